@@ -1,0 +1,53 @@
+# Scale -> config, validation, includes, target rules; nothing else.
+#
+#   snakemake --cores all                          the laptop scale
+#   snakemake --cores all --config scale=smoke     another scale: a file in config/
+#   snakemake --cores all figure3                  one figure, from the committed tables
+
+import os
+import sys
+
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+# Jobs run this checkout's code with the interpreter that runs snakemake, whether or not the
+# environment is activated and the package installed.
+SOURCE = os.path.join(workflow.basedir, "src")
+sys.path.insert(0, SOURCE)
+os.environ["PYTHONPATH"] = SOURCE
+os.environ["PATH"] = os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"]
+
+from transcoders.config import load_scale
+from transcoders.errors import UserError
+from transcoders.layout import Layout
+
+LAYOUT = Layout(config.get("scale", "laptop"))
+try:
+    SCALE = load_scale(LAYOUT.config)
+except UserError as error:
+    raise WorkflowError(str(error))
+
+
+wildcard_constraints:
+    model="|".join(SCALE.models),
+    site="|".join(site.name for site in SCALE.sites),
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/models.smk"
+include: "workflow/rules/corpus.smk"
+include: "workflow/rules/activations.smk"
+include: "workflow/rules/training.smk"
+include: "workflow/rules/evaluation.smk"
+include: "workflow/rules/notebooks.smk"
+
+
+# `all` asks for the weights, which no commit holds, so that it really runs in a fresh clone.
+# The other targets ask for tables and figures only, and rebuild from those that are committed.
+rule all:
+    default_target: True
+    input:
+        DICTIONARY_WEIGHTS,
+        rules.evaluation.input,
+        rules.notebooks.input,

@@ -1,0 +1,5 @@
+"""``python -m transcoders``."""
+
+from transcoders.cli import main
+
+main()

@@ -1,0 +1,273 @@
+"""Command line: one subcommand per workflow rule.
+
+Every subcommand takes the scale by name and finds all its paths through :mod:`transcoders.layout`,
+so each can also be run by hand from the root of the repository.
+"""
+
+import sys
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+from transcoders.config import Resources, Scale, load_scale
+from transcoders.errors import UserError
+from transcoders.layout import Layout
+
+app = typer.Typer(
+    help="Transcoders find interpretable LLM feature circuits: the steps of the reproduction.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+ScaleName = Annotated[str, typer.Option("--scale", help="Name of a file in config/.")]
+Threads = Annotated[
+    int | None,
+    typer.Option("--threads", help="Cores that were granted; must be what the scale file fixes."),
+]
+
+
+@app.command()
+def fetch_model(scale: ScaleName, model: str, threads: Threads = None) -> None:
+    """Fetch a model and write it as a plain Hugging Face folder in fp32."""
+    from transcoders.model_files import fetch_model
+
+    settings, layout = _open(scale)
+    _use_threads(threads, settings.resources.fetch_model)
+    fetch_model(settings.model(model), layout.model(model), seed=settings.seed)
+
+
+@app.command()
+def fetch_corpus(scale: ScaleName, threads: Threads = None) -> None:
+    """Fetch the text, clean it and split it by document."""
+    from transcoders.corpus import fetch_corpus
+
+    settings, layout = _open(scale)
+    _use_threads(threads, settings.resources.fetch_corpus)
+    fetch_corpus(settings.corpus, layout.documents, seed=settings.seed)
+
+
+@app.command()
+def tokenize(scale: ScaleName, model: str, threads: Threads = None) -> None:
+    """Turn the documents into rows of tokens for one model."""
+    from transcoders.corpus import tokenize_corpus
+
+    settings, layout = _open(scale)
+    _use_threads(threads, settings.resources.tokenize)
+    tokenize_corpus(
+        layout.documents,
+        settings.corpus,
+        settings.model(model),
+        layout.model(model),
+        layout.tokens(model),
+        seed=settings.seed,
+    )
+
+
+@app.command()
+def manifest(scale: ScaleName) -> None:
+    """Record every document with its split, and every token file with its hash."""
+    from transcoders.corpus import write_manifest
+
+    settings, layout = _open(scale)
+    write_manifest(
+        layout.documents,
+        settings.corpus,
+        {model: layout.tokens(model) for model in settings.models},
+        layout.corpus_manifest,
+    )
+
+
+@app.command()
+def cache_activations(scale: ScaleName, model: str, threads: Threads = None) -> None:
+    """Cache the inputs and outputs of the MLPs at all sites of one model."""
+    from transcoders.activations import cache_activations
+    from transcoders.corpus import load_rows
+    from transcoders.files import read_json
+    from transcoders.models import LanguageModel
+
+    settings, layout = _open(scale)
+    _use_threads(threads, settings.resources.cache_activations)
+    sites = settings.sites_of(model)
+    tokens = layout.tokens(model)
+    cache_activations(
+        LanguageModel.load(
+            layout.model(model), n_layers=sites[-1].layer + 1, device=settings.device
+        ),
+        load_rows(tokens, "train"),
+        {site: layout.activations(site.name) for site in sites},
+        settings.activations,
+        settings.corpus,
+        token_hash=read_json(tokens / "tokens.json")["train"]["sha256"],
+        device=settings.device,
+    )
+
+
+@app.command()
+def train(scale: ScaleName, group: str, threads: Threads = None) -> None:
+    """Train the dictionaries of one group."""
+    from transcoders.activations import ActivationCache
+    from transcoders.dictionaries import save_dictionary
+    from transcoders.files import sha256
+    from transcoders.training import steps_per_epoch, train_group
+
+    settings, layout = _open(scale)
+    _use_threads(threads, settings.resources.train)
+    entries = [entry for entry in settings.dictionaries if entry.group == group]
+    site = settings.group(group).site
+    cache = ActivationCache(layout.activations(site.name))
+    trained = train_group(
+        entries, cache, settings.training, seed=settings.seed, device=settings.device
+    )
+    tokens_trained = (
+        steps_per_epoch(cache.n_tokens, settings.training)
+        * settings.training.epochs
+        * settings.training.batch_tokens
+    )
+    for entry, result in zip(entries, trained, strict=True):
+        point = "hook_mlp_out" if entry.kind == "mlp_out_sae" else "ln2.hook_normalized"
+        record = {
+            "metadata": {
+                "model_name": site.model,
+                "hook_name": f"blocks.{site.layer}.{point}",
+                "hook_name_out": f"blocks.{site.layer}.hook_mlp_out",
+                "prepend_bos": True,
+                "context_size": settings.corpus.context_length,
+            },
+            "training": {
+                "scale": settings.name,
+                "seed": settings.seed,
+                "l1_coefficient": entry.l1_coefficient,
+                "tokens_trained": tokens_trained,
+                **settings.training.model_dump(mode="json"),
+                "train_positions": settings.corpus.train_positions,
+                "activations_dtype": settings.activations.dtype,
+                "train_tokens_sha256": cache.record["tokens_sha256"],
+                "corpus_manifest_sha256": sha256(layout.corpus_manifest),
+                "threads": settings.resources.train.threads,
+                "device": settings.device,
+                "versions": _versions("torch", "numpy", "safetensors"),
+            },
+        }
+        save_dictionary(
+            result.dictionary, layout.dictionary(entry.name), record, result.training_csv
+        )
+
+
+@app.command()
+def evaluate(scale: ScaleName, site: str, threads: Threads = None) -> None:
+    """Measure all dictionaries of one site on the held-out documents."""
+    import pandas as pd
+
+    from transcoders.activations import ActivationCache
+    from transcoders.corpus import load_rows
+    from transcoders.dictionaries import load_dictionary
+    from transcoders.evaluation import evaluate_site
+    from transcoders.files import read_json
+    from transcoders.models import LanguageModel
+
+    settings, layout = _open(scale)
+    _use_threads(threads, settings.resources.evaluate)
+    place = settings.site(site)
+    dictionaries = []
+    for entry in settings.dictionaries_of(place):
+        folder = layout.dictionary(entry.name)
+        tokens_trained = read_json(folder / "cfg.json")["training"]["tokens_trained"]
+        dictionaries.append((entry, load_dictionary(folder).to(settings.device), tokens_trained))
+    table, by_document = evaluate_site(
+        LanguageModel.load(layout.model(place.model), device=settings.device),
+        load_rows(layout.tokens(place.model), "eval"),
+        list(pd.read_parquet(layout.documents, columns=["id"])["id"]),
+        dictionaries,
+        ActivationCache(layout.activations(site), verify=False).statistics.mlp_out_mean,
+        settings.corpus,
+        settings.evaluation,
+        seed=settings.seed,
+        device=settings.device,
+    )
+    _write_table(table, layout.site_evaluation(site))
+    _write_table(by_document, layout.site_evaluation_by_document(site))
+
+
+@app.command()
+def collect_tables(scale: ScaleName) -> None:
+    """Join the tables of all sites into evaluation.csv and evaluation_by_document.csv."""
+    import pandas as pd
+
+    settings, layout = _open(scale)
+    for part, whole in (
+        (layout.site_evaluation, layout.evaluation),
+        (layout.site_evaluation_by_document, layout.evaluation_by_document),
+    ):
+        # As text, so that joining changes no digit.
+        tables = [pd.read_csv(part(site.name), dtype=str) for site in settings.sites]
+        _write_table(pd.concat(tables), whole)
+
+
+@app.command()
+def notebook(scale: ScaleName, name: str, threads: Threads = None) -> None:
+    """Execute a notebook for a scale and render it as a page."""
+    from transcoders.notebooks import run_notebook
+
+    settings, layout = _open(scale)
+    _use_threads(threads, settings.resources.notebook)
+    run_notebook(name, settings.name, layout.notebook(name))
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of scale files, as YAML."""
+    generated = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **Scale.model_json_schema(),
+    }
+    generated["required"] = [key for key in generated["required"] if key != "name"]
+    typer.echo("# Generated by `python -m transcoders schema`; change src/transcoders/config.py.")
+    typer.echo(yaml.safe_dump(generated, sort_keys=False, width=100, allow_unicode=True), nl=False)
+
+
+def main() -> None:
+    """Run the command line; a :class:`UserError` becomes one message and exit status 1."""
+    try:
+        app()
+    except UserError as error:
+        sys.exit(f"error: {error}")
+
+
+def _open(scale: str) -> tuple[Scale, Layout]:
+    layout = Layout(scale)
+    return load_scale(layout.config), layout
+
+
+def _use_threads(granted: int | None, resources: Resources) -> None:
+    """Fix what may change a byte: the number of threads, and the choice of algorithms.
+
+    Sums split over another number of threads round differently, so fewer cores than the scale file
+    fixes are refused rather than used.
+    """
+    import torch
+
+    if granted is not None and granted != resources.threads:
+        raise UserError(
+            f"resources: this job must run on {resources.threads} threads, {granted} were granted; "
+            f"give snakemake at least --cores {resources.threads}, or lower `threads` in the scale "
+            "file (results then differ by rounding)"
+        )
+    torch.set_num_threads(resources.threads)
+    torch.use_deterministic_algorithms(True)
+
+
+def _write_table(table: Any, path: Any) -> None:
+    from transcoders.files import atomic_path
+
+    with atomic_path(path) as temporary:
+        table.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+
+
+def _versions(*packages: str) -> dict[str, str]:
+    from importlib.metadata import version
+
+    return {package: version(package) for package in packages}
+
+

@@ -1,0 +1,257 @@
+"""What a dictionary costs the model: every column of ``evaluation.csv``.
+
+All dictionaries of a site are measured on the same held-out rows in one process. The model runs once
+a batch; for every dictionary and both bounds, only the layers after the site run again.
+
+Cross entropy (CE, in nats) is that of the next token, and L0 the number of active features, both
+averaged over the metric positions of all rows. The interval of CE is that of the *paired* difference
+to the unmodified model, bootstrapped over documents: raw CE varies far more between documents than
+dictionaries differ.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float, Int
+from scipy import stats
+from torch import Tensor
+
+from transcoders.config import Corpus, Dictionary, Evaluation
+from transcoders.corpus import Rows
+from transcoders.dictionaries import SparseDictionary
+from transcoders.models import LanguageModel, SitePass
+from transcoders.progress import progress_bar
+from transcoders.splice import Spliced, replace_from, splice
+
+BY_DOCUMENT_COLUMNS = ["dictionary", "document", "tokens", "ce", "ce_original", "l0"]
+
+
+@dataclass
+class _Sums:
+    """Running sums of one dictionary."""
+
+    ce: list[Tensor] = field(default_factory=list)
+    """CE of every row, summed over its positions; likewise the next two."""
+    kl: list[Tensor] = field(default_factory=list)
+    l0: list[Tensor] = field(default_factory=list)
+    squared_error: float = 0.0
+    squared_target: float = 0.0
+    target: Tensor | float = 0.0
+    reconstruction_norm: float = 0.0
+    target_norm: float = 0.0
+    alive: Tensor | None = None
+
+    def add(self, spliced: Spliced) -> None:
+        reconstruction, target = spliced.reconstruction, spliced.target
+        active = spliced.z > 0
+        self.l0.append(active.sum(dim=(1, 2)).double().cpu())
+        self.squared_error += (target - reconstruction).double().square().sum().item()
+        self.squared_target += target.double().square().sum().item()
+        self.target = self.target + target.double().sum(dim=(0, 1))
+        self.reconstruction_norm += reconstruction.norm(dim=2).double().sum().item()
+        self.target_norm += target.norm(dim=2).double().sum().item()
+        fired = active.any(dim=1).any(dim=0)
+        self.alive = fired if self.alive is None else self.alive | fired
+
+    def fvu(self, n_tokens: int) -> float:
+        """Fraction of variance unexplained: squared error over squared deviation from the mean."""
+        assert isinstance(self.target, Tensor)
+        variance = self.squared_target - self.target.square().sum().item() / n_tokens
+        return self.squared_error / variance
+
+
+def evaluate_site(
+    model: LanguageModel,
+    rows: Rows,
+    document_ids: list[str],
+    dictionaries: list[tuple[Dictionary, SparseDictionary, int]],
+    mean_mlp_out: Float[Tensor, " d_model"],
+    corpus: Corpus,
+    evaluation: Evaluation,
+    *,
+    seed: int,
+    device: str = "cpu",
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Measure all dictionaries of one site.
+
+    Args:
+        model: the whole model.
+        rows: the held-out rows.
+        document_ids: identifiers of the documents that ``rows.document`` numbers.
+        dictionaries: entry, weights, and tokens trained on, all of one site.
+        mean_mlp_out: the mean over the training tokens, for mean ablation.
+        corpus: says which positions are measured.
+        evaluation: batch size and bootstrap resamples.
+        seed: of the bootstrap.
+        device: where the model is.
+
+    Returns:
+        The rows of ``evaluation.csv`` and of ``evaluation_by_document.csv`` for this site.
+    """
+    site = dictionaries[0][0].site
+    first = corpus.first_metric_position
+    bounds: dict[str, list[Tensor]] = {"original": [], "mean": [], "zero": []}
+    sums = {entry.name: _Sums() for entry, _, _ in dictionaries}
+    with progress_bar(rows.tokens.numel(), f"evaluating {site.name}") as bar:
+        for tokens in rows.tokens.split(evaluation.batch_contexts):
+            tokens = tokens.to(device)
+            passed = model.run_through_site(tokens, site.layer)
+            log_probs = _log_probs(passed.logits, first)
+            bounds["original"].append(_ce_by_row(log_probs, tokens, first))
+            for name, value in (("mean", mean_mlp_out.to(device)), ("zero", torch.zeros(()))):
+                ablated = replace_from(passed.activations.mlp_out, value, first)
+                bounds[name].append(
+                    _ce_by_row(_continue(model, passed, site.layer, ablated, first), tokens, first)
+                )
+            for entry, weights, _ in dictionaries:
+                spliced = splice(
+                    weights, passed.activations, model, site.layer, first_position=first
+                )
+                own = _continue(model, passed, site.layer, spliced.mlp_out, first)
+                sums[entry.name].add(spliced)
+                sums[entry.name].ce.append(_ce_by_row(own, tokens, first))
+                kl = (log_probs.exp() * (log_probs - own)).sum(dim=(1, 2))
+                sums[entry.name].kl.append(kl.double().cpu())
+            bar.update(tokens.numel())
+
+    n_positions = rows.tokens.shape[1] - first
+    table, by_document = [], []
+    ce = {name: torch.cat(parts).numpy() for name, parts in bounds.items()}
+    for entry, weights, tokens_trained in dictionaries:
+        documents = _by_document(entry.name, sums[entry.name], ce["original"], rows, first)
+        by_document.append(documents)
+        table.append(
+            _summarise(
+                entry, weights, sums[entry.name], ce, documents, n_positions, evaluation, seed
+            )
+            | {"tokens_trained": tokens_trained}
+        )
+    per_document = pd.concat(by_document, ignore_index=True)
+    per_document["document"] = [document_ids[index] for index in per_document["document"]]
+    return pd.DataFrame(table)[EVALUATION_COLUMNS], per_document
+
+
+EVALUATION_COLUMNS = (
+    "dictionary site model layer kind headline l1_coefficient n_features tokens_trained "
+    "tokens_evaluated l0 ce ce_low ce_high ce_original ce_mean_ablated ce_zero_ablated "
+    "ce_recovered kl fvu dead_fraction l2_ratio"
+).split()
+
+
+def _summarise(
+    entry: Dictionary,
+    weights: SparseDictionary,
+    sums: _Sums,
+    bounds: dict[str, np.ndarray],
+    documents: pd.DataFrame,
+    n_positions: int,
+    evaluation: Evaluation,
+    seed: int,
+) -> dict[str, object]:
+    n_rows = len(bounds["original"])
+    n_tokens = n_rows * n_positions
+    n_predictions = int(documents["tokens"].sum())
+    original, mean, zero = (bounds[name].sum() / n_predictions for name in ("original", "mean", "zero"))
+    ce = torch.cat(sums.ce).sum().item() / n_predictions
+    low, high = paired_interval(documents, evaluation.bootstrap_resamples, seed=seed)
+    assert sums.alive is not None
+    return {
+        "dictionary": entry.name,
+        "site": entry.site.name,
+        "model": entry.site.model,
+        "layer": entry.site.layer,
+        "kind": entry.kind,
+        "headline": entry.headline,
+        "l1_coefficient": entry.l1_coefficient,
+        "n_features": weights.n_features,
+        "tokens_evaluated": n_tokens,
+        "l0": torch.cat(sums.l0).sum().item() / n_tokens,
+        "ce": ce,
+        "ce_low": original + low,
+        "ce_high": original + high,
+        "ce_original": original,
+        "ce_mean_ablated": mean,
+        "ce_zero_ablated": zero,
+        "ce_recovered": (mean - ce) / (mean - original),
+        "kl": torch.cat(sums.kl).sum().item() / n_predictions,
+        "fvu": sums.fvu(n_tokens),
+        "dead_fraction": 1 - sums.alive.double().mean().item(),
+        "l2_ratio": sums.reconstruction_norm / sums.target_norm,
+    }
+
+
+def _by_document(
+    name: str, sums: _Sums, ce_original: np.ndarray, rows: Rows, first: int
+) -> pd.DataFrame:
+    """CE and L0 of one dictionary, averaged within each document."""
+    n_predictions = rows.tokens.shape[1] - 1 - first
+    table = pd.DataFrame(
+        {
+            "document": rows.document.numpy(),
+            "tokens": n_predictions,
+            "ce": torch.cat(sums.ce).numpy() / n_predictions,
+            "ce_original": ce_original / n_predictions,
+            "l0": torch.cat(sums.l0).numpy() / (n_predictions + 1),
+        }
+    )
+    grouped = table.groupby("document", as_index=False).agg(
+        tokens=("tokens", "sum"),
+        ce=("ce", "mean"),
+        ce_original=("ce_original", "mean"),
+        l0=("l0", "mean"),
+    )
+    return grouped.assign(dictionary=name)[BY_DOCUMENT_COLUMNS]
+
+
+def paired_interval(
+    documents: pd.DataFrame, resamples: int, *, seed: int
+) -> tuple[float, float]:
+    """95% bootstrap interval over documents of the mean difference ``ce - ce_original``.
+
+    Documents are resampled whole and weighted by their tokens.
+    """
+    tokens = documents["tokens"].to_numpy(dtype=float)
+    excess = (documents["ce"] - documents["ce_original"]).to_numpy() * tokens
+
+    def mean_difference(excess: np.ndarray, tokens: np.ndarray, axis: int = -1) -> np.ndarray:
+        return excess.sum(axis=axis) / tokens.sum(axis=axis)
+
+    result = stats.bootstrap(
+        (excess, tokens),
+        mean_difference,
+        paired=True,
+        vectorized=True,
+        n_resamples=resamples,
+        confidence_level=0.95,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    )
+    interval = result.confidence_interval
+    return float(interval.low), float(interval.high)
+
+
+def _continue(
+    model: LanguageModel, passed: SitePass, layer: int, mlp_out: Tensor, first: int
+) -> Float[Tensor, "batch prediction vocabulary"]:
+    return _log_probs(model.continue_with_mlp_out(passed, layer, mlp_out), first)
+
+
+def _log_probs(
+    logits: Float[Tensor, "batch position vocabulary"], first: int
+) -> Float[Tensor, "batch prediction vocabulary"]:
+    """Log probabilities at the positions that predict: the last one has no next token."""
+    return logits[:, first:-1].log_softmax(dim=-1)
+
+
+def _ce_by_row(
+    log_probs: Float[Tensor, "batch prediction vocabulary"],
+    tokens: Int[Tensor, "batch position"],
+    first: int,
+) -> Float[Tensor, " batch"]:
+    """Cross entropy of the next tokens, summed over each row."""
+    next_tokens = tokens[:, first + 1 :].long()
+    picked = log_probs.gather(2, next_tokens[:, :, None]).squeeze(2)
+    return -picked.double().sum(dim=1).cpu()

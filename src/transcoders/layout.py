@@ -1,0 +1,63 @@
+"""Where every file of a scale lives, relative to the root of the repository."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Paths of one scale. The workflow and the command line both take theirs from here."""
+
+    scale: str
+
+    @property
+    def results(self) -> Path:
+        return Path("results") / self.scale
+
+    @property
+    def figures(self) -> Path:
+        return Path("figures") / self.scale
+
+    @property
+    def config(self) -> Path:
+        return Path("config") / f"{self.scale}.yaml"
+
+    def model(self, model: str) -> Path:
+        return self.results / "models" / model
+
+    @property
+    def documents(self) -> Path:
+        return self.results / "corpus" / "documents.parquet"
+
+    @property
+    def corpus_manifest(self) -> Path:
+        return self.results / "corpus" / "manifest.json"
+
+    def tokens(self, model: str) -> Path:
+        return self.results / "corpus" / model
+
+    def activations(self, site: str) -> Path:
+        return self.results / "activations" / site
+
+    def dictionary(self, name: str) -> Path:
+        return self.results / "dictionaries" / name
+
+    def site_evaluation(self, site: str) -> Path:
+        return self.results / "evaluation" / f"{site}.csv"
+
+    def site_evaluation_by_document(self, site: str) -> Path:
+        return self.results / "evaluation" / f"{site}_by_document.csv"
+
+    @property
+    def evaluation(self) -> Path:
+        return self.results / "evaluation.csv"
+
+    @property
+    def evaluation_by_document(self) -> Path:
+        return self.results / "evaluation_by_document.csv"
+
+    def notebook(self, name: str) -> Path:
+        return self.results / "notebooks" / f"{name}.ipynb"
+
+    def figure(self, name: str) -> Path:
+        return self.figures / name

@@ -1,0 +1,236 @@
+"""A language model with its LayerNorms folded, and the tensors around its MLPs.
+
+A dictionary of layer l reads what enters that layer's MLP after normalisation and imitates what
+the MLP adds to the residual stream. Two exact rewritings of the weights, done once at loading, put
+those two tensors at the border of the MLP module, where a plain forward hook sees them:
+
+1. the weight and bias of the norm before the MLP move into the MLP's first linear maps, so that the
+   MLP's input is the normalised residual itself;
+2. where that norm is a LayerNorm, the MLP's output map is centred over the residual dimension. Every
+   reader of the residual stream subtracts the mean, so nothing downstream can tell.
+
+These are TransformerLens's ``blocks.l.ln2.hook_normalized`` and ``blocks.l.hook_mlp_out`` in
+compatibility mode (the tests compare them), at the speed of the Hugging Face model.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from transcoders.errors import UserError
+
+
+class Architecture(NamedTuple):
+    """Where one family of Hugging Face models keeps the parts that this project touches."""
+
+    blocks: str
+    final_norm: str
+    norm_before_mlp: str
+    """Within a block, as are the following."""
+    mlp_inputs: tuple[str, ...]
+    """The linear maps that read the MLP's input: two in a gated MLP."""
+    mlp_output: str
+
+
+ARCHITECTURES = {
+    "gpt2": Architecture(
+        blocks="transformer.h",
+        final_norm="transformer.ln_f",
+        norm_before_mlp="ln_2",
+        mlp_inputs=("mlp.c_fc",),
+        mlp_output="mlp.c_proj",
+    ),
+    "gpt_neox": Architecture(
+        blocks="gpt_neox.layers",
+        final_norm="gpt_neox.final_layer_norm",
+        norm_before_mlp="post_attention_layernorm",
+        mlp_inputs=("mlp.dense_h_to_4h",),
+        mlp_output="mlp.dense_4h_to_h",
+    ),
+    "llama": Architecture(
+        blocks="model.layers",
+        final_norm="model.norm",
+        norm_before_mlp="post_attention_layernorm",
+        mlp_inputs=("mlp.gate_proj", "mlp.up_proj"),
+        mlp_output="mlp.down_proj",
+    ),
+}
+
+
+class MLPActivations(NamedTuple):
+    """What enters and leaves one MLP."""
+
+    mlp_in: Float[Tensor, "batch position d_model"]
+    mlp_out: Float[Tensor, "batch position d_model"]
+
+
+@dataclass
+class SitePass:
+    """A forward pass of the whole model, kept so that it can be continued from after one layer."""
+
+    activations: MLPActivations
+    residual_after: Float[Tensor, "batch position d_model"]
+    """The residual stream after the site's layer."""
+    logits: Float[Tensor, "batch position vocabulary"]
+    block_arguments: tuple[tuple[Any, ...], dict[str, Any]]
+    """What every block is given besides the residual stream: masks, position embeddings."""
+
+
+class LanguageModel:
+    """A Hugging Face causal language model, rewritten as the module docstring says.
+
+    Attributes:
+        hf: the Hugging Face model, in evaluation mode, without gradients.
+        blocks: its transformer blocks.
+    """
+
+    def __init__(self, hf: Any) -> None:
+        """Take over and rewrite ``hf``, whose weights change in place.
+
+        Raises:
+            UserError: the model is of a family that :data:`ARCHITECTURES` does not list.
+        """
+        self.hf = hf.eval().requires_grad_(False)
+        family = hf.config.model_type
+        if family not in ARCHITECTURES:
+            raise UserError(
+                f"model type {family!r} is not supported; expected one of "
+                f"{', '.join(ARCHITECTURES)} (add it to ARCHITECTURES in models.py)"
+            )
+        self._architecture = ARCHITECTURES[family]
+        self.blocks: Any = hf.get_submodule(self._architecture.blocks)
+        for block in self.blocks:
+            fold_norm_and_centre(block, self._architecture)
+
+    @classmethod
+    def load(cls, folder: Path, *, n_layers: int | None = None, device: str = "cpu") -> "LanguageModel":
+        """Load a model folder that ``fetch_model`` wrote.
+
+        Args:
+            folder: a Hugging Face folder.
+            n_layers: keep only the first so many layers. Such a model has activations but no
+                meaningful logits.
+            device: ``cpu`` or ``cuda``.
+
+        Raises:
+            UserError: the folder or its weights are missing or unreadable.
+        """
+        from transformers import AutoModelForCausalLM
+
+        if not (folder / "config.json").exists():
+            raise UserError(f"{folder}: expected a model folder, found none; run snakemake to fetch it")
+        try:
+            hf = AutoModelForCausalLM.from_pretrained(
+                folder, dtype=torch.float32, local_files_only=True
+            )
+        except Exception as error:  # whatever a damaged file makes the libraries raise
+            raise UserError(
+                f"{folder}: the model could not be loaded ({error}); delete the folder and run again"
+            ) from error
+        if n_layers is not None:
+            blocks = hf.get_submodule(ARCHITECTURES[hf.config.model_type].blocks)
+            del blocks[n_layers:]
+            hf.config.num_hidden_layers = n_layers
+        return cls(hf.to(device))
+
+    def mlp(self, layer: int) -> nn.Module:
+        """The MLP of a layer: maps its (normalised) input to what it adds to the residual."""
+        return self.blocks[layer].mlp
+
+    @torch.inference_mode()
+    def mlp_activations(
+        self, tokens: Int[Tensor, "batch position"], layers: list[int]
+    ) -> dict[int, MLPActivations]:
+        """Inputs and outputs of the MLPs of ``layers``, without computing logits."""
+        captured: dict[int, MLPActivations] = {}
+
+        def keep(layer: int) -> Callable[..., None]:
+            def hook(_: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> None:
+                captured[layer] = MLPActivations(arguments[0], output)
+
+            return hook
+
+        hooks = [self.mlp(layer).register_forward_hook(keep(layer)) for layer in layers]
+        try:
+            self.hf.base_model(input_ids=tokens, use_cache=False)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return captured
+
+    @torch.inference_mode()
+    def run_through_site(self, tokens: Int[Tensor, "batch position"], layer: int) -> SitePass:
+        """Run the whole model once and keep what :meth:`continue_with_mlp_out` needs."""
+        kept: dict[str, Any] = {}
+
+        def keep_mlp(_: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> None:
+            kept["activations"] = MLPActivations(arguments[0], output)
+
+        def keep_block(
+            _: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any], output: Any
+        ) -> None:
+            kept["residual_after"] = _first(output)
+            kept["block_arguments"] = (arguments[1:], keywords)
+
+        hooks = [
+            self.mlp(layer).register_forward_hook(keep_mlp),
+            self.blocks[layer].register_forward_hook(keep_block, with_kwargs=True),
+        ]
+        try:
+            logits = self.hf(input_ids=tokens, use_cache=False).logits
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return SitePass(logits=logits, **kept)
+
+    @torch.inference_mode()
+    def continue_with_mlp_out(
+        self, site: SitePass, layer: int, mlp_out: Float[Tensor, "batch position d_model"]
+    ) -> Float[Tensor, "batch position vocabulary"]:
+        """Logits of the model with the output of one layer's MLP replaced.
+
+        Only the layers after the site run. The replacement enters as a difference, so putting back
+        the MLP's own output leaves every bit of the residual stream as it was.
+        """
+        residual = site.residual_after + (mlp_out - site.activations.mlp_out)
+        arguments, keywords = site.block_arguments
+        for block in self.blocks[layer + 1 :]:
+            residual = _first(block(residual, *arguments, **keywords))
+        final_norm = self.hf.get_submodule(self._architecture.final_norm)
+        return self.hf.get_output_embeddings()(final_norm(residual))
+
+
+@torch.no_grad()
+def fold_norm_and_centre(block: nn.Module, architecture: Architecture) -> None:
+    """Fold the norm before a block's MLP into it and centre the MLP's output, in place."""
+    norm: Any = block.get_submodule(architecture.norm_before_mlp)
+    norm_bias = getattr(norm, "bias", None)
+    for name in architecture.mlp_inputs:
+        linear: Any = block.get_submodule(name)
+        weight = _in_by_out(linear)  # a view: (d_model, d_mlp)
+        if norm_bias is not None:
+            linear.bias += norm_bias @ weight
+        weight *= norm.weight[:, None]
+    norm.weight.fill_(1.0)
+    if norm_bias is not None:
+        norm_bias.zero_()
+    if isinstance(norm, nn.LayerNorm):
+        output: Any = block.get_submodule(architecture.mlp_output)
+        weight = _in_by_out(output)  # (d_mlp, d_model)
+        weight -= weight.mean(dim=1, keepdim=True)
+        output.bias -= output.bias.mean()
+
+
+def _in_by_out(linear: Any) -> Float[Tensor, "input output"]:
+    # GPT-2's Conv1D stores its weight as (input, output), nn.Linear as (output, input).
+    return linear.weight.T if isinstance(linear, nn.Linear) else linear.weight
+
+
+def _first(output: Any) -> Tensor:
+    # Blocks return the residual stream alone or at the head of a tuple, by transformers version.
+    return output[0] if isinstance(output, tuple) else output

@@ -1,0 +1,104 @@
+"""Figures from tables. Nothing here reads a model or activations.
+
+A kind has the same colour and marker in every figure; the colours are Okabe and Ito's, which stay
+apart for colour-blind readers and in greyscale.
+"""
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from transcoders.config import KINDS
+from transcoders.files import atomic_path
+
+STYLE = Path(__file__).with_name("style.mplstyle")
+COLOURS = {"transcoder": "#0072B2", "mlp_out_sae": "#D55E00", "mlp_in_sae": "#009E73"}
+MARKERS = {"transcoder": "o", "mlp_out_sae": "s", "mlp_in_sae": "^"}
+LABELS = {
+    "transcoder": "transcoder",
+    "mlp_out_sae": "SAE on MLP output",
+    "mlp_in_sae": "SAE on MLP input",
+}
+BOUND_COLOUR = "#555555"
+
+
+def tradeoff_figure(evaluation: pd.DataFrame) -> Figure:
+    """Figure 3: sparsity against faithfulness, a panel a site.
+
+    Args:
+        evaluation: the rows of ``evaluation.csv``. Points are dictionaries, joined per kind in the
+            order of their λ₁, with which they are labelled; error bars are ``ce_low`` to
+            ``ce_high``; horizontal lines are the unmodified and the mean-ablated model.
+    """
+    sites = list(dict.fromkeys(evaluation["site"]))
+    with plt.style.context(STYLE):
+        figure, axes = plt.subplots(
+            1, len(sites), figsize=(3.6 * len(sites), 3.7), squeeze=False, sharex=True
+        )
+        for panel, site in zip(axes[0], sites, strict=True):
+            _tradeoff_panel(panel, evaluation[evaluation["site"] == site])
+        axes[0][0].set_ylabel("next-token cross entropy (nats)")
+        handles, labels = axes[0][0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=len(KINDS))
+    return figure
+
+
+def _tradeoff_panel(panel: Axes, site: pd.DataFrame) -> None:
+    panel.set_xscale("log")
+    for kind in KINDS:
+        points = site[site["kind"] == kind].sort_values("l1_coefficient")
+        panel.errorbar(
+            points["l0"],
+            points["ce"],
+            yerr=[points["ce"] - points["ce_low"], points["ce_high"] - points["ce"]],
+            color=COLOURS[kind],
+            marker=MARKERS[kind],
+            label=LABELS[kind],
+            elinewidth=0.8,
+        )
+        for _, point in points.iterrows():
+            panel.annotate(
+                f"{point['l1_coefficient']:g}",
+                (point["l0"], point["ce"]),
+                textcoords="offset points",
+                xytext=(5, 4),
+                fontsize=7,
+                color=COLOURS[kind],
+            )
+    for column, text, below in (
+        ("ce_mean_ablated", "MLP output replaced by its mean", False),
+        ("ce_original", "unmodified model", True),
+    ):
+        level = site[column].iloc[0]
+        panel.axhline(level, color=BOUND_COLOUR, linestyle="--", linewidth=1)
+        panel.annotate(
+            text,
+            (0.99, level),
+            xycoords=("axes fraction", "data"),
+            textcoords="offset points",
+            xytext=(0, -3 if below else 3),
+            ha="right",
+            va="top" if below else "bottom",
+            fontsize=7,
+            color=BOUND_COLOUR,
+        )
+    panel.margins(x=0.15, y=0.12)
+    first = site.iloc[0]
+    panel.set_title(f"{first['model']}, layer {first['layer']}")
+    panel.set_xlabel("L0 (active features per token)")
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write ``path`` with suffixes ``.pdf`` and ``.png``, without times or versions inside.
+
+    The same figure gives the same bytes.
+    """
+    for suffix, metadata in (
+        (".pdf", {"CreationDate": None, "Producer": None, "Creator": None}),
+        (".png", {"Software": None}),
+    ):
+        with atomic_path(path.with_suffix(suffix)) as temporary:
+            figure.savefig(temporary, metadata=metadata)

@@ -1,0 +1,40 @@
+"""Progress of long work: a bar on a terminal, plain lines every few seconds in a log."""
+
+import sys
+from typing import Any
+
+from tqdm import tqdm
+
+LOG_INTERVAL_SECONDS = 15
+
+
+def progress_bar(total: int, description: str, unit: str = "tok") -> "tqdm[Any]":
+    """A bar with rate and ETA that counts up to ``total`` units.
+
+    Use as a context manager and call ``update(n)``; ``set_postfix(loss=...)`` adds fields. Where
+    standard error is not a terminal, each refresh is a line of its own and they are far apart.
+    """
+    on_terminal = sys.stderr.isatty()
+    return tqdm(
+        total=total,
+        desc=description,
+        unit=unit,
+        unit_scale=True,
+        dynamic_ncols=on_terminal,
+        mininterval=0.2 if on_terminal else LOG_INTERVAL_SECONDS,
+        maxinterval=LOG_INTERVAL_SECONDS,
+        file=sys.stderr if on_terminal else _LineWriter(),
+        bar_format=None if on_terminal else "{desc}: {n_fmt}/{total_fmt} {unit}, {rate_fmt}, {remaining} left{postfix}",
+    )
+
+
+class _LineWriter:
+    """Turns the carriage returns with which tqdm redraws its bar into line ends."""
+
+    def write(self, text: str) -> None:
+        line = text.strip("\r\n ")
+        if line:
+            sys.stderr.write(line + "\n")
+
+    def flush(self) -> None:
+        sys.stderr.flush()

@@ -1,0 +1,74 @@
+"""A dictionary in place of an MLP.
+
+Three kinds, three places: a transcoder replaces the MLP, an SAE on the MLP's output replaces that
+output by its reconstruction, an SAE on the MLP's input replaces that input, and the MLP then runs on
+the reconstruction. All three come down to another MLP output for the same tokens.
+
+Positions before ``first_position`` (BOS, where a scale leaves it out of training) keep the MLP's own
+output: a dictionary that never saw a position is not asked to stand in for it.
+"""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from transcoders.dictionaries import SparseDictionary
+from transcoders.models import LanguageModel, MLPActivations
+
+
+class Spliced(NamedTuple):
+    """What a dictionary does at one site on one batch, at the positions where it is spliced in."""
+
+    mlp_out: Float[Tensor, "batch position d_model"]
+    """The MLP's output to continue with, at all positions."""
+    z: Float[Tensor, "batch spliced n_features"]
+    reconstruction: Float[Tensor, "batch spliced d_model"]
+    target: Float[Tensor, "batch spliced d_model"]
+    """What the dictionary was trained to give: its own target, not the MLP's output."""
+
+
+@torch.inference_mode()
+def splice(
+    dictionary: SparseDictionary,
+    activations: MLPActivations,
+    model: LanguageModel,
+    layer: int,
+    *,
+    first_position: int,
+) -> Spliced:
+    """Put a dictionary in place of a layer's MLP.
+
+    Args:
+        dictionary: of any kind, trained at this layer.
+        activations: what enters and leaves the MLP in the unmodified model.
+        model: whose MLP an SAE on the input feeds.
+        layer: of the MLP.
+        first_position: earlier positions are left as they are.
+    """
+    mlp_in, mlp_out = (tensor[:, first_position:] for tensor in activations)
+    source = mlp_out if dictionary.kind == "mlp_out_sae" else mlp_in
+    target = mlp_in if dictionary.kind == "mlp_in_sae" else mlp_out
+    z = dictionary.encode(source)
+    reconstruction = dictionary.decode(z)
+    replaced = (
+        model.mlp(layer)(reconstruction) if dictionary.kind == "mlp_in_sae" else reconstruction
+    )
+    return Spliced(
+        mlp_out=replace_from(activations.mlp_out, replaced, first_position),
+        z=z,
+        reconstruction=reconstruction,
+        target=target,
+    )
+
+
+def replace_from(
+    mlp_out: Float[Tensor, "batch position d_model"],
+    replacement: Tensor,
+    first_position: int,
+) -> Float[Tensor, "batch position d_model"]:
+    """``mlp_out`` with all positions from ``first_position`` on replaced (broadcasting)."""
+    replaced = mlp_out.clone()
+    replaced[:, first_position:] = replacement
+    return replaced

@@ -1,0 +1,35 @@
+# Inputs and outputs of MLPs. One job a model: a single pass serves all of its sites.
+
+
+for cached_model in SCALE.models:
+
+    rule:
+        name:
+            f"cache_activations_{cached_model}".replace("-", "_").replace(".", "_")
+        message:
+            f"Caching the MLP activations of {cached_model}"
+        input:
+            model=LAYOUT.model(cached_model) / "model.safetensors",
+            tokens=LAYOUT.tokens(cached_model) / "train.safetensors",
+        output:
+            [
+                LAYOUT.activations(site.name) / file
+                for site in SCALE.sites_of(cached_model)
+                for file in ("cache.json", "statistics.safetensors")
+            ],
+        log:
+            LOGS / f"cache_activations_{cached_model}.log",
+        benchmark:
+            LOGS / f"cache_activations_{cached_model}.tsv"
+        params:
+            settings=settings("corpus", "activations", "device"),
+            cli=cli("cache-activations"),
+            model=cached_model,
+        conda:
+            CONDA
+        threads: given("cache_activations").threads
+        resources:
+            mem_mb=given("cache_activations").mem_mb,
+            runtime=given("cache_activations").runtime,
+        shell:
+            "{params.cli} {params.model} --threads {threads} 2> {log}"

@@ -1,0 +1,64 @@
+# What each dictionary costs the model. One job a site, then one table for all.
+
+
+rule evaluate:
+    message:
+        "Evaluating the dictionaries of {wildcards.site}"
+    input:
+        weights=lambda wildcards: [
+            LAYOUT.dictionary(dictionary.name) / "sae_weights.safetensors"
+            for dictionary in SCALE.dictionaries_of(SCALE.site(wildcards.site))
+        ],
+        model=lambda wildcards: LAYOUT.model(SCALE.site(wildcards.site).model)
+        / "model.safetensors",
+        tokens=lambda wildcards: LAYOUT.tokens(SCALE.site(wildcards.site).model)
+        / "eval.safetensors",
+        documents=LAYOUT.documents,
+        statistics=LAYOUT.activations("{site}") / "statistics.safetensors",
+    output:
+        table=LAYOUT.site_evaluation("{site}"),
+        by_document=LAYOUT.site_evaluation_by_document("{site}"),
+    log:
+        LOGS / "evaluate_{site}.log",
+    benchmark:
+        LOGS / "evaluate_{site}.tsv"
+    params:
+        settings=settings("evaluation", "corpus", "device"),
+        cli=cli("evaluate"),
+    conda:
+        CONDA
+    threads: given("evaluate").threads
+    resources:
+        mem_mb=given("evaluate").mem_mb,
+        runtime=given("evaluate").runtime,
+    shell:
+        "{params.cli} {wildcards.site} --threads {threads} 2> {log}"
+
+
+rule collect_tables:
+    message:
+        "Joining the tables of all sites"
+    input:
+        [LAYOUT.site_evaluation(site.name) for site in SCALE.sites],
+        [LAYOUT.site_evaluation_by_document(site.name) for site in SCALE.sites],
+    output:
+        LAYOUT.evaluation,
+        LAYOUT.evaluation_by_document,
+    log:
+        LOGS / "collect_tables.log",
+    params:
+        cli=cli("collect-tables"),
+    conda:
+        CONDA
+    threads: 1
+    resources:
+        mem_mb=given("notebook").mem_mb,
+        runtime=given("notebook").runtime,
+    shell:
+        "{params.cli} 2> {log}"
+
+
+rule evaluation:
+    input:
+        LAYOUT.evaluation,
+        LAYOUT.evaluation_by_document,

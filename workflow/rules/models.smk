@@ -1,0 +1,31 @@
+# Language models: fetched once, written as plain Hugging Face folders in fp32.
+
+
+rule fetch_model:
+    message:
+        "Fetching {wildcards.model}"
+    output:
+        multiext(
+            f"{LAYOUT.model('{model}')}/",
+            "config.json",
+            "model.safetensors",
+            "tokenizer.json",
+            "source.json",
+        ),
+    log:
+        LOGS / "fetch_model_{model}.log",
+    benchmark:
+        LOGS / "fetch_model_{model}.tsv"
+    params:
+        settings=lambda wildcards: settings(
+            model=SCALE.models[wildcards.model].model_dump(mode="json")
+        ),
+        cli=cli("fetch-model"),
+    conda:
+        CONDA
+    threads: given("fetch_model").threads
+    resources:
+        mem_mb=given("fetch_model").mem_mb,
+        runtime=given("fetch_model").runtime,
+    shell:
+        "{params.cli} {wildcards.model} --threads {threads} 2> {log}"

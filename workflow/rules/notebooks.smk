@@ -1,0 +1,35 @@
+# Figures and pages, from tables alone: none of these rules reads a model or activations.
+
+
+rule figure3:
+    message:
+        "Figure 3: sparsity against faithfulness"
+    input:
+        LAYOUT.evaluation,
+    output:
+        figures=multiext(str(LAYOUT.figure("fig3_tradeoff")), ".pdf", ".png"),
+        pages=multiext(
+            str(LAYOUT.notebook("figure3").with_suffix("")), ".ipynb", ".html"
+        ),
+    log:
+        LOGS / "figure3.log",
+    params:
+        cli=cli("notebook"),
+    conda:
+        CONDA
+    threads: given("notebook").threads
+    resources:
+        mem_mb=given("notebook").mem_mb,
+        runtime=given("notebook").runtime,
+    shell:
+        "{params.cli} figure3 --threads {threads} 2> {log}"
+
+
+rule figures:
+    input:
+        rules.figure3.output.figures,
+
+
+rule notebooks:
+    input:
+        rules.figure3.output.pages,

@@ -1,0 +1,41 @@
+# Dictionaries. One job a group: its dictionaries share one pass over a site's activations.
+
+DICTIONARY_WEIGHTS = [
+    LAYOUT.dictionary(dictionary.name) / "sae_weights.safetensors"
+    for dictionary in SCALE.dictionaries
+]
+
+for group in SCALE.groups:
+
+    rule:
+        name:
+            f"train_{group.name}".replace("-", "_").replace(".", "_")
+        message:
+            f"Training the group {group.name}"
+        input:
+            cache=LAYOUT.activations(group.site.name) / "cache.json",
+            # Committed, and checkout times mean nothing; only its hash is recorded.
+            manifest=ancient(LAYOUT.corpus_manifest),
+        output:
+            [
+                LAYOUT.dictionary(dictionary.name) / file
+                for dictionary in SCALE.dictionaries
+                if dictionary.group == group.name
+                for file in ("cfg.json", "sae_weights.safetensors", "training.csv")
+            ],
+        log:
+            LOGS / f"train_{group.name}.log",
+        benchmark:
+            LOGS / f"train_{group.name}.tsv"
+        params:
+            settings=settings("training", "device", group=group.model_dump(mode="json")),
+            cli=cli("train"),
+            group=group.name,
+        conda:
+            CONDA
+        threads: given("train").threads
+        resources:
+            mem_mb=given("train").mem_mb,
+            runtime=given("train").runtime,
+        shell:
+            "{params.cli} {params.group} --threads {threads} 2> {log}"
