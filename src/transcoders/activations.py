@@ -47,7 +47,7 @@ def cache_activations(
     activations: Activations,
     corpus: Corpus,
     *,
-    token_hash: str,
+    sources: dict[str, str],
     device: str = "cpu",
 ) -> None:
     """Run the model over all training rows and write every site's cache.
@@ -58,7 +58,8 @@ def cache_activations(
         folders: where each site's cache goes.
         activations: dtype and sizes.
         corpus: says which positions train dictionaries.
-        token_hash: SHA-256 of the token file, recorded so that a cache of other tokens is noticed.
+        sources: SHA-256 of what the activations are made from (tokens, weights), by name: recorded,
+            so that a cache begun with others is noticed and started over.
         device: where the model is.
 
     Raises:
@@ -68,16 +69,16 @@ def cache_activations(
     n_rows, context_length = rows.tokens.shape
     tokens_per_row = context_length - first
     d_model = model.hf.config.hidden_size
+    present = sum(p.stat().st_size for f in folders.values() for p in f.glob("shard-*"))
     check_disk(
         next(iter(folders.values())),
-        cache_bytes(n_rows * tokens_per_row, d_model, len(folders)),
+        cache_bytes(n_rows * tokens_per_row, d_model, len(folders)) - present,
         "the cached activations",
     )
     identity = {
-        "tokens_sha256": token_hash,
-        "dtype": activations.dtype,
+        "sources": sources,
         "first_position": first,
-        "shard_contexts": activations.shard_contexts,
+        **activations.model_dump(mode="json"),
     }
     shards = range(0, n_rows, activations.shard_contexts)
     done = min(_complete_shards(folder, identity, len(shards)) for folder in folders.values())
@@ -195,18 +196,28 @@ class ActivationCache:
         for name, expected in self.record["files"].items():
             if not (folder / name).exists() or (verify and sha256(folder / name) != expected):
                 raise UserError(
-                    f"{folder / name}: expected the file that cache.json lists (SHA-256 {expected}), "
-                    f"found it missing, cut short or changed; delete {folder} and run again"
+                    f"{folder / name}: expected the file that cache.json lists, with SHA-256 "
+                    f"{expected}, found it missing, cut short or changed; delete {folder} and run "
+                    "again"
                 )
         try:
             self.statistics = Statistics(**load_file(folder / "statistics.safetensors"))
-            shards = [load_file(path) for path in sorted(folder.glob("shard-*.safetensors"))]
+            names = [name for name in self.record["files"] if name.startswith("shard-")]
+            shards = [load_file(folder / name) for name in sorted(names)]
         except (SafetensorError, TypeError) as error:
             raise UserError(f"{folder}: unreadable ({error}); delete it and run again") from None
         self._shards = [MLPActivations(**shard) for shard in shards]
 
     def read(self, start: int, stop: int) -> MLPActivations:
-        """Tokens ``start`` to ``stop`` (exclusive) as one pair of 16-bit tensors (tokens, d_model)."""
+        """Tokens ``start`` to ``stop`` (exclusive): 16-bit tensors of shape (tokens, d_model).
+
+        Raises:
+            ValueError: the range is empty or reaches beyond the cache.
+        """
+        if not 0 <= start < stop <= self.n_tokens:
+            raise ValueError(
+                f"expected a range within {self.n_tokens} tokens, found {start}:{stop}"
+            )
         parts: list[MLPActivations] = []
         for shard in self._shards:
             n_here = len(shard.mlp_in)

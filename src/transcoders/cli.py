@@ -4,6 +4,7 @@ Every subcommand takes the scale by name and finds all its paths through :mod:`t
 so each can also be run by hand from the root of the repository.
 """
 
+import os
 import sys
 from typing import Annotated, Any
 
@@ -99,7 +100,10 @@ def cache_activations(scale: ScaleName, model: str, threads: Threads = None) -> 
         {site: layout.activations(site.name) for site in sites},
         settings.activations,
         settings.corpus,
-        token_hash=read_json(tokens / "tokens.json")["train"]["sha256"],
+        sources={
+            "tokens": read_json(tokens / "tokens.json")["train"]["sha256"],
+            "model": read_json(layout.model(model) / "source.json")["files"]["model.safetensors"],
+        },
         device=settings.device,
     )
 
@@ -143,7 +147,7 @@ def train(scale: ScaleName, group: str, threads: Threads = None) -> None:
                 **settings.training.model_dump(mode="json"),
                 "train_positions": settings.corpus.train_positions,
                 "activations_dtype": settings.activations.dtype,
-                "train_tokens_sha256": cache.record["tokens_sha256"],
+                "activations_of_sha256": cache.record["sources"],
                 "corpus_manifest_sha256": sha256(layout.corpus_manifest),
                 "threads": settings.resources.train.threads,
                 "device": settings.device,
@@ -229,6 +233,7 @@ def schema() -> None:
 
 def main() -> None:
     """Run the command line; a :class:`UserError` becomes one message and exit status 1."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # a log holds our progress only
     try:
         app()
     except UserError as error:
@@ -269,5 +274,3 @@ def _versions(*packages: str) -> dict[str, str]:
     from importlib.metadata import version
 
     return {package: version(package) for package in packages}
-
-

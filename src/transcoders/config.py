@@ -50,7 +50,9 @@ GitRevision = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
 class Section(BaseModel):
     """A part of a scale file: immutable, no unknown keys, no silent conversion of types."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
+    )
 
 
 class WheelSource(Section):
@@ -147,10 +149,12 @@ class Corpus(Section):
 
     @property
     def first_train_position(self) -> int:
+        """0, or 1 where the BOS token is left out of training."""
         return 0 if self.train_positions == "all" else 1
 
     @property
     def first_metric_position(self) -> int:
+        """0, or 1 where the BOS token is left out of the metrics."""
         return 0 if self.metric_positions == "all" else 1
 
     @property
@@ -187,6 +191,7 @@ class Site(Section):
 
     @property
     def name(self) -> str:
+        """``<model>_layer<layer>``."""
         return f"{self.model}_layer{self.layer}"
 
 
@@ -273,6 +278,7 @@ class Dictionary(Section):
 
     @property
     def name(self) -> str:
+        """``<site>_<kind>_l1-<coefficient>``: unique, and the name of its folder."""
         return f"{self.site.name}_{self.kind}_l1-{self.l1_coefficient:g}"
 
 
@@ -308,15 +314,15 @@ class Scale(Section):
         ]
 
     def site(self, name: str) -> Site:
+        """The site of that name; a :class:`UserError` lists the names there are."""
         return _by_name(self.sites, name, "site")
 
     def group(self, name: str) -> Group:
+        """The group of that name; a :class:`UserError` lists the names there are."""
         return _by_name(self.groups, name, "group")
 
-    def dictionary(self, name: str) -> Dictionary:
-        return _by_name(self.dictionaries, name, "dictionary")
-
     def model(self, name: str) -> Model:
+        """The model of that name; a :class:`UserError` lists the names there are."""
         if name not in self.models:
             raise UserError(f"no model named {name!r}; expected one of {', '.join(self.models)}")
         return self.models[name]
@@ -326,6 +332,7 @@ class Scale(Section):
         return sorted((s for s in self.sites if s.model == model), key=lambda site: site.layer)
 
     def dictionaries_of(self, site: Site) -> list[Dictionary]:
+        """The dictionaries of a site, in the order of the groups."""
         return [dictionary for dictionary in self.dictionaries if dictionary.site == site]
 
     @model_validator(mode="after")

@@ -8,10 +8,10 @@ import bz2
 import hashlib
 import re
 import tempfile
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
+from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
@@ -39,6 +39,10 @@ Split = Literal["train", "eval"]
 CHARACTERS_PER_TOKEN = 8
 """More than any tokenizer needs on the texts here: a document with this many characters for each
 token wanted of it has enough tokens."""
+AFTER_THE_PROSE = re.compile(
+    r"\n(?:See also|References|Notes|Footnotes|External links|Further reading|Bibliography)\s*\n"
+)
+"""Headings of an article's last sections, which hold lists of links."""
 
 
 class Document(NamedTuple):
@@ -146,17 +150,14 @@ def clean_wikitext(wikitext: str) -> str:
             except ValueError:  # it stood inside a node that is already gone
                 continue
     text = code.strip_code(keep_template_params=False)
-    text = re.split(
-        r"\n(?:See also|References|Notes|Footnotes|External links|Further reading|Bibliography)\s*\n",
-        text,
-    )[0]
+    text = AFTER_THE_PROSE.split(text)[0]
     text = re.sub(r"\(\s*[,;]?\s*\)", "", text)  # parentheses that held only a template
     text = re.sub(r"[ \t]+", " ", text)
     return re.sub(r"\s*\n\s*", "\n", text).strip()
 
 
 def _read_parquet_shards(source: HubDataset) -> Iterator[Document]:
-    import pyarrow.parquet as parquet
+    from pyarrow import parquet
 
     snapshot = fetch_from_hub(source, source.shards, repo_type="dataset")
     for shard in source.shards:
@@ -192,7 +193,13 @@ def _make_synthetic(source: SyntheticCorpus, seed: int) -> Iterator[Document]:
 
 
 def tokenize_corpus(
-    documents: Path, corpus: Corpus, model: Model, model_folder: Path, destination: Path, *, seed: int
+    documents: Path,
+    corpus: Corpus,
+    model: Model,
+    model_folder: Path,
+    destination: Path,
+    *,
+    seed: int,
 ) -> None:
     """Write ``train.safetensors`` and ``eval.safetensors`` for one model, and ``tokens.json``.
 

@@ -5,9 +5,10 @@ Both are one wide ReLU layer (paper, equations 1 to 3; SAE: the same with target
     z = ReLU(x W_enc + b_enc)          features, sparse
     y = z W_dec + b_dec                an approximation of the target
 
-A transcoder reads the MLP's input and imitates its output. An SAE reads and imitates one and the same
-tensor, and subtracts ``b_dec`` from its input first. Matrices are stored as SAELens stores them, so
-row i of ``W_dec`` is the decoder vector of feature i, and column i of ``W_enc`` its encoder vector.
+A transcoder reads the MLP's input and imitates its output. An SAE reads and imitates one and the
+same tensor, and subtracts ``b_dec`` from its input first. Matrices are stored as SAELens stores
+them, so row i of ``W_dec`` is the decoder vector of feature i, column i of ``W_enc`` its encoder
+vector.
 """
 
 from dataclasses import dataclass
@@ -47,10 +48,12 @@ class SparseDictionary:
 
     @property
     def is_transcoder(self) -> bool:
+        """Whether input and target differ."""
         return self.kind == "transcoder"
 
     @property
     def n_features(self) -> int:
+        """Width of the dictionary."""
         return self.weights.W_dec.shape[0]
 
     def encode(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "... n_features"]:
@@ -63,6 +66,7 @@ class SparseDictionary:
         return z @ self.weights.W_dec + self.weights.b_dec
 
     def to(self, device: str) -> "SparseDictionary":
+        """The same dictionary with its weights on another device."""
         moved = {name: tensor.to(device) for name, tensor in vars(self.weights).items()}
         return SparseDictionary(Weights(**moved), self.kind)
 
@@ -93,12 +97,11 @@ def save_dictionary(
     }
     if dictionary.is_transcoder:
         config["d_out"] = weights.W_dec.shape[1]
-    metadata = {"sae_lens_version": SAELENS_FORMAT, "kind": dictionary.kind}
-    metadata |= record.pop("metadata")
+    metadata = {"sae_lens_version": SAELENS_FORMAT, "kind": dictionary.kind, **record["metadata"]}
     with atomic_folder(folder) as temporary:
         tensors = {name: tensor.cpu().contiguous() for name, tensor in vars(weights).items()}
         save_file(tensors, temporary / "sae_weights.safetensors")
-        write_json(temporary / "cfg.json", {**config, "metadata": metadata, **record})
+        write_json(temporary / "cfg.json", {**config, **record, "metadata": metadata})
         (temporary / "training.csv").write_text(training_csv, encoding="utf-8")
 
 
@@ -109,6 +112,18 @@ def load_dictionary(folder: Path) -> SparseDictionary:
         UserError: a file is missing or damaged, or a tensor's shape disagrees with ``cfg.json``.
     """
     config = read_json(folder / "cfg.json")
+    try:
+        kind = config["metadata"]["kind"]
+        d_in, n_features, d_out = (
+            config["d_in"],
+            config["d_sae"],
+            config.get("d_out", config["d_in"]),
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{folder / 'cfg.json'}: expected the description of a dictionary ({error!r}); delete "
+            f"{folder} and run again"
+        ) from None
     path = folder / "sae_weights.safetensors"
     try:
         weights = Weights(**load_file(path))
@@ -117,7 +132,6 @@ def load_dictionary(folder: Path) -> SparseDictionary:
             f"{path}: expected the weights of a dictionary, found {error}; delete {folder} and run "
             "again"
         ) from None
-    d_in, n_features, d_out = config["d_in"], config["d_sae"], config.get("d_out", config["d_in"])
     expected = {
         "W_enc": (d_in, n_features),
         "b_enc": (n_features,),
@@ -131,4 +145,4 @@ def load_dictionary(folder: Path) -> SparseDictionary:
                 f"{path}: expected {name} of shape {shape} as cfg.json says, found {found}; delete "
                 f"{folder} and run again"
             )
-    return SparseDictionary(weights, config["metadata"]["kind"])
+    return SparseDictionary(weights, kind)

@@ -1,15 +1,14 @@
 """What a dictionary costs the model: every column of ``evaluation.csv``.
 
-All dictionaries of a site are measured on the same held-out rows in one process. The model runs once
-a batch; for every dictionary and both bounds, only the layers after the site run again.
+All dictionaries of a site are measured on the same held-out rows in one process. The model runs
+once a batch; for every dictionary and both bounds, only the layers after the site run again.
 
 Cross entropy (CE, in nats) is that of the next token, and L0 the number of active features, both
-averaged over the metric positions of all rows. The interval of CE is that of the *paired* difference
-to the unmodified model, bootstrapped over documents: raw CE varies far more between documents than
-dictionaries differ.
+averaged over the metric positions of all rows. The interval of CE is that of the *paired*
+difference to the unmodified model, bootstrapped over documents: raw CE varies far more between
+documents than dictionaries differ.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -96,8 +95,8 @@ def evaluate_site(
     bounds: dict[str, list[Tensor]] = {"original": [], "mean": [], "zero": []}
     sums = {entry.name: _Sums() for entry, _, _ in dictionaries}
     with progress_bar(rows.tokens.numel(), f"evaluating {site.name}") as bar:
-        for tokens in rows.tokens.split(evaluation.batch_contexts):
-            tokens = tokens.to(device)
+        for batch in rows.tokens.split(evaluation.batch_contexts):
+            tokens = batch.to(device)
             passed = model.run_through_site(tokens, site.layer)
             log_probs = _log_probs(passed.logits, first)
             bounds["original"].append(_ce_by_row(log_probs, tokens, first))
@@ -134,11 +133,30 @@ def evaluate_site(
     return pd.DataFrame(table)[EVALUATION_COLUMNS], per_document
 
 
-EVALUATION_COLUMNS = (
-    "dictionary site model layer kind headline l1_coefficient n_features tokens_trained "
-    "tokens_evaluated l0 ce ce_low ce_high ce_original ce_mean_ablated ce_zero_ablated "
-    "ce_recovered kl fvu dead_fraction l2_ratio"
-).split()
+EVALUATION_COLUMNS = [
+    "dictionary",
+    "site",
+    "model",
+    "layer",
+    "kind",
+    "headline",
+    "l1_coefficient",
+    "n_features",
+    "tokens_trained",
+    "tokens_evaluated",
+    "l0",
+    "ce",
+    "ce_low",
+    "ce_high",
+    "ce_original",
+    "ce_mean_ablated",
+    "ce_zero_ablated",
+    "ce_recovered",
+    "kl",
+    "fvu",
+    "dead_fraction",
+    "l2_ratio",
+]
 
 
 def _summarise(
@@ -154,7 +172,9 @@ def _summarise(
     n_rows = len(bounds["original"])
     n_tokens = n_rows * n_positions
     n_predictions = int(documents["tokens"].sum())
-    original, mean, zero = (bounds[name].sum() / n_predictions for name in ("original", "mean", "zero"))
+    original, mean, zero = (
+        bounds[name].sum() / n_predictions for name in ("original", "mean", "zero")
+    )
     ce = torch.cat(sums.ce).sum().item() / n_predictions
     low, high = paired_interval(documents, evaluation.bootstrap_resamples, seed=seed)
     assert sums.alive is not None
@@ -206,9 +226,7 @@ def _by_document(
     return grouped.assign(dictionary=name)[BY_DOCUMENT_COLUMNS]
 
 
-def paired_interval(
-    documents: pd.DataFrame, resamples: int, *, seed: int
-) -> tuple[float, float]:
+def paired_interval(documents: pd.DataFrame, resamples: int, *, seed: int) -> tuple[float, float]:
     """95% bootstrap interval over documents of the mean difference ``ce - ce_original``.
 
     Documents are resampled whole and weighted by their tokens.

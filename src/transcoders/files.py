@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +23,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     _remove(temporary)
     try:
         yield temporary
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
         _remove(temporary)
 
@@ -39,7 +38,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         _remove(path)
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
         _remove(temporary)
 

@@ -1,7 +1,7 @@
 """Two kinds of dictionary compared at the same sparsity.
 
-Each kind's dictionaries at a site trace a front on the plane of L0 and cross entropy. The fronts are
-interpolated linearly in log L0 and compared over the range of L0 that both cover, so no kind is
+Each kind's dictionaries at a site trace a front on the plane of L0 and cross entropy. The fronts
+are interpolated linearly in log L0 and compared over the range of L0 that both cover, so no kind is
 judged where it has no dictionaries.
 """
 
@@ -51,7 +51,7 @@ def front_gap(
     Returns:
         The gap, or None where the fronts share no range of L0.
     """
-    at_site = evaluation[evaluation["site"] == site]
+    at_site = evaluation[(evaluation["site"] == site) & (evaluation["l0"] > 0)]
     fronts = [at_site[at_site["kind"] == k].sort_values("l0") for k in (kind, other)]
     log_l0 = [np.log(front["l0"].to_numpy()) for front in fronts]
     if any(len(values) == 0 for values in log_l0):
@@ -62,8 +62,9 @@ def front_gap(
     grid = np.linspace(low, high, GRID_POINTS)
 
     columns = [front["dictionary"].tolist() for front in fronts]
-    ce = by_document.pivot(index="document", columns="dictionary", values="ce")
-    tokens = by_document.groupby("document")["tokens"].first().reindex(ce.index).to_numpy()
+    documents = by_document[by_document["dictionary"].isin(at_site["dictionary"])]
+    ce = documents.pivot(index="document", columns="dictionary", values="ce")
+    tokens = documents.groupby("document")["tokens"].first().reindex(ce.index).to_numpy()
     n_documents = len(ce)
     draws = np.random.default_rng(seed).integers(n_documents, size=(resamples, n_documents))
     counts = np.stack([np.bincount(draw, minlength=n_documents) for draw in draws])
@@ -88,6 +89,6 @@ def front_gap(
 
 def _interpolate(grid: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Linear interpolation of every row of ``y`` (given at ascending ``x``) at ``grid``."""
-    right = np.clip(np.searchsorted(x, grid, side="right"), 1, len(x) - 1)
+    right = np.clip(np.searchsorted(x, grid), 1, len(x) - 1)
     share = (grid - x[right - 1]) / (x[right] - x[right - 1])
     return y[:, right - 1] * (1 - share) + y[:, right] * share

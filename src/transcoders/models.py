@@ -4,10 +4,10 @@ A dictionary of layer l reads what enters that layer's MLP after normalisation a
 the MLP adds to the residual stream. Two exact rewritings of the weights, done once at loading, put
 those two tensors at the border of the MLP module, where a plain forward hook sees them:
 
-1. the weight and bias of the norm before the MLP move into the MLP's first linear maps, so that the
-   MLP's input is the normalised residual itself;
-2. where that norm is a LayerNorm, the MLP's output map is centred over the residual dimension. Every
-   reader of the residual stream subtracts the mean, so nothing downstream can tell.
+1. the weight and bias of the norm before the MLP move into the MLP's first linear maps, so that
+   the MLP's input is the normalised residual itself;
+2. where that norm is a LayerNorm, the MLP's output map is centred over the residual dimension.
+   Every reader of the residual stream subtracts the mean, so nothing downstream can tell.
 
 These are TransformerLens's ``blocks.l.ln2.hook_normalized`` and ``blocks.l.hook_mlp_out`` in
 compatibility mode (the tests compare them), at the speed of the Hugging Face model.
@@ -96,19 +96,15 @@ class LanguageModel:
             UserError: the model is of a family that :data:`ARCHITECTURES` does not list.
         """
         self.hf = hf.eval().requires_grad_(False)
-        family = hf.config.model_type
-        if family not in ARCHITECTURES:
-            raise UserError(
-                f"model type {family!r} is not supported; expected one of "
-                f"{', '.join(ARCHITECTURES)} (add it to ARCHITECTURES in models.py)"
-            )
-        self._architecture = ARCHITECTURES[family]
+        self._architecture = _architecture_of(hf)
         self.blocks: Any = hf.get_submodule(self._architecture.blocks)
         for block in self.blocks:
             fold_norm_and_centre(block, self._architecture)
 
     @classmethod
-    def load(cls, folder: Path, *, n_layers: int | None = None, device: str = "cpu") -> "LanguageModel":
+    def load(
+        cls, folder: Path, *, n_layers: int | None = None, device: str = "cpu"
+    ) -> "LanguageModel":
         """Load a model folder that ``fetch_model`` wrote.
 
         Args:
@@ -120,21 +116,9 @@ class LanguageModel:
         Raises:
             UserError: the folder or its weights are missing or unreadable.
         """
-        from transformers import AutoModelForCausalLM
-
-        if not (folder / "config.json").exists():
-            raise UserError(f"{folder}: expected a model folder, found none; run snakemake to fetch it")
-        try:
-            hf = AutoModelForCausalLM.from_pretrained(
-                folder, dtype=torch.float32, local_files_only=True
-            )
-        except Exception as error:  # whatever a damaged file makes the libraries raise
-            raise UserError(
-                f"{folder}: the model could not be loaded ({error}); delete the folder and run again"
-            ) from error
+        hf = load_hugging_face(folder)
         if n_layers is not None:
-            blocks = hf.get_submodule(ARCHITECTURES[hf.config.model_type].blocks)
-            del blocks[n_layers:]
+            del hf.get_submodule(_architecture_of(hf).blocks)[n_layers:]
             hf.config.num_hidden_layers = n_layers
         return cls(hf.to(device))
 
@@ -203,6 +187,40 @@ class LanguageModel:
             residual = _first(block(residual, *arguments, **keywords))
         final_norm = self.hf.get_submodule(self._architecture.final_norm)
         return self.hf.get_output_embeddings()(final_norm(residual))
+
+
+def load_hugging_face(folder: Path) -> Any:
+    """Load a Hugging Face causal language model from a folder, in fp32, without a network.
+
+    Raises:
+        UserError: the folder is missing, unreadable or lacks weights, which transformers would
+            replace by random ones.
+    """
+    from transformers import AutoModelForCausalLM
+
+    remedy = "delete the folder and run snakemake to fetch the model"
+    if not (folder / "config.json").exists():
+        raise UserError(f"{folder}: expected a model folder, found no config.json; {remedy}")
+    try:
+        hf, report = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float32, local_files_only=True, output_loading_info=True
+        )
+    except Exception as error:  # whatever a damaged file makes the libraries raise
+        raise UserError(f"{folder}: the model could not be loaded ({error}); {remedy}") from error
+    if report["missing_keys"]:
+        missing = ", ".join(sorted(report["missing_keys"]))
+        raise UserError(f"{folder}: the weights lack {missing}; {remedy}")
+    return hf
+
+
+def _architecture_of(hf: Any) -> Architecture:
+    family = hf.config.model_type
+    if family not in ARCHITECTURES:
+        raise UserError(
+            f"model type {family!r} is not supported; expected one of {', '.join(ARCHITECTURES)} "
+            "(add it to ARCHITECTURES in models.py)"
+        )
+    return ARCHITECTURES[family]
 
 
 @torch.no_grad()

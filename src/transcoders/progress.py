@@ -6,6 +6,7 @@ from typing import Any
 from tqdm import tqdm
 
 LOG_INTERVAL_SECONDS = 15
+LINE_FORMAT = "{desc}: {n_fmt}/{total_fmt} {unit}, {rate_fmt}, {remaining} left{postfix}"
 
 
 def progress_bar(total: int, description: str, unit: str = "tok") -> "tqdm[Any]":
@@ -24,7 +25,7 @@ def progress_bar(total: int, description: str, unit: str = "tok") -> "tqdm[Any]"
         mininterval=0.2 if on_terminal else LOG_INTERVAL_SECONDS,
         maxinterval=LOG_INTERVAL_SECONDS,
         file=sys.stderr if on_terminal else _LineWriter(),
-        bar_format=None if on_terminal else "{desc}: {n_fmt}/{total_fmt} {unit}, {rate_fmt}, {remaining} left{postfix}",
+        bar_format=None if on_terminal else LINE_FORMAT,
     )
 
 

@@ -1,11 +1,11 @@
 """A dictionary in place of an MLP.
 
 Three kinds, three places: a transcoder replaces the MLP, an SAE on the MLP's output replaces that
-output by its reconstruction, an SAE on the MLP's input replaces that input, and the MLP then runs on
-the reconstruction. All three come down to another MLP output for the same tokens.
+output by its reconstruction, an SAE on the MLP's input replaces that input, and the MLP then runs
+on the reconstruction. All three come down to another MLP output for the same tokens.
 
-Positions before ``first_position`` (BOS, where a scale leaves it out of training) keep the MLP's own
-output: a dictionary that never saw a position is not asked to stand in for it.
+Positions before ``first_position`` (BOS, where a scale leaves it out of training) keep the MLP's
+own output: a dictionary that never saw a position is not asked to stand in for it.
 """
 
 from typing import NamedTuple

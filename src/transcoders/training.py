@@ -4,7 +4,7 @@ The loss of a token with input x, target y and features z = ReLU(x W_enc + b_enc
 
     ||y - (z W_dec + b_dec)||²  +  λ₁ ||z||₁                         (paper, equations 4 and 5)
 
-with target = MLP output (transcoder) or target = input (SAE). Around it, for every dictionary alike:
+with target = MLP output (transcoder) or target = input (SAE). Around it, for all dictionaries:
 
 - one seed: the same initialisation, the same batches in the same order;
 - Adam; the learning rate warms up linearly and decays linearly to zero; λ₁ warms up linearly;
@@ -37,11 +37,12 @@ from transcoders.errors import UserError
 from transcoders.models import MLPActivations
 from transcoders.progress import progress_bar
 
+INITIAL_ENCODER_NORM = 0.1
+
 
 @dataclass(frozen=True)
 class Scaling:
-    """The affine maps under which a dictionary is trained: (x - input_mean) · input_scale, and
-    y · target_scale."""
+    """The affine maps of training: (x - input_mean) · input_scale, and y · target_scale."""
 
     input_mean: Float[Tensor, " d_in"]
     input_scale: float
@@ -138,17 +139,21 @@ def reconstruction_loss(
 def initial_weights(
     d_model: int, n_features: int, b_dec: Float[Tensor, " d_model"], *, seed: int
 ) -> Weights:
-    """Random matrices (uniform, scaled by fan-in), decoder rows of unit norm, zero ``b_enc``."""
+    """Random directions; zero ``b_enc``.
+
+    Decoder rows have unit norm and encoder columns a small one, so that the sum of thousands of
+    features that are all half active starts out small beside the target. The directions of encoder
+    and decoder are independent, as in the released code: a transcoder's live in different spaces.
+    """
     generator = torch.Generator().manual_seed(seed)
 
-    def uniform(rows: int, columns: int) -> Tensor:
-        bound = math.sqrt(6.0 / columns)
-        return torch.empty(rows, columns).uniform_(-bound, bound, generator=generator)
+    def directions() -> Tensor:
+        return functional.normalize(torch.randn(n_features, d_model, generator=generator), dim=1)
 
     return Weights(
-        W_enc=uniform(n_features, d_model).T.contiguous(),
+        W_enc=(INITIAL_ENCODER_NORM * directions()).T.contiguous(),
         b_enc=torch.zeros(n_features),
-        W_dec=functional.normalize(uniform(n_features, d_model), dim=1),
+        W_dec=directions(),
         b_dec=b_dec.clone(),
     )
 
@@ -237,7 +242,7 @@ class Trainer:
         if not loss.isfinite():
             raise UserError(
                 f"{self.entry.name}: the loss is {loss.item()} at step {step} (L1 coefficient "
-                f"{l1_coefficient:g}, learning rate {learning_rate:g}); lower training.learning_rate"
+                f"{l1_coefficient:g}, learning rate {learning_rate:g}); lower learning_rate"
             )
         self._adam.zero_grad()
         loss.backward()

@@ -1,0 +1,69 @@
+# `make help` lists what there is. Everything runs in .venv, which `make setup` makes from
+# requirements.lock; set PYTHON to build it with another interpreter.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SNAKEMAKE := $(BIN)/snakemake --cores all
+
+.DEFAULT_GOAL := help
+.PHONY: help setup reproduce figures notebooks test test-full lint format benchmark lock schema \
+        system-deps clean
+
+help: ## List the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+
+setup: $(VENV)/.installed ## Make the virtual environment
+
+$(VENV)/.installed: requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet -r requirements.lock
+	$(BIN)/pip install --quiet --no-deps --editable .
+	touch $@
+
+reproduce: setup ## Run everything at the laptop scale
+	$(SNAKEMAKE)
+
+figures: setup ## Rebuild the figures from the committed tables
+	$(SNAKEMAKE) figures
+
+notebooks: setup ## Rebuild the rendered notebooks from the committed tables
+	$(SNAKEMAKE) notebooks
+
+test: setup ## The everyday tests: units, and the workflow at smoke scale
+	$(BIN)/python -m pytest -m "not full"
+
+test-full: setup ## Longer tests: other tools' environments, determinism of whole runs
+	$(BIN)/python -m pytest -m full
+
+lint: setup ## Style, types and workflow checks
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/snakefmt --check Snakefile workflow/rules
+	$(BIN)/snakemake --lint
+
+format: setup ## Rewrite Python and Snakemake files in the project's style
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+	$(BIN)/snakefmt Snakefile workflow/rules
+
+benchmark: setup ## Measure against reference implementations; writes benchmarks/*.json
+	$(BIN)/python benchmarks/caching.py
+
+lock: ## Pin what pyproject.toml asks for, in a fresh environment, into requirements.lock
+	rm -rf .venv-lock
+	$(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/pip install --quiet ".[dev]"
+	.venv-lock/bin/pip freeze --exclude transcoders | sed 's/+cpu$$//' > requirements.lock
+	rm -rf .venv-lock build src/*.egg-info
+
+schema: setup ## Regenerate the JSON schema of scale files from src/transcoders/config.py
+	$(BIN)/python -m transcoders schema > workflow/schemas/config.schema.yaml
+
+system-deps: ## Debian packages that optional tests need (none so far)
+	@true
+
+clean: ## Remove the environment, and all results and figures that are not committed
+	rm -rf $(VENV) .venv-* .snakemake .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	git clean -fdxq results figures

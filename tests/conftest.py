@@ -1,0 +1,111 @@
+"""What the tests share: tiny models of three architectures, the smoke scale, random inputs."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import settings
+from torch import Tensor
+
+from transcoders.config import Kind, Model, Scale, SyntheticModel, load_scale
+from transcoders.dictionaries import SparseDictionary, Weights
+from transcoders.model_files import SYNTHETIC_VOCABULARY, fetch_model
+from transcoders.models import LanguageModel
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+TINY_LAYERS = 3
+TINY_WIDTH = 32
+
+torch.set_num_threads(1)
+# No deadline: a busy machine is not a bug. The same examples every time, so a failure is news.
+settings.register_profile("steady", deadline=None, derandomize=True, max_examples=50)
+settings.load_profile("steady")
+
+
+@pytest.fixture(scope="session")
+def scale() -> Scale:
+    """The scale that tests run at: ``config/smoke.yaml``."""
+    return load_scale(REPOSITORY / "config/smoke.yaml")
+
+
+@pytest.fixture(scope="session")
+def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The folder of a tiny model with random weights, by architecture."""
+    folders = {}
+    for architecture in ("gpt2", "gpt_neox", "llama"):
+        model = Model(
+            source=SyntheticModel(type="synthetic", architecture=architecture, license="none"),
+            n_layers=TINY_LAYERS,
+            d_model=TINY_WIDTH,
+            bos_token="<|endoftext|>",
+        )
+        folders[architecture] = tmp_path_factory.mktemp("models") / architecture
+        fetch_model(model, folders[architecture], seed=0)
+    return folders
+
+
+@pytest.fixture(scope="session", params=["gpt2", "gpt_neox", "llama"])
+def tiny_model_folder(request: pytest.FixtureRequest, tiny_models: dict[str, Path]) -> Path:
+    """One tiny model folder; a test that asks for it runs once for every architecture."""
+    return tiny_models[request.param]
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny_model_folder: Path) -> LanguageModel:
+    """The model of ``tiny_model_folder``. Shared between tests: do not change it."""
+    return LanguageModel.load(tiny_model_folder)
+
+
+@pytest.fixture(scope="session")
+def random_tokens() -> Callable[..., Tensor]:
+    """Make rows of random tokens that begin with BOS (id 0)."""
+
+    def make(rows: int, length: int, seed: int = 0) -> Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        text = torch.randint(2, SYNTHETIC_VOCABULARY, (rows, length - 1), generator=generator)
+        return torch.cat([torch.zeros(rows, 1, dtype=torch.long), text], dim=1).int()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def random_dictionary() -> Callable[..., SparseDictionary]:
+    """Make a dictionary with random weights and biases."""
+
+    def make(
+        kind: Kind, *, d_in: int = TINY_WIDTH, n_features: int = 64, d_out: int | None = None,
+        seed: int = 0,
+    ) -> SparseDictionary:  # fmt: skip
+        generator = torch.Generator().manual_seed(seed)
+
+        def normal(*shape: int) -> Tensor:
+            return torch.randn(*shape, generator=generator)
+
+        d_out = d_out or d_in
+        weights = Weights(
+            W_enc=normal(d_in, n_features) / d_in**0.5,
+            b_enc=normal(n_features),
+            W_dec=normal(n_features, d_out) / n_features**0.5,
+            b_dec=normal(d_out),
+        )
+        return SparseDictionary(weights, kind)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def identity_dictionary() -> Callable[..., SparseDictionary]:
+    """Make a dictionary that gives back its input: each sign of each dimension is a feature.
+
+    Every product is with 1, -1 or 0, so the reconstruction is exact to the bit.
+    """
+
+    def make(kind: Kind, d_model: int = TINY_WIDTH) -> SparseDictionary:
+        both_signs = torch.cat([torch.eye(d_model), -torch.eye(d_model)])
+        zeros = torch.zeros(2 * d_model)
+        return SparseDictionary(
+            Weights(both_signs.T.contiguous(), zeros, both_signs, zeros[:d_model].clone()), kind
+        )
+
+    return make

@@ -1,0 +1,327 @@
+"""The cache holds what the model gives, survives being killed, and notices any damage."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+from torch import Tensor
+
+from transcoders.activations import ActivationCache, cache_activations, cache_bytes
+from transcoders.config import Activations, Corpus, Scale, Site
+from transcoders.corpus import Rows
+from transcoders.errors import UserError
+from transcoders.models import LanguageModel, MLPActivations
+from transcoders.splice import replace_from
+
+LAYERS = [0, 2]
+ROWS, LENGTH = 10, 8
+# Shards of 4, 4 and 2 rows in batches of at most 3: 2 + 2 + 1 passes of the model.
+SETTINGS = Activations(mode="cache", dtype="float16", batch_contexts=3, shard_contexts=4)
+PASSES_BY_SHARD = [2, 2, 1]
+
+
+class Interrupted(Exception):  # noqa: N818
+    """Stands for a kill in the middle of the work."""
+
+
+class WatchedModel:
+    """A model that counts its passes, is killed at one of them, or exaggerates."""
+
+    def __init__(self, model: LanguageModel, *, killed_at: int = 0, factor: float = 1.0) -> None:
+        self.model, self.hf = model, model.hf
+        self.killed_at, self.factor = killed_at, factor
+        self.passes = 0
+
+    def mlp_activations(self, tokens: Tensor, layers: list[int]) -> dict[int, MLPActivations]:
+        self.passes += 1
+        if self.passes == self.killed_at:
+            raise Interrupted
+        passed = self.model.mlp_activations(tokens, layers)
+        return {
+            layer: MLPActivations(mlp_in, mlp_out * self.factor)
+            for layer, (mlp_in, mlp_out) in passed.items()
+        }
+
+
+@pytest.fixture(scope="module")
+def model(tiny_models: dict[str, Path]) -> LanguageModel:
+    return LanguageModel.load(tiny_models["gpt_neox"])
+
+
+@pytest.fixture(scope="module")
+def rows(random_tokens: Callable[..., Tensor]) -> Rows:
+    return Rows(random_tokens(ROWS, LENGTH), torch.arange(ROWS))
+
+
+@pytest.fixture(scope="module")
+def corpus(scale: Scale) -> Corpus:
+    return scale.corpus.model_copy(update={"train_positions": "without_bos"})
+
+
+Write = Callable[..., dict[int, Path]]
+
+
+@pytest.fixture(scope="module")
+def write(model: LanguageModel, rows: Rows, corpus: Corpus) -> Write:
+    """Write caches of two layers under a folder; keyword arguments change how."""
+
+    def run(folder: Path, **changes: Any) -> dict[int, Path]:
+        folders = {Site(model="tiny", layer=n): folder / f"layer{n}" for n in LAYERS}
+        cache_activations(
+            changes.pop("model", model),
+            changes.pop("rows", rows),
+            folders,
+            SETTINGS.model_copy(update=changes.pop("settings", {})),
+            corpus.model_copy(update=changes.pop("corpus", {})),
+            sources={"tokens": changes.pop("tokens_hash", "f00d")},
+        )
+        assert not changes
+        return {site.layer: folder for site, folder in folders.items()}
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def written(write: Write, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """The caches that an undisturbed run writes."""
+    return write(tmp_path_factory.mktemp("activations"))
+
+
+@pytest.fixture
+def copied(written: dict[int, Path], tmp_path: Path) -> Path:
+    """A finished cache that a test may damage."""
+    return Path(shutil.copytree(written[0], tmp_path / "cache"))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every byte under a folder."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def same_files(caches: dict[int, Path], expected: dict[int, Path]) -> bool:
+    return all(contents(caches[layer]) == contents(expected[layer]) for layer in LAYERS)
+
+
+@pytest.mark.parametrize(("positions", "first"), [("all", 0), ("without_bos", 1)])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_cache_holds_the_models_activations_rounded_in_the_order_of_the_rows(
+    write: Write, model: LanguageModel, rows: Rows, tmp_path: Path, *,
+    positions: str, first: int, dtype: str,
+) -> None:  # fmt: skip
+    # The same batches as the cache's: another batch size may round the last bit differently.
+    batches = [part for shard in rows.tokens.split(4) for part in shard.split(3)]
+    passes = [model.mlp_activations(batch, LAYERS) for batch in batches]
+    caches = write(tmp_path, corpus={"train_positions": positions}, settings={"dtype": dtype})
+    for layer in LAYERS:
+        cache = ActivationCache(caches[layer])
+        assert cache.n_tokens == ROWS * (LENGTH - first)
+        for found, tensors in zip(
+            cache.read(0, cache.n_tokens), zip(*(p[layer] for p in passes), strict=True),
+            strict=True,
+        ):  # fmt: skip
+            expected = torch.cat(tensors)[:, first:].flatten(0, 1).to(getattr(torch, dtype))
+            assert torch.equal(found, expected)
+
+
+def test_statistics_are_those_of_the_cached_tensors(written: dict[int, Path]) -> None:
+    for folder in written.values():
+        cache = ActivationCache(folder)
+        both = MLPActivations(*(t.double() for t in cache.read(0, cache.n_tokens)))
+        expected = {
+            "mlp_in_mean": both.mlp_in.mean(dim=0),
+            "mlp_out_mean": both.mlp_out.mean(dim=0),
+            "mlp_in_norm": both.mlp_in.norm(dim=1).mean(),
+            "mlp_out_norm": both.mlp_out.norm(dim=1).mean(),
+        }
+        for name, found in cache.statistics._asdict().items():
+            # Summed in float64 and stored in float32: one rounding of at most 6e-8, relative, and
+            # for norms as much again where each is computed.
+            torch.testing.assert_close(found.double(), expected[name], rtol=2e-7, atol=2e-8)
+
+
+def test_a_finished_cache_is_the_files_that_it_lists(written: dict[int, Path]) -> None:
+    for layer, folder in written.items():
+        record = ActivationCache(folder).record
+        assert set(contents(folder)) == {*record["files"], "cache.json"}
+        assert (record["site"], record["sources"]) == (f"tiny_layer{layer}", {"tokens": "f00d"})
+
+
+def test_shards_hold_the_rows_that_the_scale_says(written: dict[int, Path]) -> None:
+    shards = sorted(written[0].glob("shard-*"))
+    lengths = [len(load_file(shard)["mlp_in"]) for shard in shards]
+    assert lengths == [4 * (LENGTH - 1), 4 * (LENGTH - 1), 2 * (LENGTH - 1)]
+
+
+@pytest.mark.parametrize("killed_at", range(1, sum(PASSES_BY_SHARD) + 1))
+def test_a_killed_run_continues_after_the_last_complete_shard(
+    write: Write, written: dict[int, Path], model: LanguageModel, tmp_path: Path, killed_at: int
+) -> None:
+    with pytest.raises(Interrupted):
+        write(tmp_path, model=WatchedModel(model, killed_at=killed_at))
+    kept = sum(sum(PASSES_BY_SHARD[: n + 1]) < killed_at for n in range(3))
+    for layer in LAYERS:
+        with pytest.raises(UserError):  # what is unfinished cannot be opened
+            ActivationCache(tmp_path / f"layer{layer}")
+
+    second = WatchedModel(model)
+    caches = write(tmp_path, model=second)
+    assert second.passes == sum(PASSES_BY_SHARD[kept:])
+    assert same_files(caches, written)
+
+
+def test_a_shard_that_one_site_lacks_is_computed_again(
+    write: Write, written: dict[int, Path], model: LanguageModel, tmp_path: Path
+) -> None:
+    with pytest.raises(Interrupted):
+        write(tmp_path, model=WatchedModel(model, killed_at=5))
+    (tmp_path / "layer2/shard-00001.safetensors").unlink()
+    (tmp_path / "layer2/.shard-00001.partial.safetensors").write_bytes(b"half")
+    second = WatchedModel(model)
+    assert same_files(write(tmp_path, model=second), written)
+    assert second.passes == sum(PASSES_BY_SHARD[1:])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"tokens_hash": "beef"},
+        {"settings": {"dtype": "bfloat16"}},
+        {"settings": {"shard_contexts": ROWS}},  # one shard: the second on disk must go
+        {"corpus": {"train_positions": "all"}},
+    ],
+    ids=str,
+)
+def test_an_unfinished_cache_of_something_else_is_not_continued(
+    write: Write, model: LanguageModel, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    with pytest.raises(Interrupted):
+        write(tmp_path / "killed", model=WatchedModel(model, killed_at=5))  # after two shards
+    after_kill = write(tmp_path / "killed", **change)
+    assert same_files(after_kill, write(tmp_path / "fresh", **change))
+
+
+def remove(path: Path) -> None:
+    path.unlink()
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [remove, truncate, flip_a_bit], ids=lambda d: d.__name__)
+@pytest.mark.parametrize(
+    "name", ["shard-00000.safetensors", "shard-00002.safetensors", "statistics.safetensors"]
+)
+def test_a_damaged_file_is_named(copied: Path, name: str, damage: Callable[[Path], None]) -> None:
+    damage(copied / name)
+    with pytest.raises(UserError, match=str(copied / name)):
+        ActivationCache(copied)
+
+
+@pytest.mark.parametrize("damage", [remove, truncate], ids=lambda d: d.__name__)
+def test_a_file_that_is_absent_or_cut_is_noticed_without_verification(
+    copied: Path, damage: Callable[[Path], None]
+) -> None:
+    damage(copied / "shard-00001.safetensors")
+    with pytest.raises(UserError, match=str(copied)):
+        ActivationCache(copied, verify=False)
+
+
+def test_a_missing_cache_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=str(tmp_path / "cache.json")):
+        ActivationCache(tmp_path)
+
+
+def test_an_activation_too_large_for_float16_is_refused(
+    write: Write, model: LanguageModel, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match="bfloat16"):
+        write(tmp_path, model=WatchedModel(model, factor=1e6))
+    assert not list(tmp_path.rglob("shard-*"))
+
+
+def test_bfloat16_holds_what_float16_cannot(
+    write: Write, model: LanguageModel, tmp_path: Path
+) -> None:
+    huge = WatchedModel(model, factor=1e6)
+    caches = write(tmp_path, model=huge, settings={"dtype": "bfloat16"})
+    assert ActivationCache(caches[0]).statistics.mlp_out_norm > 65_504
+
+
+def test_too_little_disk_is_refused_before_anything_is_written(
+    write: Write, model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needed = cache_bytes(ROWS * (LENGTH - 1), 32, len(LAYERS))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=needed - 1))
+    watched = WatchedModel(model)
+    with pytest.raises(UserError, match="disk"):
+        write(tmp_path / "new", model=watched)
+    assert watched.passes == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_killed_run_needs_disk_only_for_what_is_left(
+    write: Write, model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(Interrupted):
+        write(tmp_path, model=WatchedModel(model, killed_at=5))  # two shards of three are there
+    left = cache_bytes(2 * (LENGTH - 1), 32, len(LAYERS))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2 * left))
+    write(tmp_path)
+
+
+def test_announced_size_is_that_of_the_cached_numbers(written: dict[int, Path]) -> None:
+    tensors = [
+        tensor
+        for folder in written.values()
+        for shard in folder.glob("shard-*")
+        for tensor in load_file(shard).values()
+    ]
+    total = sum(tensor.nbytes for tensor in tensors)
+    assert cache_bytes(ROWS * (LENGTH - 1), 32, len(LAYERS)) == total
+
+
+@pytest.fixture(scope="module")
+def cache(written: dict[int, Path]) -> Iterator[ActivationCache]:
+    return ActivationCache(written[2])
+
+
+@given(data=st.data())
+def test_reading_across_shards_equals_reading_their_concatenation(
+    written: dict[int, Path], cache: ActivationCache, data: st.DataObject
+) -> None:
+    start = data.draw(st.integers(0, cache.n_tokens - 1))
+    stop = data.draw(st.integers(start + 1, cache.n_tokens))
+    shards = [load_file(path) for path in sorted(written[2].glob("shard-*"))]
+    for name, found in cache.read(start, stop)._asdict().items():
+        assert torch.equal(found, torch.cat([shard[name] for shard in shards])[start:stop])
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_splicing_cached_outputs_back_in_moves_logits_by_rounding_only(
+    model: LanguageModel, rows: Rows, written: dict[int, Path], layer: int
+) -> None:
+    cache = ActivationCache(written[layer])
+    _, mlp_out = cache.read(0, cache.n_tokens)
+    passed = model.run_through_site(rows.tokens, layer)
+    restored = mlp_out.float().reshape(ROWS, LENGTH - 1, -1)
+    spliced = replace_from(passed.activations.mlp_out, restored, 1)
+    # float16 rounds each number by at most 2^-11 = 4.9e-4 of itself. Independent errors of that
+    # size, carried linearly by the rest of the model, stay of that order in the logits; a wrong
+    # token, order or layer would move them by about their own size.
+    logits = model.continue_with_mlp_out(passed, layer, spliced)
+    error = (logits - passed.logits).abs().max() / passed.logits.abs().max()
+    assert 0 < error < 2**-11

@@ -1,0 +1,335 @@
+"""A scale file either loads whole or is refused with a message that names the file and the key."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from transcoders.config import KINDS, Scale, load_scale
+from transcoders.errors import UserError
+
+CONFIG = Path(__file__).resolve().parents[1] / "config"
+SCALES = sorted(CONFIG.glob("*.yaml"))
+SMOKE = yaml.safe_load((CONFIG / "smoke.yaml").read_text())
+KeyPath = tuple[str | int, ...]
+
+
+def smoke() -> dict[str, Any]:
+    """The smoke scale as plain data in which no two parts are one object, as YAML's aliases are."""
+    return json.loads(json.dumps(SMOKE))
+
+
+def keys(part: Any, prefix: KeyPath = ()) -> list[KeyPath]:
+    """The path of every value in a scale file, inner ones included."""
+    children = part.items() if isinstance(part, dict) else enumerate(part)
+    paths: list[KeyPath] = []
+    for key, value in children:
+        paths.append((*prefix, key))
+        if isinstance(value, dict | list):
+            paths += keys(value, (*prefix, key))
+    return paths
+
+
+def parent_of(scale: Any, path: KeyPath) -> Any:
+    for key in path[:-1]:
+        scale = scale[key]
+    return scale
+
+
+def with_value(path: str, value: Any) -> dict[str, Any]:
+    """The smoke scale with one value replaced; digits in the path are positions in lists."""
+    scale = smoke()
+    steps: KeyPath = tuple(int(key) if key.isdigit() else key for key in path.split("/"))
+    parent_of(scale, steps)[steps[-1]] = value
+    return scale
+
+
+def load(folder: Path, content: Any) -> Scale:
+    path = folder / "edited.yaml"
+    path.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
+    return load_scale(path)
+
+
+def refusal(folder: Path, content: Any) -> str:
+    """The message with which a scale file is refused; it always names the file."""
+    with pytest.raises(UserError) as caught:
+        load(folder, content)
+    message = str(caught.value)
+    assert message.startswith(f"{folder / 'edited.yaml'}: ")
+    return message
+
+
+@pytest.mark.parametrize("path", SCALES, ids=lambda path: path.stem)
+def test_committed_scales_load_under_the_name_of_their_file(path):
+    assert load_scale(path).name == path.stem
+
+
+def test_smoke_has_one_headline_dictionary_of_each_kind_at_three_sites():
+    scale = load_scale(CONFIG / "smoke.yaml")
+    headlines = {(d.site.name, d.kind) for d in scale.dictionaries if d.headline}
+    assert headlines == {(site.name, kind) for site in scale.sites for kind in KINDS}
+    assert len(headlines) == 9
+
+
+def test_train_tokens_leave_out_untrained_positions(tmp_path):
+    without_bos = load(tmp_path, with_value("corpus/train_positions", "without_bos"))
+    with_bos = load(tmp_path, with_value("corpus/train_positions", "all"))
+    assert without_bos.corpus.train_tokens == 400 * 31
+    assert with_bos.corpus.train_tokens == 400 * 32
+
+
+@pytest.mark.parametrize("section", ["", "training", "corpus", "evaluation"])
+def test_a_loaded_scale_is_frozen(section):
+    scale = load_scale(CONFIG / "smoke.yaml")
+    part = getattr(scale, section) if section else scale
+    with pytest.raises(ValidationError, match="frozen"):
+        setattr(part, next(iter(type(part).model_fields)), 1)
+
+
+@pytest.mark.parametrize("key", SMOKE)
+def test_every_missing_top_level_key_is_named(tmp_path, key):
+    scale = smoke()
+    del scale[key]
+    assert f"{key}: this key is missing" in refusal(tmp_path, scale)
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["models/tiny-gpt2/d_model", "training/epochs", "corpus/source/type", "resources/train/mem_mb"],
+)
+def test_a_missing_inner_key_is_named(tmp_path, path):
+    scale = smoke()
+    steps = tuple(path.split("/"))
+    del parent_of(scale, steps)[steps[-1]]
+    message = refusal(tmp_path, scale)
+    assert "missing" in message or "Unable to extract tag" in message
+    assert steps[-1] in message
+
+
+@pytest.mark.parametrize(
+    ("path", "misspelt", "meant"),
+    [
+        ("sites/0", "layr", "layer"),
+        ("training", "learning_rat", "learning_rate"),
+        ("", "trainning", "training"),
+        ("groups/1/dictionaries/0", "l1_coeficient", "l1_coefficient"),
+    ],
+)
+def test_a_misspelt_key_is_named_with_the_one_that_was_meant(tmp_path, path, misspelt, meant):
+    scale = smoke()
+    steps: KeyPath = tuple(int(key) if key.isdigit() else key for key in path.split("/") if key)
+    part = parent_of(scale, (*steps, meant))
+    part[misspelt] = part.pop(meant)
+    message = refusal(tmp_path, scale)
+    assert f"{misspelt}: no such key; did you mean {meant!r}?" in message
+    assert f"{meant}: this key is missing" in message
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "key"),
+    [
+        ("training/batch_tokens", "many", "training.batch_tokens"),
+        ("training/batch_tokens", True, "training.batch_tokens"),
+        ("training/batch_tokens", 256.5, "training.batch_tokens"),
+        ("training/batch_tokens", "256", "training.batch_tokens"),
+        ("training/learning_rate", True, "training.learning_rate"),
+        ("training/learning_rate", "fast", "training.learning_rate"),
+        ("training/learning_rate", [], "training.learning_rate"),
+        ("training/learning_rate", 0, "training.learning_rate"),
+        ("training/learning_rate", float("nan"), "training.learning_rate"),
+        ("training/learning_rate", float("inf"), "training.learning_rate"),
+        ("training/decay_fraction", float("nan"), "training.decay_fraction"),
+        ("training/decay_fraction", 1.0, "training.decay_fraction"),
+        ("training/adam_betas", [0.9], "training.adam_betas"),
+        ("training/adam_betas", [0.9, 1.0], "training.adam_betas.1"),
+        ("training/adam_betas", [0.9, "nan"], "training.adam_betas.1"),
+        ("training/loss_normalization", "both", "training.loss_normalization"),
+        ("training/warmup_steps", -1, "training.warmup_steps"),
+        ("corpus/context_length", 3, "corpus.context_length"),
+        ("corpus/pack_documents", "yes please", "corpus.pack_documents"),
+        ("corpus/pack_documents", 1, "corpus.pack_documents"),
+        ("corpus/eval_documents", 1, "corpus.eval_documents"),
+        ("corpus/source/type", "hubb", "corpus.source"),
+        ("models/tiny-gpt2/source/architecture", "bert", "models.tiny-gpt2.source"),
+        ("activations/dtype", "float32", "activations.dtype"),
+        ("device", "tpu", "device"),
+        ("seed", -1, "seed"),
+        ("models", {}, "models"),
+        ("sites", [], "sites"),
+        ("groups/0/name", "../escape", "groups.0.name"),
+        ("groups/0/dictionaries", [], "groups.0.dictionaries"),
+        ("groups/0/dictionaries/0/kind", "mlp_mid_sae", "groups.0.dictionaries.0.kind"),
+        ("groups/0/dictionaries/0/headline", "yes", "groups.0.dictionaries.0.headline"),
+        *[
+            ("groups/0/dictionaries/0/l1_coefficient", value, "dictionaries.0.l1_coefficient")
+            for value in (0, -0.5, float("nan"), float("inf"), "1e999", "nan", None)
+        ],
+    ],
+)
+def test_a_value_of_the_wrong_type_or_out_of_range_is_named(tmp_path, path, value, key):
+    assert f"{key}" in refusal(tmp_path, with_value(path, value))
+
+
+def test_every_wrong_value_of_a_file_is_named_at_once(tmp_path):
+    scale = with_value("training/epochs", "two")
+    scale["device"] = "tpu"
+    message = refusal(tmp_path, scale)
+    assert "training.epochs: " in message
+    assert "device: " in message
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "expected"),
+    [
+        ("sites/0/layer", 3, "sites: layer 3 of tiny-gpt2, expected a layer from 0 to 2"),
+        ("sites/0/model", "gpt5", "sites: no model named 'gpt5'"),
+        ("groups/0/site/layer", 2, "groups: tiny-gpt2 names tiny-gpt2_layer2"),
+        ("groups/0/name", "tiny-neox", "groups: tiny-neox is listed 2 times"),
+        ("sites", SMOKE["sites"] + SMOKE["sites"][:1], "sites: tiny-gpt2_layer1 is listed 2 times"),
+        ("corpus/eval_contexts", 4, "eval_contexts is 4, expected at least eval_documents (5)"),
+        ("training/batch_tokens", 400 * 31 + 1, "training.batch_tokens is 12401"),
+    ],
+)
+def test_parts_that_disagree_are_named(tmp_path, path, value, expected):
+    assert expected in refusal(tmp_path, with_value(path, value))
+
+
+def test_a_batch_as_large_as_all_training_tokens_is_accepted(tmp_path):
+    scale = load(tmp_path, with_value("training/batch_tokens", 400 * 31))
+    assert scale.training.batch_tokens == scale.corpus.train_tokens
+
+
+def test_a_dictionary_listed_twice_is_named(tmp_path):
+    scale = smoke()
+    dictionaries = scale["groups"][0]["dictionaries"]
+    dictionaries.append({**dictionaries[0], "headline": False})
+    message = refusal(tmp_path, scale)
+    assert "dictionaries: tiny-gpt2_layer1_transcoder_l1-0.5 is listed 2 times" in message
+
+
+@pytest.mark.parametrize("n_headlines", [0, 2])
+def test_a_site_has_exactly_one_headline_of_each_kind(tmp_path, n_headlines):
+    scale = smoke()
+    dictionaries = scale["groups"][2]["dictionaries"]
+    dictionaries[1]["headline"] = False
+    for index in range(n_headlines):
+        dictionaries.append(
+            {"kind": "mlp_out_sae", "l1_coefficient": 1.0 + index, "headline": True}
+        )
+    message = refusal(tmp_path, scale)
+    assert f"groups: tiny-llama_layer1 has {n_headlines} headline" in message
+    assert "kind mlp_out_sae" in message
+
+
+@pytest.mark.parametrize("written", ["4e-3", "4E-3", "0.004", "4.0e-3"])
+def test_a_number_is_read_however_it_is_written(tmp_path, written):
+    text = yaml.safe_dump(with_value("groups/0/dictionaries/0/l1_coefficient", "NUMBER"))
+    scale = load(tmp_path, text.replace("NUMBER", written))
+    assert scale.dictionaries[0].l1_coefficient == 0.004
+    assert scale.dictionaries[0].name == "tiny-gpt2_layer1_transcoder_l1-0.004"
+
+
+def test_the_name_of_a_scale_is_that_of_its_file(tmp_path):
+    # Paths come from the file's name, notebooks from Scale.name: they must not come apart.
+    try:
+        scale = load(tmp_path, {**smoke(), "name": "paper"})
+    except UserError as error:
+        assert "name" in str(error)
+    else:
+        assert scale.name == "edited"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "# only a comment\n",
+        "- a list\n",
+        "just text",
+        "a: [1, 2",
+        "a: b: c",
+        "\tseed: 1",
+        "seed: \x00",
+        "a: !!python/object:os.system x",
+        "seed: 2024-13-45",  # YAML takes it for a date, which it is not
+        "seed: 0x_",  # ... and this for a number
+    ],
+)
+def test_a_file_that_is_no_yaml_mapping_is_refused(tmp_path, text):
+    assert "expected" in refusal(tmp_path, text)
+
+
+def test_bytes_that_are_no_text_are_refused(tmp_path):
+    path = tmp_path / "binary.yaml"
+    path.write_bytes(b"seed: \xff\xfe")
+    with pytest.raises(UserError, match=r"binary\.yaml: expected YAML"):
+        load_scale(path)
+
+
+def test_a_missing_file_is_refused_with_the_scales_that_exist(tmp_path):
+    for name in ("laptop", "smoke"):
+        (tmp_path / f"{name}.yaml").touch()
+    with pytest.raises(UserError, match=r"papre\.yaml: no such scale file.* laptop, smoke"):
+        load_scale(tmp_path / "papre.yaml")
+
+
+@pytest.mark.parametrize("what", ["model", "site", "group"])
+def test_asking_for_something_that_is_not_in_the_scale_lists_what_is(what):
+    scale = load_scale(CONFIG / "smoke.yaml")
+    with pytest.raises(UserError, match=f"no {what} named 'nothing'; expected one of tiny-gpt2"):
+        getattr(scale, what)("nothing")
+
+
+def test_sites_of_a_model_go_from_the_first_layer_to_the_last(tmp_path):
+    scale = smoke()
+    scale["sites"] = [{"model": "tiny-gpt2", "layer": layer} for layer in (2, 0, 1)]
+    scale["groups"] = [
+        {
+            "name": f"group{layer}",
+            "site": {"model": "tiny-gpt2", "layer": layer},
+            "dictionaries": scale["groups"][0]["dictionaries"],
+        }
+        for layer in (2, 0, 1)
+    ]
+    assert [site.layer for site in load(tmp_path, scale).sites_of("tiny-gpt2")] == [0, 1, 2]
+
+
+ANY_VALUE = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.integers(min_value=10**320, max_value=10**330)  # no float is as large
+    | st.floats()
+    | st.text(max_size=8)
+    | st.sampled_from(["4e-3", "1e999", "wheel", "hub", "files", "tiny-gpt2", "transcoder"])
+    | st.dates()
+    | st.binary(max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text(max_size=5) | st.integers(), inner, max_size=3)
+    ),
+    max_leaves=5,
+)
+
+
+@given(path=st.sampled_from(keys(SMOKE)), value=ANY_VALUE, delete=st.booleans())
+@settings(max_examples=200, deadline=None)
+def test_any_edit_of_one_value_loads_or_is_refused(tmp_path_factory, path, value, delete):
+    scale = smoke()
+    parent = parent_of(scale, path)
+    if delete:
+        del parent[path[-1]]
+    else:
+        parent[path[-1]] = value
+    folder = tmp_path_factory.getbasetemp()
+    try:
+        loaded = load(folder, scale)
+    except UserError as error:
+        assert str(error).startswith(f"{folder / 'edited.yaml'}: ")
+    else:
+        assert len(loaded.dictionaries) >= len(KINDS)

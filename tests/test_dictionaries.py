@@ -1,0 +1,148 @@
+"""A dictionary computes what its formula says and comes back from disk as it was."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from transcoders.config import KINDS, Kind
+from transcoders.dictionaries import SparseDictionary, load_dictionary, save_dictionary
+from transcoders.errors import UserError
+
+Make = Callable[..., SparseDictionary]
+
+
+def save(dictionary: SparseDictionary, folder: Path) -> None:
+    record = {"metadata": {"hook_name": "blocks.1.ln2.hook_normalized"}, "training": {"seed": 42}}
+    save_dictionary(dictionary, folder, record, "step,loss\n0,1.5\n")
+
+
+@pytest.fixture
+def saved(random_dictionary: Make, tmp_path: Path) -> Path:
+    folder = tmp_path / "dictionary"
+    save(random_dictionary("transcoder", d_in=6, n_features=10, d_out=4), folder)
+    return folder
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_saving_and_loading_changes_no_bit(
+    random_dictionary: Make, tmp_path: Path, kind: Kind
+) -> None:
+    dictionary = random_dictionary(kind)
+    save(dictionary, tmp_path / "saved")
+    loaded = load_dictionary(tmp_path / "saved")
+    assert loaded.kind == kind
+    for name, tensor in vars(dictionary.weights).items():
+        assert torch.equal(getattr(loaded.weights, name), tensor), name
+
+
+def test_saving_writes_exactly_the_contracted_files(saved: Path) -> None:
+    names = {"cfg.json", "sae_weights.safetensors", "training.csv"}
+    assert {path.name for path in saved.iterdir()} == names
+    assert (saved / "training.csv").read_text() == "step,loss\n0,1.5\n"
+
+
+def test_saving_replaces_an_older_dictionary(saved: Path, random_dictionary: Make) -> None:
+    (saved / "left over").touch()
+    save(random_dictionary("mlp_in_sae"), saved)
+    assert load_dictionary(saved).kind == "mlp_in_sae"
+    assert not (saved / "left over").exists()
+
+
+def test_saving_leaves_the_callers_record_alone(random_dictionary: Make, tmp_path: Path) -> None:
+    record = {"metadata": {"hook_name": "x"}, "training": {}}
+    save_dictionary(random_dictionary("transcoder"), tmp_path / "saved", record, "")
+    assert record == {"metadata": {"hook_name": "x"}, "training": {}}
+
+
+# Both formulas are computed in float64; 24 terms of order 1 leave fp32 about 1e-6 off.
+@pytest.mark.parametrize("kind", KINDS)
+def test_encode_and_decode_follow_the_formula(random_dictionary: Make, kind: Kind) -> None:
+    dictionary = random_dictionary(kind, d_in=24, n_features=50)
+    W_enc, b_enc, W_dec, b_dec = (tensor.double() for tensor in vars(dictionary.weights).values())
+    x = torch.randn(2, 5, 24, generator=torch.Generator().manual_seed(1))
+    centred = x.double() - (0 if kind == "transcoder" else b_dec)
+    z = torch.einsum("bpd,df->bpf", centred, W_enc).add(b_enc).clamp(min=0)
+    y = torch.einsum("bpf,fd->bpd", z, W_dec) + b_dec
+    found = dictionary.encode(x)
+    torch.testing.assert_close(found.double(), z, rtol=0, atol=1e-5)
+    torch.testing.assert_close(dictionary.decode(found).double(), y, rtol=0, atol=1e-5)
+
+
+def test_only_saes_subtract_b_dec_from_their_input(random_dictionary: Make) -> None:
+    x = torch.zeros(1, 32)
+    for kind in KINDS:
+        dictionary = random_dictionary(kind)
+        before = dictionary.encode(x)
+        dictionary.weights.b_dec += 1
+        assert torch.equal(dictionary.encode(x), before) == (kind == "transcoder")
+
+
+def test_a_transcoder_may_have_an_output_of_another_width(saved: Path) -> None:
+    dictionary = load_dictionary(saved)
+    assert dictionary.decode(dictionary.encode(torch.ones(3, 6))).shape == (3, 4)
+
+
+# What SAELens 6.54 reads; without sae_lens_version it assumes an older format's defaults.
+@pytest.mark.parametrize("kind", KINDS)
+def test_config_has_what_saelens_reads(random_dictionary: Make, tmp_path: Path, kind: Kind) -> None:
+    save(random_dictionary(kind, d_in=6, n_features=10), tmp_path / "saved")
+    config = json.loads((tmp_path / "saved/cfg.json").read_text())
+    is_transcoder = kind == "transcoder"
+    expected: dict[str, Any] = {
+        "architecture": "transcoder" if is_transcoder else "standard",
+        "d_in": 6,
+        "d_sae": 10,
+        "dtype": "float32",
+        "device": "cpu",
+        "apply_b_dec_to_input": not is_transcoder,
+        "normalize_activations": "none",
+        "reshape_activations": "none",
+    }
+    if is_transcoder:
+        expected["d_out"] = 6
+    assert {key: config.get(key) for key in expected} == expected
+    assert config["metadata"]["sae_lens_version"].startswith("6.54")
+    assert config["metadata"]["hook_name"] == "blocks.1.ln2.hook_normalized"
+    assert config["training"] == {"seed": 42}
+
+
+def test_tensors_have_the_shapes_saelens_reads(saved: Path) -> None:
+    tensors = load_file(saved / "sae_weights.safetensors")
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    assert shapes == {"W_enc": (6, 10), "b_enc": (10,), "W_dec": (10, 4), "b_dec": (4,)}
+    assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
+
+
+def truncate(weights: Path) -> None:
+    weights.write_bytes(weights.read_bytes()[:-10])
+
+
+def drop_a_tensor(weights: Path) -> None:
+    tensors = load_file(weights)
+    del tensors["b_enc"]
+    save_file(tensors, weights)
+
+
+def transpose_a_tensor(weights: Path) -> None:
+    tensors = load_file(weights)
+    save_file(tensors | {"W_dec": tensors["W_dec"].T.contiguous()}, weights)
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, truncate, drop_a_tensor, transpose_a_tensor])
+def test_damaged_weights_are_named(saved: Path, damage: Callable[[Path], None]) -> None:
+    weights = saved / "sae_weights.safetensors"
+    damage(weights)
+    with pytest.raises(UserError, match=str(weights)):
+        load_dictionary(saved)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"d_in": 6, "d_sae": 10, "d_out": 4}'])
+def test_damaged_config_is_named(saved: Path, content: str) -> None:
+    (saved / "cfg.json").write_text(content)
+    with pytest.raises(UserError, match=str(saved / "cfg.json")):
+        load_dictionary(saved)

@@ -1,0 +1,413 @@
+"""Every column of the evaluation, against a plain computation or a case with a known answer."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+from transcoders.config import KINDS, Dictionary, Kind, Scale, Site
+from transcoders.corpus import Rows
+from transcoders.dictionaries import SparseDictionary, Weights
+from transcoders.evaluation import evaluate_site, paired_interval
+from transcoders.models import ARCHITECTURES, LanguageModel
+
+Make = Callable[..., SparseDictionary]
+Measure = Callable[..., tuple[pd.DataFrame, pd.DataFrame]]
+LAYER, WIDTH, LENGTH = 1, 32, 12
+DOCUMENT_OF_ROW = [2, 2, 0, 4, 4, 4, 0]
+DOCUMENT_IDS = ["zero", "one", "two", "three", "four"]
+# CE is about 6 nats; fp32 log probabilities are off by some 1e-6 each, and their mean by less.
+NATS = 1e-6
+
+# The columns of evaluation.csv and evaluation_by_document.csv as DESIGN.md, "Contract", lists them.
+COLUMNS = (
+    "dictionary site model layer kind headline l1_coefficient n_features tokens_trained "
+    "tokens_evaluated l0 ce ce_low ce_high ce_original ce_mean_ablated ce_zero_ablated "
+    "ce_recovered kl fvu dead_fraction l2_ratio"
+)
+BY_DOCUMENT_COLUMNS = "dictionary document tokens ce ce_original l0"
+
+
+@pytest.fixture(scope="module")
+def rows(random_tokens: Callable[..., Tensor]) -> Rows:
+    return Rows(random_tokens(len(DOCUMENT_OF_ROW), LENGTH), torch.tensor(DOCUMENT_OF_ROW).int())
+
+
+@pytest.fixture(params=[0, 1], ids=["from position 0", "from position 1"])
+def first(request: pytest.FixtureRequest) -> int:
+    """The first metric position."""
+    return int(request.param)
+
+
+@pytest.fixture(scope="module")
+def mean_mlp_out() -> Tensor:
+    return torch.linspace(-0.5, 0.5, WIDTH)
+
+
+@pytest.fixture(scope="module")
+def measure(tiny_model: LanguageModel, rows: Rows, mean_mlp_out: Tensor, scale: Scale) -> Measure:
+    """Evaluate dictionaries, listed by any unique number, at one site of a tiny model."""
+
+    def run(
+        *dictionaries: SparseDictionary, first: int = 1, mean: Tensor = mean_mlp_out,
+        batch_contexts: int = 3, **changes: Any,
+    ) -> tuple[pd.DataFrame, pd.DataFrame]:  # fmt: skip
+        positions = "all" if first == 0 else "without_bos"
+        entries = [
+            (entry_of(dictionary.kind, number), dictionary, 1000 + number)
+            for number, dictionary in enumerate(dictionaries)
+        ]
+        return evaluate_site(
+            tiny_model,
+            changes.get("rows", rows),
+            DOCUMENT_IDS,
+            entries,
+            mean,
+            scale.corpus.model_copy(update={"metric_positions": positions}),
+            scale.evaluation.model_copy(update={"batch_contexts": batch_contexts}),
+            seed=0,
+        )
+
+    return run
+
+
+def entry_of(kind: Kind, number: int) -> Dictionary:
+    site = Site(model="tiny", layer=LAYER)
+    l1_coefficient = 0.5 + number
+    return Dictionary(
+        site=site, kind=kind, l1_coefficient=l1_coefficient, headline=True, group="tiny"
+    )
+
+
+def constant_transcoder(output: Tensor, n_features: int = 8) -> SparseDictionary:
+    """No feature is ever active: the output is ``b_dec``."""
+    weights = Weights(
+        W_enc=torch.zeros(WIDTH, n_features),
+        b_enc=torch.full((n_features,), -100.0),
+        W_dec=torch.zeros(n_features, WIDTH),
+        b_dec=output.clone(),
+    )
+    return SparseDictionary(weights, "transcoder")
+
+
+@torch.inference_mode()
+def plain_log_probs(folder: Path, rows: Rows, replacement: Tensor | None, first: int) -> Tensor:
+    """Log probabilities (row, position, token) in float64 of the untouched Hugging Face model.
+
+    ``replacement`` is put in place of the MLP's output from position ``first`` on.
+    """
+    hf = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    if replacement is not None:
+        blocks = hf.get_submodule(ARCHITECTURES[hf.config.model_type].blocks)
+
+        def replace(_: object, __: object, output: Tensor) -> Tensor:
+            kept = output[:, :first]
+            # The untouched MLP's output may have a mean over the residual dimension, which no
+            # reader sees; what replaces it is taken as it is.
+            return torch.cat([kept, replacement.expand_as(output[:, first:])], dim=1)
+
+        blocks[LAYER].mlp.register_forward_hook(replace)
+    return hf(rows.tokens).logits.double().log_softmax(dim=-1)
+
+
+def plain_ce(folder: Path, rows: Rows, first: int, replacement: Tensor | None = None) -> float:
+    """Mean CE of the tokens after positions ``first`` to the last but one."""
+    log_probs = plain_log_probs(folder, rows, replacement, first)[:, first:-1]
+    labels = rows.tokens[:, first + 1 :].long()
+    return float(torch.nn.functional.nll_loss(log_probs.flatten(0, 1), labels.flatten()))
+
+
+def test_columns_are_those_of_the_contract(measure: Measure, random_dictionary: Make) -> None:
+    table, by_document = measure(*map(random_dictionary, KINDS))
+    assert list(table.columns) == COLUMNS.split()
+    assert list(by_document.columns) == BY_DOCUMENT_COLUMNS.split()
+
+
+def test_rows_say_which_dictionary_was_measured_on_what(
+    measure: Measure, random_dictionary: Make, first: int
+) -> None:
+    table, _ = measure(*map(random_dictionary, KINDS), first=first)
+    for number, (kind, row) in enumerate(zip(KINDS, table.to_dict("records"), strict=True)):
+        found = {key: row[key] for key in COLUMNS.split()[:10]}
+        assert found == {
+            "dictionary": f"tiny_layer1_{kind}_l1-{0.5 + number}",
+            "site": "tiny_layer1",
+            "model": "tiny",
+            "layer": 1,
+            "kind": kind,
+            "headline": True,
+            "l1_coefficient": 0.5 + number,
+            "n_features": 64,
+            "tokens_trained": 1000 + number,
+            "tokens_evaluated": len(DOCUMENT_OF_ROW) * (LENGTH - first),
+        }
+
+
+def test_ce_and_bounds_are_those_of_the_untouched_model(
+    measure: Measure, random_dictionary: Make, tiny_model_folder: Path, rows: Rows,
+    mean_mlp_out: Tensor, first: int,
+) -> None:  # fmt: skip
+    table, _ = measure(random_dictionary("transcoder"), first=first)
+    found = table.loc[0, ["ce_original", "ce_mean_ablated", "ce_zero_ablated"]].tolist()
+    expected = [
+        plain_ce(tiny_model_folder, rows, first, replacement)
+        for replacement in (None, mean_mlp_out, torch.zeros(WIDTH))
+    ]
+    assert found == pytest.approx(expected, abs=NATS)
+    assert len({round(ce, 3) for ce in expected}) == 3
+
+
+def test_ce_and_kl_of_a_transcoder_are_those_of_a_hook_on_the_untouched_model(
+    measure: Measure, random_dictionary: Make, tiny_model: LanguageModel,
+    tiny_model_folder: Path, rows: Rows, first: int,
+) -> None:  # fmt: skip
+    transcoder = random_dictionary("transcoder")
+    mlp_in = tiny_model.mlp_activations(rows.tokens, [LAYER])[LAYER].mlp_in[:, first:]
+    replacement = transcoder.decode(transcoder.encode(mlp_in))
+    original = plain_log_probs(tiny_model_folder, rows, None, first)[:, first:-1]
+    spliced = plain_log_probs(tiny_model_folder, rows, replacement, first)[:, first:-1]
+    kl = (original.exp() * (original - spliced)).sum(dim=-1).mean().item()
+
+    table, _ = measure(transcoder, first=first)
+    expected_ce = plain_ce(tiny_model_folder, rows, first, replacement)
+    assert table.loc[0, "ce"] == pytest.approx(expected_ce, abs=NATS)
+    assert table.loc[0, "kl"] == pytest.approx(kl, abs=NATS)
+    assert kl > 0.1
+
+
+@pytest.mark.parametrize("kind", ["mlp_out_sae", "mlp_in_sae"])
+def test_a_perfect_sae_costs_nothing(
+    measure: Measure, identity_dictionary: Make, *, kind: Kind, first: int
+) -> None:
+    table, _ = measure(identity_dictionary(kind), first=first)
+    row = table.iloc[0]
+    assert row[["ce", "ce_low", "ce_high"]].tolist() == pytest.approx(
+        [row.ce_original] * 3, abs=NATS
+    )
+    # Exact but for the rounding of the MLP, which runs again after a reconstruction of its input.
+    assert row.kl == pytest.approx(0, abs=NATS)
+    assert row.fvu == pytest.approx(0, abs=1e-12)
+    assert row.l2_ratio == pytest.approx(1, abs=1e-12)
+    assert row.ce_recovered == pytest.approx(1, abs=1e-4)  # NATS over a difference of 0.01 and more
+
+
+def test_a_transcoder_that_gives_the_mean_is_mean_ablation(
+    measure: Measure, mean_mlp_out: Tensor, first: int
+) -> None:
+    table, _ = measure(constant_transcoder(mean_mlp_out), first=first)
+    row = table.iloc[0]
+    assert row.ce == row.ce_mean_ablated
+    assert row.ce_recovered == 0
+    assert row.l0 == 0
+    assert row.dead_fraction == 1
+
+
+def test_a_transcoder_that_gives_zero_is_zero_ablation(measure: Measure, first: int) -> None:
+    table, _ = measure(constant_transcoder(torch.zeros(WIDTH)), first=first)
+    assert table.loc[0, "ce"] == table.loc[0, "ce_zero_ablated"]
+    assert table.loc[0, "l2_ratio"] == 0
+
+
+def test_the_evaluated_mean_explains_no_variance(
+    measure: Measure, tiny_model: LanguageModel, rows: Rows, first: int
+) -> None:
+    mlp_out = tiny_model.mlp_activations(rows.tokens, [LAYER])[LAYER].mlp_out[:, first:]
+    table, _ = measure(constant_transcoder(mlp_out.mean(dim=(0, 1))), first=first)
+    # The mean is rounded to fp32, and its error enters squared: far below 1e-6.
+    assert table.loc[0, "fvu"] == pytest.approx(1, abs=1e-6)
+
+
+def test_recovered_ce_is_the_share_of_what_mean_ablation_loses(
+    measure: Measure, random_dictionary: Make
+) -> None:
+    table, _ = measure(*map(random_dictionary, KINDS))
+    lost = table.ce_mean_ablated - table.ce_original
+    expected = 1 - (table.ce - table.ce_original) / lost
+    assert table.ce_recovered.tolist() == pytest.approx(expected.tolist())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_fvu_and_l2_ratio_and_l0_are_those_of_the_own_target(
+    measure: Measure, tiny_model: LanguageModel, rows: Rows, random_dictionary: Make,
+    *, kind: Kind, first: int,
+) -> None:  # fmt: skip
+    dictionary = random_dictionary(kind)
+    mlp_in, mlp_out = tiny_model.mlp_activations(rows.tokens, [LAYER])[LAYER]
+    source = (mlp_out if kind == "mlp_out_sae" else mlp_in)[:, first:].flatten(0, 1)
+    target = (mlp_in if kind == "mlp_in_sae" else mlp_out)[:, first:].flatten(0, 1)
+    z = dictionary.encode(source)
+    x, y = target.double().numpy(), dictionary.decode(z).double().numpy()
+    table, _ = measure(dictionary, first=first)
+    row = table.iloc[0]
+    fvu = np.square(x - y).sum() / np.square(x - x.mean(axis=0)).sum()
+    norms = [np.linalg.norm(vectors, axis=1).mean() for vectors in (y, x)]
+    # Reconstructions of another batch shape differ in the last bits of fp32.
+    assert row.fvu == pytest.approx(fvu, rel=1e-5)
+    assert row.l2_ratio == pytest.approx(norms[0] / norms[1], rel=1e-5)
+    assert row.l0 == pytest.approx((z > 0).sum(dim=1).double().mean().item())
+    assert row.dead_fraction == pytest.approx(1 - (z > 0).any(dim=0).double().mean().item())
+
+
+def test_l0_counts_features_above_zero_only(measure: Measure, first: int) -> None:
+    dictionary = constant_transcoder(torch.zeros(WIDTH), n_features=6)
+    dictionary.weights.b_enc = torch.tensor([1.0, 1e-6, 5.0, 0.0, 0.0, -1.0])
+    table, by_document = measure(dictionary, first=first)
+    assert table.loc[0, "l0"] == 3
+    assert by_document.l0.tolist() == [3, 3, 3]
+    assert table.loc[0, "dead_fraction"] == 0.5
+
+
+@pytest.mark.parametrize("row", range(len(DOCUMENT_OF_ROW)))
+def test_a_feature_that_is_active_once_is_not_dead(
+    measure: Measure, tiny_model: LanguageModel, rows: Rows, row: int
+) -> None:
+    mlp_in = tiny_model.mlp_activations(rows.tokens, [LAYER])[LAYER].mlp_in
+    direction = (
+        mlp_in[row, 5] / WIDTH
+    )  # dot product 1 with itself, less with any other: norms agree
+    dictionary = constant_transcoder(torch.zeros(WIDTH), n_features=1)
+    dictionary.weights.W_enc = direction[:, None].clone()
+    products = (mlp_in[:, 1:] @ direction).flatten().sort().values
+    dictionary.weights.b_enc = -products[-2:].mean().reshape(1)
+    table, _ = measure(dictionary)
+    assert table.loc[0, "dead_fraction"] == 0
+    assert table.loc[0, "l0"] == pytest.approx(1 / (len(DOCUMENT_OF_ROW) * (LENGTH - 1)))
+
+
+def test_documents_are_named_and_counted(
+    measure: Measure, random_dictionary: Make, first: int
+) -> None:
+    _, by_document = measure(*map(random_dictionary, KINDS), first=first)
+    predictions = LENGTH - 1 - first
+    for _, documents in by_document.groupby("dictionary"):
+        counted = dict(zip(documents.document, documents.tokens, strict=True))
+        assert counted == {
+            name: n * predictions for name, n in (("zero", 2), ("two", 2), ("four", 3))
+        }
+
+
+def test_documents_average_to_the_totals(
+    measure: Measure, random_dictionary: Make, first: int
+) -> None:
+    table, by_document = measure(*map(random_dictionary, KINDS), first=first)
+    for row in table.itertuples():
+        documents = by_document[by_document.dictionary == row.dictionary]
+        for column in ("ce", "ce_original", "l0"):
+            mean = np.average(documents[column], weights=documents.tokens)
+            assert mean == pytest.approx(getattr(row, column), rel=1e-12)
+
+
+def test_a_documents_numbers_are_those_of_its_rows_alone(
+    measure: Measure, random_dictionary: Make, rows: Rows
+) -> None:
+    dictionary = random_dictionary("transcoder")
+    _, together = measure(dictionary)
+    chosen = rows.document == 4
+    # The bootstrap needs two documents: the same rows stand for another one.
+    halves = [Rows(rows.tokens[chosen], torch.full((3,), number)) for number in (1, 4)]
+    alone = measure(dictionary, rows=Rows(*map(torch.cat, zip(*halves, strict=True))))[1]
+    numbers = ["tokens", "ce", "ce_original", "l0"]
+    expected = together.set_index("document").loc["four", numbers].tolist()
+    for name in ("one", "four"):
+        found = alone.set_index("document").loc[name, numbers].tolist()
+        assert found == pytest.approx(expected, abs=NATS)
+
+
+@pytest.mark.parametrize("batch_contexts", [1, 7, 100])
+def test_the_batch_size_does_not_change_the_results(
+    measure: Measure, random_dictionary: Make, batch_contexts: int
+) -> None:
+    dictionaries = [random_dictionary(kind) for kind in KINDS]
+    for found, expected in zip(
+        measure(*dictionaries, batch_contexts=batch_contexts), measure(*dictionaries), strict=True
+    ):
+        # Rounding of fp32 may differ with the shape of a matrix product, nothing else.
+        pd.testing.assert_frame_equal(found, expected, rtol=0, atol=NATS)
+
+
+def test_each_dictionary_is_measured_as_if_it_were_alone(
+    measure: Measure, random_dictionary: Make
+) -> None:
+    dictionaries = [random_dictionary(kind) for kind in KINDS]
+    together, _ = measure(*dictionaries)
+    numbers = COLUMNS.split()[9:]
+    for number, dictionary in enumerate(dictionaries):
+        alone, _ = measure(dictionary)
+        assert alone.loc[0, numbers].tolist() == together.loc[number, numbers].tolist()
+
+
+def documents_of(
+    excess: np.ndarray, tokens: np.ndarray | None = None, seed: int = 0
+) -> pd.DataFrame:
+    """Documents whose CE varies by about a nat, and by ``excess`` between model and splice."""
+    original = np.random.default_rng(seed).normal(3, 1, size=len(excess))
+    tokens = np.full(len(excess), 127) if tokens is None else tokens
+    return pd.DataFrame({"tokens": tokens, "ce": original + excess, "ce_original": original})
+
+
+def small_excess(seed: int) -> np.ndarray:
+    return np.random.default_rng(100 + seed).normal(0.02, 0.01, size=30)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_interval_holds_the_mean_difference(seed: int) -> None:
+    tokens = np.random.default_rng(seed).integers(100, 1000, size=30)
+    excess = small_excess(seed)
+    low, high = paired_interval(documents_of(excess, tokens), 500, seed=seed)
+    assert low < np.average(excess, weights=tokens) < high
+
+
+def test_the_interval_is_a_function_of_its_seed() -> None:
+    documents = documents_of(small_excess(0))
+    assert paired_interval(documents, 200, seed=1) == paired_interval(documents, 200, seed=1)
+    assert paired_interval(documents, 200, seed=1) != paired_interval(documents, 200, seed=2)
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_interval_is_a_point_where_all_documents_agree() -> None:
+    tokens = np.random.default_rng(0).integers(100, 1000, size=30)
+    low, high = paired_interval(documents_of(np.full(30, 0.03), tokens), 200, seed=0)
+    assert (low, high) == pytest.approx((0.03, 0.03), abs=1e-12)
+
+
+def test_pairing_shrinks_the_interval_to_what_dictionaries_cause() -> None:
+    documents = documents_of(small_excess(0))
+    low, high = paired_interval(documents, 500, seed=0)
+    raw_low, raw_high = paired_interval(documents.assign(ce_original=0.0), 500, seed=0)
+    # Documents differ by 1 nat, their excess by 0.01: a hundredth, with room for the sample.
+    assert high - low < 0.02 * (raw_high - raw_low)
+
+
+def test_the_interval_has_the_width_of_the_standard_error() -> None:
+    excess = np.random.default_rng(0).normal(0.02, 0.01, size=400)
+    low, high = paired_interval(documents_of(excess), 2000, seed=0)
+    # 2.5% quantiles of 2,000 resamples are within some 5% of 1.96 standard errors.
+    expected = 2 * 1.96 * excess.std() / 400**0.5
+    assert high - low == pytest.approx(expected, rel=0.1)
+
+
+def test_documents_count_by_their_tokens() -> None:
+    # One document in three holds nearly all tokens and differs by 1, the others by 0.
+    heavy = np.arange(30) % 3 == 0
+    tokens = np.where(heavy, 1_000_000, 1)
+    low, high = paired_interval(documents_of(heavy.astype(float), tokens), 200, seed=0)
+    assert (low, high) == pytest.approx((1, 1), abs=1e-3)
+
+
+def test_the_interval_in_the_table_is_around_the_original_ce(
+    measure: Measure, random_dictionary: Make
+) -> None:
+    table, by_document = measure(*map(random_dictionary, KINDS))
+    for row in table.itertuples():
+        documents = by_document[by_document.dictionary == row.dictionary]
+        difference = documents.ce - documents.ce_original
+        # Three documents: no resample's mean leaves the range of their differences.
+        lowest, highest = (row.ce_original + f(difference) for f in (min, max))
+        assert lowest - NATS <= row.ce_low <= row.ce <= row.ce_high <= highest + NATS
+        assert row.ce_low < row.ce_high

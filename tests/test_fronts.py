@@ -1,0 +1,187 @@
+"""Gaps between fronts, on tables made by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from transcoders.fronts import GRID_POINTS, FrontGap, front_gap
+
+Points = list[tuple[float, float]]
+"""(L0, CE) of the dictionaries of one kind."""
+TOKENS = np.array([100, 300, 50, 250])
+"""Tokens of each document."""
+OFFSETS = np.array([-0.8, 0.1, 1.5, 0.3])
+"""How much harder than the average each document is."""
+OFFSETS = OFFSETS - np.average(OFFSETS, weights=TOKENS)
+
+SAES: Points = [(8.0, 3.9), (20.0, 3.6), (60.0, 3.45), (150.0, 3.4)]
+
+
+def tables(
+    *, site: str = "gpt2_layer8", tokens: np.ndarray = TOKENS, **points: Points
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Both tables of an evaluation, from the points of every kind."""
+    evaluation, by_document = [], []
+    for kind, pairs in points.items():
+        for number, (l0, ce) in enumerate(pairs):
+            name = f"{site}_{kind}_{number}"
+            evaluation.append({"dictionary": name, "site": site, "kind": kind, "l0": l0, "ce": ce})
+            by_document += [
+                {"dictionary": name, "document": f"d{index}", "tokens": n, "ce": ce + offset}
+                for index, (n, offset) in enumerate(zip(tokens, OFFSETS, strict=True))
+            ]
+    return pd.DataFrame(evaluation), pd.DataFrame(by_document)
+
+
+def gap_of(**points: Points) -> FrontGap | None:
+    return front_gap(*tables(**points), "gpt2_layer8", resamples=200)
+
+
+def shifted(points: Points, by: float) -> Points:
+    return [(l0, ce + by) for l0, ce in points]
+
+
+def some(gap: FrontGap | None) -> FrontGap:
+    assert gap is not None
+    return gap
+
+
+def test_identical_fronts_have_no_gap() -> None:
+    gap = some(gap_of(transcoder=SAES, mlp_out_sae=SAES))
+    assert tuple(gap) == pytest.approx((8.0, 150.0, 0.0, 0.0, 0.0, 0.0), abs=1e-12)
+
+
+@pytest.mark.parametrize(("shift", "share"), [(-0.05, 1.0), (0.05, 0.0)])
+def test_a_shifted_front_is_off_by_the_shift_on_every_resample(shift: float, share: float) -> None:
+    # Documents differ by more than 2 nats, dictionaries by 0.05: only pairing gives a sharp
+    # interval.
+    gap = some(gap_of(transcoder=shifted(SAES, shift), mlp_out_sae=SAES))
+    assert gap[2:] == pytest.approx((shift, shift, shift, share), abs=1e-12)
+
+
+CROSSING: Points = [(5.0, 4.2), (30.0, 3.5), (90.0, 3.5)]
+
+
+def test_swapping_the_kinds_flips_the_sign() -> None:
+    gap = some(gap_of(transcoder=CROSSING, mlp_out_sae=SAES))
+    swapped = some(gap_of(transcoder=SAES, mlp_out_sae=CROSSING))
+    assert gap.mean != 0
+    assert swapped.mean == pytest.approx(-gap.mean)
+    assert (swapped.l0_low, swapped.l0_high) == (gap.l0_low, gap.l0_high)
+
+
+def test_fronts_are_interpolated_linearly_in_the_logarithm_of_l0() -> None:
+    gap = some(gap_of(transcoder=CROSSING, mlp_out_sae=SAES))
+    grid = np.linspace(np.log(8), np.log(90), GRID_POINTS)
+    transcoder, sae = (
+        np.interp(grid, np.log([l0 for l0, _ in points]), [ce for _, ce in points])
+        for points in (CROSSING, SAES)
+    )
+    assert (gap.l0_low, gap.l0_high) == pytest.approx((8, 90))
+    assert gap.mean == pytest.approx((transcoder - sae).mean(), abs=1e-12)
+    assert gap.share_better == (transcoder < sae).mean()
+    assert 0 < gap.share_better < 1
+
+
+def test_points_need_not_come_in_the_order_of_l0() -> None:
+    backwards = gap_of(transcoder=CROSSING[::-1], mlp_out_sae=SAES[::-1])
+    assert some(backwards) == gap_of(transcoder=CROSSING, mlp_out_sae=SAES)
+
+
+@pytest.mark.parametrize(
+    "transcoders",
+    [
+        pytest.param([(200.0, 3.3), (300.0, 3.2)], id="no common range"),
+        pytest.param([(150.0, 3.3), (300.0, 3.2)], id="one common point"),
+        pytest.param([(30.0, 3.3)], id="a single dictionary"),
+        pytest.param([], id="no dictionary"),
+    ],
+)
+def test_there_is_no_gap_where_fronts_share_no_range(transcoders: Points) -> None:
+    assert gap_of(transcoder=transcoders, mlp_out_sae=SAES) is None
+
+
+def test_there_is_no_gap_between_single_dictionaries() -> None:
+    assert gap_of(transcoder=[(30.0, 3.3)], mlp_out_sae=[(30.0, 3.4)]) is None
+
+
+def test_other_kinds_can_be_compared() -> None:
+    made = tables(mlp_in_sae=shifted(SAES, 0.2), mlp_out_sae=SAES)
+    gap = front_gap(*made, "gpt2_layer8", kind="mlp_in_sae", other="mlp_out_sae", resamples=100)
+    assert some(gap).mean == pytest.approx(0.2)
+
+
+def noisy_tables() -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Tables in which the gap differs from document to document."""
+    evaluation, by_document = tables(transcoder=CROSSING, mlp_out_sae=SAES)
+    noise = np.random.default_rng(0).normal(scale=0.1, size=len(by_document))
+    return evaluation, by_document.assign(ce=by_document["ce"] + noise)
+
+
+def test_the_interval_is_a_function_of_the_seed() -> None:
+    made = noisy_tables()
+    first, again, other = (
+        some(front_gap(*made, "gpt2_layer8", resamples=200, seed=seed)) for seed in (1, 1, 2)
+    )
+    assert first == again
+    assert (first.mean, first.share_better) == (other.mean, other.share_better)
+    assert first.low != other.low
+    assert first.low < first.mean < first.high
+
+
+def test_the_interval_has_the_width_of_the_standard_error() -> None:
+    evaluation, by_document = tables(transcoder=SAES, mlp_out_sae=SAES)
+    by_document = by_document.drop_duplicates("dictionary").drop(columns="document")
+    excess = np.random.default_rng(0).normal(scale=0.05, size=400)
+    documents = pd.DataFrame({"document": range(400), "excess": excess})
+    by_document = by_document.merge(documents, how="cross")
+    is_transcoder = by_document["dictionary"].str.contains("transcoder")
+    by_document["ce"] += by_document["excess"].where(is_transcoder, 0)
+    gap = some(front_gap(evaluation, by_document, "gpt2_layer8"))
+    # 2.5% quantiles of 2,000 resamples are within some 5% of 1.96 standard errors.
+    assert gap.high - gap.low == pytest.approx(2 * 1.96 * excess.std() / 400**0.5, rel=0.1)
+
+
+def test_documents_count_by_their_tokens() -> None:
+    evaluation, by_document = tables(transcoder=SAES, mlp_out_sae=SAES)
+    better_here = by_document["dictionary"].str.contains("transcoder") & (
+        by_document["document"] == "d1"
+    )
+    by_document.loc[better_here, "ce"] -= 0.7
+    gap = some(front_gap(evaluation, by_document, "gpt2_layer8", resamples=100))
+    assert gap.mean == pytest.approx(-0.7 * TOKENS[1] / TOKENS.sum())
+
+
+def above(first: tuple[pd.DataFrame, ...], second: tuple[pd.DataFrame, ...]) -> list[pd.DataFrame]:
+    return [pd.concat(pair, ignore_index=True) for pair in zip(first, second, strict=True)]
+
+
+@pytest.mark.parametrize("others_first", [True, False])
+def test_another_models_count_of_tokens_makes_no_difference(others_first: bool) -> None:
+    # Another tokenizer splits the same documents into other numbers of tokens.
+    here = noisy_tables()
+    there = tables(site="neox_layer2", tokens=TOKENS[::-1], transcoder=SAES, mlp_out_sae=SAES)
+    both = above(there, here) if others_first else above(here, there)
+    gap = some(front_gap(*both, "gpt2_layer8", resamples=100))
+    assert gap == some(front_gap(*here, "gpt2_layer8", resamples=100))
+
+
+def test_a_document_that_only_another_model_has_makes_no_difference() -> None:
+    here = noisy_tables()
+    there = tables(site="neox_layer2", transcoder=SAES, mlp_out_sae=SAES)
+    there[1]["document"] = there[1]["document"].replace({"d3": "d4"})
+    gap = some(front_gap(*above(here, there), "gpt2_layer8", resamples=100))
+    assert gap == some(front_gap(*here, "gpt2_layer8", resamples=100))
+
+
+def test_a_dictionary_without_active_features_is_on_no_front() -> None:
+    # Its L0 is 0, which has no logarithm.
+    dead: Points = [(0.0, 5.0)]
+    alive: Points = [(30.0, 3.5), (90.0, 3.5)]
+    gap = gap_of(transcoder=dead + alive, mlp_out_sae=SAES)
+    assert gap == gap_of(transcoder=alive, mlp_out_sae=SAES)
+
+
+def test_two_dictionaries_of_the_same_l0_leave_the_gap_a_number() -> None:
+    gap = some(gap_of(transcoder=[*CROSSING, CROSSING[-1]], mlp_out_sae=SAES))
+    assert tuple(gap) == pytest.approx(some(gap_of(transcoder=CROSSING, mlp_out_sae=SAES))[:])

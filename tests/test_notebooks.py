@@ -1,0 +1,157 @@
+"""Notebooks run to the same bytes everywhere, and their pages need neither network nor scripts."""
+
+import re
+
+import nbformat
+import pytest
+
+from transcoders import notebooks
+from transcoders.errors import UserError
+from transcoders.notebooks import maths_to_mathml, render_page, run_notebook
+
+PICTURE = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJg"
+)
+
+
+@pytest.fixture
+def sources(tmp_path, monkeypatch):
+    """A folder that stands for workflow/notebooks."""
+    folder = tmp_path / "sources"
+    folder.mkdir()
+    monkeypatch.setattr(notebooks, "SOURCES", folder)
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+def write_notebook(path, *code: str) -> None:
+    cells = [nbformat.v4.new_markdown_cell("# A title & more\n\nThe loss is $x^2$.")]
+    parameters = nbformat.v4.new_code_cell('SCALE = "laptop"')
+    parameters.metadata["tags"] = ["parameters"]
+    cells += [parameters, *(nbformat.v4.new_code_cell(source) for source in code)]
+    for number, cell in enumerate(cells):
+        cell["id"] = f"cell{number}"
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+
+
+def executed_notebook():
+    """A notebook with the outputs that a figure's notebook has."""
+    code = nbformat.v4.new_code_cell("table")
+    code.outputs = [
+        nbformat.v4.new_output("execute_result", {"text/html": "<table><td>3.5</td></table>"}),
+        nbformat.v4.new_output("display_data", {"image/png": PICTURE}),
+        nbformat.v4.new_output("display_data", {"text/html": "<script>alert(1)</script>"}),
+        nbformat.v4.new_output(
+            "display_data", {"text/html": '<SCRIPT src="https://cdn.example/x.js"></SCRIPT>'}
+        ),
+    ]
+    markdown = nbformat.v4.new_markdown_cell(
+        "# Figure 3 <of> 5\n\nThe loss $\\lambda_1 \\|z\\|_1$ and $$z = \\mathrm{ReLU}(x)$$\n\n"
+        "[the paper](https://arxiv.org/abs/2406.11944)"
+    )
+    return nbformat.v4.new_notebook(cells=[markdown, code])
+
+
+@pytest.mark.parametrize(
+    ("markdown", "display"),
+    [
+        ("inline $x^2$ maths", "inline"),
+        ("$$x^2$$", "block"),
+        ("over\n$$\nx^2\n$$\nlines", "block"),
+        (r"with \lambda: $\lambda_1$.", "inline"),
+    ],
+)
+def test_maths_becomes_mathml(markdown, display):
+    converted = maths_to_mathml(markdown)
+    assert f'display="{display}"' in converted
+    assert converted.count("<math") == 1
+    assert "$" not in converted
+
+
+def test_every_formula_of_a_line_is_converted_by_itself():
+    converted = maths_to_mathml("from $a$ over $b$ to $$c$$ and $d$")
+    assert converted.count("<math") == 4
+    for between in ("from ", " over ", " to ", " and "):
+        assert between in converted
+
+
+@pytest.mark.parametrize(
+    "markdown",
+    [
+        "It costs $5.",
+        "It costs $5 and not $6.",
+        "From $ 5 to 6 $.",
+        "A price of $5\nin one line and $6\nin the next",
+        "$5-$6",
+        "no dollar at all",
+        r"A \$5 fee and \$6.",
+        "`echo $HOME$PATH`",
+        "```\n$x$\n```",
+    ],
+)
+def test_prices_and_code_stay_as_they_are(markdown):
+    assert maths_to_mathml(markdown) == markdown
+
+
+def test_a_page_runs_no_script_and_loads_nothing_from_a_network():
+    page = render_page(executed_notebook())
+    assert "<script" not in page.lower()
+    assert not re.search(r"""(?:src|srcset|data)\s*=\s*["']?(?:https?:)?//""", page, re.IGNORECASE)
+    assert not re.search(r"<link\b|@import|url\(\s*[\"']?(?:https?:)?//", page, re.IGNORECASE)
+
+
+def test_a_page_keeps_what_the_notebook_shows():
+    page = render_page(executed_notebook())
+    assert page.count("<math") == 2
+    assert "3.5" in page
+    assert PICTURE in page
+    assert 'href="https://arxiv.org/abs/2406.11944"' in page
+    assert page.startswith("<!DOCTYPE html>")
+
+
+def test_a_pages_title_is_the_notebooks_first_heading():
+    assert "<title>Figure 3 &lt;of&gt; 5</title>" in render_page(executed_notebook())
+
+
+def test_rendering_leaves_the_notebook_as_it_was():
+    notebook = executed_notebook()
+    before = nbformat.writes(notebook)
+    render_page(notebook)
+    assert nbformat.writes(notebook) == before
+
+
+def test_a_missing_notebook_is_refused_with_those_that_exist(sources, tmp_path):
+    write_notebook(sources / "figure3.ipynb")
+    with pytest.raises(UserError, match=r"figure9\.ipynb: no such notebook.* figure3"):
+        run_notebook("figure9", "smoke", tmp_path / "out" / "figure9.ipynb")
+
+
+def test_a_failing_cell_is_shown_and_nothing_is_written(sources, tmp_path):
+    write_notebook(sources / "broken.ipynb", "1 / 0")
+    with pytest.raises(UserError, match=r"broken\.ipynb: a cell failed") as caught:
+        run_notebook("broken", "smoke", tmp_path / "out" / "broken.ipynb")
+    assert "ZeroDivisionError" in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_notebook_runs_for_the_scale_asked_for_and_leaves_no_trace_of_machine_or_time(
+    sources, tmp_path
+):
+    write_notebook(sources / "shows.ipynb", "print('scale:', SCALE)", "import os; 6 * 7")
+    written = []
+    for run in ("first", "second"):
+        destination = tmp_path / run / "shows.ipynb"
+        run_notebook("shows", "smoke", destination)
+        written.append([p.read_bytes() for p in (destination, destination.with_suffix(".html"))])
+        assert sorted(path.name for path in destination.parent.iterdir()) == [
+            "shows.html",
+            "shows.ipynb",
+        ]
+    assert written[0] == written[1]
+    notebook, page = (content.decode() for content in written[0])
+    assert "scale: smoke" in notebook
+    assert "scale: smoke" in page
+    assert "42" in page
+    assert "<title>A title &amp; more</title>" in page
+    assert str(tmp_path) not in notebook + page
+    assert "iopub" not in notebook  # where nbclient records times

@@ -1,0 +1,146 @@
+"""Figures say what their tables say, in the same bytes every time."""
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+
+import matplotlib.image
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_hex
+from matplotlib.container import ErrorbarContainer
+
+from transcoders.config import KINDS
+from transcoders.plots import COLOURS, LABELS, MARKERS, save_figure, tradeoff_figure
+
+LAYERS = (8, 15)
+SWEEP = (2e-05, 0.001, 0.5)
+
+
+@pytest.fixture
+def evaluation() -> pd.DataFrame:
+    """Two sites × three kinds × three L1 coefficients, in an order that is not the plot's."""
+    rows = [
+        {
+            "site": f"gpt2_layer{layer}",
+            "model": "gpt2",
+            "layer": layer,
+            "kind": kind,
+            "l1_coefficient": l1_coefficient,
+            "l0": 100.0 / (step + 1) + index,
+            "ce": 3.6 + 0.01 * step + 0.002 * index + 0.1 * layer,
+            "ce_low": 3.595 + 0.01 * step + 0.002 * index + 0.1 * layer,
+            "ce_high": 3.607 + 0.01 * step + 0.002 * index + 0.1 * layer,
+            "ce_original": 3.55 + 0.1 * layer,
+            "ce_mean_ablated": 3.68 + 0.1 * layer,
+        }
+        for layer in LAYERS
+        for step, l1_coefficient in reversed(list(enumerate(SWEEP)))
+        for index, kind in enumerate(KINDS)
+    ]
+    return pd.DataFrame(rows)
+
+
+@pytest.fixture(autouse=True)
+def _close_figures():
+    yield
+    plt.close("all")
+
+
+def series_of(panel) -> dict[str, ErrorbarContainer]:
+    return {c.get_label(): c for c in panel.containers if isinstance(c, ErrorbarContainer)}
+
+
+def test_each_site_has_a_panel_with_its_model_and_layer(evaluation):
+    panels = tradeoff_figure(evaluation).axes
+    assert [panel.get_title() for panel in panels] == ["gpt2, layer 8", "gpt2, layer 15"]
+
+
+def test_each_kind_is_one_series_with_its_own_colour_and_marker(evaluation):
+    for panel in tradeoff_figure(evaluation).axes:
+        series = series_of(panel)
+        assert set(series) == set(LABELS.values())
+        for kind in KINDS:
+            line = series[LABELS[kind]].lines[0]
+            assert to_hex(line.get_color()) == COLOURS[kind].lower()
+            assert line.get_marker() == MARKERS[kind]
+
+
+def test_colours_and_markers_of_kinds_differ():
+    assert len(set(COLOURS.values())) == len(set(MARKERS.values())) == len(KINDS)
+
+
+def test_points_are_the_tables_rows_joined_in_the_order_of_the_l1_coefficient(evaluation):
+    for panel, layer in zip(tradeoff_figure(evaluation).axes, LAYERS, strict=True):
+        for kind in KINDS:
+            container = series_of(panel)[LABELS[kind]]
+            rows = evaluation[(evaluation["layer"] == layer) & (evaluation["kind"] == kind)]
+            rows = rows.sort_values("l1_coefficient")
+            np.testing.assert_array_equal(container.lines[0].get_xdata(), rows["l0"])
+            np.testing.assert_array_equal(container.lines[0].get_ydata(), rows["ce"])
+
+
+def test_error_bars_reach_from_ce_low_to_ce_high(evaluation):
+    panel = tradeoff_figure(evaluation).axes[0]
+    for kind in KINDS:
+        (bars,) = series_of(panel)[LABELS[kind]].lines[2]
+        ends = [(segment[0, 1], segment[1, 1]) for segment in bars.get_segments()]
+        rows = evaluation[(evaluation["layer"] == 8) & (evaluation["kind"] == kind)]
+        rows = rows.sort_values("l1_coefficient")
+        # ce - (ce - ce_low) rounds
+        np.testing.assert_allclose(ends, rows[["ce_low", "ce_high"]], rtol=1e-12)
+
+
+def test_every_point_is_labelled_with_its_l1_coefficient(evaluation):
+    for panel in tradeoff_figure(evaluation).axes:
+        texts = [text.get_text() for text in panel.texts]
+        for label in ("2e-05", "0.001", "0.5"):
+            assert texts.count(label) == len(KINDS)
+
+
+def test_both_bounds_are_drawn_across_each_panel(evaluation):
+    for panel, layer in zip(tradeoff_figure(evaluation).axes, LAYERS, strict=True):
+        levels = {line.get_ydata()[0] for line in panel.lines if list(line.get_xdata()) == [0, 1]}
+        assert levels == {3.55 + 0.1 * layer, 3.68 + 0.1 * layer}
+        below, above = panel.get_ylim()
+        assert below < min(levels)
+        assert max(levels) < above
+
+
+def test_the_legend_names_every_kind_once(evaluation):
+    (legend,) = tradeoff_figure(evaluation).legends
+    assert [text.get_text() for text in legend.get_texts()] == [LABELS[kind] for kind in KINDS]
+
+
+def test_a_single_site_with_a_single_dictionary_a_kind_is_a_figure(evaluation):
+    one = evaluation.query("layer == 8 and l1_coefficient == 0.5")
+    (panel,) = tradeoff_figure(one).axes
+    assert len(series_of(panel)) == 3
+
+
+def saved(figure, path) -> list[bytes]:
+    save_figure(figure, path)
+    return [path.with_suffix(suffix).read_bytes() for suffix in (".pdf", ".png")]
+
+
+def test_the_same_table_gives_the_same_bytes(evaluation, tmp_path):
+    one_site = evaluation.query("layer == 8")
+    first, again = (saved(tradeoff_figure(one_site), tmp_path / name / "fig3") for name in "ab")
+    assert first == again
+    assert b"CreationDate" not in first[0]
+
+
+def test_saving_a_figure_twice_gives_the_same_bytes(evaluation, tmp_path):
+    figure = tradeoff_figure(evaluation.query("layer == 8"))
+    assert saved(figure, tmp_path / "fig3") == saved(figure, tmp_path / "fig3")
+
+
+def test_a_figure_is_saved_in_the_resolution_and_fonts_of_the_style(evaluation, tmp_path):
+    figure = tradeoff_figure(evaluation.query("layer == 8"))
+    save_figure(figure, tmp_path / "fig3")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["fig3.pdf", "fig3.png"]
+    width = matplotlib.image.imread(tmp_path / "fig3.png").shape[1]
+    assert width == round(figure.get_figwidth() * 200)  # savefig.dpi of style.mplstyle
+    assert b"/Type3" not in (tmp_path / "fig3.pdf").read_bytes()  # pdf.fonttype 42: TrueType

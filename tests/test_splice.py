@@ -1,0 +1,106 @@
+"""A dictionary stands exactly where its kind says, and nowhere else."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from transcoders.config import KINDS, Kind
+from transcoders.dictionaries import SparseDictionary
+from transcoders.models import LanguageModel, SitePass
+from transcoders.splice import replace_from, splice
+
+Make = Callable[..., SparseDictionary]
+LAYER = 1
+
+
+@pytest.fixture(scope="module")
+def passed(tiny_model: LanguageModel, random_tokens: Callable[..., Tensor]) -> SitePass:
+    return tiny_model.run_through_site(random_tokens(3, 12), LAYER)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_perfect_sae_on_the_output_changes_no_bit(
+    tiny_model: LanguageModel, passed: SitePass, identity_dictionary: Make, first: int
+) -> None:
+    perfect = identity_dictionary("mlp_out_sae")
+    spliced = splice(perfect, passed.activations, tiny_model, LAYER, first_position=first)
+    logits = tiny_model.continue_with_mlp_out(passed, LAYER, spliced.mlp_out)
+    assert torch.equal(logits, passed.logits)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_perfect_sae_on_the_input_changes_logits_by_rounding_only(
+    tiny_model: LanguageModel, passed: SitePass, identity_dictionary: Make, first: int
+) -> None:
+    perfect = identity_dictionary("mlp_in_sae")
+    spliced = splice(perfect, passed.activations, tiny_model, LAYER, first_position=first)
+    logits = tiny_model.continue_with_mlp_out(passed, LAYER, spliced.mlp_out)
+    assert torch.equal(spliced.reconstruction, spliced.target)
+    # The MLP runs again, on fewer positions, and a matrix product of another shape may add up in
+    # another order: 1e-6 of the scale; the MLP's whole output is worth more than 1e-1 of it.
+    torch.testing.assert_close(logits, passed.logits, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("first", [1, 3])
+def test_positions_before_the_first_keep_every_bit_and_the_others_do_not(
+    tiny_model: LanguageModel, passed: SitePass, random_dictionary: Make, *, kind: Kind, first: int
+) -> None:
+    dictionary = random_dictionary(kind)
+    spliced = splice(dictionary, passed.activations, tiny_model, LAYER, first_position=first)
+    own = passed.activations.mlp_out
+    assert torch.equal(spliced.mlp_out[:, :first], own[:, :first])
+    assert (spliced.mlp_out[:, first:] != own[:, first:]).any(dim=-1).all()
+
+
+def test_a_transcoder_maps_the_mlps_input_to_the_output_to_continue_with(
+    tiny_model: LanguageModel, passed: SitePass, random_dictionary: Make
+) -> None:
+    transcoder = random_dictionary("transcoder")
+    spliced = splice(transcoder, passed.activations, tiny_model, LAYER, first_position=1)
+    z = transcoder.encode(passed.activations.mlp_in[:, 1:])
+    assert torch.equal(spliced.z, z)
+    assert torch.equal(spliced.mlp_out[:, 1:], transcoder.decode(z))
+    assert torch.equal(spliced.target, passed.activations.mlp_out[:, 1:])
+
+
+def test_an_sae_on_the_output_maps_the_mlps_output_to_itself(
+    tiny_model: LanguageModel, passed: SitePass, random_dictionary: Make
+) -> None:
+    sae = random_dictionary("mlp_out_sae")
+    spliced = splice(sae, passed.activations, tiny_model, LAYER, first_position=1)
+    target = passed.activations.mlp_out[:, 1:]
+    assert torch.equal(spliced.target, target)
+    assert torch.equal(spliced.mlp_out[:, 1:], sae.decode(sae.encode(target)))
+
+
+def test_an_sae_on_the_input_feeds_the_mlp_with_its_reconstruction(
+    tiny_model: LanguageModel, passed: SitePass, random_dictionary: Make
+) -> None:
+    sae = random_dictionary("mlp_in_sae")
+    spliced = splice(sae, passed.activations, tiny_model, LAYER, first_position=1)
+    target = passed.activations.mlp_in[:, 1:]
+    reconstruction = sae.decode(sae.encode(target))
+    assert torch.equal(spliced.target, target)
+    assert torch.equal(spliced.reconstruction, reconstruction)
+    with torch.inference_mode():
+        assert torch.equal(spliced.mlp_out[:, 1:], tiny_model.mlp(LAYER)(reconstruction))
+
+
+def test_splicing_leaves_the_activations_it_was_given_alone(
+    tiny_model: LanguageModel, passed: SitePass, random_dictionary: Make
+) -> None:
+    before = [tensor.clone() for tensor in passed.activations]
+    for kind in KINDS:
+        dictionary = random_dictionary(kind)
+        splice(dictionary, passed.activations, tiny_model, LAYER, first_position=1)
+    assert all(map(torch.equal, before, passed.activations))
+
+
+def test_replacing_broadcasts_one_vector_over_batch_and_positions() -> None:
+    mlp_out = torch.zeros(2, 4, 3)
+    replaced = replace_from(mlp_out, torch.tensor([1.0, 2.0, 3.0]), 1)
+    assert torch.equal(replaced[:, 0], torch.zeros(2, 3))
+    assert torch.equal(replaced[:, 1:], torch.tensor([1.0, 2.0, 3.0]).expand(2, 3, 3))

@@ -1,0 +1,53 @@
+"""Running Snakemake from tests."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+REPOSITORY = Path(__file__).parents[2]
+SOURCES = ["Snakefile", "workflow", "src", "config", "profiles", "environment.yml"]
+
+
+def snakemake(
+    folder: Path, *arguments: str, cores: int = 2, expect_success: bool = True
+) -> subprocess.CompletedProcess[str]:
+    """Run snakemake in ``folder`` and return what it printed."""
+    command = [sys.executable, "-m", "snakemake", "--cores", str(cores), *arguments]
+    environment = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("SNAKEMAKE", "PYTEST"))
+    }
+    run = subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, env=environment, check=False
+    )
+    output = run.stdout + run.stderr
+    if expect_success:
+        assert run.returncode == 0, output
+    else:
+        assert run.returncode != 0, output
+    return run
+
+
+def planned_rules(folder: Path, *arguments: str) -> list[str]:
+    """Names of the rules that ``snakemake --dry-run`` would execute."""
+    run = snakemake(folder, "--dry-run", "--quiet", *arguments)
+    text = run.stdout + run.stderr
+    table = re.search(r"^job +count\n-+ +-+\n(.*?)^total", text, re.MULTILINE | re.DOTALL)
+    return [line.split()[0] for line in table.group(1).splitlines()] if table else []
+
+
+def workspace(folder: Path) -> Path:
+    """A copy of the sources without any results, to run the workflow in."""
+    for name in SOURCES:
+        source = REPOSITORY / name
+        if source.is_dir():
+            ignored = shutil.ignore_patterns("__pycache__", "*.egg-info", ".snakemake")
+            shutil.copytree(source, folder / name, ignore=ignored)
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, folder / name)
+    return folder

@@ -1,0 +1,168 @@
+"""The whole workflow at smoke scale: one run, shared by the tests below."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from safetensors.torch import load_file
+
+from transcoders.config import Scale, load_scale
+from transcoders.dictionaries import load_dictionary
+from transcoders.evaluation import EVALUATION_COLUMNS
+from transcoders.files import read_json, sha256
+from transcoders.layout import Layout
+from workflow.running import REPOSITORY, planned_rules, snakemake, workspace
+
+SMOKE = ("--config", "scale=smoke")
+LAYOUT = Layout("smoke")
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which ``snakemake --config scale=smoke`` has run."""
+    folder = workspace(tmp_path_factory.mktemp("smoke") / "run")
+    snakemake(folder, *SMOKE)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def scale() -> Scale:
+    return load_scale(REPOSITORY / "config/smoke.yaml")
+
+
+def test_nine_headline_dictionaries_are_trained_and_measured(run: Path, scale: Scale) -> None:
+    table = pd.read_csv(run / LAYOUT.evaluation)
+    assert list(table.columns) == EVALUATION_COLUMNS
+    assert list(table["dictionary"]) == [d.name for d in scale.dictionaries]
+    assert table["headline"].sum() == 9
+    assert table.notna().all().all()
+    assert (table["l0"] > 0).all() and (table["l0"] < table["n_features"]).all()
+    assert (table["ce_low"] <= table["ce"]).all() and (table["ce"] <= table["ce_high"]).all()
+
+
+def test_training_explains_most_of_the_variance_of_these_easy_targets(run: Path) -> None:
+    # 128 features for 32 dimensions: a dictionary that learned nothing has an FVU of 1.
+    assert (pd.read_csv(run / LAYOUT.evaluation)["fvu"] < 0.6).all()
+
+
+def test_every_dictionary_is_complete_on_disk(run: Path, scale: Scale) -> None:
+    for entry in scale.dictionaries:
+        folder = run / LAYOUT.dictionary(entry.name)
+        dictionary = load_dictionary(folder)
+        assert dictionary.kind == entry.kind
+        config = read_json(folder / "cfg.json")
+        assert config["training"]["l1_coefficient"] == entry.l1_coefficient
+        manifest = run / LAYOUT.corpus_manifest
+        assert config["training"]["corpus_manifest_sha256"] == sha256(manifest)
+        curve = pd.read_csv(folder / "training.csv")
+        assert curve["loss"].iloc[-1] < curve["loss"].iloc[0]
+
+
+def test_no_document_is_in_both_splits(run: Path, scale: Scale) -> None:
+    for model in scale.models:
+        folder = run / LAYOUT.tokens(model)
+        rows = {split: load_file(folder / f"{split}.safetensors") for split in ("train", "eval")}
+        train, held_out = (set(rows[split]["document"].tolist()) for split in ("train", "eval"))
+        assert train and held_out and not train & held_out
+
+
+def test_figure_and_page_exist_and_the_page_needs_no_network(run: Path) -> None:
+    for suffix in (".pdf", ".png"):
+        assert (run / LAYOUT.figure("fig3_tradeoff")).with_suffix(suffix).stat().st_size > 10_000
+    page = (run / LAYOUT.notebook("figure3")).with_suffix(".html").read_text()
+    assert "<math" in page and "data:image/png;base64" in page
+    assert "<script" not in page and 'src="http' not in page
+
+
+def test_notebooks_hold_neither_paths_of_this_machine_nor_warnings(run: Path) -> None:
+    for path in (run / "results/smoke/notebooks").iterdir():
+        text = path.read_text()
+        assert str(run) not in text and str(Path.home()) not in text
+        assert "Warning" not in text
+
+
+def test_a_second_run_does_nothing(run: Path) -> None:
+    assert planned_rules(run, *SMOKE) == []
+
+
+def test_a_changed_setting_reruns_what_depends_on_it(run: Path) -> None:
+    path = run / "config/smoke.yaml"
+    original = path.read_text()
+    try:
+        path.write_text(original.replace("bootstrap_resamples: 200", "bootstrap_resamples: 300"))
+        planned = planned_rules(run, *SMOKE)
+        assert set(planned) == {"evaluate", "collect_tables", "figure3", "all"}
+    finally:
+        path.write_text(original)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"seed": "forty-two"}, "seed"),
+        ({"sites": [{"model": "tiny-gpt2", "layer": 3}]}, "layer 3 of tiny-gpt2"),
+        ({"sede": 42}, "did you mean 'seed'"),
+    ],
+)
+def test_a_bad_scale_file_stops_snakemake_with_one_message(
+    tmp_path: Path, change: dict[str, object], expected: str
+) -> None:
+    folder = workspace(tmp_path / "run")
+    content = yaml.safe_load((folder / "config/smoke.yaml").read_text())
+    (folder / "config/bad.yaml").write_text(yaml.safe_dump(content | change))
+    run = snakemake(folder, "--config", "scale=bad", expect_success=False)
+    assert "config/bad.yaml" in run.stderr and expected in run.stderr
+    assert "Traceback" not in run.stderr
+    assert not (folder / "results").exists()
+
+
+def test_too_few_eval_tokens_in_the_corpus_is_one_message(run: Path, tmp_path: Path) -> None:
+    content = yaml.safe_load((run / "config/smoke.yaml").read_text())
+    content["corpus"]["eval_contexts"] = 100_000
+    folder = workspace(tmp_path / "run")
+    (folder / "config/greedy.yaml").write_text(yaml.safe_dump(content))
+    command = [sys.executable, "-m", "transcoders", "fetch-corpus", "--scale", "greedy"]
+    outcome = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert outcome.returncode == 1
+    assert "eval_contexts" in outcome.stderr and "Traceback" not in outcome.stderr
+    assert not list((folder / "results").rglob("*.parquet"))
+
+
+def test_fewer_cores_than_a_rule_needs_are_refused(tmp_path: Path) -> None:
+    folder = workspace(tmp_path / "run")
+    path = folder / "config/smoke.yaml"
+    path.write_text(
+        path.read_text().replace(
+            "fetch_model: &small {threads: 1", "fetch_model: &small {threads: 3"
+        )
+    )
+    outcome = snakemake(folder, *SMOKE, cores=2, expect_success=False)
+    assert "--cores 3" in outcome.stdout + outcome.stderr
+
+
+def test_a_truncated_shard_stops_training_with_its_name(run: Path, scale: Scale) -> None:
+    site = scale.groups[0].site.name
+    shard = run / LAYOUT.activations(site) / "shard-00001.safetensors"
+    whole = shard.read_bytes()
+    weights = run / LAYOUT.dictionary(scale.dictionaries[0].name) / "sae_weights.safetensors"
+    before = sha256(weights)
+    try:
+        shard.write_bytes(whole[: len(whole) // 2])
+        command = [
+            sys.executable,
+            "-m",
+            "transcoders",
+            "train",
+            "--scale",
+            "smoke",
+            scale.groups[0].name,
+        ]
+        outcome = subprocess.run(command, cwd=run, capture_output=True, text=True, check=False)
+        assert outcome.returncode == 1
+        assert shard.name in outcome.stderr and "Traceback" not in outcome.stderr
+        assert sha256(weights) == before
+    finally:
+        shard.write_bytes(whole)
