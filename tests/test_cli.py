@@ -19,6 +19,7 @@ from transcoders.models import MLPActivations
 
 torch.set_num_threads(1)
 ROOT = Path(__file__).resolve().parents[1]
+SOURCES = {"tokens": "0" * 64, "weights": "1" * 64}
 
 
 def run(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -146,8 +147,7 @@ def write_cache(folder: Path, site: Site, d_model: int) -> None:
         )
         _write_shard(folder, number, [batch])
     (folder / "begun.json").write_text("{}")
-    identity = {"tokens_sha256": "0" * 64, "dtype": "float16", "first_position": 1}
-    _finish(folder, identity, 2, 600, d_model, site)
+    _finish(folder, {"sources": SOURCES}, 2, 600, d_model, site)
 
 
 # What the `train` rule runs, and then which modules that took.
@@ -213,5 +213,5 @@ def test_a_dictionary_records_what_it_was_trained_with(trained, kind, hook, arch
     training = record["training"]
     assert (training["seed"], training["l1_coefficient"]) == (42, 0.5)
     assert training["tokens_trained"] == 2 * 512  # two epochs of two full batches of 256
-    assert training["train_tokens_sha256"] == "0" * 64
+    assert training["activations_of_sha256"] == SOURCES
     assert training["versions"]["torch"] == version("torch")

@@ -72,7 +72,7 @@ class HubSource(Section):
     """A repository of the Hugging Face hub at one commit."""
 
     type: Literal["hub"]
-    repo: str
+    repo: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
     revision: GitRevision
     license: str
     sha256: dict[str, Sha256] = {}
@@ -287,7 +287,7 @@ class Scale(Section):
 
     name: FileName
     description: str
-    seed: NonNegativeInt
+    seed: Annotated[int, Field(ge=0, lt=2**63)]
     device: Literal["cpu", "cuda"]
     models: Annotated[dict[FileName, Model], Field(min_length=1)]
     corpus: Corpus
@@ -383,7 +383,7 @@ def load_scale(path: Path) -> Scale:
 
     Raises:
         UserError: the file is missing, is not YAML, or a key is missing, misspelt, of the wrong
-            type or out of range. The message names the file and every key at fault.
+            type or out of range. The message names the file and the keys at fault.
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -392,10 +392,12 @@ def load_scale(path: Path) -> Scale:
         raise UserError(
             f"{path}: no such scale file; the scales here are {', '.join(known) or 'none'}"
         ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise UserError(f"{path}: expected YAML, found: {error}") from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected a mapping of keys, found {type(content).__name__}")
+    if "name" in content:
+        raise UserError(f"{path}: name: no such key; a scale is named by its file, {path.stem}")
     try:
         return Scale.model_validate({"name": path.stem, **content})
     except ValidationError as error:

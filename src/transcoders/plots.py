@@ -94,11 +94,15 @@ def _tradeoff_panel(panel: Axes, site: pd.DataFrame) -> None:
 def save_figure(figure: Figure, path: Path) -> None:
     """Write ``path`` with suffixes ``.pdf`` and ``.png``, without times or versions inside.
 
-    The same figure gives the same bytes.
+    The same figure gives the same bytes, however often it is drawn or saved: the layout is settled
+    once, since every drawing moves it a little.
     """
+    if figure.get_layout_engine() is not None:
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
     for suffix, metadata in (
         (".pdf", {"CreationDate": None, "Producer": None, "Creator": None}),
         (".png", {"Software": None}),
     ):
-        with atomic_path(path.with_suffix(suffix)) as temporary:
+        with atomic_path(path.with_suffix(suffix)) as temporary, plt.style.context(STYLE):
             figure.savefig(temporary, metadata=metadata)
