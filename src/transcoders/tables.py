@@ -1,0 +1,66 @@
+"""Tables and sentences of the pages, from the tables of results."""
+
+import pandas as pd
+from pandas.io.formats.style import Styler
+
+from transcoders.config import Site
+from transcoders.fronts import FrontGap
+from transcoders.plots import LABELS
+
+EVALUATION_COLUMNS = {
+    "kind": ("kind", "{}"),
+    "l1_coefficient": ("λ₁", "{:g}"),
+    "l0": ("L0", "{:.1f}"),
+    "ce": ("CE", "{:.4f}"),
+    "ce_low": ("CE low", "{:.4f}"),
+    "ce_high": ("CE high", "{:.4f}"),
+    "ce_recovered": ("CE recovered", "{:.3f}"),
+    "kl": ("KL", "{:.4f}"),
+    "fvu": ("FVU", "{:.3f}"),
+    "dead_fraction": ("dead", "{:.3f}"),
+    "l2_ratio": ("norm ratio", "{:.3f}"),
+}
+"""Heading and format of the columns of ``evaluation.csv`` that a page shows."""
+
+
+def describe_gap(site: Site, gap: FrontGap | None) -> str:
+    """One line of Markdown: which kind's front is better at a site, by how much, how surely."""
+    where = f"**{site.model}, layer {site.layer}**"
+    if gap is None:
+        return f"- {where}: the fronts share no range of L0, so they cannot be compared."
+    if gap.high < 0:
+        verdict = "the transcoder front is better"
+    elif gap.low > 0:
+        verdict = "the SAE front is better"
+    else:
+        verdict = "no difference can be told"
+    return (
+        f"- {where}: **{verdict}.** For L0 from {gap.l0_low:.0f} to {gap.l0_high:.0f}, CE of the "
+        f"transcoder minus CE of the SAE is {gap.mean:+.4f} nats on average (95% interval "
+        f"{gap.low:+.4f} to {gap.high:+.4f}); negative on {gap.share_better:.0%} of the range."
+    )
+
+
+def describe_site(rows: pd.DataFrame) -> str:
+    """A heading and one line of Markdown: the bounds at a site, and how much data there was."""
+    first = rows.iloc[0]
+    return (
+        f"### {first['model']}, layer {first['layer']}\n\n"
+        f"CE {first['ce_original']:.4f} unmodified, {first['ce_mean_ablated']:.4f} with the MLP's "
+        f"mean output, {first['ce_zero_ablated']:.4f} with none; {first['tokens_evaluated']:,} "
+        f"held-out tokens; dictionaries of {first['n_features']:,} features, trained on "
+        f"{first['tokens_trained']:,} tokens (repetitions counted)."
+    )
+
+
+def evaluation_table(rows: pd.DataFrame) -> Styler:
+    """The dictionaries of a site as a table, headline dictionaries in bold."""
+    shown = rows[list(EVALUATION_COLUMNS)].replace({"kind": LABELS})
+    shown = shown.rename(columns={key: name for key, (name, _) in EVALUATION_COLUMNS.items()})
+    bold = rows["headline"].map({True: "font-weight: bold", False: ""})
+    return (
+        shown.style.hide(axis="index")
+        .format(dict(EVALUATION_COLUMNS.values()))
+        .apply(lambda column: bold.loc[column.index])
+        .set_uuid(str(rows["site"].iloc[0]))  # otherwise random, and the page never the same twice
+    )
