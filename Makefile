@@ -33,7 +33,7 @@ notebooks: setup ## Rebuild the rendered notebooks from the committed tables
 test: setup ## The everyday tests: units, and the workflow at smoke scale
 	$(BIN)/python -m pytest -m "not full"
 
-test-full: setup ## Longer tests: other tools' environments, determinism of whole runs
+test-full: setup ## Longer tests: loading in SAELens, determinism of whole runs
 	$(BIN)/python -m pytest -m full
 
 lint: setup ## Style, types and workflow checks

@@ -1,0 +1,71 @@
+"""What is written to disk loads in SAELens, unpatched, and computes the same there.
+
+SAELens pins another TransformerLens, so it lives in an environment of its own, made on first use.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from transcoders.config import KINDS, Kind
+from transcoders.dictionaries import SAELENS_FORMAT, SparseDictionary, save_dictionary
+
+REPOSITORY = Path(__file__).parents[1]
+ENVIRONMENT = REPOSITORY / ".venv-saelens"
+LOAD_AND_RUN = """
+import sys
+from safetensors.torch import load_file, save_file
+folder, kind, x_file, out_file = sys.argv[1:]
+if kind == "transcoder":
+    from sae_lens import Transcoder as Dictionary
+else:
+    from sae_lens import SAE as Dictionary
+dictionary = Dictionary.load_from_disk(folder, device="cpu")
+x = load_file(x_file)["x"]
+z = dictionary.encode(x)
+save_file({"z": z.detach().contiguous(), "y": dictionary.decode(z).detach().contiguous()}, out_file)
+print(dictionary.cfg.architecture())
+"""
+
+
+@pytest.fixture(scope="session")
+def saelens_python() -> Path:
+    python = ENVIRONMENT / "bin" / "python"
+    done = ENVIRONMENT / ".installed"
+    if not done.exists():
+        subprocess.run([sys.executable, "-m", "venv", ENVIRONMENT], check=True)
+        packages = [f"torch=={torch.__version__.split('+')[0]}", f"sae-lens=={SAELENS_FORMAT}"]
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *packages], check=True)
+        done.touch()
+    return python
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("kind", KINDS)
+def test_saelens_loads_and_computes_the_same(
+    kind: Kind,
+    saelens_python: Path,
+    random_dictionary: Callable[..., SparseDictionary],
+    tmp_path: Path,
+) -> None:
+    dictionary = random_dictionary(kind, d_in=16, n_features=64, d_out=16, seed=1)
+    folder = tmp_path / "dictionary"
+    save_dictionary(dictionary, folder, {"metadata": {"model_name": "any"}}, "step\n")
+    x = torch.randn(10, 16, generator=torch.Generator().manual_seed(2))
+    save_file({"x": x}, tmp_path / "x.safetensors")
+    command = [saelens_python, "-c", LOAD_AND_RUN, folder, kind]
+    files = [tmp_path / "x.safetensors", tmp_path / "out.safetensors"]
+    run = subprocess.run([*command, *files], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.split()[-1] == json.loads((folder / "cfg.json").read_text())["architecture"]
+    theirs = load_file(tmp_path / "out.safetensors")
+    z = dictionary.encode(x)
+    # Two float32 implementations of the same sums.
+    torch.testing.assert_close(theirs["z"], z, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(theirs["y"], dictionary.decode(z), rtol=1e-5, atol=1e-5)
