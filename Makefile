@@ -58,7 +58,7 @@ lock: ## Pin what pyproject.toml asks for, in a fresh environment, into requirem
 	.venv-lock/bin/pip freeze --exclude transcoders | sed 's/+cpu$$//' > requirements.lock
 	rm -rf .venv-lock build src/*.egg-info
 
-schema: setup ## Regenerate the JSON schema of scale files from src/transcoders/config.py
+schema: setup ## Regenerate the JSON schema of scale files from src/transcoders/config/
 	$(BIN)/python -m transcoders schema > workflow/schemas/config.schema.yaml
 
 system-deps: ## Debian packages that optional tests need (none so far)

@@ -14,9 +14,11 @@ min_version("9.0")
 # Jobs run this checkout's code with the interpreter that runs snakemake, whether or not the
 # environment is activated and the package installed.
 SOURCE = os.path.join(workflow.basedir, "src")
+INTERPRETER = os.path.dirname(sys.executable)
 sys.path.insert(0, SOURCE)
-os.environ["PYTHONPATH"] = SOURCE
-os.environ["PATH"] = os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"]
+os.environ.update(
+    PYTHONPATH=SOURCE, PATH=INTERPRETER + os.pathsep + os.getenv("PATH", "")
+)
 
 from transcoders.config import load_scale
 from transcoders.errors import UserError

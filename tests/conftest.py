@@ -10,8 +10,7 @@ from torch import Tensor
 
 from transcoders.config import Kind, Model, Scale, SyntheticModel, load_scale
 from transcoders.dictionaries import SparseDictionary, Weights
-from transcoders.model_files import SYNTHETIC_VOCABULARY, fetch_model
-from transcoders.models import LanguageModel
+from transcoders.models import SYNTHETIC_VOCABULARY, LanguageModel, fetch_model
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 TINY_LAYERS = 3

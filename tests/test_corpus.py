@@ -26,7 +26,7 @@ from transcoders.corpus import (
     write_manifest,
 )
 from transcoders.errors import UserError
-from transcoders.model_files import fetch_model
+from transcoders.models import fetch_model
 
 torch.set_num_threads(1)
 REAL_GPT2_TOKENIZER = Path(__file__).resolve().parents[2] / "shared/data/tokenizers/gpt2"

@@ -13,8 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, OPTConfig, OPTForC
 
 from transcoders.config import FilesSource, Model
 from transcoders.errors import UserError
-from transcoders.model_files import fetch_model
-from transcoders.models import ARCHITECTURES, LanguageModel
+from transcoders.models import ARCHITECTURES, LanguageModel, fetch_model
 
 LAYERS = [0, 1, 2]
 # fp32 carries 6e-8 of relative rounding an operation; three layers of width 32 add up to about 1e-6

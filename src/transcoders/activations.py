@@ -174,6 +174,19 @@ def _statistics(paths: list[Path]) -> Statistics:
     return Statistics(**{key: (value / n_tokens).float() for key, value in totals.items()})
 
 
+def load_statistics(folder: Path) -> Statistics:
+    """The statistics of a finished cache.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    path = folder / "statistics.safetensors"
+    try:
+        return Statistics(**load_file(path))
+    except (SafetensorError, OSError, TypeError) as error:
+        raise UserError(f"{path}: unreadable ({error}); delete {folder} and run again") from None
+
+
 class ActivationCache:
     """A finished cache of one site, memory-mapped.
 
@@ -200,8 +213,8 @@ class ActivationCache:
                     f"{expected}, found it missing, cut short or changed; delete {folder} and run "
                     "again"
                 )
+        self.statistics = load_statistics(folder)
         try:
-            self.statistics = Statistics(**load_file(folder / "statistics.safetensors"))
             names = [name for name in self.record["files"] if name.startswith("shard-")]
             shards = [load_file(folder / name) for name in sorted(names)]
         except (SafetensorError, TypeError) as error:

@@ -32,6 +32,15 @@ def snakemake(
     return run
 
 
+def cli(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run ``python -m transcoders`` with the sources in ``folder``."""
+    command = [sys.executable, "-m", "transcoders", *arguments]
+    environment = os.environ | {"PYTHONPATH": str(folder / "src")}
+    return subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, env=environment, check=False
+    )
+
+
 def planned_rules(folder: Path, *arguments: str) -> list[str]:
     """Names of the rules that ``snakemake --dry-run`` would execute."""
     run = snakemake(folder, "--dry-run", "--quiet", *arguments)

@@ -1,7 +1,5 @@
 """The whole workflow at smoke scale: one run, shared by the tests below."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -14,7 +12,7 @@ from transcoders.dictionaries import load_dictionary
 from transcoders.evaluation import EVALUATION_COLUMNS
 from transcoders.files import read_json, sha256
 from transcoders.layout import Layout
-from workflow.running import REPOSITORY, planned_rules, snakemake, workspace
+from workflow.running import REPOSITORY, cli, planned_rules, snakemake, workspace
 
 SMOKE = ("--config", "scale=smoke")
 LAYOUT = Layout("smoke")
@@ -124,8 +122,7 @@ def test_too_few_eval_tokens_in_the_corpus_is_one_message(run: Path, tmp_path: P
     content["corpus"]["eval_contexts"] = 100_000
     folder = workspace(tmp_path / "run")
     (folder / "config/greedy.yaml").write_text(yaml.safe_dump(content))
-    command = [sys.executable, "-m", "transcoders", "fetch-corpus", "--scale", "greedy"]
-    outcome = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    outcome = cli(folder, "fetch-corpus", "--scale", "greedy")
     assert outcome.returncode == 1
     assert "eval_contexts" in outcome.stderr and "Traceback" not in outcome.stderr
     assert not list((folder / "results").rglob("*.parquet"))

@@ -6,8 +6,6 @@ for cached_model in SCALE.models:
     rule:
         name:
             f"cache_activations_{cached_model}".replace("-", "_").replace(".", "_")
-        message:
-            f"Caching the MLP activations of {cached_model}"
         input:
             model=LAYOUT.model(cached_model) / "model.safetensors",
             tokens=LAYOUT.tokens(cached_model) / "train.safetensors",
@@ -21,15 +19,17 @@ for cached_model in SCALE.models:
             LOGS / f"cache_activations_{cached_model}.log",
         benchmark:
             LOGS / f"cache_activations_{cached_model}.tsv"
-        params:
-            settings=settings("corpus", "activations", "device"),
-            cli=cli("cache-activations"),
-            model=cached_model,
         conda:
             CONDA
         threads: given("cache_activations").threads
         resources:
             mem_mb=given("cache_activations").mem_mb,
             runtime=given("cache_activations").runtime,
+        params:
+            settings=settings("corpus", "activations", "device"),
+            cli=cli("cache-activations"),
+            model=cached_model,
+        message:
+            f"Caching the MLP activations of {cached_model}"
         shell:
             "{params.cli} {params.model} --threads {threads} 2> {log}"

@@ -2,30 +2,28 @@
 
 
 rule fetch_corpus:
-    message:
-        "Fetching the corpus"
     output:
         LAYOUT.documents,
     log:
         LOGS / "fetch_corpus.log",
     benchmark:
         LOGS / "fetch_corpus.tsv"
-    params:
-        settings=settings("corpus"),
-        cli=cli("fetch-corpus"),
     conda:
         CONDA
     threads: given("fetch_corpus").threads
     resources:
         mem_mb=given("fetch_corpus").mem_mb,
         runtime=given("fetch_corpus").runtime,
+    params:
+        settings=settings("corpus"),
+        cli=cli("fetch-corpus"),
+    message:
+        "Fetching the corpus"
     shell:
         "{params.cli} --threads {threads} 2> {log}"
 
 
 rule tokenize:
-    message:
-        "Tokenizing the corpus for {wildcards.model}"
     input:
         documents=LAYOUT.documents,
         tokenizer=LAYOUT.model("{model}") / "tokenizer.json",
@@ -40,22 +38,22 @@ rule tokenize:
         LOGS / "tokenize_{model}.log",
     benchmark:
         LOGS / "tokenize_{model}.tsv"
-    params:
-        settings=settings("corpus"),
-        cli=cli("tokenize"),
     conda:
         CONDA
     threads: given("tokenize").threads
     resources:
         mem_mb=given("tokenize").mem_mb,
         runtime=given("tokenize").runtime,
+    params:
+        settings=settings("corpus"),
+        cli=cli("tokenize"),
+    message:
+        "Tokenizing the corpus for {wildcards.model}"
     shell:
         "{params.cli} {wildcards.model} --threads {threads} 2> {log}"
 
 
 rule corpus_manifest:
-    message:
-        "Recording documents, splits and hashes"
     input:
         LAYOUT.documents,
         [LAYOUT.tokens(model) / "tokens.json" for model in SCALE.models],
@@ -63,13 +61,15 @@ rule corpus_manifest:
         LAYOUT.corpus_manifest,
     log:
         LOGS / "corpus_manifest.log",
-    params:
-        cli=cli("manifest"),
     conda:
         CONDA
     threads: 1
     resources:
         mem_mb=given("tokenize").mem_mb,
         runtime=given("tokenize").runtime,
+    params:
+        cli=cli("manifest"),
+    message:
+        "Recording documents, splits and hashes"
     shell:
         "{params.cli} 2> {log}"

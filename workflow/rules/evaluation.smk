@@ -2,8 +2,6 @@
 
 
 rule evaluate:
-    message:
-        "Evaluating the dictionaries of {wildcards.site}"
     input:
         weights=lambda wildcards: [
             LAYOUT.dictionary(dictionary.name) / "sae_weights.safetensors"
@@ -22,22 +20,22 @@ rule evaluate:
         LOGS / "evaluate_{site}.log",
     benchmark:
         LOGS / "evaluate_{site}.tsv"
-    params:
-        settings=settings("evaluation", "corpus", "device"),
-        cli=cli("evaluate"),
     conda:
         CONDA
     threads: given("evaluate").threads
     resources:
         mem_mb=given("evaluate").mem_mb,
         runtime=given("evaluate").runtime,
+    params:
+        settings=settings("evaluation", "corpus", "device"),
+        cli=cli("evaluate"),
+    message:
+        "Evaluating the dictionaries of {wildcards.site}"
     shell:
         "{params.cli} {wildcards.site} --threads {threads} 2> {log}"
 
 
 rule collect_tables:
-    message:
-        "Joining the tables of all sites"
     input:
         [LAYOUT.site_evaluation(site.name) for site in SCALE.sites],
         [LAYOUT.site_evaluation_by_document(site.name) for site in SCALE.sites],
@@ -46,14 +44,16 @@ rule collect_tables:
         LAYOUT.evaluation_by_document,
     log:
         LOGS / "collect_tables.log",
-    params:
-        cli=cli("collect-tables"),
     conda:
         CONDA
     threads: 1
     resources:
         mem_mb=given("notebook").mem_mb,
         runtime=given("notebook").runtime,
+    params:
+        cli=cli("collect-tables"),
+    message:
+        "Joining the tables of all sites"
     shell:
         "{params.cli} 2> {log}"
 

@@ -2,8 +2,6 @@
 
 
 rule fetch_model:
-    message:
-        "Fetching {wildcards.model}"
     output:
         multiext(
             f"{LAYOUT.model('{model}')}/",
@@ -16,16 +14,18 @@ rule fetch_model:
         LOGS / "fetch_model_{model}.log",
     benchmark:
         LOGS / "fetch_model_{model}.tsv"
-    params:
-        settings=lambda wildcards: settings(
-            model=SCALE.models[wildcards.model].model_dump(mode="json")
-        ),
-        cli=cli("fetch-model"),
     conda:
         CONDA
     threads: given("fetch_model").threads
     resources:
         mem_mb=given("fetch_model").mem_mb,
         runtime=given("fetch_model").runtime,
+    params:
+        settings=lambda wildcards: settings(
+            model=SCALE.models[wildcards.model].model_dump(mode="json")
+        ),
+        cli=cli("fetch-model"),
+    message:
+        "Fetching {wildcards.model}"
     shell:
         "{params.cli} {wildcards.model} --threads {threads} 2> {log}"

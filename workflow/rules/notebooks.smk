@@ -2,8 +2,6 @@
 
 
 rule figure3:
-    message:
-        "Figure 3: sparsity against faithfulness"
     input:
         LAYOUT.evaluation,
     output:
@@ -13,14 +11,16 @@ rule figure3:
         ),
     log:
         LOGS / "figure3.log",
-    params:
-        cli=cli("notebook"),
     conda:
         CONDA
     threads: given("notebook").threads
     resources:
         mem_mb=given("notebook").mem_mb,
         runtime=given("notebook").runtime,
+    params:
+        cli=cli("notebook"),
+    message:
+        "Figure 3: sparsity against faithfulness"
     shell:
         "{params.cli} figure3 --threads {threads} 2> {log}"
 

@@ -10,8 +10,6 @@ for group in SCALE.groups:
     rule:
         name:
             f"train_{group.name}".replace("-", "_").replace(".", "_")
-        message:
-            f"Training the group {group.name}"
         input:
             cache=LAYOUT.activations(group.site.name) / "cache.json",
             # Committed, and checkout times mean nothing; only its hash is recorded.
@@ -27,15 +25,17 @@ for group in SCALE.groups:
             LOGS / f"train_{group.name}.log",
         benchmark:
             LOGS / f"train_{group.name}.tsv"
-        params:
-            settings=settings("training", "device", group=group.model_dump(mode="json")),
-            cli=cli("train"),
-            group=group.name,
         conda:
             CONDA
         threads: given("train").threads
         resources:
             mem_mb=given("train").mem_mb,
             runtime=given("train").runtime,
+        params:
+            settings=settings("training", "device", group=group.model_dump(mode="json")),
+            cli=cli("train"),
+            group=group.name,
+        message:
+            f"Training the group {group.name}"
         shell:
             "{params.cli} {params.group} --threads {threads} 2> {log}"

@@ -14,16 +14,11 @@ with target = MLP output (transcoder) or target = input (SAE). Around it, for al
 - with ``normalize_activations: mean_norm``, x and y are scaled to a mean norm of the square root of
   their dimension, and a transcoder's x is centred. Both are affine maps, folded exactly into the
   weights that are saved, with decoder rows still of unit norm (:func:`fold_scaling`).
-
-This module imports neither transformers nor transformer_lens, whose import costs seconds.
 """
 
 import io
-import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
@@ -31,24 +26,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from transcoders.activations import ActivationCache, Statistics
-from transcoders.config import Dictionary, Kind, Training
+from transcoders.config import Dictionary, Training
 from transcoders.dictionaries import SparseDictionary, Weights
 from transcoders.errors import UserError
 from transcoders.models import MLPActivations
 from transcoders.progress import progress_bar
-
-INITIAL_ENCODER_NORM = 0.1
-
-
-@dataclass(frozen=True)
-class Scaling:
-    """The affine maps of training: (x - input_mean) · input_scale, and y · target_scale."""
-
-    input_mean: Float[Tensor, " d_in"]
-    input_scale: float
-    target_scale: float
-    target_mean: Float[Tensor, " d_out"]
-    """Of the target, unscaled: where ``b_dec`` starts, and what FVU compares with."""
+from transcoders.training.batches import batches, steps_per_epoch
+from transcoders.training.start import fold_scaling, initial_weights, scaling_of
 
 
 @dataclass(frozen=True)
@@ -99,28 +83,6 @@ def train_group(
     return [trainer.result() for trainer in trainers]
 
 
-def steps_per_epoch(n_tokens: int, training: Training) -> int:
-    """Full batches in one pass; the last, incomplete one is left out."""
-    return n_tokens // training.batch_tokens
-
-
-def batches(cache: ActivationCache, training: Training, *, seed: int) -> Iterator[MLPActivations]:
-    """All batches of all epochs, in the cache's 16-bit dtype.
-
-    The stream is cut into buffers of about ``buffer_tokens``, a whole number of batches each; each
-    is shuffled by itself, with a generator that is a function of seed, epoch and buffer only.
-    """
-    size = training.batch_tokens
-    buffer = max(training.buffer_tokens // size, 1) * size
-    usable = steps_per_epoch(cache.n_tokens, training) * size
-    for epoch in range(training.epochs):
-        for number, start in enumerate(range(0, usable, buffer)):
-            tokens = cache.read(start, min(start + buffer, usable))
-            order = np.random.default_rng([seed, epoch, number]).permutation(len(tokens.mlp_in))
-            for chosen in torch.from_numpy(order).split(size):
-                yield MLPActivations(tokens.mlp_in[chosen], tokens.mlp_out[chosen])
-
-
 def reconstruction_loss(
     error: Float[Tensor, "batch d_out"], target: Float[Tensor, "batch d_out"], normalization: str
 ) -> Float[Tensor, ""]:
@@ -134,59 +96,6 @@ def reconstruction_loss(
     if normalization == "none":
         return squared.sum(dim=1).mean()
     return (squared / target.norm(dim=1, keepdim=True)).mean()
-
-
-def initial_weights(
-    d_model: int, n_features: int, b_dec: Float[Tensor, " d_model"], *, seed: int
-) -> Weights:
-    """Random directions; zero ``b_enc``.
-
-    Decoder rows have unit norm and encoder columns a small one, so that the sum of thousands of
-    features that are all half active starts out small beside the target. The directions of encoder
-    and decoder are independent, as in the released code: a transcoder's live in different spaces.
-    """
-    generator = torch.Generator().manual_seed(seed)
-
-    def directions() -> Tensor:
-        return functional.normalize(torch.randn(n_features, d_model, generator=generator), dim=1)
-
-    return Weights(
-        W_enc=(INITIAL_ENCODER_NORM * directions()).T.contiguous(),
-        b_enc=torch.zeros(n_features),
-        W_dec=directions(),
-        b_dec=b_dec.clone(),
-    )
-
-
-def scaling_of(kind: Kind, statistics: Statistics, d_model: int, normalize: str) -> Scaling:
-    """How inputs and targets of a kind are scaled in training."""
-    if kind == "mlp_in_sae":
-        target_mean, target_norm = statistics.mlp_in_mean, statistics.mlp_in_norm
-    else:
-        target_mean, target_norm = statistics.mlp_out_mean, statistics.mlp_out_norm
-    if normalize == "none":
-        return Scaling(torch.zeros(d_model), 1.0, 1.0, target_mean)
-    target_scale = math.sqrt(d_model) / target_norm.item()
-    if kind != "transcoder":
-        return Scaling(torch.zeros(d_model), target_scale, target_scale, target_mean)
-    input_scale = math.sqrt(d_model) / statistics.mlp_in_norm.item()
-    return Scaling(statistics.mlp_in_mean, input_scale, target_scale, target_mean)
-
-
-def fold_scaling(weights: Weights, scaling: Scaling) -> Weights:
-    """Weights that do on raw activations what ``weights`` do on scaled ones.
-
-    With a the input scale, m the input mean and b the target scale, the trained map is
-    y·b = ReLU(a (x - m) W_enc + b_enc) W_dec + b_dec. ReLU commutes with a positive factor, so the
-    division by b moves into the features, and W_dec keeps its unit rows.
-    """
-    a, b = scaling.input_scale, scaling.target_scale
-    return Weights(
-        W_enc=weights.W_enc * (a / b),
-        b_enc=(weights.b_enc - a * scaling.input_mean @ weights.W_enc) / b,
-        W_dec=weights.W_dec,
-        b_dec=weights.b_dec / b,
-    )
 
 
 class Trainer:

@@ -13,7 +13,7 @@ from transcoders.config import (
 )
 from transcoders.errors import UserError
 from transcoders.files import atomic_folder, check_disk, sha256, write_json
-from transcoders.models import load_hugging_face
+from transcoders.models.language_model import load_hugging_face
 from transcoders.sources import fetch_from_hub, fetch_from_wheel
 
 HUB_PATTERNS = ["*.json", "*.safetensors", "merges.txt", "vocab.json", "tokenizer*"]

@@ -1,0 +1,193 @@
+"""A whole scale file: its sections, and that they agree with each other."""
+
+import difflib
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from transcoders.config.sections import (
+    KINDS,
+    Activations,
+    Corpus,
+    Evaluation,
+    FileName,
+    Group,
+    Kind,
+    Model,
+    RuleResources,
+    Section,
+    Site,
+    Training,
+)
+from transcoders.errors import UserError
+
+
+class Dictionary(Section):
+    """A dictionary with everything that identifies it."""
+
+    site: Site
+    kind: Kind
+    l1_coefficient: float
+    headline: bool
+    group: str
+
+    @property
+    def name(self) -> str:
+        """``<site>_<kind>_l1-<coefficient>``: unique, and the name of its folder."""
+        return f"{self.site.name}_{self.kind}_l1-{self.l1_coefficient:g}"
+
+
+class Scale(Section):
+    """One reproduction of the paper: everything that its results depend on."""
+
+    name: FileName
+    description: str
+    seed: Annotated[int, Field(ge=0, lt=2**63)]
+    device: Literal["cpu", "cuda"]
+    models: Annotated[dict[FileName, Model], Field(min_length=1)]
+    corpus: Corpus
+    sites: Annotated[list[Site], Field(min_length=1)]
+    activations: Activations
+    training: Training
+    groups: Annotated[list[Group], Field(min_length=1)]
+    evaluation: Evaluation
+    resources: RuleResources
+
+    @cached_property
+    def dictionaries(self) -> list[Dictionary]:
+        """Every dictionary, in the order of the groups."""
+        return [
+            Dictionary(
+                site=group.site,
+                kind=entry.kind,
+                l1_coefficient=entry.l1_coefficient,
+                headline=entry.headline,
+                group=group.name,
+            )
+            for group in self.groups
+            for entry in group.dictionaries
+        ]
+
+    def site(self, name: str) -> Site:
+        """The site of that name; a :class:`UserError` lists the names there are."""
+        return _by_name(self.sites, name, "site")
+
+    def group(self, name: str) -> Group:
+        """The group of that name; a :class:`UserError` lists the names there are."""
+        return _by_name(self.groups, name, "group")
+
+    def model(self, name: str) -> Model:
+        """The model of that name; a :class:`UserError` lists the names there are."""
+        if name not in self.models:
+            raise UserError(f"no model named {name!r}; expected one of {', '.join(self.models)}")
+        return self.models[name]
+
+    def sites_of(self, model: str) -> list[Site]:
+        """The sites of a model, from the first layer to the last."""
+        return sorted((s for s in self.sites if s.model == model), key=lambda site: site.layer)
+
+    def dictionaries_of(self, site: Site) -> list[Dictionary]:
+        """The dictionaries of a site, in the order of the groups."""
+        return [dictionary for dictionary in self.dictionaries if dictionary.site == site]
+
+    @model_validator(mode="after")
+    def _names_agree(self) -> "Scale":
+        for problem in self._disagreements():
+            raise ValueError(problem)
+        return self
+
+    def _disagreements(self) -> Iterator[str]:
+        for site in self.sites:
+            if site.model not in self.models:
+                yield f"sites: no model named {site.model!r} among {', '.join(self.models)}"
+            elif site.layer >= self.models[site.model].n_layers:
+                n_layers = self.models[site.model].n_layers
+                yield (
+                    f"sites: layer {site.layer} of {site.model}, expected a layer from 0 to "
+                    f"{n_layers - 1}, since the model has {n_layers}"
+                )
+        for group in self.groups:
+            if group.site not in self.sites:
+                yield f"groups: {group.name} names {group.site.name}, which is not among the sites"
+        for what, names in (
+            ("sites", [site.name for site in self.sites]),
+            ("groups", [group.name for group in self.groups]),
+            ("dictionaries", [dictionary.name for dictionary in self.dictionaries]),
+        ):
+            for name in sorted({name for name in names if names.count(name) > 1}):
+                yield f"{what}: {name} is listed {names.count(name)} times, expected once"
+        for site in self.sites:
+            for kind in KINDS:
+                headlines = [
+                    d.name for d in self.dictionaries_of(site) if d.kind == kind and d.headline
+                ]
+                if len(headlines) != 1:
+                    yield (
+                        f"groups: {site.name} has {len(headlines)} headline dictionaries of kind "
+                        f"{kind}, expected exactly 1"
+                    )
+        if self.training.batch_tokens > self.corpus.train_tokens:
+            yield (
+                f"training.batch_tokens is {self.training.batch_tokens}, expected at most the "
+                f"{self.corpus.train_tokens} training tokens that corpus.train_contexts gives"
+            )
+
+
+def load_scale(path: Path) -> Scale:
+    """Read and check a scale file.
+
+    Raises:
+        UserError: the file is missing, is not YAML, or a key is missing, misspelt, of the wrong
+            type or out of range. The message names the file and the keys at fault.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        known = sorted(p.stem for p in path.parent.glob("*.yaml"))
+        raise UserError(
+            f"{path}: no such scale file; the scales here are {', '.join(known) or 'none'}"
+        ) from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise UserError(f"{path}: expected YAML, found: {error}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected a mapping of keys, found {type(content).__name__}")
+    if "name" in content:
+        raise UserError(f"{path}: name: no such key; a scale is named by its file, {path.stem}")
+    try:
+        return Scale.model_validate({"name": path.stem, **content})
+    except ValidationError as error:
+        problems = "\n".join(f"  {_explain(problem)}" for problem in error.errors())
+        raise UserError(f"{path}: the scale file is not valid\n{problems}") from None
+
+
+def _explain(problem: Any) -> str:
+    key = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "missing":
+        return f"{key}: this key is missing; config/README.md says what it means"
+    if problem["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(str(problem["loc"][-1]), _all_keys(), n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else "; config/README.md lists the keys"
+        return f"{key}: no such key{hint}"
+    message = problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    if problem["type"] == "value_error":
+        return message if not key else f"{key}: {message}"
+    return f"{key}: expected {message}, found {problem['input']!r}"
+
+
+def _all_keys() -> list[str]:
+    schema = Scale.model_json_schema()
+    parts = [schema, *schema["$defs"].values()]
+    return sorted({key for part in parts for key in part.get("properties", {})})
+
+
+def _by_name(items: list[Any], name: str, what: str) -> Any:
+    for item in items:
+        if item.name == name:
+            return item
+    raise UserError(
+        f"no {what} named {name!r}; expected one of {', '.join(item.name for item in items)}"
+    )

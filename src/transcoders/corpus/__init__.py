@@ -1,0 +1,26 @@
+"""Text into documents, documents into rows of tokens, split by document."""
+
+from transcoders.corpus.documents import (
+    CHARACTERS_PER_TOKEN,
+    Document,
+    Split,
+    assign_splits,
+    clean_wikitext,
+    fetch_corpus,
+    read_mediawiki,
+)
+from transcoders.corpus.tokens import Rows, load_rows, tokenize_corpus, write_manifest
+
+__all__ = [
+    "CHARACTERS_PER_TOKEN",
+    "Document",
+    "Rows",
+    "Split",
+    "assign_splits",
+    "clean_wikitext",
+    "fetch_corpus",
+    "load_rows",
+    "read_mediawiki",
+    "tokenize_corpus",
+    "write_manifest",
+]

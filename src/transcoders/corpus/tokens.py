@@ -1,0 +1,176 @@
+"""Documents into rows of tokens, and the record of what the corpus is."""
+
+import hashlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Int
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from transcoders.config import Corpus, Model
+from transcoders.corpus.documents import Split
+from transcoders.errors import UserError
+from transcoders.files import atomic_folder, read_json, sha256, write_json
+from transcoders.models import load_tokenizer
+from transcoders.progress import progress_bar
+
+
+class Rows(NamedTuple):
+    """Rows of tokens: BOS and ``context_length - 1`` tokens of text each."""
+
+    tokens: Int[Tensor, "rows position"]
+    document: Int[Tensor, " rows"]
+    """Position in the corpus manifest of the document that each row begins in."""
+
+
+def tokenize_corpus(
+    documents: Path,
+    corpus: Corpus,
+    model: Model,
+    model_folder: Path,
+    destination: Path,
+    *,
+    seed: int,
+) -> None:
+    """Write ``train.safetensors`` and ``eval.safetensors`` for one model, and ``tokens.json``.
+
+    Training rows are drawn at random from all training documents, so that any prefix of the stream
+    is a fair sample of the corpus. Evaluation rows are spread evenly over the held-out documents.
+
+    Raises:
+        UserError: the corpus has fewer rows than the scale file asks for.
+    """
+    tokenizer = load_tokenizer(model_folder)
+    bos = tokenizer.convert_tokens_to_ids(model.bos_token)
+    table = pd.read_parquet(documents)
+    random = np.random.default_rng(seed)
+    with atomic_folder(destination) as folder:
+        counts: dict[str, Any] = {}
+        for split, wanted in (("train", corpus.train_contexts), ("eval", corpus.eval_contexts)):
+            rows = _rows_of(table[table["split"] == split], tokenizer, bos, corpus, split)
+            chosen = (
+                _sample(len(rows.tokens), wanted, random)
+                if split == "train"
+                else _spread(rows.document.numpy(), wanted, random)
+            )
+            if len(chosen) < wanted:
+                raise UserError(
+                    f"corpus.{split}_contexts is {wanted} rows of {corpus.context_length} tokens, "
+                    f"but the {split} documents give only {len(rows.tokens)}; lower it, or add text"
+                )
+            kept = Rows(rows.tokens[chosen], rows.document[chosen])
+            save_file(kept._asdict(), folder / f"{split}.safetensors")
+            counts[split] = {
+                "rows": len(chosen),
+                "tokens": len(chosen) * corpus.context_length,
+                "rows_available": len(rows.tokens),
+                "documents": int(kept.document.unique().numel()),
+                "sha256": sha256(folder / f"{split}.safetensors"),
+            }
+        write_json(folder / "tokens.json", counts)
+
+
+def _rows_of(table: pd.DataFrame, tokenizer: Any, bos: int, corpus: Corpus, split: str) -> Rows:
+    """All full rows of the documents of one split, in order."""
+    text_length = corpus.context_length - 1
+    rows: list[list[int]] = []
+    document_of_row: list[int] = []
+    pending: list[int] = []
+    pending_documents: list[int] = []
+    with progress_bar(len(table), f"tokenizing {split} documents", "doc") as bar:
+        for index, text in table["text"].items():
+            tokens = tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
+            if not corpus.pack_documents:
+                pending, pending_documents = [], []
+            pending = pending + tokens
+            pending_documents = pending_documents + [int(str(index))] * len(tokens)
+            n_full = len(pending) // text_length
+            for start in range(0, n_full * text_length, text_length):
+                rows.append([bos, *pending[start : start + text_length]])
+                document_of_row.append(pending_documents[start])
+            pending = pending[n_full * text_length :]
+            pending_documents = pending_documents[n_full * text_length :]
+            bar.update()
+    tokens_tensor = torch.tensor(rows, dtype=torch.int32).reshape(-1, corpus.context_length)
+    return Rows(tokens_tensor, torch.tensor(document_of_row, dtype=torch.int32))
+
+
+def _sample(available: int, wanted: int, random: np.random.Generator) -> np.ndarray:
+    return random.permutation(available)[:wanted]
+
+
+def _spread(document: np.ndarray, wanted: int, random: np.random.Generator) -> np.ndarray:
+    """Rows taken in turn from every document, at random within each; in the order of documents."""
+    shuffled = random.permutation(len(document))
+    turn = pd.Series(document[shuffled]).groupby(document[shuffled]).cumcount().to_numpy()
+    by_turn = shuffled[np.argsort(turn, kind="stable")]
+    return np.sort(by_turn[:wanted])
+
+
+def load_rows(folder: Path, split: Split) -> Rows:
+    """Rows that :func:`tokenize_corpus` wrote, checked against their recorded SHA-256.
+
+    Raises:
+        UserError: the file is missing, or was changed or cut short since it was written.
+    """
+    path = folder / f"{split}.safetensors"
+    recorded = read_json(folder / "tokens.json")[split]["sha256"]
+    if not path.exists() or sha256(path) != recorded:
+        raise UserError(
+            f"{path}: expected SHA-256 {recorded}, found a file that is missing or differs; "
+            f"delete the folder {folder} and run again"
+        )
+    try:
+        tensors = load_file(path)
+    except SafetensorError as error:
+        raise UserError(f"{path}: expected safetensors, found {error}; delete {folder}") from None
+    return Rows(tensors["tokens"], tensors["document"])
+
+
+def write_manifest(
+    documents: Path, corpus: Corpus, token_folders: dict[str, Path], destination: Path
+) -> None:
+    """Record what the corpus is: every document with its split and hash, every token file.
+
+    Raises:
+        UserError: a document is in both splits of some model's rows.
+    """
+    table = pd.read_parquet(documents)
+    models = {}
+    for model, folder in token_folders.items():
+        used = {split: load_rows(folder, split).document.unique() for split in ("train", "eval")}
+        shared = set(used["train"].tolist()) & set(used["eval"].tolist())
+        if shared:
+            ids = ", ".join(table["id"][sorted(shared)])
+            raise UserError(f"{folder}: documents {ids} feed both training and evaluation")
+        models[model] = read_json(folder / "tokens.json")
+    listed = [
+        {
+            "id": row.id,
+            "title": row.title,
+            "split": row.split,
+            "characters": row.characters,
+            "sha256": hashlib.sha256(str(row.text).encode()).hexdigest(),
+        }
+        for row in table.itertuples()
+    ]
+    record = {
+        "source": corpus.source.model_dump(),
+        "documents_by_split": table["split"].value_counts().sort_index().to_dict(),
+        "models": models,
+        "documents": listed if len(listed) <= 1000 else _digest_of(listed),
+    }
+    write_json(destination, record)
+
+
+def _digest_of(listed: list[dict[str, Any]]) -> dict[str, Any]:
+    # Millions of documents do not belong in a committed file: one hash over the list stands for it.
+    return {
+        "count": len(listed),
+        "sha256": hashlib.sha256(repr(listed).encode()).hexdigest(),
+    }

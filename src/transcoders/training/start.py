@@ -1,0 +1,79 @@
+"""Where training starts: the scaling of inputs and targets, and the initial weights."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from transcoders.activations import Statistics
+from transcoders.config import Kind
+from transcoders.dictionaries import Weights
+
+INITIAL_ENCODER_NORM = 0.1
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """The affine maps of training: (x - input_mean) · input_scale, and y · target_scale."""
+
+    input_mean: Float[Tensor, " d_in"]
+    input_scale: float
+    target_scale: float
+    target_mean: Float[Tensor, " d_out"]
+    """Of the target, unscaled: where ``b_dec`` starts, and what FVU compares with."""
+
+
+def initial_weights(
+    d_model: int, n_features: int, b_dec: Float[Tensor, " d_model"], *, seed: int
+) -> Weights:
+    """Random directions; zero ``b_enc``.
+
+    Decoder rows have unit norm and encoder columns a small one, so that the sum of thousands of
+    features that are all half active starts out small beside the target. The directions of encoder
+    and decoder are independent, as in the released code: a transcoder's live in different spaces.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def directions() -> Tensor:
+        return functional.normalize(torch.randn(n_features, d_model, generator=generator), dim=1)
+
+    return Weights(
+        W_enc=(INITIAL_ENCODER_NORM * directions()).T.contiguous(),
+        b_enc=torch.zeros(n_features),
+        W_dec=directions(),
+        b_dec=b_dec.clone(),
+    )
+
+
+def scaling_of(kind: Kind, statistics: Statistics, d_model: int, normalize: str) -> Scaling:
+    """How inputs and targets of a kind are scaled in training."""
+    if kind == "mlp_in_sae":
+        target_mean, target_norm = statistics.mlp_in_mean, statistics.mlp_in_norm
+    else:
+        target_mean, target_norm = statistics.mlp_out_mean, statistics.mlp_out_norm
+    if normalize == "none":
+        return Scaling(torch.zeros(d_model), 1.0, 1.0, target_mean)
+    target_scale = math.sqrt(d_model) / target_norm.item()
+    if kind != "transcoder":
+        return Scaling(torch.zeros(d_model), target_scale, target_scale, target_mean)
+    input_scale = math.sqrt(d_model) / statistics.mlp_in_norm.item()
+    return Scaling(statistics.mlp_in_mean, input_scale, target_scale, target_mean)
+
+
+def fold_scaling(weights: Weights, scaling: Scaling) -> Weights:
+    """Weights that do on raw activations what ``weights`` do on scaled ones.
+
+    With a the input scale, m the input mean and b the target scale, the trained map is
+    y·b = ReLU(a (x - m) W_enc + b_enc) W_dec + b_dec. ReLU commutes with a positive factor, so the
+    division by b moves into the features, and W_dec keeps its unit rows.
+    """
+    a, b = scaling.input_scale, scaling.target_scale
+    return Weights(
+        W_enc=weights.W_enc * (a / b),
+        b_enc=(weights.b_enc - a * scaling.input_mean @ weights.W_enc) / b,
+        W_dec=weights.W_dec,
+        b_dec=weights.b_dec / b,
+    )
