@@ -120,15 +120,11 @@ def train(scale: ScaleName, group: str, threads: Threads = None) -> None:
     _use_threads(threads, settings.resources.train)
     entries = [entry for entry in settings.dictionaries if entry.group == group]
     site = settings.group(group).site
+    training = settings.training_of(settings.group(group))
     cache = ActivationCache(layout.activations(site.name))
-    trained = train_group(
-        entries, cache, settings.training, seed=settings.seed, device=settings.device
-    )
-    tokens_trained = (
-        steps_per_epoch(cache.n_tokens, settings.training)
-        * settings.training.epochs
-        * settings.training.batch_tokens
-    )
+    trained = train_group(entries, cache, training, seed=settings.seed, device=settings.device)
+    steps = steps_per_epoch(cache.n_tokens, training) * training.epochs
+    tokens_trained = steps * training.batch_tokens
     for entry, result in zip(entries, trained, strict=True):
         point = "hook_mlp_out" if entry.kind == "mlp_out_sae" else "ln2.hook_normalized"
         record = {
@@ -144,7 +140,7 @@ def train(scale: ScaleName, group: str, threads: Threads = None) -> None:
                 "seed": settings.seed,
                 "l1_coefficient": entry.l1_coefficient,
                 "tokens_trained": tokens_trained,
-                **settings.training.model_dump(mode="json"),
+                **training.model_dump(mode="json"),
                 "train_positions": settings.corpus.train_positions,
                 "activations_dtype": settings.activations.dtype,
                 "activations_of_sha256": cache.record["sources"],

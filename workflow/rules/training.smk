@@ -32,7 +32,11 @@ for group in SCALE.groups:
             mem_mb=given("train").mem_mb,
             runtime=given("train").runtime,
         params:
-            settings=settings("training", "device", group=group.model_dump(mode="json")),
+            settings=settings(
+                "training",
+                "device",
+                group=group.model_dump(mode="json", exclude_none=True),
+            ),
             cli=cli("train"),
             group=group.name,
         message:

@@ -80,6 +80,12 @@ class Scale(Section):
         """The group of that name; a :class:`UserError` lists the names there are."""
         return _by_name(self.groups, name, "group")
 
+    def training_of(self, group: Group) -> Training:
+        """The settings of a scale's training, with what a group has of its own."""
+        if group.learning_rate is None:
+            return self.training
+        return self.training.model_copy(update={"learning_rate": group.learning_rate})
+
     def model(self, name: str) -> Model:
         """The model of that name; a :class:`UserError` lists the names there are."""
         if name not in self.models:

@@ -221,6 +221,8 @@ class Group(Section):
     name: FileName
     site: Site
     dictionaries: Annotated[list[DictionaryEntry], Field(min_length=1)]
+    learning_rate: PositiveFloat | None = None
+    """In place of ``training.learning_rate``, where a kind trains better at another."""
 
 
 class Evaluation(Section):
