@@ -31,8 +31,9 @@ VARIANTS = [
     ("transcoder", 12, "2.5", ["batch_tokens=1024"]),
     ("transcoder", 12, "2.5", ["learning_rate=1e-3"]),
     ("transcoder", 12, "2.5", ["l1_warmup_fraction=0.1"]),
-    ("mlp_out_sae", 20, "2.5", []),
-    ("mlp_out_sae", 20, "2.5", ["adam_betas=[0.9, 0.999]"]),
+    ("mlp_out_sae", 12, "2.5", []),
+    ("mlp_out_sae", 12, "2.5", ["learning_rate=2.5e-3"]),
+    ("mlp_out_sae", 12, "2.5", ["learning_rate=2.5e-3", "adam_betas=[0.9, 0.999]"]),
 ]
 
 
