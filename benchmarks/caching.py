@@ -2,10 +2,10 @@
 
     make benchmark        or        python benchmarks/caching.py [--scale laptop]
 
-Both run in this process, in turn, batch by batch on the same tokens: the bare model truncated after
-the deepest site and called as `model(input_ids)`, and the caching of every site to disk, checksums
-and statistics included. Writes benchmarks/caching.json; `of_bare_forward` is the median over rounds
-of bare time / caching time.
+Both run in this process, in turn, on the same tokens: the bare model truncated after the deepest
+site, without logits, and the caching of every site to disk, checksums and statistics included.
+Writes benchmarks/caching.json; `of_bare_forward` is the median over rounds of bare time / caching
+time.
 """
 
 import statistics

@@ -82,8 +82,10 @@ def cache_activations(
     }
     shards = range(0, n_rows, activations.shard_contexts)
     done = min(_complete_shards(folder, identity, len(shards)) for folder in folders.values())
-    with progress_bar(n_rows * context_length, "caching activations") as bar:
-        bar.update(min(done * activations.shard_contexts, n_rows) * context_length)
+    rows_done = min(done * activations.shard_contexts, n_rows)
+    with progress_bar(
+        n_rows * context_length, "caching activations", initial=rows_done * context_length
+    ) as bar:
         for number in range(done, len(shards)):
             start = shards[number]
             chunk = rows.tokens[start : start + activations.shard_contexts]
@@ -97,6 +99,8 @@ def cache_activations(
                 _write_shard(folder, number, captured[site.layer])
     for site, folder in folders.items():
         _finish(folder, identity, len(shards), n_rows * tokens_per_row, d_model, site)
+    for folder in folders.values():  # last, so that a pass killed before keeps all its shards
+        (folder / "begun.json").unlink()
 
 
 def cache_bytes(n_tokens: int, d_model: int, n_sites: int) -> int:
@@ -155,7 +159,6 @@ def _finish(
         "files": {path.name: sha256(path) for path in paths},
     }
     write_json(folder / "cache.json", record)
-    (folder / "begun.json").unlink()
 
 
 def _statistics(paths: list[Path]) -> Statistics:

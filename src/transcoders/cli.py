@@ -89,7 +89,7 @@ def cache_activations(scale: ScaleName, model: str, threads: Threads = None) -> 
     from transcoders.models import LanguageModel
 
     settings, layout = _open(scale)
-    _use_threads(threads, settings.resources.cache_activations)
+    _use_threads(threads, settings.resources.cache_activations, settings.device)
     sites = settings.sites_of(model)
     tokens = layout.tokens(model)
     cache_activations(
@@ -117,7 +117,7 @@ def train(scale: ScaleName, group: str, threads: Threads = None) -> None:
     from transcoders.training import steps_per_epoch, train_group
 
     settings, layout = _open(scale)
-    _use_threads(threads, settings.resources.train)
+    _use_threads(threads, settings.resources.train, settings.device)
     entries = [entry for entry in settings.dictionaries if entry.group == group]
     site = settings.group(group).site
     training = settings.training_of(settings.group(group))
@@ -168,7 +168,7 @@ def evaluate(scale: ScaleName, site: str, threads: Threads = None) -> None:
     from transcoders.models import LanguageModel
 
     settings, layout = _open(scale)
-    _use_threads(threads, settings.resources.evaluate)
+    _use_threads(threads, settings.resources.evaluate, settings.device)
     place = settings.site(site)
     dictionaries = []
     for entry in settings.dictionaries_of(place):
@@ -230,6 +230,7 @@ def schema() -> None:
 def main() -> None:
     """Run the command line; a :class:`UserError` becomes one message and exit status 1."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # a log holds our progress only
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic matrix products
     try:
         app()
     except UserError as error:
@@ -241,7 +242,7 @@ def _open(scale: str) -> tuple[Scale, Layout]:
     return load_scale(layout.config), layout
 
 
-def _use_threads(granted: int | None, resources: Resources) -> None:
+def _use_threads(granted: int | None, resources: Resources, device: str = "cpu") -> None:
     """Fix what may change a byte: the number of threads, and the choice of algorithms.
 
     Sums split over another number of threads round differently, so fewer cores than the scale file
@@ -254,6 +255,11 @@ def _use_threads(granted: int | None, resources: Resources) -> None:
             f"resources: this job must run on {resources.threads} threads, {granted} were granted; "
             f"give snakemake at least --cores {resources.threads}, or lower `threads` in the scale "
             "file (results then differ by rounding)"
+        )
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            "device: expected a GPU that PyTorch can use, found none; set `device: cpu` in the "
+            "scale file, or install PyTorch's CUDA build of the version in requirements.lock"
         )
     torch.set_num_threads(resources.threads)
     torch.use_deterministic_algorithms(True)
@@ -269,4 +275,5 @@ def _write_table(table: Any, path: Any) -> None:
 def _versions(*packages: str) -> dict[str, str]:
     from importlib.metadata import version
 
-    return {package: version(package) for package in packages}
+    # Without the local part (+cpu, +cu130): the device is recorded beside it.
+    return {package: version(package).split("+")[0] for package in packages}

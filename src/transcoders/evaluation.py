@@ -89,6 +89,8 @@ def evaluate_site(
 
     Returns:
         The rows of ``evaluation.csv`` and of ``evaluation_by_document.csv`` for this site.
+        ``tokens_evaluated`` counts positions at which the dictionary acts; ``tokens`` by document
+        counts predictions, one fewer a row, since the last position has no next token.
     """
     site = dictionaries[0][0].site
     first = corpus.first_metric_position

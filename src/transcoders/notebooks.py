@@ -70,7 +70,7 @@ def run_notebook(name: str, scale: str, destination: Path) -> None:
         client.execute(cwd=str(Path.cwd()))
     except CellExecutionError as error:
         raise UserError(f"{source}: a cell failed\n{error}") from None
-    # Which patch release of Python ran it is in environment.json, not in every notebook.
+    # Which patch release of Python ran it says nothing about the result.
     notebook.metadata.pop("language_info", None)
     page = render_page(notebook)
     with atomic_path(destination) as temporary:

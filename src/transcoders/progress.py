@@ -9,8 +9,10 @@ LOG_INTERVAL_SECONDS = 15
 LINE_FORMAT = "{desc}: {n_fmt}/{total_fmt} {unit}, {rate_fmt}, {remaining} left{postfix}"
 
 
-def progress_bar(total: int, description: str, unit: str = "tok") -> "tqdm[Any]":
-    """A bar with rate and ETA that counts up to ``total`` units.
+def progress_bar(
+    total: int, description: str, unit: str = "tok", *, initial: int = 0
+) -> "tqdm[Any]":
+    """A bar with rate and ETA that counts up to ``total`` units, from ``initial`` on.
 
     Use as a context manager and call ``update(n)``; ``set_postfix(loss=...)`` adds fields. Where
     standard error is not a terminal, each refresh is a line of its own and they are far apart.
@@ -18,6 +20,7 @@ def progress_bar(total: int, description: str, unit: str = "tok") -> "tqdm[Any]"
     on_terminal = sys.stderr.isatty()
     return tqdm(
         total=total,
+        initial=initial,
         desc=description,
         unit=unit,
         unit_scale=True,

@@ -67,7 +67,6 @@ def fetch_from_hub(source: HubSource, patterns: list[str], *, repo_type: str) ->
         UserError: the hub or the revision cannot be reached, or a file's SHA-256 differs.
     """
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
         snapshot = Path(
@@ -78,7 +77,7 @@ def fetch_from_hub(source: HubSource, patterns: list[str], *, repo_type: str) ->
                 allow_patterns=patterns,
             )
         )
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except Exception as error:  # whatever the network libraries underneath raise
         raise UserError(
             f"{source.repo} at {source.revision}: could not be fetched from the hub "
             f"({_last_line(str(error))}); check the network, HF_HUB_OFFLINE and HF_TOKEN, "

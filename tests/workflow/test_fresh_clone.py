@@ -12,7 +12,6 @@ import pytest
 from workflow.running import REPOSITORY, planned_rules, snakemake
 
 HEAVY = ("fetch", "tokenize", "cache", "train", "evaluate")
-COMMITTED_TABLES = REPOSITORY / "results" / "laptop" / "evaluation.csv"
 
 
 @pytest.fixture

@@ -148,16 +148,7 @@ def test_a_truncated_shard_stops_training_with_its_name(run: Path, scale: Scale)
     before = sha256(weights)
     try:
         shard.write_bytes(whole[: len(whole) // 2])
-        command = [
-            sys.executable,
-            "-m",
-            "transcoders",
-            "train",
-            "--scale",
-            "smoke",
-            scale.groups[0].name,
-        ]
-        outcome = subprocess.run(command, cwd=run, capture_output=True, text=True, check=False)
+        outcome = cli(run, "train", "--scale", "smoke", scale.groups[0].name)
         assert outcome.returncode == 1
         assert shard.name in outcome.stderr and "Traceback" not in outcome.stderr
         assert sha256(weights) == before

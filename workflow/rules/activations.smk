@@ -26,7 +26,12 @@ for cached_model in SCALE.models:
             mem_mb=given("cache_activations").mem_mb,
             runtime=given("cache_activations").runtime,
         params:
-            settings=settings("corpus", "activations", "device"),
+            settings=settings(
+                "corpus.train_positions",
+                "activations",
+                "device",
+                rule="cache_activations",
+            ),
             cli=cli("cache-activations"),
             model=cached_model,
         message:

@@ -1,20 +1,37 @@
 # What the other rule files share.
 
+from pathlib import Path
+
 CONDA = "../../environment.yml"
 LOGS = LAYOUT.results / "logs"
 
 
 def cli(command):
-    """The command line of a subcommand, to which a rule adds its arguments."""
+    """The command line of a subcommand, without its arguments."""
     return f"python -m transcoders {command} --scale {SCALE.name}"
 
 
 def given(rule):
-    """Threads, memory and minutes that the scale file gives a rule."""
+    """Threads, memory and minutes that the scale file allots."""
     return getattr(SCALE.resources, rule)
 
 
-def settings(*sections, **more):
-    """Sections of the scale file as a parameter of a rule: when they change, the rule runs again."""
-    everything = SCALE.model_dump(mode="json")
-    return {"seed": SCALE.seed} | {key: everything[key] for key in sections} | more
+def settings(*keys, rule, **more):
+    """What in the scale file a job depends on, as a parameter: a change makes it run again.
+
+    Keys are dotted. Threads are among them, since their number changes how sums round.
+    """
+    chosen = {"threads": given(rule).threads}
+    for key in keys:
+        value = SCALE.model_dump(mode="json")
+        for part in key.split("."):
+            value = value[part]
+        chosen[key] = value
+    return chosen | more
+
+
+def local_files(source):
+    """The files of a source on this machine, as inputs, so that a change of them is noticed."""
+    if source.type != "files":
+        return []
+    return sorted(path for path in Path(source.path).rglob("*") if path.is_file())

@@ -2,6 +2,8 @@
 
 
 rule fetch_corpus:
+    input:
+        local_files(SCALE.corpus.source),
     output:
         LAYOUT.documents,
     log:
@@ -15,7 +17,14 @@ rule fetch_corpus:
         mem_mb=given("fetch_corpus").mem_mb,
         runtime=given("fetch_corpus").runtime,
     params:
-        settings=settings("corpus"),
+        settings=settings(
+            "seed",
+            "corpus.source",
+            "corpus.context_length",
+            "corpus.eval_documents",
+            "corpus.eval_contexts",
+            rule="fetch_corpus",
+        ),
         cli=cli("fetch-corpus"),
     message:
         "Fetching the corpus"
@@ -45,7 +54,15 @@ rule tokenize:
         mem_mb=given("tokenize").mem_mb,
         runtime=given("tokenize").runtime,
     params:
-        settings=settings("corpus"),
+        settings=lambda wildcards: settings(
+            "seed",
+            "corpus.context_length",
+            "corpus.pack_documents",
+            "corpus.train_contexts",
+            "corpus.eval_contexts",
+            f"models.{wildcards.model}.bos_token",
+            rule="tokenize",
+        ),
         cli=cli("tokenize"),
     message:
         "Tokenizing the corpus for {wildcards.model}"

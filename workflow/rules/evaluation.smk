@@ -27,7 +27,18 @@ rule evaluate:
         mem_mb=given("evaluate").mem_mb,
         runtime=given("evaluate").runtime,
     params:
-        settings=settings("evaluation", "corpus", "device"),
+        settings=lambda wildcards: settings(
+            "seed",
+            "corpus.metric_positions",
+            "evaluation",
+            "device",
+            rule="evaluate",
+            headlines=[
+                dictionary.name
+                for dictionary in SCALE.dictionaries_of(SCALE.site(wildcards.site))
+                if dictionary.headline
+            ],
+        ),
         cli=cli("evaluate"),
     message:
         "Evaluating the dictionaries of {wildcards.site}"

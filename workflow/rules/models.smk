@@ -2,6 +2,8 @@
 
 
 rule fetch_model:
+    input:
+        lambda wildcards: local_files(SCALE.models[wildcards.model].source),
     output:
         multiext(
             f"{LAYOUT.model('{model}')}/",
@@ -22,7 +24,7 @@ rule fetch_model:
         runtime=given("fetch_model").runtime,
     params:
         settings=lambda wildcards: settings(
-            model=SCALE.models[wildcards.model].model_dump(mode="json")
+            "seed", f"models.{wildcards.model}", rule="fetch_model"
         ),
         cli=cli("fetch-model"),
     message:

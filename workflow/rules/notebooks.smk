@@ -4,6 +4,7 @@
 rule figure3:
     input:
         LAYOUT.evaluation,
+        LAYOUT.evaluation_by_document,
     output:
         figures=multiext(str(LAYOUT.figure("fig3_tradeoff")), ".pdf", ".png"),
         pages=multiext(
@@ -18,6 +19,7 @@ rule figure3:
         mem_mb=given("notebook").mem_mb,
         runtime=given("notebook").runtime,
     params:
+        settings=settings("description", rule="notebook"),
         cli=cli("notebook"),
     message:
         "Figure 3: sparsity against faithfulness"

@@ -33,9 +33,14 @@ for group in SCALE.groups:
             runtime=given("train").runtime,
         params:
             settings=settings(
+                "seed",
                 "training",
                 "device",
-                group=group.model_dump(mode="json", exclude_none=True),
+                rule="train",
+                learning_rate=group.learning_rate,
+                dictionaries=[
+                    (entry.kind, entry.l1_coefficient) for entry in group.dictionaries
+                ],
             ),
             cli=cli("train"),
             group=group.name,

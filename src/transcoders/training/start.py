@@ -55,10 +55,10 @@ def scaling_of(kind: Kind, statistics: Statistics, d_model: int, normalize: str)
     else:
         target_mean, target_norm = statistics.mlp_out_mean, statistics.mlp_out_norm
     if normalize == "none":
-        return Scaling(torch.zeros(d_model), 1.0, 1.0, target_mean)
+        return Scaling(torch.zeros_like(target_mean), 1.0, 1.0, target_mean)
     target_scale = math.sqrt(d_model) / target_norm.item()
     if kind != "transcoder":
-        return Scaling(torch.zeros(d_model), target_scale, target_scale, target_mean)
+        return Scaling(torch.zeros_like(target_mean), target_scale, target_scale, target_mean)
     input_scale = math.sqrt(d_model) / statistics.mlp_in_norm.item()
     return Scaling(statistics.mlp_in_mean, input_scale, target_scale, target_mean)
 
