@@ -214,4 +214,4 @@ def test_a_dictionary_records_what_it_was_trained_with(trained, kind, hook, arch
     assert (training["seed"], training["l1_coefficient"]) == (42, 0.5)
     assert training["tokens_trained"] == 2 * 512  # two epochs of two full batches of 256
     assert training["activations_of_sha256"] == SOURCES
-    assert training["versions"]["torch"] == version("torch")
+    assert training["versions"]["torch"] == version("torch").split("+")[0]
