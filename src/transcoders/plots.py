@@ -5,6 +5,7 @@ apart for colour-blind readers and in greyscale.
 """
 
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -22,7 +23,13 @@ LABELS = {
     "mlp_out_sae": "SAE on MLP output",
     "mlp_in_sae": "SAE on MLP input",
 }
+LABEL_PLACES: dict[str, dict[str, Any]] = {  # apart from each other where fronts are close
+    "transcoder": {"xytext": (5, 4), "ha": "left", "va": "bottom"},
+    "mlp_out_sae": {"xytext": (-5, -4), "ha": "right", "va": "top"},
+    "mlp_in_sae": {"xytext": (5, 4), "ha": "left", "va": "bottom"},
+}
 BOUND_COLOUR = "#555555"
+L0_TICKS = [subs * 10**power for power in range(5) for subs in (1, 2, 5)]
 
 
 def tradeoff_figure(evaluation: pd.DataFrame) -> Figure:
@@ -42,12 +49,21 @@ def tradeoff_figure(evaluation: pd.DataFrame) -> Figure:
             _tradeoff_panel(panel, evaluation[evaluation["site"] == site])
         axes[0][0].set_ylabel("next-token cross entropy (nats)")
         handles, labels = axes[0][0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=len(KINDS))
+        figure.legend(
+            handles,
+            labels,
+            loc="outside lower center",
+            ncols=len(KINDS),
+            title="numbers beside the points: $\\lambda_1$",
+            title_fontsize=8,
+        )
     return figure
 
 
 def _tradeoff_panel(panel: Axes, site: pd.DataFrame) -> None:
     panel.set_xscale("log")
+    panel.set_xticks(L0_TICKS, [f"{tick:,}" for tick in L0_TICKS])
+    panel.minorticks_off()
     for kind in KINDS:
         points = site[site["kind"] == kind].sort_values("l1_coefficient")
         panel.errorbar(
@@ -64,9 +80,9 @@ def _tradeoff_panel(panel: Axes, site: pd.DataFrame) -> None:
                 f"{point['l1_coefficient']:g}",
                 (point["l0"], point["ce"]),
                 textcoords="offset points",
-                xytext=(5, 4),
                 fontsize=7,
                 color=COLOURS[kind],
+                **LABEL_PLACES[kind],
             )
     for column, text, below in (
         ("ce_mean_ablated", "MLP output replaced by its mean", False),
@@ -86,6 +102,7 @@ def _tradeoff_panel(panel: Axes, site: pd.DataFrame) -> None:
             color=BOUND_COLOUR,
         )
     panel.margins(x=0.15, y=0.12)
+    panel.autoscale()
     first = site.iloc[0]
     panel.set_title(f"{first['model']}, layer {first['layer']}")
     panel.set_xlabel("L0 (active features per token)")

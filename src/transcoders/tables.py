@@ -1,5 +1,7 @@
 """Tables and sentences of the pages, from the tables of results."""
 
+from collections.abc import Sequence
+
 import pandas as pd
 from pandas.io.formats.style import Styler
 
@@ -38,6 +40,21 @@ def describe_gap(site: Site, gap: FrontGap | None) -> str:
         f"- {where}: **{verdict}.** For L0 from {gap.l0_low:.0f} to {gap.l0_high:.0f}, CE of the "
         f"transcoder minus CE of the SAE is {gap.mean:+.4f} nats on average (95% interval "
         f"{gap.low:+.4f} to {gap.high:+.4f}); negative on {gap.share_better:.0%} of the range."
+    )
+
+
+def describe_claim(gaps: Sequence[FrontGap | None]) -> str:
+    """A sentence: at how many sites transcoders do as well as SAEs on the MLP output, or better."""
+    compared = [gap for gap in gaps if gap is not None]
+    worse = sum(gap.low > 0 for gap in compared)
+    sites = f"{len(compared)} site{'s' if len(compared) != 1 else ''}"
+    if not compared:
+        return "**The claim cannot be tested here:** no two fronts share a range of L0."
+    if worse == 0:
+        return f"**The claim reproduced here:** at none of {sites} is the transcoder front worse."
+    return (
+        f"**The claim did not reproduce here:** at {worse} of {sites} the transcoder front is worse "
+        "than that of the SAE on the MLP output."
     )
 
 
