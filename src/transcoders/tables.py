@@ -53,8 +53,8 @@ def describe_claim(gaps: Sequence[FrontGap | None]) -> str:
     if worse == 0:
         return f"**The claim reproduced here:** at none of {sites} is the transcoder front worse."
     return (
-        f"**The claim did not reproduce here:** at {worse} of {sites} the transcoder front is worse "
-        "than that of the SAE on the MLP output."
+        f"**The claim did not reproduce here:** at {worse} of {sites} the transcoder front is "
+        "worse than that of the SAE on the MLP output."
     )
 
 
