@@ -43,10 +43,13 @@ def cli(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def planned_rules(folder: Path, *arguments: str) -> list[str]:
     """Names of the rules that ``snakemake --dry-run`` would execute."""
-    run = snakemake(folder, "--dry-run", "--quiet", *arguments)
+    run = snakemake(folder, *arguments, "--dry-run")
     text = run.stdout + run.stderr
     table = re.search(r"^job +count\n-+ +-+\n(.*?)^total", text, re.MULTILINE | re.DOTALL)
-    return [line.split()[0] for line in table.group(1).splitlines()] if table else []
+    if table is None:
+        assert "Nothing to be done" in text, text
+        return []
+    return [line.split()[0] for line in table.group(1).splitlines()]
 
 
 def workspace(folder: Path) -> Path:
