@@ -70,14 +70,18 @@ def describe_site(rows: pd.DataFrame) -> str:
     )
 
 
-def evaluation_table(rows: pd.DataFrame) -> Styler:
-    """The dictionaries of a site as a table, headline dictionaries in bold."""
+def evaluation_table(rows: pd.DataFrame) -> str:
+    """The dictionaries of a site as an HTML table, headline dictionaries in bold.
+
+    As text, since a notebook would keep the memory address of an object beside its HTML.
+    """
     shown = rows[list(EVALUATION_COLUMNS)].replace({"kind": LABELS})
     shown = shown.rename(columns={key: name for key, (name, _) in EVALUATION_COLUMNS.items()})
     bold = rows["headline"].map({True: "font-weight: bold", False: ""})
-    return (
+    styler: Styler = (
         shown.style.hide(axis="index")
         .format(dict(EVALUATION_COLUMNS.values()))
         .apply(lambda column: bold.loc[column.index])
         .set_uuid(str(rows["site"].iloc[0]))  # otherwise random, and the page never the same twice
     )
+    return styler.to_html()
