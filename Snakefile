@@ -52,4 +52,5 @@ rule all:
     input:
         DICTIONARY_WEIGHTS,
         rules.evaluation.input,
+        rules.figures.input,
         rules.notebooks.input,

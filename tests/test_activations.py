@@ -27,7 +27,7 @@ SETTINGS = Activations(mode="cache", dtype="float16", batch_contexts=3, shard_co
 PASSES_BY_SHARD = [2, 2, 1]
 
 
-class Interrupted(Exception):  # noqa: N818
+class KilledError(Exception):
     """Stands for a kill in the middle of the work."""
 
 
@@ -42,7 +42,7 @@ class WatchedModel:
     def mlp_activations(self, tokens: Tensor, layers: list[int]) -> dict[int, MLPActivations]:
         self.passes += 1
         if self.passes == self.killed_at:
-            raise Interrupted
+            raise KilledError
         passed = self.model.mlp_activations(tokens, layers)
         return {
             layer: MLPActivations(mlp_in, mlp_out * self.factor)
@@ -163,7 +163,7 @@ def test_shards_hold_the_rows_that_the_scale_says(written: dict[int, Path]) -> N
 def test_a_killed_run_continues_after_the_last_complete_shard(
     write: Write, written: dict[int, Path], model: LanguageModel, tmp_path: Path, killed_at: int
 ) -> None:
-    with pytest.raises(Interrupted):
+    with pytest.raises(KilledError):
         write(tmp_path, model=WatchedModel(model, killed_at=killed_at))
     kept = sum(sum(PASSES_BY_SHARD[: n + 1]) < killed_at for n in range(3))
     for layer in LAYERS:
@@ -179,7 +179,7 @@ def test_a_killed_run_continues_after_the_last_complete_shard(
 def test_a_shard_that_one_site_lacks_is_computed_again(
     write: Write, written: dict[int, Path], model: LanguageModel, tmp_path: Path
 ) -> None:
-    with pytest.raises(Interrupted):
+    with pytest.raises(KilledError):
         write(tmp_path, model=WatchedModel(model, killed_at=5))
     (tmp_path / "layer2/shard-00001.safetensors").unlink()
     (tmp_path / "layer2/.shard-00001.partial.safetensors").write_bytes(b"half")
@@ -201,7 +201,7 @@ def test_a_shard_that_one_site_lacks_is_computed_again(
 def test_an_unfinished_cache_of_something_else_is_not_continued(
     write: Write, model: LanguageModel, tmp_path: Path, change: dict[str, Any]
 ) -> None:
-    with pytest.raises(Interrupted):
+    with pytest.raises(KilledError):
         write(tmp_path / "killed", model=WatchedModel(model, killed_at=5))  # after two shards
     after_kill = write(tmp_path / "killed", **change)
     assert same_files(after_kill, write(tmp_path / "fresh", **change))
@@ -276,7 +276,7 @@ def test_too_little_disk_is_refused_before_anything_is_written(
 def test_a_killed_run_needs_disk_only_for_what_is_left(
     write: Write, model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(Interrupted):
+    with pytest.raises(KilledError):
         write(tmp_path, model=WatchedModel(model, killed_at=5))  # two shards of three are there
     left = cache_bytes(2 * (LENGTH - 1), 32, len(LAYERS))
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2 * left))

@@ -125,6 +125,8 @@ def train(scale: ScaleName, group: str, threads: Threads = None) -> None:
     trained = train_group(entries, cache, training, seed=settings.seed, device=settings.device)
     steps = steps_per_epoch(cache.n_tokens, training) * training.epochs
     tokens_trained = steps * training.batch_tokens
+    manifest_hash = sha256(layout.corpus_manifest)
+    versions = _versions("torch", "numpy", "safetensors")
     for entry, result in zip(entries, trained, strict=True):
         point = "hook_mlp_out" if entry.kind == "mlp_out_sae" else "ln2.hook_normalized"
         record = {
@@ -144,10 +146,10 @@ def train(scale: ScaleName, group: str, threads: Threads = None) -> None:
                 "train_positions": settings.corpus.train_positions,
                 "activations_dtype": settings.activations.dtype,
                 "activations_of_sha256": cache.record["sources"],
-                "corpus_manifest_sha256": sha256(layout.corpus_manifest),
+                "corpus_manifest_sha256": manifest_hash,
                 "threads": settings.resources.train.threads,
                 "device": settings.device,
-                "versions": _versions("torch", "numpy", "safetensors"),
+                "versions": versions,
             },
         }
         save_dictionary(

@@ -71,7 +71,7 @@ def train_group(
     """
     n_steps = steps_per_epoch(cache.n_tokens, training) * training.epochs
     trainers = [Trainer(entry, cache, training, n_steps, seed, device) for entry in entries]
-    with progress_bar(n_steps * training.batch_tokens, "training", "tok") as bar:
+    with progress_bar(n_steps * training.batch_tokens, "training") as bar:
         for step, batch in enumerate(batches(cache, training, seed=seed)):
             mlp_in, mlp_out = (tensor.to(device, torch.float32) for tensor in batch)
             for trainer in trainers:
