@@ -92,7 +92,10 @@ def settings(**changes: object) -> Training:
         "adam_betas": (0.9, 0.999),
         "loss_normalization": "none",
         "normalize_activations": "none",
+        "precision": "float32",
+        "sparse_below_density": 0.5,
         "log_every_steps": 1,
+        "checkpoint_every_steps": 1000,
     }
     return Training.model_validate(values | changes)
 

@@ -43,7 +43,7 @@ def randomise(trainer: Trainer) -> None:
     """Put a trainer where all parameters matter; biases start at values that hide mistakes."""
     generator = torch.Generator().manual_seed(7)
     with torch.no_grad():
-        for name, tensor in vars(trainer.weights).items():
+        for name, tensor in trainer.weights.tensors().items():
             tensor.copy_(0.5 * torch.randn(tensor.shape, generator=generator))
             if name == "W_dec":
                 functional.normalize(tensor, dim=1, out=tensor)
@@ -72,7 +72,7 @@ def step_and_reference(kind, normalization) -> tuple[Trainer, Tensor, dict[str, 
     randomise(trainer)
     parameters = {
         name: tensor.detach().double().requires_grad_()
-        for name, tensor in vars(trainer.weights).items()
+        for name, tensor in trainer.weights.tensors().items()
     }
     x = cache.mlp_out if kind == "mlp_out_sae" else cache.mlp_in
     y = cache.mlp_in if kind == "mlp_in_sae" else cache.mlp_out
@@ -284,7 +284,7 @@ def test_tokens_mix_within_a_buffer_and_not_beyond():
 
 
 def saved(trained) -> tuple[dict[str, bytes], str]:
-    weights = {name: t.numpy().tobytes() for name, t in vars(trained.dictionary.weights).items()}
+    weights = {name: t.numpy().tobytes() for name, t in trained.dictionary.weights.tensors().items()}
     return weights, trained.training_csv
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -69,6 +69,7 @@ def cache_activations(
     n_rows, context_length = rows.tokens.shape
     tokens_per_row = context_length - first
     d_model = model.hf.config.hidden_size
+    dtype = DTYPES[activations.dtype]
     present = sum(p.stat().st_size for f in folders.values() for p in f.glob("shard-*"))
     check_disk(
         next(iter(folders.values())),
@@ -80,27 +81,30 @@ def cache_activations(
         "first_position": first,
         **activations.model_dump(mode="json"),
     }
-    shards = range(0, n_rows, activations.shard_contexts)
-    done = min(_complete_shards(folder, identity, len(shards)) for folder in folders.values())
+    shape = (min(activations.shard_contexts, n_rows) * tokens_per_row, d_model)
+    writers = [
+        _SiteWriter(site, folder, identity, first, torch.empty(2, *shape, dtype=dtype))
+        for site, folder in folders.items()
+    ]
+    shards = list(rows.tokens.split(activations.shard_contexts))
+    done = min(writer.complete_shards(len(shards)) for writer in writers)
+    for writer in writers:
+        for number in range(done):
+            writer.resume(number, activations.batch_contexts * tokens_per_row)
     rows_done = min(done * activations.shard_contexts, n_rows)
     with progress_bar(
         n_rows * context_length, "caching activations", initial=rows_done * context_length
     ) as bar:
         for number in range(done, len(shards)):
-            start = shards[number]
-            chunk = rows.tokens[start : start + activations.shard_contexts]
-            captured: dict[int, list[MLPActivations]] = {site.layer: [] for site in folders}
-            for batch in chunk.split(activations.batch_contexts):
-                passed = model.mlp_activations(batch.to(device), list(captured))
-                for layer, both in passed.items():
-                    captured[layer].append(_narrow(both, first, activations.dtype, layer))
+            for batch in shards[number].split(activations.batch_contexts):
+                _run(model, batch.to(device), writers)
                 bar.update(batch.numel())
-            for site, folder in folders.items():
-                _write_shard(folder, number, captured[site.layer])
-    for site, folder in folders.items():
-        _finish(folder, identity, len(shards), n_rows * tokens_per_row, d_model, site)
-    for folder in folders.values():  # last, so that a pass killed before keeps all its shards
-        (folder / "begun.json").unlink()
+            for writer in writers:
+                writer.write_shard(number)
+    for writer in writers:
+        writer.finish()
+    for writer in writers:  # last, so that a pass killed before keeps all its shards
+        (writer.folder / "begun.json").unlink()
 
 
 def cache_bytes(n_tokens: int, d_model: int, n_sites: int) -> int:
@@ -108,73 +112,112 @@ def cache_bytes(n_tokens: int, d_model: int, n_sites: int) -> int:
     return n_tokens * d_model * n_sites * 2 * 2
 
 
-def _narrow(both: MLPActivations, first: int, dtype: str, layer: int) -> MLPActivations:
-    """Drop the untrained positions, flatten to (tokens, d_model) and round to the cache's dtype."""
-    narrowed = MLPActivations(
-        *(tensor[:, first:].flatten(0, 1).to(DTYPES[dtype]).cpu() for tensor in both)
-    )
-    if not all(tensor.isfinite().all() for tensor in narrowed):
-        raise UserError(
-            f"layer {layer}: an activation is too large for {dtype}; set activations.dtype to "
-            "bfloat16 in the scale file"
+def _run(model: LanguageModel, batch: Tensor, writers: list["_SiteWriter"]) -> None:
+    # A function of its own, so that the next pass finds this one's memory free: new pages cost
+    # more than everything else that caching adds to the forward pass.
+    passed = model.mlp_activations(batch, [writer.site.layer for writer in writers])
+    for writer in writers:
+        writer.add(passed.pop(writer.site.layer))
+
+
+class _SiteWriter:
+    """One site's cache while it is being written."""
+
+    def __init__(
+        self,
+        site: Site,
+        folder: Path,
+        identity: dict[str, Any],
+        first_position: int,
+        shard: Shaped[Tensor, "2 tokens d_model"],
+    ) -> None:
+        self.site, self.folder = site, folder
+        self._identity, self._first = identity, first_position
+        self._shard = MLPActivations(*shard)  # filled again and again
+        self._filled = 0
+        self._n_shards = 0
+        self._n_tokens = 0
+        self._totals: dict[str, Tensor] = {}
+
+    def complete_shards(self, n_shards: int) -> int:
+        """How many shards at the head of an unfinished cache of the same identity can be kept."""
+        begun = self.folder / "begun.json"
+        if not begun.exists() or read_json(begun) != self._identity:
+            for stale in self.folder.glob("*"):
+                stale.unlink()
+            write_json(begun, self._identity)
+            return 0
+        missing = (n for n in range(n_shards) if not self._path(n).exists())
+        return next(missing, n_shards)
+
+    def resume(self, number: int, tokens_per_batch: int) -> None:
+        """Count a shard that is there, in the batches in which it was made: the same sums."""
+        shard = load_file(self._path(number))
+        for mlp_in, mlp_out in zip(
+            *(shard[name].split(tokens_per_batch) for name in MLPActivations._fields), strict=True
+        ):
+            self._sum(MLPActivations(mlp_in, mlp_out))
+        self._n_shards += 1
+
+    def add(self, both: MLPActivations) -> None:
+        """Drop the untrained positions, round, and keep for the shard. Shapes (row, position, d).
+
+        Raises:
+            UserError: a value does not fit the dtype.
+        """
+        n_new = both.mlp_in[:, self._first :].numel() // both.mlp_in.shape[-1]
+        new = self._part(self._filled, self._filled + n_new)
+        for rounded, tensor in zip(new, both, strict=True):
+            kept = tensor[:, self._first :]
+            rounded.view(kept.shape).copy_(kept)
+        self._sum(new)
+        self._filled += n_new
+
+    def write_shard(self, number: int) -> None:
+        """Write what was added since the shard before."""
+        with atomic_path(self._path(number)) as temporary:
+            save_file(self._part(0, self._filled)._asdict(), temporary)
+        self._filled = 0
+        self._n_shards += 1
+
+    def finish(self) -> None:
+        """Write the statistics and, last, the record that makes the folder a cache."""
+        statistics = Statistics(
+            **{key: (total / self._n_tokens).float() for key, total in self._totals.items()}
         )
-    return narrowed
+        paths = [self._path(number) for number in range(self._n_shards)]
+        paths.append(self.folder / "statistics.safetensors")
+        with atomic_path(paths[-1]) as temporary:
+            save_file(statistics._asdict(), temporary)
+        record = {
+            "site": self.site.name,
+            "tokens": self._n_tokens,
+            "d_model": len(statistics.mlp_in_mean),
+            **self._identity,
+            "files": {path.name: sha256(path) for path in paths},
+        }
+        write_json(self.folder / "cache.json", record)
 
+    def _path(self, number: int) -> Path:
+        return self.folder / f"shard-{number:05d}.safetensors"
 
-def _write_shard(folder: Path, number: int, batches: list[MLPActivations]) -> None:
-    mlp_in, mlp_out = (torch.cat(tensors) for tensors in zip(*batches, strict=True))
-    with atomic_path(_shard(folder, number)) as temporary:
-        save_file({"mlp_in": mlp_in, "mlp_out": mlp_out}, temporary)
+    def _part(self, start: int, stop: int) -> MLPActivations:
+        return MLPActivations(*(tensor[start:stop] for tensor in self._shard))
 
-
-def _shard(folder: Path, number: int) -> Path:
-    return folder / f"shard-{number:05d}.safetensors"
-
-
-def _complete_shards(folder: Path, identity: dict[str, Any], n_shards: int) -> int:
-    """How many shards at the head of an unfinished cache of the same identity can be kept."""
-    begun = folder / "begun.json"
-    if not begun.exists() or read_json(begun) != identity:
-        for stale in folder.glob("*"):
-            stale.unlink()
-        write_json(begun, identity)
-        return 0
-    present = (number for number in range(n_shards) if not _shard(folder, number).exists())
-    return next(present, n_shards)
-
-
-def _finish(
-    folder: Path, identity: dict[str, Any], n_shards: int, n_tokens: int, d_model: int, site: Site
-) -> None:
-    paths = [_shard(folder, number) for number in range(n_shards)]
-    statistics = _statistics(paths)
-    with atomic_path(folder / "statistics.safetensors") as temporary:
-        save_file(statistics._asdict(), temporary)
-    paths.append(folder / "statistics.safetensors")
-    record = {
-        "site": site.name,
-        "tokens": n_tokens,
-        "d_model": d_model,
-        **identity,
-        "files": {path.name: sha256(path) for path in paths},
-    }
-    write_json(folder / "cache.json", record)
-
-
-def _statistics(paths: list[Path]) -> Statistics:
-    totals: dict[str, Tensor] = {}
-    n_tokens = 0
-    for path in paths:
-        tensors = load_file(path)
-        n_tokens += len(tensors["mlp_in"])
-        for name, tensor in tensors.items():
-            wide = tensor.float()
+    def _sum(self, both: MLPActivations) -> None:
+        self._n_tokens += len(both.mlp_in)
+        for name, tensor in both._asdict().items():
+            norms = tensor.float().norm(dim=1).sum(dtype=torch.float64)
+            if not norms.isfinite():  # as one of the values is not
+                raise UserError(
+                    f"{self.site.name}: an activation is too large for the cache's dtype; set "
+                    "activations.dtype to bfloat16 in the scale file"
+                )
             for key, value in (
-                (f"{name}_mean", wide.sum(dim=0, dtype=torch.float64)),
-                (f"{name}_norm", wide.norm(dim=1).sum(dtype=torch.float64)),
+                (f"{name}_mean", tensor.double().sum(dim=0)),
+                (f"{name}_norm", norms),
             ):
-                totals[key] = totals[key] + value if key in totals else value
-    return Statistics(**{key: (value / n_tokens).float() for key, value in totals.items()})
+                self._totals[key] = self._totals[key] + value if key in self._totals else value
 
 
 def load_statistics(folder: Path) -> Statistics:

@@ -4,6 +4,7 @@ Every subcommand takes the scale by name and finds all its paths through :mod:`t
 so each can also be run by hand from the root of the repository.
 """
 
+import ctypes
 import os
 import sys
 from typing import Annotated, Any
@@ -35,7 +36,7 @@ def fetch_model(scale: ScaleName, model: str, threads: Threads = None) -> None:
     from transcoders.models import fetch_model
 
     settings, layout = _open(scale)
-    _use_threads(threads, settings.resources.fetch_model)
+    _prepare(threads, settings.resources.fetch_model)
     fetch_model(settings.model(model), layout.model(model), seed=settings.seed)
 
 
@@ -45,7 +46,7 @@ def fetch_corpus(scale: ScaleName, threads: Threads = None) -> None:
     from transcoders.corpus import fetch_corpus
 
     settings, layout = _open(scale)
-    _use_threads(threads, settings.resources.fetch_corpus)
+    _prepare(threads, settings.resources.fetch_corpus)
     fetch_corpus(settings.corpus, layout.documents, seed=settings.seed)
 
 
@@ -55,7 +56,7 @@ def tokenize(scale: ScaleName, model: str, threads: Threads = None) -> None:
     from transcoders.corpus import tokenize_corpus
 
     settings, layout = _open(scale)
-    _use_threads(threads, settings.resources.tokenize)
+    _prepare(threads, settings.resources.tokenize)
     tokenize_corpus(
         layout.documents,
         settings.corpus,
@@ -89,13 +90,11 @@ def cache_activations(scale: ScaleName, model: str, threads: Threads = None) -> 
     from transcoders.models import LanguageModel
 
     settings, layout = _open(scale)
-    _use_threads(threads, settings.resources.cache_activations, settings.device)
+    device = _prepare(threads, settings.resources.cache_activations, settings.device)
     sites = settings.sites_of(model)
     tokens = layout.tokens(model)
     cache_activations(
-        LanguageModel.load(
-            layout.model(model), n_layers=sites[-1].layer + 1, device=settings.device
-        ),
+        LanguageModel.load(layout.model(model), n_layers=sites[-1].layer + 1, device=device),
         load_rows(tokens, "train"),
         {site: layout.activations(site.name) for site in sites},
         settings.activations,
@@ -104,36 +103,49 @@ def cache_activations(scale: ScaleName, model: str, threads: Threads = None) -> 
             "tokens": read_json(tokens / "tokens.json")["train"]["sha256"],
             "model": read_json(layout.model(model) / "source.json")["files"]["model.safetensors"],
         },
-        device=settings.device,
+        device=device,
     )
 
 
 @app.command()
 def train(scale: ScaleName, group: str, threads: Threads = None) -> None:
-    """Train the dictionaries of one group."""
+    """Train the dictionaries of one group; a killed job goes on from its last checkpoint."""
+    import torch
+
     from transcoders.activations import ActivationCache
     from transcoders.dictionaries import save_dictionary
     from transcoders.files import sha256
     from transcoders.training import steps_per_epoch, train_group
 
     settings, layout = _open(scale)
-    _use_threads(threads, settings.resources.train, settings.device)
+    device = _prepare(threads, settings.resources.train, settings.device)
     entries = [entry for entry in settings.dictionaries if entry.group == group]
     site = settings.group(group).site
     training = settings.training_of(settings.group(group))
+    if training.precision == "tf32":
+        torch.backends.cuda.matmul.fp32_precision = "tf32"
     cache = ActivationCache(layout.activations(site.name))
-    trained = train_group(entries, cache, training, seed=settings.seed, device=settings.device)
+    checkpoint = layout.checkpoint(group)
+    trained = train_group(
+        entries,
+        cache,
+        training,
+        seed=settings.seed,
+        device=device,
+        checkpoint=checkpoint,
+        inputs={"activations": cache.record["files"], "threads": settings.resources.train.threads},
+    )
     steps = steps_per_epoch(cache.n_tokens, training) * training.epochs
     tokens_trained = steps * training.batch_tokens
     manifest_hash = sha256(layout.corpus_manifest)
     versions = _versions("torch", "numpy", "safetensors")
     for entry, result in zip(entries, trained, strict=True):
-        point = "hook_mlp_out" if entry.kind == "mlp_out_sae" else "ln2.hook_normalized"
+        points = {"mlp_in": "ln2.hook_normalized", "mlp_out": "hook_mlp_out"}
         record = {
             "metadata": {
                 "model_name": site.model,
-                "hook_name": f"blocks.{site.layer}.{point}",
-                "hook_name_out": f"blocks.{site.layer}.hook_mlp_out",
+                "hook_name": f"blocks.{site.layer}.{points[entry.traits.reads]}",
+                "hook_name_out": f"blocks.{site.layer}.{points[entry.traits.imitates]}",
                 "prepend_bos": True,
                 "context_size": settings.corpus.context_length,
             },
@@ -141,6 +153,7 @@ def train(scale: ScaleName, group: str, threads: Threads = None) -> None:
                 "scale": settings.name,
                 "seed": settings.seed,
                 "l1_coefficient": entry.l1_coefficient,
+                "k": entry.k,
                 "tokens_trained": tokens_trained,
                 **training.model_dump(mode="json"),
                 "train_positions": settings.corpus.train_positions,
@@ -148,13 +161,14 @@ def train(scale: ScaleName, group: str, threads: Threads = None) -> None:
                 "activations_of_sha256": cache.record["sources"],
                 "corpus_manifest_sha256": manifest_hash,
                 "threads": settings.resources.train.threads,
-                "device": settings.device,
+                "device": device,
                 "versions": versions,
             },
         }
         save_dictionary(
             result.dictionary, layout.dictionary(entry.name), record, result.training_csv
         )
+    checkpoint.unlink(missing_ok=True)
 
 
 @app.command()
@@ -170,15 +184,15 @@ def evaluate(scale: ScaleName, site: str, threads: Threads = None) -> None:
     from transcoders.models import LanguageModel
 
     settings, layout = _open(scale)
-    _use_threads(threads, settings.resources.evaluate, settings.device)
+    device = _prepare(threads, settings.resources.evaluate, settings.device)
     place = settings.site(site)
     dictionaries = []
     for entry in settings.dictionaries_of(place):
         folder = layout.dictionary(entry.name)
         tokens_trained = read_json(folder / "cfg.json")["training"]["tokens_trained"]
-        dictionaries.append((entry, load_dictionary(folder).to(settings.device), tokens_trained))
+        dictionaries.append((entry, load_dictionary(folder).to(device), tokens_trained))
     table, by_document = evaluate_site(
-        LanguageModel.load(layout.model(place.model), device=settings.device),
+        LanguageModel.load(layout.model(place.model), device=device),
         load_rows(layout.tokens(place.model), "eval"),
         list(pd.read_parquet(layout.documents, columns=["id"])["id"]),
         dictionaries,
@@ -186,7 +200,7 @@ def evaluate(scale: ScaleName, site: str, threads: Threads = None) -> None:
         settings.corpus,
         settings.evaluation,
         seed=settings.seed,
-        device=settings.device,
+        device=device,
     )
     _write_table(table, layout.site_evaluation(site))
     _write_table(by_document, layout.site_evaluation_by_document(site))
@@ -213,7 +227,7 @@ def notebook(scale: ScaleName, name: str, threads: Threads = None) -> None:
     from transcoders.notebooks import run_notebook
 
     settings, layout = _open(scale)
-    _use_threads(threads, settings.resources.notebook)
+    _prepare(threads, settings.resources.notebook)
     run_notebook(name, settings.name, layout.notebook(name))
 
 
@@ -244,11 +258,14 @@ def _open(scale: str) -> tuple[Scale, Layout]:
     return load_scale(layout.config), layout
 
 
-def _use_threads(granted: int | None, resources: Resources, device: str = "cpu") -> None:
-    """Fix what may change a byte: the number of threads, and the choice of algorithms.
+def _prepare(granted: int | None, resources: Resources, device: str = "cpu") -> str:
+    """Fix what may change a byte: the number of threads, the device, the choice of algorithms.
 
     Sums split over another number of threads round differently, so fewer cores than the scale file
     fixes are refused rather than used.
+
+    Returns:
+        ``cpu`` or ``cuda``.
     """
     import torch
 
@@ -263,8 +280,29 @@ def _use_threads(granted: int | None, resources: Resources, device: str = "cpu")
             "device: expected a GPU that PyTorch can use, found none; set `device: cpu` in the "
             "scale file, or install PyTorch's CUDA build of the version in requirements.lock"
         )
+    _keep_freed_memory()
     torch.set_num_threads(resources.threads)
     torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return device
+
+
+def _keep_freed_memory() -> None:
+    """Ask the C library to reuse large blocks instead of returning them to the system.
+
+    Tensors of some ten megabytes come and go at every step; getting them page by page from the
+    system each time costs more than the arithmetic on them.
+    """
+    if sys.platform == "linux":
+        trim_threshold, mmap_threshold, largest = -1, -3, 2**31 - 1
+        try:
+            mallopt = ctypes.CDLL(None).mallopt
+        except AttributeError:  # another C library than glibc
+            return
+        mallopt(trim_threshold, largest)
+        mallopt(mmap_threshold, 2**30)
 
 
 def _write_table(table: Any, path: Any) -> None:

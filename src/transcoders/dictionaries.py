@@ -6,9 +6,11 @@ Both are one wide ReLU layer (paper, equations 1 to 3; SAE: the same with target
     y = z W_dec + b_dec                an approximation of the target
 
 A transcoder reads the MLP's input and imitates its output. An SAE reads and imitates one and the
-same tensor, and subtracts ``b_dec`` from its input first. Matrices are stored as SAELens stores
-them, so row i of ``W_dec`` is the decoder vector of feature i, column i of ``W_enc`` its encoder
-vector.
+same tensor, and subtracts ``b_dec`` from its input first. Two extensions of the transcoder: a skip
+transcoder adds x W_skipᵀ to y (Paulo et al. 2025), a TopK transcoder keeps the k largest
+pre-activations of each token and sets the others to zero (Gao et al. 2024). Matrices are stored as
+SAELens stores them, so row i of ``W_dec`` is the decoder vector of feature i, column i of ``W_enc``
+its encoder vector.
 """
 
 from dataclasses import dataclass
@@ -21,7 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from transcoders.config import Kind
+from transcoders.config import TRAITS, Kind, Traits
 from transcoders.errors import UserError
 from transcoders.files import atomic_folder, read_json, write_json
 
@@ -31,12 +33,18 @@ SAELENS_FORMAT = "6.54.0"
 
 @dataclass
 class Weights:
-    """The four parameters of a dictionary."""
+    """The parameters of a dictionary."""
 
     W_enc: Float[Tensor, "d_in n_features"]
     b_enc: Float[Tensor, " n_features"]
     W_dec: Float[Tensor, "n_features d_out"]
     b_dec: Float[Tensor, " d_out"]
+    W_skip: Float[Tensor, "d_out d_in"] | None = None
+    """Of a skip transcoder only."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The parameters that there are, by name."""
+        return {name: tensor for name, tensor in vars(self).items() if tensor is not None}
 
 
 @dataclass
@@ -45,11 +53,13 @@ class SparseDictionary:
 
     weights: Weights
     kind: Kind
+    k: int | None = None
+    """Of a TopK transcoder: how many features may be active for a token."""
 
     @property
-    def is_transcoder(self) -> bool:
-        """Whether input and target differ."""
-        return self.kind == "transcoder"
+    def traits(self) -> Traits:
+        """What its kind reads and imitates."""
+        return TRAITS[self.kind]
 
     @property
     def n_features(self) -> int:
@@ -58,17 +68,28 @@ class SparseDictionary:
 
     def encode(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "... n_features"]:
         """Feature activations z of the input activations ``x``."""
-        centred = x if self.is_transcoder else x - self.weights.b_dec
-        return torch.relu(centred @ self.weights.W_enc + self.weights.b_enc)
+        centred = x if self.traits.is_transcoder else x - self.weights.b_dec
+        z = torch.relu(centred @ self.weights.W_enc + self.weights.b_enc)
+        if self.k is None:
+            return z
+        largest = z.topk(self.k, dim=-1)
+        return torch.zeros_like(z).scatter(-1, largest.indices, largest.values)
 
     def decode(self, z: Float[Tensor, "... n_features"]) -> Float[Tensor, "... d_out"]:
-        """The approximation of the target that features ``z`` stand for."""
+        """The approximation of the target that features ``z`` stand for, without a skip."""
         return z @ self.weights.W_dec + self.weights.b_dec
+
+    def reconstruct(
+        self, x: Float[Tensor, "... d_in"], z: Float[Tensor, "... n_features"]
+    ) -> Float[Tensor, "... d_out"]:
+        """The approximation of the target from input ``x`` and its features ``z``."""
+        W_skip = self.weights.W_skip
+        return self.decode(z) if W_skip is None else self.decode(z) + x @ W_skip.T
 
     def to(self, device: str) -> "SparseDictionary":
         """The same dictionary with its weights on another device."""
-        moved = {name: tensor.to(device) for name, tensor in vars(self.weights).items()}
-        return SparseDictionary(Weights(**moved), self.kind)
+        moved = {name: tensor.to(device) for name, tensor in self.weights.tensors().items()}
+        return SparseDictionary(Weights(**moved), self.kind, self.k)
 
 
 def save_dictionary(
@@ -76,7 +97,8 @@ def save_dictionary(
 ) -> None:
     """Write ``cfg.json``, ``sae_weights.safetensors`` and ``training.csv``, all or nothing.
 
-    SAELens loads the folder as it is: a transcoder as ``transcoder``, an SAE as ``standard``.
+    SAELens loads the folder as it is, by the ``architecture`` of ``cfg.json``: ``transcoder``,
+    ``skip_transcoder``, ``topk`` (a TopK transcoder), ``standard`` (an SAE).
 
     Args:
         dictionary: what to save.
@@ -86,23 +108,34 @@ def save_dictionary(
     """
     weights = dictionary.weights
     config: dict[str, Any] = {
-        "architecture": "transcoder" if dictionary.is_transcoder else "standard",
+        "architecture": _architecture(dictionary.traits),
         "d_in": weights.W_enc.shape[0],
         "d_sae": weights.W_enc.shape[1],
         "dtype": "float32",
         "device": "cpu",
-        "apply_b_dec_to_input": not dictionary.is_transcoder,
+        "apply_b_dec_to_input": not dictionary.traits.is_transcoder,
         "normalize_activations": "none",
         "reshape_activations": "none",
     }
-    if dictionary.is_transcoder:
+    if dictionary.traits.is_transcoder:
         config["d_out"] = weights.W_dec.shape[1]
+    if dictionary.k is not None:
+        config |= {"k": dictionary.k, "rescale_acts_by_decoder_norm": False}
     metadata = {"sae_lens_version": SAELENS_FORMAT, "kind": dictionary.kind, **record["metadata"]}
     with atomic_folder(folder) as temporary:
-        tensors = {name: tensor.cpu().contiguous() for name, tensor in vars(weights).items()}
+        tensors = {name: tensor.cpu().contiguous() for name, tensor in weights.tensors().items()}
         save_file(tensors, temporary / "sae_weights.safetensors")
         write_json(temporary / "cfg.json", {**config, **record, "metadata": metadata})
         (temporary / "training.csv").write_text(training_csv, encoding="utf-8")
+
+
+def _architecture(traits: Traits) -> str:
+    """What SAELens calls it. Its TopK dictionaries are of one width, as an MLP's two sides are."""
+    if traits.has_skip:
+        return "skip_transcoder"
+    if traits.is_topk:
+        return "topk"
+    return "transcoder" if traits.is_transcoder else "standard"
 
 
 def load_dictionary(folder: Path) -> SparseDictionary:
@@ -138,11 +171,12 @@ def load_dictionary(folder: Path) -> SparseDictionary:
         "W_dec": (n_features, d_out),
         "b_dec": (d_out,),
     }
-    for name, shape in expected.items():
-        found = tuple(getattr(weights, name).shape)
-        if found != shape:
-            raise UserError(
-                f"{path}: expected {name} of shape {shape} as cfg.json says, found {found}; delete "
-                f"{folder} and run again"
-            )
-    return SparseDictionary(weights, kind)
+    if TRAITS[kind].has_skip:
+        expected["W_skip"] = (d_out, d_in)
+    found = {name: tuple(tensor.shape) for name, tensor in weights.tensors().items()}
+    if found != expected:
+        raise UserError(
+            f"{path}: expected tensors of shapes {expected} as cfg.json says, found {found}; "
+            f"delete {folder} and run again"
+        )
+    return SparseDictionary(weights, kind, config.get("k"))

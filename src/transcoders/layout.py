@@ -42,6 +42,10 @@ class Layout:
     def dictionary(self, name: str) -> Path:
         return self.results / "dictionaries" / name
 
+    def checkpoint(self, group: str) -> Path:
+        """Of a training job that is under way, or was killed."""
+        return self.results / "checkpoints" / f"{group}.safetensors"
+
     def site_evaluation(self, site: str) -> Path:
         return self.results / "evaluation" / f"{site}.csv"
 

@@ -12,21 +12,31 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from transcoders.config import KINDS
+from transcoders.config import TRAITS
 from transcoders.files import atomic_path
 
 STYLE = Path(__file__).with_name("style.mplstyle")
-COLOURS = {"transcoder": "#0072B2", "mlp_out_sae": "#D55E00", "mlp_in_sae": "#009E73"}
-MARKERS = {"transcoder": "o", "mlp_out_sae": "s", "mlp_in_sae": "^"}
-LABELS = {
-    "transcoder": "transcoder",
-    "mlp_out_sae": "SAE on MLP output",
-    "mlp_in_sae": "SAE on MLP input",
+COLOURS = {
+    "transcoder": "#0072B2",
+    "mlp_out_sae": "#D55E00",
+    "mlp_in_sae": "#009E73",
+    "skip_transcoder": "#CC79A7",
+    "topk_transcoder": "#E69F00",
 }
+MARKERS = {
+    "transcoder": "o",
+    "mlp_out_sae": "s",
+    "mlp_in_sae": "^",
+    "skip_transcoder": "D",
+    "topk_transcoder": "v",
+}
+LABELS = {kind: traits.label for kind, traits in TRAITS.items()}
 LABEL_PLACES: dict[str, dict[str, Any]] = {  # apart from each other where fronts are close
     "transcoder": {"xytext": (5, 4), "ha": "left", "va": "bottom"},
     "mlp_out_sae": {"xytext": (-5, -4), "ha": "right", "va": "top"},
     "mlp_in_sae": {"xytext": (5, 4), "ha": "left", "va": "bottom"},
+    "skip_transcoder": {"xytext": (-5, -4), "ha": "right", "va": "top"},
+    "topk_transcoder": {"xytext": (0, -6), "ha": "center", "va": "top"},
 }
 BOUND_COLOUR = "#555555"
 L0_TICKS = [subs * 10**power for power in range(5) for subs in (1, 2, 5)]
@@ -37,7 +47,7 @@ def tradeoff_figure(evaluation: pd.DataFrame) -> Figure:
 
     Args:
         evaluation: the rows of ``evaluation.csv``. Points are dictionaries, joined per kind in the
-            order of their λ₁, with which they are labelled; error bars are ``ce_low`` to
+            order of their L0, labelled with their λ₁ or k; error bars are ``ce_low`` to
             ``ce_high``; horizontal lines are the unmodified and the mean-ablated model.
     """
     sites = list(dict.fromkeys(evaluation["site"]))
@@ -48,13 +58,17 @@ def tradeoff_figure(evaluation: pd.DataFrame) -> Figure:
         for panel, site in zip(axes[0], sites, strict=True):
             _tradeoff_panel(panel, evaluation[evaluation["site"] == site])
         axes[0][0].set_ylabel("next-token cross entropy (nats)")
-        handles, labels = axes[0][0].get_legend_handles_labels()
+        topk = evaluation["l1_coefficient"].isna().any()
+        shown: dict[str, Any] = {}  # by label: extensions may be at one site only
+        for panel in axes[0]:
+            handles, labels = panel.get_legend_handles_labels()
+            shown |= dict(zip(labels, handles, strict=True))
         figure.legend(
-            handles,
-            labels,
+            list(shown.values()),
+            list(shown),
             loc="outside lower center",
-            ncols=len(KINDS),
-            title="numbers beside the points: $\\lambda_1$",
+            ncols=len(shown),
+            title="numbers beside the points: $\\lambda_1$" + (", or $k$ for TopK" if topk else ""),
             title_fontsize=8,
         )
     return figure
@@ -64,8 +78,8 @@ def _tradeoff_panel(panel: Axes, site: pd.DataFrame) -> None:
     panel.set_xscale("log")
     panel.set_xticks(L0_TICKS, [f"{tick:,}" for tick in L0_TICKS])
     panel.minorticks_off()
-    for kind in KINDS:
-        points = site[site["kind"] == kind].sort_values("l1_coefficient")
+    for kind in [kind for kind in TRAITS if kind in set(site["kind"])]:
+        points = site[site["kind"] == kind].sort_values("l0")
         panel.errorbar(
             points["l0"],
             points["ce"],
@@ -77,7 +91,7 @@ def _tradeoff_panel(panel: Axes, site: pd.DataFrame) -> None:
         )
         for _, point in points.iterrows():
             panel.annotate(
-                f"{point['l1_coefficient']:g}",
+                sparsity_label(point),
                 (point["l0"], point["ce"]),
                 textcoords="offset points",
                 fontsize=7,
@@ -106,6 +120,13 @@ def _tradeoff_panel(panel: Axes, site: pd.DataFrame) -> None:
     first = site.iloc[0]
     panel.set_title(f"{first['model']}, layer {first['layer']}")
     panel.set_xlabel("L0 (active features per token)")
+
+
+def sparsity_label(dictionary: "pd.Series[Any]") -> str:
+    """λ₁, or k, which the table has in the dictionary's name alone."""
+    if pd.notna(dictionary["l1_coefficient"]):
+        return f"{dictionary['l1_coefficient']:g}"
+    return str(dictionary["dictionary"]).rpartition("k-")[2]
 
 
 def save_figure(figure: Figure, path: Path) -> None:

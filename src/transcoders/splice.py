@@ -47,14 +47,14 @@ def splice(
         layer: of the MLP.
         first_position: earlier positions are left as they are.
     """
-    mlp_in, mlp_out = (tensor[:, first_position:] for tensor in activations)
-    source = mlp_out if dictionary.kind == "mlp_out_sae" else mlp_in
-    target = mlp_in if dictionary.kind == "mlp_in_sae" else mlp_out
+    traits = dictionary.traits
+    source = getattr(activations, traits.reads)[:, first_position:]
+    target = getattr(activations, traits.imitates)[:, first_position:]
     z = dictionary.encode(source)
-    reconstruction = dictionary.decode(z)
-    replaced = (
-        model.mlp(layer)(reconstruction) if dictionary.kind == "mlp_in_sae" else reconstruction
-    )
+    reconstruction = dictionary.reconstruct(source, z)
+    replaced = reconstruction
+    if traits.imitates == "mlp_in":
+        replaced = model.mlp(layer)(reconstruction)
     return Spliced(
         mlp_out=replace_from(activations.mlp_out, replaced, first_position),
         z=z,

@@ -7,11 +7,11 @@ from pandas.io.formats.style import Styler
 
 from transcoders.config import Site
 from transcoders.fronts import FrontGap
-from transcoders.plots import LABELS
+from transcoders.plots import LABELS, sparsity_label
 
 EVALUATION_COLUMNS = {
     "kind": ("kind", "{}"),
-    "l1_coefficient": ("λ₁", "{:g}"),
+    "l1_coefficient": ("λ₁ or k", "{}"),
     "l0": ("L0", "{:.1f}"),
     "ce": ("CE", "{:.4f}"),
     "ce_low": ("CE low", "{:.4f}"),
@@ -76,6 +76,7 @@ def evaluation_table(rows: pd.DataFrame) -> str:
     As text, since a notebook would keep the memory address of an object beside its HTML.
     """
     shown = rows[list(EVALUATION_COLUMNS)].replace({"kind": LABELS})
+    shown["l1_coefficient"] = rows.apply(sparsity_label, axis="columns")
     shown = shown.rename(columns={key: name for key, (name, _) in EVALUATION_COLUMNS.items()})
     bold = rows["headline"].map({True: "font-weight: bold", False: ""})
     styler: Styler = (

@@ -5,7 +5,7 @@ DICTIONARY_WEIGHTS = [
     for dictionary in SCALE.dictionaries
 ]
 
-for group in SCALE.groups:
+for group in SCALE.all_groups:
 
     rule:
         name:
@@ -39,7 +39,8 @@ for group in SCALE.groups:
                 rule="train",
                 learning_rate=group.learning_rate,
                 dictionaries=[
-                    (entry.kind, entry.l1_coefficient) for entry in group.dictionaries
+                    (entry.kind, entry.l1_coefficient, entry.k)
+                    for entry in group.dictionaries
                 ],
             ),
             cli=cli("train"),

@@ -5,9 +5,9 @@ every number that can change a byte of a result. :func:`load_scale` is the only 
 returns is valid, so no other module checks a config value again.
 """
 
+from transcoders.config.kinds import KINDS, TRAITS, Kind, Traits
 from transcoders.config.scale import Dictionary, Scale, load_scale
 from transcoders.config.sections import (
-    KINDS,
     Activations,
     Corpus,
     DictionaryEntry,
@@ -16,7 +16,6 @@ from transcoders.config.sections import (
     Group,
     HubDataset,
     HubSource,
-    Kind,
     Model,
     Resources,
     Site,
@@ -29,6 +28,7 @@ from transcoders.config.sections import (
 
 __all__ = [
     "KINDS",
+    "TRAITS",
     "Activations",
     "Corpus",
     "Dictionary",
@@ -46,6 +46,7 @@ __all__ = [
     "SyntheticCorpus",
     "SyntheticModel",
     "Training",
+    "Traits",
     "WheelSource",
     "WikipediaWheel",
     "load_scale",

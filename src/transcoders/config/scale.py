@@ -9,14 +9,14 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from transcoders.config.kinds import KINDS
 from transcoders.config.sections import (
-    KINDS,
     Activations,
     Corpus,
+    DictionaryEntry,
     Evaluation,
     FileName,
     Group,
-    Kind,
     Model,
     RuleResources,
     Section,
@@ -26,19 +26,17 @@ from transcoders.config.sections import (
 from transcoders.errors import UserError
 
 
-class Dictionary(Section):
+class Dictionary(DictionaryEntry):
     """A dictionary with everything that identifies it."""
 
     site: Site
-    kind: Kind
-    l1_coefficient: float
-    headline: bool
     group: str
 
     @property
     def name(self) -> str:
-        """``<site>_<kind>_l1-<coefficient>``: unique, and the name of its folder."""
-        return f"{self.site.name}_{self.kind}_l1-{self.l1_coefficient:g}"
+        """``<site>_<kind>_l1-<coefficient>``, or ``_k-<k>``: unique, the name of its folder."""
+        sparsity = f"k-{self.k}" if self.traits.is_topk else f"l1-{self.l1_coefficient:g}"
+        return f"{self.site.name}_{self.kind}_{sparsity}"
 
 
 class Scale(Section):
@@ -47,28 +45,29 @@ class Scale(Section):
     name: FileName
     description: str
     seed: Annotated[int, Field(ge=0, lt=2**63)]
-    device: Literal["cpu", "cuda"]
+    device: Literal["auto", "cpu", "cuda"]
     models: Annotated[dict[FileName, Model], Field(min_length=1)]
     corpus: Corpus
     sites: Annotated[list[Site], Field(min_length=1)]
     activations: Activations
     training: Training
     groups: Annotated[list[Group], Field(min_length=1)]
+    extensions: tuple[Group, ...] = Field(default=(), strict=False)
+    """Groups of kinds that the paper does not have; everything works without them."""
     evaluation: Evaluation
     resources: RuleResources
+
+    @property
+    def all_groups(self) -> list[Group]:
+        """The paper's groups, then the extensions."""
+        return [*self.groups, *self.extensions]
 
     @cached_property
     def dictionaries(self) -> list[Dictionary]:
         """Every dictionary, in the order of the groups."""
         return [
-            Dictionary(
-                site=group.site,
-                kind=entry.kind,
-                l1_coefficient=entry.l1_coefficient,
-                headline=entry.headline,
-                group=group.name,
-            )
-            for group in self.groups
+            Dictionary(**dict(entry), site=group.site, group=group.name)
+            for group in self.all_groups
             for entry in group.dictionaries
         ]
 
@@ -78,7 +77,7 @@ class Scale(Section):
 
     def group(self, name: str) -> Group:
         """The group of that name; a :class:`UserError` lists the names there are."""
-        return _by_name(self.groups, name, "group")
+        return _by_name(self.all_groups, name, "group")
 
     def training_of(self, group: Group) -> Training:
         """The settings of a scale's training, with what a group has of its own."""
@@ -116,12 +115,12 @@ class Scale(Section):
                     f"sites: layer {site.layer} of {site.model}, expected a layer from 0 to "
                     f"{n_layers - 1}, since the model has {n_layers}"
                 )
-        for group in self.groups:
-            if group.site not in self.sites:
-                yield f"groups: {group.name} names {group.site.name}, which is not among the sites"
+        for key, groups in (("groups", self.groups), ("extensions", self.extensions)):
+            for group in groups:
+                yield from self._disagreements_of(group, key)
         for what, names in (
             ("sites", [site.name for site in self.sites]),
-            ("groups", [group.name for group in self.groups]),
+            ("groups", [group.name for group in self.all_groups]),
             ("dictionaries", [dictionary.name for dictionary in self.dictionaries]),
         ):
             for name in sorted({name for name in names if names.count(name) > 1}):
@@ -136,11 +135,23 @@ class Scale(Section):
                         f"groups: {site.name} has {len(headlines)} headline dictionaries of kind "
                         f"{kind}, expected exactly 1"
                     )
+        if self.training.precision == "tf32" and self.device == "cpu":
+            yield "training.precision is tf32, which only a GPU has; expected float32 or bf16"
         if self.training.batch_tokens > self.corpus.train_tokens:
             yield (
                 f"training.batch_tokens is {self.training.batch_tokens}, expected at most the "
                 f"{self.corpus.train_tokens} training tokens that corpus.train_contexts gives"
             )
+
+    def _disagreements_of(self, group: Group, key: str) -> Iterator[str]:
+        if group.site not in self.sites:
+            yield f"{key}: {group.name} names {group.site.name}, which is not among the sites"
+        for entry in group.dictionaries:
+            if (entry.kind in KINDS) != (key == "groups"):
+                yield (
+                    f"{key}: {group.name} has a {entry.kind}; groups hold the paper's kinds "
+                    f"({', '.join(KINDS)}), extensions the others"
+                )
 
 
 def load_scale(path: Path) -> Scale:

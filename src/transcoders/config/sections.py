@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-Kind = Literal["transcoder", "mlp_out_sae", "mlp_in_sae"]
-KINDS: tuple[Kind, ...] = ("transcoder", "mlp_out_sae", "mlp_in_sae")
+from transcoders.config.kinds import TRAITS, Kind, Traits
+
 Positions = Literal["all", "without_bos"]
 
 
@@ -200,19 +200,40 @@ class Training(Section):
     loss_normalization: Literal["none", "released"]
     """``none``: the squared norm of the error, as the paper states. ``released``: the squared error
     over the norm of the target, averaged over outputs, as the released code does."""
+    precision: Literal["float32", "tf32", "bf16"]
+    """Of the large matrix products. Weights, gradients and Adam's state are always float32."""
+    sparse_below_density: Annotated[float, Field(ge=0, le=1), BeforeValidator(_number)]
+    """The share of active features below which a step computes with the active ones only. What
+    counts is the batch before, so that a resumed run chooses alike. Training starts dense."""
     normalize_activations: Literal["none", "mean_norm"]
     """``mean_norm``: inputs and targets are each scaled so that their mean norm is the square root
     of their dimension. The scaling is folded into the weights that are saved."""
     log_every_steps: PositiveInt
+    checkpoint_every_steps: PositiveInt
+    """Steps after which a training job saves all that it needs to go on if it is killed."""
 
 
 class DictionaryEntry(Section):
     """One dictionary of a group, as the scale file lists it."""
 
     kind: Kind
-    l1_coefficient: PositiveFloat
+    l1_coefficient: PositiveFloat | None = None
+    k: PositiveInt | None = None
+    """Features active for each token, in place of an L1 coefficient: for kinds with TopK."""
     headline: bool = False
     """Whether this is the dictionary of its site and kind that the text and tables speak of."""
+
+    @model_validator(mode="after")
+    def _sparsity_fits_kind(self) -> "DictionaryEntry":
+        wanted, other = ("k", "l1_coefficient") if self.traits.is_topk else ("l1_coefficient", "k")
+        if getattr(self, wanted) is None or getattr(self, other) is not None:
+            raise ValueError(f"a {self.kind} takes {wanted} and no {other}")
+        return self
+
+    @property
+    def traits(self) -> Traits:
+        """What its kind reads and imitates."""
+        return TRAITS[self.kind]
 
 
 class Group(Section):

@@ -4,23 +4,31 @@ Nothing here imports transformers or transformer_lens, whose import costs second
 """
 
 from transcoders.training.batches import batches, steps_per_epoch
-from transcoders.training.start import Scaling, fold_scaling, initial_weights, scaling_of
-from transcoders.training.trainer import (
-    TrainedDictionary,
-    Trainer,
-    reconstruction_loss,
-    train_group,
+from transcoders.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from transcoders.training.gradients import (
+    Gradients,
+    Objective,
+    dense_gradients,
+    sparse_gradients,
 )
+from transcoders.training.start import Scaling, fold_scaling, initial_weights, scaling_of
+from transcoders.training.trainer import TrainedDictionary, Trainer, train_group
 
 __all__ = [
+    "Checkpoint",
+    "Gradients",
+    "Objective",
     "Scaling",
     "TrainedDictionary",
     "Trainer",
     "batches",
+    "dense_gradients",
     "fold_scaling",
     "initial_weights",
-    "reconstruction_loss",
+    "load_checkpoint",
+    "save_checkpoint",
     "scaling_of",
+    "sparse_gradients",
     "steps_per_epoch",
     "train_group",
 ]

@@ -1,13 +1,33 @@
 """The order in which training sees the activations."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 
-from transcoders.activations import ActivationCache
 from transcoders.config import Training
 from transcoders.models import MLPActivations
+
+
+class ActivationSource(Protocol):
+    """A stream of a site's activations that can be read anywhere, such as an ActivationCache."""
+
+    n_tokens: int
+
+    def read(self, start: int, stop: int) -> MLPActivations:
+        """Tokens ``start`` to ``stop`` (exclusive)."""
+        ...
+
+
+class _Buffer(NamedTuple):
+    """Tokens that are shuffled together."""
+
+    epoch: int
+    number: int
+    start: int
+    stop: int
 
 
 def steps_per_epoch(n_tokens: int, training: Training) -> int:
@@ -15,18 +35,37 @@ def steps_per_epoch(n_tokens: int, training: Training) -> int:
     return n_tokens // training.batch_tokens
 
 
-def batches(cache: ActivationCache, training: Training, *, seed: int) -> Iterator[MLPActivations]:
-    """All batches of all epochs, in the cache's 16-bit dtype.
+def batches(
+    source: ActivationSource, training: Training, *, seed: int, first_step: int = 0
+) -> Iterator[MLPActivations]:
+    """All batches of all epochs from ``first_step`` on, in the source's 16-bit dtype.
 
     The stream is cut into buffers of about ``buffer_tokens``, a whole number of batches each; each
-    is shuffled by itself, with a generator that is a function of seed, epoch and buffer only.
+    is shuffled by itself, with a generator that is a function of seed, epoch and buffer only. So a
+    batch is a function of seed and step, whatever came before. While one buffer is used, a thread
+    reads the next: two are in memory at a time.
     """
     size = training.batch_tokens
-    buffer = max(training.buffer_tokens // size, 1) * size
-    usable = steps_per_epoch(cache.n_tokens, training) * size
-    for epoch in range(training.epochs):
-        for number, start in enumerate(range(0, usable, buffer)):
-            tokens = cache.read(start, min(start + buffer, usable))
-            order = np.random.default_rng([seed, epoch, number]).permutation(len(tokens.mlp_in))
-            for chosen in torch.from_numpy(order).split(size):
+    length = max(training.buffer_tokens // size, 1) * size
+    usable = steps_per_epoch(source.n_tokens, training) * size
+    buffers = [
+        _Buffer(epoch, number, start, min(start + length, usable))
+        for epoch in range(training.epochs)
+        for number, start in enumerate(range(0, usable, length))
+    ]
+    skipped = first_step
+    while buffers and skipped >= (steps := (buffers[0].stop - buffers[0].start) // size):
+        skipped -= steps
+        del buffers[0]
+    with ThreadPoolExecutor(max_workers=1) as reader:
+        coming = [reader.submit(source.read, b.start, b.stop) for b in buffers[:1]]
+        for here, following in zip(buffers, [*buffers[1:], None], strict=True):
+            tokens = coming.pop().result()
+            if following is not None:
+                coming.append(reader.submit(source.read, following.start, following.stop))
+            order = np.random.default_rng([seed, here.epoch, here.number]).permutation(
+                here.stop - here.start
+            )
+            for chosen in torch.from_numpy(order).split(size)[skipped:]:
                 yield MLPActivations(tokens.mlp_in[chosen], tokens.mlp_out[chosen])
+            skipped = 0

@@ -1,0 +1,92 @@
+"""What a training job saves, so that it can be killed at any moment and lose little.
+
+One file a group: all tensors (weights, Adam's moments, sums of the telemetry), and in the header
+the step, what else a trainer knows, a hash of the tensors, and the *identity* of the job: every
+setting and input that its result depends on. A job goes on only from a checkpoint of its own
+identity; then it ends with the same bytes as one that was never interrupted.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from transcoders.errors import UserError
+from transcoders.files import atomic_path, check_disk
+
+FORMAT = 1
+
+
+class Checkpoint(NamedTuple):
+    """A job at some step."""
+
+    step: int
+    """Steps that are done."""
+    tensors: dict[str, Tensor]
+    records: list[dict[str, Any]]
+    """One a dictionary, of what is not a tensor."""
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint, identity: dict[str, Any]) -> None:
+    """Write a checkpoint in place of the one before, all or nothing.
+
+    Raises:
+        UserError: too little disk.
+    """
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in checkpoint.tensors.items()}
+    check_disk(path.parent, sum(t.nbytes for t in tensors.values()), "a training checkpoint")
+    header = {
+        "step": checkpoint.step,
+        "records": checkpoint.records,
+        "identity": _with_versions(identity),
+        "sha256": _hash(tensors),
+    }
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, {"checkpoint": json.dumps(header)})
+
+
+def load_checkpoint(path: Path, identity: dict[str, Any]) -> Checkpoint | None:
+    """Read a checkpoint, if there is one.
+
+    Raises:
+        UserError: it is damaged, or of another job, configuration or version. It stays as it is.
+    """
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads(file.metadata()["checkpoint"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path}: expected a checkpoint, found {error}; delete it and run again"
+        ) from None
+    if header.get("sha256") != _hash(tensors):
+        raise UserError(f"{path}: the checkpoint is damaged; delete it and run again")
+    found, expected = header["identity"], json.loads(json.dumps(_with_versions(identity)))
+    differing = [key for key in {**expected, **found} if found.get(key) != expected.get(key)]
+    if differing:
+        key = differing[0]
+        raise UserError(
+            f"{path}: the checkpoint belongs to other settings: {key} is {found.get(key)!r} there, "
+            f"{expected.get(key)!r} here; restore the setting to go on with that training, or "
+            "delete the file to start over"
+        )
+    return Checkpoint(header["step"], tensors, header["records"])
+
+
+def _with_versions(identity: dict[str, Any]) -> dict[str, Any]:
+    return {"format": FORMAT, "torch": torch.__version__, **identity}
+
+
+def _hash(tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
