@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SNAKEMAKE := $(BIN)/snakemake --cores all
 # The rules that read committed tables only: no other may run for a figure or a page.
-READERS := figure3
+READERS := figure3 training_curves
 
 .DEFAULT_GOAL := help
 .PHONY: help setup reproduce figures notebooks test test-full lint format benchmark lock schema \

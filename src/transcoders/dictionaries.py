@@ -147,6 +147,8 @@ def load_dictionary(folder: Path) -> SparseDictionary:
     config = read_json(folder / "cfg.json")
     try:
         kind = config["metadata"]["kind"]
+        traits = TRAITS[kind]
+        k = config["k"] if traits.is_topk else None
         d_in, n_features, d_out = (
             config["d_in"],
             config["d_sae"],
@@ -171,7 +173,7 @@ def load_dictionary(folder: Path) -> SparseDictionary:
         "W_dec": (n_features, d_out),
         "b_dec": (d_out,),
     }
-    if TRAITS[kind].has_skip:
+    if traits.has_skip:
         expected["W_skip"] = (d_out, d_in)
     found = {name: tuple(tensor.shape) for name, tensor in weights.tensors().items()}
     if found != expected:
@@ -179,4 +181,4 @@ def load_dictionary(folder: Path) -> SparseDictionary:
             f"{path}: expected tensors of shapes {expected} as cfg.json says, found {found}; "
             f"delete {folder} and run again"
         )
-    return SparseDictionary(weights, kind, config.get("k"))
+    return SparseDictionary(weights, kind, k)

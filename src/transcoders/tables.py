@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-from transcoders.config import Site
+from transcoders.config import Dictionary, Site
 from transcoders.fronts import FrontGap
+from transcoders.layout import Layout
 from transcoders.plots import LABELS, sparsity_label
 
 EVALUATION_COLUMNS = {
@@ -23,6 +24,16 @@ EVALUATION_COLUMNS = {
     "l2_ratio": ("norm ratio", "{:.3f}"),
 }
 """Heading and format of the columns of ``evaluation.csv`` that a page shows."""
+TRAINING_COLUMNS = {
+    "site": ("site", "{}"),
+    "kind": ("kind", "{}"),
+    "l1_coefficient": ("λ₁ or k", "{}"),
+    "loss": ("loss", "{:.1f}"),
+    "l0": ("L0", "{:.1f}"),
+    "fvu": ("FVU", "{:.3f}"),
+    "dead_fraction": ("never fired", "{:.3f}"),
+}
+"""The same of ``training.csv``."""
 
 
 def describe_gap(site: Site, gap: FrontGap | None) -> str:
@@ -70,18 +81,42 @@ def describe_site(rows: pd.DataFrame) -> str:
     )
 
 
-def evaluation_table(rows: pd.DataFrame) -> str:
-    """The dictionaries of a site as an HTML table, headline dictionaries in bold.
+def training_curves(dictionaries: Sequence[Dictionary], layout: Layout) -> pd.DataFrame:
+    """The training curves of all dictionaries, with what :func:`training_figure` needs of each."""
+    curves = []
+    for entry in dictionaries:
+        curve = pd.read_csv(layout.dictionary(entry.name) / "training.csv")
+        curves.append(
+            curve.assign(
+                dictionary=entry.name,
+                site=f"{entry.site.model}, layer {entry.site.layer}",
+                kind=entry.kind,
+                headline=entry.headline,
+                l1_coefficient=entry.l1_coefficient,
+            )
+        )
+    return pd.concat(curves, ignore_index=True)
 
-    As text, since a notebook would keep the memory address of an object beside its HTML.
-    """
-    shown = rows[list(EVALUATION_COLUMNS)].replace({"kind": LABELS})
+
+def evaluation_table(rows: pd.DataFrame) -> str:
+    """The dictionaries of a site as an HTML table, headline dictionaries in bold."""
+    return _html_table(rows, EVALUATION_COLUMNS)
+
+
+def final_values_table(curves: pd.DataFrame) -> str:
+    """The last row of every training curve as an HTML table, headline dictionaries in bold."""
+    return _html_table(curves.groupby("dictionary", sort=False).tail(1), TRAINING_COLUMNS)
+
+
+def _html_table(rows: pd.DataFrame, columns: dict[str, tuple[str, str]]) -> str:
+    # As text, since a notebook would keep the memory address of an object beside its HTML.
+    shown = rows[list(columns)].replace({"kind": LABELS})
     shown["l1_coefficient"] = rows.apply(sparsity_label, axis="columns")
-    shown = shown.rename(columns={key: name for key, (name, _) in EVALUATION_COLUMNS.items()})
+    shown = shown.rename(columns={key: name for key, (name, _) in columns.items()})
     bold = rows["headline"].map({True: "font-weight: bold", False: ""})
     styler: Styler = (
         shown.style.hide(axis="index")
-        .format(dict(EVALUATION_COLUMNS.values()))
+        .format(dict(columns.values()))
         .apply(lambda column: bold.loc[column.index])
         .set_uuid(str(rows["site"].iloc[0]))  # otherwise random, and the page never the same twice
     )

@@ -27,11 +27,41 @@ rule figure3:
         "{params.cli} figure3 --threads {threads} 2> {log}"
 
 
+rule training_curves:
+    input:
+        [
+            LAYOUT.dictionary(dictionary.name) / "training.csv"
+            for dictionary in SCALE.dictionaries
+        ],
+    output:
+        figures=multiext(str(LAYOUT.figure("training_curves")), ".pdf", ".png"),
+        pages=multiext(
+            str(LAYOUT.notebook("training").with_suffix("")), ".ipynb", ".html"
+        ),
+    log:
+        LOGS / "training_curves.log",
+    conda:
+        CONDA
+    threads: given("notebook").threads
+    resources:
+        mem_mb=given("notebook").mem_mb,
+        runtime=given("notebook").runtime,
+    params:
+        settings=settings("description", rule="notebook"),
+        cli=cli("notebook"),
+    message:
+        "Training curves"
+    shell:
+        "{params.cli} training --threads {threads} 2> {log}"
+
+
 rule figures:
     input:
         rules.figure3.output.figures,
+        rules.training_curves.output.figures,
 
 
 rule notebooks:
     input:
         rules.figure3.output.pages,
+        rules.training_curves.output.pages,

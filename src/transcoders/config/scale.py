@@ -146,7 +146,14 @@ class Scale(Section):
     def _disagreements_of(self, group: Group, key: str) -> Iterator[str]:
         if group.site not in self.sites:
             yield f"{key}: {group.name} names {group.site.name}, which is not among the sites"
+            return
+        n_features = self.training.expansion * self.models[group.site.model].d_model
         for entry in group.dictionaries:
+            if entry.k is not None and entry.k > n_features:
+                yield (
+                    f"{key}: {group.name} has a {entry.kind} with k = {entry.k}, expected at most "
+                    f"its {n_features} features"
+                )
             if (entry.kind in KINDS) != (key == "groups"):
                 yield (
                     f"{key}: {group.name} has a {entry.kind}; groups hold the paper's kinds "

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import zip_longest
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -59,7 +60,7 @@ def batches(
         del buffers[0]
     with ThreadPoolExecutor(max_workers=1) as reader:
         coming = [reader.submit(source.read, b.start, b.stop) for b in buffers[:1]]
-        for here, following in zip(buffers, [*buffers[1:], None], strict=True):
+        for here, following in zip_longest(buffers, buffers[1:]):
             tokens = coming.pop().result()
             if following is not None:
                 coming.append(reader.submit(source.read, following.start, following.stop))

@@ -1,8 +1,8 @@
 """What a training job saves, so that it can be killed at any moment and lose little.
 
 One file a group: all tensors (weights, Adam's moments, sums of the telemetry), and in the header
-the step, what else a trainer knows, a hash of the tensors, and the *identity* of the job: every
-setting and input that its result depends on. A job goes on only from a checkpoint of its own
+the step, what else a trainer knows, the *identity* of the job (every setting and input that its
+result depends on), and a hash of all that. A job goes on only from a checkpoint of its own
 identity; then it ends with the same bytes as one that was never interrupted.
 """
 
@@ -44,8 +44,8 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint, identity: dict[str, Any]
         "step": checkpoint.step,
         "records": checkpoint.records,
         "identity": _with_versions(identity),
-        "sha256": _hash(tensors),
     }
+    header["sha256"] = _hash(header, tensors)
     with atomic_path(path) as temporary:
         save_file(tensors, temporary, {"checkpoint": json.dumps(header)})
 
@@ -61,12 +61,13 @@ def load_checkpoint(path: Path, identity: dict[str, Any]) -> Checkpoint | None:
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads(file.metadata()["checkpoint"])
+            written = header.pop("sha256")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+    except (SafetensorError, OSError, LookupError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
             f"{path}: expected a checkpoint, found {error}; delete it and run again"
         ) from None
-    if header.get("sha256") != _hash(tensors):
+    if written != _hash(header, tensors):
         raise UserError(f"{path}: the checkpoint is damaged; delete it and run again")
     found, expected = header["identity"], json.loads(json.dumps(_with_versions(identity)))
     differing = [key for key in {**expected, **found} if found.get(key) != expected.get(key)]
@@ -84,9 +85,9 @@ def _with_versions(identity: dict[str, Any]) -> dict[str, Any]:
     return {"format": FORMAT, "torch": torch.__version__, **identity}
 
 
-def _hash(tensors: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        digest.update(name.encode())
-        digest.update(tensors[name].view(-1).view(torch.uint8).numpy().data)
+def _hash(header: dict[str, Any], tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

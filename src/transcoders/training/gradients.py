@@ -78,8 +78,8 @@ def dense_gradients(
     n_tokens, n_features = len(x), len(weights.W_dec)
     read = x - weights.b_dec if objective.is_sae else x
     weight = _error_weight(y, objective.loss_normalization)
-    W_enc_rows, W_dec, errors = torch.zeros_like(weights.W_dec), torch.zeros_like(weights.W_dec), []
-    b_enc, l1_norm = torch.zeros_like(weights.b_enc), torch.zeros((), device=x.device)
+    W_enc_rows, W_dec = torch.zeros_like(weights.W_enc.T), torch.zeros_like(weights.W_dec)
+    b_enc, l1_norm, errors = torch.zeros_like(weights.b_enc), x.new_zeros(()), []
     active = torch.zeros_like(weights.b_enc, dtype=torch.int64)
     chunk = max(4 * CHUNK_ENTRIES[x.device.type] // n_features, 1)
     for start in range(0, n_tokens, chunk):
@@ -174,8 +174,9 @@ def _topk_entries(
         features.append(feature.flatten())
     value, feature = torch.cat(values), torch.cat(features)
     token = torch.arange(n_tokens, device=read.device).repeat_interleave(k)
-    feature = torch.where(value > 0, feature, n_features)  # those that are not active go last
-    order = torch.argsort(feature, stable=True)[: int((value > 0).sum())]
+    active = ~(value <= 0)  # NaN counts as active, so that the loss shows it
+    feature = torch.where(active, feature, n_features)  # those that are not active go last
+    order = torch.argsort(feature, stable=True)[: int(active.sum())]
     return Entries(feature[order], token[order], value[order])
 
 
@@ -235,10 +236,13 @@ def _product(a: Tensor, b: Tensor, precision: Precision) -> Tensor:
 def _where_above(
     rows: Float[Tensor, "row column"], threshold: Float[Tensor, " row"]
 ) -> Int[Tensor, " entries"]:
-    """Positions in the flattened ``rows`` of the entries above their row's threshold."""
+    """Positions in the flattened ``rows`` of the entries above their row's threshold.
+
+    NaN counts as above, so that the loss shows it.
+    """
     if rows.device.type == "cpu":  # NumPy on one core takes a third of PyTorch's time
-        return torch.from_numpy(np.flatnonzero(rows.numpy() > threshold[:, None].numpy()))
-    return (rows > threshold[:, None]).view(-1).nonzero()[:, 0]
+        return torch.from_numpy(np.flatnonzero(~(rows.numpy() <= threshold[:, None].numpy())))
+    return (~(rows <= threshold[:, None])).view(-1).nonzero()[:, 0]
 
 
 def _starts(
