@@ -4,6 +4,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# SAELens pins another TransformerLens, so it lives by itself; a test makes the same when missing.
+SAELENS := .venv-saelens
 SNAKEMAKE := $(BIN)/snakemake --cores all
 # The rules that read committed tables only: no other may run for a figure or a page.
 READERS := figure3 training_curves
@@ -50,8 +52,16 @@ format: setup ## Rewrite Python and Snakemake files in the project's style
 	$(BIN)/ruff format
 	$(BIN)/snakefmt Snakefile workflow/rules
 
-benchmark: setup ## Measure against reference implementations; writes benchmarks/*.json
+benchmark: setup $(SAELENS)/.installed ## Measure against reference implementations; writes benchmarks/*.json
 	$(BIN)/python benchmarks/caching.py
+	$(BIN)/python benchmarks/training.py
+
+$(SAELENS)/.installed: | $(VENV)/.installed
+	$(BIN)/python -m venv $(SAELENS)
+	$(SAELENS)/bin/pip install --quiet $$($(BIN)/python -c "import torch; \
+	    from transcoders.dictionaries import SAELENS_FORMAT; \
+	    print('torch==' + torch.__version__.split('+')[0], 'sae-lens==' + SAELENS_FORMAT)")
+	touch $@
 
 lock: ## Pin what pyproject.toml asks for, in a fresh environment, into requirements.lock
 	rm -rf .venv-lock

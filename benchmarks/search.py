@@ -1,6 +1,6 @@
 """Training variants on one site's cached activations: how the values of a scale file were found.
 
-    python benchmarks/search.py             after a run; about ten minutes at laptop scale
+    python benchmarks/search.py             after a run; about six minutes at laptop scale
 
 Every variant changes one or two settings of the scale, trains one dictionary on all but the last
 part of the site's cache, and is measured on that last part: training documents, but tokens it
@@ -28,8 +28,10 @@ VARIANTS: list[tuple[Kind, int, float, dict[str, Any]]] = [
     ("transcoder", 12, 2.5, {"batch_tokens": 1024}),
     ("transcoder", 12, 2.5, {"learning_rate": 1e-3}),
     ("transcoder", 12, 2.5, {"l1_warmup_fraction": 0.1}),
+    ("transcoder", 12, 2.5, {"l1_warmup_fraction": 0.4}),
     ("mlp_out_sae", 12, 2.5, {}),
     ("mlp_out_sae", 12, 2.5, {"learning_rate": 2.5e-3}),
+    ("mlp_out_sae", 12, 2.5, {"learning_rate": 1.5e-3}),
     ("mlp_out_sae", 12, 2.5, {"learning_rate": 2.5e-3, "adam_betas": (0.9, 0.999)}),
 ]
 
@@ -49,23 +51,16 @@ def _run(scale: str, variant: tuple[Kind, int, float, dict[str, Any]]) -> dict[s
     settings = load_scale(Layout(scale).config)
     site = next(site for site in settings.sites if site.layer == layer)
     cache = ActivationCache(Layout(scale).activations(site.name), verify=False)
-    mlp_in, mlp_out = (
-        tensor.float() for tensor in cache.read(cache.n_tokens - MEASURED_TOKENS, cache.n_tokens)
-    )
+    measured = cache.read(cache.n_tokens - MEASURED_TOKENS, cache.n_tokens)
     cache.n_tokens -= MEASURED_TOKENS
 
-    entry = Dictionary(
-        site=site, kind=kind, l1_coefficient=l1_coefficient, headline=False, group="search"
-    )
+    entry = Dictionary(site=site, kind=kind, l1_coefficient=l1_coefficient, group="search")
     training = Training.model_validate({**settings.training.model_dump(), **changes})
     dictionary = train_group([entry], cache, training, seed=settings.seed)[0].dictionary
-    x, y = {
-        "transcoder": (mlp_in, mlp_out),
-        "mlp_out_sae": (mlp_out, mlp_out),
-        "mlp_in_sae": (mlp_in, mlp_in),
-    }[kind]
+    x = getattr(measured, entry.traits.reads).float()
+    y = getattr(measured, entry.traits.imitates).float()
     z = dictionary.encode(x)
-    error, deviation = y - dictionary.decode(z), y - y.mean(dim=0)
+    error, deviation = y - dictionary.reconstruct(x, z), y - y.mean(dim=0)
     return {
         "kind": kind,
         "layer": layer,

@@ -8,7 +8,7 @@ import torch
 from hypothesis import settings
 from torch import Tensor
 
-from transcoders.config import Kind, Model, Scale, SyntheticModel, load_scale
+from transcoders.config import TRAITS, Kind, Model, Scale, SyntheticModel, load_scale
 from transcoders.dictionaries import SparseDictionary, Weights
 from transcoders.models import SYNTHETIC_VOCABULARY, LanguageModel, fetch_model
 
@@ -70,7 +70,7 @@ def random_tokens() -> Callable[..., Tensor]:
 
 @pytest.fixture(scope="session")
 def random_dictionary() -> Callable[..., SparseDictionary]:
-    """Make a dictionary with random weights and biases."""
+    """Make a dictionary with random weights and biases; one with TopK keeps 8 features."""
 
     def make(
         kind: Kind, *, d_in: int = TINY_WIDTH, n_features: int = 64, d_out: int | None = None,
@@ -88,7 +88,9 @@ def random_dictionary() -> Callable[..., SparseDictionary]:
             W_dec=normal(n_features, d_out) / n_features**0.5,
             b_dec=normal(d_out),
         )
-        return SparseDictionary(weights, kind)
+        if TRAITS[kind].has_skip:
+            weights.W_skip = normal(d_out, d_in) / d_in**0.5
+        return SparseDictionary(weights, kind, k=8 if TRAITS[kind].is_topk else None)
 
     return make
 

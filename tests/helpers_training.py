@@ -1,16 +1,22 @@
-"""Small activations and settings for the tests of training."""
+"""Small activations, settings, and what the loss is, for the tests of training."""
 
 from dataclasses import dataclass
 
+import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from transcoders.activations import Statistics
-from transcoders.config import Dictionary, Kind, Site, Training
+from transcoders.config import TRAITS, Dictionary, Kind, Site, Training
+from transcoders.dictionaries import Weights
 from transcoders.models import MLPActivations
+from transcoders.training import Objective, TrainedDictionary, Trainer
+from transcoders.training import group as group_module
 
 SITE = Site(model="tiny", layer=1)
+ALL_KINDS: tuple[Kind, ...] = tuple(TRAITS)
+NORMALIZATIONS = ("none", "released")
 
 
 @dataclass
@@ -100,7 +106,81 @@ def settings(**changes: object) -> Training:
     return Training.model_validate(values | changes)
 
 
-def entry(kind: Kind, l1_coefficient: float = 0.1) -> Dictionary:
-    return Dictionary(
-        site=SITE, kind=kind, l1_coefficient=l1_coefficient, headline=True, group="group"
-    )
+def entry(kind: Kind, l1_coefficient: float = 0.1, k: int = 4) -> Dictionary:
+    """A dictionary to train; of both numbers, the one that its kind takes."""
+    sparsity = {"k": k} if TRAITS[kind].is_topk else {"l1_coefficient": l1_coefficient}
+    return Dictionary(site=SITE, kind=kind, headline=True, group="group", **sparsity)
+
+
+def trainer_of(
+    kind: Kind,
+    cache: CacheInMemory,
+    training: Training,
+    *,
+    n_steps: int = 10,
+    l1_coefficient: float = 0.1,
+    seed: int = 0,
+) -> Trainer:
+    return Trainer(entry(kind, l1_coefficient), cache, training, n_steps, seed, "cpu")
+
+
+def saved(trained: TrainedDictionary) -> tuple[dict[str, bytes], str]:
+    """Every byte of a result."""
+    tensors = trained.dictionary.weights.tensors()
+    return {
+        name: tensor.numpy().tobytes() for name, tensor in tensors.items()
+    }, trained.training_csv
+
+
+def plain_loss(weights: Weights, x: Tensor, y: Tensor, objective: Objective) -> Tensor:
+    """Equations 4 and 5 of the paper, token by token, with the extensions."""
+    total = torch.zeros((), dtype=x.dtype)
+    for x_token, y_token in zip(x, y, strict=True):
+        read = x_token - weights.b_dec if objective.is_sae else x_token
+        z = (read @ weights.W_enc + weights.b_enc).clamp(min=0)
+        if objective.k is not None:
+            z = torch.where(z >= z.sort().values[-objective.k], z, 0)
+        reconstruction = z @ weights.W_dec + weights.b_dec
+        if weights.W_skip is not None:
+            reconstruction = reconstruction + weights.W_skip @ x_token
+        error = ((y_token - reconstruction) ** 2).sum()
+        if objective.loss_normalization == "released":
+            error = error / (y_token**2).sum().sqrt() / len(y_token)
+        total = total + error + objective.l1_coefficient * z.abs().sum()
+    return total / len(x)
+
+
+class KilledError(Exception):
+    """Stands for a kill in the middle of the work."""
+
+
+class Steps:
+    """In place of the progress bar: counts steps, and kills the run after one of them."""
+
+    def __init__(self, killed_after: int | None = None) -> None:
+        self.killed_after, self.done, self.initial = killed_after, 0, 0
+
+    def __call__(self, total: int, description: str, *, initial: int) -> "Steps":  # noqa: ARG002
+        self.initial = initial
+        return self
+
+    def __enter__(self) -> "Steps":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def update(self, _: int) -> None:
+        self.done += 1
+        if self.done == self.killed_after:
+            raise KilledError
+
+    def set_postfix(self, **_: object) -> None:
+        pass
+
+
+def count_steps(monkeypatch: pytest.MonkeyPatch, killed_after: int | None = None) -> Steps:
+    """Count the steps of runs from here on, and kill them after one of them."""
+    steps = Steps(killed_after)
+    monkeypatch.setattr(group_module, "progress_bar", steps)
+    return steps

@@ -2,18 +2,21 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 
 import jsonschema
 import pytest
 import torch
 import yaml
 
-from transcoders.activations import _finish, _write_shard
-from transcoders.config import Site, load_scale
+from transcoders.activations import cache_activations
+from transcoders.config import Scale, load_scale
+from transcoders.corpus import Rows
 from transcoders.layout import Layout
 from transcoders.models import MLPActivations
 
@@ -132,47 +135,93 @@ def test_the_committed_schema_is_the_one_that_the_code_generates(schema_text):
 
 
 def copy_config(folder: Path, **changes: object) -> None:
-    """Put the smoke scale into an empty folder that stands for the repository."""
+    """Put the smoke scale into an empty folder that stands for the repository.
+
+    A changed section keeps the keys that are not named.
+    """
     smoke = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text())
+    for key, value in changes.items():
+        smoke[key] = smoke[key] | value if isinstance(value, dict) else value
     (folder / "config").mkdir()
-    (folder / "config" / "smoke.yaml").write_text(yaml.safe_dump(smoke | changes))
+    (folder / "config" / "smoke.yaml").write_text(yaml.safe_dump(smoke))
 
 
-def write_cache(folder: Path, site: Site, d_model: int) -> None:
-    """A cache of random activations, in two shards, as ``cache_activations`` leaves it."""
-    generator = torch.Generator().manual_seed(0)
-    for number in range(2):
-        batch = MLPActivations(
-            *(torch.randn(300, d_model, generator=generator).half() for _ in range(2))
-        )
-        _write_shard(folder, number, [batch])
-    (folder / "begun.json").write_text("{}")
-    _finish(folder, {"sources": SOURCES}, 2, 600, d_model, site)
+class RandomModel:
+    """In place of a language model: what caching asks of one, with random activations."""
+
+    def __init__(self, d_model: int) -> None:
+        self.hf = SimpleNamespace(config=SimpleNamespace(hidden_size=d_model))
+        self.generator = torch.Generator().manual_seed(0)
+
+    def mlp_activations(self, tokens: torch.Tensor, layers: list[int]) -> dict[int, MLPActivations]:
+        shape = (*tokens.shape, self.hf.config.hidden_size)
+        return {
+            layer: MLPActivations(*(torch.randn(shape, generator=self.generator) for _ in range(2)))
+            for layer in layers
+        }
+
+
+def write_cache(folder: Path, scale: Scale) -> None:
+    """A cache of random activations for the scale's first site, in two shards."""
+    n_rows, length = scale.corpus.train_contexts, scale.corpus.context_length
+    cache_activations(
+        RandomModel(d_model=32),
+        Rows(torch.zeros(n_rows, length, dtype=torch.int32), torch.arange(n_rows)),
+        {scale.sites[0]: folder},
+        scale.activations.model_copy(update={"shard_contexts": n_rows // 2}),
+        scale.corpus,
+        sources=SOURCES,
+    )
+
+
+GROUPS = {
+    "tiny-gpt2": ("transcoder_l1-0.5", "mlp_out_sae_l1-0.5", "mlp_in_sae_l1-0.5"),
+    "more": ("skip_transcoder_l1-0.5", "topk_transcoder_k-8"),
+}
+
+
+def prepare_training(folder: Path) -> None:
+    """All that training needs: 20 rows, so two batches of 256 tokens in each of two epochs."""
+    extensions = {
+        "name": "more",
+        "site": {"model": "tiny-gpt2", "layer": 1},
+        "dictionaries": [
+            {"kind": "skip_transcoder", "l1_coefficient": 0.5},
+            {"kind": "topk_transcoder", "k": 8},
+        ],
+    }
+    copy_config(
+        folder,
+        corpus={"train_contexts": 20},
+        training={"checkpoint_every_steps": 1},
+        extensions=[extensions],
+    )
+    layout = Layout("smoke")
+    scale = load_scale(folder / layout.config)
+    write_cache(folder / layout.activations(scale.sites[0].name), scale)
+    (folder / layout.corpus_manifest).parent.mkdir(parents=True)
+    (folder / layout.corpus_manifest).write_text("{}")
 
 
 # What the `train` rule runs, and then which modules that took.
 TRAIN_AND_LIST_MODULES = """
 import sys
 from transcoders.cli import main
-sys.argv = ["transcoders", "train", "--scale", "smoke", "tiny-gpt2", "--threads", "1"]
-try:
-    main()
-except SystemExit as done:
-    assert not done.code, done.code
+for group in ("tiny-gpt2", "more"):
+    sys.argv = ["transcoders", "train", "--scale", "smoke", group, "--threads", "1"]
+    try:
+        main()
+    except SystemExit as done:
+        assert not done.code, done.code
 print(*sys.modules)
 """
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> tuple[Path, list[str]]:
-    """A folder in which one group of the smoke scale was trained, and the modules imported."""
+    """A folder in which two groups of the smoke scale were trained, and the modules imported."""
     folder = tmp_path_factory.mktemp("repository")
-    copy_config(folder)
-    site = load_scale(folder / "config" / "smoke.yaml").site("tiny-gpt2_layer1")
-    layout = Layout("smoke")
-    write_cache(folder / layout.activations(site.name), site, d_model=32)
-    (folder / layout.corpus_manifest).parent.mkdir(parents=True)
-    (folder / layout.corpus_manifest).write_text("{}")
+    prepare_training(folder)
     done = run("-c", TRAIN_AND_LIST_MODULES, cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder, done.stdout.split()
@@ -185,33 +234,87 @@ def test_training_does_not_import_what_it_does_not_need(trained, library):
     assert library not in modules
 
 
-def test_training_writes_every_dictionary_of_the_group(trained):
+def test_training_writes_every_dictionary_of_the_groups_and_nothing_else(trained):
     folder, _ = trained
-    scale = load_scale(folder / "config" / "smoke.yaml")
-    names = {entry.name for entry in scale.dictionaries if entry.group == "tiny-gpt2"}
     dictionaries = folder / "results" / "smoke" / "dictionaries"
+    names = {f"tiny-gpt2_layer1_{name}" for group in GROUPS.values() for name in group}
     assert {path.name for path in dictionaries.iterdir()} == names
     for name in names:
         written = {path.name for path in (dictionaries / name).iterdir()}
         assert written == {"cfg.json", "sae_weights.safetensors", "training.csv"}
+    # What made going on possible is gone when there is nothing to go on with.
+    assert list((folder / "results" / "smoke" / "checkpoints").iterdir()) == []
+
+
+# SIGKILL in the middle of writing the second checkpoint: no handler runs, half a file stays.
+TRAIN_UNTIL_KILLED = """
+import os, signal, sys
+from transcoders.cli import main
+from transcoders.training import checkpoint
+
+save_file, saved = checkpoint.save_file, []
+
+def save_half(tensors, path, header):
+    save_file(tensors, path, header)
+    saved.append(path)
+    if len(saved) == 2:
+        path.write_bytes(path.read_bytes()[:1000])
+        os.kill(os.getpid(), signal.SIGKILL)
+
+checkpoint.save_file = save_half
+sys.argv = ["transcoders", "train", "--scale", "smoke", sys.argv[1], "--threads", "1"]
+main()
+"""
+
+
+def test_a_killed_training_goes_on_and_writes_the_same_bytes(trained, tmp_path):
+    group = "more"
+    prepare_training(tmp_path)
+    done = run("-c", TRAIN_UNTIL_KILLED, group, cwd=tmp_path)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    checkpoints = tmp_path / "results" / "smoke" / "checkpoints"
+    left = {path.name for path in checkpoints.iterdir()}
+    assert left == {f"{group}.safetensors", f".{group}.partial.safetensors"}
+    assert not (tmp_path / "results" / "smoke" / "dictionaries").exists()
+
+    done = transcoders("train", "--scale", "smoke", group, "--threads", "1", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "training: 256/1.02k tok" in done.stderr  # after the step that was saved
+    assert list(checkpoints.iterdir()) == []
+    for name in GROUPS[group]:
+        for file in ("cfg.json", "sae_weights.safetensors", "training.csv"):
+            path = f"results/smoke/dictionaries/tiny-gpt2_layer1_{name}/{file}"
+            assert (tmp_path / path).read_bytes() == (trained[0] / path).read_bytes(), path
+
+
+def test_a_cache_of_another_size_than_the_scale_says_is_refused(tmp_path):
+    prepare_training(tmp_path)
+    config = tmp_path / "config" / "smoke.yaml"
+    config.write_text(config.read_text().replace("train_contexts: 20", "train_contexts: 21"))
+    message = refusal("train", "--scale", "smoke", "tiny-gpt2", cwd=tmp_path)
+    assert "expected 651 tokens of width 32, as the scale file says, found 620 of" in message
 
 
 @pytest.mark.parametrize(
-    ("kind", "hook", "architecture"),
+    ("name", "hook", "architecture", "l1_coefficient", "k"),
     [
-        ("transcoder", "blocks.1.ln2.hook_normalized", "transcoder"),
-        ("mlp_in_sae", "blocks.1.ln2.hook_normalized", "standard"),
-        ("mlp_out_sae", "blocks.1.hook_mlp_out", "standard"),
+        ("transcoder_l1-0.5", "blocks.1.ln2.hook_normalized", "transcoder", 0.5, None),
+        ("mlp_in_sae_l1-0.5", "blocks.1.ln2.hook_normalized", "standard", 0.5, None),
+        ("mlp_out_sae_l1-0.5", "blocks.1.hook_mlp_out", "standard", 0.5, None),
+        ("skip_transcoder_l1-0.5", "blocks.1.ln2.hook_normalized", "skip_transcoder", 0.5, None),
+        ("topk_transcoder_k-8", "blocks.1.ln2.hook_normalized", "topk", None, 8),
     ],
 )
-def test_a_dictionary_records_what_it_was_trained_with(trained, kind, hook, architecture):
+def test_a_dictionary_records_what_it_was_trained_with(
+    trained, name, hook, architecture, l1_coefficient, k
+):
     folder, _ = trained
-    path = folder / "results/smoke/dictionaries" / f"tiny-gpt2_layer1_{kind}_l1-0.5" / "cfg.json"
+    path = folder / "results/smoke/dictionaries" / f"tiny-gpt2_layer1_{name}" / "cfg.json"
     record = json.loads(path.read_text())
     assert record["architecture"] == architecture
     assert record["metadata"]["hook_name"] == hook
     training = record["training"]
-    assert (training["seed"], training["l1_coefficient"]) == (42, 0.5)
+    assert (training["seed"], training["l1_coefficient"], training["k"]) == (42, l1_coefficient, k)
     assert training["tokens_trained"] == 2 * 512  # two epochs of two full batches of 256
     assert training["activations_of_sha256"] == SOURCES
     assert training["versions"]["torch"] == version("torch").split("+")[0]

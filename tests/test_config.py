@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from transcoders.config import KINDS, Scale, load_scale
+from transcoders.config import KINDS, TRAITS, Scale, load_scale
 from transcoders.errors import UserError
 
 CONFIG = Path(__file__).resolve().parents[1] / "config"
@@ -91,7 +91,7 @@ def test_a_loaded_scale_is_frozen(section):
         setattr(part, next(iter(type(part).model_fields)), 1)
 
 
-@pytest.mark.parametrize("key", SMOKE)
+@pytest.mark.parametrize("key", [key for key in SMOKE if key != "extensions"])
 def test_every_missing_top_level_key_is_named(tmp_path, key):
     scale = smoke()
     del scale[key]
@@ -117,7 +117,8 @@ def test_a_missing_inner_key_is_named(tmp_path, path):
         ("sites/0", "layr", "layer"),
         ("training", "learning_rat", "learning_rate"),
         ("", "trainning", "training"),
-        ("groups/1/dictionaries/0", "l1_coeficient", "l1_coefficient"),
+        ("activations", "batch_context", "batch_contexts"),
+        ("groups/1/dictionaries/0", "knd", "kind"),
     ],
 )
 def test_a_misspelt_key_is_named_with_the_one_that_was_meant(tmp_path, path, misspelt, meant):
@@ -128,6 +129,14 @@ def test_a_misspelt_key_is_named_with_the_one_that_was_meant(tmp_path, path, mis
     message = refusal(tmp_path, scale)
     assert f"{misspelt}: no such key; did you mean {meant!r}?" in message
     assert f"{meant}: this key is missing" in message
+
+
+def test_a_misspelt_l1_coefficient_is_named_with_what_was_meant(tmp_path):
+    scale = smoke()
+    entry = scale["groups"][1]["dictionaries"][0]
+    entry["l1_coeficient"] = entry.pop("l1_coefficient")
+    message = refusal(tmp_path, scale)
+    assert "groups.1.dictionaries.0.l1_coeficient: no such key; did you mean 'l1_c" in message
 
 
 @pytest.mark.parametrize(
@@ -149,6 +158,14 @@ def test_a_misspelt_key_is_named_with_the_one_that_was_meant(tmp_path, path, mis
         ("training/adam_betas", [0.9, 1.0], "training.adam_betas.1"),
         ("training/adam_betas", [0.9, "nan"], "training.adam_betas.1"),
         ("training/loss_normalization", "both", "training.loss_normalization"),
+        ("training/precision", "float16", "training.precision"),
+        ("training/sparse_below_density", -0.1, "training.sparse_below_density"),
+        ("training/sparse_below_density", 1.1, "training.sparse_below_density"),
+        ("training/sparse_below_density", float("nan"), "training.sparse_below_density"),
+        ("training/sparse_below_density", "half", "training.sparse_below_density"),
+        ("training/checkpoint_every_steps", 0, "training.checkpoint_every_steps"),
+        ("groups/0/learning_rate", 0, "groups.0.learning_rate"),
+        ("extensions", "skip_transcoder", "extensions"),
         ("training/warmup_steps", -1, "training.warmup_steps"),
         ("corpus/context_length", 3, "corpus.context_length"),
         ("corpus/pack_documents", "yes please", "corpus.pack_documents"),
@@ -167,12 +184,18 @@ def test_a_misspelt_key_is_named_with_the_one_that_was_meant(tmp_path, path, mis
         ("groups/0/dictionaries/0/headline", "yes", "groups.0.dictionaries.0.headline"),
         *[
             ("groups/0/dictionaries/0/l1_coefficient", value, "dictionaries.0.l1_coefficient")
-            for value in (0, -0.5, float("nan"), float("inf"), "1e999", "nan", None)
+            for value in (0, -0.5, float("nan"), float("inf"), "1e999", "nan")
         ],
     ],
 )
 def test_a_value_of_the_wrong_type_or_out_of_range_is_named(tmp_path, path, value, key):
     assert f"{key}" in refusal(tmp_path, with_value(path, value))
+
+
+@pytest.mark.parametrize("value", [0, 1, "5e-1"])
+def test_the_density_below_which_steps_are_sparse_may_be_any_share(tmp_path, value):
+    scale = load(tmp_path, with_value("training/sparse_below_density", value))
+    assert scale.training.sparse_below_density == float(value)
 
 
 def test_every_wrong_value_of_a_file_is_named_at_once(tmp_path):
@@ -210,6 +233,140 @@ def test_a_dictionary_listed_twice_is_named(tmp_path):
     dictionaries.append({**dictionaries[0], "headline": False})
     message = refusal(tmp_path, scale)
     assert "dictionaries: tiny-gpt2_layer1_transcoder_l1-0.5 is listed 2 times" in message
+
+
+EXTENSION = {
+    "name": "extensions",
+    "site": SMOKE["groups"][0]["site"],
+    "dictionaries": [
+        {"kind": "skip_transcoder", "l1_coefficient": 0.5},
+        {"kind": "topk_transcoder", "k": 32},
+    ],
+}
+
+
+def extended(**changes: Any) -> dict[str, Any]:
+    """The smoke scale with a group of extensions."""
+    return smoke() | {"extensions": [EXTENSION | changes]}
+
+
+def test_a_scale_may_have_no_extensions(tmp_path):
+    without = smoke()
+    without.pop("extensions", None)
+    for content in (without, without | {"extensions": []}):
+        scale = load(tmp_path, content)
+        assert scale.extensions == ()
+        assert scale.all_groups == scale.groups
+        assert {dictionary.kind for dictionary in scale.dictionaries} == set(KINDS)
+
+
+def test_extensions_are_groups_after_those_of_the_paper(tmp_path):
+    scale = load(tmp_path, extended())
+    names = [dictionary.name for dictionary in scale.dictionaries]
+    assert names[-2:] == ["tiny-gpt2_layer1_skip_transcoder_l1-0.5",
+                          "tiny-gpt2_layer1_topk_transcoder_k-32"]  # fmt: skip
+    assert {d.group for d in scale.dictionaries[:-2]} == {group.name for group in scale.groups}
+    assert scale.group("extensions") == scale.all_groups[-1]
+    assert [d.name for d in scale.dictionaries_of(scale.sites[0])] == [*names[:3], *names[-2:]]
+
+
+@pytest.mark.parametrize("kind", TRAITS)
+def test_a_kind_has_its_place_among_groups_or_among_extensions(tmp_path, kind):
+    entry = {"kind": kind, **({"k": 8} if kind == "topk_transcoder" else {"l1_coefficient": 0.25})}
+    as_extension = extended(dictionaries=[entry])
+    among_groups = smoke()
+    among_groups["groups"][0]["dictionaries"].append(entry)
+    (right, wrong), place = ((among_groups, as_extension), "extensions: extensions")
+    if kind not in KINDS:
+        (right, wrong), place = ((as_extension, among_groups), "groups: tiny-gpt2")
+    assert kind in {dictionary.kind for dictionary in load(tmp_path, right).dictionaries}
+    assert f"{place} has a {kind}; groups hold the paper's kinds (" in refusal(tmp_path, wrong)
+
+
+@pytest.mark.parametrize("kind", TRAITS)
+@pytest.mark.parametrize(
+    "sparsity",
+    [{}, {"k": 8}, {"l1_coefficient": 0.25}, {"k": 8, "l1_coefficient": 0.25}, {"k": None}],
+    ids=str,
+)
+def test_topk_takes_k_and_every_other_kind_an_l1_coefficient(tmp_path, kind, sparsity):
+    key, other = ("k", "l1_coefficient") if TRAITS[kind].is_topk else ("l1_coefficient", "k")
+    scale, place = extended(), "extensions.0.dictionaries.0"
+    dictionaries = scale["extensions"][0]["dictionaries"] = []
+    if kind in KINDS:
+        dictionaries, place = scale["groups"][0]["dictionaries"], "groups.0.dictionaries.0"
+        scale["extensions"] = []
+    dictionaries.insert(0, {"kind": kind, **sparsity})
+    if set(sparsity) == {key} and sparsity[key] is not None:
+        assert (
+            getattr(next(d for d in load(tmp_path, scale).dictionaries if d.kind == kind), key)
+            == sparsity[key]
+        )
+    else:
+        assert f"{place}: a {kind} takes {key} and no {other}" in refusal(tmp_path, scale)
+
+
+@pytest.mark.parametrize("k", [0, -1, 2.0, "8", True])
+def test_k_is_a_number_of_features(tmp_path, k):
+    scale = extended(dictionaries=[{"kind": "topk_transcoder", "k": k}])
+    assert "extensions.0.dictionaries.0.k: expected " in refusal(tmp_path, scale)
+
+
+def test_k_is_at_most_all_features(tmp_path):
+    scale = extended(dictionaries=[{"kind": "topk_transcoder", "k": 128}])
+    assert load(tmp_path, scale).dictionaries[-1].k == 128
+    scale["extensions"][0]["dictionaries"][0]["k"] = 129
+    message = "extensions: extensions has a topk_transcoder with k = 129, expected at most its 128"
+    assert message in refusal(tmp_path, scale)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"name": "tiny-gpt2"}, "groups: tiny-gpt2 is listed 2 times"),
+        ({"dictionaries": EXTENSION["dictionaries"] * 2},
+         "dictionaries: tiny-gpt2_layer1_skip_transcoder_l1-0.5 is listed 2 times"),
+        ({"site": {"model": "tiny-gpt2", "layer": 2}}, "extensions: extensions names tiny-gpt2_la"),
+        ({"site": {"model": "gpt5", "layer": 1}}, "extensions: extensions names gpt5_layer1"),
+        ({"dictionaries": []}, "extensions.0.dictionaries: "),
+        ({"name": "a/b"}, "extensions.0.name: "),
+    ],
+)  # fmt: skip
+def test_extensions_that_disagree_with_the_scale_are_named(tmp_path, changes, message):
+    assert message in refusal(tmp_path, extended(**changes))
+
+
+def test_extensions_need_no_headline_and_take_none_from_the_papers_kinds(tmp_path):
+    entries = [entry | {"headline": True} for entry in EXTENSION["dictionaries"]]
+    headlines = {d.name for d in load_scale(CONFIG / "smoke.yaml").dictionaries if d.headline}
+    for dictionaries, n_more in ((EXTENSION["dictionaries"], 0), (entries, 2)):
+        scale = load(tmp_path, extended(dictionaries=dictionaries))
+        assert len({d.name for d in scale.dictionaries if d.headline} - headlines) == n_more
+
+
+@pytest.mark.parametrize(
+    ("precision", "device", "accepted"),
+    [
+        ("tf32", "cpu", False),
+        ("tf32", "cuda", True),
+        ("tf32", "auto", True),
+        ("bf16", "cpu", True),
+        ("float32", "cuda", True),
+    ],
+)
+def test_tf32_is_refused_where_only_a_cpu_computes(tmp_path, precision, device, accepted):
+    scale = with_value("training/precision", precision) | {"device": device}
+    if accepted:
+        assert load(tmp_path, scale).training.precision == precision
+    else:
+        assert "training.precision is tf32, which only a GPU has" in refusal(tmp_path, scale)
+
+
+def test_a_group_may_have_a_learning_rate_of_its_own(tmp_path):
+    scale = load(tmp_path, with_value("groups/0/learning_rate", "2e-2"))
+    first, second = (scale.training_of(group) for group in scale.groups[:2])
+    assert (first.learning_rate, second.learning_rate) == (0.02, 0.005)
+    assert first.model_copy(update={"learning_rate": 0.005}) == second == scale.training
 
 
 @pytest.mark.parametrize("n_headlines", [0, 2])
@@ -317,10 +474,10 @@ ANY_VALUE = st.recursive(
 )
 
 
-@given(path=st.sampled_from(keys(SMOKE)), value=ANY_VALUE, delete=st.booleans())
+@given(path=st.sampled_from(keys(extended())), value=ANY_VALUE, delete=st.booleans())
 @settings(max_examples=200, deadline=None)
 def test_any_edit_of_one_value_loads_or_is_refused(tmp_path_factory, path, value, delete):
-    scale = smoke()
+    scale = json.loads(json.dumps(extended()))
     parent = parent_of(scale, path)
     if delete:
         del parent[path[-1]]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from transcoders.config import KINDS, Kind
+from transcoders.config import TRAITS, Kind
 from transcoders.dictionaries import SparseDictionary, load_dictionary, save_dictionary
 from transcoders.errors import UserError
 
@@ -28,16 +28,18 @@ def saved(random_dictionary: Make, tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", TRAITS)
 def test_saving_and_loading_changes_no_bit(
     random_dictionary: Make, tmp_path: Path, kind: Kind
 ) -> None:
     dictionary = random_dictionary(kind)
     save(dictionary, tmp_path / "saved")
     loaded = load_dictionary(tmp_path / "saved")
-    assert loaded.kind == kind
-    for name, tensor in vars(dictionary.weights).items():
-        assert torch.equal(getattr(loaded.weights, name), tensor), name
+    assert (loaded.kind, loaded.k) == (kind, dictionary.k)
+    tensors = loaded.weights.tensors()
+    assert tensors.keys() == dictionary.weights.tensors().keys()
+    for name, tensor in dictionary.weights.tensors().items():
+        assert torch.equal(tensors[name], tensor), name
 
 
 def test_saving_writes_exactly_the_contracted_files(saved: Path) -> None:
@@ -60,41 +62,75 @@ def test_saving_leaves_the_callers_record_alone(random_dictionary: Make, tmp_pat
 
 
 # Both formulas are computed in float64; 24 terms of order 1 leave fp32 about 1e-6 off.
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", TRAITS)
 def test_encode_and_decode_follow_the_formula(random_dictionary: Make, kind: Kind) -> None:
     dictionary = random_dictionary(kind, d_in=24, n_features=50)
-    W_enc, b_enc, W_dec, b_dec = (tensor.double() for tensor in vars(dictionary.weights).values())
+    exact = {name: tensor.double() for name, tensor in dictionary.weights.tensors().items()}
     x = torch.randn(2, 5, 24, generator=torch.Generator().manual_seed(1))
-    centred = x.double() - (0 if kind == "transcoder" else b_dec)
-    z = torch.einsum("bpd,df->bpf", centred, W_enc).add(b_enc).clamp(min=0)
-    y = torch.einsum("bpf,fd->bpd", z, W_dec) + b_dec
+    centred = x.double() - (0 if TRAITS[kind].is_transcoder else exact["b_dec"])
+    z = torch.einsum("bpd,df->bpf", centred, exact["W_enc"]).add(exact["b_enc"]).clamp(min=0)
+    if kind == "topk_transcoder":
+        z = z.where(z >= z.sort(dim=-1).values[..., -8:-7], 0)
+    y = torch.einsum("bpf,fd->bpd", z, exact["W_dec"]) + exact["b_dec"]
     found = dictionary.encode(x)
     torch.testing.assert_close(found.double(), z, rtol=0, atol=1e-5)
     torch.testing.assert_close(dictionary.decode(found).double(), y, rtol=0, atol=1e-5)
+    if kind == "skip_transcoder":
+        y += torch.einsum("bpd,ed->bpe", x.double(), exact["W_skip"])
+    reconstruction = dictionary.reconstruct(x, found)
+    torch.testing.assert_close(reconstruction.double(), y, rtol=0, atol=1e-5)
+
+
+def test_topk_keeps_the_largest_features_that_are_positive(random_dictionary: Make) -> None:
+    dictionary = random_dictionary("topk_transcoder")
+    x = torch.randn(100, 32, generator=torch.Generator().manual_seed(1))
+    dictionary.weights.b_enc -= 1.5  # about 9 of 64 are positive: fewer than 8 for some tokens
+    kept, all_of_them = dictionary.encode(x), SparseDictionary(dictionary.weights, "transcoder")
+    z = all_of_them.encode(x)
+    assert torch.equal((kept > 0).sum(dim=1), (z > 0).sum(dim=1).clamp(max=8))
+    assert {7, 8} <= set((kept > 0).sum(dim=1).tolist())
+    for token in range(100):
+        assert torch.equal(kept[token].sort().values[-8:], z[token].sort().values[-8:])
+        assert torch.equal(kept[token], z[token] * (kept[token] > 0))
 
 
 def test_only_saes_subtract_b_dec_from_their_input(random_dictionary: Make) -> None:
     x = torch.zeros(1, 32)
-    for kind in KINDS:
+    for kind, traits in TRAITS.items():
         dictionary = random_dictionary(kind)
         before = dictionary.encode(x)
         dictionary.weights.b_dec += 1
-        assert torch.equal(dictionary.encode(x), before) == (kind == "transcoder")
+        assert torch.equal(dictionary.encode(x), before) == traits.is_transcoder
 
 
-def test_a_transcoder_may_have_an_output_of_another_width(saved: Path) -> None:
-    dictionary = load_dictionary(saved)
-    assert dictionary.decode(dictionary.encode(torch.ones(3, 6))).shape == (3, 4)
+@pytest.mark.parametrize("kind", ["transcoder", "skip_transcoder"])
+def test_a_transcoder_may_have_an_output_of_another_width(
+    random_dictionary: Make, tmp_path: Path, kind: Kind
+) -> None:
+    save(random_dictionary(kind, d_in=6, n_features=10, d_out=4), tmp_path / "saved")
+    dictionary = load_dictionary(tmp_path / "saved")
+    x = torch.ones(3, 6)
+    assert dictionary.reconstruct(x, dictionary.encode(x)).shape == (3, 4)
+
+
+@pytest.mark.parametrize("kind", TRAITS)
+def test_moving_a_dictionary_keeps_everything(random_dictionary: Make, kind: Kind) -> None:
+    dictionary = random_dictionary(kind)
+    assert dictionary.to("cpu") == dictionary
+    on_meta = dictionary.to("meta")
+    assert (on_meta.kind, on_meta.k) == (kind, dictionary.k)
+    assert {t.device.type for t in on_meta.weights.tensors().values()} == {"meta"}
 
 
 # What SAELens 6.54 reads; without sae_lens_version it assumes an older format's defaults.
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", TRAITS)
 def test_config_has_what_saelens_reads(random_dictionary: Make, tmp_path: Path, kind: Kind) -> None:
     save(random_dictionary(kind, d_in=6, n_features=10), tmp_path / "saved")
     config = json.loads((tmp_path / "saved/cfg.json").read_text())
-    is_transcoder = kind == "transcoder"
+    is_transcoder = TRAITS[kind].is_transcoder
+    architectures = {"topk_transcoder": "topk", "mlp_out_sae": "standard", "mlp_in_sae": "standard"}
     expected: dict[str, Any] = {
-        "architecture": "transcoder" if is_transcoder else "standard",
+        "architecture": architectures.get(kind, kind),
         "d_in": 6,
         "d_sae": 10,
         "dtype": "float32",
@@ -105,10 +141,18 @@ def test_config_has_what_saelens_reads(random_dictionary: Make, tmp_path: Path, 
     }
     if is_transcoder:
         expected["d_out"] = 6
+    if kind == "topk_transcoder":
+        expected |= {"k": 8, "rescale_acts_by_decoder_norm": False}
     assert {key: config.get(key) for key in expected} == expected
     assert config["metadata"]["sae_lens_version"].startswith("6.54")
     assert config["metadata"]["hook_name"] == "blocks.1.ln2.hook_normalized"
     assert config["training"] == {"seed": 42}
+
+
+def test_the_skip_has_the_shape_saelens_reads(random_dictionary: Make, tmp_path: Path) -> None:
+    save(random_dictionary("skip_transcoder", d_in=6, n_features=10, d_out=4), tmp_path / "saved")
+    tensors = load_file(tmp_path / "saved" / "sae_weights.safetensors")
+    assert tensors["W_skip"].shape == (4, 6)
 
 
 def test_tensors_have_the_shapes_saelens_reads(saved: Path) -> None:
@@ -133,7 +177,18 @@ def transpose_a_tensor(weights: Path) -> None:
     save_file(tensors | {"W_dec": tensors["W_dec"].T.contiguous()}, weights)
 
 
-@pytest.mark.parametrize("damage", [Path.unlink, truncate, drop_a_tensor, transpose_a_tensor])
+def add_a_skip(weights: Path) -> None:
+    save_file(load_file(weights) | {"W_skip": torch.zeros(4, 6)}, weights)
+
+
+def add_a_tensor(weights: Path) -> None:
+    save_file(load_file(weights) | {"W_gate": torch.zeros(4, 6)}, weights)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [Path.unlink, truncate, drop_a_tensor, transpose_a_tensor, add_a_skip, add_a_tensor],
+)
 def test_damaged_weights_are_named(saved: Path, damage: Callable[[Path], None]) -> None:
     weights = saved / "sae_weights.safetensors"
     damage(weights)
@@ -141,7 +196,29 @@ def test_damaged_weights_are_named(saved: Path, damage: Callable[[Path], None]) 
         load_dictionary(saved)
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"d_in": 6, "d_sae": 10, "d_out": 4}'])
+def test_a_skip_transcoder_without_its_skip_is_named(
+    random_dictionary: Make, tmp_path: Path
+) -> None:
+    save(random_dictionary("skip_transcoder"), tmp_path / "saved")
+    weights = tmp_path / "saved" / "sae_weights.safetensors"
+    tensors = load_file(weights)
+    del tensors["W_skip"]
+    save_file(tensors, weights)
+    with pytest.raises(UserError, match=f"{weights}: .*W_skip"):
+        load_dictionary(tmp_path / "saved")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"d_in": 6, "d_sae": 10, "d_out": 4}',
+        '{"d_in": 6, "d_sae": 10, "d_out": 4, "metadata": {"kind": "crosscoder"}}',
+        '{"d_in": 6, "d_sae": 10, "d_out": 4, "metadata": {"kind": "topk_transcoder"}}',  # no k
+    ],
+)
 def test_damaged_config_is_named(saved: Path, content: str) -> None:
     (saved / "cfg.json").write_text(content)
     with pytest.raises(UserError, match=str(saved / "cfg.json")):

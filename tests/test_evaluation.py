@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from transcoders.config import KINDS, Dictionary, Kind, Scale, Site
+from transcoders.config import TRAITS, Dictionary, Kind, Scale, Site
 from transcoders.corpus import Rows
 from transcoders.dictionaries import SparseDictionary, Weights
 from transcoders.evaluation import evaluate_site, paired_interval
@@ -79,10 +79,8 @@ def measure(tiny_model: LanguageModel, rows: Rows, mean_mlp_out: Tensor, scale: 
 
 def entry_of(kind: Kind, number: int) -> Dictionary:
     site = Site(model="tiny", layer=LAYER)
-    l1_coefficient = 0.5 + number
-    return Dictionary(
-        site=site, kind=kind, l1_coefficient=l1_coefficient, headline=True, group="tiny"
-    )
+    sparsity = {"k": 32 + number} if TRAITS[kind].is_topk else {"l1_coefficient": 0.5 + number}
+    return Dictionary(site=site, kind=kind, headline=True, group="tiny", **sparsity)
 
 
 def constant_transcoder(output: Tensor, n_features: int = 8) -> SparseDictionary:
@@ -124,7 +122,7 @@ def plain_ce(folder: Path, rows: Rows, first: int, replacement: Tensor | None = 
 
 
 def test_columns_are_those_of_the_contract(measure: Measure, random_dictionary: Make) -> None:
-    table, by_document = measure(*map(random_dictionary, KINDS))
+    table, by_document = measure(*map(random_dictionary, TRAITS))
     assert list(table.columns) == COLUMNS.split()
     assert list(by_document.columns) == BY_DOCUMENT_COLUMNS.split()
 
@@ -132,17 +130,20 @@ def test_columns_are_those_of_the_contract(measure: Measure, random_dictionary: 
 def test_rows_say_which_dictionary_was_measured_on_what(
     measure: Measure, random_dictionary: Make, first: int
 ) -> None:
-    table, _ = measure(*map(random_dictionary, KINDS), first=first)
-    for number, (kind, row) in enumerate(zip(KINDS, table.to_dict("records"), strict=True)):
-        found = {key: row[key] for key in COLUMNS.split()[:10]}
+    table, _ = measure(*map(random_dictionary, TRAITS), first=first)
+    for number, (kind, row) in enumerate(zip(TRAITS, table.to_dict("records"), strict=True)):
+        # TopK has no L1 coefficient: NaN here, an empty field in the file.
+        found = {key: None if pd.isna(row[key]) else row[key] for key in COLUMNS.split()[:10]}
+        is_topk = kind == "topk_transcoder"
+        sparsity = f"k-{32 + number}" if is_topk else f"l1-{0.5 + number}"
         assert found == {
-            "dictionary": f"tiny_layer1_{kind}_l1-{0.5 + number}",
+            "dictionary": f"tiny_layer1_{kind}_{sparsity}",
             "site": "tiny_layer1",
             "model": "tiny",
             "layer": 1,
             "kind": kind,
             "headline": True,
-            "l1_coefficient": 0.5 + number,
+            "l1_coefficient": None if is_topk else 0.5 + number,
             "n_features": 64,
             "tokens_trained": 1000 + number,
             "tokens_evaluated": len(DOCUMENT_OF_ROW) * (LENGTH - first),
@@ -226,13 +227,13 @@ def test_the_evaluated_mean_explains_no_variance(
 def test_recovered_ce_is_the_share_of_what_mean_ablation_loses(
     measure: Measure, random_dictionary: Make
 ) -> None:
-    table, _ = measure(*map(random_dictionary, KINDS))
+    table, _ = measure(*map(random_dictionary, TRAITS))
     lost = table.ce_mean_ablated - table.ce_original
     expected = 1 - (table.ce - table.ce_original) / lost
     assert table.ce_recovered.tolist() == pytest.approx(expected.tolist())
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", TRAITS)
 def test_fvu_and_l2_ratio_and_l0_are_those_of_the_own_target(
     measure: Measure, tiny_model: LanguageModel, rows: Rows, random_dictionary: Make,
     *, kind: Kind, first: int,
@@ -242,7 +243,7 @@ def test_fvu_and_l2_ratio_and_l0_are_those_of_the_own_target(
     source = (mlp_out if kind == "mlp_out_sae" else mlp_in)[:, first:].flatten(0, 1)
     target = (mlp_in if kind == "mlp_in_sae" else mlp_out)[:, first:].flatten(0, 1)
     z = dictionary.encode(source)
-    x, y = target.double().numpy(), dictionary.decode(z).double().numpy()
+    x, y = target.double().numpy(), dictionary.reconstruct(source, z).double().numpy()
     table, _ = measure(dictionary, first=first)
     row = table.iloc[0]
     fvu = np.square(x - y).sum() / np.square(x - x.mean(axis=0)).sum()
@@ -251,6 +252,7 @@ def test_fvu_and_l2_ratio_and_l0_are_those_of_the_own_target(
     assert row.fvu == pytest.approx(fvu, rel=1e-5)
     assert row.l2_ratio == pytest.approx(norms[0] / norms[1], rel=1e-5)
     assert row.l0 == pytest.approx((z > 0).sum(dim=1).double().mean().item())
+    assert kind != "topk_transcoder" or row.l0 <= 8
     assert row.dead_fraction == pytest.approx(1 - (z > 0).any(dim=0).double().mean().item())
 
 
@@ -283,7 +285,7 @@ def test_a_feature_that_is_active_once_is_not_dead(
 def test_documents_are_named_and_counted(
     measure: Measure, random_dictionary: Make, first: int
 ) -> None:
-    _, by_document = measure(*map(random_dictionary, KINDS), first=first)
+    _, by_document = measure(*map(random_dictionary, TRAITS), first=first)
     predictions = LENGTH - 1 - first
     for _, documents in by_document.groupby("dictionary"):
         counted = dict(zip(documents.document, documents.tokens, strict=True))
@@ -295,7 +297,7 @@ def test_documents_are_named_and_counted(
 def test_documents_average_to_the_totals(
     measure: Measure, random_dictionary: Make, first: int
 ) -> None:
-    table, by_document = measure(*map(random_dictionary, KINDS), first=first)
+    table, by_document = measure(*map(random_dictionary, TRAITS), first=first)
     for row in table.itertuples():
         documents = by_document[by_document.dictionary == row.dictionary]
         for column in ("ce", "ce_original", "l0"):
@@ -323,7 +325,7 @@ def test_a_documents_numbers_are_those_of_its_rows_alone(
 def test_the_batch_size_does_not_change_the_results(
     measure: Measure, random_dictionary: Make, batch_contexts: int
 ) -> None:
-    dictionaries = [random_dictionary(kind) for kind in KINDS]
+    dictionaries = [random_dictionary(kind) for kind in TRAITS]
     for found, expected in zip(
         measure(*dictionaries, batch_contexts=batch_contexts), measure(*dictionaries), strict=True
     ):
@@ -334,7 +336,7 @@ def test_the_batch_size_does_not_change_the_results(
 def test_each_dictionary_is_measured_as_if_it_were_alone(
     measure: Measure, random_dictionary: Make
 ) -> None:
-    dictionaries = [random_dictionary(kind) for kind in KINDS]
+    dictionaries = [random_dictionary(kind) for kind in TRAITS]
     together, _ = measure(*dictionaries)
     numbers = COLUMNS.split()[9:]
     for number, dictionary in enumerate(dictionaries):
@@ -403,7 +405,7 @@ def test_documents_count_by_their_tokens() -> None:
 def test_the_interval_in_the_table_is_around_the_original_ce(
     measure: Measure, random_dictionary: Make
 ) -> None:
-    table, by_document = measure(*map(random_dictionary, KINDS))
+    table, by_document = measure(*map(random_dictionary, TRAITS))
     for row in table.itertuples():
         documents = by_document[by_document.dictionary == row.dictionary]
         difference = documents.ce - documents.ce_original

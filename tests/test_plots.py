@@ -12,35 +12,60 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.container import ErrorbarContainer
 
-from transcoders.config import KINDS
-from transcoders.plots import COLOURS, LABELS, MARKERS, save_figure, tradeoff_figure
+from transcoders.config import KINDS, TRAITS
+from transcoders.plots import (
+    COLOURS,
+    LABELS,
+    MARKERS,
+    save_figure,
+    sparsity_label,
+    tradeoff_figure,
+    training_figure,
+)
 
 LAYERS = (8, 15)
 SWEEP = (2e-05, 0.001, 0.5)
+
+
+def row_of(layer, kind, sparsity, step) -> dict[str, object]:
+    """A row of the table; λ₁ or k is ``sparsity``, and L0 falls as ``step`` grows."""
+    index = list(TRAITS).index(kind)
+    is_topk = TRAITS[kind].is_topk
+    name = f"gpt2_layer{layer}_{kind}_" + (f"k-{sparsity}" if is_topk else f"l1-{sparsity:g}")
+    return {
+        "dictionary": name,
+        "site": f"gpt2_layer{layer}",
+        "model": "gpt2",
+        "layer": layer,
+        "kind": kind,
+        "l1_coefficient": np.nan if is_topk else sparsity,
+        "l0": 100.0 / (step + 1) + index,
+        "ce": 3.6 + 0.01 * step + 0.002 * index + 0.1 * layer,
+        "ce_low": 3.595 + 0.01 * step + 0.002 * index + 0.1 * layer,
+        "ce_high": 3.607 + 0.01 * step + 0.002 * index + 0.1 * layer,
+        "ce_original": 3.55 + 0.1 * layer,
+        "ce_mean_ablated": 3.68 + 0.1 * layer,
+    }
 
 
 @pytest.fixture
 def evaluation() -> pd.DataFrame:
     """Two sites × three kinds × three L1 coefficients, in an order that is not the plot's."""
     rows = [
-        {
-            "site": f"gpt2_layer{layer}",
-            "model": "gpt2",
-            "layer": layer,
-            "kind": kind,
-            "l1_coefficient": l1_coefficient,
-            "l0": 100.0 / (step + 1) + index,
-            "ce": 3.6 + 0.01 * step + 0.002 * index + 0.1 * layer,
-            "ce_low": 3.595 + 0.01 * step + 0.002 * index + 0.1 * layer,
-            "ce_high": 3.607 + 0.01 * step + 0.002 * index + 0.1 * layer,
-            "ce_original": 3.55 + 0.1 * layer,
-            "ce_mean_ablated": 3.68 + 0.1 * layer,
-        }
+        row_of(layer, kind, l1_coefficient, step)
         for layer in LAYERS
         for step, l1_coefficient in reversed(list(enumerate(SWEEP)))
-        for index, kind in enumerate(KINDS)
+        for kind in KINDS
     ]
     return pd.DataFrame(rows)
+
+
+@pytest.fixture
+def extended(evaluation) -> pd.DataFrame:
+    """The same with extensions at the second site: skip transcoders, and two with TopK."""
+    rows = [row_of(15, "skip_transcoder", l1, step) for step, l1 in enumerate(SWEEP)]
+    rows += [row_of(15, "topk_transcoder", k, step) for k, step in ((32, 1), (64, 0))]
+    return pd.concat([evaluation, pd.DataFrame(rows)], ignore_index=True)
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +86,7 @@ def test_each_site_has_a_panel_with_its_model_and_layer(evaluation):
 def test_each_kind_is_one_series_with_its_own_colour_and_marker(evaluation):
     for panel in tradeoff_figure(evaluation).axes:
         series = series_of(panel)
-        assert set(series) == set(LABELS.values())
+        assert set(series) == {LABELS[kind] for kind in KINDS}
         for kind in KINDS:
             line = series[LABELS[kind]].lines[0]
             assert to_hex(line.get_color()) == COLOURS[kind].lower()
@@ -69,15 +94,17 @@ def test_each_kind_is_one_series_with_its_own_colour_and_marker(evaluation):
 
 
 def test_colours_and_markers_of_kinds_differ():
-    assert len(set(COLOURS.values())) == len(set(MARKERS.values())) == len(KINDS)
+    for by_kind in (COLOURS, MARKERS, LABELS):
+        assert list(by_kind) == list(TRAITS)
+        assert len(set(by_kind.values())) == len(TRAITS)
 
 
-def test_points_are_the_tables_rows_joined_in_the_order_of_the_l1_coefficient(evaluation):
+def test_points_are_the_tables_rows_joined_in_the_order_of_their_l0(evaluation):
     for panel, layer in zip(tradeoff_figure(evaluation).axes, LAYERS, strict=True):
         for kind in KINDS:
             container = series_of(panel)[LABELS[kind]]
             rows = evaluation[(evaluation["layer"] == layer) & (evaluation["kind"] == kind)]
-            rows = rows.sort_values("l1_coefficient")
+            rows = rows.sort_values("l0")
             np.testing.assert_array_equal(container.lines[0].get_xdata(), rows["l0"])
             np.testing.assert_array_equal(container.lines[0].get_ydata(), rows["ce"])
 
@@ -88,7 +115,7 @@ def test_error_bars_reach_from_ce_low_to_ce_high(evaluation):
         (bars,) = series_of(panel)[LABELS[kind]].lines[2]
         ends = [(segment[0, 1], segment[1, 1]) for segment in bars.get_segments()]
         rows = evaluation[(evaluation["layer"] == 8) & (evaluation["kind"] == kind)]
-        rows = rows.sort_values("l1_coefficient")
+        rows = rows.sort_values("l0")
         # ce - (ce - ce_low) rounds
         np.testing.assert_allclose(ends, rows[["ce_low", "ce_high"]], rtol=1e-12)
 
@@ -118,6 +145,89 @@ def test_a_single_site_with_a_single_dictionary_a_kind_is_a_figure(evaluation):
     one = evaluation.query("layer == 8 and l1_coefficient == 0.5")
     (panel,) = tradeoff_figure(one).axes
     assert len(series_of(panel)) == 3
+
+
+def test_extensions_are_drawn_where_there_are_any(extended):
+    first, second = tradeoff_figure(extended).axes
+    assert set(series_of(first)) == {LABELS[kind] for kind in KINDS}
+    series = series_of(second)
+    assert set(series) == set(LABELS.values())
+    for kind in TRAITS:
+        rows = extended[(extended["layer"] == 15) & (extended["kind"] == kind)].sort_values("l0")
+        line = series[LABELS[kind]].lines[0]
+        np.testing.assert_array_equal(line.get_xdata(), rows["l0"])
+        np.testing.assert_array_equal(line.get_ydata(), rows["ce"])
+        assert (to_hex(line.get_color()), line.get_marker()) == (
+            COLOURS[kind].lower(),
+            MARKERS[kind],
+        )
+
+
+def test_topk_dictionaries_are_labelled_with_their_k(evaluation, extended):
+    first, second = tradeoff_figure(extended).axes
+    texts = [text.get_text() for text in second.texts]
+    assert (texts.count("32"), texts.count("64")) == (1, 1)
+    assert texts.count("0.001") == len(KINDS) + 1
+    assert not {"32", "64", "nan"} & {text.get_text() for text in first.texts}
+    for table, mentioned in ((evaluation, False), (extended, True)):
+        (legend,) = tradeoff_figure(table).legends
+        assert ("TopK" in legend.get_title().get_text()) == mentioned
+
+
+def test_the_legend_names_kinds_that_are_at_one_site_only(extended):
+    (legend,) = tradeoff_figure(extended).legends
+    assert [text.get_text() for text in legend.get_texts()] == [LABELS[kind] for kind in TRAITS]
+
+
+@pytest.mark.parametrize(
+    ("kind", "sparsity", "label"),
+    [
+        ("transcoder", 2e-5, "2e-05"),
+        ("skip_transcoder", 0.25, "0.25"),
+        ("topk_transcoder", 32, "32"),
+        ("topk_transcoder", 128, "128"),
+    ],
+)
+def test_a_dictionary_is_labelled_with_what_sets_its_sparsity(kind, sparsity, label, tmp_path):
+    rows = pd.DataFrame([row_of(8, kind, sparsity, 0), row_of(8, "transcoder", 0.5, 0)])
+    rows.to_csv(tmp_path / "evaluation.csv", index=False)
+    read = pd.read_csv(tmp_path / "evaluation.csv")
+    assert sparsity_label(rows.iloc[0]) == sparsity_label(read.iloc[0]) == label
+
+
+@pytest.fixture
+def curves(extended) -> pd.DataFrame:
+    """Three rows of ``training.csv`` for each dictionary, the last of each kind a headline one."""
+    headline = ~extended.duplicated(["site", "kind"], keep="last")
+    rows = extended.assign(headline=headline).loc[extended.index.repeat(3)]
+    tokens = np.tile([1000, 2000, 3000], len(extended))
+    return rows.assign(
+        tokens=tokens, fvu=0.5 / tokens, l0=rows["l0"] / tokens, dead_fraction=tokens / 1e4
+    )
+
+
+def test_training_curves_are_drawn_for_every_dictionary_of_every_kind(curves):
+    panels = training_figure(curves).axes
+    assert [panel.get_title() for panel in panels[:2]] == ["gpt2_layer8", "gpt2_layer15"]
+    for number, quantity in enumerate(("fvu", "l0", "dead_fraction")):
+        for column, layer in enumerate(LAYERS):
+            lines = panels[2 * number + column].lines
+            at_site = curves[curves["layer"] == layer].groupby("dictionary")
+            assert len(lines) == len(at_site)
+            drawn = {(tuple(line.get_ydata()), to_hex(line.get_color())) for line in lines}
+            assert drawn == {
+                (tuple(rows[quantity]), COLOURS[rows["kind"].iloc[0]].lower())
+                for _, rows in at_site
+            }
+            widths = sorted(line.get_linewidth() for line in lines)
+            n_headlines = curves[curves["layer"] == layer]["kind"].nunique()
+            assert widths.count(widths[-1]) == n_headlines
+
+
+def test_the_legend_of_the_training_curves_names_every_kind_once(curves):
+    (legend,) = training_figure(curves).legends
+    assert {text.get_text() for text in legend.get_texts()} == set(LABELS.values())
+    assert len(legend.get_texts()) == len(TRAITS)
 
 
 def saved(figure, path) -> list[bytes]:

@@ -13,24 +13,25 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from transcoders.config import KINDS, Kind
+from transcoders.config import TRAITS, Kind
 from transcoders.dictionaries import SAELENS_FORMAT, SparseDictionary, save_dictionary
 
 REPOSITORY = Path(__file__).parents[1]
 ENVIRONMENT = REPOSITORY / ".venv-saelens"
+CLASSES: dict[Kind, str] = {"transcoder": "Transcoder", "skip_transcoder": "SkipTranscoder"}
+# A skip needs the input beside the features, which only the forward pass has; it is the same as
+# encode and decode where there is none.
 LOAD_AND_RUN = """
 import sys
+import sae_lens
 from safetensors.torch import load_file, save_file
-folder, kind, x_file, out_file = sys.argv[1:]
-if kind == "transcoder":
-    from sae_lens import Transcoder as Dictionary
-else:
-    from sae_lens import SAE as Dictionary
-dictionary = Dictionary.load_from_disk(folder, device="cpu")
+folder, name, x_file, out_file = sys.argv[1:]
+dictionary = getattr(sae_lens, name).load_from_disk(folder, device="cpu")
 x = load_file(x_file)["x"]
 z = dictionary.encode(x)
-save_file({"z": z.detach().contiguous(), "y": dictionary.decode(z).detach().contiguous()}, out_file)
-print(dictionary.cfg.architecture())
+outputs = {"z": z, "decoded": dictionary.decode(z), "y": dictionary(x)}
+save_file({name: tensor.detach().contiguous() for name, tensor in outputs.items()}, out_file)
+print(type(dictionary).__name__, dictionary.cfg.architecture())
 """
 
 
@@ -47,7 +48,7 @@ def saelens_python() -> Path:
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", TRAITS)
 def test_saelens_loads_and_computes_the_same(
     kind: Kind,
     saelens_python: Path,
@@ -59,13 +60,19 @@ def test_saelens_loads_and_computes_the_same(
     save_dictionary(dictionary, folder, {"metadata": {"model_name": "any"}}, "step\n")
     x = torch.randn(10, 16, generator=torch.Generator().manual_seed(2))
     save_file({"x": x}, tmp_path / "x.safetensors")
-    command = [saelens_python, "-c", LOAD_AND_RUN, folder, kind]
+    command = [saelens_python, "-c", LOAD_AND_RUN, folder, CLASSES.get(kind, "SAE")]
     files = [tmp_path / "x.safetensors", tmp_path / "out.safetensors"]
     run = subprocess.run([*command, *files], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
-    assert run.stdout.split()[-1] == json.loads((folder / "cfg.json").read_text())["architecture"]
+    architecture = json.loads((folder / "cfg.json").read_text())["architecture"]
+    class_name, their_architecture = run.stdout.split()[-2:]
+    assert their_architecture == architecture
+    assert class_name == CLASSES.get(
+        kind, "TopKSAE" if kind == "topk_transcoder" else "StandardSAE"
+    )
     theirs = load_file(tmp_path / "out.safetensors")
     z = dictionary.encode(x)
     # Two float32 implementations of the same sums.
     torch.testing.assert_close(theirs["z"], z, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(theirs["y"], dictionary.decode(z), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(theirs["decoded"], dictionary.decode(z), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(theirs["y"], dictionary.reconstruct(x, z), rtol=1e-5, atol=1e-5)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from transcoders.config import KINDS, Kind
+from transcoders.config import TRAITS, Kind
 from transcoders.dictionaries import SparseDictionary
 from transcoders.models import LanguageModel, SitePass
 from transcoders.splice import replace_from, splice
@@ -43,7 +43,7 @@ def test_a_perfect_sae_on_the_input_changes_logits_by_rounding_only(
     torch.testing.assert_close(logits, passed.logits, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", TRAITS)
 @pytest.mark.parametrize("first", [1, 3])
 def test_positions_before_the_first_keep_every_bit_and_the_others_do_not(
     tiny_model: LanguageModel, passed: SitePass, random_dictionary: Make, *, kind: Kind, first: int
@@ -55,14 +55,19 @@ def test_positions_before_the_first_keep_every_bit_and_the_others_do_not(
     assert (spliced.mlp_out[:, first:] != own[:, first:]).any(dim=-1).all()
 
 
+@pytest.mark.parametrize("kind", ["transcoder", "skip_transcoder", "topk_transcoder"])
 def test_a_transcoder_maps_the_mlps_input_to_the_output_to_continue_with(
-    tiny_model: LanguageModel, passed: SitePass, random_dictionary: Make
+    tiny_model: LanguageModel, passed: SitePass, random_dictionary: Make, kind: Kind
 ) -> None:
-    transcoder = random_dictionary("transcoder")
+    transcoder = random_dictionary(kind)
     spliced = splice(transcoder, passed.activations, tiny_model, LAYER, first_position=1)
-    z = transcoder.encode(passed.activations.mlp_in[:, 1:])
+    mlp_in = passed.activations.mlp_in[:, 1:]
+    z = transcoder.encode(mlp_in)
     assert torch.equal(spliced.z, z)
-    assert torch.equal(spliced.mlp_out[:, 1:], transcoder.decode(z))
+    written = transcoder.decode(z)
+    if transcoder.weights.W_skip is not None:
+        written = written + mlp_in @ transcoder.weights.W_skip.T
+    assert torch.equal(spliced.mlp_out[:, 1:], written)
     assert torch.equal(spliced.target, passed.activations.mlp_out[:, 1:])
 
 
@@ -93,7 +98,7 @@ def test_splicing_leaves_the_activations_it_was_given_alone(
     tiny_model: LanguageModel, passed: SitePass, random_dictionary: Make
 ) -> None:
     before = [tensor.clone() for tensor in passed.activations]
-    for kind in KINDS:
+    for kind in TRAITS:
         dictionary = random_dictionary(kind)
         splice(dictionary, passed.activations, tiny_model, LAYER, first_position=1)
     assert all(map(torch.equal, before, passed.activations))

@@ -1,11 +1,25 @@
-"""The sentences of a page say what the numbers say."""
+"""The sentences and tables of a page say what the numbers say."""
+
+import io
+import re
+from xml.etree import ElementTree
 
 import pandas as pd
 import pytest
 
+from helpers_training import ALL_KINDS, entry
 from transcoders.config import Site
 from transcoders.fronts import FrontGap
-from transcoders.tables import EVALUATION_COLUMNS, describe_claim, describe_gap, evaluation_table
+from transcoders.layout import Layout
+from transcoders.plots import LABELS
+from transcoders.tables import (
+    EVALUATION_COLUMNS,
+    describe_claim,
+    describe_gap,
+    evaluation_table,
+    final_values_table,
+    training_curves,
+)
 
 SITE = Site(model="m", layer=3)
 WORSE = FrontGap(l0_low=10, l0_high=50, mean=0.01, low=0.005, high=0.02, share_better=0.0)
@@ -54,3 +68,97 @@ def test_the_table_shows_every_dictionary_and_marks_the_headline_one():
     assert page.count("<tr>") == 3
     assert "SAE on MLP output" in page
     assert "font-weight: bold" in page
+
+
+def cells(page: str) -> pd.DataFrame:
+    """What a reader sees of a table, as text."""
+    table = ElementTree.fromstring(page.partition("</style>")[2])
+    heading, *rows = [[cell.text for cell in row] for row in table.iter("tr")]
+    return pd.DataFrame(rows, columns=heading)
+
+
+def bold_rows(page: str) -> set[int]:
+    """The rows that the style sheet of a table sets in bold."""
+    style, _, table = page.partition("</style>")
+    selectors = {one.strip() for one in re.split(r"[,{]", style.partition(">")[2])}
+    assert all(re.fullmatch(r"#[\w-]+", one) for one in selectors if one.startswith("#"))
+    ids = re.findall(r'id="([^"]*_row(\d+)_col0)"', table)
+    return {int(row) for name, row in ids if f"#{name}" in selectors}
+
+
+@pytest.fixture
+def with_extensions() -> pd.DataFrame:
+    """Rows as ``evaluation.csv`` gives them: TopK has an empty λ₁, its k is in its name."""
+    numbers = dict.fromkeys(EVALUATION_COLUMNS, 0.5)
+    text = pd.DataFrame(
+        [
+            numbers
+            | {"dictionary": f"m1.5_layer3_{kind}_{sparsity}", "kind": kind, "site": "m1.5_layer3"}
+            | {"l1_coefficient": l1_coefficient, "headline": kind == "transcoder"}
+            for kind, sparsity, l1_coefficient in (
+                ("transcoder", "l1-0.25", 0.25),
+                ("skip_transcoder", "l1-0.0001", 1e-4),
+                ("topk_transcoder", "k-32", None),
+                ("topk_transcoder", "k-128", None),
+            )
+        ]
+    ).to_csv(index=False)
+    assert "m1.5_layer3_topk_transcoder_k-32" in text
+    return pd.read_csv(io.StringIO(text))
+
+
+def test_the_table_shows_lambda_or_k_of_extensions(with_extensions):
+    page = evaluation_table(with_extensions)
+    table = cells(page)
+    assert list(table["kind"]) == [
+        LABELS[kind]
+        for kind in ("transcoder", "skip_transcoder", "topk_transcoder", "topk_transcoder")
+    ]
+    assert list(table["λ₁ or k"]) == ["0.25", "0.0001", "32", "128"]
+    assert "nan" not in page
+    assert bold_rows(page) == {0}
+
+
+def test_a_table_of_topk_dictionaries_only_shows_their_k(with_extensions):
+    table = cells(evaluation_table(with_extensions[2:]))
+    assert list(table["λ₁ or k"]) == ["32", "128"]
+
+
+@pytest.fixture
+def curves(tmp_path, monkeypatch) -> pd.DataFrame:
+    """The curves of one dictionary of each kind, read from the files that training writes."""
+    monkeypatch.chdir(tmp_path)
+    layout = Layout("smoke")
+    entries = [entry(kind, 0.25, k=32) for kind in ALL_KINDS]
+    entries[1] = entries[1].model_copy(update={"headline": False})
+    for number, one in enumerate(entries):
+        folder = layout.dictionary(one.name)
+        folder.mkdir(parents=True)
+        l1_coefficients = ("", "") if one.k else (0.125, 0.25)  # as it warms up
+        rows = [
+            f"{step},{step * 10},0.01,{l1},{9 - step}.25,{step + number},0.5,0.125"
+            for step, l1 in zip((4, 8), l1_coefficients, strict=True)
+        ]
+        columns = "step,tokens,learning_rate,l1_coefficient,loss,l0,fvu,dead_fraction"
+        (folder / "training.csv").write_text("\n".join([columns, *rows]) + "\n")
+    return training_curves(entries, layout)
+
+
+def test_training_curves_say_whose_they_are(curves):
+    assert list(curves["kind"]) == [kind for kind in ALL_KINDS for _ in range(2)]
+    assert set(curves["site"]) == {"tiny, layer 1"}
+    topk = curves[curves["kind"] == "topk_transcoder"]
+    assert topk["l1_coefficient"].isna().all()
+    assert topk["dictionary"].str.endswith("_k-32").all()
+    assert (curves["l1_coefficient"].dropna() == 0.25).all()  # that of its name, not of a row
+
+
+def test_final_values_are_those_of_the_last_rows(curves):
+    page = final_values_table(curves)
+    table = cells(page)
+    assert list(table["kind"]) == [LABELS[kind] for kind in ALL_KINDS]
+    assert list(table["λ₁ or k"]) == ["0.25"] * 4 + ["32"]
+    assert list(table["loss"]) == ["1.2"] * 5  # 1.25, to one digit
+    assert list(table["L0"]) == ["8.0", "9.0", "10.0", "11.0", "12.0"]
+    assert bold_rows(page) == {0, 2, 3, 4}
+    assert page == final_values_table(curves)

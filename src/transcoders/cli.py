@@ -4,7 +4,6 @@ Every subcommand takes the scale by name and finds all its paths through :mod:`t
 so each can also be run by hand from the root of the repository.
 """
 
-import ctypes
 import os
 import sys
 from typing import Annotated, Any
@@ -12,9 +11,10 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from transcoders.config import Resources, Scale, load_scale
+from transcoders.config import Scale, load_scale
 from transcoders.errors import UserError
 from transcoders.layout import Layout
+from transcoders.process import prepare_process
 
 app = typer.Typer(
     help="Transcoders find interpretable LLM feature circuits: the steps of the reproduction.",
@@ -36,7 +36,7 @@ def fetch_model(scale: ScaleName, model: str, threads: Threads = None) -> None:
     from transcoders.models import fetch_model
 
     settings, layout = _open(scale)
-    _prepare(threads, settings.resources.fetch_model)
+    prepare_process(threads, settings.resources.fetch_model)
     fetch_model(settings.model(model), layout.model(model), seed=settings.seed)
 
 
@@ -46,7 +46,7 @@ def fetch_corpus(scale: ScaleName, threads: Threads = None) -> None:
     from transcoders.corpus import fetch_corpus
 
     settings, layout = _open(scale)
-    _prepare(threads, settings.resources.fetch_corpus)
+    prepare_process(threads, settings.resources.fetch_corpus)
     fetch_corpus(settings.corpus, layout.documents, seed=settings.seed)
 
 
@@ -56,7 +56,7 @@ def tokenize(scale: ScaleName, model: str, threads: Threads = None) -> None:
     from transcoders.corpus import tokenize_corpus
 
     settings, layout = _open(scale)
-    _prepare(threads, settings.resources.tokenize)
+    prepare_process(threads, settings.resources.tokenize)
     tokenize_corpus(
         layout.documents,
         settings.corpus,
@@ -90,7 +90,7 @@ def cache_activations(scale: ScaleName, model: str, threads: Threads = None) -> 
     from transcoders.models import LanguageModel
 
     settings, layout = _open(scale)
-    device = _prepare(threads, settings.resources.cache_activations, settings.device)
+    device = prepare_process(threads, settings.resources.cache_activations, settings.device)
     sites = settings.sites_of(model)
     tokens = layout.tokens(model)
     cache_activations(
@@ -118,13 +118,21 @@ def train(scale: ScaleName, group: str, threads: Threads = None) -> None:
     from transcoders.training import steps_per_epoch, train_group
 
     settings, layout = _open(scale)
-    device = _prepare(threads, settings.resources.train, settings.device)
+    device = prepare_process(threads, settings.resources.train, settings.device)
     entries = [entry for entry in settings.dictionaries if entry.group == group]
     site = settings.group(group).site
     training = settings.training_of(settings.group(group))
     if training.precision == "tf32":
         torch.backends.cuda.matmul.fp32_precision = "tf32"
     cache = ActivationCache(layout.activations(site.name))
+    found = (cache.n_tokens, cache.d_model)
+    expected = (settings.corpus.train_tokens, settings.model(site.model).d_model)
+    if found != expected:
+        raise UserError(
+            f"{layout.activations(site.name)}: expected {expected[0]} tokens of width "
+            f"{expected[1]}, as the scale file says, found {found[0]} of width {found[1]}; delete "
+            "the folder and run again"
+        )
     checkpoint = layout.checkpoint(group)
     trained = train_group(
         entries,
@@ -184,7 +192,7 @@ def evaluate(scale: ScaleName, site: str, threads: Threads = None) -> None:
     from transcoders.models import LanguageModel
 
     settings, layout = _open(scale)
-    device = _prepare(threads, settings.resources.evaluate, settings.device)
+    device = prepare_process(threads, settings.resources.evaluate, settings.device)
     place = settings.site(site)
     dictionaries = []
     for entry in settings.dictionaries_of(place):
@@ -227,7 +235,7 @@ def notebook(scale: ScaleName, name: str, threads: Threads = None) -> None:
     from transcoders.notebooks import run_notebook
 
     settings, layout = _open(scale)
-    _prepare(threads, settings.resources.notebook)
+    prepare_process(threads, settings.resources.notebook)
     run_notebook(name, settings.name, layout.notebook(name))
 
 
@@ -256,53 +264,6 @@ def main() -> None:
 def _open(scale: str) -> tuple[Scale, Layout]:
     layout = Layout(scale)
     return load_scale(layout.config), layout
-
-
-def _prepare(granted: int | None, resources: Resources, device: str = "cpu") -> str:
-    """Fix what may change a byte: the number of threads, the device, the choice of algorithms.
-
-    Sums split over another number of threads round differently, so fewer cores than the scale file
-    fixes are refused rather than used.
-
-    Returns:
-        ``cpu`` or ``cuda``.
-    """
-    import torch
-
-    if granted is not None and granted != resources.threads:
-        raise UserError(
-            f"resources: this job must run on {resources.threads} threads, {granted} were granted; "
-            f"give snakemake at least --cores {resources.threads}, or lower `threads` in the scale "
-            "file (results then differ by rounding)"
-        )
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError(
-            "device: expected a GPU that PyTorch can use, found none; set `device: cpu` in the "
-            "scale file, or install PyTorch's CUDA build of the version in requirements.lock"
-        )
-    _keep_freed_memory()
-    torch.set_num_threads(resources.threads)
-    torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return device
-
-
-def _keep_freed_memory() -> None:
-    """Ask the C library to reuse large blocks instead of returning them to the system.
-
-    Tensors of some ten megabytes come and go at every step; getting them page by page from the
-    system each time costs more than the arithmetic on them.
-    """
-    if sys.platform == "linux":
-        trim_threshold, mmap_threshold, largest = -1, -3, 2**31 - 1
-        try:
-            mallopt = ctypes.CDLL(None).mallopt
-        except AttributeError:  # another C library than glibc
-            return
-        mallopt(trim_threshold, largest)
-        mallopt(mmap_threshold, 2**30)
 
 
 def _write_table(table: Any, path: Any) -> None:

@@ -1,5 +1,6 @@
 """Tables and sentences of the pages, from the tables of results."""
 
+import re
 from collections.abc import Sequence
 
 import pandas as pd
@@ -118,6 +119,7 @@ def _html_table(rows: pd.DataFrame, columns: dict[str, tuple[str, str]]) -> str:
         shown.style.hide(axis="index")
         .format(dict(columns.values()))
         .apply(lambda column: bold.loc[column.index])
-        .set_uuid(str(rows["site"].iloc[0]))  # otherwise random, and the page never the same twice
+        # Otherwise random, and the page never the same twice. Part of CSS selectors.
+        .set_uuid(re.sub(r"[^\w-]+", "-", str(rows["site"].iloc[0])))
     )
     return styler.to_html()

@@ -11,8 +11,9 @@ from transcoders.training.gradients import (
     dense_gradients,
     sparse_gradients,
 )
+from transcoders.training.group import train_group
 from transcoders.training.start import Scaling, fold_scaling, initial_weights, scaling_of
-from transcoders.training.trainer import TrainedDictionary, Trainer, train_group
+from transcoders.training.trainer import TrainedDictionary, Trainer
 
 __all__ = [
     "Checkpoint",

@@ -17,10 +17,13 @@ reconstruction, with ∂W_skip = rᵀ x.
 Only x W_enc needs every feature. Everything else is a sum over the active entries of z, a few dozen
 of tens of thousands for each token, and :func:`sparse_gradients` visits no others. It computes the
 same sums as :func:`dense_gradients`, in another order. Pre-activations are made in chunks, so that
-no tensor of batch × features is ever held.
+no tensor of batch × features is ever held; and gradients of W_enc and W_dec when they are asked
+for, some features at a time, so that they need not leave the processor's cache.
 """
 
-from typing import Literal, NamedTuple
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -47,7 +50,17 @@ class Objective(NamedTuple):
     precision: Precision = "float32"
 
 
-class Gradients(NamedTuple):
+class FeatureGradients(NamedTuple):
+    """Gradients of what belongs to some features: a row each."""
+
+    W_enc: Float[Tensor, "features d_in"]
+    """Transposed, as ``W_enc`` lies in memory."""
+    b_enc: Float[Tensor, " features"]
+    W_dec: Float[Tensor, "features d_out"]
+
+
+@dataclass(frozen=True)
+class Gradients:
     """The outcome of one batch."""
 
     loss: Float[Tensor, ""]
@@ -55,9 +68,18 @@ class Gradients(NamedTuple):
     """Target minus reconstruction."""
     active: Int[Tensor, " n_features"]
     """Tokens for which each feature is active."""
-    by_parameter: Weights
     parallel: Float[Tensor, " n_features"]
     """Component of each row of ``W_dec``'s gradient along that row."""
+    of_features: Callable[[int, int], FeatureGradients]
+    """Of the features from the first number to the second (exclusive); computed at every call."""
+    b_dec: Float[Tensor, " d_out"]
+    W_skip: Float[Tensor, "d_out d_in"] | None
+
+    @property
+    def by_parameter(self) -> Weights:
+        """All gradients at once."""
+        of_all = self.of_features(0, len(self.active))
+        return Weights(of_all.W_enc.T, of_all.b_enc, of_all.W_dec, self.b_dec, self.W_skip)
 
 
 class Entries(NamedTuple):
@@ -78,7 +100,8 @@ def dense_gradients(
     n_tokens, n_features = len(x), len(weights.W_dec)
     read = x - weights.b_dec if objective.is_sae else x
     weight = _error_weight(y, objective.loss_normalization)
-    W_enc_rows, W_dec = torch.zeros_like(weights.W_enc.T), torch.zeros_like(weights.W_dec)
+    W_enc: Tensor | None = None
+    W_dec: Tensor | None = None
     b_enc, l1_norm, errors = torch.zeros_like(weights.b_enc), x.new_zeros(()), []
     active = torch.zeros_like(weights.b_enc, dtype=torch.int64)
     chunk = max(4 * CHUNK_ENTRIES[x.device.type] // n_features, 1)
@@ -94,15 +117,20 @@ def dense_gradients(
         l1_norm += z.sum()
         mask = z > 0
         active += mask.sum(dim=0)
-        W_dec += _product(z.T, r, objective.precision)
+        W_dec = _plus(W_dec, _product(z.T, r, objective.precision))
         dz = _product(r, weights.W_dec.T, objective.precision)
         dz = dz.add_(objective.l1_coefficient / n_tokens).mul_(mask)
-        W_enc_rows += _product(dz.T, read[here], objective.precision)
+        W_enc = _plus(W_enc, _product(dz.T, read[here], objective.precision))
         b_enc += dz.sum(dim=0)
-    parallel = torch.linalg.vecdot(W_dec, weights.W_dec)
+    assert W_enc is not None
+    assert W_dec is not None
+    of_all = FeatureGradients(W_enc, b_enc, W_dec)
     return _assemble(
         weights, x, torch.cat(errors), weight, objective, l1_norm,
-        active=active, W_enc_rows=W_enc_rows, b_enc=b_enc, W_dec=W_dec, parallel=parallel,
+        b_enc=b_enc,
+        active=active,
+        parallel=torch.linalg.vecdot(W_dec, weights.W_dec),
+        of_features=lambda start, stop: FeatureGradients(*(rows[start:stop] for rows in of_all)),
     )  # fmt: skip
 
 
@@ -132,13 +160,21 @@ def sparse_gradients(
     dz[by_token] = dz_by_token
     parallel = torch.zeros_like(weights.b_enc).index_add_(0, feature, value * dz)
     dz += objective.l1_coefficient / n_tokens
+    b_enc = torch.zeros_like(weights.b_enc).index_add_(0, feature, dz)
+
+    def of_features(start: int, stop: int) -> FeatureGradients:
+        starts = feature_start[start : stop + 1]
+        here = slice(int(starts[0]), int(starts[-1]))
+        tokens, starts = token[here], starts - starts[0]
+        return FeatureGradients(
+            _weighted_sums(read, tokens, starts, dz[here]),
+            b_enc[start:stop],
+            _weighted_sums(r, tokens, starts, value[here]),
+        )
+
     return _assemble(
         weights, x, error, weight, objective, value.sum(),
-        active=active,
-        W_enc_rows=_weighted_sums(read, token, feature_start, dz),
-        b_enc=torch.zeros_like(weights.b_enc).index_add_(0, feature, dz),
-        W_dec=_weighted_sums(r, token, feature_start, value),
-        parallel=parallel,
+        b_enc=b_enc, active=active, parallel=parallel, of_features=of_features,
     )  # fmt: skip
 
 
@@ -188,11 +224,8 @@ def _assemble(
     objective: Objective,
     l1_norm: Tensor,
     *,
-    active: Tensor,
-    W_enc_rows: Tensor,
     b_enc: Tensor,
-    W_dec: Tensor,
-    parallel: Tensor,
+    **of_features: Any,
 ) -> Gradients:
     """What follows from the error and the sums over features, whichever way they were taken."""
     r = -2 * weight * error
@@ -203,15 +236,9 @@ def _assemble(
         loss=(weight[:, 0] @ error.square().sum(dim=1))
         + objective.l1_coefficient / len(x) * l1_norm,
         error=error,
-        active=active,
-        by_parameter=Weights(
-            W_enc=W_enc_rows.T,
-            b_enc=b_enc,
-            W_dec=W_dec,
-            b_dec=b_dec,
-            W_skip=None if weights.W_skip is None else r.T @ x,
-        ),
-        parallel=parallel,
+        b_dec=b_dec,
+        W_skip=None if weights.W_skip is None else r.T @ x,
+        **of_features,
     )
 
 
@@ -231,6 +258,10 @@ def _error(weights: Weights, x: Tensor, y: Tensor, from_features: Tensor) -> Ten
 def _product(a: Tensor, b: Tensor, precision: Precision) -> Tensor:
     # TF32 is a setting of the CUDA library, made where the device is chosen.
     return (a.bfloat16() @ b.bfloat16()).float() if precision == "bf16" else a @ b
+
+
+def _plus(total: Tensor | None, term: Tensor) -> Tensor:
+    return term if total is None else total.add_(term)
 
 
 def _where_above(

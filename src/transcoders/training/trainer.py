@@ -1,4 +1,4 @@
-"""From activations to trained dictionaries.
+"""One dictionary in training.
 
 The loss is that of :mod:`transcoders.training.gradients`, with target = MLP output (transcoder) or
 target = input (SAE). Around it, for all dictionaries:
@@ -15,9 +15,7 @@ target = input (SAE). Around it, for all dictionaries:
 
 import io
 import math
-import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import pandas as pd
@@ -30,9 +28,8 @@ from transcoders.config import Dictionary, Training
 from transcoders.dictionaries import SparseDictionary, Weights
 from transcoders.errors import UserError
 from transcoders.models import MLPActivations
-from transcoders.progress import progress_bar
-from transcoders.training.batches import ActivationSource, batches, steps_per_epoch
-from transcoders.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from transcoders.training.adam import AdamByRows
+from transcoders.training.batches import ActivationSource
 from transcoders.training.gradients import (
     Gradients,
     Objective,
@@ -40,6 +37,9 @@ from transcoders.training.gradients import (
     sparse_gradients,
 )
 from transcoders.training.start import fold_scaling, initial_weights, scaling_of
+
+BLOCK_ENTRIES = 2**18
+"""Numbers in each of the tensors that one block of features takes: 1 MB."""
 
 
 class SiteActivations(ActivationSource, Protocol):
@@ -58,78 +58,6 @@ class TrainedDictionary:
     """Columns ``step, tokens, learning_rate, l1_coefficient, loss, l0, fvu, dead_fraction``; the
     last four over the steps since the row before. A feature counts as dead that fired on none of
     those tokens."""
-
-
-def train_group(
-    entries: list[Dictionary],
-    source: SiteActivations,
-    training: Training,
-    *,
-    seed: int,
-    device: str = "cpu",
-    checkpoint: Path | None = None,
-    inputs: dict[str, Any] | None = None,
-) -> list[TrainedDictionary]:
-    """Train dictionaries of one site together, on one pass over one stream of batches.
-
-    Args:
-        entries: kinds and L1 coefficients.
-        source: the site's activations.
-        training: everything that the dictionaries share.
-        seed: of initialisation and order of the data.
-        device: ``cpu`` or ``cuda``.
-        checkpoint: where to save what is needed to go on after a kill, and to go on from if it is
-            there. None to save nothing. Whoever saves the result deletes it.
-        inputs: what identifies the activations; a checkpoint made with others is refused.
-
-    Returns:
-        The trained dictionaries, in the order of ``entries``.
-
-    Raises:
-        UserError: fewer activations than a batch, a loss is no longer finite, or the checkpoint is
-            damaged or of other settings.
-    """
-    n_steps = steps_per_epoch(source.n_tokens, training) * training.epochs
-    if not n_steps:
-        raise UserError(
-            f"training.batch_tokens is {training.batch_tokens}, expected at most the "
-            f"{source.n_tokens} tokens of activations that there are"
-        )
-    trainers = [Trainer(entry, source, training, n_steps, seed, device) for entry in entries]
-    identity = {
-        "dictionaries": [entry.model_dump(mode="json") for entry in entries],
-        **training.model_dump(mode="json", exclude={"checkpoint_every_steps"}),
-        "seed": seed,
-        "device": device,
-        **(inputs or {}),
-    }
-    saved = load_checkpoint(checkpoint, identity) if checkpoint else None
-    if saved:
-        for number, (trainer, record) in enumerate(zip(trainers, saved.records, strict=True)):
-            trainer.restore(_of_trainer(saved.tensors, number), record)
-    done = saved.step if saved else 0
-    size = training.batch_tokens
-    waited, began = 0.0, time.monotonic()
-    with progress_bar(n_steps * size, "training", initial=done * size) as bar:
-        stream = batches(source, training, seed=seed, first_step=done)
-        for step in range(done, n_steps):
-            before = time.monotonic()
-            batch = MLPActivations(*(t.to(device, torch.float32) for t in next(stream)))
-            waited += time.monotonic() - before
-            for trainer in trainers:
-                trainer.step(step, batch, last_checkpoint=_describe(checkpoint, done))
-            bar.update(size)
-            if trainers[0].log and trainers[0].log[-1]["step"] == step + 1:
-                shown = trainers[0].log[-1]
-                share = waited / (time.monotonic() - began)
-                bar.set_postfix(
-                    loss=shown["loss"], L0=shown["l0"], dead=shown["dead_fraction"],
-                    waited=f"{share:.1%}", refresh=False,
-                )  # fmt: skip
-            if checkpoint and (step + 1) % training.checkpoint_every_steps == 0:
-                done = step + 1
-                save_checkpoint(checkpoint, _checkpoint_of(trainers, done), identity)
-    return [trainer.result() for trainer in trainers]
 
 
 class Trainer:
@@ -170,12 +98,8 @@ class Trainer:
         )
         self.weights = Weights(**{name: t.to(device) for name, t in weights.tensors().items()})
         self._parameters = _as_they_lie(self.weights)
-        self._adam = torch.optim.Adam(
-            list(self._parameters.values()),
-            lr=training.learning_rate,
-            betas=training.adam_betas,
-            fused=True,
-        )
+        self._adam = AdamByRows(self._parameters, training.adam_betas)
+        self._rows_at_a_time = rows_at_a_time(source.d_model, device)
         self._since_log: dict[str, Tensor] = {}
 
     def step(self, step: int, batch: MLPActivations, *, last_checkpoint: str = "none") -> None:
@@ -221,25 +145,25 @@ class Trainer:
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Everything that a step changes: tensors by name, and the rest."""
         tensors = dict(self._parameters)
-        for name, parameter in self._parameters.items():
-            for key, value in self._adam.state[parameter].items():
-                tensors[f"adam.{key}.{name}"] = value
+        for name in self._parameters:
+            tensors[f"first_moment.{name}"] = self._adam.first_moment[name]
+            tensors[f"second_moment.{name}"] = self._adam.second_moment[name]
         tensors |= {f"since_log.{name}": tensor for name, tensor in self._since_log.items()}
-        return tensors, {"density": self.density, "log": self.log}
+        return tensors, {"steps": self._adam.steps, "density": self.density, "log": self.log}
 
     def restore(self, tensors: dict[str, Tensor], record: dict[str, Any]) -> None:
         """Take over what :meth:`state` gave."""
         for name, parameter in self._parameters.items():
             parameter.copy_(tensors[name])
-            for key in ("step", "exp_avg", "exp_avg_sq"):
-                value = tensors[f"adam.{key}.{name}"]
-                self._adam.state[parameter][key] = value.to(parameter.device)
+            self._adam.first_moment[name].copy_(tensors[f"first_moment.{name}"])
+            self._adam.second_moment[name].copy_(tensors[f"second_moment.{name}"])
         prefix = "since_log."
         self._since_log = {
             name.removeprefix(prefix): tensor.to(self.weights.b_dec.device)
             for name, tensor in tensors.items()
             if name.startswith(prefix)
         }
+        self._adam.steps = record["steps"]
         self.density, self.log = record["density"], record["log"]
 
     def _input_and_target(self, batch: MLPActivations) -> tuple[Tensor, Tensor]:
@@ -261,16 +185,23 @@ class Trainer:
         return (self.entry.l1_coefficient or 0.0) * warmup
 
     def _descend(self, gradients: Gradients, learning_rate: float) -> None:
-        W_dec, by_parameter = self.weights.W_dec, gradients.by_parameter
-        # A feature without an active token has no gradient, so nothing parallel either; its row
-        # still moves with Adam's momentum, hence the norms of all rows.
-        by_parameter.W_dec.addcmul_(W_dec, gradients.parallel[:, None], value=-1)
-        for name, gradient in _as_they_lie(by_parameter).items():
-            self._parameters[name].grad = gradient
-        for group in self._adam.param_groups:
-            group["lr"] = learning_rate
-        self._adam.step()
-        functional.normalize(W_dec, dim=1, out=W_dec)
+        W_dec = self.weights.W_dec
+        self._adam.begin_step()
+        for start in range(0, len(W_dec), self._rows_at_a_time):
+            rows = slice(start, start + self._rows_at_a_time)
+            here = W_dec[rows]
+            of_rows = gradients.of_features(start, start + len(here))
+            # A feature without an active token has no gradient, so nothing parallel either; its row
+            # still moves with Adam's momentum, hence the norms of all rows.
+            parallel = gradients.parallel[rows, None]
+            tangent = torch.addcmul(of_rows.W_dec, here, parallel, value=-1)
+            by_name = of_rows._replace(W_dec=tangent)._asdict()
+            self._adam.update(by_name, learning_rate, rows)
+            functional.normalize(here, dim=1, out=here)
+        others = {"b_dec": gradients.b_dec}
+        if gradients.W_skip is not None:
+            others["W_skip"] = gradients.W_skip
+        self._adam.update(others, learning_rate)
 
     def _record(self, step: int, gradients: Gradients, y: Tensor) -> None:
         sums = self._since_log
@@ -300,25 +231,13 @@ class Trainer:
         self._since_log = {}
 
 
+def rows_at_a_time(d_model: int, device: str) -> int:
+    """Features whose gradients are made and used together: as many as a CPU's cache holds."""
+    if device != "cpu":
+        return 2**62  # all
+    return max(BLOCK_ENTRIES // d_model // 64, 1) * 64  # whole vectors of any processor
+
+
 def _as_they_lie(weights: Weights) -> dict[str, Tensor]:
     """The parameters as contiguous tensors: ``W_enc`` transposed. Adam takes no other at speed."""
     return weights.tensors() | {"W_enc": weights.W_enc.T}
-
-
-def _checkpoint_of(trainers: list[Trainer], step: int) -> Checkpoint:
-    states = [trainer.state() for trainer in trainers]
-    tensors = {
-        f"{number}.{name}": tensor
-        for number, (of_one, _) in enumerate(states)
-        for name, tensor in of_one.items()
-    }
-    return Checkpoint(step, tensors, [record for _, record in states])
-
-
-def _of_trainer(tensors: dict[str, Tensor], number: int) -> dict[str, Tensor]:
-    prefix = f"{number}."
-    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
-
-
-def _describe(checkpoint: Path | None, step: int) -> str:
-    return f"{checkpoint} after step {step}" if checkpoint and step else "none"

@@ -1,0 +1,106 @@
+"""The benchmarks of training run end to end, at tiny sizes; times are not looked at.
+
+What runs in SAELens's environment is left out.
+"""
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from helpers_training import entry, random_cache, settings
+from transcoders.training import Objective, sparse_gradients
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+def _load(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    # Under a name of its own: there may be another module `training`.
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    spec = importlib.util.spec_from_file_location(f"benchmarks_{name}", BENCHMARKS / f"{name}.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def training(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """benchmarks/training.py, kept from settings of the whole process."""
+    module = _load("training", monkeypatch)
+    monkeypatch.setattr(module, "prepare", lambda _: None)
+    return module
+
+
+def test_parts_in_this_process(training: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    record = training.measure(["steps", "widths", "l0", "shares"], quick=True)
+    for size in ("gpt2_small", "laptop"):
+        assert record[size]["step_over_encoder"] > 0
+        assert record[size]["times_dense_autograd"] > 0
+    assert [row["expansion"] for row in record["by_width"]] == list(training.EXPANSIONS)
+    assert record["by_width"][0]["time_per_token"] == 1
+    assert {row["path"] for row in record["by_width"]} == {"dense", "sparse"}
+    assert record["by_l0"][0]["time"] == record["by_l0_laptop"][0]["time"] == 1
+    for shares in record["share_of_step"].values():
+        # Every part is found, so every function that the stopwatch is put around is called.
+        assert len(shares) == 9
+        assert sum(shares.values()) == pytest.approx(1, abs=0.01)
+    json.dumps(record)
+    assert len(capsys.readouterr().out.splitlines()) == 2 + 6 + 2 * 3 + 2
+
+
+def test_processes_are_compared_the_right_way_round(
+    training: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = training._run_peer("ours", training.QUICK_SIZES["laptop"])
+    assert ours["l0"] == pytest.approx(4, rel=0.3)
+    slow = {"seconds": 2 * ours["seconds"], "memory_training_mb": 4 * ours["memory_training_mb"]}
+    theirs = ours | slow
+    runs = {"ours": ours, "saelens": theirs}
+    monkeypatch.setattr(training, "_run_peer", lambda who, _: runs[who])
+    found = training.against_saelens(training.QUICK_SIZES["laptop"])
+    assert found["times_saelens"] == pytest.approx(2, rel=0.01)
+    assert found["memory_of_saelens"] == 0.25
+
+
+@pytest.mark.parametrize("l0", [10, 40])
+def test_a_step_has_the_wanted_l0(training: ModuleType, l0: int) -> None:
+    size = training.QUICK_SIZES["gpt2_small"]._replace(n_features=2048, batch=256, l0=l0)
+    ours = training.Ours(size)
+    for path in ("dense", "sparse"):
+        ours.choose(path)
+        ours.step()
+        assert ours.l0 == pytest.approx(l0, rel=0.1)
+
+
+def test_dense_autograd_has_the_gradients_of_our_step(training: ModuleType) -> None:
+    """What is compared does the same work."""
+    ours = training.Ours(training.QUICK_SIZES["gpt2_small"])
+    dense = training.DenseAutograd(ours.trainer.weights)
+    x = ours.batch().mlp_out  # of a norm that training leaves as it is
+    gradients = sparse_gradients(ours.trainer.weights, x, x, Objective(1.0, "none", is_sae=True))
+    found = gradients.by_parameter
+    found.W_dec -= gradients.parallel[:, None] * ours.trainer.weights.W_dec
+    dense.step(x)
+    for parameter, name in zip(dense.parameters, ("W_enc", "b_enc", "W_dec", "b_dec"), strict=True):
+        # float32 sums in another order
+        torch.testing.assert_close(parameter.grad, getattr(found, name), rtol=1e-4, atol=1e-4)
+
+
+def test_curves_of_dense_and_sparse_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    curves_module = _load("training_curves", monkeypatch)
+    monkeypatch.setattr(curves_module, "LOG_EVERY_STEPS", 4)
+    curves = curves_module.train_both(
+        entry("transcoder"), random_cache(), settings(epochs=2, sparse_below_density=1.0), seed=0
+    )
+    assert list(curves.columns) == ["run", "step", "tokens", "seconds", "loss", "l0"]
+    dense, sparse = (curves[curves["run"] == run] for run in ("dense", "sparse"))
+    assert list(dense["step"]) == list(sparse["step"]) == [4, 8, 12, 16]
+    assert list(dense["loss"]) == pytest.approx(list(sparse["loss"]), rel=1e-4)
+    assert dense["seconds"].is_monotonic_increasing
+    figure = curves_module.curves_figure(curves)
+    assert [panel.get_xlabel() for panel in figure.axes] == ["tokens seen", "time of training (s)"]

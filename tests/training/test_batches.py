@@ -1,0 +1,171 @@
+"""The order in which training sees the activations, and what is read when."""
+
+import threading
+import weakref
+from itertools import chain, islice
+
+import pytest
+import torch
+
+from helpers_training import CacheInMemory, numbered_cache, settings
+from transcoders.config import Training
+from transcoders.models import MLPActivations
+from transcoders.training import batches, steps_per_epoch
+
+SECONDS = 20  # for another thread to do what takes it microseconds
+
+
+def small(**changes: object) -> Training:
+    """Batches of 10 tokens, 4 in a buffer, in 3 epochs."""
+    return settings(**{"batch_tokens": 10, "buffer_tokens": 40, "epochs": 3} | changes)
+
+
+def token_numbers(
+    n_tokens: int, *, seed: int = 0, first_step: int = 0, **changes: object
+) -> list[list[int]]:
+    """The positions in the cache of the tokens of every batch."""
+    numbers = []
+    cache = numbered_cache(n_tokens)
+    for batch in batches(cache, small(**changes), seed=seed, first_step=first_step):
+        assert torch.equal(batch.mlp_in, -batch.mlp_out)  # inputs stay with their outputs
+        numbers.append(batch.mlp_in[:, 0].int().tolist())
+    return numbers
+
+
+@pytest.mark.parametrize("n_tokens", [10, 99, 100, 107])
+@pytest.mark.parametrize("buffer_tokens", [1, 10, 35, 40, 1000])
+def test_every_epoch_is_a_permutation_of_all_full_batches(n_tokens, buffer_tokens):
+    numbers = token_numbers(n_tokens, buffer_tokens=buffer_tokens)
+    per_epoch = n_tokens // 10
+    assert per_epoch == steps_per_epoch(n_tokens, small())
+    assert len(numbers) == 3 * per_epoch
+    assert all(len(batch) == 10 for batch in numbers)
+    for epoch in range(3):
+        of_epoch = list(chain(*numbers[epoch * per_epoch : (epoch + 1) * per_epoch]))
+        assert sorted(of_epoch) == list(range(per_epoch * 10))
+
+
+def test_epochs_differ_in_their_order():
+    numbers = token_numbers(100)
+    assert numbers[:10] != numbers[10:20] != numbers[20:]
+
+
+def test_buffers_differ_in_their_order():
+    numbers = token_numbers(80, epochs=1)
+    first, second = (list(chain(*numbers[start : start + 4])) for start in (0, 4))
+    assert first != [number - 40 for number in second]
+
+
+def test_the_order_is_a_function_of_the_seed():
+    assert token_numbers(100, seed=1) == token_numbers(100, seed=1)
+    assert token_numbers(100, seed=1) != token_numbers(100, seed=2)
+
+
+def test_tokens_mix_within_a_buffer_and_not_beyond():
+    numbers = token_numbers(100, epochs=1)  # buffers of 4 batches: 0-39, 40-79, 80-99
+    for start, stop in ((0, 4), (4, 8), (8, 10)):
+        of_buffer = list(chain(*numbers[start:stop]))
+        assert sorted(of_buffer) == list(range(start * 10, stop * 10))
+        assert of_buffer != sorted(of_buffer)
+        assert all(max(batch) - min(batch) >= 10 for batch in numbers[start:stop])
+
+
+@pytest.mark.parametrize("n_tokens", [10, 99, 107])
+@pytest.mark.parametrize("buffer_tokens", [1, 35, 40, 1000])
+def test_starting_at_any_step_gives_the_tail_of_the_whole(n_tokens, buffer_tokens):
+    whole = token_numbers(n_tokens, buffer_tokens=buffer_tokens)
+    for first_step in range(len(whole) + 1):
+        tail = token_numbers(n_tokens, buffer_tokens=buffer_tokens, first_step=first_step)
+        assert tail == whole[first_step:]
+
+
+class WatchedSource:
+    """Records what is read and when, and how many buffers read before are still in memory."""
+
+    def __init__(self, cache: CacheInMemory, *, fails_at: int | None = None) -> None:
+        self.n_tokens = cache.n_tokens
+        self.cache, self.fails_at = cache, fails_at
+        self.reads: list[tuple[int, int]] = []
+        self.in_memory: list[int] = []
+        self.has_read = threading.Condition()
+        self._given: list[weakref.ref[torch.Tensor]] = []
+
+    def read(self, start: int, stop: int) -> MLPActivations:
+        self.in_memory.append(sum(given() is not None for given in self._given))
+        if len(self.reads) == self.fails_at:
+            raise OSError("the disk is gone")
+        tokens = MLPActivations(*(t.clone() for t in self.cache.read(start, stop)))
+        self._given.append(weakref.ref(tokens.mlp_in))
+        with self.has_read:
+            self.reads.append((start, stop))
+            self.has_read.notify_all()
+        return tokens
+
+    def wait_for(self, n_reads: int) -> bool:
+        with self.has_read:
+            return self.has_read.wait_for(lambda: len(self.reads) >= n_reads, SECONDS)
+
+
+def test_the_next_buffer_is_read_while_the_present_one_is_used():
+    source = WatchedSource(numbered_cache(100))
+    stream = batches(source, small(epochs=2), seed=0)
+    for buffers_used, n_batches in enumerate((4, 4, 2, 4, 4, 2), start=1):
+        next(stream)
+        n_expected = min(buffers_used + 1, 6)
+        assert source.wait_for(n_expected)  # though only one batch of the buffer was taken
+        for _ in range(n_batches - 1):
+            next(stream)
+        assert len(source.reads) == n_expected  # and no buffer further
+    assert list(stream) == []
+    assert source.reads == [(0, 40), (40, 80), (80, 100)] * 2
+
+
+def test_two_buffers_are_in_memory_at_most():
+    source = WatchedSource(numbered_cache(400))
+    for _ in batches(source, small(), seed=0):
+        pass
+    # When a buffer is read, there is the one in use, and no other; the first two have none before.
+    assert source.in_memory[0] == 0
+    assert source.in_memory[1:] == [1] * 29
+
+
+def test_batches_hold_no_buffer_in_memory():
+    source = WatchedSource(numbered_cache(400))
+    kept = list(batches(source, small(), seed=0))
+    assert max(source.in_memory) == 1
+    assert len(kept) == 120
+
+
+@pytest.mark.parametrize("first_step", [0, 3, 4, 9, 10, 25])
+def test_buffers_before_the_first_step_are_not_read(first_step):
+    source = WatchedSource(numbered_cache(100))
+    list(batches(source, small(), seed=0, first_step=first_step))
+    in_epoch = [(0, 40), (40, 80), (80, 100)]
+    skipped = 3 * (first_step // 10) + first_step % 10 // 4
+    assert source.reads == (in_epoch * 3)[skipped:]
+
+
+def test_nothing_is_read_where_no_step_is_left():
+    source = WatchedSource(numbered_cache(100))
+    assert list(batches(source, small(), seed=0, first_step=30)) == []
+    assert source.reads == []
+
+
+@pytest.mark.parametrize(("fails_at", "batches_before"), [(0, 0), (1, 4), (2, 8), (3, 10)])
+def test_what_a_source_raises_reaches_the_consumer_after_the_batches_before(
+    fails_at, batches_before
+):
+    source = WatchedSource(numbered_cache(100), fails_at=fails_at)
+    stream = batches(source, small(), seed=0)
+    assert len(list(islice(stream, batches_before))) == batches_before
+    with pytest.raises(OSError, match="the disk is gone"):
+        next(stream)
+
+
+def test_a_stream_that_is_left_leaves_no_thread_behind():
+    before = threading.active_count()
+    stream = batches(WatchedSource(numbered_cache(400)), small(), seed=0)
+    next(stream)
+    assert threading.active_count() == before + 1
+    stream.close()
+    assert threading.active_count() == before
