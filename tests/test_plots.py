@@ -147,12 +147,14 @@ def test_a_single_site_with_a_single_dictionary_a_kind_is_a_figure(evaluation):
     assert len(series_of(panel)) == 3
 
 
-def test_extensions_are_drawn_where_there_are_any(extended):
-    first, second = tradeoff_figure(extended).axes
-    assert set(series_of(first)) == {LABELS[kind] for kind in KINDS}
-    series = series_of(second)
-    assert set(series) == set(LABELS.values())
-    for kind in TRAITS:
+def test_extensions_have_a_panel_of_their_own_beside_the_sites_transcoders(extended):
+    *papers, extensions = tradeoff_figure(extended).axes
+    assert [set(series_of(panel)) for panel in papers] == [{LABELS[kind] for kind in KINDS}] * 2
+    assert extensions.get_title() == "gpt2, layer 15: extensions"
+    series = series_of(extensions)
+    shown = ["transcoder", *(kind for kind in TRAITS if kind not in KINDS)]
+    assert set(series) == {LABELS[kind] for kind in shown}
+    for kind in shown:
         rows = extended[(extended["layer"] == 15) & (extended["kind"] == kind)].sort_values("l0")
         line = series[LABELS[kind]].lines[0]
         np.testing.assert_array_equal(line.get_xdata(), rows["l0"])
@@ -164,11 +166,12 @@ def test_extensions_are_drawn_where_there_are_any(extended):
 
 
 def test_topk_dictionaries_are_labelled_with_their_k(evaluation, extended):
-    first, second = tradeoff_figure(extended).axes
-    texts = [text.get_text() for text in second.texts]
+    *papers, extensions = tradeoff_figure(extended).axes
+    texts = [text.get_text() for text in extensions.texts]
     assert (texts.count("32"), texts.count("64")) == (1, 1)
-    assert texts.count("0.001") == len(KINDS) + 1
-    assert not {"32", "64", "nan"} & {text.get_text() for text in first.texts}
+    assert texts.count("0.001") == 2  # of the transcoder and the skip transcoder
+    for panel in papers:
+        assert not {"32", "64", "nan"} & {text.get_text() for text in panel.texts}
     for table, mentioned in ((evaluation, False), (extended, True)):
         (legend,) = tradeoff_figure(table).legends
         assert ("TopK" in legend.get_title().get_text()) == mentioned

@@ -11,9 +11,9 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter
+from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
-from transcoders.config import TRAITS
+from transcoders.config import KINDS, TRAITS
 from transcoders.files import atomic_path
 
 STYLE = Path(__file__).with_name("style.mplstyle")
@@ -37,7 +37,7 @@ LABEL_PLACES: dict[str, dict[str, Any]] = {  # apart from each other where front
     "mlp_out_sae": {"xytext": (-5, -4), "ha": "right", "va": "top"},
     "mlp_in_sae": {"xytext": (5, 4), "ha": "left", "va": "bottom"},
     "skip_transcoder": {"xytext": (-5, -4), "ha": "right", "va": "top"},
-    "topk_transcoder": {"xytext": (0, -6), "ha": "center", "va": "top"},
+    "topk_transcoder": {"xytext": (-5, -4), "ha": "right", "va": "top"},
 }
 BOUND_COLOUR = "#555555"
 L0_TICKS = [subs * 10**power for power in range(5) for subs in (1, 2, 5)]
@@ -46,18 +46,31 @@ L0_TICKS = [subs * 10**power for power in range(5) for subs in (1, 2, 5)]
 def tradeoff_figure(evaluation: pd.DataFrame) -> Figure:
     """Figure 3: sparsity against faithfulness, a panel a site.
 
+    Kinds that the paper does not have follow in panels of their own, with the transcoders of the
+    site to compare them with.
+
     Args:
         evaluation: the rows of ``evaluation.csv``. Points are dictionaries, joined per kind in the
             order of their L0, labelled with their λ₁ or k; error bars are ``ce_low`` to
             ``ce_high``; horizontal lines are the unmodified and the mean-ablated model.
     """
-    sites = list(dict.fromkeys(evaluation["site"]))
+    papers = evaluation["kind"].isin(KINDS)
+    extended = evaluation["site"].isin(evaluation.loc[~papers, "site"])
+    contents = [
+        *[(rows, "") for _, rows in evaluation[papers].groupby("site", sort=False)],
+        *[
+            (rows, ": extensions")
+            for _, rows in evaluation[
+                extended & (~papers | (evaluation["kind"] == "transcoder"))
+            ].groupby("site", sort=False)
+        ],
+    ]
     with plt.style.context(STYLE):
         figure, axes = plt.subplots(
-            1, len(sites), figsize=(3.6 * len(sites), 3.7), squeeze=False, sharex=True
+            1, len(contents), figsize=(3.4 * len(contents), 4.6), squeeze=False, sharex=True
         )
-        for panel, site in zip(axes[0], sites, strict=True):
-            _tradeoff_panel(panel, evaluation[evaluation["site"] == site])
+        for panel, (rows, remark) in zip(axes[0], contents, strict=True):
+            _tradeoff_panel(panel, rows, remark)
         axes[0][0].set_ylabel("next-token cross entropy (nats)")
         topk = evaluation["l1_coefficient"].isna().any()
         shown: dict[str, Any] = {}  # by label: extensions may be at one site only
@@ -75,7 +88,7 @@ def tradeoff_figure(evaluation: pd.DataFrame) -> Figure:
     return figure
 
 
-def _tradeoff_panel(panel: Axes, site: pd.DataFrame) -> None:
+def _tradeoff_panel(panel: Axes, site: pd.DataFrame, remark: str) -> None:
     panel.set_xscale("log")
     panel.set_xticks(L0_TICKS, [f"{tick:,}" for tick in L0_TICKS])
     panel.minorticks_off()
@@ -119,7 +132,7 @@ def _tradeoff_panel(panel: Axes, site: pd.DataFrame) -> None:
     panel.margins(x=0.15, y=0.12)
     panel.autoscale()
     first = site.iloc[0]
-    panel.set_title(f"{first['model']}, layer {first['layer']}")
+    panel.set_title(f"{first['model']}, layer {first['layer']}{remark}")
     panel.set_xlabel("L0 (active features per token)")
 
 
@@ -162,7 +175,9 @@ def training_figure(curves: pd.DataFrame) -> Figure:
             panel.set_ylabel(label)
         for panel in axes[:2].flat:
             panel.set_yscale("log")
+            panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             panel.yaxis.set_major_formatter("{x:g}")
+            panel.yaxis.set_minor_formatter(NullFormatter())
         legend = figure.legend(
             list(shown.values()),
             list(shown),

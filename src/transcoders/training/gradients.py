@@ -118,6 +118,7 @@ def dense_gradients(
         mask = z > 0
         active += mask.sum(dim=0)
         W_dec = _plus(W_dec, _product(z.T, r, objective.precision))
+        del z  # as large as dz
         dz = _product(r, weights.W_dec.T, objective.precision)
         dz = dz.add_(objective.l1_coefficient / n_tokens).mul_(mask)
         W_enc = _plus(W_enc, _product(dz.T, read[here], objective.precision))
