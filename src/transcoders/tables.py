@@ -26,7 +26,6 @@ EVALUATION_COLUMNS = {
 }
 """Heading and format of the columns of ``evaluation.csv`` that a page shows."""
 TRAINING_COLUMNS = {
-    "site": ("site", "{}"),
     "kind": ("kind", "{}"),
     "l1_coefficient": ("λ₁ or k", "{}"),
     "loss": ("loss", "{:.1f}"),
