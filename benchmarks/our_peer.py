@@ -36,7 +36,8 @@ EPOCHS = 10_000
 
 def prepare(threads: int) -> None:
     """Set what the command line sets for a whole process before it trains."""
-    prepare_process(threads, Resources(threads=threads, mem_mb=1, runtime=1))
+    resources = Resources(threads=threads, mem_mb=1, runtime=1)
+    prepare_process(threads, resources, keep_freed_memory=True)
 
 
 class InMemory:

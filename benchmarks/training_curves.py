@@ -49,7 +49,8 @@ def main(
 ) -> None:
     layout = Layout(scale)
     settings = load_scale(layout.config)
-    prepare_process(settings.resources.train.threads, settings.resources.train)
+    resources = settings.resources.train
+    prepare_process(resources.threads, resources, keep_freed_memory=True)
     entry = next(
         entry
         for entry in settings.dictionaries

@@ -118,7 +118,9 @@ def train(scale: ScaleName, group: str, threads: Threads = None) -> None:
     from transcoders.training import steps_per_epoch, train_group
 
     settings, layout = _open(scale)
-    device = prepare_process(threads, settings.resources.train, settings.device)
+    device = prepare_process(
+        threads, settings.resources.train, settings.device, keep_freed_memory=True
+    )
     entries = [entry for entry in settings.dictionaries if entry.group == group]
     site = settings.group(group).site
     training = settings.training_of(settings.group(group))

@@ -7,7 +7,13 @@ from transcoders.config import Resources
 from transcoders.errors import UserError
 
 
-def prepare_process(granted: int | None, resources: Resources, device: str = "cpu") -> str:
+def prepare_process(
+    granted: int | None,
+    resources: Resources,
+    device: str = "cpu",
+    *,
+    keep_freed_memory: bool = False,
+) -> str:
     """Fix what may change a byte: the number of threads, the device, the choice of algorithms.
 
     Sums split over another number of threads round differently, so fewer cores than the scale file
@@ -17,6 +23,9 @@ def prepare_process(granted: int | None, resources: Resources, device: str = "cp
         granted: cores that the caller has; None if nobody counted.
         resources: what the scale file allots to the job.
         device: ``cpu``, ``cuda``, or ``auto`` for a GPU if there is one.
+        keep_freed_memory: whether large blocks are reused rather than returned to the system:
+            faster where the same sizes come again and again, as in training, and wasteful
+            where sizes vary, as in evaluation.
 
     Returns:
         ``cpu`` or ``cuda``.
@@ -37,7 +46,8 @@ def prepare_process(granted: int | None, resources: Resources, device: str = "cp
             "device: expected a GPU that PyTorch can use, found none; set `device: cpu` in the "
             "scale file, or install PyTorch's CUDA build of the version in requirements.lock"
         )
-    _keep_freed_memory()
+    if keep_freed_memory:
+        _keep_freed_memory()
     torch.set_num_threads(resources.threads)
     torch.use_deterministic_algorithms(True)
     # A help for debugging that writes to every new tensor; nothing here reads what it did not set.
