@@ -208,17 +208,16 @@ class LargestTensor(TorchDispatchMode):
         return made
 
 
-@BOTH
 @pytest.mark.parametrize("kind", ALL_KINDS)
-def test_no_tensor_of_batch_by_features_is_made(
-    compute: Compute, kind: Kind, monkeypatch: pytest.MonkeyPatch
+def test_sparse_gradients_make_no_tensor_of_batch_by_features(
+    kind: Kind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(CHUNK_ENTRIES, "cpu", 1024)
     p = problem(kind, 0.02, n_tokens=256, d_in=4, d_out=4, n_features=512)
     p = p._replace(objective=p.objective._replace(k=None if p.objective.k is None else 8))
     with LargestTensor() as largest:
-        assert compute(*p).by_parameter.W_dec.shape == (512, 4)
-    # What there must be: weights (2,048), active entries (about 2,621), four chunks (4,096).
+        assert sparse_gradients(*p).by_parameter.W_dec.shape == (512, 4)
+    # What there must be: weights (2,048), active entries (about 2,621).
     assert 1024 <= largest.entries <= 4096
     assert largest.entries < 256 * 512 / 16
 
@@ -233,9 +232,10 @@ def test_gradients_of_some_features_are_the_rows_of_those_of_all(
     whole = gradients.of_features(0, 80)
     for start, stop in ((0, 1), (0, 30), (30, 31), (31, 80), (79, 80)):
         for found, expected in zip(gradients.of_features(start, stop), whole, strict=True):
-            # The same sums over the same terms in the same order: the same bits.
-            assert torch.equal(found, expected[start:stop])
-    assert torch.equal(gradients.by_parameter.W_enc, whole.W_enc.T)
+            if compute is sparse_gradients:  # same sums, same terms, same order: the same bits
+                assert torch.equal(found, expected[start:stop])
+            torch.testing.assert_close(found, expected[start:stop])
+    torch.testing.assert_close(gradients.by_parameter.W_enc, whole.W_enc.T)
 
 
 @BOTH

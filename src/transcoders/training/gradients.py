@@ -16,9 +16,9 @@ reconstruction, with ∂W_skip = rᵀ x.
 
 Only x W_enc needs every feature. Everything else is a sum over the active entries of z, a few dozen
 of tens of thousands for each token, and :func:`sparse_gradients` visits no others. It computes the
-same sums as :func:`dense_gradients`, in another order. Pre-activations are made in chunks, so that
-no tensor of batch × features is ever held; and gradients of W_enc and W_dec when they are asked
-for, some features at a time, so that they need not leave the processor's cache.
+same sums as :func:`dense_gradients`, in another order, and makes pre-activations in chunks, so that
+it never holds a tensor of batch × features. Both make the gradients of W_enc and W_dec when they
+are asked for, some features at a time, so that these need not leave the processor's cache.
 """
 
 from collections.abc import Callable
@@ -97,41 +97,42 @@ def dense_gradients(
     objective: Objective,
 ) -> Gradients:
     """Loss and gradients by matrix products over all features."""
-    n_tokens, n_features = len(x), len(weights.W_dec)
     read = x - weights.b_dec if objective.is_sae else x
     weight = _error_weight(y, objective.loss_normalization)
-    W_enc: Tensor | None = None
-    W_dec: Tensor | None = None
-    b_enc, l1_norm, errors = torch.zeros_like(weights.b_enc), x.new_zeros(()), []
-    active = torch.zeros_like(weights.b_enc, dtype=torch.int64)
-    chunk = max(4 * CHUNK_ENTRIES[x.device.type] // n_features, 1)
-    for start in range(0, n_tokens, chunk):
-        here = slice(start, start + chunk)
-        z = _product(read[here], weights.W_enc, objective.precision).add_(weights.b_enc).relu_()
-        if objective.k is not None:
-            largest = z.topk(objective.k, dim=1)
-            z = torch.zeros_like(z).scatter_(1, largest.indices, largest.values)
-        error = _error(weights, x[here], y[here], _product(z, weights.W_dec, objective.precision))
-        r = -2 * weight[here] * error
-        errors.append(error)
-        l1_norm += z.sum()
-        mask = z > 0
-        active += mask.sum(dim=0)
-        W_dec = _plus(W_dec, _product(z.T, r, objective.precision))
-        del z  # as large as dz
-        dz = _product(r, weights.W_dec.T, objective.precision)
-        dz = dz.add_(objective.l1_coefficient / n_tokens).mul_(mask)
-        W_enc = _plus(W_enc, _product(dz.T, read[here], objective.precision))
-        b_enc += dz.sum(dim=0)
-    assert W_enc is not None
-    assert W_dec is not None
-    of_all = FeatureGradients(W_enc, b_enc, W_dec)
+    # z and dz are held transposed: a feature's tokens lie together.
+    z = _product(weights.W_enc.T, read.T, objective.precision)
+    z.add_(weights.b_enc[:, None]).relu_()
+    if objective.k is not None:
+        largest = z.topk(objective.k, dim=0)
+        z = torch.zeros_like(z).scatter_(0, largest.indices, largest.values)
+    error = _error(weights, x, y, _product(z.T, weights.W_dec, objective.precision))
+    r = -2 * weight * error
+    dz = _product(weights.W_dec, r.T, objective.precision)
+    active, parallel, b_enc = [], [], []
+    n_features_at_a_time = max(CHUNK_ENTRIES[x.device.type] // len(x), 1)
+    for z_here, dz_here in zip(
+        z.split(n_features_at_a_time), dz.split(n_features_at_a_time), strict=True
+    ):
+        is_active = z_here > 0
+        active.append(is_active.sum(dim=1))
+        parallel.append(torch.linalg.vecdot(z_here, dz_here))
+        dz_here.add_(objective.l1_coefficient / len(x)).mul_(is_active)
+        b_enc.append(dz_here.sum(dim=1))
+    all_b_enc = torch.cat(b_enc)
+
+    def of_features(start: int, stop: int) -> FeatureGradients:
+        return FeatureGradients(
+            _product(dz[start:stop], read, objective.precision),
+            all_b_enc[start:stop],
+            _product(z[start:stop], r, objective.precision),
+        )
+
     return _assemble(
-        weights, x, torch.cat(errors), weight, objective, l1_norm,
-        b_enc=b_enc,
-        active=active,
-        parallel=torch.linalg.vecdot(W_dec, weights.W_dec),
-        of_features=lambda start, stop: FeatureGradients(*(rows[start:stop] for rows in of_all)),
+        weights, x, error, weight, objective, z.sum(),
+        b_enc=all_b_enc,
+        active=torch.cat(active),
+        parallel=torch.cat(parallel),
+        of_features=of_features,
     )  # fmt: skip
 
 
@@ -259,10 +260,6 @@ def _error(weights: Weights, x: Tensor, y: Tensor, from_features: Tensor) -> Ten
 def _product(a: Tensor, b: Tensor, precision: Precision) -> Tensor:
     # TF32 is a setting of the CUDA library, made where the device is chosen.
     return (a.bfloat16() @ b.bfloat16()).float() if precision == "bf16" else a @ b
-
-
-def _plus(total: Tensor | None, term: Tensor) -> Tensor:
-    return term if total is None else total.add_(term)
 
 
 def _where_above(
