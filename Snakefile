@@ -33,7 +33,7 @@ except UserError as error:
 
 wildcard_constraints:
     model="|".join(SCALE.models),
-    site="|".join(site.name for site in SCALE.sites),
+    site="|".join(site.name for site in SCALE.all_sites),
 
 
 include: "workflow/rules/common.smk"

@@ -30,7 +30,7 @@ def main(scale: Annotated[str, typer.Option()] = "laptop", contexts: int = 32) -
     layout = Layout(scale)
     settings = load_scale(layout.config)
     sites: dict[str, object] = {}
-    for site in settings.sites:
+    for site in settings.all_sites:
         model = LanguageModel.load(layout.model(site.model))
         tokens = load_rows(layout.tokens(site.model), "eval").tokens[:contexts]
         passed = model.run_through_site(tokens, site.layer)

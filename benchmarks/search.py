@@ -49,7 +49,7 @@ def _run(scale: str, variant: tuple[Kind, int, float, dict[str, Any]]) -> dict[s
     kind, layer, l1_coefficient, changes = variant
     torch.set_num_threads(1)
     settings = load_scale(Layout(scale).config)
-    site = next(site for site in settings.sites if site.layer == layer)
+    site = next(site for site in settings.all_sites if site.layer == layer)
     cache = ActivationCache(Layout(scale).activations(site.name), verify=False)
     measured = cache.read(cache.n_tokens - MEASURED_TOKENS, cache.n_tokens)
     cache.n_tokens -= MEASURED_TOKENS

@@ -227,7 +227,7 @@ def collect_tables(scale: ScaleName) -> None:
         (layout.site_evaluation_by_document, layout.evaluation_by_document),
     ):
         # As text, so that joining changes no digit.
-        tables = [pd.read_csv(part(site.name), dtype=str) for site in settings.sites]
+        tables = [pd.read_csv(part(site.name), dtype=str) for site in settings.all_sites]
         _write_table(pd.concat(tables), whole)
 
 

@@ -48,8 +48,8 @@ rule evaluate:
 
 rule collect_tables:
     input:
-        [LAYOUT.site_evaluation(site.name) for site in SCALE.sites],
-        [LAYOUT.site_evaluation_by_document(site.name) for site in SCALE.sites],
+        [LAYOUT.site_evaluation(site.name) for site in SCALE.all_sites],
+        [LAYOUT.site_evaluation_by_document(site.name) for site in SCALE.all_sites],
     output:
         LAYOUT.evaluation,
         LAYOUT.evaluation_by_document,

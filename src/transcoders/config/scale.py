@@ -49,6 +49,9 @@ class Scale(Section):
     models: Annotated[dict[FileName, Model], Field(min_length=1)]
     corpus: Corpus
     sites: Annotated[list[Site], Field(min_length=1)]
+    """Where the paper's three kinds are compared."""
+    circuit_sites: tuple[Site, ...] = Field(default=(), strict=False)
+    """Further MLPs that get a transcoder, so that circuits can be followed through them."""
     activations: Activations
     training: Training
     groups: Annotated[list[Group], Field(min_length=1)]
@@ -56,6 +59,11 @@ class Scale(Section):
     """Groups of kinds that the paper does not have; everything works without them."""
     evaluation: Evaluation
     resources: RuleResources
+
+    @property
+    def all_sites(self) -> list[Site]:
+        """Every MLP that dictionaries are trained on."""
+        return [*self.sites, *self.circuit_sites]
 
     @property
     def all_groups(self) -> list[Group]:
@@ -73,7 +81,7 @@ class Scale(Section):
 
     def site(self, name: str) -> Site:
         """The site of that name; a :class:`UserError` lists the names there are."""
-        return _by_name(self.sites, name, "site")
+        return _by_name(self.all_sites, name, "site")
 
     def group(self, name: str) -> Group:
         """The group of that name; a :class:`UserError` lists the names there are."""
@@ -93,7 +101,16 @@ class Scale(Section):
 
     def sites_of(self, model: str) -> list[Site]:
         """The sites of a model, from the first layer to the last."""
-        return sorted((s for s in self.sites if s.model == model), key=lambda site: site.layer)
+        return sorted((s for s in self.all_sites if s.model == model), key=lambda site: site.layer)
+
+    def circuit_transcoders(self, model: str) -> list[Dictionary]:
+        """The headline transcoder of each site of a model: those that circuits go through."""
+        return [
+            dictionary
+            for site in self.sites_of(model)
+            for dictionary in self.dictionaries_of(site)
+            if dictionary.kind == "transcoder" and dictionary.headline
+        ]
 
     def dictionaries_of(self, site: Site) -> list[Dictionary]:
         """The dictionaries of a site, in the order of the groups."""
@@ -106,27 +123,21 @@ class Scale(Section):
         return self
 
     def _disagreements(self) -> Iterator[str]:
-        for site in self.sites:
-            if site.model not in self.models:
-                yield f"sites: no model named {site.model!r} among {', '.join(self.models)}"
-            elif site.layer >= self.models[site.model].n_layers:
-                n_layers = self.models[site.model].n_layers
-                yield (
-                    f"sites: layer {site.layer} of {site.model}, expected a layer from 0 to "
-                    f"{n_layers - 1}, since the model has {n_layers}"
-                )
+        for key, sites in (("sites", self.sites), ("circuit_sites", self.circuit_sites)):
+            for site in sites:
+                yield from self._disagreements_of_site(site, key)
         for key, groups in (("groups", self.groups), ("extensions", self.extensions)):
             for group in groups:
                 yield from self._disagreements_of(group, key)
         for what, names in (
-            ("sites", [site.name for site in self.sites]),
+            ("sites and circuit_sites", [site.name for site in self.all_sites]),
             ("groups", [group.name for group in self.all_groups]),
             ("dictionaries", [dictionary.name for dictionary in self.dictionaries]),
         ):
             for name in sorted({name for name in names if names.count(name) > 1}):
                 yield f"{what}: {name} is listed {names.count(name)} times, expected once"
-        for site in self.sites:
-            for kind in KINDS:
+        for site in self.all_sites:
+            for kind in KINDS if site in self.sites else KINDS[:1]:
                 headlines = [
                     d.name for d in self.dictionaries_of(site) if d.kind == kind and d.headline
                 ]
@@ -143,8 +154,18 @@ class Scale(Section):
                 f"{self.corpus.train_tokens} training tokens that corpus.train_contexts gives"
             )
 
+    def _disagreements_of_site(self, site: Site, key: str) -> Iterator[str]:
+        if site.model not in self.models:
+            yield f"{key}: no model named {site.model!r} among {', '.join(self.models)}"
+        elif site.layer >= self.models[site.model].n_layers:
+            n_layers = self.models[site.model].n_layers
+            yield (
+                f"{key}: layer {site.layer} of {site.model}, expected a layer from 0 to "
+                f"{n_layers - 1}, since the model has {n_layers}"
+            )
+
     def _disagreements_of(self, group: Group, key: str) -> Iterator[str]:
-        if group.site not in self.sites:
+        if group.site not in self.all_sites:
             yield f"{key}: {group.name} names {group.site.name}, which is not among the sites"
             return
         n_features = self.training.expansion * self.models[group.site.model].d_model
