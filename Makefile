@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 SAELENS := .venv-saelens
 SNAKEMAKE := $(BIN)/snakemake --cores all
 # The rules that read committed tables only: no other may run for a figure or a page.
-READERS := figure3 training_curves
+READERS := figure3 training_curves circuits
 
 .DEFAULT_GOAL := help
 .PHONY: help setup reproduce figures notebooks test test-full lint format benchmark lock schema \
@@ -55,6 +55,7 @@ format: setup ## Rewrite Python and Snakemake files in the project's style
 benchmark: setup $(SAELENS)/.installed ## Measure against reference implementations; writes benchmarks/*.json
 	$(BIN)/python benchmarks/caching.py
 	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/circuits.py
 
 $(SAELENS)/.installed: | $(VENV)/.installed
 	$(BIN)/python -m venv $(SAELENS)

@@ -33,6 +33,7 @@ except UserError as error:
 
 wildcard_constraints:
     model="|".join(SCALE.models),
+    case="|".join(case.name for case in SCALE.circuits.cases),
     site="|".join(site.name for site in SCALE.all_sites),
 
 
@@ -42,6 +43,7 @@ include: "workflow/rules/corpus.smk"
 include: "workflow/rules/activations.smk"
 include: "workflow/rules/training.smk"
 include: "workflow/rules/evaluation.smk"
+include: "workflow/rules/circuits.smk"
 include: "workflow/rules/notebooks.smk"
 
 

@@ -72,8 +72,32 @@ def test_committed_scales_load_under_the_name_of_their_file(path):
 def test_smoke_has_one_headline_dictionary_of_each_kind_at_three_sites():
     scale = load_scale(CONFIG / "smoke.yaml")
     headlines = {(d.site.name, d.kind) for d in scale.dictionaries if d.headline}
-    assert headlines == {(site.name, kind) for site in scale.sites for kind in KINDS}
-    assert len(headlines) == 9
+    nine = {(site.name, kind) for site in scale.sites for kind in KINDS}
+    assert headlines == nine | {(site.name, "transcoder") for site in scale.circuit_sites}
+    assert len(nine) == 9
+
+
+def test_circuits_use_the_headline_transcoder_of_every_site_of_a_model():
+    scale = load_scale(CONFIG / "smoke.yaml")
+    found = [(d.site.layer, d.kind, d.headline) for d in scale.circuit_transcoders("tiny-llama")]
+    assert found == [(0, "transcoder", True), (1, "transcoder", True)]
+
+
+def test_a_circuit_site_needs_one_headline_transcoder_and_a_layer_of_its_model(tmp_path):
+    scale = smoke()
+    del scale["groups"][-1]["dictionaries"][0]["headline"]
+    assert "tiny-llama_layer0 has 0 headline dictionaries of kind transcoder" in refusal(
+        tmp_path, scale
+    )
+    scale = smoke()
+    scale["circuit_sites"][0]["layer"] = 3
+    assert "circuit_sites: layer 3 of tiny-llama" in refusal(tmp_path, scale)
+
+
+def test_a_site_is_listed_once_among_both_kinds_of_sites(tmp_path):
+    scale = smoke()
+    scale["circuit_sites"].append(scale["sites"][0])
+    assert "sites and circuit_sites: tiny-gpt2_layer1 is listed 2 times" in refusal(tmp_path, scale)
 
 
 def test_train_tokens_leave_out_untrained_positions(tmp_path):
@@ -91,7 +115,9 @@ def test_a_loaded_scale_is_frozen(section):
         setattr(part, next(iter(type(part).model_fields)), 1)
 
 
-@pytest.mark.parametrize("key", [key for key in SMOKE if key != "extensions"])
+@pytest.mark.parametrize(
+    "key", [key for key in SMOKE if key not in ("circuit_sites", "extensions")]
+)
 def test_every_missing_top_level_key_is_named(tmp_path, key):
     scale = smoke()
     del scale[key]
@@ -445,6 +471,7 @@ def test_asking_for_something_that_is_not_in_the_scale_lists_what_is(what):
 def test_sites_of_a_model_go_from_the_first_layer_to_the_last(tmp_path):
     scale = smoke()
     scale["sites"] = [{"model": "tiny-gpt2", "layer": layer} for layer in (2, 0, 1)]
+    scale["circuit_sites"] = []
     scale["groups"] = [
         {
             "name": f"group{layer}",

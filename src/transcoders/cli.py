@@ -6,6 +6,7 @@ so each can also be run by hand from the root of the repository.
 
 import os
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -229,6 +230,73 @@ def collect_tables(scale: ScaleName) -> None:
         # As text, so that joining changes no digit.
         tables = [pd.read_csv(part(site.name), dtype=str) for site in settings.all_sites]
         _write_table(pd.concat(tables), whole)
+
+
+@app.command()
+def circuit(
+    scale: ScaleName,
+    case: Annotated[
+        str | None, typer.Option(help="A circuit of the scale file; its files go to results/.")
+    ] = None,
+    prompt: Annotated[str | None, typer.Option(help="Any text, in place of a case.")] = None,
+    target: Annotated[
+        str | None, typer.Option(help="tc24[123]@-1, tc24[top]@-1 or logit[a]-logit[b]@-1.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="A model of the scale; else the first.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the files of the circuit.")] = None,
+    paths: Annotated[int | None, typer.Option(help="Paths kept in each round.")] = None,
+    iterations: Annotated[int | None, typer.Option(help="Rounds of the search.")] = None,
+    components: Annotated[
+        list[str] | None, typer.Option("--component", help="feature, head, mlp, embed or error.")
+    ] = None,
+    layers: Annotated[list[int] | None, typer.Option("--layer")] = None,
+    heads: Annotated[list[str] | None, typer.Option("--head", help="As attn9[1].")] = None,
+    tokens: Annotated[list[int] | None, typer.Option("--token", help="Position, from 0.")] = None,
+    exclude_bos: Annotated[bool, typer.Option("--exclude-bos")] = False,
+    sign: Annotated[str, typer.Option(help="positive, negative or both.")] = "positive",
+    threads: Threads = None,
+) -> None:
+    """Find the circuit of a feature or logit on a prompt, and print its strongest paths."""
+    settings, layout = _open(scale)
+    device = prepare_process(threads, settings.resources.circuit, settings.device)
+    if case is not None:
+        entry = settings.circuit_case(case)
+        prompt, target, model = entry.prompt, entry.target, entry.model
+        out = out or layout.circuit(case)
+    if prompt is None or target is None:
+        raise UserError("circuit: expected --case, or --prompt and --target; see --help")
+
+    from transcoders.circuits import Search, Tracer, parse_head
+    from transcoders.circuits.report import write_circuit
+    from transcoders.corpus import load_rows
+
+    model = model or next(iter(settings.models))
+    search = Search(
+        n_paths=paths or settings.circuits.n_paths,
+        iterations=iterations or settings.circuits.iterations,
+        components=tuple(components or Search.components),
+        layers=layers,
+        heads=None if heads is None else [parse_head(head) for head in heads],
+        tokens=tokens,
+        exclude_bos=exclude_bos,
+        sign=sign,  # type: ignore[arg-type]
+    )
+    tracer = Tracer.load(scale, model, device=device)
+    found = tracer.trace(prompt, target, search)
+    typer.echo(f"{found.target.name} = {found.target.value:.3f} on {found.tokens}")
+    typer.echo(found.table())
+    if out is not None:
+        rows = load_rows(layout.tokens(model), "train").tokens
+        write_circuit(
+            tracer,
+            found,
+            rows[: settings.circuits.text_contexts].to(device),
+            out,
+            name=case or out.name,
+            model=model,
+            prompt=prompt,
+            settings=vars(search),
+        )
 
 
 @app.command()

@@ -60,6 +60,9 @@ class Layout:
     def evaluation_by_document(self) -> Path:
         return self.results / "evaluation_by_document.csv"
 
+    def circuit(self, case: str) -> Path:
+        return self.results / "circuits" / case
+
     def notebook(self, name: str) -> Path:
         return self.results / "notebooks" / f"{name}.ipynb"
 

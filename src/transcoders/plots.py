@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter, NullLocator
 
 from transcoders.config import KINDS, TRAITS
 from transcoders.files import atomic_path
@@ -38,6 +38,11 @@ LABEL_PLACES: dict[str, dict[str, Any]] = {  # apart from each other where front
     "mlp_in_sae": {"xytext": (5, 4), "ha": "left", "va": "bottom"},
     "skip_transcoder": {"xytext": (-5, -4), "ha": "right", "va": "top"},
     "topk_transcoder": {"xytext": (-5, -4), "ha": "right", "va": "top"},
+}
+NODE_STYLES = {
+    "feature": ("feature", "#0072B2", "o"),
+    "head": ("head", "#E69F00", "s"),
+    "mlp": ("MLP without a transcoder", "#666666", "^"),
 }
 BOUND_COLOUR = "#555555"
 L0_TICKS = [subs * 10**power for power in range(5) for subs in (1, 2, 5)]
@@ -213,3 +218,51 @@ def save_figure(figure: Figure, path: Path) -> None:
     ):
         with atomic_path(path.with_suffix(suffix)) as temporary, plt.style.context(STYLE):
             figure.savefig(temporary, metadata=metadata)
+
+
+def verification_figure(circuits: dict[str, tuple[pd.DataFrame, pd.DataFrame]]) -> Figure:
+    """Circuits against the real model: a row a circuit.
+
+    Left, what ablating each node costs the target against its attribution; right, how much of the
+    target is left with only the most influential nodes, and without them.
+
+    Args:
+        circuits: ``ablation.csv`` and ``faithfulness.csv`` of each, by name.
+    """
+    with plt.style.context(STYLE):
+        figure, axes = plt.subplots(
+            len(circuits),
+            2,
+            figsize=(7.2, 3.0 * len(circuits)),
+            squeeze=False,
+            layout="constrained",
+        )
+        for (name, (effects, curve)), (left, right) in zip(circuits.items(), axes, strict=True):
+            for kind, (label, colour, marker) in NODE_STYLES.items():
+                of_kind = effects[effects["kind"] == kind]
+                left.scatter(
+                    of_kind["attribution"], of_kind["effect"],
+                    s=18, color=colour, marker=marker, label=label, alpha=0.8, linewidth=0,
+                )  # fmt: skip
+            left.axline((0, 0), slope=1, color=BOUND_COLOUR, linestyle="--", linewidth=0.8)
+            left.set(
+                title=name, xlabel="attribution, patterns and scales frozen",
+                ylabel="fall of the target\nwhen ablated, nothing frozen",
+            )  # fmt: skip
+            left.legend(loc="upper left", fontsize="x-small")
+            for column, label, kind in (
+                ("faithfulness", "only these nodes", "transcoder"),
+                ("completeness", "all but these", "mlp_out_sae"),
+            ):
+                right.plot(
+                    curve["n_nodes"], curve[column],
+                    color=COLOURS[kind], marker=MARKERS[kind], label=label,
+                )  # fmt: skip
+            for level in (0, 1):
+                right.axhline(level, color=BOUND_COLOUR, linestyle=":", linewidth=0.8)
+            right.set_xscale("symlog", base=2, linthresh=1)
+            right.set_xticks(curve["n_nodes"], [str(n) for n in curve["n_nodes"]])
+            right.xaxis.set_minor_locator(NullLocator())
+            right.set(xlabel="most influential nodes", ylabel="share of the target left")
+            right.legend(fontsize="x-small")
+    return figure

@@ -55,13 +55,54 @@ rule training_curves:
         "{params.cli} training --threads {threads} 2> {log}"
 
 
+CASES = [case.name for case in SCALE.circuits.cases]
+
+
+rule circuits:
+    input:
+        [
+            LAYOUT.circuit(case) / file
+            for case in CASES
+            for file in ("paths.json", "ablation.csv", "faithfulness.csv")
+        ],
+    output:
+        figures=[
+            LAYOUT.figure(f"{name}{suffix}")
+            for name in [
+                "circuits_verification",
+                *(f"circuit_{case}" for case in CASES),
+            ]
+            for suffix in (".pdf", ".png")
+        ],
+        pages=multiext(
+            str(LAYOUT.notebook("circuits").with_suffix("")), ".ipynb", ".html"
+        ),
+    log:
+        LOGS / "circuits.log",
+    conda:
+        CONDA
+    threads: given("notebook").threads
+    resources:
+        mem_mb=given("notebook").mem_mb,
+        runtime=given("notebook").runtime,
+    params:
+        settings=settings("description", rule="notebook"),
+        cli=cli("notebook"),
+    message:
+        "Circuits"
+    shell:
+        "{params.cli} circuits --threads {threads} 2> {log}"
+
+
 rule figures:
     input:
         rules.figure3.output.figures,
         rules.training_curves.output.figures,
+        rules.circuits.output.figures,
 
 
 rule notebooks:
     input:
         rules.figure3.output.pages,
         rules.training_curves.output.pages,
+        rules.circuits.output.pages,

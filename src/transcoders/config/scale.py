@@ -12,6 +12,8 @@ from pydantic import Field, ValidationError, model_validator
 from transcoders.config.kinds import KINDS
 from transcoders.config.sections import (
     Activations,
+    CircuitCase,
+    Circuits,
     Corpus,
     DictionaryEntry,
     Evaluation,
@@ -58,6 +60,7 @@ class Scale(Section):
     extensions: tuple[Group, ...] = Field(default=(), strict=False)
     """Groups of kinds that the paper does not have; everything works without them."""
     evaluation: Evaluation
+    circuits: Circuits
     resources: RuleResources
 
     @property
@@ -86,6 +89,10 @@ class Scale(Section):
     def group(self, name: str) -> Group:
         """The group of that name; a :class:`UserError` lists the names there are."""
         return _by_name(self.all_groups, name, "group")
+
+    def circuit_case(self, name: str) -> CircuitCase:
+        """The circuit of that name; a :class:`UserError` lists the names there are."""
+        return _by_name(self.circuits.cases, name, "circuit")
 
     def training_of(self, group: Group) -> Training:
         """The settings of a scale's training, with what a group has of its own."""
@@ -133,6 +140,7 @@ class Scale(Section):
             ("sites and circuit_sites", [site.name for site in self.all_sites]),
             ("groups", [group.name for group in self.all_groups]),
             ("dictionaries", [dictionary.name for dictionary in self.dictionaries]),
+            ("circuits.cases", [case.name for case in self.circuits.cases]),
         ):
             for name in sorted({name for name in names if names.count(name) > 1}):
                 yield f"{what}: {name} is listed {names.count(name)} times, expected once"
@@ -146,12 +154,26 @@ class Scale(Section):
                         f"groups: {site.name} has {len(headlines)} headline dictionaries of kind "
                         f"{kind}, expected exactly 1"
                     )
+        yield from self._disagreements_of_circuits()
         if self.training.precision == "tf32" and self.device == "cpu":
             yield "training.precision is tf32, which only a GPU has; expected float32 or bf16"
         if self.training.batch_tokens > self.corpus.train_tokens:
             yield (
                 f"training.batch_tokens is {self.training.batch_tokens}, expected at most the "
                 f"{self.corpus.train_tokens} training tokens that corpus.train_contexts gives"
+            )
+
+    def _disagreements_of_circuits(self) -> Iterator[str]:
+        for case in self.circuits.cases:
+            if case.model not in self.models:
+                yield (
+                    f"circuits.cases: {case.name}: no model named {case.model!r} among "
+                    f"{', '.join(self.models)}"
+                )
+        if self.circuits.text_contexts > self.corpus.train_contexts:
+            yield (
+                f"circuits.text_contexts is {self.circuits.text_contexts}, expected at most "
+                f"corpus.train_contexts ({self.corpus.train_contexts})"
             )
 
     def _disagreements_of_site(self, site: Site, key: str) -> Iterator[str]:

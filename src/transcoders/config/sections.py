@@ -253,6 +253,28 @@ class Evaluation(Section):
     bootstrap_resamples: Annotated[int, Field(ge=100)]
 
 
+class CircuitCase(Section):
+    """A question to a circuit: why did this fire here?"""
+
+    name: FileName
+    model: str
+    prompt: Annotated[str, Field(min_length=1)]
+    target: str
+    """``tc10[5315]@8``, ``tc10[top]@8`` or ``logit[ 40]-logit[ 20]@-1``."""
+
+
+class Circuits(Section):
+    """Circuits to find, and how."""
+
+    n_paths: PositiveInt
+    """Paths kept in each round of the search."""
+    iterations: PositiveInt
+    """Rounds: the largest number of steps of a path."""
+    text_contexts: PositiveInt
+    """Training rows over which means are taken and the strongest tokens of features looked up."""
+    cases: list[CircuitCase]
+
+
 class Resources(Section):
     """What one job of a rule is given."""
 
@@ -271,4 +293,5 @@ class RuleResources(Section):
     cache_activations: Resources
     train: Resources
     evaluate: Resources
+    circuit: Resources
     notebook: Resources

@@ -32,8 +32,11 @@ class Architecture(NamedTuple):
 
     blocks: str
     final_norm: str
-    norm_before_mlp: str
+    norm_before_attention: str
     """Within a block, as are the following."""
+    attention: str
+    attention_output: str
+    norm_before_mlp: str
     mlp_inputs: tuple[str, ...]
     """The linear maps that read the MLP's input: two in a gated MLP."""
     mlp_output: str
@@ -43,6 +46,9 @@ ARCHITECTURES = {
     "gpt2": Architecture(
         blocks="transformer.h",
         final_norm="transformer.ln_f",
+        norm_before_attention="ln_1",
+        attention="attn",
+        attention_output="attn.c_proj",
         norm_before_mlp="ln_2",
         mlp_inputs=("mlp.c_fc",),
         mlp_output="mlp.c_proj",
@@ -50,6 +56,9 @@ ARCHITECTURES = {
     "gpt_neox": Architecture(
         blocks="gpt_neox.layers",
         final_norm="gpt_neox.final_layer_norm",
+        norm_before_attention="input_layernorm",
+        attention="attention",
+        attention_output="attention.dense",
         norm_before_mlp="post_attention_layernorm",
         mlp_inputs=("mlp.dense_h_to_4h",),
         mlp_output="mlp.dense_4h_to_h",
@@ -57,6 +66,9 @@ ARCHITECTURES = {
     "llama": Architecture(
         blocks="model.layers",
         final_norm="model.norm",
+        norm_before_attention="input_layernorm",
+        attention="self_attn",
+        attention_output="self_attn.o_proj",
         norm_before_mlp="post_attention_layernorm",
         mlp_inputs=("mlp.gate_proj", "mlp.up_proj"),
         mlp_output="mlp.down_proj",
@@ -88,6 +100,7 @@ class LanguageModel:
 
     Attributes:
         hf: the Hugging Face model, in evaluation mode, without gradients.
+        architecture: where its parts are.
         blocks: its transformer blocks.
     """
 
@@ -98,10 +111,10 @@ class LanguageModel:
             UserError: the model is of a family that :data:`ARCHITECTURES` does not list.
         """
         self.hf = hf.eval().requires_grad_(False)
-        self._architecture = _architecture_of(hf)
-        self.blocks: Any = hf.get_submodule(self._architecture.blocks)
+        self.architecture = _architecture_of(hf)
+        self.blocks: Any = hf.get_submodule(self.architecture.blocks)
         for block in self.blocks:
-            fold_norm_and_centre(block, self._architecture)
+            fold_norm_and_centre(block, self.architecture)
 
     @classmethod
     def load(
@@ -187,7 +200,7 @@ class LanguageModel:
         arguments, keywords = site.block_arguments
         for block in self.blocks[layer + 1 :]:
             residual = _first(block(residual, *arguments, **keywords))
-        final_norm = self.hf.get_submodule(self._architecture.final_norm)
+        final_norm = self.hf.get_submodule(self.architecture.final_norm)
         return self.hf.get_output_embeddings()(final_norm(residual))
 
 
@@ -235,7 +248,7 @@ def fold_norm_and_centre(block: nn.Module, architecture: Architecture) -> None:
     norm_bias = getattr(norm, "bias", None)
     for name in architecture.mlp_inputs:
         linear: Any = block.get_submodule(name)
-        weight = _in_by_out(linear)  # a view: (d_model, d_mlp)
+        weight = in_by_out(linear)  # a view: (d_model, d_mlp)
         if norm_bias is not None:
             linear.bias += norm_bias @ weight
         weight *= norm.weight[:, None]
@@ -244,13 +257,16 @@ def fold_norm_and_centre(block: nn.Module, architecture: Architecture) -> None:
         norm_bias.zero_()
     if isinstance(norm, nn.LayerNorm):
         output: Any = block.get_submodule(architecture.mlp_output)
-        weight = _in_by_out(output)  # (d_mlp, d_model)
+        weight = in_by_out(output)  # (d_mlp, d_model)
         weight -= weight.mean(dim=1, keepdim=True)
         output.bias -= output.bias.mean()
 
 
-def _in_by_out(linear: Any) -> Float[Tensor, "input output"]:
-    # GPT-2's Conv1D stores its weight as (input, output), nn.Linear as (output, input).
+def in_by_out(linear: Any) -> Float[Tensor, "input output"]:
+    """A linear map's weight by input and output, as a view.
+
+    GPT-2's Conv1D stores it so, nn.Linear the other way round.
+    """
     return linear.weight.T if isinstance(linear, nn.Linear) else linear.weight
 
 

@@ -1,0 +1,18 @@
+"""Circuits: which parts of a model, through which paths, make a feature fire or a logit large.
+
+    tracer = Tracer.load("laptop")
+    circuit = tracer.trace("The war lasted from 1732 to 17", "logit[5]-logit[1]@-1")
+    print(circuit.table())
+
+Read :mod:`~transcoders.circuits.model` (what a prompt fixes), :mod:`~transcoders.circuits.vectors`
+(contributions and pull-backs), :mod:`~transcoders.circuits.paths` (Algorithm 1),
+:mod:`~transcoders.circuits.graph` (Algorithm 2), in this order; then
+:mod:`~transcoders.circuits.invariant` (weights alone), and for what it is all worth
+:mod:`~transcoders.circuits.verify` and :mod:`~transcoders.circuits.ablation`.
+"""
+
+from transcoders.circuits.notation import Node, parse_head, parse_target
+from transcoders.circuits.paths import ComputationalPath, Search
+from transcoders.circuits.trace import Circuit, Tracer
+
+__all__ = ["Circuit", "ComputationalPath", "Node", "Search", "Tracer", "parse_head", "parse_target"]

@@ -1,0 +1,79 @@
+"""A circuit as a picture, laid out by Graphviz: causes below, effects above, a row a layer."""
+
+from pathlib import Path
+
+import networkx as nx
+
+from transcoders.circuits.graph import LEAVES
+from transcoders.circuits.notation import Node
+from transcoders.files import atomic_path
+
+FILLS = {
+    "target": "#F0E442",
+    "feature": "#CFE5F3",
+    "head": "#F9DCC4",
+    "mlp": "#E6E6E6",
+    "embed": "#CDEBDD",
+    "error": "#F3D1E2",
+}
+SHAPES = {"head": "ellipse", "embed": "box", "target": "box"}
+POSITIVE, NEGATIVE = "#0072B2", "#D55E00"
+WIDEST = 5.0
+"""Points, of the strongest edge."""
+
+
+def draw_graph(graph: nx.DiGraph, tokens: list[str], destination: Path) -> None:
+    """Write ``destination`` with the suffixes ``.pdf`` and ``.png``.
+
+    Leaves are left out. Edges are as wide as their path attribution is large, blue where it is
+    positive, orange and dashed where it is negative.
+
+    Args:
+        graph: small enough to be looked at.
+        tokens: of the prompt, as texts.
+        destination: without suffix.
+    """
+    import pygraphviz
+
+    shown = graph.subgraph(node for node in graph if node.kind not in LEAVES)
+    picture = pygraphviz.AGraph(
+        directed=True, rankdir="BT", ranksep="0.45", nodesep="0.18", fontname="DejaVu Sans"
+    )
+    picture.node_attr.update(
+        shape="box", style="filled,rounded", color="#555555", penwidth="0.7", fontsize="10",
+        fontname="DejaVu Sans", margin="0.08,0.04", height="0.3",
+    )  # fmt: skip
+    picture.edge_attr.update(arrowsize="0.6")
+    target = graph.graph["target"]
+    for node, data in sorted(shown.nodes(data=True)):
+        kind = "target" if node == target else node.kind
+        picture.add_node(
+            node.key,
+            label=f"{node}\n{_quoted(tokens, node)}\n{data['attribution']:+.2f}",
+            fillcolor=FILLS.get(kind, "#ffffff"),
+            shape=SHAPES.get(kind, "box"),
+        )
+    largest = max((abs(w) for *_, w in shown.edges(data="path_attribution")), default=1.0)
+    for start, end, weight in sorted(shown.edges(data="path_attribution")):
+        picture.add_edge(
+            start.key,
+            end.key,
+            penwidth=f"{max(WIDEST * abs(weight) / largest, 0.4):.2f}",
+            color=POSITIVE if weight > 0 else NEGATIVE,
+            style="solid" if weight > 0 else "dashed",
+        )
+    for layer in sorted({node.layer for node in shown}):
+        row = [node.key for node in sorted(shown) if node.layer == layer]
+        picture.add_subgraph(row, rank="same")
+    picture.layout("dot")
+    for suffix, options in ((".pdf", ""), (".png", "-Gdpi=150")):
+        with atomic_path(destination.with_suffix(suffix)) as temporary:
+            picture.draw(str(temporary), format=suffix[1:], args=options)
+
+
+def _quoted(tokens: list[str], node: Node) -> str:
+    """The token's text, or for a head what it reads and where it writes."""
+    text = tokens[node.token].replace("\n", "⏎")
+    if node.kind == "head":
+        return f"“{tokens[node.source]}” → “{text}”".replace("\n", "⏎")
+    return f"“{text}”"

@@ -1,0 +1,157 @@
+"""Circuits as files: our own record of the paths, and the graph for other people's viewers.
+
+``paths.json`` holds everything a figure or page needs, so that both can be made again without a
+model. ``graph.json`` follows the attribution-graph format of circuit-tracer's and Neuronpedia's
+viewers (the fields are described in github.com/hijohnnylin/neuronpedia,
+apps/webapp/app/api/graph/graph-schema.json; our schema of what must be there is checked before
+anything is written).
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import networkx as nx
+
+from transcoders.circuits.graph import influence
+from transcoders.circuits.notation import Node
+from transcoders.circuits.paths import ComputationalPath
+from transcoders.errors import UserError
+from transcoders.files import read_json
+
+SCHEMA = Path(__file__).with_name("attribution_graph.schema.json")
+FEATURE_TYPES = {
+    "feature": "cross layer transcoder",
+    "head": "attention head",
+    "mlp": "mlp reconstruction error",
+    "error": "mlp reconstruction error",
+    "pruned": "mlp reconstruction error",
+    "bias": "bias",
+    "embed": "embedding",
+    "target": "logit",
+}
+"""What the viewers call our nodes. They know no heads and no biases; they show them as others."""
+
+
+def paths_record(paths: list[ComputationalPath]) -> list[dict[str, Any]]:
+    """Paths as JSON; a parent is given by its place in the list."""
+    place = {id(path): number for number, path in enumerate(paths)}
+    return [
+        {
+            "node": str(path.node),
+            "parent": None if path.parent is None else place[id(path.parent)],
+            **path.node._asdict(),
+            "attribution": path.attribution,
+            "activation": path.activation,
+            "bias": path.bias,
+            "error": path.error,
+            "expanded": path.expanded,
+        }
+        for path in paths
+    ]
+
+
+def paths_of_record(record: list[dict[str, Any]]) -> list[ComputationalPath]:
+    """The paths that :func:`paths_record` wrote."""
+    paths: list[ComputationalPath] = []
+    for row in record:
+        node = Node(*(row[name] for name in Node._fields))
+        parent = None if row["parent"] is None else paths[row["parent"]]
+        path = ComputationalPath(
+            (*(parent.nodes if parent else ()), node),
+            row["attribution"],
+            row["activation"],
+            parent,
+            row["bias"],
+            row["error"],
+            row["expanded"],
+        )
+        if parent is not None:
+            parent.children.append(path)
+        paths.append(path)
+    return paths
+
+
+def load_circuit(folder: Path) -> tuple[dict[str, Any], list[ComputationalPath]]:
+    """``paths.json`` of a circuit: the whole record, and its paths.
+
+    Raises:
+        UserError: it is missing or is no such record.
+    """
+    record = read_json(folder / "paths.json")
+    try:
+        return record, paths_of_record(record["paths"])
+    except (KeyError, TypeError, IndexError) as error:
+        raise UserError(
+            f"{folder / 'paths.json'}: expected the record of a circuit ({error!r}); delete it and "
+            "run again"
+        ) from None
+
+
+def attribution_graph(
+    graph: nx.DiGraph,
+    *,
+    slug: str,
+    model: str,
+    prompt: str,
+    tokens: list[str],
+    token_ids: list[int],
+    labels: dict[Node, str],
+) -> dict[str, Any]:
+    """A circuit in the format of circuit-tracer's and Neuronpedia's viewers.
+
+    Args:
+        graph: of one prompt.
+        slug: a short name, for addresses.
+        model: its name.
+        prompt: as text.
+        tokens: of the prompt with BOS, as texts.
+        token_ids: the same as numbers.
+        labels: what to show beside a node, if anything.
+
+    Raises:
+        ValueError: the result does not follow the schema, which is a mistake of ours.
+    """
+    shares = influence(graph)
+    n_layers = 1 + max((node.layer for node in graph), default=0)
+    nodes, ids = [], {}
+    for node, data in graph.nodes(data=True):
+        layer = {"embed": "E", "target": str(n_layers)}.get(node.kind, str(max(node.layer, 0)))
+        number = token_ids[node.token] if node.kind == "embed" else max(node.unit, 0)
+        distinct = {"head": f"_h{node.source}", "feature": "", "embed": "", "target": ""}
+        ids[node] = f"{layer}_{number}_{node.token}{distinct.get(node.kind, '_' + node.kind)}"
+        nodes.append(
+            {
+                "node_id": ids[node],
+                "feature": node.unit if node.kind == "feature" else None,
+                "layer": layer,
+                "ctx_idx": node.token,
+                "feature_type": FEATURE_TYPES[node.kind],
+                "jsNodeId": f"{layer}_{number}-{node.token}",
+                "clerp": labels.get(node, str(node)),
+                "influence": shares[node],
+                "activation": data.get("activation"),
+                "is_target_logit": node.kind == "target",
+            }
+        )
+    record = {
+        "metadata": {
+            "slug": slug,
+            "scan": model,
+            "prompt": prompt,
+            "prompt_tokens": tokens,
+            "info": {"generator": {"name": "transcoders"}},
+        },
+        "qParams": {"pinnedIds": [], "supernodes": [], "linkType": "both", "clickedId": ""},
+        "nodes": nodes,
+        "links": [
+            {"source": ids[start], "target": ids[end], "weight": weight}
+            for start, end, weight in graph.edges(data="path_attribution")
+        ],
+    }
+    try:
+        jsonschema.validate(record, json.loads(SCHEMA.read_text(encoding="utf-8")))
+    except jsonschema.ValidationError as error:
+        raise ValueError(f"graph of {slug}: {error.message}") from None
+    return record

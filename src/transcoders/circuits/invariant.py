@@ -1,0 +1,111 @@
+"""What features mean and how they connect whatever the prompt: weights alone (paper, section 4.2).
+
+- De-embedding, W_E f: how much each token of the vocabulary, read straight from its embedding,
+  drives a feature vector f; through a head, W_E W_V W_O f.
+- Direct logit attribution (DLA), f_dec W_U: how a feature moves each logit.
+- Connections, f_dec · f': between features of two layers, directly or through a head.
+
+A model of 50,000 tokens and 25,000 features has a billion of each of these, so everything here
+takes the best k of one row at a time, some rows together, within :data:`BLOCK_ENTRIES`.
+"""
+
+from typing import Any, NamedTuple
+
+import pandas as pd
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from transcoders.circuits.model import CircuitModel
+
+BLOCK_ENTRIES = 2**25
+"""Scores held at a time: 128 MB."""
+
+
+class Best(NamedTuple):
+    """The best of each row."""
+
+    values: Float[Tensor, "row k"]
+    indices: Int[Tensor, "row k"]
+
+
+def through_head(
+    circuit: CircuitModel, vectors: Float[Tensor, "vector d_model"], layer: int, head: int
+) -> Float[Tensor, "vector d_model"]:
+    """What a head reads to move these vectors, for an attention of 1 and a scale of 1."""
+    return vectors @ circuit.W_O[layer, head].T @ circuit.W_V[layer, head].T
+
+
+def de_embeddings(
+    circuit: CircuitModel, vectors: Float[Tensor, "vector d_model"], k: int, *, largest: bool = True
+) -> Best:
+    """The tokens whose embeddings drive each vector most (or least)."""
+    embedding = circuit.model.hf.get_input_embeddings().weight
+    return best_products(circuit.centre(vectors), embedding, k, largest=largest)
+
+
+def direct_logits(
+    circuit: CircuitModel, vectors: Float[Tensor, "vector d_model"], k: int, *, largest: bool = True
+) -> Best:
+    """The tokens whose logits each vector moves most (or least) when written: DLA.
+
+    Up to the final norm's scale, which depends on the prompt; its weight is in the unembedding.
+    """
+    norm = circuit.model.hf.get_submodule(circuit.model.architecture.final_norm)
+    unembedding = circuit.model.hf.get_output_embeddings().weight
+    return best_products(circuit.centre(vectors) * norm.weight, unembedding, k, largest=largest)
+
+
+def connections(
+    circuit: CircuitModel,
+    upstream: int,
+    downstream: int,
+    features: Int[Tensor, " feature"],
+    k: int,
+    *,
+    head: tuple[int, int] | None = None,
+    largest: bool = True,
+) -> Best:
+    """The features of an earlier layer that each of some features is connected to most.
+
+    Args:
+        circuit: with transcoders at both layers.
+        upstream: the earlier layer, whose features write.
+        downstream: the later layer, whose ``features`` read.
+        features: of the later layer.
+        k: how many.
+        head: layer and head in between; None for the direct connection.
+        largest: or the most negative.
+    """
+    vectors = circuit.encoder_vectors(downstream, features)
+    if head is not None:
+        vectors = through_head(circuit, vectors, *head)
+    return best_products(vectors, circuit.transcoders[upstream].weights.W_dec, k, largest=largest)
+
+
+def best_products(
+    vectors: Float[Tensor, "vector d_model"],
+    rows: Float[Tensor, "row d_model"],
+    k: int,
+    *,
+    largest: bool = True,
+) -> Best:
+    """For each vector, the k rows whose product with it is largest (or smallest)."""
+    size = max(BLOCK_ENTRIES // len(rows), 1)
+    best = [
+        (part @ rows.T).topk(min(k, len(rows)), dim=1, largest=largest)
+        for part in vectors.split(size)
+    ]
+    return Best(*(torch.cat(parts) for parts in zip(*best, strict=True)))
+
+
+def token_table(best: Best, tokenizer: Any, names: list[str]) -> pd.DataFrame:
+    """De-embeddings or direct logits as rows of ``name, rank, token, value``."""
+    rows = [
+        {"name": name, "rank": rank, "token": tokenizer.decode([token]), "value": value}
+        for name, values, tokens in zip(
+            names, best.values.tolist(), best.indices.tolist(), strict=True
+        )
+        for rank, (value, token) in enumerate(zip(values, tokens, strict=True), start=1)
+    ]
+    return pd.DataFrame(rows, columns=["name", "rank", "token", "value"])

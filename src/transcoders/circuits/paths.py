@@ -1,0 +1,195 @@
+"""Greedy search for computational paths (the paper's Algorithm 1, appendix).
+
+1. Start with one path: the target.
+2. Extend every path of the last round by everything that contributes to what its end reads: active
+   features and embedding at that token, MLPs without a transcoder, every head at every source
+   token. An extension's attribution is its contribution, in units of the target.
+3. Keep the N extensions with the largest attributions. (The paper keeps the N best of each path
+   and then the N best of those, which are the same.)
+4. Repeat from 2 for a given number of rounds; the result is the paths of every length.
+
+One round is a few matrix products over all paths, features, heads and source tokens at once.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from transcoders.circuits.model import Run
+from transcoders.circuits.notation import Node
+from transcoders.circuits.vectors import (
+    EXPANDABLE,
+    KINDS,
+    Columns,
+    Contributions,
+    FeatureVectors,
+    Target,
+    contributions,
+    pull_back,
+)
+from transcoders.errors import UserError
+
+Sign = Literal["positive", "negative", "both"]
+
+
+@dataclass(frozen=True)
+class Search:
+    """How paths are searched for, and what they may run through."""
+
+    n_paths: int = 25
+    """N: paths kept in each round."""
+    iterations: int = 5
+    """Rounds, so the largest number of nodes of a path besides its target."""
+    components: Collection[str] = ("feature", "head", "mlp", "embed")
+    """Of ``feature``, ``head``, ``mlp`` (without a transcoder), ``embed``, ``error``."""
+    layers: Collection[int] | None = None
+    heads: Collection[tuple[int, int]] | None = None
+    """Layer and head; None for all."""
+    tokens: Collection[int] | None = None
+    """At which features, MLPs and embeddings may lie, and from which heads may read."""
+    exclude_bos: bool = False
+    """Leave out token 0."""
+    sign: Sign = "positive"
+    """Of attributions; ``both`` ranks by size."""
+
+    def __post_init__(self) -> None:
+        """Check the names.
+
+        Raises:
+            UserError: a component does not exist, or a number is not positive.
+        """
+        if unknown := sorted(set(self.components) - set(KINDS)):
+            raise UserError(
+                f"components: {', '.join(unknown)} not known; expected some of {', '.join(KINDS)}"
+            )
+        if self.sign not in get_args(Sign):
+            raise UserError(f"sign: expected one of {', '.join(get_args(Sign))}, found {self.sign}")
+        if self.n_paths < 1 or self.iterations < 1:
+            raise UserError(
+                f"paths and iterations: expected at least 1 of each, found {self.n_paths} and "
+                f"{self.iterations}"
+            )
+
+
+@dataclass
+class ComputationalPath:
+    """A chain of nodes from the target back; its first node is the target."""
+
+    nodes: tuple[Node, ...]
+    attribution: float
+    """Of the last node to the target, along this path."""
+    activation: float = 0.0
+    """Of the last node, if it is a feature or the target."""
+    parent: "ComputationalPath | None" = field(default=None, repr=False)
+    """The path without the last node."""
+    bias: float = 0.0
+    """What biases contribute to what the last node reads, in units of the target."""
+    error: float = 0.0
+    """The same of the transcoders' errors."""
+    expanded: bool = False
+    """Whether the search looked at what the last node reads."""
+    children: list["ComputationalPath"] = field(default_factory=list, repr=False)
+    """The paths with one node more."""
+
+    @property
+    def node(self) -> Node:
+        """The last node."""
+        return self.nodes[-1]
+
+    def __str__(self) -> str:
+        return " <- ".join(str(node) for node in self.nodes)
+
+
+def find_paths(run: Run, target: Target, search: Search) -> list[ComputationalPath]:
+    """The paths that Algorithm 1 finds, by length and then by attribution; first the target's own.
+
+    Args:
+        run: of the prompt.
+        target: what is explained.
+        search: number of paths and rounds, filters.
+    """
+    paths = [ComputationalPath((target.node,), target.value, activation=target.value)]
+    found = list(paths)
+    vectors = target.vectors
+    for _ in range(search.iterations):
+        if not paths:
+            break
+        round_ = contributions(run, vectors)
+        _note_leaves(paths, round_)
+        scores = round_.values * _allowed(round_.columns, vectors, search)
+        row, column = _best(scores, search)
+        extensions = _extend(paths, vectors, round_, row.tolist(), column.tolist())
+        found += extensions
+        vectors = pull_back(run, vectors, round_, row, column)
+        reads = round_.columns.kind[column] < EXPANDABLE
+        vectors = FeatureVectors(*(part[reads] for part in vectors))
+        paths = [path for path, more in zip(extensions, reads.tolist(), strict=True) if more]
+    return found
+
+
+def _allowed(
+    columns: Columns, vectors: FeatureVectors, search: Search
+) -> Bool[Tensor, "vector column"]:
+    """Which parts the filters let through, for each vector."""
+    device = columns.kind.device
+
+    def among(values: Tensor, wanted: Collection[int]) -> Tensor:
+        return torch.isin(values, torch.tensor(sorted(wanted), dtype=torch.long, device=device))
+
+    kinds = [KINDS.index(name) for name in search.components]
+    allowed = among(columns.kind, kinds)
+    if search.layers is not None:
+        allowed &= among(columns.layer, search.layers) | (columns.layer < 0)
+    if search.heads is not None:
+        codes = columns.layer * 2**20 + columns.unit
+        is_head = columns.kind == KINDS.index("head")
+        allowed &= ~is_head | among(codes, [layer * 2**20 + head for layer, head in search.heads])
+    # (vector, column): a part without a source token of its own lies at the vector's.
+    token = torch.where(columns.source < 0, vectors.token[:, None], columns.source)
+    by_vector = allowed.expand(len(vectors.token), -1).clone()
+    if search.tokens is not None:
+        by_vector &= among(token, search.tokens)
+    if search.exclude_bos:
+        by_vector &= token != 0
+    return by_vector
+
+
+def _best(scores: Float[Tensor, "vector column"], search: Search) -> tuple[Tensor, Tensor]:
+    """Rows and columns of the N largest scores of the wanted sign, from the largest on."""
+    size = {"positive": scores, "negative": -scores, "both": scores.abs()}[search.sign].flatten()
+    best = size.topk(min(search.n_paths, len(size)))
+    chosen = best.indices[best.values > 0]
+    return chosen // scores.shape[1], chosen % scores.shape[1]
+
+
+def _extend(
+    paths: list[ComputationalPath],
+    vectors: FeatureVectors,
+    found: Contributions,
+    rows: list[int],
+    columns: list[int],
+) -> list[ComputationalPath]:
+    parts = [part[columns].tolist() for part in found.columns]
+    attributions = found.values[rows, columns].tolist()
+    tokens = vectors.token.tolist()
+    extensions = []
+    for row, kind, layer, unit, source, activation, attribution in zip(
+        rows, *parts, attributions, strict=True
+    ):
+        name = KINDS[kind]
+        node = Node(name, layer, unit, tokens[row], source if name == "head" else -1)
+        path = ComputationalPath((*paths[row].nodes, node), attribution, activation, paths[row])
+        paths[row].children.append(path)
+        extensions.append(path)
+    return extensions
+
+
+def _note_leaves(paths: list[ComputationalPath], found: Contributions) -> None:
+    """Record what biases and errors contribute to each path that was looked at."""
+    error = found.values[:, found.columns.kind == KINDS.index("error")].sum(dim=1).tolist()
+    for path, bias, errors in zip(paths, found.bias.tolist(), error, strict=True):
+        path.bias, path.error, path.expanded = bias, errors, True

@@ -1,0 +1,121 @@
+"""The files of one circuit: its record, the viewers' graph, the page, and the checks against it."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jaxtyping import Int
+from torch import Tensor
+
+from transcoders.circuits.ablation import (
+    REPLACEABLE,
+    ablation_effects,
+    faithfulness,
+    mean_activations,
+    rank_correlation,
+)
+from transcoders.circuits.export import attribution_graph, paths_record
+from transcoders.circuits.graph import influence, prune_graph
+from transcoders.circuits.page import circuit_page
+from transcoders.circuits.trace import Circuit, Notes, Tracer
+from transcoders.circuits.verify import completeness
+from transcoders.files import atomic_folder, write_json
+
+SIZES = [0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512]
+"""Numbers of nodes at which faithfulness is measured."""
+SHOWN = 0.9
+"""Share of the influence that the nodes of page and picture hold."""
+
+
+def write_circuit(
+    tracer: Tracer,
+    circuit: Circuit,
+    rows: Int[Tensor, "row token"],
+    folder: Path,
+    *,
+    name: str,
+    model: str,
+    prompt: str,
+    settings: dict[str, Any],
+) -> None:
+    """Check a circuit against the model and write everything about it, all or nothing.
+
+    Args:
+        tracer: that found it.
+        circuit: what was found.
+        rows: of text: for the means that replace what is ablated, and for features' examples.
+        folder: where; an older circuit there is replaced.
+        name: short, for files and addresses.
+        model: its name.
+        prompt: as text.
+        settings: of the search, for the record.
+    """
+    run, target, graph = circuit.run, circuit.target, circuit.graph
+    shares = influence(graph)
+    nodes = sorted((n for n in graph if n != target.node), key=lambda n: (-shares[n], n))
+    parts = [node for node in nodes if node.kind in REPLACEABLE]
+    effects = ablation_effects(run, target, parts)
+    curve = faithfulness(run, target, parts, mean_activations(run.circuit, rows), SIZES)
+    notes = tracer.notes([target.node, *parts], rows)
+    sums = completeness(run, target.vectors)
+    correlation = rank_correlation(effects)
+    record = {
+        "name": name,
+        "model": model,
+        "prompt": prompt,
+        "tokens": circuit.tokens,
+        "target": {"name": target.name, "value": target.value},
+        "transcoders": list(run.circuit.transcoders),
+        "search": settings,
+        "completeness_error": float(sums.error.max()),
+        "rank_correlation": correlation,
+        "notes": notes,
+        "paths": paths_record(circuit.paths),
+    }
+    with atomic_folder(folder) as temporary:
+        write_json(temporary / "paths.json", record)
+        write_json(
+            temporary / "graph.json",
+            attribution_graph(
+                graph,
+                slug=name,
+                model=model,
+                prompt=prompt,
+                tokens=circuit.tokens,
+                token_ids=run.passed.tokens.tolist(),
+                labels={node: _label(str(node), notes) for node in graph},
+            ),
+        )
+        for table, file in ((effects, "ablation.csv"), (curve, "faithfulness.csv")):
+            _write_table(table, temporary / file)
+        page = circuit_page(
+            prune_graph(graph, SHOWN),
+            title=f"{name}: why {target.name}?",
+            tokens=circuit.tokens,
+            summary=_summary(circuit, correlation),
+            notes=notes,
+        )
+        (temporary / "circuit.html").write_text(page, encoding="utf-8")
+
+
+def _summary(circuit: Circuit, correlation: float) -> str:
+    run = circuit.run
+    layers = ", ".join(str(layer) for layer in run.circuit.transcoders)
+    return (
+        f"The target is {circuit.target.value:.3f}. Transcoders stand at layers {layers}; other "
+        f"MLPs are single nodes. Shown are the nodes with {SHOWN:.0%} of the influence; what the "
+        "others contribute is in the leaves below. Ablating each node in the real model ranks "
+        f"them as attribution does with Spearman's ρ = {correlation:.2f}."
+    )
+
+
+def _label(name: str, notes: Notes) -> str:
+    """The name, and for a feature the tokens whose embeddings drive it most."""
+    for title, rows in notes.get(name.partition("@")[0], []):
+        if title.startswith("De-embedding"):
+            return f"{name}: {' '.join(token.strip() for token, _ in rows[:3])}"
+    return name
+
+
+def _write_table(table: pd.DataFrame, path: Path) -> None:
+    table.to_csv(path, index=False, float_format="%.6g", lineterminator="\n")

@@ -1,0 +1,257 @@
+"""Feature vectors: what is read in the residual stream, what contributes to it, and pull-backs.
+
+A feature vector f reads the residual stream at one token and depth: its value is f · x. Every part
+of the model that wrote there contributes f · (what it wrote), and these contributions add up to the
+value (paper, section 4.1):
+
+- feature i of layer l                z_i (f · f_dec,i)
+- head h of layer l, source token s   A[t, s] (P x_s / σ_s) W_V W_O f
+- the embedding, an MLP without a transcoder, a transcoder's error, the biases
+
+To look further back, f is replaced by what the chosen part reads: (f · f_dec,i) P f_enc,i / σ for a
+feature, A[t, s] P W_V W_O f / σ_s for a head. That is again a feature vector, in units of the value
+of the first one. All of this is done for many vectors, features, heads and sources at a time.
+"""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from transcoders.circuits.model import Run
+from transcoders.circuits.notation import Node, NodeKind
+from transcoders.errors import UserError
+
+KINDS: tuple[NodeKind, ...] = ("feature", "head", "mlp", "error", "embed")
+"""What contributes, in the order of the columns of :class:`Contributions`; biases stand apart."""
+EXPANDABLE = 2
+"""The first so many of :data:`KINDS` read the residual stream themselves."""
+
+
+class FeatureVectors(NamedTuple):
+    """Several vectors that each read one token of the residual stream at one depth."""
+
+    vector: Float[Tensor, "vector d_model"]
+    depth: Int[Tensor, " vector"]
+    token: Int[Tensor, " vector"]
+    bias: Float[Tensor, " vector"]
+    """What is added to ``vector · residual``: ``b_enc`` of a feature, and the like."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a circuit explains: a feature's pre-activation or a sum of logits, at one token."""
+
+    name: str
+    vectors: FeatureVectors
+    """A single one."""
+    value: float
+    """In the run: pre-activation, or weighted sum of logits."""
+    node: Node
+    """The feature itself; for logits a node of kind ``target``."""
+    logits: dict[int, float] = field(default_factory=dict)
+    """Token ids and weights; empty for a feature."""
+
+
+class Columns(NamedTuple):
+    """What the columns of :class:`Contributions` stand for."""
+
+    kind: Int[Tensor, " column"]
+    """Index into :data:`KINDS`."""
+    layer: Int[Tensor, " column"]
+    unit: Int[Tensor, " column"]
+    """Number of the feature or head."""
+    source: Int[Tensor, " column"]
+    """The token read (head) or written at (feature); -1: the vector's own token."""
+    activation: Float[Tensor, " column"]
+    """Of features; 0 for the others."""
+
+
+class Contributions(NamedTuple):
+    """What each part of the model contributes to each of several vectors."""
+
+    values: Float[Tensor, "vector column"]
+    """0 where a part is not seen by a vector."""
+    columns: Columns
+    bias: Float[Tensor, " vector"]
+    """Of attention, transcoders and the vector itself."""
+
+
+def feature_target(run: Run, layer: int, index: int, token: int) -> Target:
+    """The pre-activation of a transcoder feature at a token.
+
+    Raises:
+        UserError: there is no such transcoder, feature or token, or the feature is not active
+            there; the message then lists the features that are most active.
+    """
+    circuit, position = run.circuit, run.position(token)
+    if layer not in circuit.transcoders:
+        known = ", ".join(str(known) for known in circuit.transcoders) or "none"
+        raise UserError(
+            f"target tc{layer}[{index}]@{token}: layer {layer} has no transcoder; layers with one: "
+            f"{known}"
+        )
+    transcoder = circuit.transcoders[layer]
+    if not 0 <= index < transcoder.n_features:
+        raise UserError(
+            f"target tc{layer}[{index}]@{token}: expected a feature from 0 to "
+            f"{transcoder.n_features - 1}"
+        )
+    if position < circuit.first_position:
+        raise UserError(
+            f"target tc{layer}[{index}]@{token}: no transcoder was trained on token {position}; "
+            f"expected a token from {circuit.first_position} on"
+        )
+    active = run.active
+    here = (active.token == position) & (active.layer == layer)
+    if not (here & (active.unit == index)).any():
+        order = active.z[here].argsort(descending=True)[:10]
+        best = [
+            f"tc{layer}[{i:.0f}]@{position} ({z:.2f})"
+            for i, z in zip(
+                active.unit[here][order].tolist(), active.z[here][order].tolist(), strict=True
+            )
+        ]
+        raise UserError(
+            f"target tc{layer}[{index}]@{token}: the feature is not active there; most active: "
+            f"{', '.join(best) or 'none'}"
+        )
+    one = torch.tensor([index], device=active.z.device)
+    scale = run.passed.mlp_scale[layer, position]
+    vectors = FeatureVectors(
+        circuit.encoder_vectors(layer, one) / scale,
+        depth=torch.tensor([int(circuit.mlp_reads(layer))], device=one.device),
+        token=torch.tensor([position], device=one.device),
+        bias=transcoder.weights.b_enc[one],
+    )
+    read = run.passed.mlp.mlp_in[layer, position]
+    value = (read @ transcoder.weights.W_enc[:, index] + transcoder.weights.b_enc[index]).item()
+    node = Node("feature", layer, index, position)
+    return Target(str(node), vectors, value, node)
+
+
+def logit_target(run: Run, weights: dict[int, float], token: int, *, name: str) -> Target:
+    """A weighted sum of the logits after a token.
+
+    Args:
+        run: of the prompt.
+        weights: by token id; 1 and -1 for a difference.
+        token: after which the logits are taken.
+        name: for people.
+    """
+    circuit, position = run.circuit, run.position(token)
+    device = run.passed.after.device
+    ids = torch.tensor(list(weights), device=device)
+    weight = torch.tensor(list(weights.values()), device=device)
+    rows, biases = circuit.unembedding(ids)
+    vectors = FeatureVectors(
+        (weight @ rows)[None] / run.passed.final_scale[position],
+        depth=torch.tensor([2 * circuit.n_layers], device=device),
+        token=torch.tensor([position], device=device),
+        bias=(weight @ biases)[None],
+    )
+    value = (run.passed.logits[position, ids] @ weight).item()
+    return Target(name, vectors, value, Node("target", circuit.n_layers, -1, position), weights)
+
+
+def contributions(run: Run, vectors: FeatureVectors) -> Contributions:
+    """What every part of the model contributes to each vector (the module's docstring)."""
+    circuit, active = run.circuit, run.active
+    vector, depth, token = vectors.vector, vectors.depth, vectors.token
+    n_vectors, n_layers, n_heads = len(vector), circuit.n_layers, circuit.n_heads
+
+    def seen(first_depth: Int[Tensor, " part"]) -> Bool[Tensor, "vector part"]:
+        return depth[:, None] >= first_depth
+
+    here = run.at(token).nonzero()[:, 0]
+    layer_of, token_of = active.layer[here], active.token[here]
+    features = (vector @ active.decoder[here].T).mul_(active.z[here])
+    features.mul_(seen(circuit.mlp_writes[layer_of]) & (token[:, None] == token_of))
+
+    # (layer · head, vector, d_head) @ (layer · head, d_head, source)
+    written = (vector @ circuit.W_O.flatten(0, 2).T).view(n_vectors, n_layers * n_heads, -1)
+    read = torch.bmm(written.transpose(0, 1), run.values.flatten(0, 1).transpose(1, 2))
+    heads = read.transpose(0, 1).unflatten(1, (n_layers, n_heads))
+    heads = heads * run.passed.patterns[:, :, token].permute(2, 0, 1, 3)
+    heads.mul_(seen(circuit.attention_writes)[:, :, None, None])
+
+    mlp_seen = seen(circuit.mlp_writes)
+
+    def of_layers(outputs: Float[Tensor, "layer token d_model"]) -> Float[Tensor, "vector layer"]:
+        return torch.einsum("vd,lvd->vl", vector, outputs[:, token]) * mlp_seen
+
+    embed = (vector * run.passed.before_attention[0, token]).sum(dim=1, keepdim=True)
+    attention_bias = (vector @ circuit.attention_bias.T) * seen(circuit.attention_writes)
+    return Contributions(
+        values=torch.cat(
+            [features, heads.flatten(1), of_layers(run.opaque), of_layers(run.error), embed], dim=1
+        ),
+        columns=_columns(run, here),
+        bias=vectors.bias + attention_bias.sum(dim=1) + of_layers(run.bias).sum(dim=1),
+    )
+
+
+def pull_back(
+    run: Run,
+    vectors: FeatureVectors,
+    found: Contributions,
+    row: Int[Tensor, " chosen"],
+    column: Int[Tensor, " chosen"],
+) -> FeatureVectors:
+    """What the chosen features and heads read, in units of the vectors that they contribute to.
+
+    Args:
+        run: of the prompt.
+        vectors: those of ``found``.
+        found: their contributions.
+        row: which vector each chosen part contributes to.
+        column: which part. Other kinds than features and heads read nothing: their vector is 0.
+    """
+    circuit, passed = run.circuit, run.passed
+    kind, layer, unit, source, _ = (part[column] for part in found.columns)
+    token = torch.where(source < 0, vectors.token[row], source)
+    pulled = torch.zeros_like(vectors.vector[row])
+    bias, depth = pulled.new_zeros(len(row)), torch.zeros_like(row)
+    for here in circuit.transcoders:
+        chosen = ((kind == 0) & (layer == here)).nonzero()[:, 0]
+        if not len(chosen):
+            continue
+        weights = circuit.transcoders[here].weights
+        of = unit[chosen]
+        coefficient = (vectors.vector[row[chosen]] * weights.W_dec[of]).sum(dim=1)
+        scale = passed.mlp_scale[here, token[chosen]]
+        pulled[chosen] = circuit.encoder_vectors(here, of) * (coefficient / scale)[:, None]
+        bias[chosen] = coefficient * weights.b_enc[of]
+        depth[chosen] = int(circuit.mlp_reads(here))
+    chosen = (kind == 1).nonzero()[:, 0]
+    at, h = layer[chosen], unit[chosen]
+    reader = row[chosen]
+    strength = passed.patterns[at, h, vectors.token[reader], token[chosen]]
+    strength = strength / passed.attention_scale[at, token[chosen]]
+    inner = torch.einsum("nd,ned->ne", vectors.vector[reader], circuit.W_O[at, h])
+    pulled[chosen] = torch.einsum("ne,nde->nd", inner, circuit.W_V[at, h]) * strength[:, None]
+    depth[chosen] = circuit.attention_reads(at)
+    return FeatureVectors(pulled, depth, token, bias)
+
+
+def _columns(run: Run, here: Int[Tensor, " here"]) -> Columns:
+    """The columns for the active features ``here`` and everything else."""
+    n_layers, n_heads, n_tokens = run.circuit.n_layers, run.circuit.n_heads, run.n_tokens
+    active, device = run.active, here.device
+    layers = torch.arange(n_layers, device=device)
+    of_heads = torch.cartesian_prod(
+        layers, torch.arange(n_heads, device=device), torch.arange(n_tokens, device=device)
+    ).T
+    none, one = torch.full_like(layers, -1), layers.new_full((1,), -1)
+    sizes = torch.tensor([len(here), of_heads.shape[1], n_layers, n_layers, 1], device=device)
+    kind = torch.arange(len(KINDS), device=device).repeat_interleave(sizes)
+    z = active.z[here]
+    return Columns(
+        kind=kind,
+        layer=torch.cat([active.layer[here], of_heads[0], layers, layers, one]),
+        unit=torch.cat([active.unit[here], of_heads[1], none, none, one]),
+        source=torch.cat([active.token[here], of_heads[2], none, none, one]),
+        activation=torch.cat([z, z.new_zeros(len(kind) - len(z))]),
+    )
