@@ -16,7 +16,6 @@ FILLS = {
     "embed": "#CDEBDD",
     "error": "#F3D1E2",
 }
-SHAPES = {"head": "ellipse", "embed": "box", "target": "box"}
 POSITIVE, NEGATIVE = "#0072B2", "#D55E00"
 WIDEST = 5.0
 """Points, of the strongest edge."""
@@ -51,7 +50,6 @@ def draw_graph(graph: nx.DiGraph, tokens: list[str], destination: Path) -> None:
             node.key,
             label=f"{node}\n{_quoted(tokens, node)}\n{data['attribution']:+.2f}",
             fillcolor=FILLS.get(kind, "#ffffff"),
-            shape=SHAPES.get(kind, "box"),
         )
     largest = max((abs(w) for *_, w in shown.edges(data="path_attribution")), default=1.0)
     for start, end, weight in sorted(shown.edges(data="path_attribution")):
@@ -62,9 +60,9 @@ def draw_graph(graph: nx.DiGraph, tokens: list[str], destination: Path) -> None:
             color=POSITIVE if weight > 0 else NEGATIVE,
             style="solid" if weight > 0 else "dashed",
         )
-    for layer in sorted({node.layer for node in shown}):
-        row = [node.key for node in sorted(shown) if node.layer == layer]
-        picture.add_subgraph(row, rank="same")
+    for row in sorted({node.row for node in shown}):
+        level = [node.key for node in sorted(shown) if node.row == row]
+        picture.add_subgraph(level, rank="same")
     picture.layout("dot")
     for suffix, options in ((".pdf", ""), (".png", "-Gdpi=150")):
         with atomic_path(destination.with_suffix(suffix)) as temporary:

@@ -37,6 +37,18 @@ class Node(NamedTuple):
         """All that identifies it, as one text: the name leaves out where a head writes."""
         return "/".join(str(part) for part in self)
 
+    @property
+    def row(self) -> int:
+        """Its place from the inputs up: leaves, embeddings, each layer's heads and MLP, logits."""
+        match self.kind:
+            case "head":
+                return 2 * self.layer + 1
+            case "feature" | "mlp" | "error" | "target":
+                return 2 * self.layer + 2
+            case "embed":
+                return 0
+        return -1
+
     def __str__(self) -> str:
         match self.kind:
             case "feature":

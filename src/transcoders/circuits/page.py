@@ -45,7 +45,7 @@ def circuit_page(
         _node(node, data, shares[node], node == target, tokens, notes)
         for node, data in sorted(graph.nodes(data=True))
     ]
-    rows = {_row(node): _row_name(node) for node in graph}
+    rows = {node.row: _row_name(node) for node in graph}
     data = {
         "target": target.key,
         "tokens": [token.replace("\n", "⏎") for token in tokens],
@@ -89,7 +89,7 @@ def _node(
         "name": str(node),
         "kind": node.kind,
         "colour": COLOURS["target" if is_target else node.kind],
-        "row": _row(node),
+        "row": node.row,
         "token": node.token,
         "influence": share,
         "facts": facts,
@@ -108,15 +108,3 @@ def _row_name(node: Node) -> str:
         case "target":
             return "logits"
     return "leaves"
-
-
-def _row(node: Node) -> int:
-    """From the bottom: leaves, embeddings, then each layer's heads and its MLP, the logits."""
-    match node.kind:
-        case "head":
-            return 2 * node.layer + 1
-        case "feature" | "mlp" | "error" | "target":
-            return 2 * node.layer + 2
-        case "embed":
-            return 0
-    return -1
