@@ -262,6 +262,7 @@ def circuit(
     if case is not None:
         entry = settings.circuit_case(case)
         prompt, target, model = entry.prompt, entry.target, entry.model
+        components = components or list(entry.components)
         out = out or layout.circuit(case)
     if prompt is None or target is None:
         raise UserError("circuit: expected --case, or --prompt and --target; see --help")

@@ -261,6 +261,10 @@ class CircuitCase(Section):
     prompt: Annotated[str, Field(min_length=1)]
     target: str
     """``tc10[5315]@8``, ``tc10[top]@8`` or ``logit[ 40]-logit[ 20]@-1``."""
+    components: list[Literal["feature", "head", "mlp", "embed", "error"]] = [
+        "feature", "head", "mlp", "embed",
+    ]  # fmt: skip
+    """What paths may run through; ``mlp`` stands for those without a transcoder."""
 
 
 class Circuits(Section):
