@@ -220,14 +220,14 @@ def save_figure(figure: Figure, path: Path) -> None:
             figure.savefig(temporary, metadata=metadata)
 
 
-def verification_figure(circuits: dict[str, tuple[pd.DataFrame, pd.DataFrame]]) -> Figure:
+def verification_figure(circuits: dict[str, tuple[pd.DataFrame, pd.DataFrame, int]]) -> Figure:
     """Circuits against the real model: a row a circuit.
 
     Left, what ablating each node costs the target against its attribution; right, how much of the
     target is left with only the most influential nodes, and without them.
 
     Args:
-        circuits: ``ablation.csv`` and ``faithfulness.csv`` of each, by name.
+        circuits: ``ablation.csv``, ``faithfulness.csv`` and the number of parts of each, by name.
     """
     with plt.style.context(STYLE):
         figure, axes = plt.subplots(
@@ -237,7 +237,9 @@ def verification_figure(circuits: dict[str, tuple[pd.DataFrame, pd.DataFrame]]) 
             squeeze=False,
             layout="constrained",
         )
-        for (name, (effects, curve)), (left, right) in zip(circuits.items(), axes, strict=True):
+        for (name, (effects, curve, n_parts)), (left, right) in zip(
+            circuits.items(), axes, strict=True
+        ):
             for kind, (label, colour, marker) in NODE_STYLES.items():
                 of_kind = effects[effects["kind"] == kind]
                 left.scatter(
@@ -251,7 +253,7 @@ def verification_figure(circuits: dict[str, tuple[pd.DataFrame, pd.DataFrame]]) 
             )  # fmt: skip
             left.legend(loc="upper left", fontsize="x-small")
             for column, label, kind in (
-                ("faithfulness", "only these nodes", "transcoder"),
+                ("faithfulness", "only these", "transcoder"),
                 ("completeness", "all but these", "mlp_out_sae"),
             ):
                 right.plot(
@@ -260,9 +262,15 @@ def verification_figure(circuits: dict[str, tuple[pd.DataFrame, pd.DataFrame]]) 
                 )  # fmt: skip
             for level in (0, 1):
                 right.axhline(level, color=BOUND_COLOUR, linestyle=":", linewidth=0.8)
+            right.axvline(n_parts, color=BOUND_COLOUR, linestyle="--", linewidth=0.8)
+            right.annotate(
+                f"the circuit found: {n_parts} parts", (n_parts, 0.98), (3, 0), ha="left", va="top",
+                xycoords=("data", "axes fraction"), textcoords="offset points", fontsize="x-small",
+            )  # fmt: skip
             right.set_xscale("symlog", base=2, linthresh=1)
-            right.set_xticks(curve["n_nodes"], [str(n) for n in curve["n_nodes"]])
+            ticks = curve["n_nodes"][::2]
+            right.set_xticks(ticks, [f"{n:,}" for n in ticks])
             right.xaxis.set_minor_locator(NullLocator())
-            right.set(xlabel="most influential nodes", ylabel="share of the target left")
+            right.set(xlabel="parts, the most influential first", ylabel="share of the target left")
             right.legend(fontsize="x-small")
     return figure

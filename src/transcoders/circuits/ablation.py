@@ -138,8 +138,7 @@ def faithfulness(
     Returns:
         Columns ``n_nodes``, ``faithfulness``, ``completeness``.
     """
-    parts = [node for node in ranked if node.kind in REPLACEABLE]
-    parts = list(dict.fromkeys(node._replace(source=-1) for node in parts))
+    parts = replaceable_parts(ranked)
     everything, nothing = _kept(run, [], inside=False), _kept(run, [], inside=True)
     empty = _value_with(run, target, nothing, means)
     whole = _value_with(run, target, everything, means)
@@ -155,6 +154,31 @@ def faithfulness(
             }
         )
     return pd.DataFrame(rows, columns=["n_nodes", "faithfulness", "completeness"])
+
+
+def replaceable_parts(nodes: Sequence[Node]) -> list[Node]:
+    """The parts among some nodes that :func:`faithfulness` replaces; a head with all its sources."""
+    parts = [node for node in nodes if node.kind in REPLACEABLE]
+    return list(dict.fromkeys(node._replace(source=-1) for node in parts))
+
+
+def parts_by_attribution(run: Run, target: Target) -> list[Node]:
+    """Every part of the model with an attribution, from the largest size on."""
+    totals = total_attributions(run, target)
+    layers = list(run.circuit.transcoders)
+    found: list[tuple[float, Node]] = []
+    for kind, attributions in (
+        *((("feature", layer), of) for layer, of in zip(layers, totals.features, strict=True)),
+        (("head", None), totals.heads.sum(dim=3).transpose(1, 2)),
+        (("mlp", None), totals.mlps[..., None]),
+    ):
+        name, layer = kind
+        places = attributions.nonzero().tolist()
+        sizes = attributions[attributions != 0].abs().tolist()
+        for place, size in zip(places, sizes, strict=True):
+            at, token, unit = place if layer is None else (layer, *place)
+            found.append((size, Node(name, at, unit if name != "mlp" else -1, token)))
+    return [node for _, node in sorted(found, key=lambda pair: (-pair[0], pair[1]))]
 
 
 def node_output(run: Run, node: Node) -> Float[Tensor, " d_model"]:

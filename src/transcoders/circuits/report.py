@@ -12,7 +12,9 @@ from transcoders.circuits.ablation import (
     ablation_effects,
     faithfulness,
     mean_activations,
+    parts_by_attribution,
     rank_correlation,
+    replaceable_parts,
 )
 from transcoders.circuits.export import attribution_graph, paths_record
 from transcoders.circuits.graph import influence, prune_graph
@@ -21,8 +23,8 @@ from transcoders.circuits.trace import Circuit, Notes, Tracer
 from transcoders.circuits.verify import completeness
 from transcoders.files import atomic_folder, write_json
 
-SIZES = [0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512]
-"""Numbers of nodes at which faithfulness is measured."""
+SIZES = [0, *(2**power for power in range(14))]
+"""Numbers of parts at which faithfulness is measured: those of the graph, then the rest."""
 SHOWN = 0.9
 """Share of the influence that the nodes of page and picture hold."""
 
@@ -55,7 +57,9 @@ def write_circuit(
     nodes = sorted((n for n in graph if n != target.node), key=lambda n: (-shares[n], n))
     parts = [node for node in nodes if node.kind in REPLACEABLE]
     effects = ablation_effects(run, target, parts)
-    curve = faithfulness(run, target, parts, mean_activations(run.circuit, rows), SIZES)
+    beyond = parts_by_attribution(run, target)
+    means = mean_activations(run.circuit, rows)
+    curve = faithfulness(run, target, [*parts, *beyond], means, SIZES)
     notes = tracer.notes([target.node, *parts], rows)
     sums = completeness(run, target.vectors)
     correlation = rank_correlation(effects)
@@ -69,6 +73,7 @@ def write_circuit(
         "search": settings,
         "completeness_error": float(sums.error.max()),
         "rank_correlation": correlation,
+        "parts": len(replaceable_parts(parts)),
         "notes": notes,
         "paths": paths_record(circuit.paths),
     }
