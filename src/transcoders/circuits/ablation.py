@@ -157,7 +157,7 @@ def faithfulness(
 
 
 def replaceable_parts(nodes: Sequence[Node]) -> list[Node]:
-    """The parts among some nodes that :func:`faithfulness` replaces; a head with all its sources."""
+    """The parts among nodes that :func:`faithfulness` replaces; a head with all its sources."""
     parts = [node for node in nodes if node.kind in REPLACEABLE]
     return list(dict.fromkeys(node._replace(source=-1) for node in parts))
 
@@ -165,20 +165,16 @@ def replaceable_parts(nodes: Sequence[Node]) -> list[Node]:
 def parts_by_attribution(run: Run, target: Target) -> list[Node]:
     """Every part of the model with an attribution, from the largest size on."""
     totals = total_attributions(run, target)
-    layers = list(run.circuit.transcoders)
-    found: list[tuple[float, Node]] = []
-    for kind, attributions in (
-        *((("feature", layer), of) for layer, of in zip(layers, totals.features, strict=True)),
-        (("head", None), totals.heads.sum(dim=3).transpose(1, 2)),
-        (("mlp", None), totals.mlps[..., None]),
-    ):
-        name, layer = kind
-        places = attributions.nonzero().tolist()
-        sizes = attributions[attributions != 0].abs().tolist()
-        for place, size in zip(places, sizes, strict=True):
-            at, token, unit = place if layer is None else (layer, *place)
-            found.append((size, Node(name, at, unit if name != "mlp" else -1, token)))
-    return [node for _, node in sorted(found, key=lambda pair: (-pair[0], pair[1]))]
+    heads = totals.heads.sum(dim=3)
+    sizes: dict[Node, float] = {}
+    for layer, of_layer in zip(run.circuit.transcoders, totals.features, strict=True):
+        for token, unit in of_layer.nonzero().tolist():
+            sizes[Node("feature", layer, unit, token)] = of_layer[token, unit].abs().item()
+    for layer, head, token in heads.nonzero().tolist():
+        sizes[Node("head", layer, head, token)] = heads[layer, head, token].abs().item()
+    for layer, token in totals.mlps.nonzero().tolist():
+        sizes[Node("mlp", layer, -1, token)] = totals.mlps[layer, token].abs().item()
+    return sorted(sizes, key=lambda node: (-sizes[node], node))
 
 
 def node_output(run: Run, node: Node) -> Float[Tensor, " d_model"]:
