@@ -45,6 +45,7 @@ NODE_STYLES = {
     "mlp": ("MLP without a transcoder", "#666666", "^"),
 }
 BOUND_COLOUR = "#555555"
+PART_TICKS = [0, 1, 8, 64, 512, 4096]
 L0_TICKS = [subs * 10**power for power in range(5) for subs in (1, 2, 5)]
 
 
@@ -248,8 +249,8 @@ def verification_figure(circuits: dict[str, tuple[pd.DataFrame, pd.DataFrame, in
                 )  # fmt: skip
             left.axline((0, 0), slope=1, color=BOUND_COLOUR, linestyle="--", linewidth=0.8)
             left.set(
-                title=name, xlabel="attribution, patterns and scales frozen",
-                ylabel="fall of the target\nwhen ablated, nothing frozen",
+                title=name, xlabel="attribution",
+                ylabel="fall of the target when ablated",
             )  # fmt: skip
             left.legend(loc="upper left", fontsize="x-small")
             for column, label, kind in (
@@ -262,15 +263,14 @@ def verification_figure(circuits: dict[str, tuple[pd.DataFrame, pd.DataFrame, in
                 )  # fmt: skip
             for level in (0, 1):
                 right.axhline(level, color=BOUND_COLOUR, linestyle=":", linewidth=0.8)
-            right.axvline(n_parts, color=BOUND_COLOUR, linestyle="--", linewidth=0.8)
-            right.annotate(
-                f"the circuit found: {n_parts} parts", (n_parts, 0.98), (3, 0), ha="left", va="top",
-                xycoords=("data", "axes fraction"), textcoords="offset points", fontsize="x-small",
+            right.axvline(
+                n_parts, color=BOUND_COLOUR, linestyle="--", linewidth=0.8,
+                label=f"the circuit found: {n_parts} parts",
             )  # fmt: skip
             right.set_xscale("symlog", base=2, linthresh=1)
-            ticks = curve["n_nodes"][::2]
-            right.set_xticks(ticks, [f"{n:,}" for n in ticks])
+            right.set_xlim(-0.5, 1.5 * curve["n_nodes"].max())
+            right.set_xticks(PART_TICKS, [f"{n:,}" for n in PART_TICKS])
             right.xaxis.set_minor_locator(NullLocator())
             right.set(xlabel="parts, the most influential first", ylabel="share of the target left")
-            right.legend(fontsize="x-small")
+            right.legend(fontsize="x-small", loc="upper center", ncols=1)
     return figure

@@ -1,5 +1,6 @@
 """A circuit as a picture, laid out by Graphviz: causes below, effects above, a row a layer."""
 
+import itertools
 from pathlib import Path
 
 import networkx as nx
@@ -60,9 +61,14 @@ def draw_graph(graph: nx.DiGraph, tokens: list[str], destination: Path) -> None:
             color=POSITIVE if weight > 0 else NEGATIVE,
             style="solid" if weight > 0 else "dashed",
         )
-    for row in sorted({node.row for node in shown}):
+    # A chain of row names, so that every row of the model has a rank of its own.
+    rows = sorted({node.row: node.row_name for node in shown}.items())
+    for row, name in rows:
+        picture.add_node(f"row{row}", label=name, shape="plaintext", style="", fontcolor="#555555")
         level = [node.key for node in sorted(shown) if node.row == row]
-        picture.add_subgraph(level, rank="same")
+        picture.add_subgraph([f"row{row}", *level], rank="same")
+    for (below, _), (above, _) in itertools.pairwise(rows):
+        picture.add_edge(f"row{below}", f"row{above}", style="invis")
     picture.layout("dot")
     for suffix, options in ((".pdf", ""), (".png", "-Gdpi=150")):
         with atomic_path(destination.with_suffix(suffix)) as temporary:

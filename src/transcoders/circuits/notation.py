@@ -49,6 +49,20 @@ class Node(NamedTuple):
                 return 0
         return -1
 
+    @property
+    def row_name(self) -> str:
+        """What to call its row."""
+        match self.kind:
+            case "head":
+                return f"heads {self.layer}"
+            case "feature" | "mlp" | "error":
+                return f"MLP {self.layer}"
+            case "embed":
+                return "embedding"
+            case "target":
+                return "logits"
+        return "leaves"
+
     def __str__(self) -> str:
         match self.kind:
             case "feature":

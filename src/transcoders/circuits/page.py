@@ -45,7 +45,7 @@ def circuit_page(
         _node(node, data, shares[node], node == target, tokens, notes)
         for node, data in sorted(graph.nodes(data=True))
     ]
-    rows = {node.row: _row_name(node) for node in graph}
+    rows = {node.row: node.row_name for node in graph}
     data = {
         "target": target.key,
         "tokens": [token.replace("\n", "⏎") for token in tokens],
@@ -95,16 +95,3 @@ def _node(
         "facts": facts,
         "lists": notes.get(str(node).partition("@")[0], []),
     }
-
-
-def _row_name(node: Node) -> str:
-    match node.kind:
-        case "head":
-            return f"heads {node.layer}"
-        case "feature" | "mlp" | "error":
-            return f"MLP {node.layer}"
-        case "embed":
-            return "embedding"
-        case "target":
-            return "logits"
-    return "leaves"
