@@ -236,7 +236,7 @@ def verification_figure(circuits: dict[str, tuple[pd.DataFrame, pd.DataFrame, in
             2,
             figsize=(7.2, 3.0 * len(circuits)),
             squeeze=False,
-            layout="constrained",
+            layout="tight",
         )
         for (name, (effects, curve, n_parts)), (left, right) in zip(
             circuits.items(), axes, strict=True
@@ -272,5 +272,5 @@ def verification_figure(circuits: dict[str, tuple[pd.DataFrame, pd.DataFrame, in
             right.set_xticks(PART_TICKS, [f"{n:,}" for n in PART_TICKS])
             right.xaxis.set_minor_locator(NullLocator())
             right.set(xlabel="parts, the most influential first", ylabel="share of the target left")
-            right.legend(fontsize="x-small", loc="upper center", ncols=1)
+            right.legend(fontsize="x-small", loc="best")
     return figure

@@ -37,7 +37,7 @@ def draw_graph(graph: nx.DiGraph, tokens: list[str], destination: Path) -> None:
 
     shown = graph.subgraph(node for node in graph if node.kind not in LEAVES)
     picture = pygraphviz.AGraph(
-        directed=True, rankdir="BT", ranksep="0.45", nodesep="0.18", fontname="DejaVu Sans"
+        directed=True, rankdir="BT", ranksep="0.25", nodesep="0.18", fontname="DejaVu Sans"
     )
     picture.node_attr.update(
         shape="box", style="filled,rounded", color="#555555", penwidth="0.7", fontsize="10",

@@ -11,8 +11,13 @@ from markupsafe import Markup
 from transcoders.circuits.drawing import FILLS
 from transcoders.circuits.graph import LEAVES, influence
 from transcoders.circuits.notation import Node
+from transcoders.circuits.trace import Notes
 
-COLOURS = FILLS | dict.fromkeys(LEAVES, "#ffffff")
+LEAF_NAMES = {
+    "bias": "of it from biases",
+    "error": "of it from transcoders’ errors",
+    "pruned": "of it from what is not shown",
+}
 LEGEND = {
     "target": "target",
     "feature": "transcoder feature",
@@ -28,7 +33,7 @@ def circuit_page(
     title: str,
     tokens: list[str],
     summary: str,
-    notes: dict[str, list[tuple[str, list[tuple[str, str]]]]],
+    notes: Notes,
 ) -> str:
     """The page of one circuit.
 
@@ -37,15 +42,12 @@ def circuit_page(
         title: heading.
         tokens: of the prompt, as texts.
         summary: a sentence or two below the heading.
-        notes: lists to show with a feature, by its name without the token: title, and rows of text
-            and value.
+        notes: lists to show with a feature.
     """
     shares, target = influence(graph), graph.graph["target"]
-    nodes = [
-        _node(node, data, shares[node], node == target, tokens, notes)
-        for node, data in sorted(graph.nodes(data=True))
-    ]
-    rows = {node.row: node.row_name for node in graph}
+    shown = graph.subgraph(node for node in graph if node.kind not in LEAVES)
+    nodes = [_node(graph, node, shares[node], tokens, notes) for node in sorted(shown)]
+    rows = {node.row: node.row_name for node in shown}
     data = {
         "target": target.key,
         "tokens": [token.replace("\n", "⏎") for token in tokens],
@@ -53,7 +55,7 @@ def circuit_page(
         "nodes": nodes,
         "edges": [
             {"source": start.key, "target": end.key, "weight": weight}
-            for start, end, weight in sorted(graph.edges(data="path_attribution"))
+            for start, end, weight in sorted(shown.edges(data="path_attribution"))
         ],
     }
     source = files("transcoders.circuits").joinpath("circuit.html.j2").read_text(encoding="utf-8")
@@ -64,22 +66,21 @@ def circuit_page(
         title=title,
         tokens=data["tokens"],
         summary=summary,
-        legend=[(LEGEND[kind], COLOURS[kind]) for kind in LEGEND],
+        legend=[(LEGEND[kind], FILLS[kind]) for kind in LEGEND],
         data=Markup(encoded),
     )
 
 
 def _node(
-    node: Node,
-    data: dict[str, Any],
-    share: float,
-    is_target: bool,
-    tokens: list[str],
-    notes: dict[str, list[tuple[str, list[tuple[str, str]]]]],
+    graph: nx.DiGraph, node: Node, share: float, tokens: list[str], notes: Notes
 ) -> dict[str, Any]:
+    data = graph.nodes[node]
     facts = [("attribution", f"{data['attribution']:+.3g}"), ("influence", f"{share:.1%}")]
     if "activation" in data:
         facts.append(("activation", f"{data['activation']:.3g}"))
+    for leaf, _, weight in graph.in_edges(node, data="path_attribution"):
+        if leaf.kind in LEAVES:
+            facts.append((LEAF_NAMES[leaf.kind], f"{weight:+.3g}"))
     where = f"“{tokens[node.token]}” @{node.token}"
     if node.kind == "head":
         where = f"“{tokens[node.source]}” @{node.source} → {where}"
@@ -88,7 +89,7 @@ def _node(
         "id": node.key,
         "name": str(node),
         "kind": node.kind,
-        "colour": COLOURS["target" if is_target else node.kind],
+        "colour": FILLS["target" if node == graph.graph["target"] else node.kind],
         "row": node.row,
         "token": node.token,
         "influence": share,
