@@ -272,5 +272,5 @@ def verification_figure(circuits: dict[str, tuple[pd.DataFrame, pd.DataFrame, in
             right.set_xticks(PART_TICKS, [f"{n:,}" for n in PART_TICKS])
             right.xaxis.set_minor_locator(NullLocator())
             right.set(xlabel="parts, the most influential first", ylabel="share of the target left")
-            right.legend(fontsize="x-small", loc="best")
+            right.legend(fontsize="x-small", frameon=True, framealpha=0.9, edgecolor="none")
     return figure

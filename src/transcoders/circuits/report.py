@@ -108,9 +108,10 @@ def _summary(circuit: Circuit, correlation: float) -> str:
     layers = ", ".join(str(layer) for layer in run.circuit.transcoders)
     return (
         f"The target is {circuit.target.value:.3f}. Transcoders stand at layers {layers}; other "
-        f"MLPs are single nodes. Shown are the nodes with {SHOWN:.0%} of the influence. Point at one to see "
-        "what it reads and what is known of it, click to follow it. Ablating each node in the real model ranks "
-        f"them as attribution does with Spearman's ρ = {correlation:.2f}."
+        f"MLPs are single nodes. Shown are the nodes with {SHOWN:.0%} of the influence. Point at "
+        "one to see what it reads and what is known of it, click to follow it. Ablating each node "
+        "in the real model ranks them as attribution does with Spearman's "
+        f"ρ = {correlation:.2f}."
     )
 
 
