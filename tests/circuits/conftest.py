@@ -4,9 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from helpers_circuits import MIXES, Make, make_circuit, prompt
 from torch import Tensor
 
+from helpers_circuits import MIXES, Make, make_circuit, prompt
 from transcoders.circuits.model import CircuitModel, Run
 from transcoders.circuits.trace import Tracer
 from transcoders.models import LanguageModel, load_tokenizer
@@ -59,8 +59,8 @@ def small_run(
     random_tokens: Callable[..., Tensor],
     mix: str,
 ) -> Run:
-    """Four tokens and six features a layer, for every architecture and mix: few paths."""
-    circuit = make_circuit(tiny_model, random_dictionary, MIXES[mix], first=1, n_features=6)
+    """Four tokens and five features a layer, for every architecture and mix: few paths."""
+    circuit = make_circuit(tiny_model, random_dictionary, MIXES[mix], first=1, n_features=5)
     return circuit.run(prompt(random_tokens, 4))
 
 

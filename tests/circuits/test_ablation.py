@@ -6,9 +6,17 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from helpers_circuits import active_units, assert_close, hooks_of_ours, make_circuit, outputs, prompt, some_targets
 from torch import Tensor
 
+from helpers_circuits import (
+    active_units,
+    assert_close,
+    hooks_of_ours,
+    make_circuit,
+    outputs,
+    prompt,
+    some_targets,
+)
 from transcoders.circuits.ablation import (
     BATCH,
     Means,
@@ -346,3 +354,9 @@ def test_parts_by_attribution_are_all_parts_with_one_from_the_largest_on(run: Ru
     assert set(parts) == {part for part, size in sizes.items() if size != 0}
     found = [abs(sizes[part]) for part in parts]
     assert found == pytest.approx(sorted(found, reverse=True), rel=1e-4, abs=1e-6)
+
+
+def test_a_target_that_no_part_moves_has_no_shares(mixed_run: Run, rows: Tensor) -> None:
+    nothing = logit_target(mixed_run, {7: 1.0}, 0, name="after BOS, which is always kept")
+    means = mean_activations(mixed_run.circuit, rows)
+    assert faithfulness(mixed_run, nothing, [], means, [0]).isna().sum().tolist() == [0, 1, 1]

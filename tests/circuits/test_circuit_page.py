@@ -7,8 +7,8 @@ from typing import Any
 
 import networkx as nx
 import pytest
-from helpers_circuits import some_targets
 
+from helpers_circuits import some_targets
 from transcoders.circuits.graph import LEAVES, build_graph, influence, prune_graph
 from transcoders.circuits.model import Run
 from transcoders.circuits.notation import Node
@@ -162,10 +162,6 @@ def test_notes_are_shown_with_every_node_of_their_feature(graph: nx.DiGraph) -> 
     with_notes = [node["name"].partition("@")[0] for node in nodes if node["lists"]]
     assert set(with_notes) == {str(feature).partition("@")[0]}
     assert next(n for n in nodes if n["name"] == str(feature))["lists"] == lists
-
-
-def test_the_same_graph_gives_the_same_page(graph: nx.DiGraph) -> None:
-    assert page_of(graph) == page_of(graph.copy())
 
 
 def test_the_page_of_a_target_alone_can_be_made(graph: nx.DiGraph) -> None:

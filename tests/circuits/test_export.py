@@ -7,8 +7,8 @@ from typing import Any
 import jsonschema
 import networkx as nx
 import pytest
-from helpers_circuits import some_targets
 
+from helpers_circuits import some_targets
 from transcoders.circuits.export import (
     FEATURE_TYPES,
     attribution_graph,
@@ -139,9 +139,7 @@ def test_the_viewers_graph_has_every_node_and_edge_once(graph: nx.DiGraph) -> No
 
 def test_the_viewers_nodes_say_what_ours_are(graph: nx.DiGraph) -> None:
     shares = influence(graph)
-    for shown, (node, data) in zip(
-        exported(graph)["nodes"], graph.nodes(data=True), strict=True
-    ):
+    for shown, (node, data) in zip(exported(graph)["nodes"], graph.nodes(data=True), strict=True):
         assert shown["feature"] == (node.unit if node.kind == "feature" else None)
         assert shown["ctx_idx"] == node.token
         assert shown["feature_type"] == FEATURE_TYPES[node.kind]
@@ -194,3 +192,10 @@ def test_errors_of_two_layers_are_told_apart(mixed_run: Run) -> None:
     assert {Node("error", layer, -1, 7) for layer in (0, 2)} <= set(graph)
     names = [n["node_id"] for n in exported(graph)["nodes"]]
     assert "2_0_7_error" in names
+
+
+def test_ids_are_unique_where_errors_are_parts_and_leaves(mixed_run: Run) -> None:
+    for target in some_targets(mixed_run):
+        graph = build_graph(find_paths(mixed_run, target, Search(40, 3, KINDS, sign="both")))
+        nodes = exported(graph)["nodes"]
+        assert len({node["node_id"] for node in nodes}) == len(nodes) == len(graph)

@@ -5,8 +5,8 @@ from typing import Any
 
 import networkx as nx
 import pytest
-from helpers_circuits import all_paths, make_circuit, prompt, some_targets
 
+from helpers_circuits import all_paths, make_circuit, prompt, some_targets
 from transcoders.circuits.graph import (
     LEAVES,
     build_graph,
@@ -136,9 +136,7 @@ def test_an_exhaustive_search_without_errors_leaves_them_in_the_leaves(small_run
 
 def test_bias_leaves_hold_what_is_left_when_nothing_else_writes(small_run: Run) -> None:
     target = some_targets(small_run)[0]
-    graph = build_graph(
-        find_paths(small_run, target, Search(10**9, 10, KINDS, sign="both"))
-    )
+    graph = build_graph(find_paths(small_run, target, Search(10**9, 10, KINDS, sign="both")))
     closed = Gates.open(small_run)
     for gates in (closed.embed, closed.mlps, closed.errors):
         gates.detach().zero_()
@@ -193,7 +191,7 @@ def test_a_graph_made_by_hand_has_the_numbers_worked_out_by_hand() -> None:
     edge = graph.edges[embed, feature]
     assert edge["path_attribution"] == 4.5
     assert edge["direct_weight"] == 1.5  # of the feature's own 2, not of the target
-    assert graph.edges[Node("bias", -1, -1, 3), feature]["direct_weight"] == 0.5
+    assert "direct_weight" not in graph.edges[Node("bias", -1, -1, 3), feature]
     assert graph.edges[feature, target.node]["direct_weight"] == 4.0
     assert graph.edges[feature, head]["direct_weight"] == 2.0
     assert graph.nodes[feature]["activation"] == 2.0
@@ -332,3 +330,36 @@ def test_a_circuit_of_the_last_layer_alone_has_no_node_before_it(
     graph = build_graph(find_paths(run, some_targets(run)[0], search))
     assert {node.layer for node in inner(graph)} == {2}
     assert_nodes_are_the_sums_of_what_they_read(graph)
+
+
+@pytest.mark.parametrize("keep", [0.0, 0.3, 0.7, 0.95, 1.0])
+def test_pruned_graphs_still_add_up(graph: nx.DiGraph, keep: float) -> None:
+    pruned = prune_graph(graph, keep)
+    assert_nodes_are_the_sums_of_what_they_read(pruned)
+    ends = [n for n in pruned if n.kind in ENDS]
+    assert sum(influence(pruned)[node] for node in ends) == pytest.approx(1.0)
+
+
+def test_pruning_nothing_keeps_what_leaves_give(graph: nx.DiGraph) -> None:
+    pruned = prune_graph(graph, 1.0)
+    for leaf in ("bias", "pruned"):
+        totals = [
+            sum(value for n, value in g.nodes(data="attribution") if n.kind == leaf)
+            for g in (graph, pruned)
+        ]
+        assert totals[0] == pytest.approx(totals[1])
+
+
+def test_what_a_head_reads_and_the_search_left_out_lies_where_the_head_reads() -> None:
+    target, head = Node("target", 2, -1, 5), Node("head", 1, 0, 5, source=2)
+    first = ComputationalPath((target,), 1.0, 1.0, expanded=True)
+    second = ComputationalPath((target, head), 0.7, parent=first, bias=0.1, expanded=True)
+    first.children.append(second)
+    graph = build_graph([first, second])
+    edges = {(str(start), str(end)): w for start, end, w in graph.edges(data="path_attribution")}
+    assert edges == {
+        ("attn1[0]@2", "target@5"): pytest.approx(0.7),
+        ("pruned@5", "target@5"): pytest.approx(0.3),
+        ("bias@2", "attn1[0]@2"): pytest.approx(0.1),
+        ("pruned@2", "attn1[0]@2"): pytest.approx(0.6),
+    }

@@ -4,11 +4,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from helpers_circuits import MIXES, Make, assert_close, make_circuit, prompt
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from helpers_circuits import MIXES, Make, assert_close, make_circuit, prompt
 from transcoders.circuits import invariant
 from transcoders.circuits.invariant import (
     Best,
@@ -52,7 +52,9 @@ def test_blocks_of_any_size_give_the_best_of_the_whole(
     generator = torch.Generator().manual_seed(0)
     vectors = torch.randn(9, 4, generator=generator)
     rows = torch.randn(7, 4, generator=generator)
-    assert_best(best_products(vectors, rows, 3, largest=largest), vectors @ rows.T, 3, largest=largest)
+    assert_best(
+        best_products(vectors, rows, 3, largest=largest), vectors @ rows.T, 3, largest=largest
+    )
 
 
 @given(

@@ -42,9 +42,7 @@ def test_heads_are_read_back_as_printed(layer: int, head: int) -> None:
 def test_sums_of_logits_are_read_back_whatever_the_words(
     terms: list[tuple[float, str]], token: int, space: str, *, plus: bool
 ) -> None:
-    written = [
-        ("-" if weight < 0 else "+") + space + f"logit[{word}]" for weight, word in terms
-    ]
+    written = [("-" if weight < 0 else "+") + space + f"logit[{word}]" for weight, word in terms]
     body = space.join(written)
     if not plus:
         body = body.removeprefix("+")
@@ -66,6 +64,7 @@ def test_sums_of_logits_are_read_back_whatever_the_words(
         ("logit[-]+logit[+]@0", LogitName(((1.0, "-"), (1.0, "+")), 0)),
         ("logit[logit]-logit[@]@0", LogitName(((1.0, "logit"), (-1.0, "@")), 0)),
         ("logit[a]@1]@2", LogitName(((1.0, "a]@1"),), 2)),
+        ("logit[\n]@-1", LogitName(((1.0, "\n"),), -1)),
     ],
 )
 def test_targets_are_read(text: str, name: FeatureName | LogitName) -> None:
@@ -99,7 +98,9 @@ def test_what_names_no_target_is_refused_with_examples(text: str) -> None:
     assert repr(text) in str(refused.value)
 
 
-@pytest.mark.parametrize("text", ["", "attn9", "attn9[1]@6", "attn[1]", "attn9[x]", "tc9[1]", "9[1]"])
+@pytest.mark.parametrize(
+    "text", ["", "attn9", "attn9[1]@6", "attn[1]", "attn9[x]", "tc9[1]", "9[1]"]
+)
 def test_what_names_no_head_is_refused(text: str) -> None:
     with pytest.raises(UserError, match=r"expected a layer and head such as attn9\[1\]"):
         parse_head(text)

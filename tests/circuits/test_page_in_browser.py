@@ -8,8 +8,8 @@ from pathlib import Path
 
 import networkx as nx
 import pytest
-from helpers_circuits import some_targets
 
+from helpers_circuits import some_targets
 from transcoders.circuits.graph import LEAVES, build_graph
 from transcoders.circuits.model import Run
 from transcoders.circuits.page import circuit_page

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from helpers_circuits import active_units, greedy_paths, some_targets
 
+from helpers_circuits import active_units, greedy_paths, some_targets
 from transcoders.circuits.model import Run
 from transcoders.circuits.notation import Node
 from transcoders.circuits.paths import ComputationalPath, Search, find_paths
@@ -180,9 +180,7 @@ def test_layers_are_the_only_ones_found_besides_the_embedding(
     assert {node.kind for node in nodes if node.layer < 0} == {"embed"}
 
 
-def test_heads_are_the_only_ones_found_and_other_parts_stay(
-    mixed_run: Run, target: Target
-) -> None:
+def test_heads_are_the_only_ones_found_and_other_parts_stay(mixed_run: Run, target: Target) -> None:
     nodes = search_nodes(mixed_run, target, heads=[(0, 1), (1, 0)])
     heads = {(node.layer, node.unit) for node in nodes if node.kind == "head"}
     assert heads == {(0, 1), (1, 0)}
@@ -206,9 +204,14 @@ def test_bos_is_left_out_when_asked(mixed_run: Run, target: Target) -> None:
     assert not reads_bos(search_nodes(mixed_run, target, exclude_bos=True))
 
 
-def test_filters_that_let_nothing_through_leave_the_target(
-    mixed_run: Run, target: Target
-) -> None:
+def test_at_bos_itself_nothing_is_left_without_it(mixed_run: Run) -> None:
+    at_bos = next(target for target in some_targets(mixed_run) if target.node.token == 0)
+    assert search_nodes(mixed_run, at_bos, n_paths=10**6)
+    assert search_nodes(mixed_run, at_bos, n_paths=10**6, exclude_bos=True) == []
+    assert search_nodes(mixed_run, at_bos, n_paths=10**6, tokens=[1]) == []
+
+
+def test_filters_that_let_nothing_through_leave_the_target(mixed_run: Run, target: Target) -> None:
     for settings in ({"components": []}, {"tokens": []}, {"components": ["head"], "heads": []}):
         assert search_nodes(mixed_run, target, **settings) == []
 
@@ -239,3 +242,14 @@ def test_a_path_is_printed_from_the_target_back(mixed_run: Run, target: Target) 
     search = Search(3, 2, ("head",), heads=[(1, 0)], tokens=[4], sign="both")
     path = find_paths(mixed_run, target, search)[-1]
     assert str(path) == f"{target.name} <- attn1[0]@4"
+
+
+def test_tokens_may_be_counted_from_the_end(mixed_run: Run, target: Target) -> None:
+    last = mixed_run.n_tokens - 1
+    found = [
+        [str(path) for path in find_paths(mixed_run, target, Search(20, 2, tokens=[token]))]
+        for token in (last, -1)
+    ]
+    assert found[0] == found[1]
+    with pytest.raises(UserError, match="the prompt has"):
+        find_paths(mixed_run, target, Search(tokens=[99]))

@@ -1,14 +1,16 @@
 """What one prompt fixes is what the model computes, and computing it leaves no trace."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from helpers_circuits import assert_close, centred, divisor, hooks_of_ours, prompt
 from torch import Tensor
 
-from transcoders.models import LanguageModel
+from helpers_circuits import assert_close, centred, divisor, hooks_of_ours, prompt
+from transcoders.config import Model, SyntheticModel
+from transcoders.models import LanguageModel, fetch_model
 from transcoders.models.attention import attention_weights
 from transcoders.models.prompt import PromptPass, run_prompt
 
@@ -39,14 +41,15 @@ def attention_outputs(model: LanguageModel, tokens: Tensor) -> list[Tensor]:
     return kept
 
 
-def test_patterns_values_and_output_maps_rebuild_attention(
-    tiny_model: LanguageModel, tokens: Tensor, passed: PromptPass
-) -> None:
-    real = attention_outputs(tiny_model, tokens)
-    for layer, block in enumerate(tiny_model.blocks):
-        norm = block.get_submodule(tiny_model.architecture.norm_before_attention)
-        read = centred(norm, passed.before_attention[layer]) / passed.attention_scale[layer, :, None]
-        weights = attention_weights(tiny_model, layer)
+def assert_attention_is_rebuilt(model: LanguageModel, passed: PromptPass) -> None:
+    """Compare patterns, values and output maps with what attention modules give."""
+    real = attention_outputs(model, passed.tokens)
+    for layer, block in enumerate(model.blocks):
+        norm = block.get_submodule(model.architecture.norm_before_attention)
+        read = (
+            centred(norm, passed.before_attention[layer]) / passed.attention_scale[layer, :, None]
+        )
+        weights = attention_weights(model, layer)
         values = torch.einsum("sd,hde->hse", read, weights.W_V)
         moved = torch.einsum("hts,hse,hed->td", passed.patterns[layer], values, weights.W_O)
         assert_close(moved + weights.bias, real[layer])
@@ -54,6 +57,27 @@ def test_patterns_values_and_output_maps_rebuild_attention(
             "hts,hse,hed->td", passed.patterns[layer], values + weights.b_V[:, None], weights.W_O
         )
         assert_close(biased + weights.b_O, real[layer])
+
+
+def test_patterns_values_and_output_maps_rebuild_attention(
+    tiny_model: LanguageModel, passed: PromptPass
+) -> None:
+    assert_attention_is_rebuilt(tiny_model, passed)
+
+
+def test_each_group_of_heads_has_the_values_it_shares(tmp_path: Path, tokens: Tensor) -> None:
+    model = Model(  # four heads, two values
+        source=SyntheticModel(type="synthetic", architecture="llama", license="none"),
+        n_layers=1,
+        d_model=64,
+        bos_token="<|endoftext|>",
+    )
+    fetch_model(model, tmp_path / "model", seed=0)
+    grouped = LanguageModel.load(tmp_path / "model")
+    weights = attention_weights(grouped, 0)
+    assert torch.equal(weights.W_V[0], weights.W_V[1])
+    assert not torch.equal(weights.W_V[1], weights.W_V[2])
+    assert_attention_is_rebuilt(grouped, run_prompt(grouped, tokens))
 
 
 def test_heads_that_share_values_have_copies_of_them(tiny_model: LanguageModel) -> None:
@@ -79,9 +103,7 @@ def test_residual_streams_grow_by_what_attention_and_mlps_write(
     assert_close(passed.before_attention + written_before_mlp, passed.before_mlp)
 
 
-def test_scales_are_what_the_norms_divide_by(
-    tiny_model: LanguageModel, passed: PromptPass
-) -> None:
+def test_scales_are_what_the_norms_divide_by(tiny_model: LanguageModel, passed: PromptPass) -> None:
     architecture = tiny_model.architecture
     for layer, block in enumerate(tiny_model.blocks):
         for name, residual, scale in (

@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
 from helpers_circuits import (
     MIXES,
     Make,
@@ -18,9 +21,6 @@ from helpers_circuits import (
     some_targets,
     target_reader,
 )
-from torch import Tensor
-from transformers import AutoModelForCausalLM
-
 from transcoders.circuits.model import CircuitModel, Run
 from transcoders.circuits.notation import Node
 from transcoders.circuits.vectors import (

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from helpers_circuits import all_paths, assert_close, outputs, some_targets, target_reader
 
+from helpers_circuits import all_paths, assert_close, outputs, some_targets, target_reader
 from transcoders.circuits.ablation import node_output
 from transcoders.circuits.graph import build_graph
 from transcoders.circuits.model import Run
