@@ -74,8 +74,11 @@ lock: ## Pin what pyproject.toml asks for, in a fresh environment, into requirem
 schema: setup ## Regenerate the JSON schema of scale files from src/transcoders/config/
 	$(BIN)/python -m transcoders schema > workflow/schemas/config.schema.yaml
 
-system-deps: ## Debian packages that optional tests need (none so far)
-	@true
+system-deps: ## Install the Debian package that optional tests need: chromium
+	command -v chromium > /dev/null || { \
+	    as_root=$$([ $$(id -u) = 0 ] || echo sudo); \
+	    $$as_root apt-get update -qq && \
+	    $$as_root apt-get install -qq -y --no-install-recommends chromium; }
 
 clean: ## Remove the environment, and all results and figures that are not committed
 	rm -rf $(VENV) .venv-* .snakemake .pytest_cache .mypy_cache .ruff_cache .hypothesis

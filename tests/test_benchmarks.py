@@ -1,4 +1,4 @@
-"""The benchmarks of training run end to end, at tiny sizes; times are not looked at.
+"""The benchmarks run end to end, at tiny sizes; times are not looked at.
 
 What runs in SAELens's environment is left out.
 """
@@ -104,3 +104,14 @@ def test_curves_of_dense_and_sparse_training(monkeypatch: pytest.MonkeyPatch) ->
     assert dense["seconds"].is_monotonic_increasing
     figure = curves_module.curves_figure(curves)
     assert [panel.get_xlabel() for panel in figure.axes] == ["tokens seen", "time of training (s)"]
+
+
+def test_the_search_for_paths(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    circuits = _load("circuits", monkeypatch)
+    monkeypatch.setattr(circuits, "ROUNDS", 1)
+    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
+    circuits.main(layers=2, width=256, out=tmp_path / "circuits.json")
+    record = json.loads((tmp_path / "circuits.json").read_text())
+    assert record["forwards"] > 0 and record["extra_memory_mb"] > 0
+    assert record["l0"] == pytest.approx(50, rel=0.05)
+    assert 25 < record["paths"] <= 25 * 5

@@ -21,6 +21,7 @@ from transcoders.plots import (
     sparsity_label,
     tradeoff_figure,
     training_figure,
+    verification_figure,
 )
 
 LAYERS = (8, 15)
@@ -231,6 +232,34 @@ def test_the_legend_of_the_training_curves_names_every_kind_once(curves):
     (legend,) = training_figure(curves).legends
     assert {text.get_text() for text in legend.get_texts()} == set(LABELS.values())
     assert len(legend.get_texts()) == len(TRAITS)
+
+
+def verified(n_parts: int = 3) -> tuple[pd.DataFrame, pd.DataFrame, int]:
+    effects = pd.DataFrame(
+        {
+            "node": ["tc1[2]@3", "attn0[1]@2", "mlp2@3"],
+            "kind": ["feature", "head", "mlp"],
+            "attribution": [1.0, -0.5, 0.2],
+            "effect": [0.8, -0.6, 0.1],
+        }
+    )
+    sizes = [0, 1, 2, 4, 8, 64, 512, 4096]
+    shares = {"faithfulness": [0, 0.1, 0.2, 0.3, 0.4, 0.6, 0.9, 1.0]}
+    curve = pd.DataFrame({"n_nodes": sizes, **shares})
+    return effects, curve.assign(completeness=1 - curve["faithfulness"]), n_parts
+
+
+def test_verification_has_a_row_a_circuit_and_every_node_and_size_in_it():
+    figure = verification_figure({"one": verified(), "other": verified(7)})
+    assert [axes.get_title() for axes in figure.axes] == ["one", "", "other", ""]
+    left, right = figure.axes[2:]
+    points = [tuple(p) for part in left.collections for p in part.get_offsets().tolist()]
+    assert sorted(points) == [(-0.5, -0.6), (0.2, 0.1), (1.0, 0.8)]
+    labels = [text.get_text() for text in right.get_legend().get_texts()]
+    assert labels == ["only these", "all but these", "the circuit found: 7 parts"]
+    only, all_but = right.lines[:2]
+    assert list(only.get_ydata()) == list(verified()[1]["faithfulness"])
+    assert list(all_but.get_ydata()) == list(verified()[1]["completeness"])
 
 
 def saved(figure, path) -> list[bytes]:

@@ -8,16 +8,19 @@ import pandas as pd
 import pytest
 
 from helpers_training import ALL_KINDS, entry
+from transcoders.circuits import ComputationalPath, Node
 from transcoders.config import Site
 from transcoders.fronts import FrontGap
 from transcoders.layout import Layout
 from transcoders.plots import LABELS
 from transcoders.tables import (
     EVALUATION_COLUMNS,
+    describe_circuit,
     describe_claim,
     describe_gap,
     evaluation_table,
     final_values_table,
+    paths_table,
     training_curves,
 )
 
@@ -162,3 +165,27 @@ def test_final_values_are_those_of_the_last_rows(curves):
     assert list(table["L0"]) == ["8.0", "9.0", "10.0", "11.0", "12.0"]
     assert bold_rows(page) == {0, 2, 3, 4}
     assert page == final_values_table(curves)
+
+
+def test_paths_are_listed_by_size_with_their_share_of_the_target():
+    target, one, two = Node("target", 2, -1, 3), Node("head", 1, 0, 3, 1), Node("embed", -1, -1, 1)
+    first = ComputationalPath((target,), 4.0, 4.0)
+    second = ComputationalPath((target, one), 1.0, parent=first)
+    third = ComputationalPath((target, one, two), -2.0, parent=second)
+    table = cells(paths_table([first, second, third]))
+    assert list(table["attribution"]) == ["-2.000", "+1.000"]
+    assert list(table["share of target"]) == ["-50%", "25%"]
+    assert table["path, from the target back"].iloc[0] == "target@3 <- attn1[0]@1 <- embed@1"
+
+
+def test_a_circuit_is_described_with_what_it_is_worth():
+    text = describe_circuit(
+        {
+            "name": "case", "model": "tiny", "tokens": ["<|endoftext|>", "a", " b"],
+            "transcoders": [0, 2], "target": {"name": "logit[c]@-1", "value": 1.5},
+            "completeness_error": 2e-8, "rank_correlation": 0.25,
+        }
+    )  # fmt: skip
+    assert text.startswith("### case: why logit[c]@-1?")
+    for part in ("&lt;|endoftext|>a b", "3 tokens", "layers 0, 2", "1.500", "2e-08", "0.25"):
+        assert part in text

@@ -7,6 +7,7 @@ import pytest
 import yaml
 from safetensors.torch import load_file
 
+from transcoders.circuits.export import load_circuit
 from transcoders.config import Scale, load_scale
 from transcoders.dictionaries import load_dictionary
 from transcoders.evaluation import EVALUATION_COLUMNS
@@ -34,9 +35,11 @@ def scale() -> Scale:
 def test_nine_headline_dictionaries_are_trained_and_measured(run: Path, scale: Scale) -> None:
     table = pd.read_csv(run / LAYOUT.evaluation)
     assert list(table.columns) == EVALUATION_COLUMNS
-    by_site = [d for site in scale.sites for d in scale.dictionaries_of(site)]
+    by_site = [d for site in scale.all_sites for d in scale.dictionaries_of(site)]
     assert list(table["dictionary"]) == [d.name for d in by_site]
-    assert table["headline"].sum() == 9
+    compared = table["site"].isin([site.name for site in scale.sites])
+    assert table[compared]["headline"].sum() == 9
+    assert list(table[~compared]["kind"]) == ["transcoder"]
     assert list(table["l1_coefficient"].isna()) == [d.traits.is_topk for d in by_site]
     assert table.drop(columns="l1_coefficient").notna().all().all()
     assert (table["l0"] > 0).all() and (table["l0"] < table["n_features"]).all()
@@ -75,6 +78,43 @@ def test_figure_and_page_exist_and_the_page_needs_no_network(run: Path) -> None:
     page = (run / LAYOUT.notebook("figure3")).with_suffix(".html").read_text()
     assert "<math" in page and "data:image/png;base64" in page
     assert "<script" not in page and 'src="http' not in page
+
+
+def test_every_circuit_is_found_checked_and_drawn(run: Path, scale: Scale) -> None:
+    for case in scale.circuits.cases:
+        folder = run / LAYOUT.circuit(case.name)
+        record, paths = load_circuit(folder)
+        assert record["prompt"] == case.prompt and record["tokens"][0] == "<|endoftext|>"
+        assert record["completeness_error"] < 1e-5
+        assert 1 < len(paths) <= 1 + scale.circuits.n_paths * scale.circuits.iterations
+        assert {node["ctx_idx"] for node in read_json(folder / "graph.json")["nodes"]} <= set(
+            range(len(record["tokens"]))
+        )
+        curve = pd.read_csv(folder / "faithfulness.csv")
+        assert list(curve.loc[0, ["faithfulness", "completeness"]]) == [0, 1]
+        assert len(pd.read_csv(folder / "ablation.csv")) > 0
+        assert (folder / "circuit.html").stat().st_size > 10_000
+        for suffix in (".pdf", ".png"):
+            assert LAYOUT.figure(f"circuit_{case.name}{suffix}").name in {
+                path.name for path in (run / LAYOUT.figures).iterdir()
+            }
+
+
+def test_a_circuit_can_be_asked_for_by_hand(run: Path) -> None:
+    ask = ("circuit", "--scale", "smoke", "--model", "tiny-llama", "--prompt", "w1 w2 w3")
+    found = cli(run, *ask, "--target", "tc1[top]@-1", "--sign", "both", "--head", "attn0[1]")
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.startswith("tc1[") and "attn0[0]" not in found.stdout
+    for target, expected in (
+        ("tc2[1]@-1", "layers with one: 0, 1"),
+        ("tc1[top]@9", "the prompt has 4 tokens"),
+        ("tc1[99999]@-1", "expected a feature from 0 to 127"),
+        ("logit[w1 w2]@-1", "is 2 tokens"),
+        ("mlp3", "expected a feature such as"),
+    ):
+        refused = cli(run, *ask, "--target", target)
+        assert refused.returncode == 1 and "Traceback" not in refused.stderr
+        assert expected in refused.stderr
 
 
 def test_notebooks_hold_neither_paths_of_this_machine_nor_warnings(run: Path) -> None:

@@ -136,12 +136,14 @@ def faithfulness(
         sizes: numbers of nodes; those above the number there is are left out.
 
     Returns:
-        Columns ``n_nodes``, ``faithfulness``, ``completeness``.
+        Columns ``n_nodes``, ``faithfulness``, ``completeness``; the shares are NaN if no part makes
+        any difference to the target.
     """
     parts = replaceable_parts(ranked)
     everything, nothing = _kept(run, [], inside=False), _kept(run, [], inside=True)
     empty = _value_with(run, target, nothing, means)
     whole = _value_with(run, target, everything, means)
+    span = (whole - empty) or float("nan")
     rows = []
     for size in [size for size in sizes if size <= len(parts)]:
         inside = _value_with(run, target, _kept(run, parts[:size], inside=True), means)
@@ -149,8 +151,8 @@ def faithfulness(
         rows.append(
             {
                 "n_nodes": size,
-                "faithfulness": (inside - empty) / (whole - empty),
-                "completeness": (outside - empty) / (whole - empty),
+                "faithfulness": (inside - empty) / span,
+                "completeness": (outside - empty) / span,
             }
         )
     return pd.DataFrame(rows, columns=["n_nodes", "faithfulness", "completeness"])

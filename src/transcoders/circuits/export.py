@@ -119,8 +119,9 @@ def attribution_graph(
     for node, data in graph.nodes(data=True):
         layer = {"embed": "E", "target": str(n_layers)}.get(node.kind, str(max(node.layer, 0)))
         number = token_ids[node.token] if node.kind == "embed" else max(node.unit, 0)
-        distinct = {"head": f"_h{node.source}", "feature": "", "embed": "", "target": ""}
-        ids[node] = f"{layer}_{number}_{node.token}{distinct.get(node.kind, '_' + node.kind)}"
+        ids[node] = f"{layer}_{number}_{node.token}"
+        if node.kind not in ("feature", "embed", "target"):  # those are named as elsewhere
+            ids[node] = f"{node.kind}_{node.key.partition('/')[2].replace('/', '_')}"
         nodes.append(
             {
                 "node_id": ids[node],

@@ -14,6 +14,7 @@ So every node's attribution is the sum over its incoming edges. Edges run from c
 - ``direct_weight``: by how much the edge's start moves its end, all other outputs being fixed, in
   units of the end's own activation (a feature, the target). A head's output is a vector; it is
   counted in the direction in which the graph reads it, so into a head both weights are the same.
+  Leaves have none: what is left out differs from one path through a feature to the next.
 """
 
 from collections.abc import Iterable
@@ -75,9 +76,16 @@ def _add_leaves(graph: nx.DiGraph, path: ComputationalPath) -> None:
         amounts = {"pruned": path.attribution}
     for kind in LEAVES:
         if amount := amounts.get(kind, 0.0):
-            leaf = Node(kind, -1, -1, path.node.token)
-            _add(graph, leaf, amount)
-            _connect(graph, leaf, path, amount)
+            _add_leaf(graph, kind, path.node, amount)
+
+
+def _add_leaf(graph: nx.DiGraph, kind: NodeKind, end: Node, amount: float) -> None:
+    """Let a leaf of this kind, at the token that ``end`` reads, contribute ``amount`` to it."""
+    leaf = Node(kind, -1, -1, end.source if end.kind == "head" else end.token)
+    _add(graph, leaf, amount)
+    if not graph.has_edge(leaf, end):
+        graph.add_edge(leaf, end, path_attribution=0.0)
+    graph.edges[leaf, end]["path_attribution"] += amount
 
 
 def merge_graphs(graphs: Iterable[nx.DiGraph], n_tokens: Iterable[int]) -> nx.DiGraph:
@@ -155,15 +163,9 @@ def prune_graph(graph: nx.DiGraph, keep: float) -> nx.DiGraph:
     pruned = graph.subgraph(kept).copy()
     # What no longer reaches the target explains nothing.
     pruned = pruned.subgraph(nx.ancestors(pruned, target) | {target}).copy()
-    for end in list(pruned):
-        for start, _, data in graph.in_edges(end, data=True):
-            if start in pruned:
-                continue
-            kind: NodeKind = start.kind if start.kind in LEAVES else "pruned"
-            leaf = Node(kind, -1, -1, end.token)
-            _add(pruned, leaf, data["path_attribution"])
-            if not pruned.has_edge(leaf, end):
-                pruned.add_edge(leaf, end, path_attribution=0.0, direct_weight=0.0)
-            for name in ("path_attribution", "direct_weight"):
-                pruned.edges[leaf, end][name] += data[name]
+    inner_nodes = sorted(pruned)
+    for end in inner_nodes:
+        for start, _, amount in graph.in_edges(end, data="path_attribution"):
+            if start not in inner_nodes:
+                _add_leaf(pruned, start.kind if start.kind in LEAVES else "pruned", end, amount)
     return pruned

@@ -40,28 +40,26 @@ class Node(NamedTuple):
     @property
     def row(self) -> int:
         """Its place from the inputs up: leaves, embeddings, each layer's heads and MLP, logits."""
+        if self.layer < 0:
+            return 0 if self.kind == "embed" else -1
         match self.kind:
             case "head":
                 return 2 * self.layer + 1
-            case "feature" | "mlp" | "error" | "target":
+            case _:
                 return 2 * self.layer + 2
-            case "embed":
-                return 0
-        return -1
 
     @property
     def row_name(self) -> str:
         """What to call its row."""
+        if self.layer < 0:
+            return "embedding" if self.kind == "embed" else "leaves"
         match self.kind:
             case "head":
                 return f"heads {self.layer}"
-            case "feature" | "mlp" | "error":
-                return f"MLP {self.layer}"
-            case "embed":
-                return "embedding"
             case "target":
                 return "logits"
-        return "leaves"
+            case _:
+                return f"MLP {self.layer}"
 
     def __str__(self) -> str:
         match self.kind:
@@ -94,7 +92,7 @@ class LogitName(NamedTuple):
 
 FEATURE = re.compile(r"tc(\d+)\[(\d+|top)\]@(-?\d+)")
 # A token may itself hold a bracket: it ends at one that a sign or the final @ follows.
-LOGIT_TERM = re.compile(r"\s*([+-]?)\s*logit\[(.+?)\]\s*(?=[+-]\s*logit\[|@$)")
+LOGIT_TERM = re.compile(r"\s*([+-]?)\s*logit\[(.+?)\]\s*(?=[+-]\s*logit\[|@$)", re.DOTALL)
 
 
 def parse_head(text: str) -> tuple[int, int]:

@@ -47,7 +47,7 @@ def circuit_page(
     shares, target = influence(graph), graph.graph["target"]
     shown = graph.subgraph(node for node in graph if node.kind not in LEAVES)
     nodes = [_node(graph, node, shares[node], tokens, notes) for node in sorted(shown)]
-    rows = {node.row: node.row_name for node in shown}
+    rows = {node.row: node.row_name for node in sorted(shown)}
     data = {
         "target": target.key,
         "tokens": [token.replace("\n", "⏎") for token in tokens],

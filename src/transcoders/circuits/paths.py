@@ -12,7 +12,7 @@ One round is a few matrix products over all paths, features, heads and source to
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 import torch
@@ -50,7 +50,8 @@ class Search:
     heads: Collection[tuple[int, int]] | None = None
     """Layer and head; None for all."""
     tokens: Collection[int] | None = None
-    """At which features, MLPs and embeddings may lie, and from which heads may read."""
+    """At which features, MLPs and embeddings may lie, and from which heads may read; from 0, or
+    backwards from -1."""
     exclude_bos: bool = False
     """Leave out token 0."""
     sign: Sign = "positive"
@@ -111,7 +112,12 @@ def find_paths(run: Run, target: Target, search: Search) -> list[ComputationalPa
         run: of the prompt.
         target: what is explained.
         search: number of paths and rounds, filters.
+
+    Raises:
+        UserError: the filters name a token that the prompt does not have.
     """
+    if search.tokens is not None:
+        search = replace(search, tokens={run.position(token) for token in search.tokens})
     paths = [ComputationalPath((target.node,), target.value, activation=target.value)]
     found = list(paths)
     vectors = target.vectors

@@ -1,5 +1,6 @@
 """The files of one circuit: its record, the viewers' graph, the page, and the checks against it."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ def write_circuit(
         "transcoders": list(run.circuit.transcoders),
         "search": settings,
         "completeness_error": float(sums.error.max()),
-        "rank_correlation": correlation,
+        "rank_correlation": None if math.isnan(correlation) else correlation,
         "parts": len(replaceable_parts(parts)),
         "notes": notes,
         "paths": paths_record(circuit.paths),
@@ -109,9 +110,9 @@ def _summary(circuit: Circuit, correlation: float) -> str:
     return (
         f"The target is {circuit.target.value:.3f}. Transcoders stand at layers {layers}; other "
         f"MLPs are single nodes. Shown are the nodes with {SHOWN:.0%} of the influence. Point at "
-        "one to see what it reads and what is known of it, click to follow it. Ablating each node "
-        "in the real model ranks them as attribution does with Spearman's "
-        f"ρ = {correlation:.2f}."
+        "one to see what it reads and what is known of it, click to follow it. Spearman's rank "
+        "correlation of attribution with what ablating each node does to the real model is "
+        f"{correlation:.2f}."
     )
 
 

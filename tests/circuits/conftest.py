@@ -1,0 +1,77 @@
+"""Runs of tiny models with random transcoders. Shared between tests: do not change them."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from torch import Tensor
+
+from helpers_circuits import MIXES, Make, make_circuit, prompt
+from transcoders.circuits.model import CircuitModel, Run
+from transcoders.circuits.trace import Tracer
+from transcoders.models import LanguageModel, load_tokenizer
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny_model_folder: Path) -> LanguageModel:
+    """Of its own, since asking for patterns makes transformers leave hooks on a model."""
+    return LanguageModel.load(tiny_model_folder)
+
+
+@pytest.fixture(scope="session", params=list(MIXES))
+def mix(request: pytest.FixtureRequest) -> str:
+    """Which layers have transcoders."""
+    return request.param
+
+
+@pytest.fixture(scope="session", params=[0, 1], ids=["from BOS", "after BOS"])
+def first(request: pytest.FixtureRequest) -> int:
+    """The first position with transcoders."""
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def run(
+    tiny_model: LanguageModel,
+    random_dictionary: Make,
+    random_tokens: Callable[..., Tensor],
+    mix: str,
+    first: int,
+) -> Run:
+    """Eight tokens, for every architecture, mix of transcoders and first position."""
+    circuit = make_circuit(tiny_model, random_dictionary, MIXES[mix], first=first)
+    return circuit.run(prompt(random_tokens))
+
+
+@pytest.fixture(scope="session")
+def mixed_run(
+    tiny_model: LanguageModel, random_dictionary: Make, random_tokens: Callable[..., Tensor]
+) -> Run:
+    """Eight tokens, for every architecture: transcoders at layers 0 and 2 after BOS."""
+    circuit = make_circuit(tiny_model, random_dictionary, MIXES["layers 0 and 2"], first=1)
+    return circuit.run(prompt(random_tokens))
+
+
+@pytest.fixture(scope="session")
+def small_run(
+    tiny_model: LanguageModel,
+    random_dictionary: Make,
+    random_tokens: Callable[..., Tensor],
+    mix: str,
+) -> Run:
+    """Four tokens and five features a layer, for every architecture and mix: few paths."""
+    circuit = make_circuit(tiny_model, random_dictionary, MIXES[mix], first=1, n_features=5)
+    return circuit.run(prompt(random_tokens, 4))
+
+
+@pytest.fixture(scope="session")
+def gpt2_circuit(tiny_models: dict[str, Path], random_dictionary: Make) -> CircuitModel:
+    """A single model, for what does not depend on it."""
+    model = LanguageModel.load(tiny_models["gpt2"])
+    return make_circuit(model, random_dictionary, MIXES["layers 0 and 2"], first=1)
+
+
+@pytest.fixture(scope="session")
+def tracer(tiny_models: dict[str, Path], gpt2_circuit: CircuitModel) -> Tracer:
+    """The same with its tokenizer, whose tokens are w0, w1 and so on."""
+    return Tracer(gpt2_circuit, load_tokenizer(tiny_models["gpt2"]), 0)

@@ -1,0 +1,180 @@
+"""The page of a circuit needs nothing but itself, whatever its tokens are."""
+
+import json
+import re
+from html.parser import HTMLParser
+from typing import Any
+
+import networkx as nx
+import pytest
+
+from helpers_circuits import some_targets
+from transcoders.circuits.graph import LEAVES, build_graph, influence, prune_graph
+from transcoders.circuits.model import Run
+from transcoders.circuits.notation import Node
+from transcoders.circuits.page import circuit_page
+from transcoders.circuits.paths import Search, find_paths
+
+NASTY = ["<|endoftext|>", "</script>", "<b>", "&amp;", '"', "'", "\n", "<!-- é"]
+
+
+@pytest.fixture(scope="module", params=["logits", "feature"])
+def graph(request: pytest.FixtureRequest, mixed_run: Run) -> nx.DiGraph:
+    target = some_targets(mixed_run)[0 if request.param == "logits" else -1]
+    return build_graph(find_paths(mixed_run, target, Search(30, 4, sign="both")))
+
+
+def shown(graph: nx.DiGraph) -> list[Node]:
+    """The nodes of a graph but its leaves."""
+    return [node for node in graph if node.kind not in LEAVES]
+
+
+def page_of(graph: nx.DiGraph, **settings: Any) -> str:
+    """The page, with tokens that are markup."""
+    defaults: dict[str, Any] = {
+        "title": "why <this> & that?",
+        "tokens": NASTY,
+        "summary": "It's </p> so.",
+        "notes": {},
+    }
+    return circuit_page(graph, **{**defaults, **settings})
+
+
+def data_of(page: str) -> dict[str, Any]:
+    """The numbers that the page's script reads."""
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
+    assert found
+    return json.loads(found[1])
+
+
+class Tags(HTMLParser):
+    """The tags of a page and the text outside of scripts and styles."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.opened: list[str] = []
+        self.closed: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.opened.append(tag)
+        self.attributes += attrs
+
+    def handle_endtag(self, tag: str) -> None:
+        self.closed.append(tag)
+
+    def handle_data(self, data: str) -> None:
+        if not self.opened or self.opened[-1] not in ("script", "style"):
+            self.text += data
+
+
+def parsed(page: str) -> Tags:
+    tags = Tags()
+    tags.feed(page)
+    return tags
+
+
+def test_the_page_reads_nothing_from_elsewhere(graph: nx.DiGraph) -> None:
+    page = page_of(graph)
+    addresses = set(re.findall(r"https?://[^\s\"'<>]+", page))
+    assert addresses == {"http://www.w3.org/2000/svg"}
+    tags = parsed(page)
+    assert not {"link", "img", "iframe", "object", "embed"} & set(tags.opened)
+    assert not {"src", "href"} & {name for name, _ in tags.attributes}
+    assert not re.search(r"@import|url\(|fetch\(|XMLHttpRequest|import\(", page)
+
+
+def test_tokens_titles_and_summaries_that_are_markup_are_shown_as_text(graph: nx.DiGraph) -> None:
+    page = page_of(graph)
+    tags = parsed(page)
+    assert page.count("</script>") == 2
+    assert tags.opened.count("script") == tags.closed.count("script") == 2
+    assert not {"b", "this"} & set(tags.opened)
+    assert "why <this> & that?" in tags.text
+    assert "It's </p> so." in tags.text
+    for token in NASTY:
+        assert token.replace("\n", "⏎") in tags.text
+
+
+def test_the_numbers_of_the_page_are_those_of_the_graph(graph: nx.DiGraph) -> None:
+    data = data_of(page_of(graph))
+    assert data["target"] == graph.graph["target"].key
+    assert data["tokens"] == [token.replace("\n", "⏎") for token in NASTY]
+    assert sorted(node["id"] for node in data["nodes"]) == sorted(n.key for n in shown(graph))
+    edges = {(edge["source"], edge["target"]): edge["weight"] for edge in data["edges"]}
+    assert edges == {
+        (start.key, end.key): weight
+        for start, end, weight in graph.edges(data="path_attribution")
+        if start.kind not in LEAVES
+    }
+    shares = influence(graph)
+    by_id = {node["id"]: node for node in data["nodes"]}
+    for node in shown(graph):
+        assert by_id[node.key]["name"] == str(node)
+        assert by_id[node.key]["influence"] == shares[node]
+        assert (by_id[node.key]["token"], by_id[node.key]["row"]) == (node.token, node.row)
+
+
+def test_nodes_say_where_they_are_and_what_they_are_worth(graph: nx.DiGraph) -> None:
+    by_id = {node["id"]: node for node in data_of(page_of(graph))["nodes"]}
+    for node in shown(graph):
+        attributes = graph.nodes[node]
+        facts = dict(by_id[node.key]["facts"])
+        assert float(facts["attribution"]) == pytest.approx(attributes["attribution"], rel=1e-2)
+        assert f"@{node.token}" in facts["token"]
+        assert ("activation" in facts) == ("activation" in attributes)
+        if node.kind == "head":
+            assert facts["token"].startswith(f"“{NASTY[node.source]}” @{node.source} → ")
+
+
+def test_nodes_say_what_leaves_give_them(graph: nx.DiGraph) -> None:
+    by_id = {node["id"]: node for node in data_of(page_of(graph))["nodes"]}
+    for node in shown(graph):
+        given = [value for name, value in by_id[node.key]["facts"] if name.startswith("of it from")]
+        leaves = [
+            weight
+            for start, _, weight in graph.in_edges(node, data="path_attribution")
+            if start.kind in LEAVES
+        ]
+        assert [float(value) for value in given] == pytest.approx(leaves, rel=1e-2)
+
+
+def test_rows_have_the_names_of_what_is_in_them(graph: nx.DiGraph) -> None:
+    rows = data_of(page_of(graph))["rows"]
+    assert rows == {str(node.row): node.row_name for node in shown(graph)}
+    assert rows["0"] == "embedding"
+
+
+def test_the_target_has_a_colour_of_its_own(graph: nx.DiGraph) -> None:
+    target = graph.graph["target"].key
+    nodes = data_of(page_of(graph))["nodes"]
+    (colour,) = (node["colour"] for node in nodes if node["id"] == target)
+    assert colour not in {node["colour"] for node in nodes if node["id"] != target}
+    assert len({node["colour"] for node in nodes}) == 5
+
+
+def test_notes_are_shown_with_every_node_of_their_feature(graph: nx.DiGraph) -> None:
+    feature = next(node for node in graph if node.kind == "feature")
+    lists = [["Text </script>", [["a token", "1.00"]]]]
+    page = page_of(graph, notes={str(feature).partition("@")[0]: lists})
+    nodes = data_of(page)["nodes"]
+    with_notes = [node["name"].partition("@")[0] for node in nodes if node["lists"]]
+    assert set(with_notes) == {str(feature).partition("@")[0]}
+    assert next(n for n in nodes if n["name"] == str(feature))["lists"] == lists
+
+
+def test_the_page_of_a_target_alone_can_be_made(graph: nx.DiGraph) -> None:
+    data = data_of(page_of(prune_graph(graph, 0.0)))
+    assert [node["id"] for node in data["nodes"]] == [graph.graph["target"].key]
+    assert data["edges"] == []
+
+
+def test_the_template_is_a_whole_page(graph: nx.DiGraph) -> None:
+    page = page_of(graph)
+    tags = parsed(page)
+    assert page.startswith("<!DOCTYPE html>")
+    assert {"html", "head", "title", "body", "main", "h1"} <= set(tags.opened)
+    for tag in ("html", "head", "body", "main", "header", "style"):
+        assert tags.opened.count(tag) == tags.closed.count(tag) == 1
+    assert "{{" not in page.replace("({{", "")

@@ -1,0 +1,82 @@
+"""A circuit's picture is drawn whatever its tokens are, twice the same."""
+
+import time
+from pathlib import Path
+
+import networkx as nx
+import pygraphviz
+import pytest
+
+from helpers_circuits import some_targets
+from transcoders.circuits.drawing import NEGATIVE, POSITIVE, draw_graph
+from transcoders.circuits.graph import LEAVES, build_graph, prune_graph
+from transcoders.circuits.model import Run
+from transcoders.circuits.paths import Search, find_paths
+
+TOKENS = ["<|endoftext|>", "<b>", '"', "\n", "{a|b}", "&", "\\", "é"]
+
+
+@pytest.fixture(scope="module")
+def graph(mixed_run: Run) -> nx.DiGraph:
+    target = some_targets(mixed_run)[0]
+    paths = find_paths(mixed_run, target, Search(8, 3, sign="both"))
+    return prune_graph(build_graph(paths), 0.9)
+
+
+def test_a_pdf_and_a_png_are_written_and_nothing_else(graph: nx.DiGraph, tmp_path: Path) -> None:
+    draw_graph(graph, TOKENS, tmp_path / "circuit")
+    assert {path.name for path in tmp_path.iterdir()} == {"circuit.pdf", "circuit.png"}
+    assert (tmp_path / "circuit.pdf").read_bytes().startswith(b"%PDF")
+    assert (tmp_path / "circuit.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_target_alone_can_be_drawn(graph: nx.DiGraph, tmp_path: Path) -> None:
+    draw_graph(prune_graph(graph, 0.0), TOKENS, tmp_path / "circuit")
+    assert (tmp_path / "circuit.png").stat().st_size > 0
+
+
+def test_drawing_twice_gives_the_same_bytes(graph: nx.DiGraph, tmp_path: Path) -> None:
+    draw_graph(graph, TOKENS, tmp_path / "one")
+    time.sleep(1.1)  # a PDF would hold the time, in seconds
+    draw_graph(graph, TOKENS, tmp_path / "two")
+    for suffix in (".png", ".pdf"):
+        one, two = ((tmp_path / name).with_suffix(suffix).read_bytes() for name in ("one", "two"))
+        assert one == two
+
+
+def test_every_node_but_leaves_is_in_its_row_and_every_edge_between_them_is_drawn(
+    graph: nx.DiGraph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures = []
+    layout = pygraphviz.AGraph.layout
+
+    def watched(picture: pygraphviz.AGraph, program: str) -> None:
+        pictures.append(picture)
+        layout(picture, program)
+
+    monkeypatch.setattr(pygraphviz.AGraph, "layout", watched)
+    draw_graph(graph, TOKENS, tmp_path / "circuit")
+    (picture,) = pictures
+    shown = {node.key: node for node in graph if node.kind not in LEAVES}
+    assert {node for node in picture.nodes() if not node.startswith("row")} == set(shown)
+    edges = {
+        (start.key, end.key): weight
+        for start, end, weight in graph.edges(data="path_attribution")
+        if start.kind not in LEAVES
+    }
+    drawn = {edge: edge.attr for edge in picture.edges() if edge.attr["style"] != "invis"}
+    assert set(drawn) == set(edges)
+    for edge, attributes in drawn.items():
+        is_positive = edges[edge] > 0
+        assert attributes["color"] == (POSITIVE if is_positive else NEGATIVE)
+        assert attributes["style"] == ("solid" if is_positive else "dashed")
+    widest = max(drawn, key=lambda edge: float(drawn[edge]["penwidth"]))
+    assert abs(edges[widest]) == max(map(abs, edges.values()))
+    # Nodes of a row are at one height, and rows lie above each other.
+    heights: dict[int, set[str]] = {}
+    for key, node in shown.items():
+        height = picture.get_node(key).attr["pos"].split(",")[1]
+        heights.setdefault(node.row, set()).add(height)
+    assert all(len(of_row) == 1 for of_row in heights.values())
+    by_row = [float(heights[row].copy().pop()) for row in sorted(heights)]
+    assert by_row == sorted(by_row)

@@ -1,0 +1,171 @@
+"""Weights alone: the best of every row are those of the dense product."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from helpers_circuits import MIXES, Make, assert_close, make_circuit, prompt
+from transcoders.circuits import invariant
+from transcoders.circuits.invariant import (
+    Best,
+    best_products,
+    connections,
+    de_embeddings,
+    direct_logits,
+    through_head,
+    token_table,
+)
+from transcoders.circuits.model import CircuitModel
+from transcoders.circuits.trace import Tracer
+from transcoders.circuits.vectors import contributions, logit_target, pull_back
+from transcoders.models import LanguageModel
+from transcoders.models.attention import attention_weights
+
+
+@pytest.fixture(scope="module")
+def circuit(tiny_model: LanguageModel, random_dictionary: Make) -> CircuitModel:
+    return make_circuit(tiny_model, random_dictionary, MIXES["layers 0 and 2"], first=0)
+
+
+@pytest.fixture(scope="module")
+def vectors() -> Tensor:
+    return torch.randn(5, 32, generator=torch.Generator().manual_seed(1))
+
+
+def assert_best(found: Best, dense: Tensor, k: int, *, largest: bool = True) -> None:
+    """Compare with the best of a dense product."""
+    expected = dense.topk(k, dim=1, largest=largest)
+    assert_close(found.values, expected.values)
+    assert torch.equal(found.indices, expected.indices)
+
+
+@pytest.mark.parametrize("block_entries", [1, 7, 20, 21, 2**25])
+@pytest.mark.parametrize("largest", [True, False])
+def test_blocks_of_any_size_give_the_best_of_the_whole(
+    monkeypatch: pytest.MonkeyPatch, *, block_entries: int, largest: bool
+) -> None:
+    monkeypatch.setattr(invariant, "BLOCK_ENTRIES", block_entries)
+    generator = torch.Generator().manual_seed(0)
+    vectors = torch.randn(9, 4, generator=generator)
+    rows = torch.randn(7, 4, generator=generator)
+    assert_best(
+        best_products(vectors, rows, 3, largest=largest), vectors @ rows.T, 3, largest=largest
+    )
+
+
+@given(
+    n_vectors=st.integers(1, 6), n_rows=st.integers(1, 6), k=st.integers(1, 8),
+    block_entries=st.integers(1, 40),
+)  # fmt: skip
+def test_any_shape_gives_the_best_of_the_whole(
+    n_vectors: int, n_rows: int, k: int, block_entries: int
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(invariant, "BLOCK_ENTRIES", block_entries)
+        generator = torch.Generator().manual_seed(n_vectors + 10 * n_rows)
+        vectors = torch.randn(n_vectors, 3, generator=generator)
+        rows = torch.randn(n_rows, 3, generator=generator)
+        assert_best(best_products(vectors, rows, k), vectors @ rows.T, min(k, n_rows))
+
+
+def test_no_more_than_a_block_is_held_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(invariant, "BLOCK_ENTRIES", 30)
+    sizes = []
+    split = Tensor.split
+
+    def watched(tensor: Tensor, size: int) -> tuple[Tensor, ...]:
+        sizes.append(size)
+        return split(tensor, size)
+
+    monkeypatch.setattr(Tensor, "split", watched)
+    best_products(torch.randn(8, 4), torch.randn(10, 4), 2)
+    assert sizes == [3]
+
+
+def test_through_a_head_is_what_is_pulled_back_but_for_pattern_and_scale(
+    circuit: CircuitModel, random_tokens: Callable[..., Tensor]
+) -> None:
+    run = circuit.run(prompt(random_tokens))
+    target = logit_target(run, {7: 1.0}, -1, name="one")
+    found = contributions(run, target.vectors)
+    column = ((found.columns.kind == 1) & (found.values[0] != 0)).nonzero()[:, 0]
+    pulled = pull_back(run, target.vectors, found, torch.zeros_like(column), column)
+    assert len(column) == 3 * 2 * 8
+    for vector, where in zip(pulled.vector, column.tolist(), strict=True):
+        layer, head = int(found.columns.layer[where]), int(found.columns.unit[where])
+        source = int(found.columns.source[where])
+        factor = run.passed.patterns[layer, head, 7, source]
+        factor = factor / run.passed.attention_scale[layer, source]
+        assert_close(vector, factor * through_head(circuit, target.vectors.vector, layer, head)[0])
+
+
+def test_de_embeddings_are_products_with_all_embeddings(
+    circuit: CircuitModel, vectors: Tensor
+) -> None:
+    embedding = circuit.model.hf.get_input_embeddings().weight
+    if circuit.is_centred:  # as the norm before does
+        embedding = embedding - embedding.mean(dim=1, keepdim=True)
+    for largest in (True, False):
+        found = de_embeddings(circuit, vectors, 4, largest=largest)
+        assert_best(found, vectors @ embedding.T, 4, largest=largest)
+
+
+def test_direct_logits_are_how_logits_move(circuit: CircuitModel, vectors: Tensor) -> None:
+    final_norm = circuit.model.hf.get_submodule(circuit.model.architecture.final_norm)
+    written = vectors
+    if circuit.is_centred:
+        written = vectors - vectors.mean(dim=1, keepdim=True)
+    dense = (written * final_norm.weight) @ circuit.model.hf.get_output_embeddings().weight.T
+    for largest in (True, False):
+        found = direct_logits(circuit, vectors, 4, largest=largest)
+        assert_best(found, dense, 4, largest=largest)
+
+
+def test_direct_logits_and_logit_targets_read_the_same(
+    circuit: CircuitModel, vectors: Tensor
+) -> None:
+    best = direct_logits(circuit, vectors, 3)
+    for vector, values, tokens in zip(vectors, best.values, best.indices, strict=True):
+        assert_close(circuit.unembedding(tokens)[0] @ vector, values)
+
+
+@pytest.mark.parametrize("largest", [True, False])
+@pytest.mark.parametrize("head", [None, (1, 0), (2, 1)])
+def test_connections_are_products_of_decoders_and_encoders(
+    circuit: CircuitModel, *, head: tuple[int, int] | None, largest: bool
+) -> None:
+    features = torch.tensor([3, 60, 17])
+    decoders = circuit.transcoders[0].weights.W_dec
+    encoders = circuit.transcoders[2].weights.W_enc[:, features].T
+    written = decoders
+    if head is not None:
+        attention = attention_weights(circuit.model, head[0])
+        if circuit.is_centred:
+            written = written - written.mean(dim=1, keepdim=True)
+        written = written @ attention.W_V[head[1]] @ attention.W_O[head[1]]
+    if circuit.is_centred:
+        written = written - written.mean(dim=1, keepdim=True)
+    found = connections(circuit, 0, 2, features, 6, head=head, largest=largest)
+    assert_best(found, encoders @ written.T, 6, largest=largest)
+
+
+def test_a_token_table_has_a_row_for_each_rank(tracer: Tracer) -> None:
+    best = Best(torch.tensor([[2.0, 1.0], [0.5, -1.0]]), torch.tensor([[2, 3], [0, 255]]))
+    table = token_table(best, tracer.tokenizer, ["a", "b"])
+    assert list(table.columns) == ["name", "rank", "token", "value"]
+    assert table.to_numpy().tolist() == [
+        ["a", 1, "w0", 2.0],
+        ["a", 2, "w1", 1.0],
+        ["b", 1, "<|endoftext|>", 0.5],
+        ["b", 2, "w253", -1.0],
+    ]
+
+
+def test_a_token_table_of_nothing_has_its_columns(tracer: Tracer) -> None:
+    empty = Best(torch.zeros(0, 2), torch.zeros(0, 2, dtype=torch.long))
+    table = token_table(empty, tracer.tokenizer, [])
+    assert (list(table.columns), len(table)) == (["name", "rank", "token", "value"], 0)

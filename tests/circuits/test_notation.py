@@ -1,0 +1,135 @@
+"""Names of parts and targets are read back as they are printed."""
+
+import re
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from transcoders.circuits import parse_head, parse_target
+from transcoders.circuits.notation import FeatureName, LogitName, Node
+from transcoders.errors import UserError
+
+ODD = ["]", "[", "+", "-", " 40", "logit", "@", "@-1", "]@", "[]", " ", "tc1[2]@3", "é", "]]", "\t"]
+# A token may be any text that does not look like the end of one term and the start of another.
+words = st.one_of(st.sampled_from(ODD), st.text(min_size=1, max_size=6)).filter(
+    lambda word: "\n" not in word and not re.search(r"\]\s*[+-]\s*logit\[", word)
+)
+numbers = st.integers(0, 10**6)
+tokens = st.integers(-2048, 2048)
+
+
+@given(layer=numbers, unit=numbers, token=st.integers(0, 2048))
+def test_features_are_read_back_as_printed(layer: int, unit: int, token: int) -> None:
+    name = str(Node("feature", layer, unit, token))
+    assert parse_target(name) == FeatureName(layer, unit, token)
+    assert parse_target(f"  {name} ") == FeatureName(layer, unit, token)
+
+
+@given(layer=numbers, head=numbers)
+def test_heads_are_read_back_as_printed(layer: int, head: int) -> None:
+    name = str(Node("head", layer, head, 5, 3))
+    assert name.endswith("@3")
+    assert parse_head(name.removesuffix("@3")) == (layer, head)
+
+
+@given(
+    terms=st.lists(st.tuples(st.sampled_from([1.0, -1.0]), words), min_size=1, max_size=4),
+    token=tokens,
+    space=st.sampled_from(["", " ", "  "]),
+    plus=st.booleans(),
+)
+def test_sums_of_logits_are_read_back_whatever_the_words(
+    terms: list[tuple[float, str]], token: int, space: str, *, plus: bool
+) -> None:
+    written = [("-" if weight < 0 else "+") + space + f"logit[{word}]" for weight, word in terms]
+    body = space.join(written)
+    if not plus:
+        body = body.removeprefix("+")
+    # Two words may look like a third only when put together.
+    assume(len(re.findall(r"(?:^|\])\s*[+-]?\s*logit\[", body)) == len(terms))
+    assert parse_target(f"{body}{space}@{token}") == LogitName(tuple(terms), token)
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("tc10[5315]@8", FeatureName(10, 5315, 8)),
+        ("tc1[top]@-1", FeatureName(1, None, -1)),
+        ("logit[ 40]@-1", LogitName(((1.0, " 40"),), -1)),
+        ("-logit[a]@3", LogitName(((-1.0, "a"),), 3)),
+        ("logit[ 40]-logit[ 20]@-1", LogitName(((1.0, " 40"), (-1.0, " 20")), -1)),
+        ("logit[a] + logit[b] - logit[c] @ 2", LogitName(((1, "a"), (1, "b"), (-1, "c")), 2)),
+        ("logit[]]-logit[[]@0", LogitName(((1.0, "]"), (-1.0, "[")), 0)),
+        ("logit[-]+logit[+]@0", LogitName(((1.0, "-"), (1.0, "+")), 0)),
+        ("logit[logit]-logit[@]@0", LogitName(((1.0, "logit"), (-1.0, "@")), 0)),
+        ("logit[a]@1]@2", LogitName(((1.0, "a]@1"),), 2)),
+        ("logit[\n]@-1", LogitName(((1.0, "\n"),), -1)),
+    ],
+)
+def test_targets_are_read(text: str, name: FeatureName | LogitName) -> None:
+    assert parse_target(text) == name
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "tc10[5315]",
+        "tc[5]@1",
+        "tc1[5]@",
+        "tc1[-5]@1",
+        "tc1[best]@1",
+        "tc-1[5]@1",
+        "tc1[5]@1 tc1[5]@2",
+        "attn9[1]@6",
+        "logit[a]",
+        "logit[a]@",
+        "logit[a]@x",
+        "logit[]@1",
+        "logit a@1",
+        "2logit[a]@1",
+        "@1",
+    ],
+)
+def test_what_names_no_target_is_refused_with_examples(text: str) -> None:
+    with pytest.raises(UserError, match=r"expected a feature such as tc10\[5315\]@8") as refused:
+        parse_target(text)
+    assert repr(text) in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "attn9", "attn9[1]@6", "attn[1]", "attn9[x]", "tc9[1]", "9[1]"]
+)
+def test_what_names_no_head_is_refused(text: str) -> None:
+    with pytest.raises(UserError, match=r"expected a layer and head such as attn9\[1\]"):
+        parse_head(text)
+
+
+def test_heads_are_read_with_spaces_around() -> None:
+    assert parse_head(" attn10[11] ") == (10, 11)
+
+
+@pytest.mark.parametrize(
+    ("node", "name", "row", "row_name"),
+    [
+        (Node("target", 12, -1, 8), "target@8", 26, "logits"),
+        (Node("feature", 10, 5315, 8), "tc10[5315]@8", 22, "MLP 10"),
+        (Node("head", 9, 1, 8, 6), "attn9[1]@6", 19, "heads 9"),
+        (Node("mlp", 3, -1, 8), "mlp3@8", 8, "MLP 3"),
+        (Node("error", 3, -1, 8), "error3@8", 8, "MLP 3"),
+        (Node("embed", -1, -1, 8), "embed@8", 0, "embedding"),
+        (Node("bias", -1, -1, 8), "bias@8", -1, "leaves"),
+        (Node("pruned", -1, -1, 8), "pruned@8", -1, "leaves"),
+    ],
+)
+def test_nodes_have_compact_names_and_rows(
+    *, node: Node, name: str, row: int, row_name: str
+) -> None:
+    assert (str(node), node.row, node.row_name) == (name, row, row_name)
+
+
+def test_keys_tell_apart_heads_that_write_at_different_tokens() -> None:
+    here, there = Node("head", 9, 1, 8, 6), Node("head", 9, 1, 7, 6)
+    assert str(here) == str(there)
+    assert here.key != there.key

@@ -1,0 +1,265 @@
+"""A tracer turns texts into circuits, and a circuit into files."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import networkx as nx
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor
+
+from helpers_circuits import MIXES, Make, active_units, make_circuit
+from transcoders.circuits import Search, Tracer
+from transcoders.circuits.export import load_circuit
+from transcoders.circuits.graph import build_graph
+from transcoders.circuits.invariant import de_embeddings, direct_logits
+from transcoders.circuits.model import CircuitModel
+from transcoders.circuits.notation import Node
+from transcoders.circuits.report import write_circuit
+from transcoders.dictionaries import save_dictionary
+from transcoders.errors import UserError
+from transcoders.models import LanguageModel
+
+PROMPT = "w1 w2 w3 w4 w5 w6"
+TOKENS = ["<|endoftext|>", "w1", "w2", "w3", "w4", "w5", "w6"]
+
+
+@pytest.fixture(scope="module")
+def rows(random_tokens: Callable[..., Tensor]) -> Tensor:
+    return random_tokens(10, 12, seed=8).long()
+
+
+def test_a_prompt_is_run_after_bos(tracer: Tracer) -> None:
+    assert tracer.run(PROMPT).passed.tokens.tolist() == [0, 3, 4, 5, 6, 7, 8]
+    assert tracer.run("").passed.tokens.tolist() == [0]
+
+
+@pytest.mark.parametrize("token", [-1, 3])
+def test_the_top_feature_is_the_most_active_one(tracer: Tracer, token: int) -> None:
+    run = tracer.run(PROMPT)
+    position = run.position(token)
+    best = active_units(run, 2, position)[0]
+    target = tracer.target(run, f"tc2[top]@{token}")
+    assert target.node == Node("feature", 2, best, position)
+    assert target.value == tracer.target(run, f"tc2[{best}]@{position}").value
+
+
+def test_sums_of_logits_are_those_of_the_words(tracer: Tracer) -> None:
+    run = tracer.run(PROMPT)
+    logits = run.passed.logits[-1]
+    target = tracer.target(run, "logit[w5] - logit[w9]@-1")
+    assert target.logits == {7: 1.0, 11: -1.0}
+    assert target.value == pytest.approx((logits[7] - logits[11]).item(), rel=1e-5)
+    assert target.name == "logit[w5] - logit[w9]@-1"
+    twice = tracer.target(run, "logit[w5]+logit[w5]@-1")
+    assert twice.value == pytest.approx(2 * logits[7].item(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("logit[w1 w2]@-1", r"'w1 w2' is 2 tokens \('w1', 'w2'\), expected one"),
+        ("logit[ ]@-1", r"' ' is 0 tokens"),
+        ("logit[w1]@9", "token 9: expected one from -7 to 6"),
+        ("tc1[top]@-1", "no feature of layer 1 is active there; layers with a transcoder: 0, 2"),
+        ("tc0[top]@0", "no feature of layer 0 is active there.*tokens: from 1 to 6"),
+        ("tc0[top]@9", "token 9: expected one from -7 to 6"),
+        ("tc1[3]@-1", "layer 1 has no transcoder"),
+        ("tc0[64]@-1", "expected a feature from 0 to 63"),
+        ("w1", "expected a feature such as"),
+    ],
+)
+def test_targets_that_there_are_not_are_refused(tracer: Tracer, text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        tracer.trace(PROMPT, text)
+
+
+def test_a_prompt_that_is_too_long_is_refused(tracer: Tracer) -> None:
+    with pytest.raises(UserError, match="257 tokens, expected at most 256"):
+        tracer.trace(" ".join(["w1"] * 256), "logit[w1]@-1")
+
+
+def test_a_trace_has_its_paths_and_their_graph(tracer: Tracer) -> None:
+    circuit = tracer.trace(PROMPT, "tc2[top]@-1", Search(10, 3))
+    assert circuit.tokens == TOKENS
+    assert circuit.paths[0].nodes == (circuit.target.node,)
+    assert nx.utils.graphs_equal(circuit.graph, build_graph(circuit.paths))
+    default = tracer.trace(PROMPT, "tc2[top]@-1")
+    assert max(len(path.nodes) for path in default.paths) <= 1 + Search().iterations
+
+
+def test_the_table_has_the_strongest_paths_first(tracer: Tracer) -> None:
+    circuit = tracer.trace(PROMPT, "logit[w5]@-1", Search(10, 3, sign="both"))
+    lines = circuit.table(8).splitlines()
+    assert len(lines) == 8
+    sizes = [abs(float(line.split()[0])) for line in lines]
+    assert sizes == sorted(sizes, reverse=True)
+    assert all(line[9:].startswith("  target@6 <- ") for line in lines)
+    best = max(circuit.paths[1:], key=lambda path: abs(path.attribution))
+    assert lines[0] == f"{best.attribution:+9.3f}  {best}"
+    assert len(circuit.table(10**6).splitlines()) == len(circuit.paths) - 1
+
+
+def test_notes_list_where_each_feature_is_active_and_what_it_reads_and_writes(
+    tracer: Tracer, rows: Tensor
+) -> None:
+    nodes = [
+        Node("feature", 2, 5, 3),
+        Node("feature", 2, 5, 4),
+        Node("feature", 0, 9, 3),
+        Node("head", 1, 0, 3, 2),
+        Node("target", 3, -1, 3),
+    ]
+    notes = tracer.notes(nodes, rows, k=4)
+    assert list(notes) == ["tc0[9]", "tc2[5]"]
+    for name, layer, unit in (("tc0[9]", 0, 9), ("tc2[5]", 2, 5)):
+        (_, examples), (_, drivers), (_, raised) = notes[name]
+        one = torch.tensor([unit])
+        weights = tracer.circuit.transcoders[layer].weights
+        reads = tracer.circuit.encoder_vectors(layer, one)
+        for shown, best in (
+            (drivers, de_embeddings(tracer.circuit, reads, 4)),
+            (raised, direct_logits(tracer.circuit, weights.W_dec[one], 4)),
+        ):
+            assert shown == [
+                (tracer.tokenizer.decode([token]), f"{value:.2f}")
+                for token, value in zip(
+                    best.indices[0].tolist(), best.values[0].tolist(), strict=True
+                )
+            ]
+        mlp_in = tracer.circuit.model.mlp_activations(rows, [layer])[layer].mlp_in
+        z = tracer.circuit.transcoders[layer].encode(mlp_in)[:, 1:, unit]
+        assert [value for _, value in examples] == [
+            f"{value:.2f}" for value in z.flatten().topk(4).values.tolist()
+        ]
+        row, position = divmod(int(z.argmax()), 11)
+        text = tracer.tokenizer.decode(rows[row, max(position - 4, 1) : position + 2])
+        assert examples[0][0] == text
+
+
+def test_a_feature_that_never_fires_has_no_examples(
+    random_dictionary: Make, tracer: Tracer, rows: Tensor
+) -> None:
+    dictionary = random_dictionary("transcoder")
+    dictionary.weights.b_enc[5] = -1e6
+    circuit = CircuitModel(tracer.circuit.model, {0: dictionary}, first_position=1)
+    notes = Tracer(circuit, tracer.tokenizer, 0).notes([Node("feature", 0, 5, 3)], rows)
+    assert notes["tc0[5]"][0][1] == []
+    assert len(notes["tc0[5]"][1][1]) == 6
+
+
+def test_there_are_no_notes_without_features(tracer: Tracer, rows: Tensor) -> None:
+    assert tracer.notes([Node("head", 1, 0, 3, 2)], rows) == {}
+
+
+@pytest.fixture
+def at_smoke_scale(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    tiny_models: dict[str, Path],
+    random_dictionary: Make,
+) -> Path:
+    """A folder with the results of the smoke scale that a tracer reads, for one model."""
+    repository = Path(__file__).resolve().parents[2]
+    shutil.copytree(repository / "config", tmp_path / "config")
+    models = tmp_path / "results/smoke/models"
+    shutil.copytree(tiny_models["llama"], models / "tiny-llama")
+    monkeypatch.chdir(tmp_path)
+    from transcoders.config import load_scale
+    from transcoders.layout import Layout
+
+    for dictionary in load_scale(Path("config/smoke.yaml")).circuit_transcoders("tiny-llama"):
+        save_dictionary(
+            random_dictionary("transcoder", seed=dictionary.site.layer),
+            Layout("smoke").dictionary(dictionary.name),
+            {"metadata": {}, "training": {}},
+            "step\n",
+        )
+    return tmp_path
+
+
+@pytest.mark.usefixtures("at_smoke_scale")
+def test_a_tracer_is_loaded_from_the_results_of_a_scale() -> None:
+    tracer = Tracer.load("smoke", "tiny-llama")
+    assert list(tracer.circuit.transcoders) == [0, 1]
+    assert (tracer.circuit.first_position, tracer.bos_id) == (1, 0)
+    circuit = tracer.trace(PROMPT, "tc1[top]@-1")
+    assert circuit.target.node.layer == 1
+    assert circuit.tokens == TOKENS
+
+
+@pytest.mark.usefixtures("at_smoke_scale")
+@pytest.mark.parametrize("missing", ["model", "dictionary"])
+def test_what_is_missing_of_a_scales_results_is_named(missing: str) -> None:
+    if missing == "model":
+        shutil.rmtree("results/smoke/models/tiny-llama")
+    else:
+        shutil.rmtree("results/smoke/dictionaries")
+    with pytest.raises(UserError, match=rf"results/smoke/.*{missing.removesuffix('ionary')}"):
+        Tracer.load("smoke", "tiny-llama")
+
+
+def write(tracer: Tracer, rows: Tensor, folder: Path, target: str, search: Search) -> None:
+    """The files of a circuit."""
+    write_circuit(
+        tracer,
+        tracer.trace(PROMPT, target, search),
+        rows,
+        folder,
+        name="tiny",
+        model="tiny-gpt2",
+        prompt=PROMPT,
+        settings={"n_paths": search.n_paths},
+    )
+
+
+@pytest.mark.parametrize("target", ["tc2[top]@-1", "logit[w5]-logit[w9]@-1"])
+def test_the_files_of_a_circuit_are_written_together(
+    tracer: Tracer, rows: Tensor, tmp_path: Path, target: str
+) -> None:
+    search = Search(15, 3, sign="both")
+    write(tracer, rows, tmp_path / "circuit", target, search)
+    files = {path.name for path in (tmp_path / "circuit").iterdir()}
+    assert files == {
+        "paths.json", "graph.json", "ablation.csv", "faithfulness.csv", "circuit.html"
+    }  # fmt: skip
+    circuit = tracer.trace(PROMPT, target, search)
+    record, paths = load_circuit(tmp_path / "circuit")
+    assert nx.utils.graphs_equal(build_graph(paths), circuit.graph)
+    assert (record["name"], record["model"], record["prompt"]) == ("tiny", "tiny-gpt2", PROMPT)
+    assert record["tokens"] == TOKENS
+    assert record["target"]["value"] == circuit.target.value
+    assert record["completeness_error"] < 1e-5
+    assert -1 <= record["rank_correlation"] <= 1
+    graph = json.loads((tmp_path / "circuit/graph.json").read_text())
+    assert len(graph["nodes"]) == circuit.graph.number_of_nodes()
+    effects = pd.read_csv(tmp_path / "circuit/ablation.csv")
+    assert list(effects.columns) == ["node", "kind", "attribution", "effect"]
+    assert set(effects["kind"]) == {"feature", "head", "mlp"}
+    curve = pd.read_csv(tmp_path / "circuit/faithfulness.csv")
+    assert curve.iloc[0].tolist() == [0, 0, 1]
+    assert (curve["n_nodes"].diff().dropna() > 0).all()
+
+
+def test_writing_again_replaces_an_older_circuit_whole(
+    tracer: Tracer, rows: Tensor, tmp_path: Path
+) -> None:
+    (tmp_path / "circuit").mkdir()
+    (tmp_path / "circuit/old.txt").write_text("")
+    for _ in range(2):
+        write(tracer, rows, tmp_path / "circuit", "tc2[top]@-1", Search(5, 2))
+    assert not (tmp_path / "circuit/old.txt").exists()
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_circuit_of_a_model_without_transcoders_can_be_written(
+    tracer: Tracer, random_dictionary: Make, rows: Tensor, tmp_path: Path
+) -> None:
+    model: LanguageModel = tracer.circuit.model
+    bare = make_circuit(model, random_dictionary, MIXES["no layer"], first=1)
+    write(Tracer(bare, tracer.tokenizer, 0), rows, tmp_path / "c", "logit[w5]@-1", Search(8, 3))
+    record, _ = load_circuit(tmp_path / "c")
+    assert (record["transcoders"], record["notes"]) == ([], {})
