@@ -240,7 +240,7 @@ def circuit(
     ] = None,
     prompt: Annotated[str | None, typer.Option(help="Any text, in place of a case.")] = None,
     target: Annotated[
-        str | None, typer.Option(help="tc24[123]@-1, tc24[top]@-1 or logit[a]-logit[b]@-1.")
+        str | None, typer.Option(help="tc24\\[123]@-1, tc24\\[top]@-1 or logit\\[a]-logit\\[b]@-1.")
     ] = None,
     model: Annotated[str | None, typer.Option(help="A model of the scale; else the first.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the files of the circuit.")] = None,
@@ -249,10 +249,12 @@ def circuit(
     components: Annotated[
         list[str] | None, typer.Option("--component", help="feature, head, mlp, embed or error.")
     ] = None,
-    layers: Annotated[list[int] | None, typer.Option("--layer")] = None,
+    layers: Annotated[
+        list[int] | None, typer.Option("--layer", help="Layers that paths run through.")
+    ] = None,
     heads: Annotated[list[str] | None, typer.Option("--head", help="As attn9[1].")] = None,
-    tokens: Annotated[list[int] | None, typer.Option("--token", help="Position, from 0.")] = None,
-    exclude_bos: Annotated[bool, typer.Option("--exclude-bos")] = False,
+    tokens: Annotated[list[int] | None, typer.Option("--token", help="Position.")] = None,
+    exclude_bos: Annotated[bool, typer.Option("--exclude-bos", help="Leave out token 0.")] = False,
     sign: Annotated[str, typer.Option(help="positive, negative or both.")] = "positive",
     threads: Threads = None,
 ) -> None:
