@@ -1,5 +1,6 @@
 """A circuit's picture is drawn whatever its tokens are, twice the same."""
 
+import os
 import time
 from pathlib import Path
 
@@ -42,6 +43,15 @@ def test_drawing_twice_gives_the_same_bytes(graph: nx.DiGraph, tmp_path: Path) -
     for suffix in (".png", ".pdf"):
         one, two = ((tmp_path / name).with_suffix(suffix).read_bytes() for name in ("one", "two"))
         assert one == two
+
+
+def test_nothing_of_the_machines_fonts_is_said(
+    graph: nx.DiGraph, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    draw_graph(graph, TOKENS, tmp_path / "circuit")
+    assert capfd.readouterr() == ("", "")
+    os.write(2, b"heard again")
+    assert capfd.readouterr().err == "heard again"
 
 
 def test_every_node_but_leaves_is_in_its_row_and_every_edge_between_them_is_drawn(

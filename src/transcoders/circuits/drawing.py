@@ -1,9 +1,15 @@
 """A circuit as a picture, laid out by Graphviz: causes below, effects above, a row a layer."""
 
 import itertools
+import os
 import re
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import matplotlib as mpl
 import networkx as nx
 
 from transcoders.circuits.graph import LEAVES
@@ -21,6 +27,7 @@ FILLS = {
 POSITIVE, NEGATIVE = "#0072B2", "#D55E00"
 CREATION_DATE = re.compile(rb"/CreationDate \(D:[^)]*\)")
 """Written into every PDF by Graphviz's library; all else there is the same every time."""
+FONT_SETTINGS = "<fontconfig><dir>{fonts}</dir><cachedir>{cache}</cachedir></fontconfig>"
 WIDEST = 5.0
 """Points, of the strongest edge."""
 
@@ -72,13 +79,14 @@ def draw_graph(graph: nx.DiGraph, tokens: list[str], destination: Path) -> None:
         picture.add_subgraph([f"row{row}", *level], rank="same")
     for (below, _), (above, _) in itertools.pairwise(rows):
         picture.add_edge(f"row{below}", f"row{above}", style="invis")
-    picture.layout("dot")
-    for suffix, options in ((".pdf", ""), (".png", "-Gdpi=150")):
-        with atomic_path(destination.with_suffix(suffix)) as temporary:
-            picture.draw(str(temporary), format=suffix[1:], args=options)
-            if suffix == ".pdf":
-                content = temporary.read_bytes()
-                temporary.write_bytes(CREATION_DATE.sub(_same_length, content))
+    with _matplotlibs_fonts():
+        picture.layout("dot")
+        for suffix, options in ((".pdf", ""), (".png", "-Gdpi=150")):
+            with atomic_path(destination.with_suffix(suffix)) as temporary:
+                picture.draw(str(temporary), format=suffix[1:], args=options)
+                if suffix == ".pdf":
+                    content = temporary.read_bytes()
+                    temporary.write_bytes(CREATION_DATE.sub(_same_length, content))
 
 
 def _quoted(tokens: list[str], node: Node) -> str:
@@ -87,6 +95,33 @@ def _quoted(tokens: list[str], node: Node) -> str:
     if node.kind == "head":
         return f"“{tokens[node.source]}” → “{text}”".replace("\n", "⏎")
     return f"“{text}”"
+
+
+@contextmanager
+def _matplotlibs_fonts() -> Iterator[None]:
+    """Let Graphviz use the fonts of our other figures, the same everywhere, and no others.
+
+    Its font library also looks at the machine's own settings, and remarks on what it does not know
+    in them; those remarks are dropped, so that no page holds them.
+    """
+    fonts = Path(mpl.get_data_path()) / "fonts" / "ttf"
+    before, stderr = os.environ.get("FONTCONFIG_FILE"), os.dup(2)
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as said:
+        settings = Path(folder) / "fonts.conf"
+        settings.write_text(FONT_SETTINGS.format(fonts=fonts, cache=folder), encoding="utf-8")
+        os.environ["FONTCONFIG_FILE"] = str(settings)  # read once in a process, at the first use
+        os.dup2(said.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            del os.environ["FONTCONFIG_FILE"]
+            if before is not None:
+                os.environ["FONTCONFIG_FILE"] = before
+            said.seek(0)
+            lines = said.read().decode(errors="replace").splitlines(keepends=True)
+            sys.stderr.writelines(line for line in lines if not line.startswith("Fontconfig"))
 
 
 def _same_length(date: re.Match[bytes]) -> bytes:
