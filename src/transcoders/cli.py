@@ -7,13 +7,14 @@ so each can also be run by hand from the root of the repository.
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 import yaml
 
 from transcoders.config import Scale, load_scale
 from transcoders.errors import UserError
+from transcoders.files import write_table
 from transcoders.layout import Layout
 from transcoders.process import prepare_process
 
@@ -213,8 +214,8 @@ def evaluate(scale: ScaleName, site: str, threads: Threads = None) -> None:
         seed=settings.seed,
         device=device,
     )
-    _write_table(table, layout.site_evaluation(site))
-    _write_table(by_document, layout.site_evaluation_by_document(site))
+    write_table(layout.site_evaluation(site), table)
+    write_table(layout.site_evaluation_by_document(site), by_document)
 
 
 @app.command()
@@ -229,7 +230,7 @@ def collect_tables(scale: ScaleName) -> None:
     ):
         # As text, so that joining changes no digit.
         tables = [pd.read_csv(part(site.name), dtype=str) for site in settings.all_sites]
-        _write_table(pd.concat(tables), whole)
+        write_table(whole, pd.concat(tables))
 
 
 @app.command()
@@ -337,13 +338,6 @@ def main() -> None:
 def _open(scale: str) -> tuple[Scale, Layout]:
     layout = Layout(scale)
     return load_scale(layout.config), layout
-
-
-def _write_table(table: Any, path: Any) -> None:
-    from transcoders.files import atomic_path
-
-    with atomic_path(path) as temporary:
-        table.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
 
 
 def _versions(*packages: str) -> dict[str, str]:

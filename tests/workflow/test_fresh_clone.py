@@ -35,27 +35,53 @@ def fresh_clone(tmp_path: Path) -> Path:
     return clone
 
 
-@pytest.mark.parametrize("target", ["figures", "notebooks", "figure3"])
-def test_a_page_or_figure_asks_for_nothing_heavy(fresh_clone: Path, target: str) -> None:
-    planned = planned_rules(fresh_clone, target, "--forcerun", "figure3")
-    assert "figure3" in planned  # forced, so that the plan is not empty for another reason
-    assert not [rule for rule in planned if rule.startswith(HEAVY)]
+def heavy(planned: list[str]) -> list[str]:
+    """The rules that need models or activations."""
+    return [rule for rule in planned if rule.startswith(HEAVY) or rule == "circuit"]
+
+
+@pytest.mark.parametrize(
+    ("target", "forced"),
+    [
+        ("figures", "figure3"),
+        ("notebooks", "figure3"),
+        ("figure3", "figure3"),
+        ("circuits", "circuits"),
+        ("figures", "circuits"),
+    ],
+)
+def test_a_page_or_figure_asks_for_nothing_heavy(
+    fresh_clone: Path, target: str, forced: str
+) -> None:
+    planned = planned_rules(fresh_clone, target, "--forcerun", forced)
+    assert forced in planned  # forced, so that the plan is not empty for another reason
+    assert not heavy(planned)
 
 
 def test_the_committed_figures_are_up_to_date_or_rebuilt_from_tables(fresh_clone: Path) -> None:
-    planned = planned_rules(fresh_clone, "figures")
-    assert not [rule for rule in planned if rule.startswith(HEAVY)]
+    assert not heavy(planned_rules(fresh_clone, "figures"))
 
 
 def test_all_asks_for_everything(fresh_clone: Path) -> None:
     planned = planned_rules(fresh_clone, "all")
-    assert all(any(rule.startswith(heavy) for rule in planned) for heavy in HEAVY)
+    assert all(any(rule.startswith(start) for rule in planned) for start in HEAVY)
+    assert "circuit" in planned
     trained = [rule for rule in planned if rule.startswith("train_")]
     groups = re.findall(
         r"^  - name:", (REPOSITORY / "config/laptop.yaml").read_text(), re.MULTILINE
     )
     assert len(trained) == len(groups)
     assert {"evaluate", "collect_tables", "figure3"} <= set(planned)
+
+
+def test_circuits_are_drawn_from_their_committed_records_alone(fresh_clone: Path) -> None:
+    figures = list((fresh_clone / "figures/laptop").glob("circuit*"))
+    assert len(figures) == 2 * 4
+    for figure in figures:
+        figure.unlink()
+    snakemake(fresh_clone, "circuits")
+    assert all(figure.stat().st_size > 10_000 for figure in figures)
+    assert not (fresh_clone / "results/laptop/models").exists()
 
 
 def test_a_figure_is_rebuilt_from_the_committed_table_alone(fresh_clone: Path) -> None:

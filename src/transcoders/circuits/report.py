@@ -1,10 +1,10 @@
 """The files of one circuit: its record, the viewers' graph, the page, and the checks against it."""
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from jaxtyping import Int
 from torch import Tensor
 
@@ -22,7 +22,7 @@ from transcoders.circuits.graph import influence, prune_graph
 from transcoders.circuits.page import circuit_page
 from transcoders.circuits.trace import Circuit, Notes, Tracer
 from transcoders.circuits.verify import completeness
-from transcoders.files import atomic_folder, write_json
+from transcoders.files import atomic_folder, write_json, write_table
 
 SIZES = [0, *(2**power for power in range(14))]
 """Numbers of parts at which faithfulness is measured: those of the graph, then the rest."""
@@ -84,7 +84,7 @@ def write_circuit(
             temporary / "graph.json",
             attribution_graph(
                 graph,
-                slug=name,
+                slug=re.sub(r"[^A-Za-z0-9.-]+", "-", name),
                 model=model,
                 prompt=prompt,
                 tokens=circuit.tokens,
@@ -93,7 +93,7 @@ def write_circuit(
             ),
         )
         for table, file in ((effects, "ablation.csv"), (curve, "faithfulness.csv")):
-            _write_table(table, temporary / file)
+            write_table(temporary / file, table)
         page = circuit_page(
             prune_graph(graph, SHOWN),
             title=f"{name}: why {target.name}?",
@@ -122,7 +122,3 @@ def _label(name: str, notes: Notes) -> str:
         if title.startswith("De-embedding"):
             return f"{name}: {' '.join(token.strip() for token, _ in rows[:3])}"
     return name
-
-
-def _write_table(table: pd.DataFrame, path: Path) -> None:
-    table.to_csv(path, index=False, float_format="%.6g", lineterminator="\n")
