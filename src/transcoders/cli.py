@@ -283,7 +283,7 @@ def circuit(
         heads=None if heads is None else [parse_head(head) for head in heads],
         tokens=tokens,
         exclude_bos=exclude_bos,
-        sign=sign,  # type: ignore[arg-type]
+        sign=sign,  # type: ignore[arg-type]  # Search refuses what is none
     )
     tracer = Tracer.load(scale, model, device=device)
     found = tracer.trace(prompt, target, search)

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-from transcoders.circuits import ComputationalPath
+from transcoders.circuits.paths import ComputationalPath, strongest
 from transcoders.config import Dictionary, Site
 from transcoders.fronts import FrontGap
 from transcoders.layout import Layout
@@ -141,9 +141,9 @@ def describe_circuit(record: dict[str, Any]) -> str:
     )
 
 
-def paths_table(paths: Sequence[ComputationalPath], n: int = 12) -> str:
+def paths_table(paths: list[ComputationalPath], n: int = 12) -> str:
     """The strongest paths of a circuit as an HTML table."""
-    best = sorted(paths[1:], key=lambda path: -abs(path.attribution))[:n]
+    best = strongest(paths, n)
     rows = pd.DataFrame(
         {
             "attribution": [path.attribution for path in best],

@@ -1,4 +1,4 @@
-"""Ablating in the real model is what hooks written by hand do."""
+"""Ablating in the real model, and keeping parts of it, is what hooks written by hand do."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -17,17 +17,14 @@ from helpers_circuits import (
     prompt,
     some_targets,
 )
-from transcoders.circuits.ablation import (
-    BATCH,
+from transcoders.circuits.ablation import BATCH, ablation_effects, node_output, rank_correlation
+from transcoders.circuits.faithfulness import (
     Means,
     _kept,
     _value_with,
-    ablation_effects,
     faithfulness,
     mean_activations,
-    node_output,
     parts_by_attribution,
-    rank_correlation,
     replaceable_parts,
 )
 from transcoders.circuits.model import Run
@@ -121,7 +118,7 @@ def test_effects_are_those_of_hooks_written_by_hand(
     # More than are run at a time.
     nodes = some_of_each_kind(written)
     assert len(nodes) > BATCH
-    effects = ablation_effects(mixed_run, target, nodes)
+    effects = ablation_effects(mixed_run, target, total_attributions(mixed_run, target), nodes)
     whole = value_by_hand(mixed_run, target, {})
     for node, effect in zip(nodes, effects["effect"], strict=True):
 
@@ -140,7 +137,7 @@ def test_the_table_of_effects_has_every_node_with_its_attribution(
     mixed_run: Run, logits: Target
 ) -> None:
     nodes = list(outputs(mixed_run))[::40]
-    effects = ablation_effects(mixed_run, logits, nodes)
+    effects = ablation_effects(mixed_run, logits, total_attributions(mixed_run, logits), nodes)
     assert list(effects.columns) == ["node", "kind", "attribution", "effect"]
     assert effects["node"].tolist() == [str(node) for node in nodes]
     assert effects["kind"].tolist() == [node.kind for node in nodes]
@@ -150,7 +147,7 @@ def test_the_table_of_effects_has_every_node_with_its_attribution(
 
 
 def test_no_nodes_have_no_effects(mixed_run: Run, logits: Target) -> None:
-    assert len(ablation_effects(mixed_run, logits, [])) == 0
+    assert len(ablation_effects(mixed_run, logits, total_attributions(mixed_run, logits), [])) == 0
 
 
 def test_what_comes_after_or_beside_a_target_has_no_effect(mixed_run: Run) -> None:
@@ -162,7 +159,7 @@ def test_what_comes_after_or_beside_a_target_has_no_effect(mixed_run: Run) -> No
         Node("mlp", 1, -1, 5),
         Node("embed", -1, -1, 6),
     ]
-    effects = ablation_effects(mixed_run, target, nodes)
+    effects = ablation_effects(mixed_run, target, total_attributions(mixed_run, target), nodes)
     assert not effects["attribution"].any()
     assert effects["effect"].abs().max() < 1e-5
 
@@ -301,7 +298,7 @@ def test_a_circuit_of_nothing_keeps_nothing_and_leaves_everything(
 def test_faithfulness_is_the_share_of_the_target_between_nothing_and_everything(
     mixed_run: Run, means: Means, logits: Target
 ) -> None:
-    ranked = parts_by_attribution(mixed_run, logits)
+    ranked = parts_by_attribution(mixed_run, total_attributions(mixed_run, logits))
     curve = faithfulness(mixed_run, logits, ranked, means, [0, 1, 5, 20])
     assert curve["n_nodes"].tolist() == [0, 1, 5, 20]
     whole = value_by_hand(mixed_run, logits, {})
@@ -316,7 +313,7 @@ def test_all_parts_kept_but_errors_is_faithful_where_nothing_is_in_errors(
 ) -> None:
     run = make_circuit(tiny_model, random_dictionary, {}, first=1).run(prompt(random_tokens))
     target = logit_target(run, {7: 1.0}, -1, name="one")
-    ranked = parts_by_attribution(run, target)
+    ranked = parts_by_attribution(run, total_attributions(run, target))
     everything = [Node("head", i, h, t) for i in range(3) for h in range(2) for t in range(8)]
     everything += [Node("mlp", i, -1, t) for i in range(3) for t in range(8)]
     ranked = list(dict.fromkeys(ranked + everything))
@@ -350,7 +347,7 @@ def test_parts_by_attribution_are_all_parts_with_one_from_the_largest_on(run: Ru
         if node.kind in ("feature", "head", "mlp"):
             part = node._replace(source=-1)
             sizes[part] = sizes.get(part, 0.0) + attribution_of(run, totals, node)
-    parts = parts_by_attribution(run, target)
+    parts = parts_by_attribution(run, total_attributions(run, target))
     assert set(parts) == {part for part, size in sizes.items() if size != 0}
     found = [abs(sizes[part]) for part in parts]
     assert found == pytest.approx(sorted(found, reverse=True), rel=1e-4, abs=1e-6)

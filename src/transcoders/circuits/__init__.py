@@ -8,7 +8,8 @@ Read :mod:`~transcoders.circuits.model` (what a prompt fixes), :mod:`~transcoder
 (contributions and pull-backs), :mod:`~transcoders.circuits.paths` (Algorithm 1),
 :mod:`~transcoders.circuits.graph` (Algorithm 2), in this order; then
 :mod:`~transcoders.circuits.invariant` (weights alone), and for what it is all worth
-:mod:`~transcoders.circuits.verify` and :mod:`~transcoders.circuits.ablation`.
+:mod:`~transcoders.circuits.verify`, :mod:`~transcoders.circuits.ablation` and
+:mod:`~transcoders.circuits.faithfulness`.
 """
 
 from transcoders.circuits.notation import Node, parse_head, parse_target

@@ -12,7 +12,7 @@ from pathlib import Path
 import matplotlib as mpl
 import networkx as nx
 
-from transcoders.circuits.graph import LEAVES
+from transcoders.circuits.graph import without_leaves
 from transcoders.circuits.notation import Node
 from transcoders.files import atomic_path
 
@@ -45,7 +45,7 @@ def draw_graph(graph: nx.DiGraph, tokens: list[str], destination: Path) -> None:
     """
     import pygraphviz
 
-    shown = graph.subgraph(node for node in graph if node.kind not in LEAVES)
+    shown = without_leaves(graph)
     picture = pygraphviz.AGraph(
         directed=True, rankdir="BT", ranksep="0.25", nodesep="0.18", fontname="DejaVu Sans"
     )

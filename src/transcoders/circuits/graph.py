@@ -88,6 +88,11 @@ def _add_leaf(graph: nx.DiGraph, kind: NodeKind, end: Node, amount: float) -> No
     graph.edges[leaf, end]["path_attribution"] += amount
 
 
+def without_leaves(graph: nx.DiGraph) -> nx.DiGraph:
+    """The parts of the model alone: what is drawn."""
+    return graph.subgraph(node for node in graph if node.kind not in LEAVES)
+
+
 def merge_graphs(graphs: Iterable[nx.DiGraph], n_tokens: Iterable[int]) -> nx.DiGraph:
     """One graph for several prompts: attributes are averaged, tokens counted from the end.
 

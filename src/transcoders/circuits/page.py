@@ -9,7 +9,7 @@ from jinja2 import Environment
 from markupsafe import Markup
 
 from transcoders.circuits.drawing import FILLS
-from transcoders.circuits.graph import LEAVES, influence
+from transcoders.circuits.graph import LEAVES, influence, without_leaves
 from transcoders.circuits.notation import Node
 from transcoders.circuits.trace import Notes
 
@@ -45,7 +45,7 @@ def circuit_page(
         notes: lists to show with a feature.
     """
     shares, target = influence(graph), graph.graph["target"]
-    shown = graph.subgraph(node for node in graph if node.kind not in LEAVES)
+    shown = without_leaves(graph)
     nodes = [_node(graph, node, shares[node], tokens, notes) for node in sorted(shown)]
     rows = {node.row: node.row_name for node in sorted(shown)}
     data = {

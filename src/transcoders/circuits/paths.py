@@ -137,6 +137,11 @@ def find_paths(run: Run, target: Target, search: Search) -> list[ComputationalPa
     return found
 
 
+def strongest(paths: list[ComputationalPath], n: int) -> list[ComputationalPath]:
+    """Of the paths that were found, the n with the largest attributions by size; not the target."""
+    return sorted(paths[1:], key=lambda path: -abs(path.attribution))[:n]
+
+
 def _allowed(
     columns: Columns, vectors: FeatureVectors, search: Search
 ) -> Bool[Tensor, "vector column"]:

@@ -8,20 +8,19 @@ from typing import Any
 from jaxtyping import Int
 from torch import Tensor
 
-from transcoders.circuits.ablation import (
+from transcoders.circuits.ablation import ablation_effects, rank_correlation
+from transcoders.circuits.export import attribution_graph, paths_record
+from transcoders.circuits.faithfulness import (
     REPLACEABLE,
-    ablation_effects,
     faithfulness,
     mean_activations,
     parts_by_attribution,
-    rank_correlation,
     replaceable_parts,
 )
-from transcoders.circuits.export import attribution_graph, paths_record
 from transcoders.circuits.graph import influence, prune_graph
 from transcoders.circuits.page import circuit_page
 from transcoders.circuits.trace import Circuit, Notes, Tracer
-from transcoders.circuits.verify import completeness
+from transcoders.circuits.verify import completeness, total_attributions
 from transcoders.files import atomic_folder, write_json, write_table
 
 SIZES = [0, *(2**power for power in range(14))]
@@ -57,8 +56,9 @@ def write_circuit(
     shares = influence(graph)
     nodes = sorted((n for n in graph if n != target.node), key=lambda n: (-shares[n], n))
     parts = [node for node in nodes if node.kind in REPLACEABLE]
-    effects = ablation_effects(run, target, parts)
-    beyond = parts_by_attribution(run, target)
+    totals = total_attributions(run, target)
+    effects = ablation_effects(run, target, totals, parts)
+    beyond = parts_by_attribution(run, totals)
     means = mean_activations(run.circuit, rows)
     curve = faithfulness(run, target, [*parts, *beyond], means, SIZES)
     notes = tracer.notes([target.node, *parts], rows)

@@ -12,7 +12,7 @@ from transcoders.circuits.graph import build_graph
 from transcoders.circuits.invariant import Best, de_embeddings, direct_logits
 from transcoders.circuits.model import CircuitModel, Run
 from transcoders.circuits.notation import FeatureName, Node, parse_target
-from transcoders.circuits.paths import ComputationalPath, Search, find_paths
+from transcoders.circuits.paths import ComputationalPath, Search, find_paths, strongest
 from transcoders.circuits.vectors import Target, feature_target, logit_target
 from transcoders.config import load_scale
 from transcoders.dictionaries import load_dictionary
@@ -37,8 +37,7 @@ class Circuit:
 
     def table(self, n: int = 15) -> str:
         """The strongest paths, a line each: attribution and nodes from the target back."""
-        best = sorted(self.paths[1:], key=lambda path: -abs(path.attribution))[:n]
-        return "\n".join(f"{path.attribution:+9.3f}  {path}" for path in best)
+        return "\n".join(f"{path.attribution:+9.3f}  {path}" for path in strongest(self.paths, n))
 
 
 class Tracer:

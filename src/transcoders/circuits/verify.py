@@ -5,7 +5,8 @@
   gate on every node. The target's derivative by a gate at 1 is input times gradient: the node's
   attribution over all paths. Setting one gate to 2 adds that node's output again.
 
-What attribution is worth where nothing is frozen, :mod:`transcoders.circuits.ablation` measures.
+What attribution is worth where nothing is frozen, :mod:`transcoders.circuits.ablation` and
+:mod:`transcoders.circuits.faithfulness` measure.
 """
 
 from dataclasses import dataclass

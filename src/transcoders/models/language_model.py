@@ -13,7 +13,8 @@ These are TransformerLens's ``blocks.l.ln2.hook_normalized`` and ``blocks.l.hook
 compatibility mode (the tests compare them), at the speed of the Hugging Face model.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +22,7 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from transcoders.errors import UserError
 
@@ -155,11 +157,8 @@ class LanguageModel:
             return hook
 
         hooks = [self.mlp(layer).register_forward_hook(keep(layer)) for layer in layers]
-        try:
+        with removed_after(hooks):
             self.hf.base_model(input_ids=tokens, use_cache=False)
-        finally:
-            for hook in hooks:
-                hook.remove()
         return captured
 
     @torch.inference_mode()
@@ -180,11 +179,8 @@ class LanguageModel:
             self.mlp(layer).register_forward_hook(keep_mlp),
             self.blocks[layer].register_forward_hook(keep_block, with_kwargs=True),
         ]
-        try:
+        with removed_after(hooks):
             logits = self.hf(input_ids=tokens, use_cache=False).logits
-        finally:
-            for hook in hooks:
-                hook.remove()
         return SitePass(logits=logits, **kept)
 
     @torch.inference_mode()
@@ -202,6 +198,16 @@ class LanguageModel:
             residual = _first(block(residual, *arguments, **keywords))
         final_norm = self.hf.get_submodule(self.architecture.final_norm)
         return self.hf.get_output_embeddings()(final_norm(residual))
+
+
+@contextmanager
+def removed_after(hooks: Iterable[RemovableHandle]) -> Iterator[None]:
+    """Remove hooks at the end of the block, however it ends."""
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def load_hugging_face(folder: Path, *, remedy: str = FETCH_AGAIN) -> Any:

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from transcoders.models.language_model import LanguageModel, MLPActivations
+from transcoders.models.language_model import LanguageModel, MLPActivations, removed_after
 
 
 class PromptPass(NamedTuple):
@@ -57,11 +57,10 @@ def run_prompt(model: LanguageModel, tokens: Int[Tensor, " token"]) -> PromptPas
     implementation = model.hf.config._attn_implementation
     model.hf.set_attn_implementation("eager")  # the only one that gives its patterns
     try:
-        output = model.hf(input_ids=tokens[None], use_cache=False, output_attentions=True)
+        with removed_after(hooks):
+            output = model.hf(input_ids=tokens[None], use_cache=False, output_attentions=True)
     finally:
         model.hf.set_attn_implementation(implementation)
-        for hook in hooks:
-            hook.remove()
 
     def stacked(of: Callable[[nn.Module], Tensor], part: int) -> Tensor:
         return torch.stack([of(pair[part]) for pair in norms])
