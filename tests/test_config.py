@@ -97,7 +97,7 @@ def test_a_circuit_site_needs_one_headline_transcoder_and_a_layer_of_its_model(t
 def test_a_site_is_listed_once_among_both_kinds_of_sites(tmp_path):
     scale = smoke()
     scale["circuit_sites"].append(scale["sites"][0])
-    assert "sites and circuit_sites: tiny-gpt2_layer1 is listed 2 times" in refusal(tmp_path, scale)
+    assert "circuit_sites and imported: tiny-gpt2_layer1 is listed 2" in refusal(tmp_path, scale)
 
 
 def test_train_tokens_leave_out_untrained_positions(tmp_path):
@@ -115,9 +115,10 @@ def test_a_loaded_scale_is_frozen(section):
         setattr(part, next(iter(type(part).model_fields)), 1)
 
 
-@pytest.mark.parametrize(
-    "key", [key for key in SMOKE if key not in ("circuit_sites", "extensions")]
-)
+OPTIONAL = ("circuit_sites", "extensions", "greater_than", "interpretability")
+
+
+@pytest.mark.parametrize("key", [key for key in SMOKE if key not in OPTIONAL])
 def test_every_missing_top_level_key_is_named(tmp_path, key):
     scale = smoke()
     del scale[key]
@@ -142,7 +143,7 @@ def test_a_missing_inner_key_is_named(tmp_path, path):
     [
         ("sites/0", "layr", "layer"),
         ("training", "learning_rat", "learning_rate"),
-        ("", "trainning", "training"),
+        ("", "modles", "models"),
         ("activations", "batch_context", "batch_contexts"),
         ("groups/1/dictionaries/0", "knd", "kind"),
     ],
@@ -239,7 +240,11 @@ def test_every_wrong_value_of_a_file_is_named_at_once(tmp_path):
         ("sites/0/model", "gpt5", "sites: no model named 'gpt5'"),
         ("groups/0/site/layer", 2, "groups: tiny-gpt2 names tiny-gpt2_layer2"),
         ("groups/0/name", "tiny-neox", "groups: tiny-neox is listed 2 times"),
-        ("sites", SMOKE["sites"] + SMOKE["sites"][:1], "sites: tiny-gpt2_layer1 is listed 2 times"),
+        (
+            "sites",
+            SMOKE["sites"] + SMOKE["sites"][:1],
+            "sites and imported: tiny-gpt2_layer1 is listed 2 times",
+        ),
         ("corpus/eval_contexts", 4, "eval_contexts is 4, expected at least eval_documents (5)"),
         ("training/batch_tokens", 400 * 31 + 1, "training.batch_tokens is 12401"),
     ],
@@ -282,7 +287,7 @@ def test_a_scale_may_have_no_extensions(tmp_path):
     for content in (without, without | {"extensions": []}):
         scale = load(tmp_path, content)
         assert scale.extensions == ()
-        assert scale.all_groups == scale.groups
+        assert scale.all_groups == list(scale.groups)
         assert {dictionary.kind for dictionary in scale.dictionaries} == set(KINDS)
 
 
@@ -472,6 +477,7 @@ def test_sites_of_a_model_go_from_the_first_layer_to_the_last(tmp_path):
     scale = smoke()
     scale["sites"] = [{"model": "tiny-gpt2", "layer": layer} for layer in (2, 0, 1)]
     scale["circuit_sites"] = []
+    del scale["greater_than"], scale["interpretability"]
     scale["groups"] = [
         {
             "name": f"group{layer}",
@@ -517,3 +523,87 @@ def test_any_edit_of_one_value_loads_or_is_refused(tmp_path_factory, path, value
         assert str(error).startswith(f"{folder / 'edited.yaml'}: ")
     else:
         assert len(loaded.dictionaries) >= len(KINDS)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "expected"),
+    [
+        (
+            "greater_than/model",
+            "tiny-gpt2",
+            "expected headline transcoders of tiny-gpt2 at layer 0",
+        ),
+        ("greater_than/model", "other", "greater_than.model: no model named 'other'"),
+        ("greater_than/templates", ["no place"], "expected {YY} once in 'no place'"),
+        ("greater_than/templates", ["{YY} and {YY}"], "expected {YY} once"),
+        ("greater_than/kept", [0, 4, 2], "kept: expected ascending numbers"),
+        ("greater_than/positions", "some", "greater_than.positions: expected"),
+        ("circuits/checks/0/feature", "tc1", "circuits.checks.0.feature"),
+        ("circuits/checks/0/model", "other", "no model named 'other'"),
+        ("interpretability/rated_site/layer", 0, "expected one of sites, where all kinds"),
+        (
+            "interpretability/rated_site/model",
+            "tiny-gpt2",
+            "expected a transcoder at layer 0 of tiny",
+        ),
+    ],
+)
+def test_studies_that_cannot_be_made_are_refused(tmp_path, path, value, expected):
+    assert expected in refusal(tmp_path, with_value(path, value))
+
+
+def imported_only() -> dict[str, Any]:
+    """A scale that trains nothing: GPT-2's shape with transcoders of others."""
+    scale = smoke()
+    for key in ("sites", "circuit_sites", "groups", "extensions", "activations", "training",
+                "evaluation", "interpretability"):  # fmt: skip
+        del scale[key]
+    source = {"type": "hub", "repo": "org/name", "revision": "a" * 40, "license": "MIT"}
+    scale["imported"] = [
+        {"model": "tiny-llama", "layers": [0, 2], "n_features": 64, "source": source,
+         "file": "layer.{layer}.pt"}
+    ]  # fmt: skip
+    return scale
+
+
+def test_a_scale_may_train_nothing_and_use_transcoders_of_others(tmp_path):
+    scale = load(tmp_path, imported_only())
+    assert scale.dictionaries == [] and scale.all_sites == []
+    found = scale.circuit_transcoders("tiny-llama")
+    assert [(entry.name, entry.file) for entry in found] == [
+        ("tiny-llama_layer0_transcoder_imported", "layer.0.pt"),
+        ("tiny-llama_layer2_transcoder_imported", "layer.2.pt"),
+    ]
+    assert scale.imported_transcoder(found[1].name) == found[1]
+    with pytest.raises(UserError, match="no imported transcoder named 'x'"):
+        scale.imported_transcoder("x")
+
+
+def test_imported_transcoders_are_checked_like_sites(tmp_path):
+    content = imported_only()
+    content["imported"][0]["layers"] = [0, 9]
+    assert "imported: layer 9 of tiny-llama, expected a layer from 0 to 2" in refusal(
+        tmp_path, content
+    )
+    content["imported"][0]["layers"] = [0, 2, 2]
+    assert "tiny-llama_layer2 is listed 2 times" in refusal(tmp_path, content)
+    del content["imported"]
+    assert "groups: this key is missing" in refusal(tmp_path, content)
+
+
+def test_imported_and_trained_transcoders_stand_side_by_side_but_not_at_one_site(tmp_path):
+    content = smoke() | {"imported": imported_only()["imported"]}
+    content["imported"][0]["layers"] = [2]
+    layers = [t.site.layer for t in load(tmp_path, content).circuit_transcoders("tiny-llama")]
+    assert layers == [0, 1, 2]
+    content["imported"][0]["layers"] = [1]
+    assert "tiny-llama_layer1 is listed 2 times" in refusal(tmp_path, content)
+
+
+def test_the_published_scale_is_pinned_and_trains_nothing():
+    scale = load_scale(CONFIG / "published.yaml")
+    assert scale.groups == () and len(scale.imported_transcoders) == 12
+    revisions = [scale.models["gpt2-small"].source.revision, scale.corpus.source.revision]
+    revisions += [entry.source.revision for entry in scale.imported_transcoders]
+    assert all(len(revision) == 40 for revision in revisions)
+    assert scale.greater_than.published.original == 0.88294

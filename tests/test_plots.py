@@ -17,11 +17,14 @@ from transcoders.plots import (
     COLOURS,
     LABELS,
     MARKERS,
+    kept_figure,
     save_figure,
     sparsity_label,
     tradeoff_figure,
     training_figure,
     verification_figure,
+    where_figure,
+    years_figure,
 )
 
 LAYERS = (8, 15)
@@ -260,6 +263,75 @@ def test_verification_has_a_row_a_circuit_and_every_node_and_size_in_it():
     only, all_but = right.lines[:2]
     assert list(only.get_ydata()) == list(verified()[1]["faithfulness"])
     assert list(all_but.get_ydata()) == list(verified()[1]["completeness"])
+
+
+def test_where_draws_every_part_and_names_the_chosen_ones():
+    where = pd.DataFrame(
+        {
+            "part": ["mlp0", "mlp1", "attn0[0]", "attn1[0]"],
+            "kind": ["mlp", "mlp", "head", "head"],
+            "layer": [0, 1, 0, 1],
+            "mean": [0.1, 0.4, -0.1, 0.3],
+            "zero": [0.5, 0.2, 0.0, 0.1],
+            "attribution": [1.0, 2.0, -1.0, 0.5],
+            "has_transcoder": [False, True, False, False],
+        }
+    )
+    figure = where_figure(where, 1, "attn0[0]")
+    for panel, column in zip(figure.axes, ("mean", "zero", "attribution"), strict=True):
+        heights = sorted(patch.get_height() for patch in panel.patches)
+        assert heights == sorted(where.loc[where["kind"] == "mlp", column])
+        points = panel.collections[0].get_offsets().tolist()
+        assert [y for _, y in points] == list(where.loc[where["kind"] == "head", column])
+        assert {text.get_text() for text in panel.texts} == {"MLP 1", "attn0[0]"}
+
+
+def kept_curves(templates: int) -> pd.DataFrame:
+    rows = [
+        {"curve": curve, "kept": kept, "template": template, "metric": base + kept / 100,
+         "low": base, "high": base + 0.2}
+        for curve, base in (("transcoder", 0.5), ("transcoder_without_bad", 0.55), ("neurons", 0.4))
+        for kept in (0, 1, 2, 8)
+        for template in ("all", *(str(i + 1) for i in range(templates)))
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.parametrize("templates", [1, 2])
+def test_kept_has_a_panel_for_all_and_for_each_of_several_templates(templates):
+    levels = {name: {"value": v} for name, v in
+              (("original", 0.9), ("transcoder", 0.8), ("removed", 0.3))}  # fmt: skip
+    figure = kept_figure(kept_curves(templates), levels)
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles == ["all prompts", *(["template 1", "template 2"] if templates == 2 else [])]
+    panel = figure.axes[0]
+    lines = {line.get_label(): list(line.get_ydata()) for line in panel.lines}
+    assert lines["transcoder features"] == [0.5, 0.51, 0.52, 0.58]
+    assert lines["neurons of the MLP"][-1] == pytest.approx(0.48)
+    assert lines["unmodified model"] == [0.9, 0.9]
+    legend = {text.get_text() for text in figure.legends[0].get_texts()}
+    assert set(lines) == legend
+
+
+def test_years_has_a_row_a_feature_and_a_column_a_quantity():
+    by_year = pd.DataFrame(
+        [
+            {"feature": feature, "quantity": quantity, "number": number, "value": float(number)}
+            for feature in ("tc1[5]", "tc1[7]")
+            for quantity, n in (("activation", 100), ("dla", 10), ("de_embedding", 10))
+            for number in range(n)
+        ]
+    )
+    described = pd.DataFrame(
+        {"feature": ["tc1[5]", "tc1[7]"], "rank": [1, 9], "bad": [False, True]}
+    )
+    figure = years_figure(described, by_year, "digits")
+    axes = figure.axes
+    assert len(axes) == 6
+    assert [len(panel.patches) for panel in axes[:3]] == [100, 10, 10]
+    assert "bad" in axes[3].get_ylabel() and "bad" not in axes[0].get_ylabel()
+    assert axes[4].get_xlabel() == "tens digit of YY"
+    assert years_figure(described, by_year, "pairs").axes[4].get_xlabel() == "YY"
 
 
 def saved(figure, path) -> list[bytes]:

@@ -3,7 +3,6 @@
 No test reaches a network: pip finds its wheels in a folder, the hub is a cache laid out by hand.
 """
 
-import hashlib
 import json
 import shutil
 import zipfile
@@ -14,6 +13,7 @@ import pandas as pd
 import pytest
 import torch
 
+from helpers_hub import add_to_hub, digest
 from transcoders.config import (
     Corpus,
     HubDataset,
@@ -33,10 +33,6 @@ GPT2_REPO, GPT2_REVISION = "openai-community/gpt2", "607a30d783dfa663caf39e06633
 TEXT_REPO, TEXT_REVISION = "Skylion007/openwebtext", "79d93d786212f7344586290adb811d4ae6a1762c"
 SHARD = "plain_text/train-00000-of-00080.parquet"
 CONTENT = b"the one file that is wanted"
-
-
-def digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
 
 
 def write_wheel(folder: Path, name: str, files: dict[str, bytes]) -> None:
@@ -123,21 +119,6 @@ def hub(tmp_path, monkeypatch) -> Path:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(cache))
     return cache
-
-
-def add_to_hub(cache: Path, repo: str, revision: str, files: dict[str, bytes], kind: str) -> Path:
-    """Lay files out as the hub's own cache does: contents in blobs, names as links to them."""
-    root = cache / f"{kind}s--{repo.replace('/', '--')}"
-    snapshot = root / "snapshots" / revision
-    (root / "refs").mkdir(parents=True)
-    (root / "blobs").mkdir()
-    (root / "refs" / "main").write_text(revision)
-    for name, content in files.items():
-        blob = root / "blobs" / digest(content)
-        blob.write_bytes(content)
-        (snapshot / name).parent.mkdir(parents=True, exist_ok=True)
-        (snapshot / name).symlink_to(blob)
-    return snapshot
 
 
 def hub_source(**changes: object) -> HubSource:

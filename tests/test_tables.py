@@ -9,17 +9,19 @@ import pytest
 
 from helpers_training import ALL_KINDS, entry
 from transcoders.circuits import ComputationalPath, Node
-from transcoders.config import Site
+from transcoders.config import PublishedGreaterThan, Site
 from transcoders.fronts import FrontGap
 from transcoders.layout import Layout
 from transcoders.plots import LABELS
 from transcoders.tables import (
     EVALUATION_COLUMNS,
+    checks_table,
     describe_circuit,
     describe_claim,
     describe_gap,
     evaluation_table,
     final_values_table,
+    greater_than,
     paths_table,
     training_curves,
 )
@@ -189,3 +191,119 @@ def test_a_circuit_is_described_with_what_it_is_worth():
     assert text.startswith("### case: why logit[c]@-1?")
     for part in ("&lt;|endoftext|>a b", "3 tokens", "layers 0, 2", "1.500", "2e-08", "0.25"):
         assert part in text
+
+
+def estimate(value: float, low: float, high: float) -> dict[str, float]:
+    return {"value": value, "low": low, "high": high}
+
+
+def study(**changes: object) -> dict:
+    """A summary of the greater-than study."""
+    return {
+        "model": "m", "templates": ["from 17{YY} to 17"], "numbers": "pairs", "layer": 10,
+        "head": "attn9[1]", "layers_with_transcoder": [0, 9, 10], "next_token_difference": 0.8,
+        "metric": {
+            "original": estimate(0.88, 0.8, 0.9), "transcoder": estimate(0.79, 0.7, 0.85),
+            "transcoder_without_bad": estimate(0.84, 0.8, 0.9), "removed": estimate(0.5, 0.4, 0.6),
+        },
+        "mean_above_neurons": {"transcoder": estimate(0.1, 0.05, 0.2)},
+        "neurons_catch_up": {"transcoder": estimate(24, 20, 30)},
+        "bad_features": [{"unit": 5315, "rank": 23, "drop": estimate(0.05, 0.04, 0.06)}],
+    } | changes  # fmt: skip
+
+
+def parts(first_mlp: str = "mlp10", first_head: str = "attn9[1]") -> pd.DataFrame:
+    names = ["mlp0", "mlp9", "mlp10", "mlp11", "attn9[0]", "attn9[1]"]
+    heads = [name.startswith("attn") for name in names]
+    return pd.DataFrame(
+        {
+            "part": names,
+            "kind": ["head" if head else "mlp" for head in heads],
+            "layer": [0, 9, 10, 11, 9, 9],
+            "head": [-1, -1, -1, -1, 0, 1],
+            "mean": [0.9 if name in (first_mlp, first_head) else 0.1 for name in names],
+            "zero": 0.0,
+            "attribution": [9.0, 1.0, 2.0, 3.0, 0.0, 1.0],
+            "into_chosen_mlp": [None] * 4 + [0.0, 1.0],
+            "has_transcoder": [True, True, True, False, False, False],
+        }
+    )
+
+
+def features(step: float = 1.0, agreement: float = 0.5) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "feature": ["tc10[1954]", "tc10[21238]", "tc10[7]"], "rank": [1, 2, 3],
+            "step": [step, step, None], "agreement": agreement, "bad": False,
+        }
+    )  # fmt: skip
+
+
+def verdicts(summary: dict, where: pd.DataFrame, described: pd.DataFrame) -> list[str]:
+    text = greater_than.describe_claims(summary, where, described)
+    return re.findall(r"\*\*((?:not |partly )?reproduced)\*\*", text)
+
+
+def test_every_claim_on_greater_than_can_be_reproduced_and_can_fail():
+    assert verdicts(study(), parts(), features()) == ["reproduced"] * 4
+    worse = study(mean_above_neurons={"transcoder": estimate(0.1, -0.01, 0.2)}, bad_features=[])
+    elsewhere = parts("mlp9", "attn9[0]")
+    assert verdicts(worse, elsewhere, features(step=-1)) == ["not reproduced"] * 4
+    assert verdicts(study(), parts("mlp9"), features())[0] == "partly reproduced"
+    assert verdicts(study(), parts(), features(agreement=-0.5))[1] == "not reproduced"
+
+
+@pytest.mark.parametrize(
+    ("gap", "caught", "expected"),
+    [
+        (estimate(0.1, 0.05, 0.2), 24, ("do better", "until neurons catch up at 24")),
+        (estimate(-0.1, -0.2, -0.05), 1, ("do worse", "never ahead")),
+        (estimate(0.0, -0.1, 0.1), None, ("cannot be told", "ahead of neurons at every")),
+    ],
+)
+def test_features_against_neurons_in_words(gap, caught, expected):
+    summary = study(
+        mean_above_neurons={"transcoder": gap},
+        neurons_catch_up={"transcoder": {"value": caught, "low": 1, "high": None}},
+    )
+    text = greater_than.describe_kept(summary)
+    assert all(part in text for part in expected)
+    assert "feature 5315, number 23 by variance" in text
+
+
+def test_the_place_is_compared_with_ablation_and_with_mlps_that_have_no_transcoder():
+    text = greater_than.describe_where(study(), parts())
+    assert "mlp10 is number **1** of 4 MLPs" in text
+    assert "attn9[1] is number **1** of 2 heads" in text
+    assert "mlp11 (3.00 logits); it has no transcoder" in text
+    assert "mlp10 is number **4**" in greater_than.describe_where(
+        study(), parts("mlp9").assign(mean=[3.0, 4, 1, 2, 0, 1])
+    )
+
+
+def test_the_paper_values_stand_beside_those_found():
+    paper = PublishedGreaterThan(
+        layer=10, head="attn9[1]", top_features=[1954, 21238], bad_feature=5315, original=0.88294,
+        transcoder=0.7978, transcoder_without_bad=0.84531, neurons_catch_up=24,
+    )  # fmt: skip
+    rows = re.findall(
+        r"<td[^>]*>([^<]*)</td>", greater_than.published_table(study(), features(), paper)
+    )
+    found = {rows[i]: (rows[i + 1], rows[i + 2]) for i in range(0, len(rows), 3)}
+    assert found["features of largest variance"] == ("1954, 21238", "1954, 21238")
+    assert found["metric, model as it is"] == ("0.88294", "0.88000")
+    assert found["bad feature"] == ("5315", "5315")
+    none = greater_than.published_table(study(bad_features=[]), features(), paper)
+    assert "none" in none
+
+
+def test_checks_leave_out_the_paper_where_it_says_nothing():
+    checks = pd.DataFrame(
+        {
+            "feature": ["tc8[235]"], "text": ["<b>"], "token": [" caught"], "activation": [19.97],
+            "activation_replaced": [16.4], "published": [None], "published_replaced": [None],
+        }
+    )  # fmt: skip
+    table = checks_table(checks)
+    assert "19.97" in table and "&lt;b&gt;" in table and "paper" not in table
+    assert "paper" in checks_table(checks.assign(published=20.0))

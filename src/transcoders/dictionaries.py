@@ -93,7 +93,10 @@ class SparseDictionary:
 
 
 def save_dictionary(
-    dictionary: SparseDictionary, folder: Path, record: dict[str, Any], training_csv: str
+    dictionary: SparseDictionary,
+    folder: Path,
+    record: dict[str, Any],
+    training_csv: str | None = None,
 ) -> None:
     """Write ``cfg.json``, ``sae_weights.safetensors`` and ``training.csv``, all or nothing.
 
@@ -103,8 +106,8 @@ def save_dictionary(
     Args:
         dictionary: what to save.
         folder: where; an older dictionary there is replaced.
-        record: how it was trained: saved in ``cfg.json`` under ``metadata`` and ``training``.
-        training_csv: the training curve.
+        record: what it is and where it comes from: saved in ``cfg.json``, with a key ``metadata``.
+        training_csv: the training curve, if it was trained here.
     """
     weights = dictionary.weights
     config: dict[str, Any] = {
@@ -126,7 +129,8 @@ def save_dictionary(
         tensors = {name: tensor.cpu().contiguous() for name, tensor in weights.tensors().items()}
         save_file(tensors, temporary / "sae_weights.safetensors")
         write_json(temporary / "cfg.json", {**config, **record, "metadata": metadata})
-        (temporary / "training.csv").write_text(training_csv, encoding="utf-8")
+        if training_csv is not None:
+            (temporary / "training.csv").write_text(training_csv, encoding="utf-8")
 
 
 def _architecture(traits: Traits) -> str:

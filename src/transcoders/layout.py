@@ -63,6 +63,45 @@ class Layout:
     def circuit(self, case: str) -> Path:
         return self.results / "circuits" / case
 
+    @property
+    def feature_checks(self) -> Path:
+        return self.results / "circuits" / "feature_checks.csv"
+
+    @property
+    def greater_than(self) -> Path:
+        return self.results / "greater_than"
+
+    @property
+    def observed(self) -> Path:
+        return self.results / "interpretability" / "observed"
+
+    @property
+    def automatic(self) -> Path:
+        return self.results / "interpretability" / "automatic.csv"
+
+    @property
+    def automatic_summary(self) -> Path:
+        return self.results / "interpretability" / "automatic_summary.csv"
+
+    @property
+    def ratings(self) -> Path:
+        return self.results / "interpretability" / "ratings"
+
+    @property
+    def table1(self) -> Path:
+        return self.results / "interpretability" / "table1.csv"
+
+    def feature_pages(self, dictionary: str) -> Path:
+        return self.results / "interpretability" / "features" / dictionary
+
+    @property
+    def systematic(self) -> Path:
+        return self.results / "case_studies" / "systematic.csv"
+
+    @property
+    def systematic_summary(self) -> Path:
+        return self.results / "case_studies" / "systematic_summary.csv"
+
     def notebook(self, name: str) -> Path:
         return self.results / "notebooks" / f"{name}.ipynb"
 

@@ -6,6 +6,8 @@ import sys
 from transcoders.config import Resources
 from transcoders.errors import UserError
 
+ELEMENTWISE = ("cos", "erf", "exp", "log", "sin", "sqrt", "tanh")
+
 
 def prepare_process(
     granted: int | None,
@@ -49,12 +51,26 @@ def prepare_process(
     if keep_freed_memory:
         _keep_freed_memory()
     torch.set_num_threads(resources.threads)
+    settle_elementwise_functions()
     torch.use_deterministic_algorithms(True)
     # A help for debugging that writes to every new tensor; nothing here reads what it did not set.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     return device
+
+
+def settle_elementwise_functions() -> None:
+    """Call the functions that models apply to numbers one by one, on a single thread.
+
+    The mathematical library underneath settles at the first call of such a function how to compute
+    it. If several threads make that call together, one of them may get a coarser way, and the first
+    batch of the process other digits.
+    """
+    import torch
+
+    for name in ELEMENTWISE:
+        getattr(torch, name)(torch.ones(1))
 
 
 def _keep_freed_memory() -> None:

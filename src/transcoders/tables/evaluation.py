@@ -1,13 +1,11 @@
-"""Tables and sentences of the pages, from the tables of results."""
+"""What dictionaries cost the model, and how they were trained."""
 
 import re
 from collections.abc import Sequence
-from typing import Any
 
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-from transcoders.circuits.paths import ComputationalPath, strongest
 from transcoders.config import Dictionary, Site
 from transcoders.fronts import FrontGap
 from transcoders.layout import Layout
@@ -124,37 +122,3 @@ def _html_table(rows: pd.DataFrame, columns: dict[str, tuple[str, str]]) -> str:
         .set_uuid(re.sub(r"[^\w-]+", "-", str(rows["site"].iloc[0])))
     )
     return styler.to_html()
-
-
-def describe_circuit(record: dict[str, Any]) -> str:
-    """A heading and some lines of Markdown: the question, and how well the answer holds."""
-    prompt = "".join(record["tokens"]).replace("<", "&lt;")
-    layers = ", ".join(str(layer) for layer in record["transcoders"])
-    correlation = record["rank_correlation"]
-    ranks = "undefined" if correlation is None else f"{correlation:.2f}"
-    return (
-        f"### {record['name']}: why {record['target']['name']}?\n\n"
-        f"Prompt: “{prompt}” ({record['model']}, {len(record['tokens'])} tokens with BOS; "
-        f"transcoders at layers {layers}). The target is {record['target']['value']:.3f}; "
-        f"completeness error {record['completeness_error']:.0e}; rank correlation of attribution "
-        f"and ablation {ranks}. The strongest paths:"
-    )
-
-
-def paths_table(paths: list[ComputationalPath], n: int = 12) -> str:
-    """The strongest paths of a circuit as an HTML table."""
-    best = strongest(paths, n)
-    rows = pd.DataFrame(
-        {
-            "attribution": [path.attribution for path in best],
-            "share of target": [path.attribution / paths[0].attribution for path in best],
-            "path, from the target back": [str(path) for path in best],
-        }
-    )
-    formats: dict[Any, Any] = {"attribution": "{:+.3f}", "share of target": "{:.0%}"}
-    styler = rows.style.hide(axis="index").format(formats, escape="html")
-    return (
-        styler.set_uuid("paths")
-        .set_properties(subset=["path, from the target back"], **{"text-align": "left"})
-        .to_html()
-    )

@@ -1,0 +1,25 @@
+"""Command line: one subcommand per workflow rule.
+
+Every subcommand takes the scale by name and finds all its paths through :mod:`transcoders.layout`,
+so each can also be run by hand from the root of the repository. Subcommands import what computes
+only when they run: `--help` and a refused scale file answer at once.
+"""
+
+import os
+import sys
+
+from transcoders.cli import circuits, data, dictionaries, interpretability, pages
+from transcoders.cli.app import app
+from transcoders.errors import UserError
+
+__all__ = ["app", "circuits", "data", "dictionaries", "interpretability", "main", "pages"]
+
+
+def main() -> None:
+    """Run the command line; a :class:`UserError` becomes one message and exit status 1."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # a log holds our progress only
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic matrix products
+    try:
+        app()
+    except UserError as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,81 @@
+"""From sources to activations: models, text, tokens, caches."""
+
+from transcoders.cli.app import ScaleName, Threads, app, open_scale, section
+from transcoders.process import prepare_process
+
+
+@app.command()
+def fetch_model(scale: ScaleName, model: str, threads: Threads = None) -> None:
+    """Fetch a model and write it as a plain Hugging Face folder in fp32."""
+    from transcoders.models import fetch_model
+
+    settings, layout = open_scale(scale)
+    prepare_process(threads, settings.resources.fetch_model)
+    fetch_model(settings.model(model), layout.model(model), seed=settings.seed)
+
+
+@app.command()
+def fetch_corpus(scale: ScaleName, threads: Threads = None) -> None:
+    """Fetch the text, clean it and split it by document."""
+    from transcoders.corpus import fetch_corpus
+
+    settings, layout = open_scale(scale)
+    prepare_process(threads, settings.resources.fetch_corpus)
+    fetch_corpus(settings.corpus, layout.documents, seed=settings.seed)
+
+
+@app.command()
+def tokenize(scale: ScaleName, model: str, threads: Threads = None) -> None:
+    """Turn the documents into rows of tokens for one model."""
+    from transcoders.corpus import tokenize_corpus
+
+    settings, layout = open_scale(scale)
+    prepare_process(threads, settings.resources.tokenize)
+    tokenize_corpus(
+        layout.documents,
+        settings.corpus,
+        settings.model(model),
+        layout.model(model),
+        layout.tokens(model),
+        seed=settings.seed,
+    )
+
+
+@app.command()
+def manifest(scale: ScaleName) -> None:
+    """Record every document with its split, and every token file with its hash."""
+    from transcoders.corpus import write_manifest
+
+    settings, layout = open_scale(scale)
+    write_manifest(
+        layout.documents,
+        settings.corpus,
+        {model: layout.tokens(model) for model in settings.models},
+        layout.corpus_manifest,
+    )
+
+
+@app.command()
+def cache_activations(scale: ScaleName, model: str, threads: Threads = None) -> None:
+    """Cache the inputs and outputs of the MLPs at all sites of one model."""
+    from transcoders.activations import cache_activations
+    from transcoders.corpus import load_rows
+    from transcoders.files import read_json
+    from transcoders.models import LanguageModel
+
+    settings, layout = open_scale(scale)
+    device = prepare_process(threads, settings.resources.cache_activations, settings.device)
+    sites = settings.sites_of(model)
+    tokens = layout.tokens(model)
+    cache_activations(
+        LanguageModel.load(layout.model(model), n_layers=sites[-1].layer + 1, device=device),
+        load_rows(tokens, "train"),
+        {site: layout.activations(site.name) for site in sites},
+        section(settings, "activations"),
+        settings.corpus,
+        sources={
+            "tokens": read_json(tokens / "tokens.json")["train"]["sha256"],
+            "model": read_json(layout.model(model) / "source.json")["files"]["model.safetensors"],
+        },
+        device=device,
+    )

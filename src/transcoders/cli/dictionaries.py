@@ -1,0 +1,148 @@
+"""Dictionaries: imported, trained, measured."""
+
+from transcoders.cli.app import ScaleName, Threads, app, open_scale, section
+from transcoders.errors import UserError
+from transcoders.files import write_table
+from transcoders.process import prepare_process
+
+
+@app.command()
+def import_transcoder(scale: ScaleName, name: str, threads: Threads = None) -> None:
+    """Fetch a transcoder that others trained and save it in this project's format."""
+    from transcoders.imported import import_transcoder
+
+    settings, layout = open_scale(scale)
+    prepare_process(threads, settings.resources.fetch_model)
+    entry = settings.imported_transcoder(name)
+    import_transcoder(entry, settings.model(entry.site.model), layout.dictionary(name))
+
+
+@app.command()
+def train(scale: ScaleName, group: str, threads: Threads = None) -> None:
+    """Train the dictionaries of one group; a killed job goes on from its last checkpoint."""
+    import torch
+
+    from transcoders.activations import ActivationCache
+    from transcoders.dictionaries import save_dictionary
+    from transcoders.files import sha256
+    from transcoders.training import steps_per_epoch, train_group
+
+    settings, layout = open_scale(scale)
+    device = prepare_process(
+        threads, settings.resources.train, settings.device, keep_freed_memory=True
+    )
+    entries = [entry for entry in settings.dictionaries if entry.group == group]
+    site = settings.group(group).site
+    training = settings.training_of(settings.group(group))
+    if training.precision == "tf32":
+        torch.backends.cuda.matmul.fp32_precision = "tf32"
+    cache = ActivationCache(layout.activations(site.name))
+    found = (cache.n_tokens, cache.d_model)
+    expected = (settings.corpus.train_tokens, settings.model(site.model).d_model)
+    if found != expected:
+        raise UserError(
+            f"{layout.activations(site.name)}: expected {expected[0]} tokens of width "
+            f"{expected[1]}, as the scale file says, found {found[0]} of width {found[1]}; delete "
+            "the folder and run again"
+        )
+    checkpoint = layout.checkpoint(group)
+    trained = train_group(
+        entries,
+        cache,
+        training,
+        seed=settings.seed,
+        device=device,
+        checkpoint=checkpoint,
+        inputs={"activations": cache.record["files"], "threads": settings.resources.train.threads},
+    )
+    steps = steps_per_epoch(cache.n_tokens, training) * training.epochs
+    tokens_trained = steps * training.batch_tokens
+    manifest_hash = sha256(layout.corpus_manifest)
+    versions = _versions("torch", "numpy", "safetensors")
+    for entry, result in zip(entries, trained, strict=True):
+        points = {"mlp_in": "ln2.hook_normalized", "mlp_out": "hook_mlp_out"}
+        record = {
+            "metadata": {
+                "model_name": site.model,
+                "hook_name": f"blocks.{site.layer}.{points[entry.traits.reads]}",
+                "hook_name_out": f"blocks.{site.layer}.{points[entry.traits.imitates]}",
+                "prepend_bos": True,
+                "context_size": settings.corpus.context_length,
+            },
+            "training": {
+                "scale": settings.name,
+                "seed": settings.seed,
+                "l1_coefficient": entry.l1_coefficient,
+                "k": entry.k,
+                "tokens_trained": tokens_trained,
+                **training.model_dump(mode="json"),
+                "train_positions": settings.corpus.train_positions,
+                "activations_dtype": section(settings, "activations").dtype,
+                "activations_of_sha256": cache.record["sources"],
+                "corpus_manifest_sha256": manifest_hash,
+                "threads": settings.resources.train.threads,
+                "device": device,
+                "versions": versions,
+            },
+        }
+        save_dictionary(
+            result.dictionary, layout.dictionary(entry.name), record, result.training_csv
+        )
+    checkpoint.unlink(missing_ok=True)
+
+
+@app.command()
+def evaluate(scale: ScaleName, site: str, threads: Threads = None) -> None:
+    """Measure all dictionaries of one site on the held-out documents."""
+    import pandas as pd
+
+    from transcoders.activations import load_statistics
+    from transcoders.corpus import load_rows
+    from transcoders.dictionaries import load_dictionary
+    from transcoders.evaluation import evaluate_site
+    from transcoders.files import read_json
+    from transcoders.models import LanguageModel
+
+    settings, layout = open_scale(scale)
+    device = prepare_process(threads, settings.resources.evaluate, settings.device)
+    place = settings.site(site)
+    dictionaries = []
+    for entry in settings.dictionaries_of(place):
+        folder = layout.dictionary(entry.name)
+        tokens_trained = read_json(folder / "cfg.json")["training"]["tokens_trained"]
+        dictionaries.append((entry, load_dictionary(folder).to(device), tokens_trained))
+    table, by_document = evaluate_site(
+        LanguageModel.load(layout.model(place.model), device=device),
+        load_rows(layout.tokens(place.model), "eval"),
+        list(pd.read_parquet(layout.documents, columns=["id"])["id"]),
+        dictionaries,
+        load_statistics(layout.activations(site)).mlp_out_mean,
+        settings.corpus,
+        section(settings, "evaluation"),
+        seed=settings.seed,
+        device=device,
+    )
+    write_table(layout.site_evaluation(site), table)
+    write_table(layout.site_evaluation_by_document(site), by_document)
+
+
+@app.command()
+def collect_tables(scale: ScaleName) -> None:
+    """Join the tables of all sites into evaluation.csv and evaluation_by_document.csv."""
+    import pandas as pd
+
+    settings, layout = open_scale(scale)
+    for part, whole in (
+        (layout.site_evaluation, layout.evaluation),
+        (layout.site_evaluation_by_document, layout.evaluation_by_document),
+    ):
+        # As text, so that joining changes no digit.
+        tables = [pd.read_csv(part(site.name), dtype=str) for site in settings.all_sites]
+        write_table(whole, pd.concat(tables))
+
+
+def _versions(*packages: str) -> dict[str, str]:
+    from importlib.metadata import version
+
+    # Without the local part (+cpu, +cu130): the device is recorded beside it.
+    return {package: version(package).split("+")[0] for package in packages}

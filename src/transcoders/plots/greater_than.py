@@ -1,0 +1,197 @@
+"""The greater-than case study: where it is computed, and Figures 4 and 5."""
+
+from typing import Any
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MultipleLocator
+
+from transcoders.plots.style import BOUND_COLOUR, COLOURS, MARKERS, STYLE
+
+PARTS = {"mlp": ("MLPs", "#56B4E9"), "head": ("heads", "#E69F00")}
+MEASURES = {
+    "mean": ("mean ablation at the last position", "difference lost"),
+    "zero": ("zero ablation at the last position", "difference lost"),
+    "attribution": ("attribution to the logit difference", "logits"),
+}
+"""Title and axis of each column of ``where.csv``."""
+CURVE_STYLES: dict[str, tuple[str, dict[str, Any]]] = {
+    "transcoder": (
+        "transcoder features",
+        {"color": COLOURS["transcoder"], "marker": MARKERS["transcoder"]},
+    ),
+    "transcoder_without_bad": (
+        "the same without the bad feature",
+        {"color": COLOURS["transcoder"], "linestyle": ":", "marker": ""},
+    ),
+    "mlp_out_sae": (
+        "features of the SAE on the MLP's output",
+        {"color": COLOURS["mlp_out_sae"], "marker": MARKERS["mlp_out_sae"]},
+    ),
+    "neurons": ("neurons of the MLP", {"color": "#000000", "marker": "x"}),
+}
+LEVELS = {
+    "original": ("unmodified model", "#009E73", (0, (5, 1))),
+    "transcoder": (
+        "MLP replaced by the whole transcoder",
+        COLOURS["transcoder"],
+        (0, (4, 2, 1, 2)),
+    ),
+    "removed": ("MLP removed", BOUND_COLOUR, (0, (1, 1))),
+}
+"""Label, colour and dashes of the levels of whole models."""
+QUANTITIES = {
+    "activation": "when it is active:\nmean activation",
+    "dla": "what it says:\ndirect logit attribution",
+    "de_embedding": "what drives it:\nde-embedding",
+}
+BARE_COLOUR = "#BBBBBB"
+
+
+def where_figure(where: pd.DataFrame, layer: int, head: str) -> Figure:
+    """What each MLP and head carries, by layer: two ablations and attribution.
+
+    Args:
+        where: ``where.csv``.
+        layer: of the chosen MLP, which is ringed.
+        head: the chosen head, as ``attn9[1]``, likewise.
+    """
+    with plt.style.context(STYLE):
+        figure, axes = plt.subplots(
+            len(MEASURES), 1, figsize=(7.2, 6.6), sharex=True, layout="tight"
+        )
+        for panel, (measure, (title, unit)) in zip(axes, MEASURES.items(), strict=True):
+            heads = where[where["kind"] == "head"]
+            mlps = where[where["kind"] == "mlp"]
+            for covered, colour, remark in (
+                (True, PARTS["mlp"][1], ""),
+                (False, BARE_COLOUR, " without a transcoder"),
+            ):
+                some = mlps[mlps["has_transcoder"] == covered]
+                if len(some):
+                    panel.bar(
+                        some["layer"], some[measure], width=0.7,
+                        color=colour, label=PARTS["mlp"][0] + remark,
+                    )  # fmt: skip
+            panel.scatter(
+                heads["layer"], heads[measure], s=16,
+                color=PARTS["head"][1], edgecolor="black", linewidth=0.3,
+                label=PARTS["head"][0], zorder=3,
+            )  # fmt: skip
+            _mark(panel, where, f"mlp{layer}", measure, "below")
+            _mark(panel, where, head, measure, "above")
+            panel.axhline(0, color=BOUND_COLOUR, linewidth=0.8)
+            panel.set_title(title)
+            panel.set_ylabel(unit)
+            panel.margins(y=0.18)
+            panel.set_xlim(-1, where["layer"].max() + 1)
+        axes[0].legend(loc="upper left")
+        axes[-1].set_xlabel("layer")
+        axes[-1].xaxis.set_major_locator(MultipleLocator(max(1, round(where["layer"].max() / 15))))
+    return figure
+
+
+def _mark(panel: Axes, where: pd.DataFrame, part: str, measure: str, side: str) -> None:
+    """Name a part of the circuit at its place."""
+    row = where[where["part"] == part].iloc[0]
+    panel.annotate(
+        part.replace("mlp", "MLP "),
+        (row["layer"], row[measure]),
+        textcoords="offset points",
+        xytext=(8, 4) if side == "above" else (0, 4 if row[measure] >= 0 else -4),
+        ha="left" if side == "above" else "center",
+        va="bottom" if row[measure] >= 0 or side == "above" else "top",
+        fontsize=8,
+        fontweight="bold",
+    )
+
+
+def kept_figure(curves: pd.DataFrame, metric: dict[str, dict[str, float]]) -> Figure:
+    """Figure 4: the metric against the number of units kept.
+
+    Args:
+        curves: ``curves.csv``; templates are drawn in panels, their mean first.
+        metric: of ``summary.json``: the levels of the whole models.
+    """
+    templates = list(dict.fromkeys(curves["template"].astype(str)))
+    if len(templates) == 2:  # one template and the mean of it alone
+        templates = ["all"]
+    with plt.style.context(STYLE):
+        figure, axes = plt.subplots(
+            1, len(templates), figsize=(3.4 + 2.3 * (len(templates) - 1) + 1, 4.4),
+            sharey=True, squeeze=False,
+            width_ratios=[1.6 if template == "all" else 1 for template in templates],
+        )  # fmt: skip
+        for panel, template in zip(axes[0], templates, strict=True):
+            rows = curves[curves["template"].astype(str) == template]
+            for name, (label, style) in CURVE_STYLES.items():
+                points = rows[rows["curve"] == name]
+                if points.empty:
+                    continue
+                panel.plot(
+                    points["kept"], points["metric"],
+                    label=label, markersize=4, markevery=_marked(points["kept"]), **style,
+                )  # fmt: skip
+                if template == "all" and name != "transcoder_without_bad":
+                    panel.fill_between(
+                        points["kept"], points["low"], points["high"],
+                        color=style["color"], alpha=0.12, linewidth=0,
+                    )  # fmt: skip
+            panel.set_xscale("symlog", linthresh=4, linscale=0.6)
+            ticks = [n for n in (0, 1, 2, 4, 8, 16, 32, 64) if n <= rows["kept"].max()]
+            panel.set_xticks(ticks, [str(tick) for tick in ticks])
+            panel.minorticks_off()
+            panel.set_xlabel("units kept, by variance")
+            panel.set_title("all prompts" if template == "all" else f"template {template}")
+        panel = axes[0][0]
+        for name, (label, colour, dashes) in LEVELS.items():
+            panel.axhline(
+                metric[name]["value"], color=colour, linestyle=dashes, linewidth=1.2, label=label
+            )
+        panel.set_ylabel("p(later years) − p(other years)")
+        handles, labels = panel.get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=7.5)
+    return figure
+
+
+def _marked(kept: "pd.Series[int]") -> list[int]:
+    """Where to put markers, on a logarithmic axis: the first few, then ever further apart."""
+    wanted = {0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 18, 22, 26, 32, 40, 50, 60, 80, 100}
+    return [place for place, n in enumerate(kept) if n in wanted]
+
+
+def years_figure(features: pd.DataFrame, by_year: pd.DataFrame, numbers: str) -> Figure:
+    """Figure 5: a row a feature; on which years it is active, what it says, and what drives it.
+
+    Args:
+        features: ``features.csv``.
+        by_year: ``features_by_year.csv``.
+        numbers: ``pairs`` or ``digits``: whether weights speak of years or of tens digits.
+    """
+    shown = list(dict.fromkeys(by_year["feature"]))
+    axis = "YY" if numbers == "pairs" else "tens digit of YY"
+    with plt.style.context(STYLE):
+        figure, axes = plt.subplots(
+            len(shown), len(QUANTITIES), figsize=(8.2, 1.75 * len(shown) + 0.6),
+            squeeze=False, sharex="col", layout="tight",
+        )  # fmt: skip
+        for row, feature in enumerate(shown):
+            described = features[features["feature"] == feature].iloc[0]
+            for panel, (quantity, title) in zip(axes[row], QUANTITIES.items(), strict=True):
+                points = by_year[
+                    (by_year["feature"] == feature) & (by_year["quantity"] == quantity)
+                ]
+                width = 1.0 if len(points) == 100 else 0.8
+                colour = "#999999" if quantity == "activation" else COLOURS["transcoder"]
+                panel.bar(points["number"], points["value"], width=width, color=colour)
+                panel.axhline(0, color=BOUND_COLOUR, linewidth=0.8)
+                if row == 0:
+                    panel.set_title(title)
+                if row == len(shown) - 1:
+                    panel.set_xlabel("YY of the prompt" if quantity == "activation" else axis)
+                panel.xaxis.set_major_locator(MultipleLocator(20 if len(points) == 100 else 1))
+            note = "\nthe bad feature" if described["bad"] else ""
+            axes[row][0].set_ylabel(f"{feature}\nrank {described['rank']}{note}")
+    return figure

@@ -1,0 +1,49 @@
+"""Circuits, and checks of features."""
+
+from typing import Any
+
+import pandas as pd
+
+from transcoders.circuits.paths import ComputationalPath, strongest
+from transcoders.tables.html import html_table
+
+
+def describe_circuit(record: dict[str, Any]) -> str:
+    """A heading and some lines of Markdown: the question, and how well the answer holds."""
+    prompt = "".join(record["tokens"]).replace("<", "&lt;")
+    layers = ", ".join(str(layer) for layer in record["transcoders"])
+    correlation = record["rank_correlation"]
+    ranks = "undefined" if correlation is None else f"{correlation:.2f}"
+    return (
+        f"### {record['name']}: why {record['target']['name']}?\n\n"
+        f"Prompt: “{prompt}” ({record['model']}, {len(record['tokens'])} tokens with BOS; "
+        f"transcoders at layers {layers}). The target is {record['target']['value']:.3f}; "
+        f"completeness error {record['completeness_error']:.0e}; rank correlation of attribution "
+        f"and ablation {ranks}. The strongest paths:"
+    )
+
+
+def paths_table(paths: list[ComputationalPath], n: int = 12) -> str:
+    """The strongest paths of a circuit as an HTML table."""
+    best = strongest(paths, n)
+    rows = pd.DataFrame(
+        {
+            "attribution": [path.attribution for path in best],
+            "share of target": [path.attribution / paths[0].attribution for path in best],
+            "path, from the target back": [str(path) for path in best],
+        }
+    )
+    return html_table(rows, {"attribution": "{:+.3f}", "share of target": "{:.0%}"}, name="paths")
+
+
+def checks_table(checks: pd.DataFrame) -> str:
+    """How active features are on texts, as an HTML table; empty columns are left out."""
+    shown = checks.dropna(axis="columns", how="all").rename(
+        columns={
+            "activation_replaced": "earlier MLPs replaced",
+            "published": "paper",
+            "published_replaced": "paper, replaced",
+        }
+    )
+    numbers = [column for column in shown if column not in ("feature", "text", "token")]
+    return html_table(shown, dict.fromkeys(numbers, "{:.2f}"), name="checks")

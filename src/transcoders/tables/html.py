@@ -1,0 +1,20 @@
+"""Data frames as HTML tables."""
+
+from typing import Any
+
+import pandas as pd
+
+
+def html_table(rows: pd.DataFrame, formats: dict[Any, Any], *, name: str) -> str:
+    """A plain table; texts are escaped and set flush left.
+
+    Args:
+        rows: what to show, with headings as column names.
+        formats: of numbers, by column.
+        name: of the table in the page's CSS; otherwise random, and the page never the same twice.
+    """
+    # As text, since a notebook would keep the memory address of an object beside its HTML.
+    texts = [column for column in rows if column not in formats]
+    styler = rows.style.hide(axis="index").format(formats, escape="html", na_rep="")
+    styler = styler.set_uuid(name).set_properties(subset=texts, **{"text-align": "left"})
+    return styler.to_html()

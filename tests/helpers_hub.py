@@ -1,0 +1,77 @@
+"""The hub's cache laid out by hand, since no test reaches a network."""
+
+import hashlib
+import io
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def digest(content: bytes) -> str:
+    """SHA-256 in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def add_to_hub(cache: Path, repo: str, revision: str, files: dict[str, bytes], kind: str) -> Path:
+    """Lay files out as the hub's own cache does: contents in blobs, names as links to them."""
+    root = cache / f"{kind}s--{repo.replace('/', '--')}"
+    snapshot = root / "snapshots" / revision
+    (root / "refs").mkdir(parents=True)
+    (root / "blobs").mkdir()
+    (root / "refs" / "main").write_text(revision)
+    for name, content in files.items():
+        blob = root / "blobs" / digest(content)
+        blob.write_bytes(content)
+        (snapshot / name).parent.mkdir(parents=True, exist_ok=True)
+        (snapshot / name).symlink_to(blob)
+    return snapshot
+
+
+@contextmanager
+def authors_package() -> Iterator[type]:
+    """The authors' package, with the class of their configurations, for as long as the block."""
+    package, module = ModuleType("sae_training"), ModuleType("sae_training.config")
+    runner_config = type("LanguageModelSAERunnerConfig", (), {"__module__": "sae_training.config"})
+    module.LanguageModelSAERunnerConfig = runner_config  # type: ignore[attr-defined]
+    sys.modules |= {"sae_training": package, "sae_training.config": module}
+    try:
+        yield runner_config
+    finally:
+        del sys.modules["sae_training"], sys.modules["sae_training.config"]
+
+
+def released_tensors(d_model: int = 32, n_features: int = 64, seed: int = 0) -> dict[str, Tensor]:
+    """Random tensors of a released transcoder."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    return {
+        "W_enc": normal(d_model, n_features) / d_model**0.5,
+        "b_enc": normal(n_features) * 0.1,
+        "W_dec": normal(n_features, d_model) / n_features**0.5,
+        "b_dec": normal(d_model),
+        "b_dec_out": normal(d_model),
+    }
+
+
+def released_file(tensors: dict[str, Tensor], **saving: Any) -> bytes:
+    """A file as the authors wrote theirs: a configuration object and tensors, pickled."""
+    with authors_package() as runner_config:
+        configuration = runner_config()
+        configuration.l1_coefficient = 8e-5
+        configuration.is_transcoder = True
+        configuration.hook_point = "blocks.8.ln2.hook_normalized"
+        configuration.dtype = torch.float32
+        configuration.device = torch.device("cuda")
+        configuration.n_checkpoints = [1, 2, 3]
+        stream = io.BytesIO()
+        torch.save({"cfg": configuration, "state_dict": tensors}, stream, **saving)
+        return stream.getvalue()
