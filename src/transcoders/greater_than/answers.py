@@ -1,0 +1,119 @@
+"""What a model answers to prompts that differ in a year, and what it answers when changed inside.
+
+All that is asked of the model is the probability of some next tokens after the prompt and, where
+numbers are written digit by digit, after the prompt and each of the ten tens digits. So a row is
+run in two parts. The **prefix** goes through once and leaves its keys and values; the **tail** goes
+through again for every change, from the first changed layer on:
+
+    The war lasted from 1 7 3 2 to 1 │ 7   0 1 2 3 4 5 6 7 8 9
+    prefix                             tail: last token, then ten alternatives for the next one
+
+The alternatives stand at the same position and see the prompt and themselves, not each other, so
+one pass gives the units after all ten tens. Only the candidates' rows of the unembedding are used.
+"""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from transcoders.greater_than.task import Numbers, Prompts
+from transcoders.models import LanguageModel
+from transcoders.models.language_model import first_output, removed_after
+
+
+class Answers:
+    """Prompts run through a model once, ready to be run again from any layer on.
+
+    Attributes:
+        residual: the residual stream of the tail before each layer.
+        tail: positions of the tail that belong to the prompt; the alternatives come after them.
+    """
+
+    @torch.no_grad()
+    def __init__(
+        self,
+        model: LanguageModel,
+        numbers: Numbers,
+        prompts: Prompts,
+        *,
+        tail: int = 1,
+        next_only: bool = False,
+    ) -> None:
+        """Run the prefix and the tail.
+
+        Args:
+            model: the language model.
+            numbers: what the next tokens may be.
+            prompts: of one length.
+            tail: how many of the prompt's last positions may be changed later.
+            next_only: leave out the alternatives: only the next token is asked for.
+        """
+        from transformers import DynamicCache
+
+        device = model.hf.device
+        self.model = model
+        self.years = prompts.years
+        self.tail = tail
+        self._ids = numbers.ids.to(device)
+        self._n_alternatives = 0 if next_only else numbers.n_alternatives
+        rows = prompts.rows.to(device)
+        n_prompt = rows.shape[1]
+        self._n_prefix = n_prompt - tail
+        self._cache = DynamicCache()
+        if self._n_prefix:
+            model.hf.base_model(
+                input_ids=rows[:, : self._n_prefix], past_key_values=self._cache, use_cache=True
+            )
+        alternatives = self._ids[: self._n_alternatives].expand(len(rows), -1)
+        tokens = torch.cat([rows[:, self._n_prefix :], alternatives], dim=1)
+        places = torch.arange(n_prompt + self._n_alternatives, device=device)
+        seen = places <= places[:, None]
+        seen &= (places < n_prompt) | (places == places[:, None])
+        mask = torch.zeros(seen.shape, device=device).masked_fill(~seen, -torch.inf)
+        self.residual: list[Tensor] = []
+        hooks = [
+            block.register_forward_pre_hook(self._keep, with_kwargs=True) for block in model.blocks
+        ]
+        with removed_after(hooks):
+            model.hf.base_model(
+                input_ids=tokens,
+                attention_mask=mask[None, None, self._n_prefix :].expand(len(rows), 1, -1, -1),
+                position_ids=places.clamp(max=n_prompt)[None, self._n_prefix :],
+                past_key_values=self._cache,
+                use_cache=True,
+            )
+
+    def _keep(self, _: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+        self.residual.append(arguments[0])
+        self._block_arguments = (arguments[1:], keywords)
+
+    @torch.no_grad()
+    def next_logits(self, first_layer: int) -> Float[Tensor, "prompt read candidate"]:
+        """Logits of the candidates after the prompt and after each alternative.
+
+        Layers from ``first_layer`` on are run again, with whatever hooks are on them now.
+        """
+        residual = self.residual[first_layer]
+        for keys_and_values in self._cache.layers[first_layer:]:
+            keys_and_values.crop(-residual.shape[1])  # of the tail, from the last time
+        arguments, keywords = self._block_arguments
+        for block in self.model.blocks[first_layer:]:
+            residual = first_output(block(residual, *arguments, **keywords))
+        read = residual[:, self.tail - 1 :]
+        final_norm = self.model.hf.get_submodule(self.model.architecture.final_norm)
+        output = self.model.hf.get_output_embeddings()
+        bias = None if getattr(output, "bias", None) is None else output.bias[self._ids]
+        return nn.functional.linear(final_norm(read), output.weight[self._ids], bias)
+
+    def next_probabilities(self, first_layer: int) -> Float[Tensor, "prompt candidate"]:
+        """Probabilities of the next token, over the candidates."""
+        return self.next_logits(first_layer)[:, 0].softmax(dim=-1).cpu()
+
+    def probabilities(self, first_layer: int) -> Float[Tensor, "prompt 100"]:
+        """Probabilities of the 100 two-digit continuations, over these."""
+        p = self.next_logits(first_layer).softmax(dim=-1).cpu()
+        if not self._n_alternatives:
+            return p[:, 0]
+        return (p[:, 0, :, None] * p[:, 1:]).flatten(1)

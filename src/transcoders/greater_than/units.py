@@ -1,0 +1,175 @@
+"""What the output of the chosen MLP is made of: transcoder features, SAE features or neurons.
+
+All three write the MLP's output as a sum over units plus a constant, so the same question can be
+asked of each: how much of the task do a few units carry, the others set to zero? The constant
+stays: ``b_dec`` of a dictionary, the output bias of an MLP.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from transcoders.dictionaries import SparseDictionary
+from transcoders.greater_than.answers import Answers
+from transcoders.greater_than.task import Numbers, Prompts, metric
+from transcoders.models import LanguageModel
+from transcoders.models.language_model import in_by_out, removed_after
+
+UnitKind = Literal["transcoder", "mlp_out_sae", "neurons"]
+
+
+class Units:
+    """The units of one kind on all prompts.
+
+    Attributes:
+        kind: of what.
+        activations: (prompt, position, unit) for each group of prompts; positions are those of the
+            tail, and then the alternatives.
+        W_dec: (unit, d_model), what each unit writes.
+        bias: (d_model), what is written besides.
+    """
+
+    def __init__(
+        self, kind: UnitKind, activations: list[Tensor], W_dec: Tensor, bias: Tensor
+    ) -> None:
+        self.kind = kind
+        self.activations = activations
+        self.W_dec = W_dec
+        self.bias = bias
+
+    @property
+    def n_units(self) -> int:
+        """How many there are."""
+        return len(self.W_dec)
+
+    def output(
+        self, group: int, kept: Int[Tensor, " kept"]
+    ) -> Float[Tensor, "prompt position d_model"]:
+        """What the MLP writes for a group of prompts if only some units are kept."""
+        return self.activations[group][..., kept] @ self.W_dec[kept] + self.bias
+
+
+class ChosenMLP:
+    """The prompts run up to one MLP, ready to go on with another output of it.
+
+    Attributes:
+        groups: the prompts.
+        units: by kind.
+    """
+
+    @torch.no_grad()
+    def __init__(
+        self,
+        model: LanguageModel,
+        numbers: Numbers,
+        groups: Sequence[Prompts],
+        layer: int,
+        dictionaries: dict[UnitKind, SparseDictionary],
+        *,
+        first_position: int | None,
+    ) -> None:
+        """Run the prompts.
+
+        Args:
+            model: the language model.
+            numbers: how it writes years.
+            groups: the prompts.
+            layer: of the MLP.
+            dictionaries: the transcoder, and the SAE on the output if there is one.
+            first_position: from which on the output is changed; None: only at the positions that
+                predict a digit.
+        """
+        self.model = model
+        self.layer = layer
+        self.groups = groups
+        self.last = []
+        self._answers = []
+        read: dict[str, list[Tensor]] = {"mlp_in": [], "mlp_out": [], "neurons": []}
+        for prompts in groups:
+            tail = 1 if first_position is None else prompts.rows.shape[1] - first_position
+            answers = Answers(model, numbers, prompts, tail=tail)
+            for name, values in _read(model, layer, answers).items():
+                read[name].append(values)
+            self._answers.append(answers)
+            self.last.append(tail - 1)
+        output: Any = model.blocks[layer].get_submodule(model.architecture.mlp_output)
+        bias = getattr(output, "bias", None)
+        self.units: dict[UnitKind, Units] = {}
+        for kind, dictionary in dictionaries.items():
+            source = read[dictionary.traits.reads]
+            weights = dictionary.weights
+            z = [dictionary.encode(values) for values in source]
+            self.units[kind] = Units(kind, z, weights.W_dec, weights.b_dec)
+        W_out = in_by_out(output)
+        bias = W_out.new_zeros(W_out.shape[1]) if bias is None else bias
+        self.units["neurons"] = Units("neurons", read["neurons"], W_out, bias)
+
+    @torch.no_grad()
+    def metrics(
+        self, outputs: Iterable[Float[Tensor, "prompt position d_model"]] | None = None
+    ) -> Float[Tensor, "template 100"]:
+        """The metric of every prompt, with an output for each group in place of the MLP's own."""
+        n_templates = 1 + max(prompts.template for prompts in self.groups)
+        result = torch.full((n_templates, 100), torch.nan)
+        replaced: Iterable[Tensor | None] = (
+            [None] * len(self.groups) if outputs is None else outputs
+        )
+        for prompts, answers, output in zip(self.groups, self._answers, replaced, strict=True):
+            hooks = []
+            if output is not None:
+                hooks = [self.model.mlp(self.layer).register_forward_hook(_replace_by(output))]
+            with removed_after(hooks):
+                p = answers.probabilities(self.layer)
+            result[prompts.template, prompts.years] = metric(p, prompts.years)
+        return result
+
+    def with_kept(
+        self, kind: UnitKind, kept: Int[Tensor, " kept"]
+    ) -> Float[Tensor, "template 100"]:
+        """The metric with only some units of a kind in the MLP's output, the others zero."""
+        units = self.units[kind]
+        return self.metrics(units.output(group, kept) for group in range(len(self.groups)))
+
+    def at_last(self, kind: UnitKind) -> Float[Tensor, "template 100 unit"]:
+        """Activations at the last position of every prompt."""
+        units = self.units[kind]
+        n_templates = 1 + max(prompts.template for prompts in self.groups)
+        result = units.bias.new_zeros(n_templates, 100, units.n_units)
+        for prompts, z, last in zip(self.groups, units.activations, self.last, strict=True):
+            result[prompts.template, prompts.years.to(result.device)] = z[:, last]
+        return result
+
+    def ranking(self, kind: UnitKind) -> Int[Tensor, " unit"]:
+        """Units by their variance over the years at the last position, the largest first.
+
+        Variances within templates are averaged.
+        """
+        variance = self.at_last(kind).var(dim=1).mean(dim=0)
+        return variance.argsort(descending=True, stable=True)
+
+
+def _replace_by(output: Tensor) -> Any:
+    return lambda _module, _arguments, _output: output
+
+
+def _read(model: LanguageModel, layer: int, answers: Answers) -> dict[str, Tensor]:
+    """What enters, leaves and lies within an MLP, at the positions of the tail."""
+    found: dict[str, Tensor] = {}
+
+    def keep(_: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> None:
+        found["mlp_in"], found["mlp_out"] = arguments[0], output
+
+    def keep_neurons(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        found["neurons"] = arguments[0]
+
+    output = model.blocks[layer].get_submodule(model.architecture.mlp_output)
+    hooks = [
+        model.mlp(layer).register_forward_hook(keep),
+        output.register_forward_pre_hook(keep_neurons),
+    ]
+    with removed_after(hooks):
+        answers.next_logits(layer)
+    return found

@@ -1,0 +1,86 @@
+"""What features of the chosen MLP say about years, from weights alone (Figure 5).
+
+- **DLA** over years: how a feature moves the logit of each next number, f_dec W_U.
+- **De-embedding** over years: which years drive it through the chosen head. The features of layer
+  0 that it is connected to most through that head (f_dec,0 W_V W_O f_enc) are each de-embedded, and
+  their de-embeddings added up, weighted by the connections.
+
+Both are up to the scales of the norms, which depend on the prompt. Where numbers are written digit
+by digit, the numbers are tens digits.
+"""
+
+import torch
+from jaxtyping import Float, Int
+from scipy import stats
+from torch import Tensor
+
+from transcoders.circuits.invariant import connections, through_head
+from transcoders.circuits.model import CircuitModel
+from transcoders.greater_than.task import Numbers
+
+
+def direct_logits(
+    circuit: CircuitModel, numbers: Numbers, layer: int, features: Int[Tensor, " feature"]
+) -> Float[Tensor, "feature candidate"]:
+    """DLA over the next numbers, less its mean, which changes no probability among them."""
+    ids = numbers.ids.to(features.device)
+    rows, _ = circuit.unembedding(ids)
+    logits = circuit.transcoders[layer].weights.W_dec[features] @ rows.T
+    return logits - logits.mean(dim=1, keepdim=True)
+
+
+def de_embeddings(
+    circuit: CircuitModel,
+    numbers: Numbers,
+    layer: int,
+    features: Int[Tensor, " feature"],
+    head: tuple[int, int],
+    *,
+    n_upstream: int,
+) -> Float[Tensor, "feature candidate"]:
+    """De-embedding over numbers, through ``n_upstream`` features of layer 0 and a head.
+
+    A head that reads before layer 0's MLP writes is de-embedded itself.
+    """
+    embedding = circuit.model.hf.get_input_embeddings().weight[numbers.ids.to(features.device)]
+    if int(circuit.attention_reads(head[0])) < int(circuit.mlp_writes[0]):
+        return through_head(circuit, circuit.encoder_vectors(layer, features), *head) @ embedding.T
+    best = connections(circuit, 0, layer, features, n_upstream, head=head)
+    return torch.stack(
+        [
+            values @ (circuit.encoder_vectors(0, upstream) @ embedding.T)
+            for values, upstream in zip(best.values, best.indices, strict=True)
+        ]
+    )
+
+
+def step(
+    activation: Float[Tensor, " year"], dla: Float[Tensor, " candidate"], numbers: Numbers
+) -> float:
+    """How far a feature raises the logits of later years over the others when it is active.
+
+    The mean DLA of next numbers that make a later year minus that of those that do not, averaged
+    over the years with the feature's activation as weight. In logits for an activation of 1; NaN if
+    it is active only in years that have no later or no other next number.
+    """
+    years = torch.arange(len(activation))
+    signs = numbers.signs(years)
+    later, other = (signs > 0).float(), (signs < 0).float()
+    both = (later.sum(dim=1) > 0) & (other.sum(dim=1) > 0)
+    contrast = (later @ dla) / later.sum(dim=1) - (other @ dla) / other.sum(dim=1)
+    weight = activation[both]
+    return float((weight * contrast[both]).sum() / weight.sum())
+
+
+def agreement(
+    activation: Float[Tensor, " year"], de_embedding: Float[Tensor, " candidate"], numbers: Numbers
+) -> float:
+    """Spearman's correlation over numbers of de-embedding and mean activation.
+
+    Whether the weights alone say on which years the feature is active. NaN if one never varies.
+    """
+    read = numbers.read(torch.arange(len(activation)))
+    by_number = torch.stack([activation[read == i].mean() for i in range(len(de_embedding))])
+    if by_number.std() == 0 or de_embedding.std() == 0:
+        return float("nan")
+    return float(stats.spearmanr(by_number.numpy(), de_embedding.numpy()).statistic)

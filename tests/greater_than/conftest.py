@@ -1,0 +1,39 @@
+"""Tiny models of three architectures with their prompts. Shared between tests: do not change."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from helpers_greater_than import TEMPLATES, Setting, prompts_of
+from transcoders.greater_than.task import Numbers
+from transcoders.models import LanguageModel, load_tokenizer
+
+
+def load_setting(folder: Path) -> Setting:
+    numbers, prompts = prompts_of(folder, TEMPLATES)
+    plain = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    return Setting(LanguageModel.load(folder), plain, load_tokenizer(folder), numbers, prompts)
+
+
+@pytest.fixture(scope="session")
+def settings(tiny_models: dict[str, Path]) -> dict[str, Setting]:
+    """By architecture. GPT-2 and GPT-NeoX write years in pairs, Llama in digits."""
+    return {architecture: load_setting(folder) for architecture, folder in tiny_models.items()}
+
+
+@pytest.fixture(scope="session", params=["gpt2", "gpt_neox", "llama"])
+def setting(request: pytest.FixtureRequest, settings: dict[str, Setting]) -> Setting:
+    """One of them, with the numbers of its own tokenizer."""
+    return settings[request.param]
+
+
+@pytest.fixture(scope="session", params=["pairs", "digits"])
+def any_setting(request: pytest.FixtureRequest, setting: Setting) -> Setting:
+    """Every architecture with both ways to write numbers; the other one's tokens are made up."""
+    if request.param == setting.numbers.style:
+        return setting
+    n_numbers = 100 if request.param == "pairs" else 10
+    generator = torch.Generator().manual_seed(4)
+    return setting._replace(numbers=Numbers(torch.randperm(250, generator=generator)[:n_numbers]))

@@ -1,0 +1,518 @@
+"""The whole study on tiny models: every table, whatever the tokenizer, and all or nothing."""
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from helpers_circuits import Make, hooks_of_ours
+from helpers_greater_than import TEMPLATES, TRAP_TEMPLATES, trap_tokenizer
+from transcoders.circuits.model import CircuitModel
+from transcoders.circuits.notation import parse_head
+from transcoders.circuits.trace import Tracer
+from transcoders.config import GreaterThan
+from transcoders.dictionaries import SparseDictionary
+from transcoders.errors import UserError
+from transcoders.greater_than import study, study_greater_than
+from transcoders.greater_than.task import Numbers, make_prompts
+from transcoders.greater_than.units import ChosenMLP, UnitKind
+from transcoders.greater_than.where import Chosen, ablate, attribute
+from transcoders.greater_than.years import agreement, de_embeddings, direct_logits, step
+from transcoders.models import LanguageModel, load_tokenizer
+
+FILES = {
+    "where.csv", "metric.csv", "curves.csv", "features.csv", "features_by_year.csv",
+    "recurring.csv", "paths.csv", "summary.json",
+}  # fmt: skip
+KEPT = [0, 1, 2, 4, 8, 24]
+N_FEATURES = 24
+YEARS = list(range(1, 99))
+LoadSae = Callable[[int], SparseDictionary | None]
+
+
+class Case(NamedTuple):
+    """What a study is made on."""
+
+    name: str
+    tracer: Tracer
+    settings: GreaterThan
+    load_sae: LoadSae
+
+    def run(self, destination: Path, seed: int = 7) -> None:
+        study_greater_than(
+            self.tracer,
+            self.settings,
+            self.load_sae,
+            destination,
+            n_paths=6,
+            iterations=2,
+            seed=seed,
+        )
+
+
+class Done(NamedTuple):
+    """A case with what was written."""
+
+    case: Case
+    folder: Path
+
+    def table(self, name: str) -> pd.DataFrame:
+        return pd.read_csv(self.folder / f"{name}.csv")
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        return json.loads((self.folder / "summary.json").read_text())
+
+    @property
+    def kinds(self) -> list[str]:
+        return ["transcoder", *(["mlp_out_sae"] if self.case.load_sae(1) else []), "neurons"]
+
+
+CASES = ["llama with SAE", "llama everywhere", "gpt2 with SAE", "gpt2 with a trap"]
+
+
+def make_case(name: str, tiny_models: dict[str, Path], make: Make) -> Case:
+    architecture, _, variant = name.partition(" ")
+    folder = tiny_models[architecture]
+    transcoders = {
+        layer: make("transcoder", n_features=N_FEATURES, seed=20 + layer) for layer in (0, 1)
+    }
+    sae = make("mlp_out_sae", n_features=N_FEATURES, seed=30)
+    trap = variant == "with a trap"
+    settings = GreaterThan(
+        model="tiny",
+        templates=TRAP_TEMPLATES[:1] if trap else TEMPLATES[: 2 if architecture == "llama" else 1],
+        positions="all" if variant == "everywhere" else "predicting",
+        kept=KEPT,
+        n_features=3,
+        n_upstream_features=5,
+    )
+    circuit = CircuitModel(LanguageModel.load(folder), transcoders, first_position=1)
+    tokenizer = trap_tokenizer() if trap else load_tokenizer(folder)
+    has_sae = variant == "with SAE"
+    return Case(
+        name,
+        Tracer(circuit, tokenizer, 0),
+        settings,
+        lambda layer: sae if has_sae and layer == 1 else None,
+    )
+
+
+@pytest.fixture(scope="module", params=CASES)
+def done(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    tiny_models: dict[str, Path],
+    random_dictionary: Make,
+) -> Done:
+    case = make_case(request.param, tiny_models, random_dictionary)
+    folder = tmp_path_factory.mktemp("study") / "greater_than"
+    case.run(folder)
+    return Done(case, folder)
+
+
+def test_all_files_are_written_and_nothing_else(done: Done) -> None:
+    assert {path.name for path in done.folder.iterdir()} == FILES
+    assert [path.name for path in done.folder.parent.iterdir()] == ["greater_than"]
+    assert hooks_of_ours(done.case.tracer.circuit.model) == []
+
+
+def test_every_prompt_has_a_metric(done: Done) -> None:
+    table = done.table("metric")
+    dictionaries = [kind for kind in done.kinds if kind != "neurons"]
+    without_bad = ["transcoder_without_bad"] if done.summary["bad_features"] else []
+    names = ["original", *dictionaries, *without_bad, "removed"]
+    assert list(table.columns) == ["template", "year", *names]
+    n_templates = len(done.case.settings.templates)
+    assert table["template"].tolist() == [t for t in range(1, n_templates + 1) for _ in range(100)]
+    assert table["year"].tolist() == list(range(100)) * n_templates
+    for name in names:
+        assert table[name].between(-1.00001, 1.00001).all()
+    assert table.loc[table["year"] == 99, "original"].tolist() == pytest.approx([-1] * n_templates)
+
+
+def test_the_summary_has_the_means_of_the_metric(done: Done) -> None:
+    table = done.table("metric")
+    averaged = table[table["year"].isin(YEARS)]
+    found = done.summary["metric"]
+    assert list(found) == list(table.columns[2:])
+    for name, estimate in found.items():
+        assert estimate["value"] == pytest.approx(averaged[name].mean(), abs=1e-5)
+        assert estimate["low"] < estimate["value"] < estimate["high"]
+
+
+def test_curves_go_from_the_constant_to_all_units(done: Done) -> None:
+    table = done.table("curves")
+    assert list(table.columns) == ["curve", "kept", "template", "metric", "low", "high"]
+    summary = done.summary
+    drawn = done.kinds + (["transcoder_without_bad"] if summary["bad_features"] else [])
+    assert table["curve"].unique().tolist() == drawn
+    templates = ["all", *(str(t + 1) for t in range(len(done.case.settings.templates)))]
+    for name, part in table.groupby("curve"):
+        whole = list(range(KEPT[-1] + 1))  # to find a bad one, all are added one by one
+        kept = whole if name == "transcoder" else KEPT
+        assert part["kept"].tolist() == [k for k in kept for _ in templates]
+        assert part["template"].astype(str).tolist() == templates * len(kept)
+        assert (part["low"] <= part["metric"]).all()
+        assert (part["metric"] <= part["high"]).all()
+        of_all = part[part["template"] == "all"].set_index("kept")["metric"]
+        others = part[part["template"] != "all"].groupby("kept")["metric"].mean()
+        assert of_all.tolist() == pytest.approx(others.tolist(), abs=1e-5)
+        if name in summary["metric"]:
+            expected = summary["metric"][name]["value"]
+            if name != "transcoder_without_bad":  # which has a unit less
+                assert of_all[N_FEATURES] == pytest.approx(expected, abs=1e-5)
+    at_none = table[(table["curve"] == "neurons") & (table["kept"] == 0)]
+    removed = summary["metric"]["removed"]["value"]
+    assert at_none["metric"].iloc[0] == pytest.approx(removed, abs=1e-5)
+
+
+def test_the_summary_describes_the_curves(done: Done) -> None:
+    table = done.table("curves")
+    table = table[table["kept"].isin(KEPT)]  # at the same numbers, whatever else was measured
+    summary, means = done.summary, {}
+    for kind in done.kinds:
+        curve = table[(table["curve"] == kind) & (table["template"] == "all")]
+        area = sum(
+            (b - a) * (x + y) / 2
+            for a, b, x, y in zip(
+                curve["kept"], curve["kept"][1:], curve["metric"], curve["metric"][1:], strict=False
+            )
+        )
+        means[kind] = area / KEPT[-1]
+    found = summary["mean_of_curve"]
+    assert {kind: each["value"] for kind, each in found.items()} == pytest.approx(means, abs=1e-5)
+    above = summary["mean_above_neurons"]
+    assert list(above) == list(summary["neurons_catch_up"]) == done.kinds[:-1]
+    of_all = table[table["template"] == "all"]
+    heights = {}
+    for kind in done.kinds:
+        curve = of_all[of_all["curve"] == kind]
+        heights[kind] = np.interp(range(1, KEPT[-1] + 1), curve["kept"], curve["metric"])
+    for kind, estimate in above.items():
+        assert estimate["value"] == pytest.approx(means[kind] - means["neurons"], abs=1e-5)
+        ahead = heights[kind] > heights["neurons"]
+        expected = None if ahead.all() else ahead.argmin() + 1
+        assert summary["neurons_catch_up"][kind]["value"] == expected
+
+
+def test_every_part_of_the_model_has_its_place_in_where(done: Done) -> None:
+    table, summary = done.table("where"), done.summary
+    assert list(table.columns) == [
+        "part", "kind", "layer", "head", "zero", "mean", "attribution", "into_chosen_mlp",
+        "has_transcoder",
+    ]  # fmt: skip
+    assert len(table) == 3 * 3
+    is_mlp = table["kind"] == "mlp"
+    assert table["into_chosen_mlp"].isna().tolist() == is_mlp.tolist()
+    has = [part in ("mlp0", "mlp1") for part in table["part"]]
+    assert table["has_transcoder"].tolist() == has
+    assert summary["layer"] == 1  # the only one after layer 0
+    seen = table[~is_mlp & (table["layer"] <= 1)]
+    best = seen.nlargest(1, "into_chosen_mlp")
+    assert best["part"].tolist() == [summary["head"]]
+    assert (table.loc[~is_mlp & (table["layer"] > 1), "into_chosen_mlp"] == 0).all()
+
+
+def test_features_are_described_in_their_ranking(done: Done) -> None:
+    table = done.table("features")
+    assert list(table.columns) == ["feature", "rank", "variance", "step", "agreement", "bad"]
+    assert table["rank"].tolist() == list(range(1, len(table) + 1))
+    assert 5 < len(table) <= N_FEATURES
+    assert table["variance"].is_monotonic_decreasing
+    assert (table["variance"] > 0).all()
+    assert table["feature"].is_unique
+    assert table["feature"].str.fullmatch(r"tc1\[\d+\]").all()
+    assert table["agreement"].between(-1, 1).all()
+    bad = [f"tc1[{each['unit']}]" for each in done.summary["bad_features"]]
+    assert table.loc[table["bad"], "feature"].tolist() == bad
+    ranks = [each["rank"] for each in done.summary["bad_features"]]
+    assert table.loc[table["bad"], "rank"].tolist() == ranks
+
+
+def test_shown_features_have_a_value_for_every_number(done: Done) -> None:
+    table, features = done.table("features_by_year"), done.table("features")
+    assert list(table.columns) == ["feature", "quantity", "number", "value"]
+    shown = features[(features["rank"] <= 3) | features["bad"]]["feature"].tolist()
+    n_numbers = 10 if done.summary["numbers"] == "digits" else 100
+    expected = [
+        (feature, quantity, number)
+        for feature in shown
+        for quantity, n in (("activation", 100), ("dla", n_numbers), ("de_embedding", n_numbers))
+        for number in range(n)
+    ]
+    columns = ("feature", "quantity", "number")
+    assert list(zip(*(table[name] for name in columns), strict=True)) == expected
+    assert table["value"].notna().all()
+    activations = table[table["quantity"] == "activation"]
+    assert (activations["value"] >= 0).all()
+    assert (activations.groupby("feature")["value"].std() > 0).all()
+    dla = table[table["quantity"] == "dla"].groupby("feature")["value"]
+    assert (dla.mean().abs() < 1e-4).all()
+
+
+def chosen_mlp(done: Done) -> tuple[Numbers, ChosenMLP]:
+    """The MLP of layer 1, once more."""
+    tracer, settings = done.case.tracer, done.case.settings
+    numbers = Numbers.of(tracer.tokenizer)
+    prompts = make_prompts(settings.templates, tracer.tokenizer, 0)
+    transcoders: dict[UnitKind, SparseDictionary] = {"transcoder": tracer.circuit.transcoders[1]}
+    first = 1 if settings.positions == "all" else None  # after BOS
+    mlp = ChosenMLP(tracer.circuit.model, numbers, prompts, 1, transcoders, first_position=first)
+    return numbers, mlp
+
+
+def test_metrics_are_those_of_the_mlp_at_the_positions_asked_for(done: Done) -> None:
+    _, mlp = chosen_mlp(done)
+    table, everything = done.table("metric"), torch.arange(N_FEATURES)
+    expected = {
+        "original": mlp.metrics(),
+        "transcoder": mlp.with_kept("transcoder", everything),
+        "removed": mlp.with_kept("neurons", everything[:0]),
+    }
+    for bad in done.summary["bad_features"]:
+        remaining = everything[everything != bad["unit"]]
+        expected["transcoder_without_bad"] = mlp.with_kept("transcoder", remaining)
+    for name, values in expected.items():
+        assert table[name].tolist() == pytest.approx(values.flatten().tolist(), abs=2e-5)
+
+
+def test_features_have_the_values_of_their_mlp(done: Done) -> None:
+    tracer = done.case.tracer
+    numbers, mlp = chosen_mlp(done)
+    layer, head = parse_head(done.summary["head"])
+    described = done.table("features")
+    by_year = done.table("features_by_year")
+    at_last = mlp.at_last("transcoder")
+    variance = sum(of_template.var(dim=0) for of_template in at_last) / len(at_last)
+    for row, unit in zip(
+        described.to_dict("records"), mlp.ranking("transcoder")[: len(described)], strict=True
+    ):
+        assert row["feature"] == f"tc1[{unit}]"
+        activation = at_last[:, :, unit].mean(dim=0)
+        [dla] = direct_logits(tracer.circuit, numbers, 1, unit[None])
+        [read] = de_embeddings(tracer.circuit, numbers, 1, unit[None], (layer, head), n_upstream=5)
+        assert row["variance"] == pytest.approx(variance[unit].item(), rel=1e-4)
+        assert row["step"] == pytest.approx(step(activation, dla, numbers), rel=1e-4, abs=1e-5)
+        expected = agreement(activation, read, numbers)
+        assert row["agreement"] == pytest.approx(expected, rel=1e-4, abs=1e-5)
+        if row["rank"] <= 3:
+            for quantity, values in (
+                ("activation", activation), ("dla", dla), ("de_embedding", read),
+            ):  # fmt: skip
+                chosen = (by_year["feature"] == row["feature"]) & (by_year["quantity"] == quantity)
+                found = by_year.loc[chosen, "value"].tolist()
+                assert found == pytest.approx(values.tolist(), rel=1e-4, abs=1e-5)
+
+
+def test_where_has_the_values_of_ablation_and_attribution(done: Done) -> None:
+    tracer, settings = done.case.tracer, done.case.settings
+    numbers = Numbers.of(tracer.tokenizer)
+    prompts = make_prompts(settings.templates, tracer.tokenizer, 0)
+    found = attribute(tracer.circuit, numbers, prompts)
+    difference, ablated = ablate(tracer.circuit, numbers, prompts)
+    assert done.summary["logit_difference"] == pytest.approx(found.value, rel=1e-5)
+    assert done.summary["next_token_difference"] == pytest.approx(difference, rel=1e-5)
+    table = done.table("where").set_index("part")
+    for column in ("zero", "mean"):
+        assert table[column].tolist() == pytest.approx(ablated[column].tolist(), abs=1e-6)
+    for layer in range(3):
+        expected = [found.mlps[layer], *found.heads[layer]]
+        parts = [f"mlp{layer}", f"attn{layer}[0]", f"attn{layer}[1]"]
+        attributions = table.loc[parts, "attribution"].tolist()
+        assert attributions == pytest.approx([float(x) for x in expected], rel=1e-4, abs=1e-5)
+        into = table.loc[parts[1:], "into_chosen_mlp"].tolist()
+        assert into == pytest.approx(found.into_mlps[1][layer].tolist(), rel=1e-4, abs=1e-5)
+
+
+def test_a_bad_feature_costs_what_the_curves_say(done: Done) -> None:
+    curves = done.table("curves")
+    curve = curves[(curves["curve"] == "transcoder") & (curves["template"] == "all")]
+    drops = -curve.set_index("kept")["metric"].diff()
+    found = done.summary["bad_features"]
+    # Without any, nothing of this would be tested.
+    assert len(found) == 1 or done.case.name != "llama with SAE"
+    for bad in found:
+        assert drops.idxmax() == bad["rank"]
+        assert bad["drop"]["value"] == pytest.approx(drops.max(), abs=1e-5)
+        assert 0 < bad["drop"]["low"] <= bad["drop"]["value"] <= bad["drop"]["high"]
+
+
+def test_who_recurs_does_so_in_the_prompts_that_were_attributed(done: Done) -> None:
+    table, summary = done.table("recurring"), done.summary
+    assert list(table.columns) == ["part", "token", "prompts", "share", "attribution"]
+    n_prompts = (80 if summary["numbers"] == "digits" else 99) * len(summary["templates"])
+    assert summary["prompts_attributed"] == n_prompts
+    assert table["prompts"].between(1, n_prompts).all()
+    expected = [count / n_prompts for count in table["prompts"]]
+    assert table["share"].tolist() == pytest.approx(expected, abs=1e-5)
+    paths = done.table("paths")
+    assert list(paths.columns) == ["template", "year", "rank", "attribution", "path"]
+    assert set(paths["year"]) == {20, 35, 60}
+
+
+def test_the_summary_says_what_was_studied(done: Done) -> None:
+    summary, settings = done.summary, done.case.settings
+    assert summary["model"] == "tiny"
+    assert summary["templates"] == settings.templates
+    assert summary["positions"] == settings.positions
+    assert summary["layers_with_transcoder"] == [0, 1]
+    architecture = done.case.tracer.circuit.model.hf.config.model_type
+    assert summary["numbers"] == ("digits" if architecture == "llama" else "pairs")
+    assert math.isfinite(summary["logit_difference"])
+    assert -1 <= summary["next_token_difference"] <= 1
+    if summary["numbers"] == "pairs":  # the next token is the whole answer
+        expected = summary["metric"]["original"]["value"]
+        assert summary["next_token_difference"] == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("name", ["llama everywhere", "gpt2 with a trap"])
+def test_two_runs_write_the_same_bytes(
+    tmp_path: Path, tiny_models: dict[str, Path], random_dictionary: Make, name: str
+) -> None:
+    case = make_case(name, tiny_models, random_dictionary)
+    case = case._replace(settings=case.settings.model_copy(update={"kept": [0, 1, 2]}))
+    for folder in ("first", "second"):
+        case.run(tmp_path / folder)
+    for file in FILES:
+        assert (tmp_path / "first" / file).read_bytes() == (tmp_path / "second" / file).read_bytes()
+
+
+class PlannedError(Exception):
+    pass
+
+
+def short(case: Case) -> Case:
+    """The same with a single template and a few units."""
+    settings = case.settings.model_copy(
+        update={"templates": case.settings.templates[:1], "kept": [0, 1]}
+    )
+    return case._replace(settings=settings)
+
+
+def test_a_failure_half_way_leaves_nothing_and_what_was_there_before(
+    tmp_path: Path,
+    tiny_models: dict[str, Path],
+    random_dictionary: Make,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    case = short(make_case("llama with SAE", tiny_models, random_dictionary))
+    written: list[str] = []
+
+    def fail(path: Path, _: Any) -> None:
+        written.extend(other.name for other in path.parent.iterdir())
+        raise PlannedError
+
+    monkeypatch.setattr(study, "write_json", fail)
+    with pytest.raises(PlannedError):
+        case.run(tmp_path / "greater_than")
+    assert set(written) == FILES - {"summary.json"}
+    assert list(tmp_path.iterdir()) == []
+    before = tmp_path / "greater_than" / "summary.json"
+    before.parent.mkdir()
+    before.write_text("of an earlier study")
+    with pytest.raises(PlannedError):
+        case.run(tmp_path / "greater_than")
+    assert list(tmp_path.rglob("*")) == [before.parent, before]
+    assert before.read_text() == "of an earlier study"
+    assert hooks_of_ours(case.tracer.circuit.model) == []
+
+
+def test_a_study_replaces_an_earlier_one(
+    tmp_path: Path, tiny_models: dict[str, Path], random_dictionary: Make
+) -> None:
+    case = short(make_case("gpt2 with SAE", tiny_models, random_dictionary))
+    (tmp_path / "greater_than").mkdir()
+    (tmp_path / "greater_than" / "old.csv").write_text("old")
+    case.run(tmp_path / "greater_than")
+    assert {path.name for path in (tmp_path / "greater_than").iterdir()} == FILES
+    # Of 24 features one is ever kept.
+    features = Done(case, tmp_path / "greater_than").table("features")
+    assert features["rank"].tolist() == [1]
+
+
+def test_the_sae_is_that_of_the_chosen_layer(
+    tmp_path: Path,
+    tiny_models: dict[str, Path],
+    random_dictionary: Make,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    case = short(make_case("gpt2 with SAE", tiny_models, random_dictionary))
+    asked = []
+
+    def load_sae(layer: int) -> SparseDictionary | None:
+        asked.append(layer)
+        raise PlannedError
+
+    monkeypatch.setattr(study, "choose", lambda *_: Chosen(0, (0, 1)))
+    with pytest.raises(PlannedError):
+        case._replace(load_sae=load_sae).run(tmp_path / "greater_than")
+    assert asked == [0]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_tokenizer_without_numbers_is_refused_before_anything_runs(
+    tmp_path: Path, tiny_models: dict[str, Path], random_dictionary: Make
+) -> None:
+    case = make_case("llama with SAE", tiny_models, random_dictionary)
+    tokenizer = load_tokenizer(tiny_models["llama"])
+    tokenizer.backend_tokenizer.pre_tokenizer = None  # all digits but single ones are unknown
+    tokenizer.backend_tokenizer.model = type(tokenizer.backend_tokenizer.model)(
+        {"<unk>": 1}, unk_token="<unk>"
+    )
+    with pytest.raises(UserError, match="greater_than"):
+        case._replace(tracer=Tracer(case.tracer.circuit, tokenizer, 0)).run(tmp_path / "none")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_positions_decide_where_units_are_set_to_zero(
+    tmp_path: Path, tiny_models: dict[str, Path], random_dictionary: Make
+) -> None:
+    case = short(make_case("llama with SAE", tiny_models, random_dictionary))
+    found = []
+    for positions in ("predicting", "all"):
+        settings = case.settings.model_copy(update={"positions": positions})
+        case._replace(settings=settings).run(tmp_path / positions)
+        found.append(Done(case, tmp_path / positions).table("metric"))
+    predicting, everywhere = found
+    assert predicting["original"].tolist() == pytest.approx(everywhere["original"], abs=1e-5)
+    assert (predicting["transcoder"] - everywhere["transcoder"]).abs().max() > 1e-3
+    assert (predicting["removed"] - everywhere["removed"]).abs().max() > 1e-3
+
+
+def with_features(case: Case, **weights: float) -> Case:
+    """The same with new transcoders at layer 1, whose features are changed all alike."""
+    circuit = case.tracer.circuit
+    old = circuit.transcoders[1].weights
+    changed = replace(old, **{name: getattr(old, name) * 0 + x for name, x in weights.items()})
+    transcoders = {**circuit.transcoders, 1: SparseDictionary(changed, "transcoder")}
+    other = CircuitModel.__new__(CircuitModel)
+    other.__dict__ |= circuit.__dict__ | {"transcoders": transcoders}
+    return case._replace(tracer=Tracer(other, case.tracer.tokenizer, case.tracer.bos_id))
+
+
+def test_a_transcoder_that_never_changes_with_the_year_is_refused(done: Done, tmp_path) -> None:
+    dead = with_features(done.case, b_enc=-100.0)
+    with pytest.raises(UserError, match="no feature of the transcoder at layer 1 changes"):
+        dead.run(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_more_units_than_there_are_cannot_be_kept(done: Done, tmp_path) -> None:
+    settings = done.case.settings.model_copy(update={"kept": [0, 8, 10_000]})
+    with pytest.raises(UserError, match=r"greater_than\.kept: 10000 units, expected at most 24"):
+        done.case._replace(settings=settings).run(tmp_path / "out")
+
+
+def test_a_bad_feature_that_is_always_active_alike_is_described(done: Done) -> None:
+    bad = {each["unit"] for each in done.summary["bad_features"]}
+    described = done.table("features")
+    assert {f"tc1[{unit}]" for unit in bad} == set(described.loc[described["bad"], "feature"])
+    assert described["rank"].is_monotonic_increasing

@@ -1,0 +1,248 @@
+"""Tokenizers with traps, the task done the long way, and a model with a circuit planted in it."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
+from tokenizers import models as tokenizer_models
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerFast
+
+from transcoders.circuits.model import CircuitModel
+from transcoders.dictionaries import SparseDictionary, Weights
+from transcoders.greater_than.task import Numbers, Prompts, make_prompts
+from transcoders.models import LanguageModel, load_tokenizer
+from transcoders.models.language_model import removed_after
+
+TEMPLATES = ["w1 w2 17{YY} w3 17", "w4 17{YY} w5 w6 17"]
+"""For the synthetic tokenizers. In both the year comes before the end; they are equally long."""
+TRAP_TEMPLATES = ["from 17{YY} to 17", "it was 17{YY} or 17"]
+"""For :func:`trap_tokenizer`."""
+Inside = Callable[[Tensor, Tensor], Tensor]
+"""What an MLP is to give from some position on, from its input and output there."""
+
+
+class Setting(NamedTuple):
+    """A tiny model with the prompts of its tokenizer."""
+
+    model: LanguageModel
+    plain: Any
+    """The Hugging Face model as it is on disk."""
+    tokenizer: Any
+    numbers: Numbers
+    prompts: list[Prompts]
+
+    @property
+    def architecture(self) -> str:
+        """Its family."""
+        return str(self.plain.config.model_type)
+
+
+def prompts_of(folder: Path, templates: Sequence[str] = TEMPLATES) -> tuple[Numbers, list[Prompts]]:
+    """What the tokenizer of a tiny model makes of the templates. Its BOS is token 0."""
+    tokenizer = load_tokenizer(folder)
+    return Numbers.of(tokenizer), make_prompts(list(templates), tokenizer, 0)
+
+
+def only(prompts: Prompts, years: Sequence[int]) -> Prompts:
+    """The prompts of some years."""
+    chosen = torch.tensor([prompts.years.tolist().index(year) for year in years])
+    return prompts._replace(years=prompts.years[chosen], rows=prompts.rows[chosen])
+
+
+def trap_tokenizer() -> PreTrainedTokenizerFast:
+    """As GPT-2's: byte pairs in which " 17" and all pairs of digits are tokens, and " 1700" is."""
+    pairs = [f"{number:02d}" for number in range(100)]
+    # The earliest merge wins: of " 1732" first 17, then " 17", then 32, and never 73.
+    merges = [("1", "7"), ("Ġ", "17")]
+    merges += [(pair[0], pair[1]) for pair in pairs if pair != "17"]
+    merges += [("Ġ17", "00")]
+    characters = [*"0123456789abcdefghijklmnopqrstuvwxyz", "Ġ"]
+    tokens = dict.fromkeys(["<|endoftext|>", *characters, *(a + b for a, b in merges)])
+    vocabulary = {token: index for index, token in enumerate(tokens)}
+    tokenizer = Tokenizer(tokenizer_models.BPE(vocabulary, merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<|endoftext|>")
+
+
+def dummy_prefix_tokenizer() -> PreTrainedTokenizerFast:
+    """As Llama's: digits, and a token of its own for the space put before the first word."""
+    vocabulary = {token: index for index, token in enumerate(["<s>", "▁", *"0123456789"])}
+    tokenizer = Tokenizer(tokenizer_models.BPE(vocabulary, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    tokenizer.decoder = decoders.Metaspace(prepend_scheme="always")
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>")
+
+
+def word_tokenizer(tokens: Sequence[str], pattern: str | None = None) -> PreTrainedTokenizerFast:
+    """Whole words, or the pieces that a pattern cuts them into; others are unknown."""
+    vocabulary = {token: index for index, token in enumerate(["<s>", "<unk>", *tokens])}
+    tokenizer = Tokenizer(tokenizer_models.WordLevel(vocabulary, unk_token="<unk>"))
+    steps: list[Any] = [pre_tokenizers.WhitespaceSplit()]
+    if pattern is not None:
+        steps.append(pre_tokenizers.Split(Regex(pattern), "isolated"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(steps)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", unk_token="<unk>")
+
+
+def sign(numbers: Numbers, year: int, candidate: int) -> int:
+    """Whether a next token makes a later year (1), does not (-1) or leaves it open (0)."""
+    if numbers.style == "pairs":
+        return 1 if candidate > year else -1
+    return (candidate > year // 10) - (candidate < year // 10)
+
+
+def metric_by_hand(probabilities: Tensor, year: int) -> float:
+    """The metric of one prompt, a sum over continuations."""
+    return sum(p if other > year else -p for other, p in enumerate(probabilities.tolist()))
+
+
+@torch.no_grad()
+def probabilities_by_hand(hf: Any, numbers: Numbers, rows: Tensor) -> Tensor:
+    """(prompt, 100): every continuation run on its own, through the whole model."""
+    ids = numbers.ids
+    first = hf(input_ids=rows, use_cache=False).logits[:, -1, ids].softmax(dim=-1)
+    if len(ids) == 100:
+        return first
+    parts = []
+    for tens, token in enumerate(ids.tolist()):
+        longer = torch.cat([rows, rows.new_full((len(rows), 1), token)], dim=1)
+        second = hf(input_ids=longer, use_cache=False).logits[:, -1, ids].softmax(dim=-1)
+        parts.append(first[:, tens, None] * second)
+    return torch.cat(parts, dim=1)
+
+
+def metrics_with(
+    setting: Setting, layer: int, inside: Inside | None, first_position: int | None
+) -> Tensor:
+    """(template, 100): the metric in the whole model, an MLP's output changed by a plain hook.
+
+    Args:
+        setting: the model and its prompts.
+        layer: of the MLP.
+        inside: gives its output, from its input and output; None leaves it as it is.
+        first_position: from which on; None for the last of the prompt and what follows.
+    """
+    result = torch.full((1 + max(group.template for group in setting.prompts), 100), torch.nan)
+    for group in setting.prompts:
+        first = group.rows.shape[1] - 1 if first_position is None else first_position
+
+        def hook(_: Any, arguments: Any, output: Tensor, first: int = first) -> Tensor:
+            assert inside is not None
+            changed = output.clone()
+            changed[:, first:] = inside(arguments[0][:, first:], output[:, first:])
+            return changed
+
+        hooks = [] if inside is None else [setting.model.mlp(layer).register_forward_hook(hook)]
+        with removed_after(hooks):
+            p = probabilities_by_hand(setting.model.hf, setting.numbers, group.rows)
+        for row, year in zip(p, group.years.tolist(), strict=True):
+            result[group.template, year] = metric_by_hand(row, year)
+    return result
+
+
+class Plant(NamedTuple):
+    """Where a circuit is planted."""
+
+    layer: int
+    """Of the MLP whose features raise the logits of later years."""
+    head: tuple[int, int]
+    """Layer and number of the head that takes the year to the last token."""
+    from_elsewhere: tuple[int, int] | None = None
+    """A decoy: a head that drives the same features more, but reads the first word."""
+    to_logits: tuple[int, int] | None = None
+    """A decoy: a head that reads the year and moves the logits itself, past all MLPs."""
+
+
+WIDTH = 32
+WIDTH_OF_HEAD = 16
+THRESHOLDS = (-12, 0, 12, 24, 36, 48, 60, 72)
+AHEAD = 24
+"""A feature is active from one of the thresholds on, and raises years this much after it."""
+# Directions of the residual stream in the planted model, and what is written there.
+CONSTANT, AT_YEAR, AT_END, YEAR, COPIED, AT_WORD, WORD, DIRECT = range(8)
+LATER = 8
+
+
+def direction(number: int) -> Tensor:
+    """One of 16 orthonormal directions that sum to zero, so that LayerNorm leaves them."""
+    vector = torch.zeros(WIDTH)
+    vector[2 * number], vector[2 * number + 1] = 0.5**0.5, -(0.5**0.5)
+    return vector
+
+
+@torch.no_grad()
+def plant_circuit(
+    folder: Path, plant: Plant
+) -> tuple[CircuitModel, Numbers, Prompts, LanguageModel]:
+    """Overwrite a tiny GPT-2 so that what computes greater-than in it is known.
+
+    The head attends from the last token to the year's and copies it; features of the MLP (a ReLU,
+    so that its transcoder is exact) are active from one year on each, and write what the
+    unembedding of all later years reads. All other weights are small and random.
+    """
+    model = LanguageModel.load(folder)
+    numbers, [prompts, *_] = prompts_of(folder)
+    generator = torch.Generator().manual_seed(1)
+    for name, parameter in model.hf.named_parameters():
+        noise = torch.randn(parameter.shape, generator=generator) * 0.01
+        # A norm before an MLP is folded into it, and stays so.
+        mean = 1.0 if ".ln_" in name and name.endswith("weight") else 0.0
+        parameter.copy_(torch.tensor(mean) + (0 if ".ln_2" in name else noise))
+    body = model.hf.transformer
+    # So large that every token is normalised by about 1.
+    body.wte.weight += direction(CONSTANT) * WIDTH**0.5
+    body.wte.weight[numbers.ids] += torch.arange(100)[:, None] / 100 * direction(YEAR)
+    body.wpe.weight[prompts.year_token] += direction(AT_YEAR)
+    body.wpe.weight[prompts.rows.shape[1] - 1] += direction(AT_END)
+    body.wpe.weight[1] += direction(AT_WORD) + 2 * direction(WORD)
+    _plant_head(model, plant.head, AT_YEAR, YEAR, COPIED)
+    shift = 0.0
+    if plant.from_elsewhere is not None:
+        _plant_head(model, plant.from_elsewhere, AT_WORD, WORD, COPIED)
+        shift = 1.75  # about what it adds
+    if plant.to_logits is not None:
+        _plant_head(model, plant.to_logits, AT_YEAR, YEAR, DIRECT, strength=2)
+    for block in model.blocks:
+        block.mlp.act = nn.ReLU()
+    mlp = model.blocks[plant.layer].mlp
+    for neuron, threshold in enumerate(THRESHOLDS):
+        mlp.c_fc.weight[:, neuron] += 5 * direction(COPIED)
+        mlp.c_fc.bias[neuron] -= 5 * (0.92 * threshold / 100 + shift)
+        mlp.c_proj.weight[neuron] += direction(LATER + neuron)
+    unembedding = torch.randn(model.hf.lm_head.weight.shape, generator=generator) * 0.01
+    for year, token in enumerate(numbers.ids.tolist()):
+        # Else the last year of all would be an answer to every prompt.
+        unembedding[token] -= 0.05 * (year - 49.5) * direction(CONSTANT)
+        unembedding[token] += 6 * (year - 49.5) * direction(DIRECT)
+        for neuron, threshold in enumerate(THRESHOLDS):
+            unembedding[token] += (8 if year > threshold + AHEAD else -8) * direction(
+                LATER + neuron
+            )
+    model.hf.lm_head.weight = nn.Parameter(unembedding, requires_grad=False)
+    transcoders = {}
+    for layer, block in enumerate(model.blocks):
+        read, written = block.mlp.c_fc, block.mlp.c_proj
+        weights = Weights(read.weight, read.bias, written.weight, written.bias)
+        transcoders[layer] = SparseDictionary(weights, "transcoder")
+    return CircuitModel(model, transcoders, first_position=1), numbers, prompts, model
+
+
+def _plant_head(
+    model: LanguageModel,
+    head: tuple[int, int],
+    key: int,
+    read: int,
+    written: int,
+    strength: float = 1.0,
+) -> None:
+    """Attend from the last token to where ``key`` is, and take what is in one direction."""
+    attention = model.blocks[head[0]].attn
+    first = head[1] * WIDTH_OF_HEAD
+    attention.c_attn.weight[:, first] += 9 * direction(AT_END)
+    attention.c_attn.weight[:, WIDTH + first] += 9 * direction(key)
+    attention.c_attn.weight[:, 2 * WIDTH + first] += direction(read)
+    attention.c_proj.weight[first] += strength * direction(written)
