@@ -1,0 +1,146 @@
+"""Transcoders that the paper's authors released, brought into this project's format.
+
+A released file is a pickle, as ``torch.save`` writes it, of ``{"cfg": a configuration object,
+"state_dict": tensors}``. A pickle can name any function and have it called on loading. PyTorch's
+restricted loader (``weights_only``) refuses every name but those of tensors and plain values; the
+configuration's class is the one name allowed besides, and stands for an empty class of ours, so
+nothing from the file is ever called.
+
+The released code subtracts a bias from the input first, as its SAEs do, and has another one for the
+output:
+
+    z = ReLU((x - b_dec) W_enc + b_enc)        y = z W_dec + b_dec_out
+
+Ours has no bias before the encoder. Folding is exact: b_enc - b_dec W_enc takes the place of b_enc,
+and b_dec_out that of b_dec.
+"""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from transcoders.config import ImportedTranscoder, Model
+from transcoders.dictionaries import SparseDictionary, Weights, save_dictionary
+from transcoders.errors import UserError
+from transcoders.files import check_disk, sha256
+from transcoders.sources import fetch_from_hub
+
+RELEASED_CLASS = "sae_training.config.LanguageModelSAERunnerConfig"
+
+
+class ReleasedConfig:
+    """Stands for the configuration class of the released code; holds its fields, does nothing."""
+
+
+def import_transcoder(entry: ImportedTranscoder, model: Model, destination: Path) -> None:
+    """Fetch a released transcoder and save it in this project's format.
+
+    Args:
+        entry: repository, file and width.
+        model: whose MLP it imitates.
+        destination: folder of the dictionary; it appears whole or not at all.
+
+    Raises:
+        UserError: the hub cannot be reached, or the file is not what is expected.
+    """
+    check_disk(destination.parent, 3 * 4 * 2 * model.d_model * entry.n_features, "a transcoder")
+    path = fetch_from_hub(entry.source, [entry.file], repo_type="model") / entry.file
+    dictionary, released = load_released(path, model.d_model, entry.n_features)
+    layer = entry.site.layer
+    record = {
+        "metadata": {
+            "model_name": entry.site.model,
+            "hook_name": f"blocks.{layer}.ln2.hook_normalized",
+            "hook_name_out": f"blocks.{layer}.hook_mlp_out",
+        },
+        "imported": {
+            **entry.source.model_dump(exclude={"sha256"}),
+            "file": entry.file,
+            "sha256": sha256(path),
+            "configuration": released,
+        },
+    }
+    save_dictionary(dictionary, destination, record)
+
+
+def load_released(
+    path: Path, d_model: int, n_features: int
+) -> tuple[SparseDictionary, dict[str, Any]]:
+    """Read a released file without running anything from it, and fold its input bias.
+
+    Returns:
+        The transcoder, and those fields of its configuration that are plain values.
+
+    Raises:
+        UserError: the file is missing, damaged, names a class or function that is not expected, or
+            its tensors have other names, shapes or types, or values that are not finite.
+    """
+    content = _read(path)
+    if not isinstance(content, dict) or not {"cfg", "state_dict"} <= set(content):
+        keys = ", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__
+        raise UserError(f"{path}: expected a mapping with cfg and state_dict, found {keys}")
+    tensors = content["state_dict"]
+    expected = {
+        "W_enc": (d_model, n_features),
+        "b_enc": (n_features,),
+        "W_dec": (n_features, d_model),
+        "b_dec": (d_model,),
+        "b_dec_out": (d_model,),
+    }
+    found = _shapes(tensors)
+    if found != expected:
+        raise UserError(
+            f"{path}: expected tensors of shapes {expected}, found {found}; correct n_features or "
+            "file in the scale file"
+        )
+    for name, tensor in tensors.items():
+        if not (tensor.is_floating_point() and tensor.isfinite().all()):
+            raise UserError(
+                f"{path}: {name}: expected finite floating-point numbers, found others; delete the "
+                "file from the hub's cache and run again"
+            )
+    exact = {name: tensors[name].double() for name in expected}
+    weights = Weights(
+        W_enc=tensors["W_enc"].float(),
+        b_enc=(exact["b_enc"] - exact["b_dec"] @ exact["W_enc"]).float(),
+        W_dec=tensors["W_dec"].float(),
+        b_dec=exact["b_dec_out"].float(),
+    )
+    return SparseDictionary(weights, "transcoder"), _plain_values(content["cfg"])
+
+
+def _read(path: Path) -> Any:
+    allowed: list[Any] = [(ReleasedConfig, RELEASED_CLASS)]
+    try:
+        with torch.serialization.safe_globals(allowed):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file in the repository; correct `file`") from None
+    except pickle.UnpicklingError as error:
+        reason = str(error).split("GLOBAL ")[-1].splitlines()[0] if "GLOBAL" in str(error) else ""
+        raise UserError(
+            f"{path}: refused, since it is no file of tensors and plain values"
+            f"{': it names ' + reason if reason else ''}; do not open it by other means"
+        ) from None
+    except Exception as error:  # whatever a damaged file makes the loader raise
+        raise UserError(
+            f"{path}: damaged ({type(error).__name__}: {error}); delete it from the hub's cache "
+            "and run again"
+        ) from None
+
+
+def _shapes(tensors: Any) -> dict[str, tuple[int, ...]]:
+    if not isinstance(tensors, dict):
+        return {}
+    return {str(name): tuple(getattr(tensor, "shape", ())) for name, tensor in tensors.items()}
+
+
+def _plain_values(configuration: Any) -> dict[str, Any]:
+    fields = vars(configuration) if isinstance(configuration, ReleasedConfig) else {}
+    plain = (bool, int, float, str)
+    return {
+        name: value if isinstance(value, plain) or value is None else str(value)
+        for name, value in sorted(fields.items())
+    }

@@ -1,0 +1,149 @@
+"""The published scale, end to end and offline, on a hub laid out by hand with tiny files.
+
+The scale file is the real one, but for sizes: names, revisions, templates and rules are what a user
+runs.
+"""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+from helpers_hub import add_to_hub, released_file, released_tensors
+from transcoders.config import Model, SyntheticModel, load_scale
+from transcoders.dictionaries import load_dictionary
+from transcoders.files import read_json
+from transcoders.layout import Layout
+from transcoders.models import fetch_model
+from workflow.running import REPOSITORY, planned_rules, snakemake, workspace
+
+pytestmark = pytest.mark.full
+PUBLISHED = ("--config", "scale=published")
+LAYOUT = Layout("published")
+LAYERS, D_MODEL, N_FEATURES = 4, 32, 128  # 128 neurons too: Figure 4 keeps up to 100
+
+
+def smaller(scale: dict[str, Any]) -> dict[str, Any]:
+    """The published scale with everything but its sizes."""
+    scale["models"]["gpt2-small"] |= {"n_layers": LAYERS, "d_model": D_MODEL}
+    scale["imported"][0] |= {"layers": list(range(LAYERS)), "n_features": N_FEATURES}
+    scale["corpus"] |= {"context_length": 32, "train_contexts": 40}
+    del scale["corpus"]["source"]["sha256"]  # that of the real shard
+    for case in scale["circuits"]["cases"]:
+        if case["target"].startswith("tc"):
+            case["target"] = f"tc{LAYERS - 2}[top]@-1"
+    scale["circuits"]["text_contexts"] = 8
+    for check in scale["circuits"]["checks"]:
+        check["feature"] = "tc2[5]"
+    return scale
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace with the scale made smaller, and beside it the hub's cache."""
+    folder = workspace(tmp_path_factory.mktemp("published") / "run")
+    scale = smaller(yaml.safe_load((REPOSITORY / "config/published.yaml").read_text()))
+    (folder / "config/published.yaml").write_text(yaml.safe_dump(scale, sort_keys=False))
+    hub = folder.parent / "hub"
+    model = Model(
+        source=SyntheticModel(type="synthetic", architecture="gpt2", license="none"),
+        n_layers=LAYERS, d_model=D_MODEL, bos_token="<|endoftext|>",
+    )  # fmt: skip
+    fetch_model(model, folder.parent / "gpt2", seed=0)
+    files = {path.name: path.read_bytes() for path in (folder.parent / "gpt2").iterdir()}
+    source = scale["models"]["gpt2-small"]["source"]
+    add_to_hub(hub, source["repo"], source["revision"], files, "model")
+    texts = [" ".join(f"w{(7 * i + j) % 200}" for j in range(120)) for i in range(40)]
+    shard = io.BytesIO()
+    pd.DataFrame({"text": texts}).to_parquet(shard)
+    source = scale["corpus"]["source"]
+    add_to_hub(
+        hub, source["repo"], source["revision"], {source["shards"][0]: shard.getvalue()}, "dataset"
+    )
+    imported = scale["imported"][0]
+    files = {
+        imported["file"].replace("{layer}", str(layer)): released_file(
+            released_tensors(D_MODEL, N_FEATURES, seed=layer)
+        )
+        for layer in range(LAYERS)
+    }
+    source = imported["source"]
+    add_to_hub(hub, source["repo"], source["revision"], files, "model")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(published: Path) -> Path:
+    """The same after ``snakemake --config scale=published``, without a network."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        patch.setenv("HF_HUB_CACHE", str(published.parent / "hub"))
+        snakemake(published, *PUBLISHED)
+        assert planned_rules(published, *PUBLISHED) == []
+    return published
+
+
+def test_nothing_is_trained_cached_or_evaluated(run: Path) -> None:
+    rules = {path.stem for path in (run / LAYOUT.results / "logs").glob("*.log")}
+    assert not {
+        rule for rule in rules if rule.startswith(("train", "cache", "evaluate", "figure3"))
+    }
+    assert {"study_greater_than", "check_features", "circuits", "greater_than_page"} <= rules
+
+
+def test_every_layer_has_its_released_transcoder(run: Path) -> None:
+    scale = load_scale(run / LAYOUT.config)
+    assert [entry.site.layer for entry in scale.imported_transcoders] == list(range(LAYERS))
+    for entry in scale.imported_transcoders:
+        tensors = released_tensors(D_MODEL, N_FEATURES, seed=entry.site.layer)
+        weights = load_dictionary(run / LAYOUT.dictionary(entry.name)).weights
+        assert torch.equal(weights.W_enc, tensors["W_enc"])
+        expected = tensors["b_enc"].double() - tensors["b_dec"].double() @ tensors["W_enc"].double()
+        assert torch.equal(weights.b_enc, expected.float())
+        assert torch.equal(weights.b_dec, tensors["b_dec_out"])
+
+
+def test_figures_4_and_5_and_the_tables_behind_them_are_made(run: Path) -> None:
+    for name in ("greater_than_where", "fig4_greater_than", "fig5_dla"):
+        for suffix in (".pdf", ".png"):
+            assert (run / LAYOUT.figure(name)).with_suffix(suffix).stat().st_size > 10_000
+    summary = read_json(run / LAYOUT.greater_than / "summary.json")
+    assert summary["numbers"] == "pairs"
+    assert summary["layers_with_transcoder"] == list(range(LAYERS))
+    assert 1 <= summary["layer"] < LAYERS
+    curves = pd.read_csv(run / LAYOUT.greater_than / "curves.csv")
+    kept = curves[(curves["curve"] == "neurons") & (curves["template"] == "all")]["kept"]
+    assert list(kept) == list(range(101))
+    metric = pd.read_csv(run / LAYOUT.greater_than / "metric.csv")
+    assert len(metric) == 100 and metric.drop(columns="template").notna().all().all()
+
+
+def test_the_paper_values_stand_beside_those_found(run: Path) -> None:
+    page = (run / LAYOUT.notebook("greater_than")).with_suffix(".html").read_text()
+    for expected in ("0.88294", "0.7978", "0.84531", "attn9[1]", "1954, 21238, 10437", "5315"):
+        assert expected in page
+    checks = pd.read_csv(run / LAYOUT.feature_checks)
+    assert list(checks["published"]) == [19.97, 0.81, 12.48, 12.13]
+    assert checks[["activation", "activation_replaced"]].notna().all().all()
+
+
+def test_a_tampered_transcoder_stops_the_run_with_its_name(published: Path, tmp_path: Path) -> None:
+    again = workspace(tmp_path / "again")
+    (again / "config/published.yaml").write_text((published / "config/published.yaml").read_text())
+    hub = tmp_path / "hub"
+    entry = load_scale(again / LAYOUT.config).imported_transcoders[1]
+    add_to_hub(
+        hub, entry.source.repo, entry.source.revision, {entry.file: b"cos\nsystem\n"}, "model"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        patch.setenv("HF_HUB_CACHE", str(hub))
+        weights = LAYOUT.dictionary(entry.name) / "sae_weights.safetensors"
+        snakemake(again, str(weights), *PUBLISHED, expect_success=False)
+    log = (again / LAYOUT.results / "logs" / f"import_{entry.name}.log").read_text()
+    assert "error: " in log and entry.file in log and "Traceback" not in log
+    assert not (again / LAYOUT.dictionary(entry.name)).exists()
