@@ -1,0 +1,137 @@
+"""Automatic measures on features whose meaning is known, because it was made up."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from transcoders.interpretability.automatic import (
+    OUTSIDE,
+    Windows,
+    live_features,
+    measure_features,
+    summarise,
+)
+from transcoders.interpretability.gather import Observed, Text
+
+N_ROWS, N_POSITIONS, N_BACKGROUND = 400, 20, 300
+TOKEN, BEFORE = 5, 9
+ON_TOKEN, AFTER_BEFORE, AT_RANDOM, RARE, FEW = range(5)
+
+
+@pytest.fixture(scope="module")
+def text() -> Text:
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randint(10, 200, (N_ROWS, N_POSITIONS), generator=generator)
+    rows[::2, 7] = TOKEN
+    rows[1::2, 11] = BEFORE
+    background = torch.stack(
+        [
+            torch.randint(N_ROWS, (N_BACKGROUND,), generator=generator),
+            torch.randint(1, N_POSITIONS, (N_BACKGROUND,), generator=generator),
+        ],
+        dim=1,
+    )
+    return Text(rows, background)
+
+
+@pytest.fixture(scope="module")
+def observed(text: Text) -> Observed:
+    """Features active on one token, two positions after one, at random, too rarely."""
+    random = np.random.default_rng(0)
+    places = {
+        ON_TOKEN: [(row, 7) for row in range(0, 80, 2)],
+        AFTER_BEFORE: [(row, 13) for row in range(1, 81, 2)],
+        AT_RANDOM: [
+            (int(row), int(random.integers(1, 20))) for row in random.permutation(400)[:40]
+        ],
+        RARE: [(row, 3) for row in range(40)],
+        FEW: [(0, 3), (1, 4), (2, 5)],
+    }
+    rows = [
+        {"feature": feature, "kind": kind, "rank": rank, "row": row, "position": position,
+         "activation": 10.0 - rank / 10}
+        for feature, chosen in places.items()
+        for kind, part in (("top", chosen[:12]), ("sampled", chosen[6:30]))
+        for rank, (row, position) in enumerate(part, start=1)
+    ]  # fmt: skip
+    background = torch.zeros(N_BACKGROUND, 5)
+    here = text.rows[text.background[:, 0], text.background[:, 1]]
+    background[here == TOKEN, ON_TOKEN] = 1.0
+    frequency = [0.01, 0.01, 0.01, 0.00005, 0.01]
+    features = pd.DataFrame({"feature": range(5), "frequency": frequency})
+    return Observed(features, pd.DataFrame(rows), background)
+
+
+@pytest.fixture(scope="module")
+def measures(observed: Observed, text: Text) -> pd.DataFrame:
+    table = measure_features(observed, text, seed=1)
+    return table.pivot(index="feature", columns="measure", values="value")
+
+
+def test_live_features_are_frequent_enough_and_have_four_examples(observed: Observed) -> None:
+    assert live_features(observed)["feature"].tolist() == [ON_TOKEN, AFTER_BEFORE, AT_RANDOM]
+
+
+def test_only_live_features_are_measured(measures: pd.DataFrame) -> None:
+    assert measures.index.tolist() == [ON_TOKEN, AFTER_BEFORE, AT_RANDOM]
+
+
+def test_a_feature_of_one_token_is_context_free(measures: pd.DataFrame) -> None:
+    assert measures.loc[ON_TOKEN, "single_token_share"] == 1
+    assert measures.loc[ON_TOKEN, "token_entropy"] == 0
+    assert measures.loc[ON_TOKEN, "rule_accuracy"] > 0.95
+
+
+def test_a_feature_of_what_came_before_is_not_context_free_but_has_a_rule(
+    measures: pd.DataFrame,
+) -> None:
+    assert measures.loc[AFTER_BEFORE, "single_token_share"] < 0.3
+    assert measures.loc[AFTER_BEFORE, "token_entropy"] > 2.5
+    assert measures.loc[AFTER_BEFORE, "rule_accuracy"] > 0.95
+
+
+def test_a_feature_without_a_rule_is_guessed(measures: pd.DataFrame) -> None:
+    assert measures.loc[AT_RANDOM, "rule_accuracy"] == pytest.approx(0.5, abs=0.15)
+
+
+def test_entropy_and_share_worked_by_hand(text: Text) -> None:
+    rows = text.rows.clone()
+    rows[:4, 3] = torch.tensor([50, 50, 51, 52])
+    examples = pd.DataFrame(
+        {"feature": 0, "kind": "top", "rank": range(1, 5), "row": range(4), "position": 3,
+         "activation": [4.0, 3.0, 2.0, 1.0]}
+    )  # fmt: skip
+    one = Observed(
+        pd.DataFrame({"feature": [0], "frequency": [0.1]}), examples, torch.zeros(300, 1)
+    )
+    found = measure_features(one, Text(rows, text.background), seed=0).set_index("measure")["value"]
+    assert found["single_token_share"] == 0.5
+    assert found["token_entropy"] == pytest.approx(1.5)
+    assert "rule_accuracy" not in found  # four examples are too few to halve
+
+
+def test_the_same_seed_gives_the_same_values(observed: Observed, text: Text) -> None:
+    first, again = (measure_features(observed, text, seed=1) for _ in range(2))
+    pd.testing.assert_frame_equal(first, again)
+
+
+def test_windows_stop_at_the_ends_of_rows() -> None:
+    text = np.arange(1, 11).reshape(1, 10)
+    found = Windows.around(text, np.array([0, 0, 0]), np.array([0, 5, 9])).tokens
+    assert found.tolist() == [
+        [OUTSIDE, OUTSIDE, OUTSIDE, 1, 2, 3, 4],
+        [3, 4, 5, 6, 7, 8, 9],
+        [7, 8, 9, 10, OUTSIDE, OUTSIDE, OUTSIDE],
+    ]
+
+
+def test_summaries_are_means_with_intervals() -> None:
+    table = pd.DataFrame(
+        {"dictionary": "d", "measure": ["a"] * 4 + ["b"], "value": [1.0, 2, 3, 4, 7]}
+    )
+    found = summarise(table).set_index("measure")
+    assert found.loc["a", "mean"] == 2.5 and found.loc["a", "n_features"] == 4
+    half = 3.182446 * np.std([1, 2, 3, 4], ddof=1) / 2  # t of 3 degrees of freedom
+    assert found.loc["a", "high"] == pytest.approx(2.5 + half, rel=1e-5)
+    assert found.loc["b", "mean"] == 7 and np.isnan(found.loc["b", "low"])

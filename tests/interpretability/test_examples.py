@@ -1,0 +1,140 @@
+"""Examples found in one pass are those that a look at everything finds."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from transcoders.interpretability import examples as module
+from transcoders.interpretability.examples import N_BINS, FeatureExamples, bin_edges
+
+ROWS, POSITIONS, FEATURES = 150, 9, 12
+FIRST = 1
+
+
+def activations(seed: int = 0, share: float = 0.1) -> Tensor:
+    """Sparse, with features that are never active and one that always is."""
+    generator = torch.Generator().manual_seed(seed)
+    z = torch.rand(ROWS, POSITIONS, FEATURES, generator=generator) * 8
+    z[torch.rand(z.shape, generator=generator) > share] = 0
+    z[:, :, 3] = 0
+    z[:, :, 4] += 0.5
+    z[7:, :, 5] = 0  # few rows
+    return z
+
+
+def look(
+    z: Tensor, *, batch: int = 8, seed: int = 0, n_top: int = 5, n_sampled: int = 6
+) -> FeatureExamples:
+    found = FeatureExamples(FEATURES, n_top=n_top, n_sampled=n_sampled, seed=seed)
+    for rows in torch.arange(len(z)).split(batch):
+        found.add(z[rows], rows, first_position=FIRST)
+    return found
+
+
+def of(table: pd.DataFrame, feature: int, kind: str) -> pd.DataFrame:
+    return table[(table["feature"] == feature) & (table["kind"] == kind)]
+
+
+@given(st.integers(0, 10_000), st.sampled_from([0.002, 0.02, 0.3]))
+def test_top_examples_are_the_rows_with_the_largest_peaks(seed: int, share: float) -> None:
+    z = activations(seed, share)
+    table = look(z).examples()
+    for feature in range(FEATURES):
+        peak, position = z[:, :, feature].max(dim=1)
+        order = [
+            row for row in peak.argsort(descending=True, stable=True).tolist() if peak[row] > 0
+        ]
+        found = of(table, feature, "top")
+        assert found["row"].tolist() == order[:5]
+        assert found["position"].tolist() == [int(position[row]) + FIRST for row in order[:5]]
+        assert found["activation"].tolist() == [peak[row].item() for row in order[:5]]
+        assert found["rank"].tolist() == list(range(1, len(found) + 1))
+
+
+def test_samples_are_rows_in_which_the_feature_is_active_each_once() -> None:
+    z = activations()
+    table = look(z).examples()
+    for feature in range(FEATURES):
+        found = of(table, feature, "sampled")
+        peak = z[:, :, feature].max(dim=1).values
+        assert len(found) == min(6, int((peak > 0).sum()))
+        assert found["row"].is_unique
+        assert found["activation"].tolist() == [peak[row].item() for row in found["row"]]
+        assert found["activation"].is_monotonic_decreasing
+
+
+def test_every_active_row_is_drawn_as_often_as_any_other() -> None:
+    z = activations(share=0.5)
+    drawn = np.zeros(ROWS)
+    for seed in range(300):
+        rows = of(look(z, seed=seed, batch=ROWS).examples(), 4, "sampled")["row"]
+        drawn[rows] += 1
+    expected = 300 * 6 / ROWS  # binomial: standard deviation about sqrt(12)
+    assert abs(drawn.mean() - expected) < 1e-9
+    assert drawn.std() < 2 * np.sqrt(expected)
+    assert abs(drawn[:75].sum() / drawn.sum() - 0.5) < 0.06
+
+
+@pytest.mark.parametrize("batch", [1, 7, 64, 150])
+def test_nothing_depends_on_how_the_text_is_batched(batch: int) -> None:
+    z = activations()
+    whole, parts = look(z, batch=16), look(z, batch=batch)
+    pd.testing.assert_frame_equal(whole.examples(), parts.examples())
+    pd.testing.assert_frame_equal(whole.features(), parts.features())
+
+
+def test_another_seed_draws_others_and_finds_the_same_tops() -> None:
+    z = activations(share=0.5)
+    first, second = (look(z, seed=seed).examples() for seed in (0, 1))
+    tops = [table[table["kind"] == "top"].reset_index(drop=True) for table in (first, second)]
+    pd.testing.assert_frame_equal(*tops)
+    assert not first.equals(second)
+
+
+def test_counts_means_and_histograms_are_those_of_all_tokens() -> None:
+    z = activations()
+    table = look(z).features()
+    flat = z.flatten(0, 1)
+    active = flat > 0
+    assert table["n_active"].tolist() == active.sum(dim=0).tolist()
+    assert table["frequency"].tolist() == pytest.approx((active.double().mean(dim=0)).tolist())
+    means = [
+        column[column > 0].mean().item() if (column > 0).any() else np.nan for column in flat.T
+    ]
+    assert table["mean"].tolist() == pytest.approx(means, nan_ok=True, rel=1e-6)
+    assert table["largest"].tolist() == flat.max(dim=0).values.tolist()
+    for histogram, column in zip(table["histogram"], flat.T, strict=True):
+        expected, _ = np.histogram(
+            column[column > 0].clamp(*bin_edges()[[0, -1]]).numpy(), bins=bin_edges()
+        )
+        assert histogram.tolist() == expected.tolist()
+
+
+def test_activations_beyond_the_histogram_are_in_its_outermost_bins() -> None:
+    z = torch.zeros(2, 2, FEATURES)
+    z[0, 0, 0], z[1, 1, 0] = 1e-9, 1e9
+    histogram = look(z, batch=2).features()["histogram"][0]
+    assert histogram[0] == histogram[N_BINS - 1] == 1 == histogram.sum() / 2
+
+
+def test_a_silent_feature_has_no_examples() -> None:
+    table = look(activations()).examples()
+    assert of(table, 3, "top").empty and of(table, 3, "sampled").empty
+
+
+def test_memory_does_not_grow_with_the_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MERGE_ROWS", 10)
+    z = activations()
+    found = FeatureExamples(FEATURES, n_top=5, n_sampled=6, seed=0)
+    sizes = set()
+    for rows in torch.arange(ROWS).split(5):
+        found.add(z[rows], rows, first_position=FIRST)
+        sizes.add(found.n_bytes)
+        assert sum(len(part[2]) for part in found._waiting) < 10
+    assert len(sizes) == 1
+    # Four numbers an example; a count, a sum and a histogram a feature: eight bytes at most.
+    assert sizes.pop() <= 8 * FEATURES * (4 * (5 + 6) + 2 + N_BINS)

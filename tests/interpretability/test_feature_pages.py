@@ -1,0 +1,157 @@
+"""Pages of features: complete, linked, escaped, shaded by what the model computes."""
+
+import html
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from helpers_circuits import Make, make_circuit
+from transcoders.circuits.model import CircuitModel
+from transcoders.config import Scale, Site
+from transcoders.corpus import Rows
+from transcoders.interpretability.automatic import live_features
+from transcoders.interpretability.feature_pages import Subject, pages_of, write_feature_pages
+from transcoders.interpretability.gather import Text, gather, load_observed, load_text
+from transcoders.models import LanguageModel, load_tokenizer
+
+NAME = "a-dictionary"
+
+
+class Evil:
+    """A tokenizer whose tokens are markup."""
+
+    def __init__(self, tokenizer: object) -> None:
+        self._tokenizer = tokenizer
+
+    def decode(self, ids: list[int]) -> str:
+        return f"<script>alert({ids[0]})</script>\n"
+
+
+@pytest.fixture(scope="module", params=["transcoder", "mlp_in_sae"])
+def made(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, scale: Scale,
+    tiny_models: dict[str, Path], random_dictionary: Make, random_tokens: Callable[..., Tensor],
+) -> tuple[CircuitModel, Subject, Text]:  # fmt: skip
+    circuit = make_circuit(
+        LanguageModel.load(tiny_models["llama"]), random_dictionary, {0: "transcoder"}, first=1
+    )
+    site, dictionary = Site(model="m", layer=2), random_dictionary(request.param, seed=6)
+    folder = tmp_path_factory.mktemp("observed") / "observed"
+    assert scale.interpretability is not None
+    rows = Rows(random_tokens(30, 16, seed=2), torch.zeros(30))
+    gather(
+        circuit.model, rows, {NAME: (site, dictionary)}, scale.interpretability, folder,
+        first_position=1, seed=0,
+    )  # fmt: skip
+    observed = load_observed(folder, NAME)
+    label = "transcoder" if request.param == "transcoder" else "SAE"
+    return circuit, Subject(NAME, label, site, dictionary, observed), load_text(folder)
+
+
+@pytest.fixture(scope="module")
+def features(made: tuple[CircuitModel, Subject, Text]) -> list[int]:
+    return pages_of(live_features(made[1].observed), 6, seed=0)
+
+
+@pytest.fixture(scope="module")
+def folder(
+    made: tuple[CircuitModel, Subject, Text], features: list[int], tiny_models: dict[str, Path],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:  # fmt: skip
+    destination = tmp_path_factory.mktemp("pages") / "pages"
+    write_feature_pages(*made, load_tokenizer(tiny_models["llama"]), features, destination)
+    return destination
+
+
+def test_every_feature_has_a_page_and_a_line_in_the_index(
+    folder: Path, features: list[int]
+) -> None:
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == sorted(["index.html", *(f"{feature}.html" for feature in features)])
+    index = (folder / "index.html").read_text()
+    assert [int(n) for n in re.findall(r'href="(\d+)\.html"', index)] == features
+
+
+def test_every_link_leads_somewhere_and_nothing_is_fetched(folder: Path) -> None:
+    for path in folder.iterdir():
+        page = path.read_text()
+        links = re.findall(r'href="([^"]+)"', page)
+        assert links and all((folder / link).exists() for link in links)
+        assert "<script" not in page and "src=" not in page and "http" not in page
+
+
+def test_shades_are_activations_over_the_largest(
+    folder: Path, features: list[int], made: tuple[CircuitModel, Subject, Text]
+) -> None:
+    circuit, subject, text = made
+    for feature in features:
+        page = (folder / f"{feature}.html").read_text()
+        line = re.search(r"<h2>Most active</h2>.*?<tr>(.*?)</tr>", page, re.DOTALL)
+        assert line
+        found = [float(x) for x in re.findall(r'title="([\d.]+) of its largest"', line.group(1))]
+        examples = subject.observed.examples
+        best = examples[(examples["feature"] == feature) & (examples["kind"] == "top")].iloc[0]
+        read = circuit.model.mlp_activations(text.rows[[best["row"]]], [2])[2].mlp_in
+        z = subject.dictionary.encode(read)[0, :, feature]
+        z[0] = 0
+        start, end = max(best["position"] - 16, 1), best["position"] + 7
+        shown = [round(float(x / z.max()), 2) for x in z[start:end]]
+        assert found == pytest.approx([x for x in shown if x > 0], abs=0.011)
+        assert max(found) == 1.0
+        assert line.group(1).count('class="tok peak"') == 1
+
+
+def test_what_weights_say_is_there(
+    folder: Path, features: list[int], made: tuple[CircuitModel, Subject, Text],
+    tiny_models: dict[str, Path],
+) -> None:  # fmt: skip
+    circuit, subject, _ = made
+    tokenizer = load_tokenizer(tiny_models["llama"])
+    vector = subject.dictionary.weights.W_enc[:, features[0]]
+    scores = circuit.model.hf.get_input_embeddings().weight @ vector
+    page = html.unescape((folder / f"{features[0]}.html").read_text())
+    section = page[page.index("Embeddings that drive it") :]
+    words = re.findall(r'<span class="word">([^<]*|<unk>|<\|endoftext\|>)</span>', section)[:3]
+    assert words == [tokenizer.decode([int(t)]) for t in scores.topk(3).indices]
+
+
+def test_markup_in_tokens_shows_as_text(
+    made: tuple[CircuitModel, Subject, Text], features: list[int], tmp_path: Path
+) -> None:
+    write_feature_pages(*made, Evil(None), features[:2], tmp_path / "pages")
+    for path in (tmp_path / "pages").iterdir():
+        page = path.read_text()
+        assert "<script" not in page
+        assert "&lt;script&gt;alert(" in page and "⏎" in page
+
+
+def test_the_same_features_give_the_same_bytes(
+    made: tuple[CircuitModel, Subject, Text], features: list[int], folder: Path, tmp_path: Path,
+    tiny_models: dict[str, Path],
+) -> None:  # fmt: skip
+    tokenizer = load_tokenizer(tiny_models["llama"])
+    write_feature_pages(*made, tokenizer, features, tmp_path / "pages")
+    for path in folder.iterdir():
+        assert path.read_bytes() == (tmp_path / "pages" / path.name).read_bytes()
+
+
+def test_a_feature_that_is_never_active_has_a_page_too(
+    made: tuple[CircuitModel, Subject, Text], tmp_path: Path, tiny_models: dict[str, Path]
+) -> None:
+    circuit, subject, text = made
+    silent = subject.observed.features.index[subject.observed.features["n_active"] == 0]
+    if not len(silent):
+        observed = subject.observed
+        features = observed.features.copy()
+        zeros = [0 * histogram for histogram in features["histogram"]]
+        features = features.assign(histogram=zeros, largest=0.0)
+        examples = observed.examples[observed.examples["feature"] != 5]
+        subject = subject._replace(observed=observed._replace(features=features, examples=examples))
+        silent = [5]
+    tokenizer = load_tokenizer(tiny_models["llama"])
+    write_feature_pages(circuit, subject, text, tokenizer, [int(silent[0])], tmp_path / "pages")
+    assert "never active" in (tmp_path / "pages" / f"{silent[0]}.html").read_text()

@@ -1,0 +1,140 @@
+"""One pass over held-out text for all dictionaries, and what is read back from it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor
+
+from transcoders.config import Scale, Site
+from transcoders.corpus import Rows
+from transcoders.dictionaries import SparseDictionary
+from transcoders.errors import UserError
+from transcoders.interpretability.gather import (
+    gather,
+    load_observed,
+    load_text,
+    random_directions,
+)
+from transcoders.models import LanguageModel
+
+Make = Callable[..., SparseDictionary]
+SEED = 3
+
+
+@pytest.fixture(scope="module")
+def rows(random_tokens: Callable[..., Tensor]) -> Rows:
+    return Rows(random_tokens(30, 12, seed=5), torch.zeros(30, dtype=torch.int32))
+
+
+@pytest.fixture(scope="module")
+def model(tiny_models: dict[str, Path]) -> LanguageModel:
+    return LanguageModel.load(tiny_models["llama"])
+
+
+@pytest.fixture(scope="module")
+def dictionaries(random_dictionary: Make) -> dict[str, tuple[Site, SparseDictionary]]:
+    return {
+        "early": (Site(model="m", layer=0), random_dictionary("transcoder", seed=1)),
+        "late": (Site(model="m", layer=2), random_dictionary("transcoder", seed=2)),
+        "sae": (Site(model="m", layer=2), random_dictionary("mlp_in_sae", seed=3)),
+        "out": (Site(model="m", layer=2), random_dictionary("mlp_out_sae", seed=4)),
+    }
+
+
+@pytest.fixture(scope="module")
+def folder(
+    tmp_path_factory: pytest.TempPathFactory, scale: Scale, model: LanguageModel, rows: Rows,
+    dictionaries: dict[str, tuple[Site, SparseDictionary]],
+) -> Path:  # fmt: skip
+    destination = tmp_path_factory.mktemp("gathered") / "observed"
+    assert scale.interpretability is not None
+    gather(
+        model, rows, dictionaries, scale.interpretability, destination, first_position=1, seed=SEED
+    )
+    return destination
+
+
+def activations(
+    model: LanguageModel, rows: Rows, site: Site, dictionary: SparseDictionary
+) -> Tensor:
+    """Of all rows at once, BOS included."""
+    found = model.mlp_activations(rows.tokens, [site.layer])[site.layer]
+    return dictionary.encode(
+        found.mlp_out if dictionary.traits.reads == "mlp_out" else found.mlp_in
+    )
+
+
+@pytest.mark.parametrize("name", ["early", "late", "sae", "out"])
+def test_every_dictionary_is_observed_at_its_own_site(
+    folder: Path, model: LanguageModel, rows: Rows,
+    dictionaries: dict[str, tuple[Site, SparseDictionary]], name: str,
+) -> None:  # fmt: skip
+    z = activations(model, rows, *dictionaries[name])
+    observed, text = load_observed(folder, name), load_text(folder)
+    assert torch.equal(text.rows, rows.tokens)
+    expected = (z[:, 1:] > 0).sum(dim=(0, 1))
+    assert (observed.features["n_active"].to_numpy() - expected.numpy()).max() == 0
+    for example in observed.examples.sample(40, random_state=0).itertuples():
+        assert example.position >= 1
+        peak = z[example.row, 1:, example.feature].max().item()
+        assert example.activation == pytest.approx(peak, rel=1e-4)
+        at = z[example.row, example.position, example.feature].item()
+        assert at == pytest.approx(peak, rel=1e-4)
+    row, position = text.background.T
+    torch.testing.assert_close(
+        observed.background, z[row, position], rtol=2e-3, atol=2e-3
+    )  # float16
+
+
+def test_background_tokens_are_distinct_and_never_bos(folder: Path, scale: Scale) -> None:
+    background = load_text(folder).background
+    assert scale.interpretability is not None
+    assert len(background) == scale.interpretability.background_tokens
+    assert len(background.unique(dim=0)) == len(background)
+    assert (background[:, 1] >= 1).all()
+
+
+def test_the_same_seed_gives_the_same_bytes(
+    folder: Path, tmp_path: Path, scale: Scale, model: LanguageModel, rows: Rows,
+    dictionaries: dict[str, tuple[Site, SparseDictionary]],
+) -> None:  # fmt: skip
+    assert scale.interpretability is not None
+    gather(
+        model, rows, dictionaries, scale.interpretability, tmp_path / "again", first_position=1,
+        seed=SEED,
+    )  # fmt: skip
+    files = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    assert files and all(
+        (folder / file).read_bytes() == (tmp_path / "again" / file).read_bytes() for file in files
+    )
+
+
+def test_what_is_missing_is_named(folder: Path) -> None:
+    with pytest.raises(UserError, match=r"absent/background\.safetensors: no such file"):
+        load_observed(folder, "absent")
+    with pytest.raises(UserError, match=r"text\.safetensors: no such file"):
+        load_text(folder / "early")
+
+
+def test_random_directions_are_as_rare_as_asked(random_dictionary: Make) -> None:
+    generator = torch.Generator().manual_seed(0)
+    mlp_in = torch.randn(4000, 32, generator=generator)
+    like = random_dictionary("transcoder")
+    frequencies = torch.tensor([0.0, 0.01, 0.2])
+    directions = random_directions(like, frequencies, mlp_in, 200, seed=1)
+    assert directions.n_features == 200
+    torch.testing.assert_close(directions.weights.W_enc.norm(dim=0), torch.ones(200))
+    found = (directions.encode(mlp_in) > 0).float().mean(dim=0)
+    near = [(found - wanted).abs() < 5e-4 for wanted in (0.01, 0.2)]
+    assert (near[0] | near[1]).all() and near[0].any() and near[1].any()
+    again = random_directions(like, frequencies, mlp_in, 200, seed=1)
+    assert torch.equal(again.weights.b_enc, directions.weights.b_enc)
+
+
+def test_examples_are_a_small_share_of_the_text(folder: Path) -> None:
+    table = pd.read_parquet(folder / "late" / "examples.parquet")
+    assert set(table["kind"]) == {"top", "sampled"}
+    assert table.groupby(["feature", "kind"]).size().max() <= 10
