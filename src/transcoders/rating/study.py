@@ -1,0 +1,360 @@
+"""A blind study of two dictionaries, its sealed key, and the files in which ratings are kept.
+
+Features of a transcoder and of an MLP-in SAE are shown as items 1, 2, …, and which is which must
+not show. So what a rater sees is a function of the seed and of *where* features are active, and of
+nothing else: exchange the dictionaries, renumber their features or rescale their activations, and
+every item stays the same in the same place.
+
+1. Of each dictionary's live features, n are drawn: those with the smallest hashes of seed and
+   examples. (A random generator would have to be told which dictionary comes first.)
+2. The n of one are paired with the n of the other, and both of a pair show equally many examples,
+   as many as the rarer of them has. Otherwise a short list would mean an SAE wherever SAEs have
+   rarer features; to drop rare features instead would be to rate another population.
+3. All are put in the order of hashes of seed and what is shown.
+4. A rater's file records the SHA-256 of key and items with a nonce before the first rating, so that
+   neither can be exchanged afterwards. The key is not on disk: it is computed again from the same
+   tables, and given out only when the rater has rated everything and finished.
+"""
+
+import hashlib
+import json
+import re
+import secrets
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Int
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from transcoders.config import Kind
+from transcoders.errors import UserError
+from transcoders.files import write_json
+from transcoders.interpretability.automatic import live_features
+from transcoders.interpretability.gather import Observed, Text
+
+Verdict = Literal["interpretable", "maybe", "uninterpretable"]
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+RATED_KINDS: tuple[Kind, Kind] = ("transcoder", "mlp_in_sae")
+"""What Table 1 compares."""
+N_FEATURES = 50
+"""Of each dictionary; the paper's number."""
+N_TOP = 12
+N_SAMPLED = 6
+"""Examples shown at most: those where a feature is most active, and others."""
+REACH = 10
+"""Tokens shown to each side of the peak."""
+SIGNS = {"\n": "⏎", "\r": "␍", "\t": "⇥"}
+INVISIBLE = ("Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp")
+"""Unicode's categories of characters that would not show, or would turn the line around."""
+
+
+class RatedDictionary(NamedTuple):
+    """A dictionary whose features are to be rated."""
+
+    name: str
+    kind: Kind
+    observed: Observed
+
+
+class Source(NamedTuple):
+    """Where an item comes from: what the key says."""
+
+    dictionary: str
+    kind: Kind
+    feature: int
+
+
+class Example(NamedTuple):
+    """A place where a feature is active, as texts that are fit to be seen."""
+
+    before: str
+    peak: str
+    after: str
+
+
+class Item(NamedTuple):
+    """All that a rater is shown of one feature."""
+
+    top: tuple[Example, ...]
+    sampled: tuple[Example, ...]
+    """Of other rows than any of the best, spread over activation, the strongest first."""
+
+
+class Rating(BaseModel):
+    """What a rater said of one item."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    verdict: Verdict | None = None
+    context_free: bool = False
+    """Whether the feature is active on a single token whatever the context."""
+    note: str = ""
+
+
+class Record(BaseModel):
+    """The file of one rater."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    rater: str
+    n_items: int
+    nonce: str
+    commitment: str
+    """SHA-256 of nonce, key and items."""
+    finished: bool = False
+    """The rater has rated everything and gives it out of hand. Nothing can be changed then."""
+    ratings: dict[int, Rating] = {}
+    """By item, from 1."""
+
+    @property
+    def unrated(self) -> list[int]:
+        """Items that still have no verdict."""
+        return [
+            number
+            for number in range(1, self.n_items + 1)
+            if number not in self.ratings or self.ratings[number].verdict is None
+        ]
+
+    @property
+    def n_rated(self) -> int:
+        """How many items have a verdict."""
+        return self.n_items - len(self.unrated)
+
+
+@dataclass(frozen=True)
+class Study:
+    """Items in the order in which they are shown, and the sealed key to them."""
+
+    items: tuple[Item, ...]
+    _key: tuple[Source, ...] = field(repr=False)
+
+    def commit(self, nonce: str) -> str:
+        """SHA-256, in hexadecimal, of a nonce, the key and all that is shown."""
+        sealed = json.dumps([nonce, self._key, self.items])
+        return hashlib.sha256(sealed.encode()).hexdigest()
+
+    def check(self, record: Record) -> None:
+        """Refuse a record of another study.
+
+        Raises:
+            UserError: its commitment does not fit this key and these items.
+        """
+        expected = (len(self.items), self.commit(record.nonce))
+        found = (record.n_items, record.commitment)
+        if found != expected:
+            raise UserError(
+                f"{record.rater}.json: expected {expected[0]} items and commitment {expected[1]}, "
+                f"as the study has, found {found[0]} and {found[1]}; the seed, the examples or the "
+                f"text are not those that {record.rater} began with: restore them, or move the "
+                "file away and rate anew"
+            )
+
+    def open(self, record: Record) -> pd.DataFrame:
+        """The key, for a rater who has finished: rows ``item, dictionary, kind, feature``.
+
+        Raises:
+            UserError: the rater has not finished, or the record is of another study.
+        """
+        if record.unrated:
+            raise UserError(
+                f"{record.rater}.json: expected all {record.n_items} items to be rated before the "
+                f"key is opened, {len(record.unrated)} are missing; go on rating as {record.rater}"
+            )
+        if not record.finished:
+            raise UserError(
+                f"{record.rater}.json: expected finished ratings before the key is opened, found "
+                f"that they can still be changed; press Finish on the page of {record.rater}"
+            )
+        self.check(record)
+        key = pd.DataFrame(self._key, columns=list(Source._fields))
+        key.insert(0, "item", np.arange(1, len(key) + 1))
+        return key
+
+
+def create_study(
+    dictionaries: Sequence[RatedDictionary],
+    text: Text,
+    tokenizer: Any,
+    *,
+    n_features: int = N_FEATURES,
+    seed: int,
+) -> Study:
+    """Draw live features of a transcoder and an MLP-in SAE and shuffle them together (Section 4).
+
+    Args:
+        dictionaries: one of each of :data:`RATED_KINDS`.
+        text: what their examples refer to.
+        tokenizer: of the model.
+        n_features: of each dictionary.
+        seed: of the draw and the order.
+
+    Raises:
+        UserError: other kinds, or a dictionary has fewer live features.
+    """
+    kinds = tuple(dictionary.kind for dictionary in dictionaries)
+    if kinds != RATED_KINDS:
+        raise UserError(
+            f"rating: expected dictionaries of kinds {RATED_KINDS}, found {kinds}; choose a site "
+            "with a headline transcoder and a headline MLP-in SAE"
+        )
+    drawn = [list(_draw(dictionary, n_features, seed)) for dictionary in dictionaries]
+    rows = text.rows.numpy()
+    shown: list[tuple[Item, Source]] = []
+    for pair in zip(*drawn, strict=True):
+        n_top = min(N_TOP, *(len(feature.top) for feature in pair))
+        n_sampled = min(N_SAMPLED, *(len(feature.others) for feature in pair))
+        for feature in pair:
+            spread = np.linspace(0, len(feature.others) - 1, n_sampled).round().astype(int)
+            places = (feature.top[:n_top], feature.others[spread])
+            item = Item(*(tuple(_example(rows, at, tokenizer) for at in part) for part in places))
+            shown.append((item, feature.source))
+    # Items that look alike come in any order, but not in one that says which kind is first.
+    shown.sort(key=lambda both: (_lot(seed, "order", both[0]), _lot(seed, "alike", both[1])))
+    items, key = zip(*shown, strict=True)
+    return Study(items, key)
+
+
+class _Drawn(NamedTuple):
+    source: Source
+    top: Int[np.ndarray, "example 2"]
+    """Rows and positions, the strongest first."""
+    others: Int[np.ndarray, "example 2"]
+    """Drawn ones of other rows, likewise."""
+
+
+def _draw(dictionary: RatedDictionary, n_features: int, seed: int) -> Iterator[_Drawn]:
+    live = live_features(dictionary.observed)["feature"].to_numpy()
+    if len(live) < n_features:
+        raise UserError(
+            f"{dictionary.name}: expected at least {n_features} live features to rate, found "
+            f"{len(live)}; raise interpretability.text_contexts in the scale file"
+        )
+    examples = dictionary.observed.examples
+    examples = examples[examples["feature"].isin(live)].sort_values(["feature", "kind", "rank"])
+    places = np.stack(
+        [examples["kind"] == "top", examples["row"], examples["position"]], axis=1
+    ).astype(int)
+    features, starts = np.unique(examples["feature"].to_numpy(), return_index=True)
+    parts = dict(zip(features.tolist(), np.split(places, starts[1:]), strict=True))
+    lots = {feature: _lot(seed, "draw", part.tolist()) for feature, part in parts.items()}
+    for feature in sorted(lots, key=lots.__getitem__)[:n_features]:
+        is_top, at = parts[feature][:, 0] == 1, parts[feature][:, 1:]
+        others = ~is_top & ~np.isin(at[:, 0], at[is_top, 0])
+        yield _Drawn(
+            Source(dictionary.name, dictionary.kind, feature),
+            at[is_top],
+            at[others],
+        )
+
+
+def _lot(seed: int, purpose: str, content: Any) -> str:
+    return hashlib.sha256(json.dumps([seed, purpose, content]).encode()).hexdigest()
+
+
+def _example(
+    rows: Int[np.ndarray, "row position"], place: Int[np.ndarray, " 2"], tokenizer: Any
+) -> Example:
+    row, position = place
+    first = max(position - REACH, 0)
+    tokens, peak = rows[row, first : position + REACH + 1].tolist(), position - first
+
+    def decode(some: list[int]) -> str:
+        return tokenizer.decode(some, clean_up_tokenization_spaces=False)
+
+    # Together, since some tokenizers leave out the space before the first word of a text.
+    before, through, whole = (decode(tokens[:end]) for end in (peak, peak + 1, len(tokens)))
+    if through.startswith(before) and whole.startswith(through):
+        texts = before, through[len(before) :], whole[len(through) :]
+    else:  # The peak is a part of a character.
+        texts = before, decode([tokens[peak]]), decode(tokens[peak + 1 :])
+    before, marked, after = (visible(part) for part in texts)
+    word = marked.lstrip()
+    if not word:
+        return Example(before.lstrip(), "␣" * len(marked) or "⟨nothing⟩", after)
+    # The space before a word shows all the same, and lines break there.
+    return Example((before + marked[: -len(word)]).lstrip(), word, after)
+
+
+def visible(text: str) -> str:
+    """A text with signs in place of line ends, and of what would not show."""
+    return "".join(
+        SIGNS.get(character)
+        or (
+            f"⟨U+{ord(character):04X}⟩"
+            if unicodedata.category(character) in INVISIBLE
+            else character
+        )
+        for character in text
+    )
+
+
+def is_rater(name: str) -> bool:
+    """Whether a name is fit for a rater, and so for a file."""
+    return re.fullmatch(r"[A-Za-z0-9_-]{1,40}", name) is not None
+
+
+def record_path(folder: Path, rater: str) -> Path:
+    """Where a rater's file is.
+
+    Raises:
+        UserError: the name is not fit to be a file's.
+    """
+    if not is_rater(rater):
+        raise UserError(
+            f"rater: expected 1 to 40 of the characters A-Z a-z 0-9 _ -, found {rater!r}; "
+            "choose another name"
+        )
+    return folder / f"{rater}.json"
+
+
+def begin(study: Study, folder: Path, rater: str) -> Record:
+    """Go on with a rater's file, or make one, with the commitment to the key.
+
+    Raises:
+        UserError: a bad name, or the file is damaged or of another study.
+    """
+    path = record_path(folder, rater)
+    if not path.exists():
+        nonce = secrets.token_hex(32)
+        new = Record(
+            rater=rater, n_items=len(study.items), nonce=nonce, commitment=study.commit(nonce)
+        )
+        save_record(folder, new)
+    record = load_record(folder, rater)
+    study.check(record)
+    return record
+
+
+def save_record(folder: Path, record: Record) -> None:
+    """Write a rater's file, all or nothing."""
+    ordered = record.model_copy(update={"ratings": dict(sorted(record.ratings.items()))})
+    write_json(record_path(folder, record.rater), ordered.model_dump())
+
+
+def load_record(folder: Path, rater: str) -> Record:
+    """Read a rater's file.
+
+    Raises:
+        UserError: it is missing, damaged or of another rater.
+    """
+    path = record_path(folder, rater)
+    try:
+        record = Record.model_validate_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; begin to rate as {rater}") from None
+    except (ValidationError, ValueError) as error:
+        raise UserError(
+            f"{path}: expected ratings as the page writes them, found {error}; restore the file"
+        ) from None
+    numbers = set(record.ratings) - set(range(1, record.n_items + 1))
+    if record.rater != rater or numbers:
+        raise UserError(
+            f"{path}: expected ratings by {rater} of items 1 to {record.n_items}, found rater "
+            f"{record.rater} and other items {sorted(numbers)}; restore the file"
+        )
+    return record

@@ -1,0 +1,174 @@
+"""Two made-up dictionaries to rate, and what a rater does to a page."""
+
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from flask.testing import FlaskClient
+from werkzeug.serving import BaseWSGIServer
+
+from transcoders.interpretability.gather import Observed, Text
+from transcoders.rating.study import RATED_KINDS, RatedDictionary, Study, create_study
+
+NAMES = ("smollm-9_layer77_transcoder_l1-0.31", "smollm-9_layer77_mlp_in_sae_l1-0.47")
+FIRST_FEATURE = 71_000
+"""Large, so that the number of a feature is not met by chance."""
+N_LIVE, N_DEAD = 60, 15
+N_ROWS, ROW_LENGTH = 90, 40
+WORDS = [
+    "<|endoftext|>", " of", " the", "ness", "\n", " \t", "<script>alert(1)</script>", " &amp;",
+    "'\"><img src=x onerror=alert(1)>", "\u202e", "␣", " ", "{{ 7*7 }}", "é", " " + "w" * 90,
+    *(f" w{chr(97 + i // 26)}{chr(97 + i % 26)}" for i in range(200)),
+]  # fmt: skip
+PORT = 8765
+SITE = f"http://127.0.0.1:{PORT}"
+
+
+class Tokenizer:
+    """A word for every token."""
+
+    def decode(self, tokens: list[int], **_: Any) -> str:
+        return "".join(WORDS[token] for token in tokens)
+
+
+def make_text() -> Text:
+    rows = torch.from_numpy(np.random.default_rng(0).integers(1, len(WORDS), (N_ROWS, ROW_LENGTH)))
+    rows[:, 0] = 0
+    return Text(rows.int(), torch.zeros(0, 2, dtype=torch.long))
+
+
+def make_observed(seed: int, *, rarest: int) -> Observed:
+    """Features active in some rows, of which 12 and 24 are kept as examples; some are dead.
+
+    Args:
+        seed: of everything.
+        rarest: in how many rows the rarest live feature is active.
+    """
+    random = np.random.default_rng(seed)
+    parts, features = [], []
+    for feature in range(FIRST_FEATURE, FIRST_FEATURE + N_LIVE + N_DEAD):
+        live = feature < FIRST_FEATURE + N_LIVE
+        n_rows = int(random.integers(rarest, 60)) if live else 2
+        row = random.permutation(N_ROWS)[:n_rows]
+        position = random.integers(1, ROW_LENGTH, n_rows)
+        activation = np.sort(random.uniform(3.2, 4.1, n_rows))[::-1]
+        sampled = np.sort(random.permutation(n_rows)[:24])
+        for kind, kept in (("top", np.arange(min(12, n_rows))), ("sampled", sampled)):
+            parts.append(
+                pd.DataFrame(
+                    {
+                        "feature": feature,
+                        "kind": kind,
+                        "rank": np.arange(len(kept)) + 1,
+                        "row": row[kept],
+                        "position": position[kept],
+                        "activation": activation[kept],
+                    }
+                )
+            )
+        frequency = random.uniform(2e-4, 9e-4)
+        features.append(
+            (feature, n_rows, frequency, activation.mean(), activation[0], np.arange(40))
+        )
+    columns = ["feature", "n_active", "frequency", "mean", "largest", "histogram"]
+    return Observed(pd.DataFrame(features, columns=columns), pd.concat(parts), torch.zeros(0, 0))
+
+
+TRANSCODER = make_observed(1, rarest=20)
+SAE = make_observed(2, rarest=4)
+"""As in practice, its features are rarer."""
+
+
+def make_study(
+    transcoder: Observed = TRANSCODER,
+    sae: Observed = SAE,
+    *,
+    n_features: int = 20,
+    seed: int = 5,
+    names: tuple[str, str] = NAMES,
+) -> Study:
+    pairs = zip(names, RATED_KINDS, (transcoder, sae), strict=True)
+    dictionaries = [RatedDictionary(*pair) for pair in pairs]
+    return create_study(dictionaries, make_text(), Tokenizer(), n_features=n_features, seed=seed)
+
+
+def disguise(observed: Observed) -> Observed:
+    """The same examples under other numbers: of features, activations and frequencies."""
+    random = np.random.default_rng(9)
+    numbers = observed.features["feature"].to_numpy()
+    renumbered = pd.Series(random.permutation(numbers) - 30_000, index=numbers)
+    features = observed.features.assign(
+        feature=renumbered[numbers].to_numpy(),
+        frequency=observed.features["frequency"] * 40,
+        n_active=observed.features["n_active"] * 40,
+        mean=observed.features["mean"] * 11.7,
+        largest=observed.features["largest"] * 11.7,
+    ).sort_values("feature")
+    examples = observed.examples.assign(
+        feature=renumbered[observed.examples["feature"].to_numpy()].to_numpy(),
+        activation=observed.examples["activation"] * 11.7,
+    ).sort_values(["feature", "kind", "rank"], ascending=[True, False, True])
+    return Observed(features.reset_index(drop=True), examples, observed.background)
+
+
+class Rater:
+    """A browser without JavaScript: it presses buttons."""
+
+    def __init__(self, client: FlaskClient) -> None:
+        self.client = client
+        self._token = ""
+
+    def page(self, path: str) -> str:
+        response = self.client.get(path, base_url=SITE)
+        assert response.status_code == 200
+        return response.text
+
+    def token(self) -> str:
+        """What the page's forms hold; looked up once, since a finished page has no form."""
+        if not self._token:
+            found = re.search(r'name="token" value="([^"]+)"', self.page("/item/1"))
+            assert found
+            self._token = found[1]
+        return self._token
+
+    def post(self, path: str, headers: dict[str, str] | None = None, **fields: str) -> Any:
+        """Post a form as the page would; fields that are given replace the page's."""
+        form = {"token": self.token(), "note": ""} | fields
+        return self.client.post(
+            path, data=form, base_url=SITE, headers=headers or {"Origin": SITE}
+        )  # fmt: skip
+
+    def rate(self, number: int, verdict: str, **fields: str) -> Any:
+        response = self.post(f"/item/{number}", verdict=verdict, **fields)
+        assert response.status_code == 303, response.text
+        return response
+
+    def rate_all(self, n_items: int, *, finish: bool = True) -> None:
+        """Rate by turns, which is as good as any."""
+        verdicts = ("interpretable", "maybe", "uninterpretable")
+        for number in range(1, n_items + 1):
+            self.rate(number, verdicts[number % 3])
+        if finish:
+            assert self.post("/finish", sure="yes").status_code == 303
+
+
+def files_in(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+@contextmanager
+def running(server: BaseWSGIServer) -> Iterator[int]:
+    """Serve in the background; gives the port."""
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    try:
+        yield server.port
+    finally:
+        server.shutdown()
+        thread.join()

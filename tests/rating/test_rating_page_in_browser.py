@@ -1,0 +1,208 @@
+"""The page in a real browser: at two widths, with its keys, and without its script."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from helpers_browser import CHROMIUM, LOADED, Browser
+from helpers_rating import make_study, running
+from transcoders.rating.server import listen, make_app
+from transcoders.rating.study import Rating, Study, load_record
+
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="needs Debian's chromium: run `make system-deps`"
+)
+
+
+@pytest.fixture(scope="module")
+def study() -> Study:
+    return make_study()
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    started = Browser(tmp_path_factory.mktemp("browser"))
+    yield started
+    started.close()
+
+
+@pytest.fixture
+def site(study: Study, tmp_path: Path, browser: Browser) -> Iterator[str]:
+    browser.events.clear()
+    with running(listen(make_app(study, tmp_path, "anna"), port=0)) as port:
+        yield f"http://127.0.0.1:{port}"
+        browser.command("Page.navigate", url="about:blank")
+
+
+def settle(browser: Browser) -> None:
+    """Wait until a rating is taken: not at once, since it could be a second click."""
+    browser.wait(lambda: browser.run("performance.now() > 450"))
+
+
+def arrive(browser: Browser, number: int) -> None:
+    browser.wait(
+        lambda: browser.run(f"location.pathname === '/item/{number}' && {LOADED}")
+    )  # fmt: skip
+
+
+def violations(browser: Browser) -> list[str]:
+    """What the browser refused to load or run."""
+    entries = [event["params"]["entry"] for event in browser.events
+               if event["method"] == "Log.entryAdded"]  # fmt: skip
+    errors = [str(event) for event in browser.events
+              if event["method"] == "Runtime.exceptionThrown"]  # fmt: skip
+    # Browsers ask for an icon whether there is one or not.
+    return errors + [e["text"] for e in entries if not e.get("url", "").endswith("/favicon.ico")]
+
+
+@pytest.mark.parametrize("width", [1200, 400])
+def test_everything_fits_and_can_be_told_apart(
+    width: int, browser: Browser, site: str, study: Study, tmp_path: Path
+) -> None:
+    # The item with the longest word, rated, with a long note.
+    number = max(
+        range(1, len(study.items) + 1),
+        key=lambda at: max(
+            len(word) for example in study.items[at - 1].top for word in example.after.split(" ")
+        ),
+    )
+    browser.open(f"{site}/item/{number}", width=width)
+    browser.run(f"document.querySelector('textarea').value = '{'long ' * 40}{'x' * 300}'")
+    browser.run("document.querySelector('[name=context_free]').click()")
+    browser.wait(lambda: load_record(tmp_path, "anna").ratings.get(number))
+    browser.open(f"{site}/item/{number}", width=width)
+    browser.screenshot(tmp_path / f"{width}.png")
+    assert (tmp_path / f"{width}.png").stat().st_size > 20_000
+    across = browser.run("[document.documentElement.scrollWidth, innerWidth]")
+    assert across[0] <= across[1], "the page is wider than the window"
+    hidden = browser.run(
+        "[...document.querySelectorAll('main *, header *')].filter((element) =>"
+        " !element.closest('.unseen') && element.getClientRects().length &&"
+        " (element.getBoundingClientRect().right > innerWidth + 0.5 ||"
+        "  element.getBoundingClientRect().left < 0)).map((element) => element.outerHTML)"
+    )
+    assert hidden == []
+    narrowest = browser.run(
+        "Math.min(...[...document.querySelectorAll('li')].map((element) => element.clientWidth))"
+    )
+    assert narrowest > width / 2, "examples are squeezed"
+    # What is marked differs from the rest by more than its colour.
+    weights = browser.run(
+        "[...document.querySelectorAll('li bdi, li mark')].map((element) =>"
+        " [element.localName, getComputedStyle(element).fontWeight,"
+        "  getComputedStyle(element).borderBottomStyle].join())"
+    )
+    assert set(weights) == {"bdi,400,none", "mark,700,solid"}
+    # Everything that can be pressed or filled in has a name.
+    names = browser.run(
+        "[...document.querySelectorAll('button:not(.unseen), input:not([type=hidden]), textarea')]"
+        ".map((element) => (element.labels && element.labels[0] || element).textContent.trim())"
+    )
+    assert len(names) == 9
+    assert all(names)
+    assert violations(browser) == []
+
+
+def test_keys_rate_move_and_write(browser: Browser, site: str, tmp_path: Path) -> None:
+    def ratings() -> dict[int, Rating]:
+        return load_record(tmp_path, "anna").ratings
+
+    browser.open(f"{site}/item/1", width=1200)
+    settle(browser)
+    browser.press("2")
+    arrive(browser, 2)
+    assert ratings() == {1: Rating(verdict="maybe")}
+    browser.run("window.before = true")
+    browser.press("c")
+    browser.wait(lambda: browser.run(f"!window.before && {LOADED}"))
+    assert ratings()[2] == Rating(context_free=True)
+    assert browser.run("document.querySelector('[name=context_free]').checked")
+    # Keys that write are no shortcuts.
+    browser.press("n")
+    for key in "1c":
+        browser.press(key)
+    browser.press("Escape")
+    settle(browser)
+    browser.press("3")
+    arrive(browser, 3)
+    expected = Rating(verdict="uninterpretable", context_free=True, note="1c")
+    assert ratings()[2] == expected
+    browser.press("ArrowLeft")
+    arrive(browser, 2)
+    browser.press("ArrowRight")
+    arrive(browser, 3)
+    browser.press("ArrowRight")
+    arrive(browser, 4)
+    assert ratings() == {1: Rating(verdict="maybe"), 2: expected}
+    browser.press("ArrowLeft")
+    arrive(browser, 3)
+    browser.press("u")
+    arrive(browser, 4)
+    assert violations(browser) == []
+
+
+def test_a_second_click_or_a_held_key_rates_nothing_more(
+    browser: Browser, site: str, tmp_path: Path
+) -> None:
+    browser.open(f"{site}/item/1", width=1200)
+    settle(browser)
+    browser.run(
+        "document.addEventListener('submit',"
+        " (event) => { window.pressed = true; event.preventDefault(); })"
+    )
+    browser.press("1", held=True)
+    assert browser.run("window.pressed") is None
+    browser.press("1")
+    assert browser.run("window.pressed")
+    browser.open(f"{site}/item/1", width=1200)
+    settle(browser)
+    browser.press("1")
+    arrive(browser, 2)
+    # Whatever time has passed, the page is as if it had just appeared.
+    browser.run("performance.now = () => 100")
+    browser.run("document.querySelector('[value=interpretable]').click()")
+    browser.run("document.querySelector('[name=go][value=next]').click()")
+    arrive(browser, 3)
+    assert load_record(tmp_path, "anna").ratings == {1: Rating(verdict="interpretable")}
+
+
+def test_the_essential_works_without_javascript(
+    browser: Browser, site: str, study: Study, tmp_path: Path
+) -> None:
+    browser.command("Emulation.setScriptExecutionDisabled", value=True)
+    try:
+        browser.open(f"{site}/item/1", width=400)
+        for number in range(1, len(study.items) + 1):
+            arrive(browser, number)
+            if number == 2:
+                browser.run("document.querySelector('[name=context_free]').click()")
+                browser.run("document.querySelector('textarea').value = 'of'")
+            browser.run("document.querySelector('[value=maybe]').click()")
+        arrive(browser, len(study.items))
+        browser.wait(lambda: browser.run("document.querySelectorAll('[name=sure]').length"))
+        record = load_record(tmp_path, "anna")
+        assert record.unrated == []
+        assert record.ratings[2] == Rating(verdict="maybe", context_free=True, note="of")
+        # The box must be ticked first.
+        browser.run("document.querySelector('[action=\"/finish\"] button').click()")
+        assert not load_record(tmp_path, "anna").finished
+        browser.run("document.querySelector('[name=sure]').click()")
+        browser.run("document.querySelector('[action=\"/finish\"] button').click()")
+        browser.wait(lambda: load_record(tmp_path, "anna").finished)
+        arrive(browser, 1)
+        browser.run("document.querySelector('a').click()")
+        arrive(browser, 2)
+    finally:
+        browser.command("Emulation.setScriptExecutionDisabled", value=False)
+
+
+def test_the_policy_lets_no_other_script_run(browser: Browser, site: str) -> None:
+    browser.open(f"{site}/item/1", width=1200)
+    browser.run(
+        "const added = document.createElement('script'); added.textContent = 'window.ran = true';"
+        "document.body.append(added)"
+    )
+    assert browser.run("window.ran") is None
+    browser.run("document.body.style.cssText = ''; fetch('/item/2').catch(() => null)")
+    browser.wait(lambda: len(violations(browser)) >= 2)

@@ -1,0 +1,451 @@
+"""What the page gives away (nothing), what it keeps (every click), and whom it answers."""
+
+import json
+import re
+import secrets
+import threading
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from helpers_rating import (
+    FIRST_FEATURE,
+    N_DEAD,
+    N_LIVE,
+    NAMES,
+    PORT,
+    SAE,
+    SITE,
+    TRANSCODER,
+    Rater,
+    disguise,
+    files_in,
+    make_study,
+)
+from transcoders import files
+from transcoders.errors import UserError
+from transcoders.rating.server import MAX_BODY_BYTES, MAX_NOTE_CHARACTERS, make_app
+from transcoders.rating.study import Rating, Study, load_record
+
+N_ITEMS = 40
+
+
+@pytest.fixture(scope="module")
+def study() -> Study:
+    return make_study()
+
+
+@pytest.fixture
+def anna(study: Study, tmp_path: Path) -> Rater:
+    return Rater(make_app(study, tmp_path, "anna").test_client())
+
+
+def everything(study: Study, folder: Path) -> Iterator[tuple[str, Any]]:
+    """All answers to a rater who looks at all, rates all, errs in every way and finishes."""
+    rater = Rater(make_app(study, folder, "anna").test_client())
+    pages = ["/", *(f"/item/{number}" for number in range(len(study.items) + 2))]
+
+    def look(when: str) -> Iterator[tuple[str, Any]]:
+        for path in pages:
+            yield f"{when} {path}", rater.client.get(path, base_url=SITE)
+
+    yield from look("before")
+    for number in range(1, len(study.items) + 1):
+        note = f"note {number}" if number % 4 == 0 else ""
+        context_free = {"context_free": "yes"} if number % 5 == 0 else {}
+        answer = rater.rate(number, "maybe", note=note, **context_free)
+        yield f"rating {number}", answer
+    yield from look("rated")
+    for path, fields in (
+        ("/finish", {}), ("/item/1", {"verdict": "good"}), ("/item/99", {}), ("/nothing", {}),
+        ("/item/1", {"token": "x"}), ("/", {}), ("/finish", {"sure": "yes"}), ("/item/1", {}),
+        ("/item/2", {"note": "x" * MAX_BODY_BYTES}),
+    ):  # fmt: skip
+        yield f"post {path} {fields.keys()}", rater.post(path, **fields)
+    yield from look("finished")
+    for path in ("/page.css", "/static/page.css", "/../study.py", "/anna.json", "/favicon.ico"):
+        yield path, rater.client.get(path, base_url=SITE)
+    yield "host", rater.client.get("/item/1", base_url="http://example.org")
+
+
+def whole(response: Any) -> str:
+    headers = "".join(f"{name}: {value}\n" for name, value in response.headers)
+    return f"{response.status}\n{headers}\n{response.get_data(as_text=True)}"
+
+
+class TestBlindness:
+    def test_nothing_that_is_sent_names_a_source(self, study: Study, tmp_path: Path) -> None:
+        numbers = range(FIRST_FEATURE, FIRST_FEATURE + N_LIVE + N_DEAD)
+        hidden = {*NAMES, "transcoder", "sae", "dictionar", "layer", "kind", "mlp", "frequency"}
+        hidden |= {str(number) for number in numbers} | {"smollm", str(FIRST_FEATURE)[:3]}
+        for observed in (TRANSCODER, SAE):
+            values = [observed.examples["activation"], *(
+                observed.features[name] for name in ("frequency", "mean", "largest")
+            )]  # fmt: skip
+            hidden |= {f"{value:.2f}" for column in values for value in column if value > 1}
+            hidden |= {f"{value:.6f}"[:6] for column in values for value in column}
+        record = 'rater "anna"'
+        n_answers = 0
+        for what, answer in everything(study, tmp_path):
+            sent = whole(answer).lower().replace(record, "")
+            # Hashes, random digits and lengths hold any three of them by chance.
+            sent = re.sub(r'(name="token" value=|\'sha256-|content-length: )[^;\s]*', "", sent)
+            n_answers += 1
+            for word in hidden:
+                assert word.lower() not in sent, (what, word)
+            assert "data-" not in sent
+            assert "set-cookie" not in sent
+        assert n_answers > 3 * N_ITEMS
+
+    @pytest.mark.parametrize("other", ["exchanged", "disguised"])
+    def test_what_is_sent_is_the_same_wherever_examples_come_from(
+        self, other: str, study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(secrets, "token_urlsafe", lambda: "token")
+        another = {
+            "exchanged": make_study(SAE, TRANSCODER),
+            "disguised": make_study(disguise(TRANSCODER), disguise(SAE), names=("x", "y")),
+        }[other]
+        first = list(everything(study, tmp_path / "one"))
+        second = list(everything(another, tmp_path / "other"))
+        assert len(first) == len(second)
+        for (what, answer), (same, its) in zip(first, second, strict=True):
+            assert what == same
+            assert whole(answer) == whole(its), what
+            assert answer.data == its.data
+
+    def test_the_pages_do_not_hold_the_key(self, study: Study, tmp_path: Path) -> None:
+        app = make_app(study, tmp_path, "anna")
+        pages = app.view_functions["show"].__self__
+        assert study.items in vars(pages).values()
+        assert not any(isinstance(value, Study) for value in vars(pages).values())
+        assert not any(value is study._key for value in vars(pages).values())
+
+    def test_all_examples_are_on_the_page_and_tokens_are_only_text(
+        self, study: Study, anna: Rater
+    ) -> None:
+        seen = ""
+        for number, item in enumerate(study.items, 1):
+            reader = Texts()
+            reader.feed(anna.page(f"/item/{number}"))
+            examples = [*item.top, *item.sampled]
+            assert reader.marked == [f"[{example.peak}]" for example in examples]
+            assert reader.examples == [
+                f"{example.before}[{example.peak}]{example.after}" for example in examples
+            ]
+            assert reader.tags.count("script") == 1
+            assert "img" not in reader.tags
+            seen += "".join(reader.examples)
+        for token in (
+            "<script>alert(1)</script>",
+            "&amp;",
+            "'\"><img src=x",
+            "⏎",
+            "{{ 7*7 }}",
+            "⇥",
+        ):
+            assert token in seen
+        assert "\u202e" not in seen
+
+
+class Texts(HTMLParser):
+    """The texts of list items and of marks within them, and all tags."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.examples: list[str] = []
+        self.marked: list[str] = []
+        self.tags: list[str] = []
+        self._open: list[str] = []
+
+    def handle_starttag(self, tag: str, _: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        if tag in ("input", "meta"):
+            return
+        self._open.append(tag)
+        if tag == "li":
+            self.examples.append("")
+        if tag == "mark":
+            self.marked.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "li" in self._open and "bdi" in self._open:
+            self.examples[-1] += data
+        if "mark" in self._open:
+            self.marked[-1] += data
+
+
+class TestRating:
+    def test_is_saved_at_once_and_leads_on(self, anna: Rater, tmp_path: Path) -> None:
+        assert files_in(tmp_path) == ["anna.json"]
+        assert "0 of 40 rated" in anna.page("/item/3")
+        answer = anna.rate(3, "maybe", context_free="yes", note=" after <b>\r\na comma \r\n")
+        assert answer.location == "/item/4"
+        saved = load_record(tmp_path, "anna").ratings
+        assert saved == {3: Rating(verdict="maybe", context_free=True, note="after <b>\na comma")}
+        page = anna.page("/item/3").partition("<body>")[2]
+        assert "1 of 40 rated" in page
+        assert page.count('aria-pressed="true"') == 1
+        assert 'value="maybe" aria-pressed="true"' in page
+        assert re.search(r'name="context_free"[^>]* checked>', page)
+        assert ">\nafter &lt;b&gt;\na comma</textarea>" in page
+        assert "Item 3 is rated maybe, context-free." in anna.page("/item/4")
+        assert files_in(tmp_path) == ["anna.json"]
+
+    def test_can_be_changed_and_kept(self, anna: Rater, tmp_path: Path) -> None:
+        anna.rate(3, "maybe", context_free="yes", note="x")
+        anna.rate(3, "interpretable")
+        assert load_record(tmp_path, "anna").ratings == {3: Rating(verdict="interpretable")}
+        # Saving and moving keep the verdict.
+        anna.post("/item/3", go="stay", note="y")
+        expected = {3: Rating(verdict="interpretable", note="y")}
+        assert load_record(tmp_path, "anna").ratings == expected
+
+    @pytest.mark.parametrize(
+        ("number", "go", "to"),
+        [(3, "next", 4), (3, "previous", 2), (3, "stay", 3), (1, "previous", 1),
+         (N_ITEMS, "next", 2), (3, "unrated", 5), (39, "unrated", 40), (40, "unrated", 2),
+         (1, "unrated", 2)],
+    )  # fmt: skip
+    def test_buttons_lead_where_they_say(
+        self, anna: Rater, tmp_path: Path, number: int, go: str, to: int
+    ) -> None:
+        anna.rate(1, "maybe")
+        anna.rate(4, "maybe")
+        before = (tmp_path / "anna.json").stat().st_mtime_ns
+        assert anna.post(f"/item/{number}", go=go).location == f"/item/{to}"
+        assert (tmp_path / "anna.json").stat().st_mtime_ns == before, "nothing was said"
+        assert anna.post("/item/9", go=go, note="said").status_code == 303
+        assert load_record(tmp_path, "anna").ratings[9] == Rating(note="said")
+        assert load_record(tmp_path, "anna").n_rated == 2
+
+    def test_the_start_is_where_one_left_off(self, anna: Rater) -> None:
+        def start() -> str:
+            return anna.client.get("/", base_url=SITE).location
+
+        assert start() == "/item/1"
+        anna.rate(1, "maybe")
+        anna.rate(3, "maybe")
+        assert start() == "/item/2"
+        anna.rate_all(N_ITEMS)
+        assert start() == "/item/1"
+
+    def test_goes_on_after_the_program_has_ended(self, study: Study, tmp_path: Path) -> None:
+        for number in range(1, 6):
+            # A new program each time, with only the file between.
+            Rater(make_app(study, tmp_path, "anna").test_client()).rate(number, "maybe")
+            assert load_record(tmp_path, "anna").n_rated == number
+
+    def test_two_raters_have_a_file_each(self, study: Study, tmp_path: Path) -> None:
+        anna, bob = (
+            Rater(make_app(study, tmp_path, name).test_client()) for name in ("anna", "bob")
+        )
+        anna.rate(1, "maybe", note="only anna")
+        bob.rate(2, "interpretable")
+        assert load_record(tmp_path, "anna").ratings == {
+            1: Rating(verdict="maybe", note="only anna")
+        }
+        assert load_record(tmp_path, "bob").ratings == {2: Rating(verdict="interpretable")}
+        assert "only anna" not in bob.page("/item/1")
+        assert files_in(tmp_path) == ["anna.json", "bob.json"]
+
+    def test_what_makes_no_sense_is_refused_and_changes_nothing(
+        self, anna: Rater, tmp_path: Path
+    ) -> None:
+        anna.rate(1, "maybe", note="x" * MAX_NOTE_CHARACTERS)
+        before = (tmp_path / "anna.json").read_bytes()
+        for path, fields, status in (
+            ("/item/1", {"verdict": "good"}, 400),
+            ("/item/1", {"verdict": ""}, 400),
+            ("/item/1", {"note": "x" * (MAX_NOTE_CHARACTERS + 1)}, 400),
+            ("/item/1", {"note": "x" * MAX_BODY_BYTES}, 413),
+            ("/item/0", {"verdict": "maybe"}, 404),
+            ("/item/41", {"verdict": "maybe"}, 404),
+            ("/item/-1", {"verdict": "maybe"}, 404),
+            ("/item/1/../../bob", {"verdict": "maybe"}, 404),
+            ("/", {"verdict": "maybe"}, 405),
+            ("/finish", {"sure": "yes"}, 409),
+        ):
+            assert anna.post(path, **fields).status_code == status, (path, fields)
+        no_note = {"token": anna.token(), "verdict": "interpretable"}
+        answer = anna.client.post(
+            "/item/1", data=no_note, base_url=SITE, headers={"Origin": SITE}
+        )  # fmt: skip
+        assert answer.status_code == 400
+        assert (tmp_path / "anna.json").read_bytes() == before
+        assert files_in(tmp_path) == ["anna.json"]
+
+    def test_a_failed_write_leaves_the_file_as_it_was(
+        self, anna: Rater, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        anna.rate(1, "maybe")
+        before = (tmp_path / "anna.json").read_bytes()
+
+        def full(path: Path, text: str, **_: Any) -> None:
+            path.write_bytes(text.encode()[:50])
+            raise OSError(28, "No space left on device")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(files.Path, "write_text", full)
+            answer = anna.post("/item/2", verdict="maybe")
+            assert answer.status_code == 500
+            assert str(tmp_path) not in answer.text
+        assert (tmp_path / "anna.json").read_bytes() == before
+        assert files_in(tmp_path) == ["anna.json"]
+        anna.rate(2, "maybe")
+
+    def test_a_damaged_file_is_told_without_its_path(self, anna: Rater, tmp_path: Path) -> None:
+        token = anna.token()
+        (tmp_path / "anna.json").write_text("{")
+        answer = anna.client.post(
+            "/item/1", data={"token": token, "note": ""}, base_url=SITE, headers={"Origin": SITE}
+        )  # fmt: skip
+        assert answer.status_code == 500
+        assert answer.text == "500: Nothing was saved: the terminal says why.\n"
+        assert (tmp_path / "anna.json").read_text() == "{"
+
+    def test_clicks_at_the_same_time_are_all_kept(self, study: Study, tmp_path: Path) -> None:
+        raters = [Rater(make_app(study, tmp_path, "anna").test_client()) for _ in range(4)]
+        barrier = threading.Barrier(len(raters))
+
+        def rate(first: int) -> None:
+            barrier.wait()
+            for number in range(first, N_ITEMS + 1, len(raters)):
+                raters[first - 1].rate(number, "maybe")
+
+        threads = [
+            threading.Thread(target=rate, args=(first,)) for first in range(1, len(raters) + 1)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert load_record(tmp_path, "anna").unrated == []
+
+    def test_finishing_takes_everything_and_is_final(
+        self, study: Study, anna: Rater, tmp_path: Path
+    ) -> None:
+        anna.rate_all(N_ITEMS, finish=False)
+        assert 'action="/finish"' in anna.page("/item/1")
+        with pytest.raises(UserError, match="press Finish"):
+            study.open(load_record(tmp_path, "anna"))
+        assert anna.post("/finish").status_code == 409
+        assert anna.post("/finish", sure="yes").status_code == 303
+        assert len(study.open(load_record(tmp_path, "anna"))) == N_ITEMS
+        before = (tmp_path / "anna.json").read_bytes()
+        page = anna.page("/item/2")
+        assert "<form" not in page
+        assert "This item: uninterpretable" in page
+        assert all(f'href="/item/{number}"' in page for number in (1, 3))
+        for path in ("/item/2", "/finish"):
+            assert anna.post(path, verdict="maybe", sure="yes").status_code == 409
+        assert (tmp_path / "anna.json").read_bytes() == before
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        "host",
+        ["example.org", "example.org:8765", "127.0.0.1", "localhost", "127.0.0.1:80", "[::1]:8765",
+         "127.0.0.1:8765.example.org", "example.org@127.0.0.1:8765", "0.0.0.0:8765", ""],
+    )  # fmt: skip
+    def test_other_hosts(self, anna: Rater, host: str) -> None:
+        for path in ("/", "/item/1", "/nothing"):
+            answer = anna.client.get(path, base_url=SITE, headers={"Host": host})
+            assert answer.status_code == 403
+            assert "token" not in answer.text
+
+    @pytest.mark.parametrize("host", [f"127.0.0.1:{PORT}", f"localhost:{PORT}"])
+    def test_not_its_own(self, anna: Rater, host: str) -> None:
+        answer = anna.client.get("/item/1", base_url=SITE, headers={"Host": host})
+        assert answer.status_code == 200
+
+    @pytest.mark.parametrize(
+        ("headers", "status"),
+        [
+            ({"Origin": SITE}, 303),
+            ({"Referer": f"{SITE}/item/1"}, 303),
+            ({"Origin": SITE, "Referer": "http://example.org/"}, 303),
+            ({"Origin": "http://example.org"}, 403),
+            ({"Origin": "http://example.org", "Referer": f"{SITE}/item/1"}, 403),
+            ({"Origin": "null"}, 403),
+            ({"Origin": ""}, 403),
+            ({"Origin": f"https://127.0.0.1:{PORT}"}, 403),
+            ({"Origin": f"{SITE}0"}, 403),
+            ({"Origin": "http://127.0.0.1:80"}, 403),
+            ({"Referer": "http://example.org/"}, 403),
+            ({"Referer": f"{SITE}.example.org/"}, 403),
+            ({"Referer": f"http://example.org/{SITE}/"}, 403),
+            ({}, 403),
+        ],
+    )
+    def test_other_sites(
+        self, anna: Rater, tmp_path: Path, headers: dict[str, str], status: int
+    ) -> None:
+        form = {"token": anna.token(), "note": "", "verdict": "maybe"}
+        answer = anna.client.post("/item/1", data=form, base_url=SITE, headers=headers)
+        assert answer.status_code == status
+        assert load_record(tmp_path, "anna").n_rated == (status == 303)
+
+    @pytest.mark.parametrize("token", [None, "", "wrong", "é"])
+    def test_forms_without_the_token(self, anna: Rater, tmp_path: Path, token: str | None) -> None:
+        form = {"note": "", "verdict": "maybe", "token": token}
+        if token is None:
+            del form["token"]
+        for path in ("/item/1", "/finish"):
+            answer = anna.client.post(path, data=form, base_url=SITE, headers={"Origin": SITE})
+            assert answer.status_code == 403
+        assert load_record(tmp_path, "anna").n_rated == 0
+
+    def test_tokens_of_an_earlier_start(self, study: Study, anna: Rater, tmp_path: Path) -> None:
+        later = Rater(make_app(study, tmp_path, "anna").test_client())
+        assert later.token() != anna.token()
+        assert len(later.token()) >= 40
+        assert later.post("/item/1", token=anna.token(), verdict="maybe").status_code == 403
+
+    @pytest.mark.parametrize(
+        "path",
+        ["/static/page.css", "/page.css", "/page.html.j2", "/study.py", "/anna.json", "/item/",
+         "/item", "/item/1/", "/item/../anna.json", "/%2e%2e/anna.json", "//etc/passwd", "/finish/",
+         "/item/1.0", "/item/1e0"],
+    )  # fmt: skip
+    def test_paths_that_are_no_pages(self, anna: Rater, path: str) -> None:
+        assert anna.client.get(path, base_url=SITE).status_code == 404
+
+    @pytest.mark.parametrize("method", ["put", "delete", "patch", "trace"])
+    def test_other_methods(self, anna: Rater, method: str) -> None:
+        answer = getattr(anna.client, method)(
+            "/item/1", base_url=SITE, headers={"Origin": SITE}, data={"token": anna.token()}
+        )
+        assert answer.status_code == 405
+
+    def test_every_answer_has_strict_headers(self, study: Study, tmp_path: Path) -> None:
+        for what, answer in everything(study, tmp_path):
+            policy = dict(
+                part.split(" ", 1) for part in answer.headers["Content-Security-Policy"].split("; ")
+            )
+            assert policy["default-src"] == "'none'", what
+            assert policy.keys() == {
+                "default-src", "style-src", "script-src", "form-action", "base-uri",
+                "frame-ancestors",
+            }  # fmt: skip
+            assert all("unsafe" not in value and "*" not in value for value in policy.values())
+            assert answer.headers["X-Content-Type-Options"] == "nosniff"
+            assert answer.headers["Referrer-Policy"] == "same-origin"
+            assert answer.headers["Cache-Control"] == "no-store"
+            assert not [name for name, _ in answer.headers if name.startswith("Access-Control")]
+
+
+def test_a_record_of_another_study_is_refused_before_anything_is_served(
+    study: Study, tmp_path: Path
+) -> None:
+    make_app(study, tmp_path, "anna")
+    before = json.loads((tmp_path / "anna.json").read_text())
+    with pytest.raises(UserError, match="commitment"):
+        make_app(make_study(seed=6), tmp_path, "anna")
+    assert json.loads((tmp_path / "anna.json").read_text()) == before
