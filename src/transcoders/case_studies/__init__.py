@@ -1,0 +1,6 @@
+"""Blind studies: what weights say of a feature, before anyone looks at where it is active.
+
+- ``predictions``: which tokens should make a feature active, from weights alone;
+- ``systematic``: the same of many features, scored on their examples;
+- ``harness``: one feature studied by a person who sees no token until a hypothesis is written down.
+"""

@@ -1,0 +1,217 @@
+"""Blind studies of many features at once: predict from weights, then look, and score.
+
+For features drawn at random, the tokens that should make them active are predicted from weights
+alone (:mod:`~transcoders.case_studies.predictions`). Then their examples are revealed, and two
+scores are taken:
+
+- **precision**: the share of a feature's best examples whose peak is on one of the k tokens with
+  the largest scores; for earlier positions, the share with one of them before the peak;
+- **correlation**: Spearman's, of score with activation, over the tokens of all its examples and of
+  the background, where it is mostly silent.
+
+The **control** is the same with the prediction of another feature of the same dictionary: what
+would be scored by knowing what features are like, but not which one it is.
+"""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float, Int
+from scipy import stats
+from torch import Tensor
+
+from transcoders.case_studies.predictions import (
+    METHODS,
+    Vocabulary,
+    read_vocabulary,
+    score_tokens,
+    vectors_of_heads,
+)
+from transcoders.circuits.model import CircuitModel
+from transcoders.dictionaries import SparseDictionary
+from transcoders.interpretability.automatic import live_features
+from transcoders.interpretability.gather import Observed, Text
+
+K = 10
+"""Tokens predicted."""
+BEFORE = 8
+"""Earlier positions at which a predicted token counts."""
+METHOD_ORDER = pd.CategoricalDtype([*METHODS, "heads"], ordered=True)
+SHOWN = 5
+"""Predicted tokens that the table shows."""
+
+
+class Revealed:
+    """What is looked at after predicting: a feature's examples."""
+
+    def __init__(self, observed: Observed, text: Text, feature: int) -> None:
+        examples = observed.examples[observed.examples["feature"] == feature]
+        top = examples[examples["kind"] == "top"]
+        tokens = text.rows.numpy()
+        self.peaks = tokens[top["row"], top["position"]]
+        self.before = [
+            set(tokens[row, max(position - BEFORE, 0) : position].tolist())
+            for row, position in zip(top["row"], top["position"], strict=True)
+        ]
+        places = examples.drop_duplicates("row")
+        background = text.background.numpy()
+        self.tokens: Int[np.ndarray, " place"] = np.concatenate(
+            [tokens[places["row"], places["position"]], tokens[background[:, 0], background[:, 1]]]
+        )
+        self.activations: Float[np.ndarray, " place"] = np.concatenate(
+            [places["activation"].to_numpy(), observed.background[:, feature].numpy()]
+        )
+
+    def precision(self, predicted: Int[np.ndarray, " k"]) -> float:
+        """Of predictions for the token at the peak."""
+        return float(np.isin(self.peaks, predicted).mean())
+
+    def precision_before(self, predicted: Int[np.ndarray, " k"]) -> float:
+        """Of predictions for tokens before it."""
+        wanted = set(predicted.tolist())
+        return float(np.mean([bool(wanted & before) for before in self.before]))
+
+    def correlation(self, scores: Float[Tensor, " token"]) -> float:
+        """Of the scores with the activations; NaN if one of them never varies."""
+        with np.errstate(invalid="ignore"):
+            return float(stats.spearmanr(scores[self.tokens].numpy(), self.activations).statistic)
+
+
+def study_features(
+    circuit: CircuitModel,
+    name: str,
+    layer: int,
+    dictionary: SparseDictionary,
+    observed: Observed,
+    text: Text,
+    tokenizer: Any,
+    *,
+    n_features: int,
+    seed: int,
+    vocabulary: Vocabulary | None = None,
+) -> pd.DataFrame:
+    """Blind studies of some features of a transcoder.
+
+    Args:
+        circuit: the model, with a transcoder at layer 0.
+        name: of the dictionary.
+        layer: at which it stands, above 0.
+        dictionary: a transcoder.
+        observed: what its features do on the text; only which ones are live is looked at before
+            all predictions are made.
+        text: the text.
+        tokenizer: of the model.
+        n_features: how many, drawn at random from the live ones.
+        seed: of the draw.
+        vocabulary: of :func:`read_vocabulary`, if it is at hand.
+
+    Returns:
+        Rows ``dictionary, layer, l0, feature, frequency, method, predicted, precision,
+        precision_control, correlation, correlation_control``; for the method ``heads``, tokens
+        before the peak are predicted, and there is no correlation. L0 is the dictionary's, over the
+        text.
+    """
+    vocabulary = vocabulary or read_vocabulary(circuit)
+    live = live_features(observed)
+    random = np.random.default_rng((seed, layer))
+    features = random.choice(live["feature"], min(n_features, len(live)), replace=False)
+    vectors = circuit.centre(dictionary.weights.W_enc[:, torch.from_numpy(features)].T)
+    predictions = {
+        method: score_tokens(circuit, vocabulary, vectors, method).cpu() for method in METHODS
+    }
+    through_heads = [_best_of_heads(circuit, vocabulary, vector, layer) for vector in vectors]
+
+    revealed = [Revealed(observed, text, int(feature)) for feature in features]
+    frequency = live.set_index("feature")["frequency"]
+    rows = []
+    for i, (feature, found) in enumerate(zip(features.tolist(), revealed, strict=True)):
+        other = (i + 1) % len(features)
+        common = {
+            "dictionary": name, "layer": layer, "l0": observed.features["frequency"].sum(),
+            "feature": feature, "frequency": frequency[feature],
+        }  # fmt: skip
+        for method, scores in predictions.items():
+            best = [scores[j].topk(K).indices.numpy() for j in (i, other)]
+            rows.append(
+                {
+                    **common,
+                    "method": method,
+                    "predicted": _words(best[0], tokenizer),
+                    "precision": found.precision(best[0]),
+                    "precision_control": found.precision(best[1]),
+                    "correlation": found.correlation(scores[i]),
+                    "correlation_control": found.correlation(scores[other]),
+                }
+            )
+        rows.append(
+            {
+                **common,
+                "method": "heads",
+                "predicted": _words(through_heads[i], tokenizer),
+                "precision": found.precision_before(through_heads[i]),
+                "precision_control": found.precision_before(through_heads[other]),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _best_of_heads(
+    circuit: CircuitModel, vocabulary: Vocabulary, vector: Float[Tensor, " d_model"], layer: int
+) -> Int[np.ndarray, " k"]:
+    """The k tokens with the largest scores through any of the heads that matter most."""
+    pulled = vectors_of_heads(circuit, vocabulary, vector, layer)
+    scores = score_tokens(circuit, vocabulary, pulled, "layer 0")
+    scores = (scores - scores.mean(dim=1, keepdim=True)) / scores.std(dim=1, keepdim=True)
+    return scores.amax(dim=0).topk(K).indices.cpu().numpy()
+
+
+def _words(tokens: Int[np.ndarray, " k"], tokenizer: Any) -> str:
+    return " | ".join(tokenizer.decode([int(token)]) for token in tokens[:SHOWN])
+
+
+def summarise_studies(studies: pd.DataFrame) -> pd.DataFrame:
+    """Means over features, with 95% intervals of what is gained over the control.
+
+    Features are taken together (``all``), by layer, and by thirds of their dictionary's L0 and of
+    their own frequency.
+
+    Returns:
+        Rows ``by, group, method, n_features``, and for each score its mean, that of the control,
+        and ``_gain, _gain_low, _gain_high``.
+    """
+    groupings = {
+        "all": pd.Series("all", index=studies.index),
+        "layer": studies["layer"],
+        "L0": _thirds(studies["l0"]),
+        "frequency": _thirds(studies["frequency"]),
+    }
+    rows = []
+    for by, groups in groupings.items():
+        for (group, method), chosen in studies.groupby(
+            [groups, studies["method"].astype(METHOD_ORDER)], observed=True
+        ):
+            row = {"by": by, "group": group, "method": method, "n_features": len(chosen)}
+            for score in ("precision", "correlation"):
+                row |= _gain(chosen, score)
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _thirds(values: "pd.Series[float]") -> "pd.Series[Any]":
+    return pd.qcut(values.rank(method="first"), 3, labels=["low", "middle", "high"])
+
+
+def _gain(studies: pd.DataFrame, score: str) -> dict[str, float]:
+    """Means of a score and its control, and of their difference with its interval."""
+    both = studies[[score, f"{score}_control"]].dropna()
+    gain = both[score] - both[f"{score}_control"]
+    half = stats.t.ppf(0.975, len(gain) - 1) * stats.sem(gain) if len(gain) > 1 else np.nan
+    return {
+        score: both[score].mean(),
+        f"{score}_control": both[f"{score}_control"].mean(),
+        f"{score}_gain": gain.mean(),
+        f"{score}_gain_low": gain.mean() - half,
+        f"{score}_gain_high": gain.mean() + half,
+    }

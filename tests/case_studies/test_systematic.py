@@ -1,0 +1,244 @@
+"""Predictions from weights alone, against plain loops and features whose tokens are planted."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor
+
+from helpers_circuits import Make, assert_close, make_circuit
+from transcoders.case_studies.predictions import (
+    METHODS,
+    Vocabulary,
+    read_vocabulary,
+    score_tokens,
+    vectors_of_heads,
+)
+from transcoders.case_studies.systematic import K, Revealed, study_features, summarise_studies
+from transcoders.circuits.model import CircuitModel
+from transcoders.interpretability.gather import Observed, Text
+from transcoders.models import LanguageModel, load_tokenizer
+
+
+@pytest.fixture(scope="module", params=["gpt2", "gpt_neox", "llama"])
+def circuit(
+    request: pytest.FixtureRequest, tiny_models: dict[str, Path], random_dictionary: Make
+) -> CircuitModel:
+    model = LanguageModel.load(tiny_models[request.param])
+    mix = {0: "transcoder", 2: "transcoder"}
+    return make_circuit(model, random_dictionary, mix, first=1)
+
+
+@pytest.fixture(scope="module")
+def vocabulary(circuit: CircuitModel) -> Vocabulary:
+    return read_vocabulary(circuit)
+
+
+def vectors(circuit: CircuitModel) -> Tensor:
+    return circuit.encoder_vectors(2, torch.tensor([0, 5, 9]))
+
+
+def test_direct_scores_are_de_embeddings(circuit: CircuitModel, vocabulary: Vocabulary) -> None:
+    embedding = circuit.model.hf.get_input_embeddings().weight
+    found = score_tokens(circuit, vocabulary, vectors(circuit), "direct")
+    for row, vector in zip(found, vectors(circuit), strict=True):
+        assert_close(row, torch.stack([token @ vector for token in embedding]))
+
+
+def test_linear_scores_are_weighted_de_embeddings_of_the_best_connected_features(
+    circuit: CircuitModel, vocabulary: Vocabulary
+) -> None:
+    embedding = circuit.model.hf.get_input_embeddings().weight
+    weights = circuit.transcoders[0].weights
+    found = score_tokens(circuit, vocabulary, vectors(circuit), "layer 0, linear")
+    for row, vector in zip(found, vectors(circuit), strict=True):
+        connections = {i: float(weights.W_dec[i] @ vector) for i in range(len(weights.W_dec))}
+        best = sorted(connections, key=lambda i: -connections[i])[:10]
+        expected = torch.zeros(len(embedding))
+        for i in best:
+            feature = circuit.encoder_vectors(0, torch.tensor([i]))[0]
+            expected += connections[i] * (embedding @ feature)
+        assert_close(row, expected, 1e-4)
+
+
+def test_scores_through_layer_0_are_what_the_token_alone_writes(
+    circuit: CircuitModel, vocabulary: Vocabulary
+) -> None:
+    model = circuit.model
+    embedding = model.hf.get_input_embeddings().weight
+    norm = model.blocks[0].get_submodule(model.architecture.norm_before_mlp)
+    weights = circuit.transcoders[0].weights
+    found = score_tokens(circuit, vocabulary, vectors(circuit), "layer 0")
+    for token in (0, 7, 100, len(embedding) - 1):
+        z = torch.relu(norm(embedding[token]) @ weights.W_enc + weights.b_enc)
+        stream = embedding[token] + z @ weights.W_dec
+        for row, vector in zip(found, vectors(circuit), strict=True):
+            assert row[token].item() == pytest.approx(float(stream @ vector), rel=1e-3, abs=1e-4)
+
+
+def test_heads_are_those_below_through_which_tokens_move_the_feature_most(
+    circuit: CircuitModel, vocabulary: Vocabulary
+) -> None:
+    vector = vectors(circuit)[0]
+    found = vectors_of_heads(circuit, vocabulary, vector, 2)
+    embedding = circuit.model.hf.get_input_embeddings().weight
+    layers = range(2 if circuit.is_parallel else 3)
+    reads = [
+        circuit.W_V[layer, head] @ (circuit.W_O[layer, head] @ vector)
+        for layer in layers for head in range(circuit.n_heads)
+    ]  # fmt: skip
+    best = sorted(reads, key=lambda read: -(embedding @ read).max().item())[:3]
+    for row, expected in zip(found, best, strict=True):
+        assert_close(row, expected)
+
+
+N_ROWS, N_POSITIONS = 60, 12
+
+
+@pytest.fixture(scope="module")
+def text() -> Text:
+    generator = torch.Generator().manual_seed(1)
+    rows = torch.randint(2, 200, (N_ROWS, N_POSITIONS), generator=generator)
+    background = torch.stack(
+        [torch.arange(40) % N_ROWS, torch.arange(40) % (N_POSITIONS - 1) + 1], dim=1
+    )
+    return Text(rows, background)
+
+
+def planted(
+    circuit: CircuitModel, vocabulary: Vocabulary, text: Text, *, honest: bool
+) -> tuple[Observed, Text]:
+    """Features active on just the tokens that layer 0 predicts (or on the worst of them)."""
+    dictionary = circuit.transcoders[2]
+    every = circuit.encoder_vectors(2, torch.arange(dictionary.n_features))
+    scores = score_tokens(circuit, vocabulary, every, "layer 0")
+    rows = text.rows.clone()
+    examples = []
+    for feature in range(4):
+        order = scores[feature].argsort(descending=honest)
+        for rank in range(6):
+            row, position = feature * 6 + rank, 5 + rank % 3
+            rows[row, position] = order[rank]
+            examples += [
+                {"feature": feature, "kind": kind, "rank": rank + 1, "row": row,
+                 "position": position, "activation": 9.0 - rank}
+                for kind in ("top", "sampled")
+            ]  # fmt: skip
+    features = pd.DataFrame(
+        {"feature": range(dictionary.n_features), "frequency": [0.01] * 4 + [0.0] * 60}
+    )
+    background = torch.zeros(len(text.background), dictionary.n_features)
+    return Observed(features, pd.DataFrame(examples), background), Text(rows, text.background)
+
+
+def studied(
+    circuit: CircuitModel, vocabulary: Vocabulary, observed: Observed, text: Text,
+    tiny_models: dict[str, Path],
+) -> pd.DataFrame:  # fmt: skip
+    return study_features(
+        circuit, "name", 2, circuit.transcoders[2], observed, text,
+        load_tokenizer(tiny_models["gpt2"]), n_features=4, seed=0, vocabulary=vocabulary,
+    )  # fmt: skip
+
+
+def test_features_that_do_as_predicted_get_the_full_score_and_others_none(
+    circuit: CircuitModel, vocabulary: Vocabulary, text: Text, tiny_models: dict[str, Path]
+) -> None:
+    tables = {
+        honest: studied(
+            circuit, vocabulary, *planted(circuit, vocabulary, text, honest=honest), tiny_models
+        )
+        for honest in (True, False)
+    }
+    for honest, table in tables.items():
+        assert sorted(table["feature"].unique()) == [0, 1, 2, 3]
+        assert list(table["method"].unique()) == [*METHODS, "heads"]
+        own = table[table["method"] == "layer 0"]
+        assert (own["precision"] == (1.0 if honest else 0.0)).all()
+        assert ((own["correlation"] > 0.2) if honest else (own["correlation"] < 0)).all()
+        assert table.loc[table["method"] == "heads", "correlation"].isna().all()
+    own = tables[True][tables[True]["method"] == "layer 0"]
+    assert (own["precision_control"] < own["precision"]).all()
+    assert (own["l0"] - 0.04).abs().max() < 1e-9
+
+
+def test_the_control_is_another_features_prediction(
+    circuit: CircuitModel, vocabulary: Vocabulary, text: Text, tiny_models: dict[str, Path]
+) -> None:
+    observed, seen = planted(circuit, vocabulary, text, honest=True)
+    table = studied(circuit, vocabulary, observed, seen, tiny_models)
+    own = table[table["method"] == "layer 0"].reset_index(drop=True)
+    every = circuit.encoder_vectors(2, torch.arange(4))
+    scores = score_tokens(circuit, vocabulary, every, "layer 0")
+    for place, row in own.iterrows():
+        other = int(own["feature"][(int(str(place)) + 1) % 4])
+        assert other != row["feature"]
+        found = Revealed(observed, seen, row["feature"])
+        predicted = scores[other].topk(K).indices.numpy()
+        assert row["precision_control"] == found.precision(predicted)
+        assert row["correlation_control"] == pytest.approx(found.correlation(scores[other]))
+
+
+def test_nothing_of_the_examples_reaches_the_predictions(
+    circuit: CircuitModel, vocabulary: Vocabulary, text: Text, tiny_models: dict[str, Path]
+) -> None:
+    predicted = [
+        studied(
+            circuit, vocabulary, *planted(circuit, vocabulary, text, honest=honest), tiny_models
+        )[["feature", "method", "predicted"]]
+        for honest in (True, False)
+    ]
+    pd.testing.assert_frame_equal(*predicted)
+
+
+def test_tokens_before_the_peak_are_looked_for_in_a_window() -> None:
+    rows = torch.arange(2, 26).reshape(2, 12)
+    examples = pd.DataFrame(
+        {"feature": 0, "kind": "top", "rank": [1, 2], "row": [0, 1], "position": [11, 2],
+         "activation": [2.0, 1.0]}
+    )  # fmt: skip
+    text = Text(rows, torch.tensor([[0, 1]]))
+    found = Revealed(Observed(pd.DataFrame(), examples, torch.zeros(1, 1)), text, 0)
+    assert found.peaks.tolist() == [13, 16]
+    assert found.before == [set(range(5, 13)), {14, 15}]
+    assert found.precision_before(np.array([5])) == 0.5
+    assert (
+        found.precision_before(np.array([4, 13, 16])) == 0.0
+    )  # too far back, the peaks themselves
+    assert found.precision_before(np.array([5, 14])) == 1.0
+
+
+def test_summaries_take_features_together_by_layer_and_by_thirds() -> None:
+    random = np.random.default_rng(0)
+    table = pd.DataFrame(
+        {
+            "dictionary": "d", "layer": np.repeat([12, 2], 6), "l0": np.repeat([10.0, 20, 30], 4),
+            "feature": range(12), "frequency": random.random(12), "method": "layer 0",
+            "precision": random.random(12), "precision_control": random.random(12),
+            "correlation": random.random(12), "correlation_control": 0.0,
+        }
+    )  # fmt: skip
+    table = pd.concat([table, table.assign(method="heads", correlation=np.nan)])
+    found = summarise_studies(table)
+    assert found[["by", "group"]].drop_duplicates().to_numpy().tolist() == [
+        ["all", "all"], ["layer", 2], ["layer", 12],
+        *[[by, third] for by in ("L0", "frequency") for third in ("low", "middle", "high")],
+    ]  # fmt: skip
+    row = found[(found["by"] == "L0") & (found["group"] == "middle")].iloc[0]
+    chosen = table[(table["l0"] == 20) & (table["method"] == "layer 0")]
+    gain = chosen["precision"] - chosen["precision_control"]
+    assert row["precision_gain"] == pytest.approx(gain.mean())
+    assert row["precision_gain_low"] < gain.mean() < row["precision_gain_high"]
+    heads = found[found["method"] == "heads"]
+    assert heads["correlation"].isna().all() and heads["precision"].notna().all()
+
+
+def test_the_same_seed_draws_the_same_features(
+    circuit: CircuitModel, vocabulary: Vocabulary, text: Text, tiny_models: dict[str, Path]
+) -> None:
+    observed = planted(circuit, vocabulary, text, honest=True)
+    draw: Callable[[], pd.DataFrame] = lambda: studied(circuit, vocabulary, *observed, tiny_models)  # noqa: E731
+    pd.testing.assert_frame_equal(draw(), draw())
