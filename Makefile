@@ -8,7 +8,8 @@ BIN := $(VENV)/bin
 SAELENS := .venv-saelens
 SNAKEMAKE := $(BIN)/snakemake --cores all
 # The rules that read committed tables only: no other may run for a figure or a page.
-READERS := figure3 training_curves circuits
+READERS := figure3 training_curves circuits greater_than_page interpretability_page \
+           case_studies_page
 
 .DEFAULT_GOAL := help
 .PHONY: help setup reproduce figures notebooks test test-full lint format benchmark lock schema \
@@ -56,6 +57,7 @@ benchmark: setup $(SAELENS)/.installed ## Measure against reference implementati
 	$(BIN)/python benchmarks/caching.py
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/circuits.py
+	$(BIN)/python benchmarks/examples.py
 
 $(SAELENS)/.installed: | $(VENV)/.installed
 	$(BIN)/python -m venv $(SAELENS)

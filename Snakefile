@@ -31,19 +31,36 @@ except UserError as error:
     raise WorkflowError(str(error))
 
 
-wildcard_constraints:
-    model="|".join(SCALE.models),
-    case="|".join(case.name for case in SCALE.circuits.cases),
-    site="|".join(site.name for site in SCALE.all_sites),
-
-
 include: "workflow/rules/common.smk"
+
+
+wildcard_constraints:
+    model=any_of(SCALE.models),
+    case=any_of(case.name for case in SCALE.circuits.cases),
+    site=any_of(site.name for site in SCALE.all_sites),
+    imported=any_of(entry.name for entry in SCALE.imported_transcoders),
+    rated=any_of(dictionary.name for dictionary in SCALE.dictionaries),
+
+
 include: "workflow/rules/models.smk"
 include: "workflow/rules/corpus.smk"
-include: "workflow/rules/activations.smk"
-include: "workflow/rules/training.smk"
-include: "workflow/rules/evaluation.smk"
+
+
+if SCALE.groups:
+
+    include: "workflow/rules/activations.smk"
+    include: "workflow/rules/training.smk"
+    include: "workflow/rules/evaluation.smk"
+
+
+if SCALE.imported:
+
+    include: "workflow/rules/importing.smk"
+
+
 include: "workflow/rules/circuits.smk"
+include: "workflow/rules/greater_than.smk"
+include: "workflow/rules/interpretability.smk"
 include: "workflow/rules/notebooks.smk"
 
 
@@ -52,7 +69,10 @@ include: "workflow/rules/notebooks.smk"
 rule all:
     default_target: True
     input:
-        DICTIONARY_WEIGHTS,
-        rules.evaluation.input,
+        [
+            LAYOUT.dictionary(dictionary.name) / "sae_weights.safetensors"
+            for dictionary in [*SCALE.dictionaries, *SCALE.imported_transcoders]
+        ],
         rules.figures.input,
         rules.notebooks.input,
+        FEATURE_PAGES,

@@ -64,6 +64,48 @@ def test_every_dictionary_is_complete_on_disk(run: Path, scale: Scale) -> None:
         assert curve["loss"].iloc[-1] < curve["loss"].iloc[0]
 
 
+def test_greater_than_is_studied_and_shown(run: Path, scale: Scale) -> None:
+    assert scale.greater_than is not None
+    folder = run / LAYOUT.greater_than
+    summary = read_json(folder / "summary.json")
+    assert summary["layer"] == 1  # the only one with a transcoder besides layer 0
+    where = pd.read_csv(folder / "where.csv")
+    n_layers = scale.models["tiny-llama"].n_layers
+    assert (where["kind"] == "mlp").sum() == n_layers
+    assert list(where.loc[where["has_transcoder"], "part"]) == ["mlp0", "mlp1"]
+    metric = pd.read_csv(folder / "metric.csv")
+    assert len(metric) == 100 * len(scale.greater_than.templates)
+    averaged = metric[metric["year"].between(1, 98)]["original"].mean()
+    assert summary["metric"]["original"]["value"] == pytest.approx(averaged, abs=1e-5)
+    curves = pd.read_csv(folder / "curves.csv")
+    for curve in ("neurons", "mlp_out_sae"):
+        rows = curves[(curves["curve"] == curve) & (curves["template"] == "all")]
+        assert list(rows["kept"]) == scale.greater_than.kept
+    page = (run / LAYOUT.notebook("greater_than")).with_suffix(".html").read_text()
+    assert page.count("data:image/png;base64") == 3
+    checks = pd.read_csv(run / LAYOUT.feature_checks)
+    assert len(checks) == len(scale.circuits.checks)
+
+
+def test_features_are_measured_and_studied_blind(run: Path, scale: Scale) -> None:
+    assert scale.interpretability is not None
+    measures = pd.read_csv(run / LAYOUT.automatic)
+    assert list(measures) == ["dictionary", "feature", "measure", "value"]
+    names = [scale.rated(kind).name for kind in ("transcoder", "mlp_in_sae")]
+    assert list(measures["dictionary"].unique()) == [*names, scale.interpretability.baseline]
+    assert set(measures["measure"]) == {"single_token_share", "token_entropy", "rule_accuracy"}
+    assert measures["value"].notna().all()
+    studies = pd.read_csv(run / LAYOUT.systematic)
+    assert len(studies.drop_duplicates("feature")) == scale.interpretability.studied_features
+    assert (studies["layer"] == 1).all()  # the only one above layer 0
+    ratings = pd.read_csv(run / LAYOUT.table1)
+    assert set(ratings["rater"]) == {"no ratings yet"}
+    assert ratings[["transcoder", "mlp_in_sae"]].isna().all().all()
+    for name in names:
+        pages = list((run / LAYOUT.feature_pages(name)).glob("*.html"))
+        assert len(pages) == scale.interpretability.paged_features + 1
+
+
 def test_no_document_is_in_both_splits(run: Path, scale: Scale) -> None:
     for model in scale.models:
         folder = run / LAYOUT.tokens(model)
@@ -134,7 +176,8 @@ def test_a_changed_setting_reruns_what_depends_on_it(run: Path) -> None:
     try:
         path.write_text(original.replace("bootstrap_resamples: 200", "bootstrap_resamples: 300"))
         planned = planned_rules(run, *SMOKE)
-        assert set(planned) == {"evaluate", "collect_tables", "figure3", "all"}
+        pages = {"figure3", "interpretability_page"}  # those that show what was evaluated
+        assert set(planned) == {"evaluate", "collect_tables", *pages, "all"}
     finally:
         path.write_text(original)
 

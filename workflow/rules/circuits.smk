@@ -7,6 +7,7 @@ CIRCUIT_FILES = [
     "ablation.csv",
     "faithfulness.csv",
 ]
+FEATURE_CHECKS = [LAYOUT.feature_checks] if SCALE.circuits.checks else []
 
 
 rule circuit:
@@ -50,3 +51,44 @@ rule circuit:
         "Finding the circuit {wildcards.case}"
     shell:
         "{params.cli} --case {wildcards.case} --threads {threads} > {log} 2>&1"
+
+
+if FEATURE_CHECKS:
+
+    rule check_features:
+        input:
+            weights=[
+                LAYOUT.dictionary(dictionary.name) / "sae_weights.safetensors"
+                for model in dict.fromkeys(
+                    check.model for check in SCALE.circuits.checks
+                )
+                for dictionary in SCALE.circuit_transcoders(model)
+            ],
+            models=[
+                LAYOUT.model(check.model) / "model.safetensors"
+                for check in SCALE.circuits.checks
+            ],
+        output:
+            FEATURE_CHECKS,
+        log:
+            LOGS / "check_features.log",
+        benchmark:
+            LOGS / "check_features.tsv"
+        conda:
+            CONDA
+        threads: given("circuit").threads
+        resources:
+            mem_mb=given("circuit").mem_mb,
+            runtime=given("circuit").runtime,
+        params:
+            settings=settings(
+                "corpus.train_positions",
+                "circuits.checks",
+                "device",
+                rule="circuit",
+            ),
+            cli=cli("check-features"),
+        message:
+            "Checking features on texts"
+        shell:
+            "{params.cli} --threads {threads} 2> {log}"

@@ -35,3 +35,24 @@ def local_files(source):
     if source.type != "files":
         return []
     return sorted(path for path in Path(source.path).rglob("*") if path.is_file())
+
+
+def any_of(names):
+    """A pattern for a wildcard: one of these names."""
+    return "|".join(names) or "none"
+
+
+def drawn(*names):
+    """The files of some figures."""
+    return [
+        LAYOUT.figure(f"{name}{suffix}")
+        for name in names
+        for suffix in (".pdf", ".png")
+    ]
+
+
+def rendered(page):
+    """The files of a page."""
+    return multiext(
+        str(LAYOUT.notebook(page.notebook).with_suffix("")), ".ipynb", ".html"
+    )

@@ -1,108 +1,151 @@
 # Figures and pages, from tables alone: none of these rules reads a model or activations.
 
-
-rule figure3:
-    input:
-        LAYOUT.evaluation,
-        LAYOUT.evaluation_by_document,
-    output:
-        figures=multiext(str(LAYOUT.figure("fig3_tradeoff")), ".pdf", ".png"),
-        pages=multiext(
-            str(LAYOUT.notebook("figure3").with_suffix("")), ".ipynb", ".html"
-        ),
-    log:
-        LOGS / "figure3.log",
-    conda:
-        CONDA
-    threads: given("notebook").threads
-    resources:
-        mem_mb=given("notebook").mem_mb,
-        runtime=given("notebook").runtime,
-    params:
-        settings=settings("description", rule="notebook"),
-        cli=cli("notebook"),
-    message:
-        "Figure 3: sparsity against faithfulness"
-    shell:
-        "{params.cli} figure3 --threads {threads} 2> {log}"
-
-
-rule training_curves:
-    input:
-        [
-            LAYOUT.dictionary(dictionary.name) / "training.csv"
-            for dictionary in SCALE.dictionaries
-        ],
-    output:
-        figures=multiext(str(LAYOUT.figure("training_curves")), ".pdf", ".png"),
-        pages=multiext(
-            str(LAYOUT.notebook("training").with_suffix("")), ".ipynb", ".html"
-        ),
-    log:
-        LOGS / "training_curves.log",
-    conda:
-        CONDA
-    threads: given("notebook").threads
-    resources:
-        mem_mb=given("notebook").mem_mb,
-        runtime=given("notebook").runtime,
-    params:
-        settings=settings("description", rule="notebook"),
-        cli=cli("notebook"),
-    message:
-        "Training curves"
-    shell:
-        "{params.cli} training --threads {threads} 2> {log}"
-
+from typing import NamedTuple
 
 CASES = [case.name for case in SCALE.circuits.cases]
 
 
-rule circuits:
-    input:
-        [
-            LAYOUT.circuit(case) / file
-            for case in CASES
-            for file in ("paths.json", "ablation.csv", "faithfulness.csv")
-        ],
-    output:
-        figures=[
-            LAYOUT.figure(f"{name}{suffix}")
-            for name in [
-                "circuits_verification",
-                *(f"circuit_{case}" for case in CASES),
-            ]
-            for suffix in (".pdf", ".png")
-        ],
-        pages=multiext(
-            str(LAYOUT.notebook("circuits").with_suffix("")), ".ipynb", ".html"
+class Page(NamedTuple):
+    """A notebook: the rule that executes it, what it reads, and the figures that it draws."""
+
+    name: str
+    notebook: str
+    message: str
+    tables: list
+    figures: list
+
+
+PAGES = []
+if SCALE.groups:
+    PAGES += [
+        Page(
+            name="figure3",
+            notebook="figure3",
+            message="Figure 3: sparsity against faithfulness",
+            tables=[LAYOUT.evaluation, LAYOUT.evaluation_by_document],
+            figures=["fig3_tradeoff"],
         ),
-    log:
-        LOGS / "circuits.log",
-    conda:
-        CONDA
-    threads: given("notebook").threads
-    resources:
-        mem_mb=given("notebook").mem_mb,
-        runtime=given("notebook").runtime,
-    params:
-        settings=settings("description", rule="notebook"),
-        cli=cli("notebook"),
-    message:
-        "Circuits"
-    shell:
-        "{params.cli} circuits --threads {threads} 2> {log}"
+        Page(
+            name="training_curves",
+            notebook="training",
+            message="Training curves",
+            tables=[
+                LAYOUT.dictionary(dictionary.name) / "training.csv"
+                for dictionary in SCALE.dictionaries
+            ],
+            figures=["training_curves"],
+        ),
+    ]
+if CASES:
+    PAGES.append(
+        Page(
+            name="circuits",
+            notebook="circuits",
+            message="Circuits",
+            tables=[
+                LAYOUT.circuit(case) / file
+                for case in CASES
+                for file in ("paths.json", "ablation.csv", "faithfulness.csv")
+            ]
+            + FEATURE_CHECKS,
+            figures=["circuits_verification", *(f"circuit_{case}" for case in CASES)],
+        )
+    )
+if SCALE.greater_than is not None:
+    PAGES.append(
+        Page(
+            name="greater_than_page",
+            notebook="greater_than",
+            message="Figures 4 and 5: greater-than",
+            tables=GREATER_THAN_TABLES,
+            figures=["greater_than_where", "fig4_greater_than", "fig5_dla"],
+        )
+    )
+if SCALE.interpretability is not None:
+    PAGES += [
+        Page(
+            name="interpretability_page",
+            notebook="interpretability",
+            message="Interpretability, measured automatically",
+            tables=[
+                LAYOUT.automatic,
+                LAYOUT.automatic_summary,
+                LAYOUT.table1,
+                LAYOUT.evaluation,
+            ],
+            figures=["interpretability_automatic"],
+        ),
+        Page(
+            name="case_studies_page",
+            notebook="case_studies",
+            message="Blind case studies",
+            tables=[LAYOUT.systematic, LAYOUT.systematic_summary],
+            figures=["case_studies_systematic"],
+        ),
+    ]
+
+
+for page in PAGES:
+
+    rule:
+        name:
+            page.name
+        input:
+            page.tables,
+        output:
+            figures=drawn(*page.figures),
+            pages=rendered(page),
+        log:
+            LOGS / f"{page.name}.log",
+        conda:
+            CONDA
+        threads: given("notebook").threads
+        resources:
+            mem_mb=given("notebook").mem_mb,
+            runtime=given("notebook").runtime,
+        params:
+            settings=settings("description", rule="notebook"),
+            cli=cli("notebook"),
+            notebook=page.notebook,
+        message:
+            page.message
+        shell:
+            "{params.cli} {params.notebook} --threads {threads} 2> {log}"
+
+
+if SCALE.greater_than is not None:
+
+    rule greater_than:
+        input:
+            GREATER_THAN_TABLES,
+            rules.greater_than_page.output,
+
+    rule figure4:
+        input:
+            drawn("fig4_greater_than"),
+
+    rule figure5:
+        input:
+            drawn("fig5_dla"),
+
+
+if SCALE.interpretability is not None:
+
+    rule interpretability:
+        input:
+            rules.interpretability_page.output,
+            FEATURE_PAGES,
+
+    rule case_studies:
+        input:
+            rules.case_studies_page.output,
 
 
 rule figures:
     input:
-        rules.figure3.output.figures,
-        rules.training_curves.output.figures,
-        rules.circuits.output.figures,
+        [drawn(*page.figures) for page in PAGES],
 
 
 rule notebooks:
     input:
-        rules.figure3.output.pages,
-        rules.training_curves.output.pages,
-        rules.circuits.output.pages,
+        [rendered(page) for page in PAGES],

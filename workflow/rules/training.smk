@@ -1,10 +1,5 @@
 # Dictionaries. One job a group: its dictionaries share one pass over a site's activations.
 
-DICTIONARY_WEIGHTS = [
-    LAYOUT.dictionary(dictionary.name) / "sae_weights.safetensors"
-    for dictionary in SCALE.dictionaries
-]
-
 for group in SCALE.all_groups:
 
     rule:
