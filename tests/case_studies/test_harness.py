@@ -22,7 +22,8 @@ from torch import Tensor
 
 from transcoders.case_studies import harness
 from transcoders.case_studies import transcript as transcripts
-from transcoders.case_studies.harness import BlindStudy, Keeper, RefusedError, StudyFiles
+from transcoders.case_studies.harness import BlindStudy, RefusedError
+from transcoders.case_studies.keeper import Keeper, StudyFiles
 from transcoders.case_studies.transcript import digest, verify_transcript
 from transcoders.circuits.export import paths_of_record, paths_record
 from transcoders.circuits.graph import build_graph
@@ -646,7 +647,7 @@ def test_a_keepers_process_is_silent(files: StudyFiles) -> None:
     """Even if it prints, warns and crashes."""
     script = """
 import sys
-from transcoders.case_studies import harness
+from transcoders.case_studies import keeper
 class Chatterer:
     facts = {"feature": "tc2[3]"}
     def __init__(self, *arguments, **options):
@@ -655,8 +656,8 @@ class Chatterer:
         print("heard: w5")
         print("heard: w5", file=sys.stderr)
         raise KeyError("w5")
-harness.Keeper = Chatterer
-harness.serve()
+keeper.Keeper = Chatterer
+keeper.serve()
 """
     opening = {
         "number": 0, "files": files.model_dump(mode="json"), "feature": "tc2[3]",
@@ -719,7 +720,7 @@ def test_restricted_circuits_add_the_features_of_layer_0_up(
 
 
 def test_restricted_runs_differ_only_at_layer_0(any_direct: Direct) -> None:
-    from transcoders.case_studies.harness import layer_0_together
+    from transcoders.case_studies.keeper import layer_0_together
 
     run = any_direct.run()
     together = layer_0_together(run)
@@ -946,7 +947,8 @@ def test_a_transcript_holds_every_question(
 ANALYST = """
 import gc, json, sys
 from pathlib import Path
-from transcoders.case_studies.harness import BlindStudy, RefusedError, StudyFiles
+from transcoders.case_studies.harness import BlindStudy, RefusedError
+from transcoders.case_studies.keeper import StudyFiles
 files, feature, row, position, path, hypothesis = json.loads(sys.argv[1])
 study = BlindStudy(StudyFiles.model_validate(files), feature=feature, transcript=Path(path))
 study.examples()

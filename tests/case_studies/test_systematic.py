@@ -1,6 +1,5 @@
 """Predictions from weights alone, against plain loops and features whose tokens are planted."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -240,5 +239,5 @@ def test_the_same_seed_draws_the_same_features(
     circuit: CircuitModel, vocabulary: Vocabulary, text: Text, tiny_models: dict[str, Path]
 ) -> None:
     observed = planted(circuit, vocabulary, text, honest=True)
-    draw: Callable[[], pd.DataFrame] = lambda: studied(circuit, vocabulary, *observed, tiny_models)  # noqa: E731
-    pd.testing.assert_frame_equal(draw(), draw())
+    first, second = (studied(circuit, vocabulary, *observed, tiny_models) for _ in range(2))
+    pd.testing.assert_frame_equal(first, second)

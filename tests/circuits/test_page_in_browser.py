@@ -2,20 +2,19 @@
 
 import os
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
 import networkx as nx
 import pytest
 
+from helpers_browser import CHROMIUM, QUIET
 from helpers_circuits import some_targets
 from transcoders.circuits.graph import LEAVES, build_graph
 from transcoders.circuits.model import Run
 from transcoders.circuits.page import circuit_page
 from transcoders.circuits.paths import Search, find_paths
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="needs Debian's chromium: run `make system-deps`"
 )
@@ -44,10 +43,12 @@ def rendered(page: str, folder: Path) -> str:
     path = folder / "page.html"
     path.write_text(page, encoding="utf-8")
     command = [
-        CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
-        "--disable-background-networking", "--disable-component-update", "--disable-sync",
-        f"--user-data-dir={folder / 'profile'}", "--dump-dom", path.as_uri(),
-    ]  # fmt: skip
+        CHROMIUM,
+        *QUIET,
+        f"--user-data-dir={folder / 'profile'}",
+        "--dump-dom",
+        path.as_uri(),
+    ]
     environment = os.environ | {"XDG_CONFIG_HOME": str(folder), "XDG_CACHE_HOME": str(folder)}
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=120, check=True, env=environment

@@ -7,8 +7,9 @@ import pytest
 
 from helpers_browser import CHROMIUM, LOADED, Browser
 from helpers_rating import make_study, running
+from transcoders.rating.records import Rating, load_record
 from transcoders.rating.server import listen, make_app
-from transcoders.rating.study import Rating, Study, load_record
+from transcoders.rating.study import Study
 
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="needs Debian's chromium: run `make system-deps`"

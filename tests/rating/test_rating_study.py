@@ -24,18 +24,8 @@ from helpers_rating import (
 )
 from transcoders.errors import UserError
 from transcoders.interpretability.gather import Observed, Text
-from transcoders.rating.study import (
-    RatedDictionary,
-    Rating,
-    Record,
-    Study,
-    begin,
-    create_study,
-    load_record,
-    record_path,
-    save_record,
-    visible,
-)
+from transcoders.rating.records import Rating, Record, load_record, record_path, save_record
+from transcoders.rating.study import RatedDictionary, Study, begin, create_study, visible
 
 
 def finished(study: Study, folder: Path, rater: str = "anna") -> Record:

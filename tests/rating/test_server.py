@@ -27,8 +27,9 @@ from helpers_rating import (
 )
 from transcoders import files
 from transcoders.errors import UserError
+from transcoders.rating.records import Rating, load_record
 from transcoders.rating.server import MAX_BODY_BYTES, MAX_NOTE_CHARACTERS, make_app
-from transcoders.rating.study import Rating, Study, load_record
+from transcoders.rating.study import Study
 
 N_ITEMS = 40
 

@@ -11,8 +11,8 @@ import pytest
 
 from helpers_rating import files_in, make_study, running
 from transcoders.errors import UserError
+from transcoders.rating.records import load_record
 from transcoders.rating.server import listen, make_app, serve
-from transcoders.rating.study import load_record
 
 
 def test_only_this_machine_is_listened_to(tmp_path: Path) -> None:

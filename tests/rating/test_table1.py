@@ -11,7 +11,8 @@ from scipy import stats
 
 from helpers_rating import make_study
 from transcoders.errors import UserError
-from transcoders.rating.study import Rating, Record, Study, begin, load_record, save_record
+from transcoders.rating.records import Rating, Record, load_record, save_record
+from transcoders.rating.study import Study, begin
 from transcoders.rating.table1 import (
     cohen_kappa,
     open_keys,

@@ -2,5 +2,6 @@
 
 - ``predictions``: which tokens should make a feature active, from weights alone;
 - ``systematic``: the same of many features, scored on their examples;
-- ``harness``: one feature studied by a person who sees no token until a hypothesis is written down.
+- ``harness``: one feature studied by a person who sees no token until a hypothesis is written down;
+- ``keeper``: the process that keeps the tokens meanwhile.
 """

@@ -33,6 +33,7 @@ from transcoders.circuits.model import CircuitModel
 from transcoders.dictionaries import SparseDictionary
 from transcoders.interpretability.automatic import live_features
 from transcoders.interpretability.gather import Observed, Text
+from transcoders.intervals import mean_interval
 
 K = 10
 """Tokens predicted."""
@@ -206,12 +207,11 @@ def _thirds(values: "pd.Series[float]") -> "pd.Series[Any]":
 def _gain(studies: pd.DataFrame, score: str) -> dict[str, float]:
     """Means of a score and its control, and of their difference with its interval."""
     both = studies[[score, f"{score}_control"]].dropna()
-    gain = both[score] - both[f"{score}_control"]
-    half = stats.t.ppf(0.975, len(gain) - 1) * stats.sem(gain) if len(gain) > 1 else np.nan
+    gain = mean_interval((both[score] - both[f"{score}_control"]).to_numpy())
     return {
         score: both[score].mean(),
         f"{score}_control": both[f"{score}_control"].mean(),
-        f"{score}_gain": gain.mean(),
-        f"{score}_gain_low": gain.mean() - half,
-        f"{score}_gain_high": gain.mean() + half,
+        f"{score}_gain": gain.mean,
+        f"{score}_gain_low": gain.low,
+        f"{score}_gain_high": gain.high,
     }

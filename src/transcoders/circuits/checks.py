@@ -19,6 +19,7 @@ from transcoders.circuits.trace import Tracer
 from transcoders.config import FeatureCheck
 from transcoders.errors import UserError
 from transcoders.models.language_model import removed_after
+from transcoders.splice import replace_from
 
 
 def check_features(tracer: Tracer, checks: Sequence[FeatureCheck]) -> pd.DataFrame:
@@ -95,9 +96,8 @@ def feature_activations(
         transcoder = circuit.transcoders[at]
 
         def hook(_: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            output = output.clone()
-            output[:, first:] = transcoder.decode(transcoder.encode(arguments[0][:, first:]))
-            return output
+            imitation = transcoder.decode(transcoder.encode(arguments[0][:, first:]))
+            return replace_from(output, imitation, first)
 
         return hook
 

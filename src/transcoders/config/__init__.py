@@ -6,18 +6,15 @@ returns is valid, so no other module checks a config value again.
 """
 
 from transcoders.config.kinds import KINDS, TRAITS, Kind, Traits
-from transcoders.config.scale import Dictionary, ImportedTranscoder, Scale, load_scale
+from transcoders.config.loading import load_scale
+from transcoders.config.scale import Dictionary, ImportedTranscoder, Scale
 from transcoders.config.sections import (
     Activations,
     Corpus,
     DictionaryEntry,
     Evaluation,
-    FeatureCheck,
-    GreaterThan,
     Group,
-    Interpretability,
     Model,
-    PublishedGreaterThan,
     Resources,
     Site,
     Training,
@@ -30,6 +27,12 @@ from transcoders.config.sources import (
     SyntheticModel,
     WheelSource,
     WikipediaWheel,
+)
+from transcoders.config.studies import (
+    FeatureCheck,
+    GreaterThan,
+    Interpretability,
+    PublishedGreaterThan,
 )
 
 __all__ = [

@@ -1,33 +1,27 @@
-"""A whole scale file: its sections, and that they agree with each other."""
+"""A whole scale: its sections, and what is found in them."""
 
-import difflib
-from collections.abc import Iterator
 from functools import cached_property
-from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
+from transcoders.config.agreement import disagreements
 from transcoders.config.fields import FileName, Section
-from transcoders.config.kinds import KINDS, Kind
+from transcoders.config.kinds import Kind
 from transcoders.config.sections import (
     Activations,
-    CircuitCase,
-    Circuits,
     Corpus,
     DictionaryEntry,
     Evaluation,
-    GreaterThan,
     Group,
     Imported,
-    Interpretability,
     Model,
     RuleResources,
     Site,
     Training,
 )
 from transcoders.config.sources import HubSource
+from transcoders.config.studies import CircuitCase, Circuits, GreaterThan, Interpretability
 from transcoders.errors import UserError
 
 
@@ -202,183 +196,9 @@ class Scale(Section):
 
     @model_validator(mode="after")
     def _names_agree(self) -> "Scale":
-        for problem in self._disagreements():
+        for problem in disagreements(self):
             raise ValueError(problem)
         return self
-
-    def _disagreements(self) -> Iterator[str]:
-        yield from self._missing_for_training()
-        imported = [transcoder.site for transcoder in self.imported_transcoders]
-        for key, sites in (
-            ("sites", self.sites),
-            ("circuit_sites", self.circuit_sites),
-            ("imported", imported),
-        ):
-            for site in sites:
-                yield from self._disagreements_of_site(site, key)
-        for key, groups in (("groups", self.groups), ("extensions", self.extensions)):
-            for group in groups:
-                yield from self._disagreements_of(group, key)
-        for what, names in (
-            (
-                "sites, circuit_sites and imported",
-                [site.name for site in (*self.all_sites, *imported)],
-            ),
-            ("groups", [group.name for group in self.all_groups]),
-            ("dictionaries", [dictionary.name for dictionary in self.dictionaries]),
-            ("circuits.cases", [case.name for case in self.circuits.cases]),
-        ):
-            for name in sorted({name for name in names if names.count(name) > 1}):
-                yield f"{what}: {name} is listed {names.count(name)} times, expected once"
-        for site in self.all_sites:
-            for kind in KINDS if site in self.sites else KINDS[:1]:
-                headlines = [
-                    d.name for d in self.dictionaries_of(site) if d.kind == kind and d.headline
-                ]
-                if len(headlines) != 1:
-                    yield (
-                        f"groups: {site.name} has {len(headlines)} headline dictionaries of kind "
-                        f"{kind}, expected exactly 1"
-                    )
-        yield from self._disagreements_of_circuits()
-        yield from self._disagreements_of_greater_than()
-        yield from self._disagreements_of_interpretability()
-        if self.training is not None:
-            yield from self._disagreements_of_training(self.training)
-
-    def _missing_for_training(self) -> Iterator[str]:
-        if not self.imported and not self.groups:
-            yield "groups: this key is missing; a scale trains groups, or has `imported` ones"
-        for key in ("activations", "training", "evaluation", "sites"):
-            if self.all_groups and not getattr(self, key):
-                yield f"{key}: this key is missing; config/README.md says what it means"
-
-    def _disagreements_of_training(self, training: Training) -> Iterator[str]:
-        if training.precision == "tf32" and self.device == "cpu":
-            yield "training.precision is tf32, which only a GPU has; expected float32 or bf16"
-        if training.batch_tokens > self.corpus.train_tokens:
-            yield (
-                f"training.batch_tokens is {training.batch_tokens}, expected at most the "
-                f"{self.corpus.train_tokens} training tokens that corpus.train_contexts gives"
-            )
-
-    def _disagreements_of_circuits(self) -> Iterator[str]:
-        for what, name in (
-            *((f"circuits.cases: {case.name}", case.model) for case in self.circuits.cases),
-            *((f"circuits.checks: {check.feature}", check.model) for check in self.circuits.checks),
-        ):
-            if name not in self.models:
-                yield f"{what}: no model named {name!r} among {', '.join(self.models)}"
-        if self.circuits.text_contexts > self.corpus.train_contexts:
-            yield (
-                f"circuits.text_contexts is {self.circuits.text_contexts}, expected at most "
-                f"corpus.train_contexts ({self.corpus.train_contexts})"
-            )
-
-    def _disagreements_of_greater_than(self) -> Iterator[str]:
-        if self.greater_than is None:
-            return
-        name = self.greater_than.model
-        if name not in self.models:
-            yield f"greater_than.model: no model named {name!r} among {', '.join(self.models)}"
-            return
-        layers = [dictionary.site.layer for dictionary in self.circuit_transcoders(name)]
-        if 0 not in layers or len(layers) < 2:
-            yield (
-                f"greater_than.model: expected headline transcoders of {name} at layer 0 and at "
-                f"least one more, found layers {layers}; add sites or circuit_sites"
-            )
-
-    def _disagreements_of_interpretability(self) -> Iterator[str]:
-        if self.interpretability is None:
-            return
-        site = self.interpretability.rated_site
-        if site not in self.sites:
-            names = ", ".join(known.name for known in self.sites)
-            yield (
-                f"interpretability.rated_site is {site.name}, expected one of sites, where all "
-                f"kinds are trained: {names or 'none'}"
-            )
-        elif 0 not in [entry.site.layer for entry in self.headlines(site.model, "transcoder")]:
-            yield (
-                f"interpretability.rated_site: expected a transcoder at layer 0 of {site.model}, "
-                "from which blind studies predict; add it to circuit_sites"
-            )
-
-    def _disagreements_of_site(self, site: Site, key: str) -> Iterator[str]:
-        if site.model not in self.models:
-            yield f"{key}: no model named {site.model!r} among {', '.join(self.models)}"
-        elif site.layer >= self.models[site.model].n_layers:
-            n_layers = self.models[site.model].n_layers
-            yield (
-                f"{key}: layer {site.layer} of {site.model}, expected a layer from 0 to "
-                f"{n_layers - 1}, since the model has {n_layers}"
-            )
-
-    def _disagreements_of(self, group: Group, key: str) -> Iterator[str]:
-        if group.site not in self.all_sites:
-            yield f"{key}: {group.name} names {group.site.name}, which is not among the sites"
-            return
-        assert self.training is not None
-        n_features = self.training.expansion * self.models[group.site.model].d_model
-        for entry in group.dictionaries:
-            if entry.k is not None and entry.k > n_features:
-                yield (
-                    f"{key}: {group.name} has a {entry.kind} with k = {entry.k}, expected at most "
-                    f"its {n_features} features"
-                )
-            if (entry.kind in KINDS) != (key == "groups"):
-                yield (
-                    f"{key}: {group.name} has a {entry.kind}; groups hold the paper's kinds "
-                    f"({', '.join(KINDS)}), extensions the others"
-                )
-
-
-def load_scale(path: Path) -> Scale:
-    """Read and check a scale file.
-
-    Raises:
-        UserError: the file is missing, is not YAML, or a key is missing, misspelt, of the wrong
-            type or out of range. The message names the file and the keys at fault.
-    """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        known = sorted(p.stem for p in path.parent.glob("*.yaml"))
-        raise UserError(
-            f"{path}: no such scale file; the scales here are {', '.join(known) or 'none'}"
-        ) from None
-    except (yaml.YAMLError, ValueError) as error:
-        raise UserError(f"{path}: expected YAML, found: {error}") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: expected a mapping of keys, found {type(content).__name__}")
-    if "name" in content:
-        raise UserError(f"{path}: name: no such key; a scale is named by its file, {path.stem}")
-    try:
-        return Scale.model_validate({"name": path.stem, **content})
-    except ValidationError as error:
-        problems = "\n".join(f"  {_explain(problem)}" for problem in error.errors())
-        raise UserError(f"{path}: the scale file is not valid\n{problems}") from None
-
-
-def _explain(problem: Any) -> str:
-    key = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] == "missing":
-        return f"{key}: this key is missing; config/README.md says what it means"
-    if problem["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(str(problem["loc"][-1]), _all_keys(), n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else "; config/README.md lists the keys"
-        return f"{key}: no such key{hint}"
-    message = problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-    if problem["type"] == "value_error":
-        return message if not key else f"{key}: {message}"
-    return f"{key}: expected {message}, found {problem['input']!r}"
-
-
-def _all_keys() -> list[str]:
-    schema = Scale.model_json_schema()
-    parts = [schema, *schema["$defs"].values()]
-    return sorted({key for part in parts for key in part.get("properties", {})})
 
 
 def _by_name(items: list[Any], name: str, what: str) -> Any:

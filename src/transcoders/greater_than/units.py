@@ -107,13 +107,17 @@ class ChosenMLP:
         bias = W_out.new_zeros(W_out.shape[1]) if bias is None else bias
         self.units["neurons"] = Units("neurons", read["neurons"], W_out, bias)
 
+    @property
+    def n_templates(self) -> int:
+        """How many templates the prompts are made of."""
+        return 1 + max(prompts.template for prompts in self.groups)
+
     @torch.no_grad()
     def metrics(
         self, outputs: Iterable[Float[Tensor, "prompt position d_model"]] | None = None
     ) -> Float[Tensor, "template 100"]:
         """The metric of every prompt, with an output for each group in place of the MLP's own."""
-        n_templates = 1 + max(prompts.template for prompts in self.groups)
-        result = torch.full((n_templates, 100), torch.nan)
+        result = torch.full((self.n_templates, 100), torch.nan)
         replaced: Iterable[Tensor | None] = (
             [None] * len(self.groups) if outputs is None else outputs
         )
@@ -136,8 +140,7 @@ class ChosenMLP:
     def at_last(self, kind: UnitKind) -> Float[Tensor, "template 100 unit"]:
         """Activations at the last position of every prompt."""
         units = self.units[kind]
-        n_templates = 1 + max(prompts.template for prompts in self.groups)
-        result = units.bias.new_zeros(n_templates, 100, units.n_units)
+        result = units.bias.new_zeros(self.n_templates, 100, units.n_units)
         for prompts, z, last in zip(self.groups, units.activations, self.last, strict=True):
             result[prompts.template, prompts.years.to(result.device)] = z[:, last]
         return result

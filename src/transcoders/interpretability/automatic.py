@@ -18,6 +18,7 @@ from jaxtyping import Float, Int
 from scipy import stats
 
 from transcoders.interpretability.gather import Observed, Text
+from transcoders.intervals import mean_interval
 
 LIVE_FREQUENCY = 1e-4
 LIVE_EXAMPLES = 4
@@ -123,12 +124,7 @@ def summarise(measures: pd.DataFrame) -> pd.DataFrame:
     """Rows ``dictionary, measure, n_features, mean, low, high``: 95% intervals over features."""
     rows = []
     for (dictionary, measure), group in measures.groupby(["dictionary", "measure"], sort=False):
-        values = group["value"].to_numpy()
-        half = (
-            stats.t.ppf(0.975, len(values) - 1) * stats.sem(values) if len(values) > 1 else np.nan
-        )
-        mean = values.mean()
-        rows.append((dictionary, measure, len(values), mean, mean - half, mean + half))
+        rows.append((dictionary, measure, len(group), *mean_interval(group["value"].to_numpy())))
     return pd.DataFrame(
         rows, columns=["dictionary", "measure", "n_features", "mean", "low", "high"]
     )

@@ -3,18 +3,18 @@
 Features of two dictionaries are shuffled together, and a person says of each, from examples alone,
 whether it can be interpreted:
 
-- ``study``: what is shown and in which order, the sealed key, and one file of ratings per rater;
+- ``study``: what is shown and in which order, and the sealed key;
+- ``records``: what a rater said, one file each;
 - ``server``: a local page on which to rate;
 - ``table1``: counts, intervals, tests and agreement, once a rater has finished.
 """
 
+from transcoders.rating.records import Rating, Record
 from transcoders.rating.study import (
     RATED_KINDS,
     Example,
     Item,
     RatedDictionary,
-    Rating,
-    Record,
     Study,
     create_study,
 )

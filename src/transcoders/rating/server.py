@@ -25,16 +25,8 @@ from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 from werkzeug.wrappers import Response as BaseResponse
 
 from transcoders.errors import UserError
-from transcoders.rating.study import (
-    VERDICTS,
-    Item,
-    Rating,
-    Record,
-    Study,
-    begin,
-    load_record,
-    save_record,
-)
+from transcoders.rating.records import VERDICTS, Rating, Record, load_record, save_record
+from transcoders.rating.study import Item, Study, begin
 
 HOST = "127.0.0.1"
 PORT = 8765

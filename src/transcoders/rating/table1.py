@@ -17,15 +17,8 @@ import pandas as pd
 from scipy import stats
 
 from transcoders.files import write_json, write_table
-from transcoders.rating.study import (
-    RATED_KINDS,
-    VERDICTS,
-    Rating,
-    Record,
-    Study,
-    is_rater,
-    load_record,
-)
+from transcoders.rating.records import VERDICTS, Rating, Record, is_rater, load_record
+from transcoders.rating.study import RATED_KINDS, Study
 
 CONTEXT_FREE = "context-free"
 RATED = "rated"

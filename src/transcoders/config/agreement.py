@@ -1,0 +1,146 @@
+"""That the sections of a scale agree with each other."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from transcoders.config.kinds import KINDS
+from transcoders.config.sections import Group, Site, Training
+
+if TYPE_CHECKING:
+    from transcoders.config.scale import Scale
+
+
+def disagreements(scale: "Scale") -> Iterator[str]:
+    """What in one section of a scale does not fit another: a sentence each, naming the key."""
+    yield from _missing_for_training(scale)
+    imported = [transcoder.site for transcoder in scale.imported_transcoders]
+    for key, sites in (
+        ("sites", scale.sites),
+        ("circuit_sites", scale.circuit_sites),
+        ("imported", imported),
+    ):
+        for site in sites:
+            yield from _of_site(scale, site, key)
+    for key, groups in (("groups", scale.groups), ("extensions", scale.extensions)):
+        for group in groups:
+            yield from _of_group(scale, group, key)
+    for what, names in (
+        (
+            "sites, circuit_sites and imported",
+            [site.name for site in (*scale.all_sites, *imported)],
+        ),
+        ("groups", [group.name for group in scale.all_groups]),
+        ("dictionaries", [dictionary.name for dictionary in scale.dictionaries]),
+        ("circuits.cases", [case.name for case in scale.circuits.cases]),
+    ):
+        for name in sorted({name for name in names if names.count(name) > 1}):
+            yield f"{what}: {name} is listed {names.count(name)} times, expected once"
+    for site in scale.all_sites:
+        for kind in KINDS if site in scale.sites else KINDS[:1]:
+            headlines = [
+                d.name for d in scale.dictionaries_of(site) if d.kind == kind and d.headline
+            ]
+            if len(headlines) != 1:
+                yield (
+                    f"groups: {site.name} has {len(headlines)} headline dictionaries of kind "
+                    f"{kind}, expected exactly 1"
+                )
+    yield from _of_circuits(scale)
+    yield from _of_greater_than(scale)
+    yield from _of_interpretability(scale)
+    if scale.training is not None:
+        yield from _of_training(scale, scale.training)
+
+
+def _missing_for_training(scale: "Scale") -> Iterator[str]:
+    if not scale.imported and not scale.groups:
+        yield "groups: this key is missing; a scale trains groups, or has `imported` ones"
+    for key in ("activations", "training", "evaluation", "sites"):
+        if scale.all_groups and not getattr(scale, key):
+            yield f"{key}: this key is missing; config/README.md says what it means"
+
+
+def _of_training(scale: "Scale", training: Training) -> Iterator[str]:
+    if training.precision == "tf32" and scale.device == "cpu":
+        yield "training.precision is tf32, which only a GPU has; expected float32 or bf16"
+    if training.batch_tokens > scale.corpus.train_tokens:
+        yield (
+            f"training.batch_tokens is {training.batch_tokens}, expected at most the "
+            f"{scale.corpus.train_tokens} training tokens that corpus.train_contexts gives"
+        )
+
+
+def _of_circuits(scale: "Scale") -> Iterator[str]:
+    for what, name in (
+        *((f"circuits.cases: {case.name}", case.model) for case in scale.circuits.cases),
+        *((f"circuits.checks: {check.feature}", check.model) for check in scale.circuits.checks),
+    ):
+        if name not in scale.models:
+            yield f"{what}: no model named {name!r} among {', '.join(scale.models)}"
+    if scale.circuits.text_contexts > scale.corpus.train_contexts:
+        yield (
+            f"circuits.text_contexts is {scale.circuits.text_contexts}, expected at most "
+            f"corpus.train_contexts ({scale.corpus.train_contexts})"
+        )
+
+
+def _of_greater_than(scale: "Scale") -> Iterator[str]:
+    if scale.greater_than is None:
+        return
+    name = scale.greater_than.model
+    if name not in scale.models:
+        yield f"greater_than.model: no model named {name!r} among {', '.join(scale.models)}"
+        return
+    layers = [dictionary.site.layer for dictionary in scale.circuit_transcoders(name)]
+    if 0 not in layers or len(layers) < 2:
+        yield (
+            f"greater_than.model: expected headline transcoders of {name} at layer 0 and at "
+            f"least one more, found layers {layers}; add sites or circuit_sites"
+        )
+
+
+def _of_interpretability(scale: "Scale") -> Iterator[str]:
+    if scale.interpretability is None:
+        return
+    site = scale.interpretability.rated_site
+    if site not in scale.sites:
+        names = ", ".join(known.name for known in scale.sites)
+        yield (
+            f"interpretability.rated_site is {site.name}, expected one of sites, where all "
+            f"kinds are trained: {names or 'none'}"
+        )
+    elif 0 not in [entry.site.layer for entry in scale.headlines(site.model, "transcoder")]:
+        yield (
+            f"interpretability.rated_site: expected a transcoder at layer 0 of {site.model}, "
+            "from which blind studies predict; add it to circuit_sites"
+        )
+
+
+def _of_site(scale: "Scale", site: Site, key: str) -> Iterator[str]:
+    if site.model not in scale.models:
+        yield f"{key}: no model named {site.model!r} among {', '.join(scale.models)}"
+    elif site.layer >= scale.models[site.model].n_layers:
+        n_layers = scale.models[site.model].n_layers
+        yield (
+            f"{key}: layer {site.layer} of {site.model}, expected a layer from 0 to "
+            f"{n_layers - 1}, since the model has {n_layers}"
+        )
+
+
+def _of_group(scale: "Scale", group: Group, key: str) -> Iterator[str]:
+    if group.site not in scale.all_sites:
+        yield f"{key}: {group.name} names {group.site.name}, which is not among the sites"
+        return
+    assert scale.training is not None
+    n_features = scale.training.expansion * scale.models[group.site.model].d_model
+    for entry in group.dictionaries:
+        if entry.k is not None and entry.k > n_features:
+            yield (
+                f"{key}: {group.name} has a {entry.kind} with k = {entry.k}, expected at most "
+                f"its {n_features} features"
+            )
+        if (entry.kind in KINDS) != (key == "groups"):
+            yield (
+                f"{key}: {group.name} has a {entry.kind}; groups hold the paper's kinds "
+                f"({', '.join(KINDS)}), extensions the others"
+            )

@@ -1,0 +1,58 @@
+"""From a scale file to a :class:`Scale`, or to a sentence that names what is wrong in it."""
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from transcoders.config.scale import Scale
+from transcoders.errors import UserError
+
+
+def load_scale(path: Path) -> Scale:
+    """Read and check a scale file.
+
+    Raises:
+        UserError: the file is missing, is not YAML, or a key is missing, misspelt, of the wrong
+            type or out of range. The message names the file and the keys at fault.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        known = sorted(p.stem for p in path.parent.glob("*.yaml"))
+        raise UserError(
+            f"{path}: no such scale file; the scales here are {', '.join(known) or 'none'}"
+        ) from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise UserError(f"{path}: expected YAML, found: {error}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected a mapping of keys, found {type(content).__name__}")
+    if "name" in content:
+        raise UserError(f"{path}: name: no such key; a scale is named by its file, {path.stem}")
+    try:
+        return Scale.model_validate({"name": path.stem, **content})
+    except ValidationError as error:
+        problems = "\n".join(f"  {_explain(problem)}" for problem in error.errors())
+        raise UserError(f"{path}: the scale file is not valid\n{problems}") from None
+
+
+def _explain(problem: Any) -> str:
+    key = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "missing":
+        return f"{key}: this key is missing; config/README.md says what it means"
+    if problem["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(str(problem["loc"][-1]), _all_keys(), n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else "; config/README.md lists the keys"
+        return f"{key}: no such key{hint}"
+    message = problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    if problem["type"] == "value_error":
+        return message if not key else f"{key}: {message}"
+    return f"{key}: expected {message}, found {problem['input']!r}"
+
+
+def _all_keys() -> list[str]:
+    schema = Scale.model_json_schema()
+    parts = [schema, *schema["$defs"].values()]
+    return sorted({key for part in parts for key in part.get("properties", {})})
