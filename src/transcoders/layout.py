@@ -102,6 +102,18 @@ class Layout:
     def systematic_summary(self) -> Path:
         return self.results / "case_studies" / "systematic_summary.csv"
 
+    @property
+    def worked_studies(self) -> Path:
+        """What analysts wrote: an input, not a result."""
+        return Path("workflow/case_studies") / self.scale
+
+    def carried_out(self, study: str) -> Path:
+        return self.results / "case_studies" / study
+
+    @property
+    def table4(self) -> Path:
+        return self.results / "case_studies" / "table4.csv"
+
     def notebook(self, name: str) -> Path:
         return self.results / "notebooks" / f"{name}.ipynb"
 

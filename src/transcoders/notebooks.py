@@ -51,8 +51,6 @@ def run_notebook(name: str, scale: str, destination: Path) -> None:
         UserError: there is no such notebook, or a cell fails; the message holds the cell's error.
     """
     import nbformat
-    from nbclient import NotebookClient
-    from nbclient.exceptions import CellExecutionError
 
     source = SOURCES / f"{name}.ipynb"
     if not source.exists():
@@ -62,10 +60,23 @@ def run_notebook(name: str, scale: str, destination: Path) -> None:
     for cell in notebook.cells:
         if "parameters" in cell.metadata.get("tags", []):
             cell.source = f'SCALE = "{scale}"'
+    print(f"executing {source} at scale {scale}", file=sys.stderr)
+    execute_notebook(notebook, str(source), destination)
+
+
+def execute_notebook(notebook: Any, source: str, destination: Path) -> None:
+    """Execute an nbformat notebook; write it and the page beside it.
+
+    Raises:
+        UserError: a cell fails; the message names ``source`` and holds the cell's error.
+    """
+    import nbformat
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError
+
     client = NotebookClient(
         notebook, timeout=TIMEOUT_SECONDS, kernel_name="python3", record_timing=False
     )
-    print(f"executing {source} at scale {scale}", file=sys.stderr)
     try:
         client.execute(cwd=str(Path.cwd()))
     except CellExecutionError as error:

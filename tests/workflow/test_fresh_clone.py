@@ -18,6 +18,7 @@ STUDIES = (
     "gather_examples",
     "measure_features",
     "study_features",
+    "table4",
     "feature_pages",
     "table1",
 )
@@ -63,6 +64,7 @@ def heavy(planned: list[str]) -> list[str]:
         ("greater_than", "greater_than_page"),
         ("interpretability", "interpretability_page"),
         ("case_studies", "case_studies_page"),
+        ("notebooks", "case_study_letter_d"),
     ],
 )
 def test_a_page_or_figure_asks_for_nothing_heavy(

@@ -106,6 +106,18 @@ def test_features_are_measured_and_studied_blind(run: Path, scale: Scale) -> Non
         assert len(pages) == scale.interpretability.paged_features + 1
 
 
+def test_a_case_study_is_carried_out_and_rendered(run: Path) -> None:
+    table = pd.read_csv(run / LAYOUT.table4).set_index("study")
+    assert list(table.index) == ["first"]
+    assert table.loc["first", "outcome"] == "other weights"  # it was written before they were made
+    folder = run / LAYOUT.carried_out("first")
+    assert read_json(folder / "transcript.json")[-1]["digest"] == table.loc["first", "seal"]
+    page = (run / LAYOUT.notebook("case_study_first")).with_suffix(".html").read_text()
+    assert "It was nothing in particular." in page
+    assert "are not those that the analyst studied" in page
+    assert "study.tokens(row=0)</code>: refused." in page
+
+
 def test_no_document_is_in_both_splits(run: Path, scale: Scale) -> None:
     for model in scale.models:
         folder = run / LAYOUT.tokens(model)

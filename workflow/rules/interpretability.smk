@@ -1,6 +1,14 @@
 # What features are about: examples, automatic measures, blind studies.
 
 FEATURE_PAGES = []
+WORKED = sorted(path.stem for path in LAYOUT.worked_studies.glob("*.yaml"))
+CARRIED_OUT = {
+    study: [
+        LAYOUT.carried_out(study) / file for file in ("transcript.json", "answers.json")
+    ]
+    for study in WORKED
+}
+TABLE4 = [LAYOUT.table4] if WORKED else []
 if SCALE.interpretability is not None:
     FEATURE_PAGES += [
         LAYOUT.feature_pages(SCALE.rated(kind).name)
@@ -166,3 +174,32 @@ if SCALE.interpretability is not None:
             "Table 1: what raters said"
         shell:
             "{params.cli} 2> {log}"
+
+    if WORKED:
+
+        rule table4:
+            input:
+                observed=OBSERVED,
+                weights=OBSERVED_WEIGHTS,
+                model=LAYOUT.model(RATED_MODEL) / "model.safetensors",
+                studies=[LAYOUT.worked_studies / f"{study}.yaml" for study in WORKED],
+            output:
+                LAYOUT.table4,
+                list(CARRIED_OUT.values()),
+            log:
+                LOGS / "table4.log",
+            benchmark:
+                LOGS / "table4.tsv"
+            conda:
+                CONDA
+            threads: given("study_features").threads
+            resources:
+                mem_mb=given("study_features").mem_mb,
+                runtime=given("study_features").runtime,
+            params:
+                settings=settings("device", rule="study_features"),
+                cli=cli("case-studies"),
+            message:
+                "Table 4: worked case studies again"
+            shell:
+                "{params.cli} --threads {threads} 2> {log}"

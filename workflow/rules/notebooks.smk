@@ -13,6 +13,8 @@ class Page(NamedTuple):
     message: str
     tables: list
     figures: list
+    job: str = "notebook {name}"
+    """The command line that makes it, with the notebook's name."""
 
 
 PAGES = []
@@ -79,8 +81,23 @@ if SCALE.interpretability is not None:
             name="case_studies_page",
             notebook="case_studies",
             message="Blind case studies",
-            tables=[LAYOUT.systematic, LAYOUT.systematic_summary],
+            tables=[LAYOUT.systematic, LAYOUT.systematic_summary, *TABLE4],
             figures=["case_studies_systematic"],
+        ),
+        *(
+            Page(
+                name=f"case_study_{study.replace('-', '_')}",
+                notebook=f"case_study_{study}",
+                message=f"Case study: {study}",
+                tables=[
+                    LAYOUT.worked_studies / f"{study}.yaml",
+                    LAYOUT.table4,
+                    *CARRIED_OUT[study],
+                ],
+                figures=[],
+                job=f"case-study-page {study}",
+            )
+            for study in WORKED
         ),
     ]
 
@@ -105,12 +122,11 @@ for page in PAGES:
             runtime=given("notebook").runtime,
         params:
             settings=settings("description", rule="notebook"),
-            cli=cli("notebook"),
-            notebook=page.notebook,
+            cli=cli(page.job.format(name=page.notebook)),
         message:
             page.message
         shell:
-            "{params.cli} {params.notebook} --threads {threads} 2> {log}"
+            "{params.cli} --threads {threads} 2> {log}"
 
 
 if SCALE.greater_than is not None:
@@ -139,6 +155,7 @@ if SCALE.interpretability is not None:
     rule case_studies:
         input:
             rules.case_studies_page.output,
+            [rendered(page) for page in PAGES if page.name.startswith("case_study_")],
 
 
 rule figures:

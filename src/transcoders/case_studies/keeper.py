@@ -42,9 +42,11 @@ from transcoders.process import settle_elementwise_functions
 DIGITS = 6
 """Of numbers in answers, as in the tables."""
 ARROW = "<-"
-FEATURE = re.compile(r"tc(\d+)\[(\d+)\]")
+FEATURE = re.compile(r"^tc(\d+)\[(\d+)\]$")
 FromZero = Annotated[int, Field(ge=0)]
 FromOne = Annotated[int, Field(ge=1)]
+CONTEXT = 24
+"""Tokens before and after a place whose text is revealed."""
 UNREADABLE = -1
 """The number of the answer to a line that is no question."""
 EXAMPLE_COLUMNS = ["kind", "rank", "row", "position", "activation"]
@@ -295,7 +297,7 @@ class Keeper:
         names = [f"tc{layer}[{unit}]" for unit in best.indices[0].tolist()]
         return list(zip(names, best.values[0].tolist(), strict=True))
 
-    def reveal(self, hypothesis: str, context: FromZero = 24) -> list[dict[str, Any]]:
+    def reveal(self, hypothesis: str, context: FromZero = CONTEXT) -> list[dict[str, Any]]:
         """The examples with their texts; this seals the transcript.
 
         Args:
@@ -304,19 +306,15 @@ class Keeper:
         """
         if not says_something(hypothesis):
             raise UserError("expected a hypothesis in words before anything is revealed")
-        revealed = []
-        for example in self.examples():
-            row, at = self._row(example["row"]), example["position"]
-            before, peak, after = (
-                self._tokenizer.decode(row[part])
-                for part in (
-                    slice(max(at - context, 0), at),
-                    slice(at, at + 1),
-                    slice(at + 1, at + 1 + context),
-                )
-            )
-            revealed.append({**example, "text": f"{before}⟦{peak}⟧{after}"})
-        return revealed
+        return [
+            {
+                **example,
+                "text": marked_text(
+                    self._tokenizer, self._row(example["row"]), example["position"], context
+                ),
+            }
+            for example in self.examples()
+        ]
 
     def _row(self, row: int) -> Int[Tensor, " token"]:
         if not 0 <= row < len(self._rows):
@@ -396,6 +394,19 @@ def layer_0_together(run: Run) -> Run:
     opaque[0] = run.passed.mlp.mlp_out[0] - run.error[0] - run.bias[0]
     kept = {part.name: getattr(active, part.name)[later] for part in fields(active)}
     return replace(run, active=ActiveFeatures(**kept), opaque=opaque)
+
+
+def marked_text(tokenizer: Any, row: Int[Tensor, " token"], at: int, context: int = CONTEXT) -> str:
+    """``before⟦peak⟧after``: a token of a row between so many others."""
+    before, peak, after = (
+        tokenizer.decode(row[part])
+        for part in (
+            slice(max(at - context, 0), at),
+            slice(at, at + 1),
+            slice(at + 1, at + 1 + context),
+        )
+    )
+    return f"{before}⟦{peak}⟧{after}"
 
 
 def _rounded(answer: Any) -> Any:

@@ -8,11 +8,20 @@ only when they run: `--help` and a refused scale file answer at once.
 import os
 import sys
 
-from transcoders.cli import circuits, data, dictionaries, interpretability, pages
+from transcoders.cli import case_studies, circuits, data, dictionaries, interpretability, pages
 from transcoders.cli.app import app
 from transcoders.errors import UserError
 
-__all__ = ["app", "circuits", "data", "dictionaries", "interpretability", "main", "pages"]
+__all__ = [
+    "app",
+    "case_studies",
+    "circuits",
+    "data",
+    "dictionaries",
+    "interpretability",
+    "main",
+    "pages",
+]
 
 
 def main() -> None:

@@ -79,5 +79,22 @@ def studies_table(studies: pd.DataFrame, n: int = 6) -> str:
     return html_table(shown[columns], formats, name="studies")
 
 
+def case_studies_table(table4: pd.DataFrame) -> str:
+    """Table 4: worked case studies with how far their hypotheses tell where features are active."""
+    columns = {
+        "study": "study",
+        "feature": "feature",
+        "hypothesis": "hypothesis",
+        "top_matched": "strongest",
+        "sampled_matched": "active",
+        "silent_matched": "silent",
+        "balanced_accuracy": "balanced accuracy",
+        "outcome": "outcome",
+    }
+    formats = dict.fromkeys(["strongest", "active", "silent"], "{:.0%}")
+    shown = table4[list(columns)].rename(columns=columns)
+    return html_table(shown, formats | {"balanced accuracy": "{:.2f}"}, name="table4")
+
+
 def _interval(row: "pd.Series[Any]") -> str:
     return f"{row['mean']:.3f} ({row['low']:.3f} to {row['high']:.3f})"

@@ -1,0 +1,216 @@
+"""Worked case studies: written down, carried out again, read from their record, scored."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pandas as pd
+import pytest
+import yaml
+
+from transcoders.case_studies.page import VERDICTS, study_notebook
+from transcoders.case_studies.questions import RefusedError
+from transcoders.case_studies.worked import (
+    ANSWERS,
+    MOSTLY,
+    SUCCESS,
+    TABLE4_COLUMNS,
+    TRANSCRIPT,
+    RecordedStudy,
+    WorkedStudy,
+    carry_out,
+    load_worked,
+    outcome,
+    score,
+)
+from transcoders.errors import UserError
+from transcoders.files import read_json, sha256, write_table
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+STEPS = [
+    {"thought": "Where?", "ask": {"examples": {}}},
+    {"thought": "What?", "ask": {"connections": {"vector": "tc2[42]", "layer": 0, "k": 2}}},
+    {"thought": "Why?", "ask": {"circuit": {"row": 0, "position": 5, "n_paths": 3}}},
+    {"thought": "Which token?", "ask": {"tokens": {"row": 0}}},
+]  # fmt: skip
+
+
+def worked_study(**changes: Any) -> WorkedStudy:
+    content = {
+        "title": "A feature", "feature": "tc2[42]", "weights_sha256": "none", "steps": STEPS,
+        "hypothesis": "Words.", "pattern": "⟦.*⟧", "afterwards": "So it was.",
+    }  # fmt: skip
+    return WorkedStudy.model_validate(content | changes)
+
+
+@pytest.fixture(scope="module")
+def folder(make_files: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where :func:`worked_study` has been carried out."""
+    place = tmp_path_factory.mktemp("worked") / "study"
+    carry_out(worked_study(), make_files("llama"), place)
+    return place
+
+
+@pytest.fixture
+def copied(folder: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(folder, tmp_path / "study"))
+
+
+def test_a_record_answers_what_was_asked_and_nothing_else(folder: Path) -> None:
+    study = RecordedStudy(folder)
+    answers = read_json(folder / ANSWERS)
+    assert study.facts == answers[0] and study.facts["feature"] == "tc2[42]"
+    assert study.ask("examples") == answers[1]
+    assert len(study.connections("tc2[42]", 0, k=2)) == 2
+    assert study.circuit(0, 5, n_paths=3).paths
+    revealed = study.reveal("Words.")
+    assert revealed.seal == study.seal and revealed.examples["text"].str.contains("⟦").all()
+    for question, arguments in (
+        ("connections", {"vector": "tc2[42]", "layer": 0, "k": 3}),
+        ("de_embedding", {"vector": "tc2[42]"}),
+        ("reveal", {"hypothesis": "Other words."}),
+        ("open", {"feature": "tc2[42]", "restricted": False}),
+    ):
+        with pytest.raises(RefusedError, match="was not asked"):
+            study.ask(question, **arguments)
+
+
+def test_the_same_study_gives_the_same_bytes(folder: Path, make_files: Any, tmp_path: Path) -> None:
+    carry_out(worked_study(), make_files("llama"), tmp_path / "again")
+    for name in (TRANSCRIPT, ANSWERS):
+        assert (tmp_path / "again" / name).read_bytes() == (folder / name).read_bytes()
+
+
+@pytest.mark.parametrize("number", [0, 1, 3, 5])
+def test_an_answer_that_was_not_given_is_refused(copied: Path, number: int) -> None:
+    answers = read_json(copied / ANSWERS)
+    answers[number] = answers[number][1:] if isinstance(answers[number], list) else {}
+    (copied / ANSWERS).write_text(json.dumps(answers))
+    with pytest.raises(UserError, match="whose digests are in"):
+        RecordedStudy(copied)
+
+
+def test_missing_and_further_answers_are_refused(copied: Path) -> None:
+    answers = read_json(copied / ANSWERS)
+    for wrong in (answers[:-1], [*answers, []]):
+        (copied / ANSWERS).write_text(json.dumps(wrong))
+        with pytest.raises(UserError, match="whose digests are in"):
+            RecordedStudy(copied)
+
+
+def test_a_refused_question_is_on_record_and_stays_refused(folder: Path, copied: Path) -> None:
+    answers = read_json(folder / ANSWERS)
+    assert answers[4] is None
+    with pytest.raises(RefusedError, match="does not answer this"):
+        RecordedStudy(folder).ask("tokens", row=0)
+    answers[4] = ["w5"]
+    (copied / ANSWERS).write_text(json.dumps(answers))
+    with pytest.raises(UserError, match="whose digests are in"):
+        RecordedStudy(copied)
+
+
+def test_a_hypothesis_is_scored_as_a_rule(folder: Path, tmp_path: Path) -> None:
+    study, weights = RecordedStudy(folder), tmp_path / "weights"
+    weights.write_bytes(b"some")
+    examples = study.reveal("Words.").examples
+    assert set(examples["kind"]) == {"top", "sampled"}
+    right = {"weights_sha256": sha256(weights)}
+    silent = ["a⟦b⟧c", "x⟦y⟧z", "a⟦b⟧", "⟦⟧"]
+
+    def scored(**changes: Any) -> dict[str, Any]:
+        worked = worked_study(**(right | changes))
+        return score("mine", worked, study, silent, weights=weights)
+
+    everything = scored()
+    assert list(everything) == TABLE4_COLUMNS
+    assert everything["top_matched"] == everything["sampled_matched"] == 1
+    assert everything["silent_matched"] == 1 and everything["balanced_accuracy"] == 0.5
+    assert everything["outcome"] == "failure"
+    nothing = scored(pattern="never there")
+    assert nothing["silent_matched"] == 0 and nothing["balanced_accuracy"] == 0.5
+    half = scored(pattern="⟦(?!b).+⟧")  # a group would be no trouble either
+    assert half["silent_matched"] == 0.25
+    assert half["balanced_accuracy"] == (half["sampled_matched"] + 0.75) / 2
+    assert scored(weights_sha256="others")["outcome"] == "other weights"
+    first = examples.loc[examples["kind"] == "top", "text"].iloc[0]
+    n_same = (examples.loc[examples["kind"] == "top", "text"] == first).sum()
+    n_top = (examples["kind"] == "top").sum()
+    assert scored(pattern=f"^{re.escape(first)}$")["top_matched"] == n_same / n_top
+
+
+def test_outcomes_follow_the_rule() -> None:
+    assert outcome(SUCCESS, same=True) == "success"
+    assert outcome(SUCCESS - 1e-9, same=True) == outcome(MOSTLY, same=True) == "mostly"
+    assert outcome(MOSTLY - 1e-9, same=True) == "failure"
+    assert outcome(1.0, same=False) == "other weights"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"pattern": "("}, "pattern: .*regular expression"),
+        ({"feature": "tc2[42]@4"}, "feature: "),
+        ({"steps": []}, "steps: "),
+        ({"steps": [{"thought": "Two", "ask": {"examples": {}, "circuit": {}}}]}, "steps.0.ask: "),
+        ({"hypotheses": "Two"}, "hypotheses: "),
+    ],
+)
+def test_a_file_that_is_not_valid_says_where(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(worked_study().model_dump(mode="json") | changes))
+    with pytest.raises(UserError, match=f"mine.yaml: the case study is not valid: .*{message}"):
+        load_worked(path)
+
+
+def test_a_missing_file_names_those_there_are(tmp_path: Path) -> None:
+    (tmp_path / "other.yaml").touch()
+    with pytest.raises(UserError, match=r"mine.yaml: no such case study; there are other"):
+        load_worked(tmp_path / "mine.yaml")
+    (tmp_path / "other.yaml").write_text("a: [")
+    with pytest.raises(UserError, match="expected YAML"):
+        load_worked(tmp_path / "other.yaml")
+
+
+@pytest.mark.parametrize("verdict", list(VERDICTS))
+def test_a_notebook_asks_what_the_study_asked(folder: Path, tmp_path: Path, verdict: str) -> None:
+    weights = tmp_path / "weights"
+    weights.write_bytes(b"some")
+    row = score("mine", worked_study(), RecordedStudy(folder), ["⟦⟧"], weights=weights)
+    table = tmp_path / "table4.csv"
+    write_table(table, pd.DataFrame([row | {"outcome": verdict}]))
+    notebook = study_notebook("mine", worked_study(), folder, table)
+    nbformat.validate(notebook)
+    code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    assert code[1:4] == [
+        "study.examples().head(12)",
+        "study.connections(vector='tc2[42]', layer=0, k=2)",
+        "print(study.circuit(row=0, position=5, n_paths=3).table(12))",
+    ]
+    assert not any("tokens" in line for line in code)
+    study = RecordedStudy(folder)
+    for line in code[1:4]:
+        exec(line, {"study": study})
+    text = "\n".join(cell.source for cell in notebook.cells)
+    assert "`study.tokens(row=0)`: refused. tokens: a blind study does not answer this" in text
+    assert VERDICTS[verdict] in text and sum(each in text for each in VERDICTS.values()) == 1
+    order = [text.index(part) for part in ("Where?", "Why?", "## The hypothesis", "So it was.")]
+    assert order == sorted(order)
+
+
+@pytest.mark.parametrize(
+    "name", sorted(path.stem for path in (REPOSITORY / "workflow/case_studies/laptop").iterdir())
+)
+def test_committed_studies_are_whole_and_as_they_were_written(name: str) -> None:
+    worked = load_worked(REPOSITORY / f"workflow/case_studies/laptop/{name}.yaml")
+    results = REPOSITORY / "results/laptop/case_studies"
+    study = RecordedStudy(results / name)
+    assert study.facts["feature"] == worked.feature and study.hypothesis == worked.hypothesis
+    for step in worked.steps:
+        study.ask(step.question, **step.arguments)
+    row = pd.read_csv(results / "table4.csv").set_index("study").loc[name]
+    assert row["seal"] == study.seal and row["pattern"] == worked.pattern
