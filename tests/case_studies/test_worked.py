@@ -188,7 +188,7 @@ def test_a_notebook_asks_what_the_study_asked(folder: Path, tmp_path: Path, verd
     code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
     assert code[1:4] == [
         "study.examples().head(12)",
-        "study.connections(vector='tc2[42]', layer=0, k=2)",
+        'study.connections(vector="tc2[42]", layer=0, k=2)',
         "print(study.circuit(row=0, position=5, n_paths=3).table(12))",
     ]
     assert not any("tokens" in line for line in code)

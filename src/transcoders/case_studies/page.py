@@ -1,6 +1,7 @@
 """A worked case study as a notebook: a thought, a question, its answer, and so on to the text."""
 
 import html
+import json
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def study_notebook(name: str, worked: WorkedStudy, folder: Path, table4: Path) -
             "answers anything that the rule allows."
         ),
         new_code_cell(
-            "from pathlib import Path\n\nimport pandas as pd\n\n"
+            "from pathlib import Path\n\nimport pandas as pd\nfrom IPython.display import HTML\n\n"
             "from transcoders.case_studies.worked import RecordedStudy\n\n"
             'pd.set_option("display.max_colwidth", None)\n'
             f'study = RecordedStudy(Path("{folder.as_posix()}"))\n'
@@ -84,8 +85,8 @@ def study_notebook(name: str, worked: WorkedStudy, folder: Path, table4: Path) -
         new_markdown_cell("## What is written there"),
         new_code_cell(
             "revealed = study.reveal(study.hypothesis)\n"
-            'revealed.examples[["kind", "activation", "text"]].style.hide().format(\n'
-            '    precision=2, escape="html"\n)'
+            'shown = revealed.examples[["kind", "activation", "text"]]\n'
+            'HTML(shown.to_html(index=False, float_format="%.2f"))'
         ),
         new_markdown_cell(
             f"**{VERDICTS[str(row['outcome'])]}** Its pattern matches {row['top_matched']:.0%} of "
@@ -111,5 +112,10 @@ def study_notebook(name: str, worked: WorkedStudy, folder: Path, table4: Path) -
 
 
 def _call(step: Step) -> str:
-    arguments = ", ".join(f"{name}={value!r}" for name, value in step.arguments.items())
+    arguments = ", ".join(f"{name}={_literal(value)}" for name, value in step.arguments.items())
     return f"study.{step.question}({arguments})"
+
+
+def _literal(value: Any) -> str:
+    """A value in Python, with double quotes, as the project's notebooks are written."""
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
