@@ -59,7 +59,8 @@ def study_notebook(name: str, worked: WorkedStudy, folder: Path, table4: Path) -
         ),
         new_code_cell(
             "from pathlib import Path\n\nimport pandas as pd\nfrom IPython.display import HTML\n\n"
-            "from transcoders.case_studies.worked import RecordedStudy\n\n"
+            "from transcoders.case_studies.worked import RecordedStudy\n"
+            "from transcoders.tables.html import html_table\n\n"
             'pd.set_option("display.max_colwidth", None)\n'
             f'study = RecordedStudy(Path("{folder.as_posix()}"))\n'
             "study.facts"
@@ -86,7 +87,7 @@ def study_notebook(name: str, worked: WorkedStudy, folder: Path, table4: Path) -
         new_code_cell(
             "revealed = study.reveal(study.hypothesis)\n"
             'shown = revealed.examples[["kind", "activation", "text"]]\n'
-            'HTML(shown.to_html(index=False, float_format="%.2f"))'
+            'HTML(html_table(shown, {"activation": "{:.2f}"}, name="revealed"))'
         ),
         new_markdown_cell(
             f"**{VERDICTS[str(row['outcome'])]}** Its pattern matches {row['top_matched']:.0%} of "
