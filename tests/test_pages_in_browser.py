@@ -5,11 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from helpers_browser import CHROMIUM, Browser
+from helpers_browser import NEEDS_CHROMIUM, Browser
 
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="needs Debian's chromium: run `make system-deps`"
-)
+pytestmark = NEEDS_CHROMIUM
 RESULTS = Path(__file__).resolve().parents[1] / "results/laptop"
 FOLDERS = sorted((RESULTS / "interpretability/features").iterdir())
 PAGES = [

@@ -8,16 +8,14 @@ from pathlib import Path
 import networkx as nx
 import pytest
 
-from helpers_browser import CHROMIUM, QUIET
+from helpers_browser import CHROMIUM, NEEDS_CHROMIUM, QUIET
 from helpers_circuits import some_targets
 from transcoders.circuits.graph import LEAVES, build_graph
 from transcoders.circuits.model import Run
 from transcoders.circuits.page import circuit_page
 from transcoders.circuits.paths import Search, find_paths
 
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="needs Debian's chromium: run `make system-deps`"
-)
+pytestmark = NEEDS_CHROMIUM
 CLICK = """
 <script>
 document.querySelector('[aria-label="{name}"]').dispatchEvent(new MouseEvent("click"));

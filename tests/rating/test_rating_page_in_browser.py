@@ -5,15 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from helpers_browser import CHROMIUM, LOADED, Browser
+from helpers_browser import LOADED, NEEDS_CHROMIUM, Browser
 from helpers_rating import make_study, running
 from transcoders.rating.records import Rating, load_record
 from transcoders.rating.server import listen, make_app
 from transcoders.rating.study import Study
 
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="needs Debian's chromium: run `make system-deps`"
-)
+pytestmark = NEEDS_CHROMIUM
 
 
 @pytest.fixture(scope="module")
