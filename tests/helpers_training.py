@@ -25,6 +25,7 @@ class CacheInMemory:
 
     mlp_in: Tensor
     mlp_out: Tensor
+    read_ahead = True
 
     @property
     def n_tokens(self) -> int:

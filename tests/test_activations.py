@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor
 
-from transcoders.activations import ActivationCache, cache_activations, cache_bytes
-from transcoders.config import Activations, Corpus, Scale, Site
+from transcoders.activations import ActivationCache, cache_activations
+from transcoders.config import Activations, Corpus, Scale, Site, cache_bytes
 from transcoders.corpus import Rows
 from transcoders.errors import UserError
 from transcoders.models import LanguageModel, MLPActivations
@@ -149,7 +149,7 @@ def test_statistics_are_those_of_the_cached_tensors(written: dict[int, Path]) ->
 def test_a_finished_cache_is_the_files_that_it_lists(written: dict[int, Path]) -> None:
     for layer, folder in written.items():
         record = ActivationCache(folder).record
-        assert set(contents(folder)) == {*record["files"], "cache.json"}
+        assert set(contents(folder)) == {*record["files"], "activations.json"}
         assert (record["site"], record["sources"]) == (f"tiny_layer{layer}", {"tokens": "f00d"})
 
 
@@ -241,7 +241,7 @@ def test_a_file_that_is_absent_or_cut_is_noticed_without_verification(
 
 
 def test_a_missing_cache_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=str(tmp_path / "cache.json")):
+    with pytest.raises(UserError, match=str(tmp_path / "activations.json")):
         ActivationCache(tmp_path)
 
 

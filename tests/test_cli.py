@@ -75,7 +75,7 @@ def test_a_model_that_the_scale_does_not_have_is_refused(tmp_path):
 def test_training_without_activations_says_what_to_run(tmp_path):
     copy_config(tmp_path)
     message = refusal("train", "--scale", "smoke", "tiny-gpt2", cwd=tmp_path)
-    assert "results/smoke/activations/tiny-gpt2_layer1/cache.json: no such file" in message
+    assert "results/smoke/activations/tiny-gpt2_layer1/activations.json: no such file" in message
 
 
 def test_an_invalid_scale_is_refused_with_every_key_at_fault(tmp_path):

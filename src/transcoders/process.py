@@ -1,12 +1,19 @@
 """What a job sets for its whole process before it computes."""
 
 import ctypes
+import fcntl
+import os
 import sys
+import tempfile
+from pathlib import Path
+from typing import IO
 
 from transcoders.config import Resources
 from transcoders.errors import UserError
 
 ELEMENTWISE = ("cos", "erf", "exp", "log", "sin", "sqrt", "tanh")
+_claims: list[IO[str]] = []
+"""Files that this process has locked. The system unlocks them when it ends, however it ends."""
 
 
 def prepare_process(
@@ -56,8 +63,39 @@ def prepare_process(
     # A help for debugging that writes to every new tensor; nothing here reads what it did not set.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda":
+        # Without a workspace of its own, cuBLAS may add up in another order from call to call.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        if granted is not None and resources.gpus:
+            torch.cuda.set_device(claim_gpu(torch.cuda.device_count()))
     return device
+
+
+def claim_gpu(n_gpus: int) -> int:
+    """The number of a GPU that no other job on this machine has, now claimed by this process.
+
+    A scheduler such as Slurm shows each job its own GPU only. On a machine without one, jobs find
+    out among themselves.
+
+    Raises:
+        UserError: all are taken.
+    """
+    shown = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(str(n) for n in range(n_gpus)))
+    for number, name in zip(range(n_gpus), shown.split(","), strict=False):
+        path = Path(tempfile.gettempdir()) / f"transcoders-{os.getuid()}-gpu-{name}.lock"
+        claim = path.open("w")
+        try:
+            fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            claim.close()
+            continue
+        _claims.append(claim)
+        return number
+    raise UserError(
+        f"resources: all {n_gpus} GPUs that this job can see are in use by other jobs; run "
+        f"snakemake with --resources gpu={n_gpus}, so that it starts no more of them at a time"
+    )
 
 
 def settle_elementwise_functions() -> None:

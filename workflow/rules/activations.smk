@@ -1,4 +1,5 @@
-# Inputs and outputs of MLPs. One job a model: a single pass serves all of its sites.
+# Inputs and outputs of MLPs. One job a model: a single pass serves all of its sites. It writes a
+# cache, or, where training streams them, their means only.
 
 
 for cached_model in SCALE.models:
@@ -13,7 +14,7 @@ for cached_model in SCALE.models:
             [
                 LAYOUT.activations(site.name) / file
                 for site in SCALE.sites_of(cached_model)
-                for file in ("cache.json", "statistics.safetensors")
+                for file in ("activations.json", "statistics.safetensors")
             ],
         log:
             LOGS / f"cache_activations_{cached_model}.log",
@@ -25,6 +26,7 @@ for cached_model in SCALE.models:
         resources:
             mem_mb=given("cache_activations").mem_mb,
             runtime=given("cache_activations").runtime,
+            gpu=given("cache_activations").gpus,
         params:
             settings=settings(
                 "corpus.train_positions",
@@ -35,6 +37,10 @@ for cached_model in SCALE.models:
             cli=cli("cache-activations"),
             model=cached_model,
         message:
-            f"Caching the MLP activations of {cached_model}"
+            (
+                f"Caching the MLP activations of {cached_model}"
+                if SCALE.activations.mode == "cache"
+                else f"Measuring the MLP activations of {cached_model}"
+            )
         shell:
             "{params.cli} {params.model} --threads {threads} 2> {log}"

@@ -36,6 +36,7 @@ rule circuit:
     resources:
         mem_mb=given("circuit").mem_mb,
         runtime=given("circuit").runtime,
+        gpu=given("circuit").gpus,
     params:
         settings=lambda wildcards: settings(
             "corpus.train_positions",
@@ -80,6 +81,7 @@ if FEATURE_CHECKS:
         resources:
             mem_mb=given("circuit").mem_mb,
             runtime=given("circuit").runtime,
+            gpu=given("circuit").gpus,
         params:
             settings=settings(
                 "corpus.train_positions",

@@ -26,6 +26,7 @@ rule evaluate:
     resources:
         mem_mb=given("evaluate").mem_mb,
         runtime=given("evaluate").runtime,
+        gpu=given("evaluate").gpus,
     params:
         settings=lambda wildcards: settings(
             "seed",

@@ -39,6 +39,7 @@ if SCALE.greater_than is not None:
         resources:
             mem_mb=given("greater_than").mem_mb,
             runtime=given("greater_than").runtime,
+            gpu=given("greater_than").gpus,
         params:
             settings=settings(
                 "seed",

@@ -53,6 +53,7 @@ if SCALE.interpretability is not None:
         resources:
             mem_mb=given("gather_examples").mem_mb,
             runtime=given("gather_examples").runtime,
+            gpu=given("gather_examples").gpus,
         params:
             settings=settings(
                 "seed",
@@ -109,6 +110,7 @@ if SCALE.interpretability is not None:
         resources:
             mem_mb=given("study_features").mem_mb,
             runtime=given("study_features").runtime,
+            gpu=given("study_features").gpus,
         params:
             settings=settings(
                 "seed",
@@ -139,6 +141,7 @@ if SCALE.interpretability is not None:
         resources:
             mem_mb=given("study_features").mem_mb,
             runtime=given("study_features").runtime,
+            gpu=given("study_features").gpus,
         params:
             settings=settings(
                 "seed",
@@ -199,6 +202,7 @@ if SCALE.interpretability is not None:
             resources:
                 mem_mb=given("study_features").mem_mb,
                 runtime=given("study_features").runtime,
+                gpu=given("study_features").gpus,
             params:
                 # Their content, since times say nothing in a fresh clone.
                 settings=settings(

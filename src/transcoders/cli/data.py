@@ -1,6 +1,7 @@
 """From sources to activations: models, text, tokens, caches."""
 
 from transcoders.cli.app import ScaleName, Threads, app, open_scale, section
+from transcoders.layout import Layout
 from transcoders.process import prepare_process
 
 
@@ -57,25 +58,35 @@ def manifest(scale: ScaleName) -> None:
 
 @app.command()
 def cache_activations(scale: ScaleName, model: str, threads: Threads = None) -> None:
-    """Cache the inputs and outputs of the MLPs at all sites of one model."""
-    from transcoders.activations import cache_activations
+    """Cache the inputs and outputs of the MLPs at all sites of one model.
+
+    Where they are streamed: their means, which training starts from.
+    """
+    from transcoders.activations import cache_activations, measure_activations
     from transcoders.corpus import load_rows
-    from transcoders.files import read_json
     from transcoders.models import LanguageModel
 
     settings, layout = open_scale(scale)
     device = prepare_process(threads, settings.resources.cache_activations, settings.device)
     sites = settings.sites_of(model)
-    tokens = layout.tokens(model)
-    cache_activations(
+    activations = section(settings, "activations")
+    run = cache_activations if activations.mode == "cache" else measure_activations
+    run(
         LanguageModel.load(layout.model(model), n_layers=sites[-1].layer + 1, device=device),
-        load_rows(tokens, "train"),
+        load_rows(layout.tokens(model), "train"),
         {site: layout.activations(site.name) for site in sites},
-        section(settings, "activations"),
+        activations,
         settings.corpus,
-        sources={
-            "tokens": read_json(tokens / "tokens.json")["train"]["sha256"],
-            "model": read_json(layout.model(model) / "source.json")["files"]["model.safetensors"],
-        },
+        sources=sources_of_activations(layout, model),
         device=device,
     )
+
+
+def sources_of_activations(layout: Layout, model: str) -> dict[str, str]:
+    """SHA-256 of what a model's activations are made from."""
+    from transcoders.files import read_json
+
+    return {
+        "tokens": read_json(layout.tokens(model) / "tokens.json")["train"]["sha256"],
+        "model": read_json(layout.model(model) / "source.json")["files"]["model.safetensors"],
+    }

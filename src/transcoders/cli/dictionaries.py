@@ -1,9 +1,17 @@
 """Dictionaries: imported, trained, measured."""
 
+from typing import TYPE_CHECKING
+
 from transcoders.cli.app import ScaleName, Threads, app, open_scale, section
+from transcoders.cli.data import sources_of_activations
+from transcoders.config import Scale, Site
 from transcoders.errors import UserError
 from transcoders.files import write_table
+from transcoders.layout import Layout
 from transcoders.process import prepare_process
+
+if TYPE_CHECKING:
+    from transcoders.activations import ActivationCache, ActivationStream
 
 
 @app.command()
@@ -22,7 +30,6 @@ def train(scale: ScaleName, group: str, threads: Threads = None) -> None:
     """Train the dictionaries of one group; a killed job goes on from its last checkpoint."""
     import torch
 
-    from transcoders.activations import ActivationCache
     from transcoders.dictionaries import save_dictionary
     from transcoders.files import sha256
     from transcoders.training import steps_per_epoch, train_group
@@ -31,13 +38,13 @@ def train(scale: ScaleName, group: str, threads: Threads = None) -> None:
     device = prepare_process(
         threads, settings.resources.train, settings.device, keep_freed_memory=True
     )
-    entries = [entry for entry in settings.dictionaries if entry.group == group]
+    entries = settings.dictionaries_in(settings.group(group))
     site = settings.group(group).site
     training = settings.training_of(settings.group(group))
     if training.precision == "tf32":
         torch.backends.cuda.matmul.fp32_precision = "tf32"
-    cache = ActivationCache(layout.activations(site.name))
-    found = (cache.n_tokens, cache.d_model)
+    activations = _open_activations(settings, layout, site, device)
+    found = (activations.n_tokens, activations.d_model)
     expected = (settings.corpus.train_tokens, settings.model(site.model).d_model)
     if found != expected:
         raise UserError(
@@ -48,14 +55,17 @@ def train(scale: ScaleName, group: str, threads: Threads = None) -> None:
     checkpoint = layout.checkpoint(group)
     trained = train_group(
         entries,
-        cache,
+        activations,
         training,
         seed=settings.seed,
         device=device,
         checkpoint=checkpoint,
-        inputs={"activations": cache.record["files"], "threads": settings.resources.train.threads},
+        inputs={
+            "activations": {key: activations.record[key] for key in ("sources", "files")},
+            "threads": settings.resources.train.threads,
+        },
     )
-    steps = steps_per_epoch(cache.n_tokens, training) * training.epochs
+    steps = steps_per_epoch(activations.n_tokens, training) * training.epochs
     tokens_trained = steps * training.batch_tokens
     manifest_hash = sha256(layout.corpus_manifest)
     versions = _versions("torch", "numpy", "safetensors")
@@ -75,10 +85,11 @@ def train(scale: ScaleName, group: str, threads: Threads = None) -> None:
                 "l1_coefficient": entry.l1_coefficient,
                 "k": entry.k,
                 "tokens_trained": tokens_trained,
-                **training.model_dump(mode="json"),
+                **training.model_dump(mode="json", exclude_none=True),
+                **entry.model_dump(mode="json", include={"learning_rate"}, exclude_none=True),
                 "train_positions": settings.corpus.train_positions,
                 "activations_dtype": section(settings, "activations").dtype,
-                "activations_of_sha256": cache.record["sources"],
+                "activations_of_sha256": activations.record["sources"],
                 "corpus_manifest_sha256": manifest_hash,
                 "threads": settings.resources.train.threads,
                 "device": device,
@@ -89,6 +100,31 @@ def train(scale: ScaleName, group: str, threads: Threads = None) -> None:
             result.dictionary, layout.dictionary(entry.name), record, result.training_csv
         )
     checkpoint.unlink(missing_ok=True)
+
+
+def _open_activations(
+    settings: Scale, layout: Layout, site: Site, device: str
+) -> "ActivationCache | ActivationStream":
+    from transcoders.activations import ActivationCache, ActivationStream
+
+    folder = layout.activations(site.name)
+    activations = section(settings, "activations")
+    if activations.mode == "cache":
+        return ActivationCache(folder)
+    # Only here: the libraries behind it take seconds to import.
+    from transcoders.corpus import load_rows
+    from transcoders.models import LanguageModel
+
+    return ActivationStream(
+        LanguageModel.load(layout.model(site.model), n_layers=site.layer + 1, device=device),
+        site,
+        load_rows(layout.tokens(site.model), "train"),
+        folder,
+        activations,
+        settings.corpus,
+        sources=sources_of_activations(layout, site.model),
+        device=device,
+    )
 
 
 @app.command()

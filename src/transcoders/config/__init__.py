@@ -18,6 +18,7 @@ from transcoders.config.sections import (
     Resources,
     Site,
     Training,
+    cache_bytes,
 )
 from transcoders.config.sources import (
     FilesSource,
@@ -63,5 +64,6 @@ __all__ = [
     "Traits",
     "WheelSource",
     "WikipediaWheel",
+    "cache_bytes",
     "load_scale",
 ]

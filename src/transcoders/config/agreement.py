@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from transcoders.config.kinds import KINDS
-from transcoders.config.sections import Group, Site, Training
+from transcoders.config.sections import Activations, Group, Site, Training
 
 if TYPE_CHECKING:
     from transcoders.config.scale import Scale
@@ -21,7 +21,8 @@ def disagreements(scale: "Scale") -> Iterator[str]:
     ):
         for site in sites:
             yield from _of_site(scale, site, key)
-    for key, groups in (("groups", scale.groups), ("extensions", scale.extensions)):
+    for key in ("groups", "extensions", "learning_rates"):
+        groups = getattr(scale, key)
         for group in groups:
             yield from _of_group(scale, group, key)
     for what, names in (
@@ -30,7 +31,10 @@ def disagreements(scale: "Scale") -> Iterator[str]:
             [site.name for site in (*scale.all_sites, *imported)],
         ),
         ("groups", [group.name for group in scale.all_groups]),
-        ("dictionaries", [dictionary.name for dictionary in scale.dictionaries]),
+        (
+            "dictionaries",
+            [entry.name for entry in (*scale.dictionaries, *scale.learning_rate_dictionaries)],
+        ),
         ("circuits.cases", [case.name for case in scale.circuits.cases]),
     ):
         for name in sorted({name for name in names if names.count(name) > 1}):
@@ -48,6 +52,8 @@ def disagreements(scale: "Scale") -> Iterator[str]:
     yield from _of_circuits(scale)
     yield from _of_greater_than(scale)
     yield from _of_interpretability(scale)
+    if scale.activations is not None:
+        yield from _of_activations(scale, scale.activations)
     if scale.training is not None:
         yield from _of_training(scale, scale.training)
 
@@ -67,6 +73,16 @@ def _of_training(scale: "Scale", training: Training) -> Iterator[str]:
         yield (
             f"training.batch_tokens is {training.batch_tokens}, expected at most the "
             f"{scale.corpus.train_tokens} training tokens that corpus.train_contexts gives"
+        )
+
+
+def _of_activations(scale: "Scale", activations: Activations) -> Iterator[str]:
+    limit = activations.disk_limit_gb
+    needed = scale.cache_bytes / 1e9
+    if activations.mode == "cache" and limit is not None and needed > limit:
+        yield (
+            f"activations.mode is cache, which would take {needed:.0f} GB of disk, expected at "
+            f"most activations.disk_limit_gb ({limit:g}); set mode to stream, or raise the limit"
         )
 
 
@@ -139,7 +155,12 @@ def _of_group(scale: "Scale", group: Group, key: str) -> Iterator[str]:
                 f"{key}: {group.name} has a {entry.kind} with k = {entry.k}, expected at most "
                 f"its {n_features} features"
             )
-        if (entry.kind in KINDS) != (key == "groups"):
+        if key == "learning_rates" and (entry.learning_rate is None or entry.headline):
+            yield (
+                f"{key}: {group.name} has a {entry.kind} without a learning_rate of its own, or a "
+                "headline one; expected dictionaries that differ in learning_rate"
+            )
+        if key != "learning_rates" and (entry.kind in KINDS) != (key == "groups"):
             yield (
                 f"{key}: {group.name} has a {entry.kind}; groups hold the paper's kinds "
                 f"({', '.join(KINDS)}), extensions the others"

@@ -19,6 +19,7 @@ from transcoders.config.sections import (
     RuleResources,
     Site,
     Training,
+    cache_bytes,
 )
 from transcoders.config.sources import HubSource
 from transcoders.config.studies import CircuitCase, Circuits, GreaterThan, Interpretability
@@ -33,9 +34,13 @@ class Dictionary(DictionaryEntry):
 
     @property
     def name(self) -> str:
-        """``<site>_<kind>_l1-<coefficient>``, or ``_k-<k>``: unique, the name of its folder."""
+        """``<site>_<kind>_l1-<coefficient>``, or ``_k-<k>``: unique, the name of its folder.
+
+        With ``_lr-<rate>`` where it has a learning rate of its own.
+        """
         sparsity = f"k-{self.k}" if self.traits.is_topk else f"l1-{self.l1_coefficient:g}"
-        return f"{self.site.name}_{self.kind}_{sparsity}"
+        rate = "" if self.learning_rate is None else f"_lr-{self.learning_rate:g}"
+        return f"{self.site.name}_{self.kind}_{sparsity}{rate}"
 
 
 class ImportedTranscoder(NamedTuple):
@@ -72,6 +77,8 @@ class Scale(Section):
     groups: tuple[Group, ...] = Field(default=(), strict=False)
     extensions: tuple[Group, ...] = Field(default=(), strict=False)
     """Groups of kinds that the paper does not have; everything works without them."""
+    learning_rates: tuple[Group, ...] = Field(default=(), strict=False)
+    """Groups that compare learning rates. Only the target of that name asks for them."""
     imported: tuple[Imported, ...] = Field(default=(), strict=False)
     """Transcoders that others trained: used in circuits, not trained or evaluated here."""
     evaluation: Evaluation | None = None
@@ -102,17 +109,35 @@ class Scale(Section):
 
     @property
     def all_groups(self) -> list[Group]:
-        """The paper's groups, then the extensions."""
-        return [*self.groups, *self.extensions]
+        """The paper's groups, then the extensions, then those that compare learning rates."""
+        return [*self.groups, *self.extensions, *self.learning_rates]
 
     @cached_property
     def dictionaries(self) -> list[Dictionary]:
-        """Every dictionary, in the order of the groups."""
+        """Every dictionary but those that compare learning rates, in the order of the groups."""
+        return [
+            dictionary
+            for group in (*self.groups, *self.extensions)
+            for dictionary in self.dictionaries_in(group)
+        ]
+
+    def dictionaries_in(self, group: Group) -> list[Dictionary]:
+        """What one job trains."""
         return [
             Dictionary(**dict(entry), site=group.site, group=group.name)
-            for group in self.all_groups
             for entry in group.dictionaries
         ]
+
+    @property
+    def learning_rate_dictionaries(self) -> list[Dictionary]:
+        """Those that compare learning rates."""
+        return [entry for group in self.learning_rates for entry in self.dictionaries_in(group)]
+
+    @property
+    def cache_bytes(self) -> int:
+        """Disk that caching every site takes, or would take."""
+        widths = sum(self.models[site.model].d_model for site in self.all_sites)
+        return cache_bytes(self.corpus.train_tokens, widths)
 
     def site(self, name: str) -> Site:
         """The site of that name; a :class:`UserError` lists the names there are."""

@@ -89,12 +89,21 @@ class Corpus(Section):
 class Activations(Section):
     """How the inputs and outputs of MLPs reach the training."""
 
-    mode: Literal["cache"]
+    mode: Literal["cache", "stream"]
+    """``cache``: written to disk once. ``stream``: made by the model while dictionaries train, with
+    the same bytes."""
     dtype: Literal["float16", "bfloat16"]
     batch_contexts: PositiveInt
     """Rows in one forward pass."""
     shard_contexts: PositiveInt
-    """Rows in one file."""
+    """Rows in one file. A forward pass does not reach from one into the next, in either mode."""
+    disk_limit_gb: PositiveFloat | None = None
+    """What all caches of the scale may take together; ``cache`` is refused above it."""
+
+
+def cache_bytes(n_tokens: int, d_model: int, n_sites: int = 1) -> int:
+    """Disk that a cache takes: two 16-bit vectors a token and site."""
+    return n_tokens * d_model * n_sites * 2 * 2
 
 
 class Site(Section):
@@ -141,6 +150,18 @@ class Training(Section):
     log_every_steps: PositiveInt
     checkpoint_every_steps: PositiveInt
     """Steps after which a training job saves all that it needs to go on if it is killed."""
+    micro_batch_tokens: PositiveInt | None = None
+    """Tokens whose features are in memory at a time: the gradients of a batch are then summed over
+    parts of it. None for the whole batch at once."""
+
+    @model_validator(mode="after")
+    def _whole_micro_batches(self) -> "Training":
+        if self.micro_batch_tokens and self.batch_tokens % self.micro_batch_tokens:
+            raise ValueError(
+                f"micro_batch_tokens is {self.micro_batch_tokens}, expected a divisor of "
+                f"batch_tokens ({self.batch_tokens})"
+            )
+        return self
 
 
 class DictionaryEntry(Section):
@@ -150,6 +171,8 @@ class DictionaryEntry(Section):
     l1_coefficient: PositiveFloat | None = None
     k: PositiveInt | None = None
     """Features active for each token, in place of an L1 coefficient: for kinds with TopK."""
+    learning_rate: PositiveFloat | None = None
+    """In place of the group's; then part of the dictionary's name."""
     headline: bool = False
     """Whether this is the dictionary of its site and kind that the text and tables speak of."""
 
@@ -201,6 +224,8 @@ class Resources(Section):
     mem_mb: PositiveInt
     runtime: PositiveInt
     """Minutes."""
+    gpus: Annotated[int, Field(ge=0, le=1)] = 0
+    """No job uses more than one GPU."""
 
 
 class RuleResources(Section):

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from transcoders.config.fields import GitRevision, PositiveInt, Section, Sha256
 
@@ -35,6 +35,15 @@ class HubDataset(HubSource):
     """Parquet shards of a dataset on the hub, each with a ``text`` column."""
 
     shards: Annotated[list[str], Field(min_length=1)]
+    eval_shards: list[str] = Field(default=[])
+    """Shards from which documents are held out, in place of ``shards``. Training never reads
+    them."""
+
+    @model_validator(mode="after")
+    def _shards_apart(self) -> "HubDataset":
+        if shared := sorted(set(self.shards) & set(self.eval_shards)):
+            raise ValueError(f"eval_shards: {', '.join(shared)} is among shards too")
+        return self
 
 
 class FilesSource(Section):

@@ -54,23 +54,32 @@ def fetch_corpus(corpus: Corpus, destination: Path, *, seed: int) -> None:
     table = pd.DataFrame(documents, columns=list(Document._fields))
     table["characters"] = table["text"].str.len()
     table["split"] = assign_splits(documents, corpus, seed=seed)
+    table = table.dropna(subset="split")
     check_disk(destination.parent, int(table["characters"].sum()) * 2, "the corpus")
     with atomic_path(destination) as temporary:
         columns = ["id", "title", "split", "characters", "text"]
         table[columns].to_parquet(temporary, index=False)
 
 
-def assign_splits(documents: list[Document], corpus: Corpus, *, seed: int) -> list[Split]:
+def assign_splits(
+    documents: list[Document], corpus: Corpus, *, seed: int
+) -> list[Split | None]:
     """Hold out ``corpus.eval_documents`` whole documents.
 
-    Documents too short to give their share of ``corpus.eval_contexts`` are never held out.
+    Documents too short to give their share of ``corpus.eval_contexts`` are never held out. Where
+    the source has shards for evaluation, what they hold besides is not used (None).
 
     Raises:
         UserError: too few documents are long enough.
     """
     contexts_each = -(-corpus.eval_contexts // corpus.eval_documents)
     enough = contexts_each * corpus.context_length * CHARACTERS_PER_TOKEN
-    eligible = [document.id for document in documents if len(document.text) >= enough]
+    apart = _eval_shards(corpus)
+    eligible = [
+        document.id
+        for document in documents
+        if len(document.text) >= enough and (not apart or _shard(document) in apart)
+    ]
     if len(eligible) < corpus.eval_documents:
         raise UserError(
             f"corpus.eval_documents is {corpus.eval_documents} with {contexts_each} contexts each, "
@@ -79,7 +88,21 @@ def assign_splits(documents: list[Document], corpus: Corpus, *, seed: int) -> li
         )
     eligible.sort(key=lambda id: hashlib.sha256(f"{seed}:{id}".encode()).hexdigest())
     held_out = set(eligible[: corpus.eval_documents])
-    return ["eval" if document.id in held_out else "train" for document in documents]
+    return [
+        "eval" if document.id in held_out else None if _shard(document) in apart else "train"
+        for document in documents
+    ]
+
+
+def _eval_shards(corpus: Corpus) -> set[str]:
+    """Names of the files that only evaluation reads, if there are any."""
+    if not isinstance(corpus.source, HubDataset):
+        return set()
+    return {Path(shard).name for shard in corpus.source.eval_shards}
+
+
+def _shard(document: Document) -> str:
+    return document.id.partition(":")[0]
 
 
 def _read_source(corpus: Corpus, seed: int) -> Iterable[Document]:
@@ -139,8 +162,9 @@ def clean_wikitext(wikitext: str) -> str:
 def _read_parquet_shards(source: HubDataset) -> Iterator[Document]:
     from pyarrow import parquet
 
-    snapshot = fetch_from_hub(source, source.shards, repo_type="dataset")
-    for shard in source.shards:
+    shards = [*source.shards, *source.eval_shards]
+    snapshot = fetch_from_hub(source, shards, repo_type="dataset")
+    for shard in shards:
         path = snapshot / shard
         if not path.exists():
             raise UserError(f"{source.repo} at {source.revision}: found no shard {shard}")

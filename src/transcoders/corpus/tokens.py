@@ -99,7 +99,7 @@ def held_out_rows(
 def _rows_of(table: pd.DataFrame, tokenizer: Any, bos: int, corpus: Corpus, split: str) -> Rows:
     """All full rows of the documents of one split, in order."""
     text_length = corpus.context_length - 1
-    rows: list[list[int]] = []
+    rows: list[np.ndarray] = []
     document_of_row: list[int] = []
     pending: list[int] = []
     pending_documents: list[int] = []
@@ -112,13 +112,13 @@ def _rows_of(table: pd.DataFrame, tokenizer: Any, bos: int, corpus: Corpus, spli
             pending_documents = pending_documents + [int(str(index))] * len(tokens)
             n_full = len(pending) // text_length
             for start in range(0, n_full * text_length, text_length):
-                rows.append([bos, *pending[start : start + text_length]])
+                rows.append(np.array([bos, *pending[start : start + text_length]], dtype=np.int32))
                 document_of_row.append(pending_documents[start])
             pending = pending[n_full * text_length :]
             pending_documents = pending_documents[n_full * text_length :]
             bar.update()
-    tokens_tensor = torch.tensor(rows, dtype=torch.int32).reshape(-1, corpus.context_length)
-    return Rows(tokens_tensor, torch.tensor(document_of_row, dtype=torch.int32))
+    tokens = np.stack(rows) if rows else np.empty((0, corpus.context_length), dtype=np.int32)
+    return Rows(torch.from_numpy(tokens), torch.tensor(document_of_row, dtype=torch.int32))
 
 
 def _sample(available: int, wanted: int, random: np.random.Generator) -> np.ndarray:

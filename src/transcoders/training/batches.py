@@ -1,7 +1,8 @@
 """The order in which training sees the activations."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import zip_longest
 from typing import NamedTuple, Protocol
 
@@ -16,6 +17,9 @@ class ActivationSource(Protocol):
     """A stream of a site's activations that can be read anywhere, such as an ActivationCache."""
 
     n_tokens: int
+    read_ahead: bool
+    """Whether reading waits for a disk rather than for a processor, so that it is worth doing
+    beside the training."""
 
     def read(self, start: int, stop: int) -> MLPActivations:
         """Tokens ``start`` to ``stop`` (exclusive)."""
@@ -43,8 +47,8 @@ def batches(
 
     The stream is cut into buffers of about ``buffer_tokens``, a whole number of batches each; each
     is shuffled by itself, with a generator that is a function of seed, epoch and buffer only. So a
-    batch is a function of seed and step, whatever came before. While one buffer is used, a thread
-    reads the next: two are in memory at a time.
+    batch is a function of seed and step, whatever came before. From a source that is read ahead, a
+    thread reads the next buffer while one is used: two are in memory at a time.
     """
     size = training.batch_tokens
     length = max(training.buffer_tokens // size, 1) * size
@@ -59,14 +63,21 @@ def batches(
         skipped -= steps
         del buffers[0]
     with ThreadPoolExecutor(max_workers=1) as reader:
-        coming = [reader.submit(source.read, b.start, b.stop) for b in buffers[:1]]
+
+        def ask(buffer: _Buffer) -> Callable[[], MLPActivations]:
+            if source.read_ahead:
+                return reader.submit(source.read, buffer.start, buffer.stop).result
+            return partial(source.read, buffer.start, buffer.stop)
+
+        coming = [ask(buffer) for buffer in buffers[:1]]
         for here, following in zip_longest(buffers, buffers[1:]):
-            tokens = coming.pop().result()
+            tokens = coming.pop()()
             if following is not None:
-                coming.append(reader.submit(source.read, following.start, following.stop))
+                coming.append(ask(following))
             order = np.random.default_rng([seed, here.epoch, here.number]).permutation(
                 here.stop - here.start
             )
             for chosen in torch.from_numpy(order).split(size)[skipped:]:
                 yield MLPActivations(tokens.mlp_in[chosen], tokens.mlp_out[chosen])
             skipped = 0
+            del tokens  # before the next buffer is made

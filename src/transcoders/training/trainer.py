@@ -36,10 +36,11 @@ from transcoders.training.gradients import (
     dense_gradients,
     sparse_gradients,
 )
+from transcoders.training.micro_batches import gradients_in_parts
 from transcoders.training.start import fold_scaling, initial_weights, scaling_of
 
-BLOCK_ENTRIES = 2**18
-"""Numbers in each of the tensors that one block of features takes: 1 MB."""
+BLOCK_ENTRIES = {"cpu": 2**18, "cuda": 2**25}
+"""Numbers in each of the tensors that one block of features takes: 1 MB on a CPU."""
 
 
 class SiteActivations(ActivationSource, Protocol):
@@ -80,6 +81,8 @@ class Trainer:
         device: str,
     ) -> None:
         self.entry = entry
+        if entry.learning_rate is not None:
+            training = training.model_copy(update={"learning_rate": entry.learning_rate})
         self.training = training
         self.n_steps = n_steps
         self.density = 1.0
@@ -122,7 +125,10 @@ class Trainer:
             precision=self.training.precision,
         )
         sparse = self.density < self.training.sparse_below_density
-        gradients = (sparse_gradients if sparse else dense_gradients)(self.weights, x, y, objective)
+        gradients = gradients_in_parts(
+            sparse_gradients if sparse else dense_gradients,
+            self.weights, x, y, objective, self.training.micro_batch_tokens,
+        )  # fmt: skip
         if not gradients.loss.isfinite():
             raise UserError(
                 f"{self.entry.name}: the loss is {gradients.loss.item()} at step {step} (L1 "
@@ -232,10 +238,9 @@ class Trainer:
 
 
 def rows_at_a_time(d_model: int, device: str) -> int:
-    """Features whose gradients are made and used together: as many as a CPU's cache holds."""
-    if device != "cpu":
-        return 2**62  # all
-    return max(BLOCK_ENTRIES // d_model // 64, 1) * 64  # whole vectors of any processor
+    """Features whose gradients are made and used together: as many as a CPU's cache holds, or as
+    keep a GPU busy without taking much of its memory."""
+    return max(BLOCK_ENTRIES[device] // d_model // 64, 1) * 64  # whole vectors of any processor
 
 
 def _as_they_lie(weights: Weights) -> dict[str, Tensor]:

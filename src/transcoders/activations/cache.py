@@ -5,40 +5,37 @@ folder holds, once complete:
 
     shard-00000.safetensors ...   tensors ``mlp_in`` and ``mlp_out`` (tokens, d_model), 16-bit
     statistics.safetensors        means and mean norms over all tokens, float32
-    cache.json                    sizes, dtype, hash of the tokens, SHA-256 of every file
+    activations.json              sizes, dtype, hash of the tokens, SHA-256 of every file
 
 Positions that do not train dictionaries are left out. A pass that was killed goes on after the last
-shard that all sites have; ``cache.json`` comes last, so a folder without it is not yet a cache.
+shard that all sites have; ``activations.json`` comes last, so a folder without it is not complete.
 """
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Shaped
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from transcoders.config import Activations, Corpus, Site
+from transcoders.activations.statistics import (
+    DTYPES,
+    Totals,
+    check_range,
+    identity_of,
+    load_record,
+    load_statistics,
+    rounded_activations,
+    save_statistics,
+)
+from transcoders.config import Activations, Corpus, Site, cache_bytes
 from transcoders.corpus import Rows
 from transcoders.errors import UserError
-from transcoders.files import atomic_path, check_disk, read_json, sha256, write_json
+from transcoders.files import atomic_path, check_disk, read_json, write_json
 from transcoders.models import LanguageModel, MLPActivations
 from transcoders.progress import progress_bar
-
-DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
-
-
-class Statistics(NamedTuple):
-    """What is known of a site's activations over all training tokens."""
-
-    mlp_in_mean: Float[Tensor, " d_model"]
-    mlp_out_mean: Float[Tensor, " d_model"]
-    mlp_in_norm: Float[Tensor, ""]
-    """Mean over tokens of the Euclidean norm."""
-    mlp_out_norm: Float[Tensor, ""]
-
 
 def cache_activations(
     model: LanguageModel,
@@ -76,14 +73,10 @@ def cache_activations(
         cache_bytes(n_rows * tokens_per_row, d_model, len(folders)) - present,
         "the cached activations",
     )
-    identity = {
-        "sources": sources,
-        "first_position": first,
-        **activations.model_dump(mode="json"),
-    }
+    identity = identity_of(activations, corpus, sources)
     shape = (min(activations.shard_contexts, n_rows) * tokens_per_row, d_model)
     writers = [
-        _SiteWriter(site, folder, identity, first, torch.empty(2, *shape, dtype=dtype))
+        _SiteWriter(site, folder, identity, first, torch.empty(2, *shape, dtype=dtype), device)
         for site, folder in folders.items()
     ]
     shards = list(rows.tokens.split(activations.shard_contexts))
@@ -107,11 +100,6 @@ def cache_activations(
         (writer.folder / "begun.json").unlink()
 
 
-def cache_bytes(n_tokens: int, d_model: int, n_sites: int) -> int:
-    """Disk that a cache takes: two 16-bit vectors a token and site."""
-    return n_tokens * d_model * n_sites * 2 * 2
-
-
 def _run(model: LanguageModel, batch: Tensor, writers: list["_SiteWriter"]) -> None:
     # A function of its own, so that the next pass finds this one's memory free: new pages cost
     # more than everything else that caching adds to the forward pass.
@@ -130,14 +118,15 @@ class _SiteWriter:
         identity: dict[str, Any],
         first_position: int,
         shard: Shaped[Tensor, "2 tokens d_model"],
+        device: str,
     ) -> None:
         self.site, self.folder = site, folder
         self._identity, self._first = identity, first_position
         self._shard = MLPActivations(*shard)  # filled again and again
         self._filled = 0
         self._n_shards = 0
-        self._n_tokens = 0
-        self._totals: dict[str, Tensor] = {}
+        self._device = device
+        self._totals = Totals(site)
 
     def complete_shards(self, n_shards: int) -> int:
         """How many shards at the head of an unfinished cache of the same identity can be kept."""
@@ -156,7 +145,7 @@ class _SiteWriter:
         for mlp_in, mlp_out in zip(
             *(shard[name].split(tokens_per_batch) for name in MLPActivations._fields), strict=True
         ):
-            self._sum(MLPActivations(mlp_in, mlp_out))
+            self._totals.add(MLPActivations(mlp_in.to(self._device), mlp_out.to(self._device)))
         self._n_shards += 1
 
     def add(self, both: MLPActivations) -> None:
@@ -165,13 +154,12 @@ class _SiteWriter:
         Raises:
             UserError: a value does not fit the dtype.
         """
-        n_new = both.mlp_in[:, self._first :].numel() // both.mlp_in.shape[-1]
-        new = self._part(self._filled, self._filled + n_new)
-        for rounded, tensor in zip(new, both, strict=True):
-            kept = tensor[:, self._first :]
-            rounded.view(kept.shape).copy_(kept)
-        self._sum(new)
-        self._filled += n_new
+        rounded = rounded_activations(both, self._first, self._shard.mlp_in.dtype)
+        self._totals.add(rounded)
+        filled = self._filled + len(rounded.mlp_in)
+        for kept, new in zip(self._part(self._filled, filled), rounded, strict=True):
+            kept.copy_(new)
+        self._filled = filled
 
     def write_shard(self, number: int) -> None:
         """Write what was added since the shard before."""
@@ -182,55 +170,14 @@ class _SiteWriter:
 
     def finish(self) -> None:
         """Write the statistics and, last, the record that makes the folder a cache."""
-        statistics = Statistics(
-            **{key: (total / self._n_tokens).float() for key, total in self._totals.items()}
-        )
         paths = [self._path(number) for number in range(self._n_shards)]
-        paths.append(self.folder / "statistics.safetensors")
-        with atomic_path(paths[-1]) as temporary:
-            save_file(statistics._asdict(), temporary)
-        record = {
-            "site": self.site.name,
-            "tokens": self._n_tokens,
-            "d_model": len(statistics.mlp_in_mean),
-            **self._identity,
-            "files": {path.name: sha256(path) for path in paths},
-        }
-        write_json(self.folder / "cache.json", record)
+        save_statistics(self.folder, self._totals, self._identity, paths)
 
     def _path(self, number: int) -> Path:
         return self.folder / f"shard-{number:05d}.safetensors"
 
     def _part(self, start: int, stop: int) -> MLPActivations:
         return MLPActivations(*(tensor[start:stop] for tensor in self._shard))
-
-    def _sum(self, both: MLPActivations) -> None:
-        self._n_tokens += len(both.mlp_in)
-        for name, tensor in both._asdict().items():
-            norms = tensor.float().norm(dim=1).sum(dtype=torch.float64)
-            if not norms.isfinite():  # as one of the values is not
-                raise UserError(
-                    f"{self.site.name}: an activation is too large for the cache's dtype; set "
-                    "activations.dtype to bfloat16 in the scale file"
-                )
-            for key, value in (
-                (f"{name}_mean", tensor.double().sum(dim=0)),
-                (f"{name}_norm", norms),
-            ):
-                self._totals[key] = self._totals[key] + value if key in self._totals else value
-
-
-def load_statistics(folder: Path) -> Statistics:
-    """The statistics of a finished cache.
-
-    Raises:
-        UserError: the file is missing or damaged.
-    """
-    path = folder / "statistics.safetensors"
-    try:
-        return Statistics(**load_file(path))
-    except (SafetensorError, OSError, TypeError) as error:
-        raise UserError(f"{path}: unreadable ({error}); delete {folder} and run again") from None
 
 
 class ActivationCache:
@@ -240,8 +187,10 @@ class ActivationCache:
         n_tokens: tokens in the cache.
         d_model: width of both vectors.
         statistics: over all tokens.
-        record: what ``cache.json`` holds.
+        record: what ``activations.json`` holds.
     """
+
+    read_ahead = True
 
     def __init__(self, folder: Path, *, verify: bool = True) -> None:
         """Open a cache and check every file's SHA-256.
@@ -249,16 +198,9 @@ class ActivationCache:
         Raises:
             UserError: the cache is missing or unfinished, or a file differs from what was written.
         """
-        self.record = read_json(folder / "cache.json")
+        self.record = load_record(folder, "cache", verify=verify)
         self.n_tokens: int = self.record["tokens"]
         self.d_model: int = self.record["d_model"]
-        for name, expected in self.record["files"].items():
-            if not (folder / name).exists() or (verify and sha256(folder / name) != expected):
-                raise UserError(
-                    f"{folder / name}: expected the file that cache.json lists, with SHA-256 "
-                    f"{expected}, found it missing, cut short or changed; delete {folder} and run "
-                    "again"
-                )
         self.statistics = load_statistics(folder)
         try:
             names = [name for name in self.record["files"] if name.startswith("shard-")]
@@ -273,10 +215,7 @@ class ActivationCache:
         Raises:
             ValueError: the range is empty or reaches beyond the cache.
         """
-        if not 0 <= start < stop <= self.n_tokens:
-            raise ValueError(
-                f"expected a range within {self.n_tokens} tokens, found {start}:{stop}"
-            )
+        check_range(start, stop, self.n_tokens)
         parts: list[MLPActivations] = []
         for shard in self._shards:
             n_here = len(shard.mlp_in)

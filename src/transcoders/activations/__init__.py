@@ -1,0 +1,15 @@
+"""The inputs and outputs of MLPs over the training tokens: cached, or streamed from the model."""
+
+from transcoders.activations.cache import ActivationCache, cache_activations
+from transcoders.activations.statistics import DTYPES, Statistics, load_statistics
+from transcoders.activations.stream import ActivationStream, measure_activations
+
+__all__ = [
+    "DTYPES",
+    "ActivationCache",
+    "ActivationStream",
+    "Statistics",
+    "cache_activations",
+    "load_statistics",
+    "measure_activations",
+]

@@ -1,0 +1,166 @@
+"""What is known of a site's activations over all training tokens, and the record of it."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float, Shaped
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from transcoders.config import Activations, Corpus, Site
+from transcoders.errors import UserError
+from transcoders.files import atomic_path, read_json, sha256, write_json
+from transcoders.models import MLPActivations
+
+DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+class Statistics(NamedTuple):
+    """Means over all training tokens of a site."""
+
+    mlp_in_mean: Float[Tensor, " d_model"]
+    mlp_out_mean: Float[Tensor, " d_model"]
+    mlp_in_norm: Float[Tensor, ""]
+    """Mean over tokens of the Euclidean norm."""
+    mlp_out_norm: Float[Tensor, ""]
+
+
+def rounded_activations(
+    both: MLPActivations, first_position: int, dtype: torch.dtype
+) -> MLPActivations:
+    """What training sees of a forward pass: the trained positions, one after another, in 16 bits.
+
+    Args:
+        both: tensors of shape (row, position, d_model).
+        first_position: those before it do not train dictionaries.
+        dtype: of the result, two tensors of shape (token, d_model).
+    """
+    return MLPActivations(
+        *(tensor[:, first_position:].flatten(0, 1).to(dtype) for tensor in both)
+    )
+
+
+class Totals:
+    """Sums over tokens, added up batch by batch."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        self.n_tokens = 0
+        self._sums: dict[str, Tensor] = {}
+
+    def add(self, both: MLPActivations) -> None:
+        """Add a batch of rounded activations.
+
+        Raises:
+            UserError: a value does not fit their dtype.
+        """
+        self.n_tokens += len(both.mlp_in)
+        for name, tensor in both._asdict().items():
+            norms = tensor.float().norm(dim=1).sum(dtype=torch.float64)
+            if not norms.isfinite():  # as one of the values is not
+                raise UserError(
+                    f"{self.site.name}: an activation is too large for its dtype; set "
+                    "activations.dtype to bfloat16 in the scale file"
+                )
+            for key, value in (
+                (f"{name}_mean", tensor.double().sum(dim=0)),
+                (f"{name}_norm", norms),
+            ):
+                self._sums[key] = self._sums[key] + value if key in self._sums else value
+
+    def means(self) -> Statistics:
+        """Of what was added."""
+        return Statistics(
+            **{key: (total / self.n_tokens).float().cpu() for key, total in self._sums.items()}
+        )
+
+
+def identity_of(
+    activations: Activations, corpus: Corpus, sources: dict[str, str]
+) -> dict[str, Any]:
+    """Everything that activations are a function of."""
+    return {
+        "sources": sources,
+        "first_position": corpus.first_train_position,
+        **activations.model_dump(mode="json", exclude={"disk_limit_gb"}),
+    }
+
+
+def save_statistics(
+    folder: Path, totals: Totals, identity: dict[str, Any], shards: list[Path]
+) -> None:
+    """Write the statistics and, last, the record that makes the folder complete."""
+    statistics = totals.means()
+    path = folder / "statistics.safetensors"
+    with atomic_path(path) as temporary:
+        save_file(statistics._asdict(), temporary)
+    record = {
+        "site": totals.site.name,
+        "tokens": totals.n_tokens,
+        "d_model": len(statistics.mlp_in_mean),
+        **identity,
+        "files": {file.name: sha256(file) for file in (*shards, path)},
+    }
+    write_json(folder / "activations.json", record)
+
+
+def load_record(folder: Path, mode: str, *, verify: bool = True) -> dict[str, Any]:
+    """The record of a complete folder, and a check of the files that it lists.
+
+    Args:
+        folder: of one site.
+        mode: as the scale file has it.
+        verify: whether to compute every file's SHA-256, besides looking whether it is there.
+
+    Raises:
+        UserError: the record is missing or of the other mode, or a file is missing or differs from
+            what was written.
+    """
+    path = folder / "activations.json"
+    record = read_json(path)
+    found = record.get("mode")
+    if found != mode:
+        raise UserError(
+            f"{path}: expected activations of mode {mode}, as the scale file says, found {found}; "
+            f"delete {folder} and run again"
+        )
+    for name, expected in record["files"].items():
+        if not (folder / name).exists() or (verify and sha256(folder / name) != expected):
+            raise UserError(
+                f"{folder / name}: expected the file that activations.json lists, with SHA-256 "
+                f"{expected}, found it missing, cut short or changed; delete {folder} and run again"
+            )
+    return record
+
+
+def load_statistics(folder: Path) -> Statistics:
+    """The statistics of a complete folder.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    path = folder / "statistics.safetensors"
+    try:
+        return Statistics(**load_file(path))
+    except (SafetensorError, OSError, TypeError) as error:
+        raise UserError(f"{path}: unreadable ({error}); delete {folder} and run again") from None
+
+
+def check_range(start: int, stop: int, n_tokens: int) -> None:
+    """Refuse a range that is empty or reaches beyond the tokens there are, by a ValueError."""
+    if not 0 <= start < stop <= n_tokens:
+        raise ValueError(f"expected a range within {n_tokens} tokens, found {start}:{stop}")
+
+
+def batches_of_rows(
+    tokens: Shaped[Tensor, "rows position"], activations: Activations
+) -> list[Shaped[Tensor, "batch position"]]:
+    """The rows of each forward pass. The same in every mode, since a row's last digits depend on
+    which rows pass with it."""
+    return [
+        batch
+        for shard in tokens.split(activations.shard_contexts)
+        for batch in shard.split(activations.batch_contexts)
+    ]
