@@ -60,6 +60,10 @@ class Layout:
     def evaluation_by_document(self) -> Path:
         return self.results / "evaluation_by_document.csv"
 
+    @property
+    def learning_rates(self) -> Path:
+        return self.results / "learning_rates.csv"
+
     def circuit(self, case: str) -> Path:
         return self.results / "circuits" / case
 

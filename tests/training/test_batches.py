@@ -141,9 +141,7 @@ def test_a_source_that_computes_is_read_when_it_is_needed_one_buffer_at_a_time()
     assert list(stream) == []
     assert max(source.in_memory) == 0
     ahead = batches(numbered_cache(100), small(epochs=2), seed=0)
-    again = batches(
-        WatchedSource(numbered_cache(100), read_ahead=False), small(epochs=2), seed=0
-    )
+    again = batches(WatchedSource(numbered_cache(100), read_ahead=False), small(epochs=2), seed=0)
     assert all(torch.equal(a.mlp_in, b.mlp_in) for a, b in zip(ahead, again, strict=True))
 
 

@@ -148,7 +148,7 @@ def test_blocks_of_features_change_no_byte(kind, sparse_below, monkeypatch):
     training = settings(expansion=20, sparse_below_density=sparse_below)
     results = []
     for entries, n_rows in ((2**18, 32_768), (1, 64)):  # 160 features: 64, 64 and 32
-        monkeypatch.setattr(trainer_module, "BLOCK_ENTRIES", entries)
+        monkeypatch.setitem(trainer_module.BLOCK_ENTRIES, "cpu", entries)
         assert trainer_module.rows_at_a_time(8, "cpu") == n_rows
         trainer = trainer_of(kind, cache, training)
         for step in range(8):

@@ -1,5 +1,6 @@
 # What the other rule files share.
 
+import re
 from pathlib import Path
 
 CONDA = "../../environment.yml"
@@ -19,14 +20,16 @@ def given(rule):
 def settings(*keys, rule, **more):
     """What in the scale file a job depends on, as a parameter: a change makes it run again.
 
-    Keys are dotted. Threads are among them, since their number changes how sums round.
+    Keys are dotted, or tuples where a part has a dot of its own. Threads are among them, since
+    their number changes how sums round.
     """
     chosen = {"threads": given(rule).threads}
     for key in keys:
         value = SCALE.model_dump(mode="json")
-        for part in key.split("."):
+        parts = key if isinstance(key, tuple) else key.split(".")
+        for part in parts:
             value = value[part]
-        chosen[key] = value
+        chosen[".".join(parts)] = value
     return chosen | more
 
 
@@ -39,7 +42,7 @@ def local_files(source):
 
 def any_of(names):
     """A pattern for a wildcard: one of these names."""
-    return "|".join(names) or "none"
+    return "|".join(re.escape(name) for name in names) or "none"
 
 
 def drawn(*names):

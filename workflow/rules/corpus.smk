@@ -60,7 +60,7 @@ rule tokenize:
             "corpus.pack_documents",
             "corpus.train_contexts",
             "corpus.eval_contexts",
-            f"models.{wildcards.model}.bos_token",
+            ("models", wildcards.model, "bos_token"),
             rule="tokenize",
         ),
         cli=cli("tokenize"),

@@ -74,3 +74,48 @@ rule evaluation:
     input:
         LAYOUT.evaluation,
         LAYOUT.evaluation_by_document,
+
+
+if SCALE.learning_rates:
+    RATED = SCALE.learning_rate_dictionaries
+
+    # Optional: no other rule asks for these dictionaries.
+    rule learning_rates:
+        input:
+            weights=[
+                LAYOUT.dictionary(entry.name) / "sae_weights.safetensors"
+                for entry in RATED
+            ],
+            models=[LAYOUT.model(e.site.model) / "model.safetensors" for e in RATED],
+            tokens=[LAYOUT.tokens(e.site.model) / "eval.safetensors" for e in RATED],
+            documents=LAYOUT.documents,
+            statistics=[
+                LAYOUT.activations(e.site.name) / "statistics.safetensors"
+                for e in RATED
+            ],
+        output:
+            LAYOUT.learning_rates,
+        log:
+            LOGS / "learning_rates.log",
+        benchmark:
+            LOGS / "learning_rates.tsv"
+        conda:
+            CONDA
+        threads: given("evaluate").threads
+        resources:
+            mem_mb=given("evaluate").mem_mb,
+            runtime=given("evaluate").runtime,
+            gpu=given("evaluate").gpus,
+        params:
+            settings=settings(
+                "seed",
+                "corpus.metric_positions",
+                "evaluation",
+                "device",
+                rule="evaluate",
+            ),
+            cli=cli("compare-learning-rates"),
+        message:
+            "Comparing learning rates"
+        shell:
+            "{params.cli} --threads {threads} 2> {log}"

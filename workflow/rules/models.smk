@@ -24,7 +24,7 @@ rule fetch_model:
         runtime=given("fetch_model").runtime,
     params:
         settings=lambda wildcards: settings(
-            "seed", f"models.{wildcards.model}", rule="fetch_model"
+            "seed", ("models", wildcards.model), rule="fetch_model"
         ),
         cli=cli("fetch-model"),
     message:

@@ -37,6 +37,7 @@ from transcoders.files import atomic_path, check_disk, read_json, write_json
 from transcoders.models import LanguageModel, MLPActivations
 from transcoders.progress import progress_bar
 
+
 def cache_activations(
     model: LanguageModel,
     rows: Rows,

@@ -37,9 +37,7 @@ def rounded_activations(
         first_position: those before it do not train dictionaries.
         dtype: of the result, two tensors of shape (token, d_model).
     """
-    return MLPActivations(
-        *(tensor[:, first_position:].flatten(0, 1).to(dtype) for tensor in both)
-    )
+    return MLPActivations(*(tensor[:, first_position:].flatten(0, 1).to(dtype) for tensor in both))
 
 
 class Totals:
@@ -157,8 +155,10 @@ def check_range(start: int, stop: int, n_tokens: int) -> None:
 def batches_of_rows(
     tokens: Shaped[Tensor, "rows position"], activations: Activations
 ) -> list[Shaped[Tensor, "batch position"]]:
-    """The rows of each forward pass. The same in every mode, since a row's last digits depend on
-    which rows pass with it."""
+    """The rows of each forward pass.
+
+    The same in every mode, since a row's last digits depend on which rows pass with it.
+    """
     return [
         batch
         for shard in tokens.split(activations.shard_contexts)

@@ -10,7 +10,6 @@ from bisect import bisect_right
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from transcoders.activations.statistics import (
     DTYPES,
@@ -129,16 +128,18 @@ class ActivationStream:
             ValueError: the range is empty or reaches beyond the training tokens.
         """
         check_range(start, stop, self.n_tokens)
-        parts: list[tuple[Tensor, Tensor]] = []
-        for number in range(bisect_right(self._starts, start) - 1, len(self._batches)):
-            begins = self._starts[number]
-            if begins >= stop:
-                break
-            both = self._batch(number)
-            here = slice(max(start - begins, 0), stop - begins)
-            parts.append((both.mlp_in[here], both.mlp_out[here]))
-        mlp_in, mlp_out = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
-        return MLPActivations(mlp_in, mlp_out)
+        shape = (2, stop - start, self.d_model)
+        wanted = MLPActivations(*torch.empty(shape, dtype=self._dtype, device=self._device))
+        filled = 0
+        number = bisect_right(self._starts, start) - 1
+        while filled < stop - start:
+            skipped = start + filled - self._starts[number]
+            for whole, part in zip(wanted, self._batch(number), strict=True):
+                new = part[skipped : skipped + stop - start - filled]
+                whole[filled : filled + len(new)] = new
+            filled += len(new)
+            number += 1
+        return wanted
 
     def _batch(self, number: int) -> MLPActivations:
         """One forward pass; the last is kept, since the next range begins in the middle of it."""

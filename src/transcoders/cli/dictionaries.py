@@ -4,13 +4,15 @@ from typing import TYPE_CHECKING
 
 from transcoders.cli.app import ScaleName, Threads, app, open_scale, section
 from transcoders.cli.data import sources_of_activations
-from transcoders.config import Scale, Site
+from transcoders.config import Dictionary, Scale, Site
 from transcoders.errors import UserError
 from transcoders.files import write_table
 from transcoders.layout import Layout
 from transcoders.process import prepare_process
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from transcoders.activations import ActivationCache, ActivationStream
 
 
@@ -130,6 +132,37 @@ def _open_activations(
 @app.command()
 def evaluate(scale: ScaleName, site: str, threads: Threads = None) -> None:
     """Measure all dictionaries of one site on the held-out documents."""
+    settings, layout = open_scale(scale)
+    place = settings.site(site)
+    table, by_document = _evaluate(
+        settings, layout, place, settings.dictionaries_of(place), threads
+    )
+    write_table(layout.site_evaluation(site), table)
+    write_table(layout.site_evaluation_by_document(site), by_document)
+
+
+@app.command()
+def compare_learning_rates(scale: ScaleName, threads: Threads = None) -> None:
+    """Measure the dictionaries that differ in learning rate, as all others are measured."""
+    import pandas as pd
+
+    settings, layout = open_scale(scale)
+    entries = settings.learning_rate_dictionaries
+    tables = [
+        _evaluate(
+            settings, layout, site, [entry for entry in entries if entry.site == site], threads
+        )[0]
+        for site in dict.fromkeys(entry.site for entry in entries)
+    ]
+    rates = {entry.name: entry.learning_rate for entry in entries}
+    table = pd.concat(tables, ignore_index=True)
+    table.insert(1, "learning_rate", table["dictionary"].map(rates))
+    write_table(layout.learning_rates, table)
+
+
+def _evaluate(
+    settings: Scale, layout: Layout, site: Site, entries: list[Dictionary], threads: int | None
+) -> "tuple[pd.DataFrame, pd.DataFrame]":
     import pandas as pd
 
     from transcoders.activations import load_statistics
@@ -139,27 +172,23 @@ def evaluate(scale: ScaleName, site: str, threads: Threads = None) -> None:
     from transcoders.files import read_json
     from transcoders.models import LanguageModel
 
-    settings, layout = open_scale(scale)
     device = prepare_process(threads, settings.resources.evaluate, settings.device)
-    place = settings.site(site)
     dictionaries = []
-    for entry in settings.dictionaries_of(place):
+    for entry in entries:
         folder = layout.dictionary(entry.name)
         tokens_trained = read_json(folder / "cfg.json")["training"]["tokens_trained"]
         dictionaries.append((entry, load_dictionary(folder).to(device), tokens_trained))
-    table, by_document = evaluate_site(
-        LanguageModel.load(layout.model(place.model), device=device),
-        load_rows(layout.tokens(place.model), "eval"),
+    return evaluate_site(
+        LanguageModel.load(layout.model(site.model), device=device),
+        load_rows(layout.tokens(site.model), "eval"),
         list(pd.read_parquet(layout.documents, columns=["id"])["id"]),
         dictionaries,
-        load_statistics(layout.activations(site)).mlp_out_mean,
+        load_statistics(layout.activations(site.name)).mlp_out_mean,
         settings.corpus,
         section(settings, "evaluation"),
         seed=settings.seed,
         device=device,
     )
-    write_table(layout.site_evaluation(site), table)
-    write_table(layout.site_evaluation_by_document(site), by_document)
 
 
 @app.command()

@@ -30,6 +30,10 @@ from transcoders.config.sources import (
 Positions = Literal["all", "without_bos"]
 
 
+TYPICAL_VOCABULARY = 50_000
+"""Tokens of GPT-2, Pythia and SmolLM2, about."""
+
+
 class Model(Section):
     """A language model."""
 
@@ -38,6 +42,16 @@ class Model(Section):
     d_model: PositiveInt
     bos_token: str
     """The token at position 0 of every row. Not always the tokenizer's own BOS."""
+
+    def n_parameters(self, n_layers: int | None = None) -> int:
+        """About: attention and an MLP four times as wide in each layer, and the embeddings.
+
+        Args:
+            n_layers: of a model that is cut off after so many, without an unembedding.
+        """
+        blocks = 12 * (n_layers or self.n_layers) * self.d_model**2
+        embeddings = 1 if n_layers else 2
+        return blocks + embeddings * TYPICAL_VOCABULARY * self.d_model
 
 
 class Corpus(Section):

@@ -58,8 +58,9 @@ class PublishedGreaterThan(Section):
 
     layer: int
     head: str
-    top_features: list[int]
-    bad_feature: int
+    top_features: list[int] = Field(default=[])
+    """These two only where the transcoders are the authors': of others, numbers mean nothing."""
+    bad_feature: int | None = None
     original: float
     """The metric of the model as it is; of the MLP replaced by the transcoder; and so on."""
     transcoder: float

@@ -61,9 +61,7 @@ def fetch_corpus(corpus: Corpus, destination: Path, *, seed: int) -> None:
         table[columns].to_parquet(temporary, index=False)
 
 
-def assign_splits(
-    documents: list[Document], corpus: Corpus, *, seed: int
-) -> list[Split | None]:
+def assign_splits(documents: list[Document], corpus: Corpus, *, seed: int) -> list[Split | None]:
     """Hold out ``corpus.eval_documents`` whole documents.
 
     Documents too short to give their share of ``corpus.eval_contexts`` are never held out. Where

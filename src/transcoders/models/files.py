@@ -42,7 +42,7 @@ def fetch_model(model: Model, destination: Path, *, seed: int) -> None:
         UserError: the source cannot be reached or differs from what is pinned, or the model has
             other dimensions than the scale file says.
     """
-    check_disk(destination.parent, 2_000_000_000 if model.d_model > 256 else 1_000_000, "a model")
+    check_disk(destination.parent, 4 * model.n_parameters(), "a model in fp32")
     with atomic_folder(destination) as folder, tempfile.TemporaryDirectory() as download:
         hf, tokenizer = _load_from_source(model, Path(download), seed)
         _check_dimensions(hf, tokenizer, model)

@@ -224,6 +224,8 @@ def published_table(
             f"{metric['transcoder_without_bad']['value']:.5f}" if bad else "",
         ),
     }  # fmt: skip
+    if not paper.top_features:
+        del found["features of largest variance"], found["bad feature"]
     rows = pd.DataFrame(
         [(what, str(ours), str(here)) for what, (ours, here) in found.items()],
         columns=["quantity", "paper", "here"],

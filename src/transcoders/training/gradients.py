@@ -34,7 +34,7 @@ from torch.nn import functional
 from transcoders.dictionaries import Weights
 
 Precision = Literal["float32", "tf32", "bf16"]
-CHUNK_ENTRIES = {"cpu": 2**22, "cuda": 2**28}
+CHUNK_ENTRIES = {"cpu": 2**22, "cuda": 2**26}
 """Pre-activations held at a time: 16 MB on a CPU, near its caches."""
 
 

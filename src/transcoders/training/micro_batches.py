@@ -49,8 +49,8 @@ def gradients_in_parts(
         _add_part(sums, gradients(weights, x_here, y_here, objective))
         for x_here, y_here in zip(x.split(tokens_at_a_time), y.split(tokens_at_a_time), strict=True)
     ]
-    for tensor in sums:
-        tensor /= len(parts)
+    for total in sums:
+        total.div_(len(parts))
 
     def of_features(start: int, stop: int) -> FeatureGradients:
         return FeatureGradients(*(tensor[start:stop] for tensor in sums))
@@ -78,5 +78,5 @@ def _add_part(sums: FeatureGradients, part: Gradients) -> Gradients:
     return replace(part, of_features=_added_up)
 
 
-def _added_up(start: int, stop: int) -> FeatureGradients:
+def _added_up(*_: int) -> FeatureGradients:
     raise RuntimeError("the gradients of a part are in the sums")

@@ -238,8 +238,10 @@ class Trainer:
 
 
 def rows_at_a_time(d_model: int, device: str) -> int:
-    """Features whose gradients are made and used together: as many as a CPU's cache holds, or as
-    keep a GPU busy without taking much of its memory."""
+    """Features whose gradients are made and used together.
+
+    As many as a CPU's cache holds, or as keep a GPU busy without taking much of its memory.
+    """
     return max(BLOCK_ENTRIES[device] // d_model // 64, 1) * 64  # whole vectors of any processor
 
 

@@ -1,0 +1,47 @@
+"""How much memory training takes, as an upper bound: to size groups of dictionaries to a GPU.
+
+What stays for the whole of a training job is counted exactly: weights and Adam's two moments of
+every dictionary. What one step makes and lets go is that of one dictionary, since those of a group
+take their steps one after another; it is bounded by the larger of a dense and a sparse step.
+"""
+
+from transcoders.config import Training
+from transcoders.training.gradients import CHUNK_ENTRIES
+from transcoders.training.trainer import BLOCK_ENTRIES
+
+FLOAT = 4
+BYTES_PER_ENTRY = 64
+"""Of an active entry in a sparse step: feature, token, value, gradient, their orderings, and the
+copies while they are sorted and joined."""
+VECTORS_PER_TOKEN = 12
+"""Of width d_model in a step: inputs and targets, raw and scaled, the reconstruction, its error and
+their copies."""
+
+
+def dictionary_bytes(d_model: int, n_features: int) -> int:
+    """What one dictionary keeps: weights and Adam's moments."""
+    return 3 * FLOAT * (2 * d_model * n_features + n_features + d_model)
+
+
+def step_bytes(d_model: int, n_features: int, training: Training, device: str = "cuda") -> int:
+    """What one step of one dictionary makes besides, at most."""
+    tokens = training.micro_batch_tokens or training.batch_tokens
+    entries = tokens * n_features
+    chunk = min(entries, max(CHUNK_ENTRIES[device], tokens))
+    in_bf16 = training.precision == "bf16"
+    copies = 2 * (entries + 2 * d_model * n_features) + FLOAT * entries if in_bf16 else 0
+    # z and its gradient; for some features at a time, their products and which are active
+    dense = 2 * FLOAT * entries + (FLOAT + 1) * chunk + copies
+    active = int(training.sparse_below_density * entries)
+    sparse = (FLOAT + 1) * chunk + BYTES_PER_ENTRY * active + copies
+    block = FLOAT * 4 * min(BLOCK_ENTRIES[device], n_features * d_model)
+    vectors = FLOAT * VECTORS_PER_TOKEN * training.batch_tokens * d_model
+    sums = 0
+    if training.micro_batch_tokens:
+        sums = 2 * FLOAT * d_model * n_features
+    return max(dense, sparse) + block + vectors + sums + FLOAT * 16 * n_features
+
+
+def buffer_bytes(d_model: int, training: Training) -> int:
+    """The shuffled tokens, two 16-bit vectors each."""
+    return training.buffer_tokens * d_model * 2 * 2

@@ -1,0 +1,207 @@
+"""Activations that the model makes while dictionaries train: the cache's bytes, without a cache."""
+
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from helpers_training import KilledError, count_steps, saved, settings
+from transcoders.activations import (
+    ActivationCache,
+    ActivationStream,
+    cache_activations,
+    measure_activations,
+)
+from transcoders.config import Activations, Corpus, Dictionary, Scale, Site
+from transcoders.corpus import Rows
+from transcoders.errors import UserError
+from transcoders.models import LanguageModel, MLPActivations
+from transcoders.training import train_group
+
+SITE = Site(model="tiny", layer=1)
+ROWS, LENGTH = 22, 8
+N_TOKENS = ROWS * (LENGTH - 1)
+# Shards of 8, 8 and 6 rows in batches of at most 3, so that passes end at shards.
+CACHE = Activations(mode="cache", dtype="float16", batch_contexts=3, shard_contexts=8)
+STREAM = CACHE.model_copy(update={"mode": "stream"})
+SOURCES = {"tokens": "f00d", "model": "cafe"}
+
+
+class Both(NamedTuple):
+    """One site's activations in both modes."""
+
+    cache: ActivationCache
+    stream: ActivationStream
+    folder: Path
+    """Of the stream."""
+    rows: Rows
+    model: LanguageModel
+    corpus: Corpus
+
+
+class CountingModel:
+    """A model that counts its passes."""
+
+    def __init__(self, model: LanguageModel) -> None:
+        self.model, self.hf, self.passes = model, model.hf, 0
+
+    def mlp_activations(self, tokens: Tensor, layers: list[int]) -> dict[int, MLPActivations]:
+        self.passes += 1
+        return self.model.mlp_activations(tokens, layers)
+
+
+@pytest.fixture(scope="module")
+def both(
+    tiny_model: LanguageModel,
+    random_tokens: Callable[..., Tensor],
+    scale: Scale,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Both:
+    rows = Rows(random_tokens(ROWS, LENGTH), torch.arange(ROWS))
+    corpus = scale.corpus.model_copy(update={"train_positions": "without_bos"})
+    cached, streamed = (tmp_path_factory.mktemp(name) for name in ("cached", "streamed"))
+    for write, folder, activations in (
+        (cache_activations, cached, CACHE),
+        (measure_activations, streamed, STREAM),
+    ):
+        write(tiny_model, rows, {SITE: folder}, activations, corpus, sources=SOURCES)
+    stream = ActivationStream(tiny_model, SITE, rows, streamed, STREAM, corpus, sources=SOURCES)
+    return Both(ActivationCache(cached), stream, streamed, rows, tiny_model, corpus)
+
+
+def reopen(both: Both, **changes: object) -> ActivationStream:
+    arguments = {
+        "model": both.model, "rows": both.rows, "folder": both.folder, "activations": STREAM,
+        "corpus": both.corpus, "sources": SOURCES,
+    } | changes  # fmt: skip
+    return ActivationStream(site=SITE, **arguments)
+
+
+def test_no_activation_is_written(both: Both) -> None:
+    names = sorted(path.name for path in both.folder.iterdir())
+    assert names == ["activations.json", "statistics.safetensors"]
+
+
+def test_statistics_have_the_same_bytes(both: Both) -> None:
+    assert both.stream.n_tokens == both.cache.n_tokens == N_TOKENS
+    assert both.stream.d_model == both.cache.d_model
+    for streamed, cached in zip(both.stream.statistics, both.cache.statistics, strict=True):
+        assert torch.equal(streamed, cached)
+
+
+@given(ends=st.lists(st.integers(0, N_TOKENS), min_size=2, max_size=8, unique=True))
+def test_every_range_has_the_same_bytes_in_any_order_of_reading(
+    both: Both, ends: list[int]
+) -> None:
+    for one, other in pairwise(ends):
+        start, stop = sorted((one, other))
+        streamed, cached = both.stream.read(start, stop), both.cache.read(start, stop)
+        for ours, theirs in zip(streamed, cached, strict=True):
+            assert ours.dtype == theirs.dtype
+            assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize(("start", "stop"), [(0, 0), (5, 3), (-1, 2), (0, N_TOKENS + 1)])
+def test_a_range_that_is_not_there_is_refused(both: Both, start: int, stop: int) -> None:
+    with pytest.raises(ValueError, match=f"found {start}:{stop}"):
+        both.stream.read(start, stop)
+
+
+def test_reading_on_repeats_no_pass(both: Both) -> None:
+    model = CountingModel(both.model)
+    stream = reopen(both, model=model)
+    for start in range(0, N_TOKENS, 10):
+        stream.read(start, min(start + 10, N_TOKENS))
+    assert model.passes == 3 + 3 + 2  # batches of each shard
+
+
+def entries() -> list[Dictionary]:
+    return [
+        Dictionary(site=SITE, kind=kind, l1_coefficient=0.1, group="group")
+        for kind in ("transcoder", "mlp_in_sae")
+    ]
+
+
+def test_dictionaries_end_with_the_same_bytes(both: Both) -> None:
+    # A buffer of 48 tokens begins and ends within passes of 21.
+    training = settings(
+        batch_tokens=16, buffer_tokens=48, epochs=2, normalize_activations="mean_norm"
+    )
+    cached, streamed = (
+        train_group(entries(), source, training, seed=3) for source in (both.cache, both.stream)
+    )
+    assert [saved(one) for one in streamed] == [saved(one) for one in cached]
+
+
+def test_a_killed_job_resumes_on_the_stream_with_the_same_bytes(
+    both: Both, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = settings(batch_tokens=16, buffer_tokens=48, epochs=2, checkpoint_every_steps=1)
+    expected = train_group(entries(), both.cache, training, seed=3)
+    checkpoint = tmp_path / "checkpoint.safetensors"
+    with monkeypatch.context() as patch, pytest.raises(KilledError):
+        count_steps(patch, killed_after=5)
+        train_group(entries(), both.stream, training, seed=3, checkpoint=checkpoint)
+    steps = count_steps(monkeypatch)
+    resumed = train_group(entries(), reopen(both), training, seed=3, checkpoint=checkpoint)
+    assert steps.initial == 4 * 16  # killed before the fifth was saved
+    assert [saved(one) for one in resumed] == [saved(one) for one in expected]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"sources": SOURCES | {"model": "other"}}, "expected sources"),
+        ({"activations": STREAM.model_copy(update={"dtype": "bfloat16"})}, "expected dtype"),
+        ({"activations": STREAM.model_copy(update={"batch_contexts": 4})}, "batch_contexts 4"),
+    ],
+)
+def test_statistics_of_something_else_are_refused(
+    both: Both, changes: dict[str, object], expected: str
+) -> None:
+    with pytest.raises(UserError) as caught:
+        reopen(both, **changes)
+    assert expected in str(caught.value)
+    assert str(both.folder) in str(caught.value)
+
+
+def test_a_stream_is_not_taken_for_a_cache(both: Both) -> None:
+    with pytest.raises(UserError, match="expected activations of mode cache"):
+        ActivationCache(both.folder)
+
+
+def test_damaged_statistics_are_refused(both: Both, tmp_path: Path) -> None:
+    for path in both.folder.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    with (tmp_path / "statistics.safetensors").open("ab") as file:
+        file.write(b"!")
+    with pytest.raises(UserError, match=r"statistics\.safetensors: expected the file"):
+        reopen(both, folder=tmp_path)
+
+
+def test_a_value_beyond_the_dtype_is_refused(both: Both, tmp_path: Path) -> None:
+    class Loud(CountingModel):
+        def mlp_activations(self, tokens: Tensor, layers: list[int]) -> dict[int, MLPActivations]:
+            passed = super().mlp_activations(tokens, layers)
+            return {layer: MLPActivations(x, y * 1e6) for layer, (x, y) in passed.items()}
+
+    with pytest.raises(UserError, match=r"set activations\.dtype to bfloat16"):
+        measure_activations(
+            Loud(both.model), both.rows, {SITE: tmp_path}, STREAM, both.corpus, sources=SOURCES
+        )
+    assert not list(tmp_path.iterdir())
+
+
+def test_measuring_clears_away_the_shards_of_an_earlier_cache(both: Both, tmp_path: Path) -> None:
+    cache_activations(both.model, both.rows, {SITE: tmp_path}, CACHE, both.corpus, sources=SOURCES)
+    measure_activations(
+        both.model, both.rows, {SITE: tmp_path}, STREAM, both.corpus, sources=SOURCES
+    )
+    assert not list(tmp_path.glob("shard-*"))
+    reopen(both, folder=tmp_path)

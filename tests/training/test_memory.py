@@ -1,0 +1,118 @@
+"""The bound on memory: no step takes more, and it is not far above."""
+
+import weakref
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from helpers_training import ALL_KINDS, random_cache, settings, trainer_of
+from transcoders.dictionaries import Weights
+from transcoders.training import Objective, dense_gradients, memory
+from transcoders.training.gradients import CHUNK_ENTRIES
+from transcoders.training.micro_batches import gradients_in_parts
+from transcoders.training.trainer import BLOCK_ENTRIES
+
+
+class LiveBytes(TorchDispatchMode):
+    """Adds up the memory of all tensors that operations have made and that are still there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None) -> Any:
+        for given in tree_leaves((args, kwargs)):  # views of what was there before are no news
+            if isinstance(given, Tensor):
+                self._known.add(given.untyped_storage()._cdata)
+        made = func(*args, **(kwargs or {}))
+        for tensor in made if isinstance(made, tuple | list) else [made]:
+            if isinstance(tensor, Tensor):
+                self._count(tensor.untyped_storage())
+        return made
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key in self._known:
+            return
+        self._known.add(key)
+        self.now += size
+        self.peak = max(self.peak, self.now)
+        weakref.finalize(storage, self._forget, key, size)
+
+    def _forget(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self.now -= size
+
+
+@pytest.mark.parametrize("kind", ALL_KINDS)
+@pytest.mark.parametrize("micro_batch_tokens", [None, 64])
+@pytest.mark.parametrize("sparse_below", [0, 0.5])
+def test_no_step_takes_more_than_the_bound(kind, micro_batch_tokens, sparse_below, monkeypatch):
+    # Blocks small beside the rest, as a GPU's are at the paper's sizes.
+    monkeypatch.setitem(CHUNK_ENTRIES, "cpu", 2**14)
+    monkeypatch.setitem(BLOCK_ENTRIES, "cpu", 2**12)
+    training = settings(
+        expansion=16, batch_tokens=256, micro_batch_tokens=micro_batch_tokens,
+        sparse_below_density=sparse_below,
+    )  # fmt: skip
+    cache = random_cache(n_tokens=1024, d_model=32)
+    trainer = trainer_of(kind, cache, training, l1_coefficient=2.0)
+    trainer.step(0, cache.read(0, 256))
+    for step in range(1, 4):
+        if sparse_below:
+            trainer.density = 0.0
+        with LiveBytes() as live:
+            trainer.step(step, cache.read(256 * step, 256 * step + 256))
+        bound = memory.step_bytes(32, 512, training, "cpu")
+        skip = 8 * 32 * 32 * 4 if kind == "skip_transcoder" else 0
+        assert live.peak <= bound + skip
+
+
+@pytest.mark.parametrize(
+    ("micro_batch_tokens", "gradients_gb"), [(None, 2.15), (1024, 0.54 + 1.07)]
+)
+def test_the_bound_holds_at_the_size_of_the_papers_largest_dictionaries(
+    micro_batch_tokens, gradients_gb, monkeypatch
+):
+    # Tensors that have sizes and no numbers, so that 2,048 -> 65,536 costs no memory here.
+    monkeypatch.setitem(CHUNK_ENTRIES, "cpu", CHUNK_ENTRIES["cuda"])
+    d_model, n_features, n_tokens = 2048, 65_536, 4096
+    training = settings(
+        expansion=32,
+        batch_tokens=n_tokens,
+        micro_batch_tokens=micro_batch_tokens,
+        sparse_below_density=0.03,
+    )
+    objective = Objective(1e-4, "released", is_sae=False)
+    with FakeTensorMode():
+        weights = Weights(
+            W_enc=torch.empty(n_features, d_model).T,
+            b_enc=torch.empty(n_features),
+            W_dec=torch.empty(n_features, d_model),
+            b_dec=torch.empty(d_model),
+        )
+        batch = torch.empty(2, n_tokens, d_model)
+        with LiveBytes() as live:
+            gradients = gradients_in_parts(
+                dense_gradients, weights, *batch, objective, micro_batch_tokens
+            )
+            gradients.of_features(0, memory.BLOCK_ENTRIES["cuda"] // d_model)
+    bound = memory.step_bytes(d_model, n_features, training)
+    assert gradients_gb * 1e9 < live.peak <= bound < 7e9
+    kept = memory.dictionary_bytes(d_model, n_features)
+    assert kept == 3 * 4 * sum(tensor.numel() for tensor in weights.tensors().values())
+
+
+def test_the_dense_bound_is_not_far_above_what_is_taken():
+    training = settings(expansion=32, batch_tokens=1024, sparse_below_density=0)
+    cache = random_cache(n_tokens=1024, d_model=64)
+    trainer = trainer_of("transcoder", cache, training)
+    with LiveBytes() as live:
+        trainer.step(0, cache.read(0, 1024))
+    assert live.peak <= memory.step_bytes(64, 2048, training, "cpu") <= 2 * live.peak
