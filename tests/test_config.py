@@ -115,7 +115,7 @@ def test_a_loaded_scale_is_frozen(section):
         setattr(part, next(iter(type(part).model_fields)), 1)
 
 
-OPTIONAL = ("circuit_sites", "extensions", "greater_than", "interpretability")
+OPTIONAL = ("circuit_sites", "extensions", "learning_rates", "greater_than", "interpretability")
 
 
 @pytest.mark.parametrize("key", [key for key in SMOKE if key not in OPTIONAL])
@@ -287,7 +287,7 @@ def test_a_scale_may_have_no_extensions(tmp_path):
     for content in (without, without | {"extensions": []}):
         scale = load(tmp_path, content)
         assert scale.extensions == ()
-        assert scale.all_groups == list(scale.groups)
+        assert scale.all_groups == [*scale.groups, *scale.learning_rates]
         assert {dictionary.kind for dictionary in scale.dictionaries} == set(KINDS)
 
 
@@ -297,7 +297,7 @@ def test_extensions_are_groups_after_those_of_the_paper(tmp_path):
     assert names[-2:] == ["tiny-gpt2_layer1_skip_transcoder_l1-0.5",
                           "tiny-gpt2_layer1_topk_transcoder_k-32"]  # fmt: skip
     assert {d.group for d in scale.dictionaries[:-2]} == {group.name for group in scale.groups}
-    assert scale.group("extensions") == scale.all_groups[-1]
+    assert scale.group("extensions") == scale.all_groups[len(scale.groups)]
     assert [d.name for d in scale.dictionaries_of(scale.sites[0])] == [*names[:3], *names[-2:]]
 
 
@@ -556,7 +556,7 @@ def imported_only() -> dict[str, Any]:
     """A scale that trains nothing: GPT-2's shape with transcoders of others."""
     scale = smoke()
     for key in ("sites", "circuit_sites", "groups", "extensions", "activations", "training",
-                "evaluation", "interpretability"):  # fmt: skip
+                "learning_rates", "evaluation", "interpretability"):  # fmt: skip
         del scale[key]
     source = {"type": "hub", "repo": "org/name", "revision": "a" * 40, "license": "MIT"}
     scale["imported"] = [
@@ -607,3 +607,104 @@ def test_the_published_scale_is_pinned_and_trains_nothing():
     revisions += [entry.source.revision for entry in scale.imported_transcoders]
     assert all(len(revision) == 40 for revision in revisions)
     assert scale.greater_than.published.original == 0.88294
+
+
+def test_the_papers_scale_is_what_the_paper_says():
+    scale = load_scale(CONFIG / "paper.yaml")
+    assert [site.name for site in scale.sites] == [
+        "gpt2-small_layer8", "pythia-410m_layer15", "pythia-1.4b_layer15",
+    ]  # fmt: skip
+    sources = [*(model.source for model in scale.models.values()), scale.corpus.source]
+    assert all(len(source.revision) == 40 for source in sources)
+    assert scale.corpus.train_tokens == 60_000_000
+    assert scale.corpus.eval_contexts * scale.corpus.context_length == 3_276_800
+    assert not set(scale.corpus.source.shards) & set(scale.corpus.source.eval_shards)
+    assert (scale.seed, scale.training.batch_tokens, scale.training.expansion) == (42, 4096, 32)
+    assert (scale.training.learning_rate, scale.training.loss_normalization) == (2e-5, "released")
+    rated = [scale.rated(kind).l1_coefficient for kind in ("transcoder", "mlp_in_sae")]
+    assert rated == [5.5e-5, 7e-5]
+    of_410m = scale.dictionaries_of(scale.sites[1])
+    published = {
+        "transcoder": {2.5e-5, 3e-5, 4e-5, 5.5e-5, 7e-5},
+        "mlp_out_sae": {4e-5, 7e-5, 8.5e-5, 1e-4},
+    }
+    for kind, coefficients in published.items():
+        assert coefficients <= {e.l1_coefficient for e in of_410m if e.kind == kind}
+    layers = [entry.site.layer for entry in scale.circuit_transcoders("gpt2-small")]
+    assert layers == list(range(12))
+    used = [getattr(scale.resources, rule) for rule in ("train", "evaluate", "cache_activations")]
+    assert all(resources.gpus == 1 for resources in used)
+
+
+def streaming(**changes: Any) -> dict[str, Any]:
+    content = smoke()
+    content["activations"] |= changes
+    return content
+
+
+def test_a_cache_above_the_disk_limit_is_refused_and_a_stream_is_not(tmp_path):
+    # 400 rows of 31 tokens, at 4 sites, two vectors of 32 numbers of 2 bytes.
+    needed = 400 * 31 * 4 * 2 * 32 * 2 / 1e9
+    message = refusal(tmp_path, streaming(disk_limit_gb=needed * 0.99))
+    assert "activations.mode is cache, which would take" in message
+    assert "set mode to stream" in message
+    assert load(tmp_path, streaming(disk_limit_gb=needed * 1.01)).activations.mode == "cache"
+    scale = load(tmp_path, streaming(mode="stream", disk_limit_gb=needed * 0.01))
+    assert scale.activations.mode == "stream"
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"learning_rate": None}, "without a learning_rate of its own"),
+        ({"headline": True}, "or a headline one"),
+        ({"kind": "mlp_in_sae"}, ""),
+        ({"learning_rate": 5e-3}, "listed 2 times"),
+    ],
+)
+def test_learning_rates_are_compared_by_dictionaries_that_have_one_each(
+    tmp_path, changes, expected
+):
+    content = smoke()
+    content["learning_rates"][0]["dictionaries"][0] |= changes
+    if expected:
+        assert expected in refusal(tmp_path, content)
+    else:
+        load(tmp_path, content)
+
+
+def test_dictionaries_that_compare_learning_rates_are_not_among_the_others(tmp_path):
+    scale = load(tmp_path, smoke())
+    names = [entry.name for entry in scale.learning_rate_dictionaries]
+    assert names == [
+        "tiny-gpt2_layer1_transcoder_l1-0.5_lr-0.001",
+        "tiny-gpt2_layer1_transcoder_l1-0.5_lr-0.005",
+    ]
+    assert not set(names) & {entry.name for entry in scale.dictionaries}
+    assert scale.group("tiny-gpt2-learning-rates") in scale.all_groups
+
+
+def test_a_job_has_one_gpu_at_most(tmp_path):
+    assert "resources.train.gpus" in refusal(
+        tmp_path, with_value("resources/train", SMOKE["resources"]["train"] | {"gpus": 2})
+    )
+
+
+def test_a_shard_is_for_training_or_for_evaluation(tmp_path):
+    source = {
+        "type": "hub", "repo": "org/name", "revision": "a" * 40, "license": "none",
+        "shards": ["a.parquet", "b.parquet"], "eval_shards": ["b.parquet"],
+    }  # fmt: skip
+    message = refusal(tmp_path, with_value("corpus/source", source))
+    assert "eval_shards: b.parquet is among shards too" in message
+    source["eval_shards"] = ["c.parquet"]
+    assert load(tmp_path, with_value("corpus/source", source)).corpus.source.eval_shards
+
+
+def test_parameters_are_about_those_of_the_models():
+    scale = load_scale(CONFIG / "paper.yaml")
+    # From the models' cards, in millions; embeddings are counted twice, GPT-2 has them once.
+    for name, expected in (("gpt2-small", 124 + 39), ("pythia-410m", 405), ("pythia-1.4b", 1415)):
+        assert scale.models[name].n_parameters() / 1e6 == pytest.approx(expected, rel=0.03)
+    truncated = scale.models["gpt2-small"].n_parameters(n_layers=6)
+    assert truncated / 1e6 == pytest.approx((85 / 2) + 39, rel=0.03)

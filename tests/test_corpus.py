@@ -14,7 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transcoders.config import Corpus, Model
+from transcoders.config import Corpus, HubDataset, Model
 from transcoders.corpus import (
     Document,
     assign_splits,
@@ -141,6 +141,28 @@ def test_too_few_documents_long_enough_to_hold_out_are_refused():
     short = [Document(str(number), "", "x" * 100) for number in range(50)]
     with pytest.raises(UserError, match=r"corpus\.eval_documents is 4 .* only 0 of 50 documents"):
         assign_splits(short, synthetic(eval_contexts=40), seed=0)
+
+
+def test_where_shards_are_set_apart_documents_are_held_out_of_those_and_the_rest_not_used():
+    corpus = synthetic(eval_documents=4, eval_contexts=12).model_copy(
+        update={
+            "source": HubDataset(
+                type="hub", repo="org/name", revision="a" * 40, license="none",
+                shards=["text/a.parquet"], eval_shards=["text/b.parquet"],
+            )
+        }
+    )  # fmt: skip
+    documents = [
+        Document(f"{shard}.parquet:{number:07d}", "", document.text)
+        for shard in "ab"
+        for number, document in enumerate(DOCUMENTS)
+    ]
+    splits = assign_splits(documents, corpus, seed=0)
+    of_a, of_b = splits[: len(DOCUMENTS)], splits[len(DOCUMENTS) :]
+    assert set(of_a) == {"train"}
+    assert sorted(of_b, key=str) == [None] * (len(DOCUMENTS) - 4) + ["eval"] * 4
+    held_out = [d for d, split in zip(DOCUMENTS, of_b, strict=True) if split == "eval"]
+    assert all(len(document.text) >= 3 * CONTEXT_LENGTH for document in held_out)
 
 
 @given(seed=st.integers(0, 2**32))

@@ -89,14 +89,19 @@ def check_sha256(path: Path, expected: str, remedy: str) -> None:
         raise UserError(f"{path.name}: expected SHA-256 {expected}, found {found}; {remedy}")
 
 
+def free_bytes(folder: Path) -> int:
+    """Free on the file system of ``folder``, which need not exist yet."""
+    existing = next(p for p in [folder, *folder.absolute().parents] if p.exists())
+    return shutil.disk_usage(existing).free
+
+
 def check_disk(folder: Path, needed_bytes: int, what: str) -> None:
     """Refuse to start work that the disk cannot hold.
 
     Raises:
         UserError: fewer than ``needed_bytes`` are free on the file system of ``folder``.
     """
-    existing = next(p for p in [folder, *folder.absolute().parents] if p.exists())
-    free = shutil.disk_usage(existing).free
+    free = free_bytes(folder)
     if free < needed_bytes:
         raise UserError(
             f"{folder}: {what} needs {needed_bytes / 1e9:.2f} GB of disk, "

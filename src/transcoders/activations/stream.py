@@ -7,6 +7,8 @@ them: dictionaries start at the mean of their target, which is one over all toke
 """
 
 from bisect import bisect_right
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -59,6 +61,18 @@ def measure_activations(
         for cached in folder.glob("shard-*"):  # of an earlier run that cached
             cached.unlink()
         save_statistics(folder, totals[site], identity, [])
+
+
+@contextmanager
+def _float32_products() -> Iterator[None]:
+    """Whatever precision training asks for is its own: the model's products stay in float32."""
+    settings = torch.backends.cuda.matmul
+    before = settings.fp32_precision
+    settings.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        settings.fp32_precision = before
 
 
 class ActivationStream:
@@ -145,9 +159,10 @@ class ActivationStream:
         """One forward pass; the last is kept, since the next range begins in the middle of it."""
         if self._last is None or self._last[0] != number:
             self._last = None
-            passed = self._model.mlp_activations(
-                self._batches[number].to(self._device), [self._layer]
-            )
+            with _float32_products():
+                passed = self._model.mlp_activations(
+                    self._batches[number].to(self._device), [self._layer]
+                )
             rounded = rounded_activations(passed[self._layer], self._first, self._dtype)
             self._last = (number, rounded)
         return self._last[1]

@@ -8,7 +8,15 @@ only when they run: `--help` and a refused scale file answer at once.
 import os
 import sys
 
-from transcoders.cli import case_studies, circuits, data, dictionaries, interpretability, pages
+from transcoders.cli import (
+    case_studies,
+    circuits,
+    data,
+    dictionaries,
+    interpretability,
+    pages,
+    planning,
+)
 from transcoders.cli.app import app
 from transcoders.errors import UserError
 
@@ -21,13 +29,13 @@ __all__ = [
     "interpretability",
     "main",
     "pages",
+    "planning",
 ]
 
 
 def main() -> None:
     """Run the command line; a :class:`UserError` becomes one message and exit status 1."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # a log holds our progress only
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic matrix products
     try:
         app()
     except UserError as error:

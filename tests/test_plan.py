@@ -1,0 +1,134 @@
+"""What a scale takes, against what it took or what the paper says."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from transcoders.config import Scale, load_scale
+from transcoders.plan import Plan, Work, make_plan, measured_rate
+
+ROOT = Path(__file__).parents[1]
+
+
+def plan_of(scale: Scale, *, gpu: float | None = 80, memory: float = 128) -> Plan:
+    return make_plan(scale, results=ROOT / "results", gpu_memory_gb=gpu, memory_gb=memory)
+
+
+def work(plan: Plan, rule: str) -> Work:
+    return next(work for work in plan.works if work.rule == rule)
+
+
+def changed(scale: Scale, section: str, **values: object) -> Scale:
+    part = getattr(scale, section).model_copy(update=values)
+    return scale.model_copy(update={section: part})
+
+
+@pytest.fixture(scope="module")
+def paper() -> Scale:
+    return load_scale(ROOT / "config/paper.yaml")
+
+
+@pytest.fixture(scope="module")
+def laptop() -> Scale:
+    return load_scale(ROOT / "config/laptop.yaml")
+
+
+def test_cached_activations_are_those_of_the_paper(paper: Scale) -> None:
+    plan = plan_of(changed(paper, "activations", mode="cache"))
+    # 60M tokens, two 16-bit vectors: 184 GB at each of 12 layers of GPT2-small, 246 and 492 GB at
+    # the Pythias' sites, and 246 at layer 0 of Pythia-410M.
+    assert work(plan, "cache_activations").disk / 1e9 == pytest.approx(
+        12 * 184.3 + 2 * 245.8 + 491.5, rel=1e-3
+    )
+    assert work(plan_of(paper), "cache_activations").disk == 0
+
+
+def test_the_laptops_disk_is_what_was_measured(laptop: Scale) -> None:
+    # benchmarks/README.md: activations 2,996 MB, dictionaries 620 MB.
+    plan = plan_of(laptop)
+    assert work(plan, "cache_activations").disk / 1e6 == pytest.approx(2996, rel=0.01)
+    one = 2 * 4 * 576 * 4608
+    assert work(plan, "train").disk >= len(laptop.dictionaries) * one
+    assert len(laptop.dictionaries) * one / 1e6 == pytest.approx(620, rel=0.02)
+
+
+def test_every_rule_that_trains_or_measures_is_counted(paper: Scale) -> None:
+    plan = plan_of(paper)
+    jobs = {work.rule: work.jobs for work in plan.works}
+    assert jobs["fetch_model"] == jobs["tokenize"] == jobs["cache_activations"] == 3
+    assert jobs["train"] == len(paper.groups) + len(paper.extensions)
+    assert jobs["evaluate"] == len(paper.all_sites)
+    assert jobs["circuit"] == len(paper.circuits.cases)
+    assert all(work.flops for work in plan.works if work.rule in ("train", "evaluate"))
+    published = plan_of(load_scale(ROOT / "config/published.yaml"))
+    assert {work.rule for work in published.works} >= {"import_transcoder", "circuit"}
+    assert "train" not in {work.rule for work in published.works}
+
+
+def test_one_more_dictionary_costs_its_products_and_its_memory(paper: Scale) -> None:
+    group = paper.groups[0]
+    fewer = group.model_copy(update={"dictionaries": group.dictionaries[:-1]})
+    less = plan_of(paper.model_copy(update={"groups": (fewer, *paper.groups[1:])}))
+    more = plan_of(paper)
+    product = 2 * 768 * 24_576 * 60e6
+    saved = work(more, "train").flops - work(less, "train").flops
+    assert 1.55 * product < saved < 5 * product
+    assert work(more, "train").disk - work(less, "train").disk == 2 * 4 * 768 * 24_576
+
+
+def test_streaming_costs_passes_of_the_model_and_caching_none(paper: Scale) -> None:
+    cached = plan_of(changed(paper, "activations", mode="cache"))
+    saved = work(plan_of(paper), "train").flops - work(cached, "train").flops
+    groups = [*paper.groups, *paper.extensions]
+    blocks = sum(
+        2 * 12 * (group.site.layer + 1) * paper.models[group.site.model].d_model ** 2
+        for group in groups
+    )
+    assert saved == pytest.approx(60e6 * blocks)
+
+
+def test_the_papers_groups_fit_60_gb_and_24_gb_hold_some_in_micro_batches(paper: Scale) -> None:
+    assert work(plan_of(paper), "train").gpu_memory < 60e9
+    small = plan_of(paper, gpu=24)
+    assert any("GPU memory: train" in line for line in small.does_not_fit)
+    largest = next(g for g in paper.groups if g.site.model == "pythia-1.4b")
+    one = largest.model_copy(update={"dictionaries": largest.dictionaries[:4]})
+    others = tuple(g for g in paper.groups if g.site.model != "pythia-1.4b")
+    fitting = changed(
+        paper.model_copy(update={"groups": (one, *others)}), "training", micro_batch_tokens=1024
+    )
+    assert work(plan_of(fitting, gpu=24), "train").gpu_memory < 24e9
+    assert not [line for line in plan_of(fitting, gpu=24).does_not_fit if "train" in line]
+    whole = changed(fitting, "training", micro_batch_tokens=None)
+    assert work(plan_of(whole), "train").gpu_memory > work(plan_of(fitting), "train").gpu_memory
+
+
+def test_what_does_not_fit_is_named_with_both_numbers(paper: Scale) -> None:
+    plan = plan_of(paper, memory=40)
+    assert "memory: train 64 GB of 40" in plan.does_not_fit
+    huge = changed(paper, "corpus", train_contexts=10**11)
+    assert any(line.startswith("disk: ") for line in plan_of(huge).does_not_fit)
+
+
+def test_a_rate_is_measured() -> None:
+    assert 1e8 < measured_rate("cpu") < 1e14
+
+
+def test_the_command_prints_a_line_a_rule_and_fails_if_something_does_not_fit() -> None:
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "transcoders", "plan", "--scale", "paper", *arguments]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    fits = run("--tflops", "15", "--gpu-memory", "80", "--memory", "128")
+    if "disk:" not in fits.stdout:  # which depends on the machine
+        assert fits.returncode == 0, fits.stdout
+    assert "DOES NOT FIT: GPU" not in fits.stdout
+    for rule in ("fetch_model", "cache_activations", "train", "evaluate"):
+        assert f" {rule} " in fits.stdout
+    assert "Hours are a prediction" in fits.stdout and "as given" in fits.stdout
+    assert "would take 3,194.9 GB" in fits.stdout
+    small = run("--tflops", "15", "--gpu-memory", "16", "--memory", "128")
+    assert small.returncode == 1
+    assert "DOES NOT FIT: GPU memory: train" in small.stdout

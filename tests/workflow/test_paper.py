@@ -1,0 +1,187 @@
+"""The paper's scale, end to end and offline, on a hub laid out by hand with tiny files.
+
+The scale file is the real one, but for sizes and the GPU: models, revisions, shards, groups,
+coefficients, streaming and rules are what a user runs.
+"""
+
+import io
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+
+from helpers_hub import add_to_hub
+from transcoders.config import Model, Scale, SyntheticModel, load_scale
+from transcoders.files import read_json, sha256
+from transcoders.layout import Layout
+from transcoders.models import fetch_model
+from workflow.running import REPOSITORY, cli, planned_rules, snakemake, workspace
+
+pytestmark = pytest.mark.full
+PAPER = ("--config", "scale=paper")
+LAYOUT = Layout("paper")
+D_MODEL = 32
+CIRCUIT_LAYERS = (0, 4, 10)
+ARCHITECTURES = {"gpt2-small": "gpt2", "pythia-410m": "gpt_neox", "pythia-1.4b": "gpt_neox"}
+WORDS = 200
+
+
+def smaller(scale: dict[str, Any]) -> dict[str, Any]:
+    """The paper's scale with everything but its sizes, on a CPU."""
+    scale["device"] = "cpu"
+    for model in scale["models"].values():
+        model["d_model"] = D_MODEL
+    del scale["corpus"]["source"]["sha256"]  # that of the real shard
+    scale["corpus"] |= {
+        "context_length": 32, "train_contexts": 400, "eval_documents": 10, "eval_contexts": 20,
+    }  # fmt: skip
+    scale["circuit_sites"] = [
+        site
+        for site in scale["circuit_sites"]
+        if site["model"] != "gpt2-small" or site["layer"] in CIRCUIT_LAYERS
+    ]
+    scale["groups"] = [
+        group
+        for group in scale["groups"]
+        if group["site"] in [*scale["sites"], *scale["circuit_sites"]]
+    ]
+    scale["activations"] |= {"batch_contexts": 16, "shard_contexts": 120}
+    scale["training"] |= {
+        "expansion": 4, "batch_tokens": 256, "buffer_tokens": 2048, "learning_rate": 5e-3,
+        "warmup_steps": 5, "sparse_below_density": 0.3, "log_every_steps": 10,
+        "checkpoint_every_steps": 20,
+    }  # fmt: skip
+    scale["evaluation"] |= {"batch_contexts": 8, "bootstrap_resamples": 200}
+    scale["circuits"] |= {"n_paths": 10, "iterations": 3, "text_contexts": 8}
+    scale["interpretability"] |= {
+        "text_contexts": 40, "batch_contexts": 8, "background_tokens": 64, "rated_features": 5,
+        "random_directions": 32, "paged_features": 4, "studied_features": 10,
+    }  # fmt: skip
+    for resources in scale["resources"].values():
+        resources |= {"threads": 1, "mem_mb": 1500, "gpus": 0}
+    return scale
+
+
+def shard(first: int, n_documents: int) -> bytes:
+    texts = [
+        " ".join(f"w{(7 * i + j * j) % 200}" for j in range(WORDS))
+        for i in range(first, first + n_documents)
+    ]
+    written = io.BytesIO()
+    pd.DataFrame({"text": texts}).to_parquet(written)
+    return written.getvalue()
+
+
+@pytest.fixture(scope="module")
+def paper(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace with the scale made smaller, and beside it the hub's cache."""
+    folder = workspace(tmp_path_factory.mktemp("paper") / "run")
+    scale = smaller(yaml.safe_load((REPOSITORY / "config/paper.yaml").read_text()))
+    (folder / "config/paper.yaml").write_text(yaml.safe_dump(scale, sort_keys=False))
+    hub = folder.parent / "hub"
+    for seed, (name, architecture) in enumerate(ARCHITECTURES.items()):
+        section = scale["models"][name]
+        made = folder.parent / name
+        model = Model(
+            source=SyntheticModel(type="synthetic", architecture=architecture, license="none"),
+            n_layers=section["n_layers"], d_model=D_MODEL, bos_token="<|endoftext|>",
+        )  # fmt: skip
+        fetch_model(model, made, seed=seed)
+        files = {path.name: path.read_bytes() for path in made.iterdir()}
+        add_to_hub(hub, section["source"]["repo"], section["source"]["revision"], files, "model")
+    source = scale["corpus"]["source"]
+    files = {source["shards"][0]: shard(0, 100), source["eval_shards"][0]: shard(1000, 30)}
+    add_to_hub(hub, source["repo"], source["revision"], files, "dataset")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(paper: Path) -> Path:
+    """The same after ``snakemake --config scale=paper``, without a network."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        patch.setenv("HF_HUB_CACHE", str(paper.parent / "hub"))
+        snakemake(paper, *PAPER)
+        assert planned_rules(paper, *PAPER) == []
+    return paper
+
+
+@pytest.fixture(scope="module")
+def scale(paper: Path) -> Scale:
+    return load_scale(paper / LAYOUT.config)
+
+
+def test_every_dictionary_is_trained_and_measured(run: Path, scale: Scale) -> None:
+    table = pd.read_csv(run / LAYOUT.evaluation)
+    assert set(table["dictionary"]) == {entry.name for entry in scale.dictionaries}
+    compared = table["site"].isin([site.name for site in scale.sites])
+    assert table[compared]["headline"].sum() == 9
+    assert table.drop(columns="l1_coefficient").notna().all().all()
+    config = read_json(run / LAYOUT.dictionary(scale.dictionaries[0].name) / "cfg.json")
+    assert config["training"]["loss_normalization"] == "released"
+    assert config["metadata"]["hook_name"] == "blocks.8.ln2.hook_normalized"
+
+
+def test_activations_are_streamed_not_stored(run: Path) -> None:
+    found = {path.name for path in (run / LAYOUT.results / "activations").rglob("*.*")}
+    assert found == {"activations.json", "statistics.safetensors"}
+
+
+def test_training_never_reads_the_shards_of_evaluation(run: Path) -> None:
+    manifest = read_json(run / LAYOUT.corpus_manifest)
+    shards = {"train": "train-00000-of-00080.parquet", "eval": "train-00079-of-00080.parquet"}
+    assert manifest["documents_by_split"] == {"eval": 10, "train": 100}
+    for document in manifest["documents"]:
+        assert document["id"].startswith(shards[document["split"]] + ":")
+
+
+def test_the_studies_are_made_and_the_paper_stands_beside_greater_than(run: Path) -> None:
+    for name in ("fig3_tradeoff", "fig4_greater_than", "fig5_dla", "interpretability_automatic"):
+        for suffix in (".pdf", ".png"):
+            assert (run / LAYOUT.figure(name)).with_suffix(suffix).stat().st_size > 10_000
+    page = (run / LAYOUT.notebook("greater_than")).with_suffix(".html").read_text()
+    for expected in ("0.88294", "0.7978", "attn9[1]"):
+        assert expected in page
+    assert "bad feature</" not in page  # whose number is one of the authors' weights
+
+
+def test_a_cache_gives_the_same_bytes_as_the_stream(run: Path, scale: Scale) -> None:
+    group = next(group for group in scale.groups if group.name == "gpt2-small-layer4")
+    (entry,) = scale.dictionaries_in(group)
+    again = run.parent / "cached"
+    shutil.copytree(run, again, ignore=shutil.ignore_patterns("activations", "dictionaries"))
+    path = again / LAYOUT.config
+    text = path.read_text()
+    assert text.count("mode: stream") == 1
+    path.write_text(text.replace("mode: stream", "mode: cache"))
+    for command in (("cache-activations", "gpt2-small"), ("train", group.name)):
+        outcome = cli(again, command[0], "--scale", "paper", command[1])
+        assert outcome.returncode == 0, outcome.stderr
+    assert list((again / LAYOUT.activations(group.site.name)).glob("shard-*"))
+    for file in ("sae_weights.safetensors", "training.csv", "cfg.json"):
+        name = LAYOUT.dictionary(entry.name) / file
+        assert sha256(again / name) == sha256(run / name)
+
+
+def test_a_cache_beyond_the_disk_limit_is_refused(paper: Path, tmp_path: Path) -> None:
+    folder = workspace(tmp_path / "run")
+    real = (REPOSITORY / LAYOUT.config).read_text()
+    (folder / LAYOUT.config).write_text(real.replace("mode: stream", "mode: cache"))
+    outcome = snakemake(folder, "--dry-run", *PAPER, expect_success=False)
+    text = outcome.stdout + outcome.stderr
+    assert "3195 GB" in text and "disk_limit_gb (1000)" in text and "Traceback" not in text
+    assert paper.exists()
+
+
+def test_learning_rates_are_compared_when_asked_for(run: Path, scale: Scale) -> None:
+    assert not (run / LAYOUT.learning_rates).exists()
+    snakemake(run, *PAPER, "--", "learning_rates")
+    table = pd.read_csv(run / LAYOUT.learning_rates)
+    assert list(table["dictionary"]) == [e.name for e in scale.learning_rate_dictionaries]
+    assert list(table["learning_rate"]) == [2e-5, 2e-4, 4e-4] * 2
+    for _, of_kind in table.groupby("kind"):  # with so few steps, the slowest has learned least
+        assert of_kind["fvu"].iloc[0] > of_kind["fvu"].iloc[-1]
+    assert len(pd.read_csv(run / LAYOUT.evaluation)) == len(scale.dictionaries)
