@@ -84,4 +84,8 @@ def test_a_gpu_that_is_not_there_is_missed():
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
     with pytest.raises(UserError, match="expected a GPU"):
-        prepare_process(1, ONE, "cuda")
+        prepare_process(1, ONE.model_copy(update={"gpus": 1}), "cuda")
+
+
+def test_a_job_that_is_allotted_no_gpu_uses_the_cpu():
+    assert prepare_process(1, ONE, "cuda") == "cpu"

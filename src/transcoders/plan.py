@@ -177,7 +177,9 @@ def _training(scale: Scale) -> Work:
         flops=sum(_flops_of_group(scale, group) for group in groups),
         # Every dictionary, and the largest checkpoint while its job runs.
         disk=sum(
-            _dictionary_file(scale, entry) for group in groups for entry in scale.dictionaries_in(group)
+            _dictionary_file(scale, entry)
+            for group in groups
+            for entry in scale.dictionaries_in(group)
         )
         + max(_kept_by_group(scale, group) for group in groups),
         gpu_memory=max(_memory_of_group(scale, group) for group in groups),

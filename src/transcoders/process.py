@@ -31,7 +31,8 @@ def prepare_process(
     Args:
         granted: cores that the caller has; None if nobody counted.
         resources: what the scale file allots to the job.
-        device: ``cpu``, ``cuda``, or ``auto`` for a GPU if there is one.
+        device: ``cpu``, ``auto`` for a GPU if there is one, or ``cuda`` for one where the job is
+            allotted it: all others use the CPU.
         keep_freed_memory: whether large blocks are reused rather than returned to the system:
             faster where the same sizes come again and again, as in training, and wasteful
             where sizes vary, as in evaluation.
@@ -50,6 +51,8 @@ def prepare_process(
             f"give snakemake at least --cores {resources.threads}, or lower `threads` in the scale "
             "file (results then differ by rounding)"
         )
+    if device == "cuda" and not resources.gpus:
+        device = "cpu"
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError(
             "device: expected a GPU that PyTorch can use, found none; set `device: cpu` in the "

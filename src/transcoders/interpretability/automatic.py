@@ -73,13 +73,14 @@ def measure_features(observed: Observed, text: Text, *, seed: int) -> pd.DataFra
         rows.append((feature, "single_token_share", float(shares.max())))
         rows.append((feature, "token_entropy", float(stats.entropy(shares, base=2))))
         places = examples.drop_duplicates("row")
-        if len(places) < RULE_EXAMPLES:
+        silent_places = background[silent[:, feature]]
+        if len(places) < RULE_EXAMPLES or len(silent_places) < 2:  # one to learn from, one to test
             continue
         random = np.random.default_rng((seed, feature))
         active = Windows.around(tokens, places["row"].to_numpy(), places["position"].to_numpy())
         halves = [
             _halves(active.tokens, random),
-            _halves(background[silent[:, feature]], random),
+            _halves(silent_places, random),
         ]
         learn, test = ([half[part] for half in halves] for part in (0, 1))
         tree = DecisionTreeClassifier(

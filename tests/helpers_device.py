@@ -1,0 +1,122 @@
+"""A pretended GPU, for machines without one: which tensors are where, and that none are mixed.
+
+Tensors that code sends to ``cuda`` stay where they are and are marked; results of marked tensors
+are marked; their ``device`` says ``cuda``. An operation that would fail on a real GPU, because its
+arguments are on two devices, fails here. What is not pretended: kernels, rounding, memory, speed.
+"""
+
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+FACTORIES = ("arange", "empty", "full", "ones", "randn", "tensor", "zeros")
+# Copies go from device to device, and positions may be on the CPU.
+MAY_MIX = ("copy_", "_copy_from", "index", "index_put", "_index_put_impl_")
+
+
+class PretendedGpu(TorchDispatchMode):
+    """Marks results of marked tensors, and refuses operations on two devices."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations = 0
+        self._marked: set[int] = set()
+
+    def mark(self, tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if key not in self._marked:
+            self._marked.add(key)
+            weakref.finalize(storage, self._marked.discard, key)
+        return tensor
+
+    def has(self, tensor: Tensor) -> bool:
+        return tensor.untyped_storage()._cdata in self._marked
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None) -> Any:
+        given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        marked = [tensor for tensor in given if self.has(tensor)]
+        # A number in a tensor of no dimension may come from the CPU.
+        elsewhere = [tensor for tensor in given if not self.has(tensor) and tensor.dim()]
+        name = func.name().removeprefix("aten::").split(".")[0]
+        if marked and elsewhere and name not in MAY_MIX:
+            shapes = [tuple(tensor.shape) for tensor in elsewhere]
+            raise AssertionError(f"{func}: tensors of {shapes} are on the CPU, others on the GPU")
+        made = func(*args, **(kwargs or {}))
+        if marked and not (name == "copy_" and not self.has(given[0])):
+            self.operations += 1
+            for tensor in tree_leaves(made):
+                if isinstance(tensor, Tensor):
+                    self.mark(tensor)
+        return made
+
+
+@contextmanager
+def pretended_gpu() -> Iterator[PretendedGpu]:
+    """Within the block, ``cuda`` is there."""
+    gpu = PretendedGpu()
+    real_device = torch.Tensor.device
+    with pytest.MonkeyPatch.context() as patch:
+
+        def device(tensor: Tensor) -> torch.device:
+            return torch.device("cuda") if gpu.has(tensor) else real_device.__get__(tensor)
+
+        to, cpu, numpy = torch.Tensor.to, torch.Tensor.cpu, torch.Tensor.numpy
+
+        def pretended_to(tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+            named = kwargs.get("device")
+            if _is_device(named):
+                del kwargs["device"]
+            wanted = [a for a in (*args, named) if _is_device(a)]
+            rest = [a for a in args if isinstance(a, torch.dtype | torch.device | Tensor)]
+            rest = [a for a in rest if not _is_device(a)]
+            moved = to(tensor, *rest, **kwargs) if rest or kwargs else tensor
+            if not wanted:
+                return moved
+            on_gpu = torch.device(wanted[0]).type == "cuda"
+            if on_gpu == gpu.has(tensor):
+                return moved
+            moved = _elsewhere(moved)
+            return gpu.mark(moved) if on_gpu else moved
+
+        def _elsewhere(tensor: Tensor) -> Tensor:
+            with torch.utils._python_dispatch._disable_current_modes():
+                return tensor.detach().clone()
+
+        def pretended_numpy(tensor: Tensor, **kwargs: Any) -> Any:
+            if gpu.has(tensor):
+                raise TypeError("can't convert a tensor on the GPU to numpy")
+            return numpy(tensor, **kwargs)
+
+        patch.setattr(torch.cuda, "is_available", lambda: True)
+        patch.setattr(torch.Tensor, "device", property(device))
+        patch.setattr(torch.Tensor, "to", pretended_to)
+        patch.setattr(torch.Tensor, "cpu", lambda t: _elsewhere(t) if gpu.has(t) else cpu(t))
+        patch.setattr(torch.Tensor, "numpy", pretended_numpy)
+        for name in FACTORIES:
+            patch.setattr(torch, name, _factory(getattr(torch, name), gpu))
+        with gpu:
+            yield gpu
+    assert torch.Tensor.device is real_device
+
+
+def _factory(make: Any, gpu: PretendedGpu) -> Any:
+    def pretended(*args: Any, device: Any = None, **kwargs: Any) -> Tensor:
+        if _is_device(device) and torch.device(device).type == "cuda":
+            return gpu.mark(make(*args, **kwargs))
+        return make(*args, device=device, **kwargs)
+
+    return pretended
+
+
+def _is_device(argument: Any) -> bool:
+    if isinstance(argument, torch.device):
+        return argument.type in ("cpu", "cuda")
+    return isinstance(argument, str) and argument in ("cpu", "cuda")

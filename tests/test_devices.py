@@ -1,0 +1,129 @@
+"""What runs on a GPU keeps its tensors there: checked without one."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from helpers_device import pretended_gpu
+from helpers_training import ALL_KINDS, entry, random_cache, settings
+from transcoders.activations import (
+    ActivationCache,
+    ActivationStream,
+    cache_activations,
+    measure_activations,
+)
+from transcoders.config import Activations, Scale, Site
+from transcoders.corpus import Rows
+from transcoders.evaluation import evaluate_site
+from transcoders.models import LanguageModel
+from transcoders.training import train_group
+
+SITE = Site(model="tiny", layer=1)
+CACHE = Activations(mode="cache", dtype="float16", batch_contexts=3, shard_contexts=4)
+
+
+@pytest.fixture
+def rows(random_tokens: Callable[..., Tensor]) -> Rows:
+    return Rows(random_tokens(10, 12), torch.arange(10) // 2)
+
+
+def test_mixing_devices_is_noticed():
+    with pretended_gpu() as gpu:
+        here, there = torch.ones(3), torch.ones(3, device="cuda")
+        assert (here.device.type, there.device.type) == ("cpu", "cuda")
+        assert (there * 2 + there[1]).device.type == "cuda"
+        assert (there * torch.tensor(2.0)).device.type == "cuda"  # as on a real one
+        with pytest.raises(AssertionError, match="on the CPU"):
+            here + there
+        with pytest.raises(AssertionError, match="on the CPU"):
+            there.add_(here)
+        with pytest.raises(TypeError, match="numpy"):
+            there.numpy()
+        assert (there.cpu() + here).device.type == "cpu"
+        assert here.to("cuda", torch.float64).device.type == "cuda"
+        assert there.to(torch.float64).device.type == "cuda"
+        assert there.to("cpu").numpy().sum() == 3
+        assert gpu.operations
+    assert torch.ones(3).device.type == "cpu"
+
+
+@pytest.mark.parametrize("micro_batch_tokens", [None, 8])
+@pytest.mark.parametrize("sparse_below", [0, 1])
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_training_stays_on_the_device(sparse_below, micro_batch_tokens, precision, tmp_path):
+    training = settings(
+        sparse_below_density=sparse_below, micro_batch_tokens=micro_batch_tokens,
+        precision=precision, normalize_activations="mean_norm", checkpoint_every_steps=3,
+    )  # fmt: skip
+    entries = [entry(kind) for kind in ALL_KINDS]
+    results = []
+    with pretended_gpu() as gpu:
+        for checkpoint in (None, tmp_path / "checkpoint.safetensors"):
+            results = train_group(
+                entries, random_cache(), training, seed=0, device="cuda", checkpoint=checkpoint
+            )
+        again = train_group(  # from the last checkpoint
+            entries, random_cache(), training, seed=0, device="cuda", checkpoint=checkpoint
+        )
+        assert gpu.operations > 1000
+        for result in (*results, *again):
+            for tensor in result.dictionary.weights.tensors().values():
+                assert tensor.device.type == "cpu"
+    expected = train_group(entries, random_cache(), training, seed=0)
+    for ours, resumed, theirs in zip(results, again, expected, strict=True):
+        for name, tensor in theirs.dictionary.weights.tensors().items():
+            torch.testing.assert_close(ours.dictionary.weights.tensors()[name], tensor)
+            assert torch.equal(
+                resumed.dictionary.weights.tensors()[name], ours.dictionary.weights.tensors()[name]
+            )
+
+
+def test_activations_are_made_on_the_device(
+    tiny_model_folder: Path, rows: Rows, scale: Scale, tmp_path: Path
+) -> None:
+    stream_settings = CACHE.model_copy(update={"mode": "stream"})
+    cached, streamed = tmp_path / "cached", tmp_path / "streamed"
+    with pretended_gpu():
+        model = LanguageModel.load(tiny_model_folder, device="cuda")
+        for write, folder, activations in (
+            (cache_activations, cached, CACHE),
+            (measure_activations, streamed, stream_settings),
+        ):
+            write(model, rows, {SITE: folder}, activations, scale.corpus, sources={}, device="cuda")
+        cache = ActivationCache(cached)
+        stream = ActivationStream(
+            model, SITE, rows, streamed, stream_settings, scale.corpus, sources={}, device="cuda"
+        )
+        read = stream.read(5, 40)
+        assert {tensor.device.type for tensor in read} == {"cuda"}
+        stored = cache.read(5, 40)
+        assert {tensor.device.type for tensor in stored} == {"cpu"}
+        for ours, theirs in zip(read, stored, strict=True):
+            assert torch.equal(ours.cpu(), theirs)
+        train_group([entry("transcoder")], stream, settings(), seed=0, device="cuda")
+
+
+def test_evaluation_stays_on_the_device(
+    tiny_model_folder: Path, rows: Rows, scale: Scale, random_dictionary: Callable[..., object]
+) -> None:
+    evaluation = scale.evaluation
+    assert evaluation is not None
+
+    def measure(device: str) -> list[object]:
+        dictionaries = [(entry(kind), random_dictionary(kind).to(device), 0) for kind in ALL_KINDS]
+        return list(
+            evaluate_site(
+                LanguageModel.load(tiny_model_folder, device=device), rows,
+                [f"document {n}" for n in range(5)], dictionaries, torch.zeros(32), scale.corpus,
+                evaluation, seed=0, device=device,
+            )
+        )  # fmt: skip
+
+    with pretended_gpu() as gpu:
+        on_gpu = measure("cuda")
+        assert gpu.operations > 1000
+    for ours, theirs in zip(on_gpu, measure("cpu"), strict=True):
+        assert ours.equals(theirs)
