@@ -30,7 +30,7 @@ class PretendedGpu(TorchDispatchMode):
         self._marked: set[int] = set()
 
     def mark(self, tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
+        storage = _storage(tensor)
         key = storage._cdata
         if key not in self._marked:
             self._marked.add(key)
@@ -38,7 +38,7 @@ class PretendedGpu(TorchDispatchMode):
         return tensor
 
     def has(self, tensor: Tensor) -> bool:
-        return tensor.untyped_storage()._cdata in self._marked
+        return _storage(tensor)._cdata in self._marked
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None) -> Any:
         given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
@@ -75,6 +75,7 @@ def pretended_gpu() -> Iterator[PretendedGpu]:
             if _is_device(named):
                 del kwargs["device"]
             wanted = [a for a in (*args, named) if _is_device(a)]
+            wanted += [a.device for a in args if isinstance(a, Tensor)]
             rest = [a for a in args if isinstance(a, torch.dtype | torch.device | Tensor)]
             rest = [a for a in rest if not _is_device(a)]
             moved = to(tensor, *rest, **kwargs) if rest or kwargs else tensor
@@ -100,11 +101,20 @@ def pretended_gpu() -> Iterator[PretendedGpu]:
         patch.setattr(torch.Tensor, "to", pretended_to)
         patch.setattr(torch.Tensor, "cpu", lambda t: _elsewhere(t) if gpu.has(t) else cpu(t))
         patch.setattr(torch.Tensor, "numpy", pretended_numpy)
+        patch.setattr(
+            torch.Tensor,
+            "new_tensor",
+            lambda t, data: torch.tensor(data, dtype=t.dtype, device=t.device),
+        )
         for name in FACTORIES:
             patch.setattr(torch, name, _factory(getattr(torch, name), gpu))
         with gpu:
             yield gpu
     assert torch.Tensor.device is real_device
+
+
+def _storage(tensor: Tensor) -> torch.UntypedStorage:
+    return (tensor._values() if tensor.is_sparse else tensor).untyped_storage()
 
 
 def _factory(make: Any, gpu: PretendedGpu) -> Any:

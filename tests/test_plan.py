@@ -132,3 +132,30 @@ def test_the_command_prints_a_line_a_rule_and_fails_if_something_does_not_fit() 
     small = run("--tflops", "15", "--gpu-memory", "16", "--memory", "128")
     assert small.returncode == 1
     assert "DOES NOT FIT: GPU memory: train" in small.stdout
+
+
+def test_the_documented_prediction_is_what_the_command_prints(paper: Scale) -> None:
+    page = (ROOT / "docs/paper_scale.md").read_text()
+    rows = {
+        cells[0].strip("* "): [cell.strip("* ") for cell in cells[1:]]
+        for cells in (line.strip("|").split("|") for line in page.splitlines() if "|" in line)
+        if len(cells) == 6
+    }
+    plan = plan_of(paper)
+
+    def found(rule: str, row: str) -> None:
+        one = work(plan, rule)
+        jobs, hours, gpu_memory = rows[row][:3]
+        assert int(jobs) == one.jobs
+        assert hours == f"{one.flops / 15e12 / 3600:.1f}"
+        assert gpu_memory == f"{one.gpu_memory / 1e9:.1f}"
+
+    found("cache_activations", "measure activations")
+    found("train", "train, 59 dictionaries")
+    found("evaluate", "evaluate")
+    assert len(paper.dictionaries) == 59
+    total = sum(one.flops or 0 for one in plan.works) / 15e12 / 3600
+    disk, download = (
+        sum(getattr(w, key) for w in plan.works) / 1e9 for key in ("disk", "download")
+    )
+    assert rows["in all"] == ["", f"{total:.1f}", "", f"{disk:.1f}", f"{download:.1f}"]

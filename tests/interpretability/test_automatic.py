@@ -95,6 +95,16 @@ def test_a_feature_without_a_rule_is_guessed(measures: pd.DataFrame) -> None:
     assert measures.loc[AT_RANDOM, "rule_accuracy"] == pytest.approx(0.5, abs=0.15)
 
 
+def test_a_feature_that_is_never_silent_has_no_rule(observed: Observed, text: Text) -> None:
+    background = observed.background.clone()
+    background[:, AFTER_BEFORE] = 1.0
+    background[1:, AT_RANDOM] = 1.0
+    table = measure_features(observed._replace(background=background), text, seed=1)
+    ruled = table[table["measure"] == "rule_accuracy"]["feature"]
+    assert list(ruled) == [ON_TOKEN]  # the others have nothing, or one place, to be told from
+    assert set(table["feature"]) == {ON_TOKEN, AFTER_BEFORE, AT_RANDOM}
+
+
 def test_entropy_and_share_worked_by_hand(text: Text) -> None:
     rows = text.rows.clone()
     rows[:4, 3] = torch.tensor([50, 50, 51, 52])

@@ -20,14 +20,6 @@ LAYOUT = Layout("smoke")
 
 
 @pytest.fixture(scope="session")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which ``snakemake --config scale=smoke`` has run."""
-    folder = workspace(tmp_path_factory.mktemp("smoke") / "run")
-    snakemake(folder, *SMOKE)
-    return folder
-
-
-@pytest.fixture(scope="session")
 def scale() -> Scale:
     return load_scale(REPOSITORY / "config/smoke.yaml")
 

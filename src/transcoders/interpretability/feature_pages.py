@@ -175,7 +175,8 @@ def _activations(
     layer, dictionary = subject.site.layer, subject.dictionary
     with progress_bar(len(numbers), f"activations of {subject.name}", "rows") as bar:
         for rows in numbers.split(BATCH) if len(numbers) else []:
-            activations = circuit.model.mlp_activations(text.rows[rows], [layer])[layer]
+            tokens = text.rows[rows].to(circuit.W_O.device)
+            activations = circuit.model.mlp_activations(tokens, [layer])[layer]
             read = getattr(activations, dictionary.traits.reads)
             z = dictionary.encode(read)[:, :, chosen].cpu().numpy()
             z[:, : circuit.first_position] = 0
