@@ -9,12 +9,12 @@ SAELENS := .venv-saelens
 SNAKEMAKE := $(BIN)/snakemake --cores all
 # The rules that read committed tables only: no other may run for a figure or a page.
 READERS := figure3 training_curves circuits greater_than_page interpretability_page \
-           case_studies_page \
+           case_studies_page judge_claims claims_page \
            $(addprefix case_study_,$(subst -,_,$(basename $(notdir $(wildcard workflow/case_studies/laptop/*.yaml)))))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce figures notebooks test test-full lint format benchmark lock schema \
-        system-deps clean
+.PHONY: help setup slurm reproduce figures notebooks test test-full lint format benchmark lock \
+        schema system-deps clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -26,6 +26,9 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 	$(BIN)/pip install --quiet -r requirements.lock
 	$(BIN)/pip install --quiet --no-deps --editable .
 	touch $@
+
+slurm: setup ## Add what a Slurm cluster needs to .venv
+	$(BIN)/pip install --quiet --no-deps -r requirements-slurm.lock
 
 reproduce: setup ## Run everything at the laptop scale
 	$(SNAKEMAKE)
@@ -78,11 +81,13 @@ lock: ## Pin what pyproject.toml asks for, in a fresh environment, into requirem
 schema: setup ## Regenerate the JSON schema of scale files from src/transcoders/config/
 	$(BIN)/python -m transcoders schema > workflow/schemas/config.schema.yaml
 
-system-deps: ## Install the Debian package that optional tests need: chromium
-	command -v chromium > /dev/null || { \
+# SYSTEMD_OFFLINE keeps the packages from starting a controller, a node or munge on this machine.
+system-deps: ## Install the Debian packages that optional tests need: chromium, slurm-wlm, munge
+	PATH="$$PATH:/usr/sbin"; type chromium slurmctld slurmd munged > /dev/null 2>&1 || { \
 	    as_root=$$([ $$(id -u) = 0 ] || echo sudo); \
 	    $$as_root apt-get update -qq && \
-	    $$as_root apt-get install -qq -y --no-install-recommends chromium; }
+	    $$as_root env SYSTEMD_OFFLINE=1 apt-get install -qq -y --no-install-recommends \
+	        chromium slurm-wlm munge; }
 
 clean: ## Remove the environment, and all results and figures that are not committed
 	rm -rf $(VENV) .venv-* .snakemake .pytest_cache .mypy_cache .ruff_cache .hypothesis

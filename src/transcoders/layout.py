@@ -61,6 +61,15 @@ class Layout:
         return self.results / "evaluation_by_document.csv"
 
     @property
+    def listed_claims(self) -> Path:
+        """The paper's, whatever the scale."""
+        return Path("config/claims.yaml")
+
+    @property
+    def claims(self) -> Path:
+        return self.results / "claims.csv"
+
+    @property
     def learning_rates(self) -> Path:
         return self.results / "learning_rates.csv"
 

@@ -65,6 +65,8 @@ def heavy(planned: list[str]) -> list[str]:
         ("interpretability", "interpretability_page"),
         ("case_studies", "case_studies_page"),
         ("notebooks", "case_study_letter_d"),
+        ("claims", "judge_claims"),
+        ("notebooks", "claims_page"),
     ],
 )
 def test_a_page_or_figure_asks_for_nothing_heavy(

@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from transcoders.claims.listed import load_claims
+
 CASES = [case.name for case in SCALE.circuits.cases]
 
 
@@ -102,6 +104,47 @@ if SCALE.interpretability is not None:
     ]
 
 
+# Claims are judged by the tables of the pages that show them.
+LISTED_CLAIMS = load_claims(LAYOUT.listed_claims)
+CLAIMS = Page(
+    name="claims_page",
+    notebook="claims",
+    message="The paper's claims, and what came of them",
+    tables=[LAYOUT.claims],
+    figures=[],
+)
+
+
+rule judge_claims:
+    input:
+        listed=LAYOUT.listed_claims,
+        tables=[
+            table
+            for page in PAGES
+            if page.notebook in {claim.page for claim in LISTED_CLAIMS}
+            for table in page.tables
+        ],
+    output:
+        LAYOUT.claims,
+    log:
+        LOGS / "judge_claims.log",
+    conda:
+        CONDA
+    threads: given("notebook").threads
+    resources:
+        mem_mb=given("notebook").mem_mb,
+        runtime=given("notebook").runtime,
+    params:
+        cli=cli("judge-claims"),
+    message:
+        "Judging the paper's claims"
+    shell:
+        "{params.cli} --threads {threads} 2> {log}"
+
+
+PAGES.append(CLAIMS)
+
+
 for page in PAGES:
 
     rule:
@@ -156,6 +199,12 @@ if SCALE.interpretability is not None:
         input:
             rules.case_studies_page.output,
             [rendered(page) for page in PAGES if page.name.startswith("case_study_")],
+
+
+rule claims:
+    input:
+        LAYOUT.claims,
+        rendered(CLAIMS),
 
 
 rule figures:

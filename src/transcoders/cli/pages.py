@@ -5,6 +5,7 @@ import yaml
 
 from transcoders.cli.app import ScaleName, Threads, app, open_scale
 from transcoders.config import Scale
+from transcoders.files import write_table
 from transcoders.process import prepare_process
 
 
@@ -16,6 +17,17 @@ def notebook(scale: ScaleName, name: str, threads: Threads = None) -> None:
     settings, layout = open_scale(scale)
     prepare_process(threads, settings.resources.notebook)
     run_notebook(name, settings.name, layout.notebook(name))
+
+
+@app.command()
+def judge_claims(scale: ScaleName, threads: Threads = None) -> None:
+    """Judge the paper's claims by the tables of a scale."""
+    from transcoders.claims import Evidence, judge_claims, load_claims
+
+    settings, layout = open_scale(scale)
+    prepare_process(threads, settings.resources.notebook)
+    judged = judge_claims(load_claims(layout.listed_claims), Evidence(settings, layout))
+    write_table(layout.claims, judged)
 
 
 @app.command()
