@@ -14,7 +14,7 @@ from transcoders.config import KINDS, TRAITS, Scale, load_scale
 from transcoders.errors import UserError
 
 CONFIG = Path(__file__).resolve().parents[1] / "config"
-SCALES = sorted(CONFIG.glob("*.yaml"))
+SCALES = sorted(path for path in CONFIG.glob("*.yaml") if path.name != "claims.yaml")
 SMOKE = yaml.safe_load((CONFIG / "smoke.yaml").read_text())
 KeyPath = tuple[str | int, ...]
 

@@ -3,6 +3,7 @@
 import multiprocessing
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from transcoders.config import Resources
 from transcoders.errors import UserError
 from transcoders.process import claim_gpu, prepare_process
 
+THREE = ["first", "second", "third"]
 ONE = Resources(threads=1, mem_mb=1000, runtime=5)
 
 
@@ -20,16 +22,15 @@ def own_claims(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
     """Claims of these tests only, given back at the end of each."""
     monkeypatch.setattr(process, "_claims", [])
     monkeypatch.setattr(process.tempfile, "gettempdir", lambda: str(tmp_path))
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     yield
     for claim in process._claims:
         claim.close()
 
 
 def test_each_claim_gets_another_gpu_until_there_is_none():
-    assert [claim_gpu(3) for _ in range(3)] == [0, 1, 2]
+    assert [claim_gpu(THREE) for _ in range(3)] == [0, 1, 2]
     with pytest.raises(UserError, match=r"all 3 GPUs .* --resources gpu=3"):
-        claim_gpu(3)
+        claim_gpu(THREE)
 
 
 def test_a_claim_ends_with_its_process():
@@ -37,7 +38,7 @@ def test_a_claim_ends_with_its_process():
     killed.start()
     # The child has GPU 0 as soon as this process cannot have it.
     for _ in range(1000):
-        if claim_gpu(2) == 1:
+        if claim_gpu(THREE[:2]) == 1:
             break
         process._claims.pop().close()
         killed.join(0.01)
@@ -45,21 +46,18 @@ def test_a_claim_ends_with_its_process():
         pytest.fail("the child claimed nothing")
     killed.kill()
     killed.join()
-    assert claim_gpu(2) == 0
+    assert claim_gpu(THREE[:2]) == 0
 
 
 def claim_and_wait() -> None:
-    claim_gpu(2)
+    claim_gpu(THREE[:2])
     multiprocessing.Event().wait()
 
 
-def test_gpus_shown_by_a_scheduler_are_told_apart_by_their_own_names(monkeypatch):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
-    assert claim_gpu(1) == 0  # the only one that is seen
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
-    assert claim_gpu(2) == 0
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,4")
-    assert claim_gpu(2) == 1  # the first is taken
+def test_gpus_that_a_scheduler_shows_as_number_0_are_told_apart():
+    assert claim_gpu(["third"]) == 0
+    assert claim_gpu(["second"]) == 0
+    assert claim_gpu(["third", "fourth"]) == 1
 
 
 @pytest.mark.parametrize(("granted", "gpus", "claimed"), [(1, 1, [0]), (1, 0, []), (None, 1, [])])
@@ -67,6 +65,9 @@ def test_a_job_of_the_workflow_claims_a_gpu_if_it_is_given_one(monkeypatch, gran
     chosen: list[int] = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(
+        torch.cuda, "get_device_properties", lambda n: SimpleNamespace(uuid=THREE[n])
+    )
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     resources = ONE.model_copy(update={"gpus": gpus})

@@ -71,22 +71,27 @@ def prepare_process(
         # Without a workspace of its own, cuBLAS may add up in another order from call to call.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         if granted is not None and resources.gpus:
-            torch.cuda.set_device(claim_gpu(torch.cuda.device_count()))
+            gpus = range(torch.cuda.device_count())
+            torch.cuda.set_device(
+                claim_gpu([str(torch.cuda.get_device_properties(n).uuid) for n in gpus])
+            )
     return device
 
 
-def claim_gpu(n_gpus: int) -> int:
+def claim_gpu(uuids: list[str]) -> int:
     """The number of a GPU that no other job on this machine has, now claimed by this process.
 
-    A scheduler such as Slurm shows each job its own GPU only. On a machine without one, jobs find
-    out among themselves.
+    A scheduler such as Slurm shows each job its own GPU only, as number 0. On a machine without
+    one, jobs find out among themselves.
+
+    Args:
+        uuids: what the GPUs that this process sees are called by their makers, by number.
 
     Raises:
         UserError: all are taken.
     """
-    shown = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(str(n) for n in range(n_gpus)))
-    for number, name in zip(range(n_gpus), shown.split(","), strict=False):
-        path = Path(tempfile.gettempdir()) / f"transcoders-{os.getuid()}-gpu-{name}.lock"
+    for number, uuid in enumerate(uuids):
+        path = Path(tempfile.gettempdir()) / f"transcoders-{os.getuid()}-gpu-{uuid}.lock"
         claim = path.open("w")
         try:
             fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -96,8 +101,8 @@ def claim_gpu(n_gpus: int) -> int:
         _claims.append(claim)
         return number
     raise UserError(
-        f"resources: all {n_gpus} GPUs that this job can see are in use by other jobs; run "
-        f"snakemake with --resources gpu={n_gpus}, so that it starts no more of them at a time"
+        f"resources: all {len(uuids)} GPUs that this job can see are in use by other jobs; run "
+        f"snakemake with --resources gpu={len(uuids)}, so that it starts no more of them at a time"
     )
 
 

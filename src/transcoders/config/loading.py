@@ -10,6 +10,9 @@ from pydantic import ValidationError
 from transcoders.config.scale import Scale
 from transcoders.errors import UserError
 
+CLAIMS = "claims.yaml"
+"""The one file beside the scales that is none."""
+
 
 def load_scale(path: Path) -> Scale:
     """Read and check a scale file.
@@ -21,7 +24,7 @@ def load_scale(path: Path) -> Scale:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        known = sorted(p.stem for p in path.parent.glob("*.yaml"))
+        known = sorted(p.stem for p in path.parent.glob("*.yaml") if p.name != CLAIMS)
         raise UserError(
             f"{path}: no such scale file; the scales here are {', '.join(known) or 'none'}"
         ) from None

@@ -1,0 +1,252 @@
+"""A Slurm cluster of one node on this machine's loopback, without accounting, for a test's time."""
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import sysconfig
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from importlib.metadata import distributions
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+ENVIRONMENT = REPOSITORY / ".venv-slurm"
+LOCK = REPOSITORY / "requirements-slurm.lock"
+DAEMONS = ("munged", "slurmctld", "slurmd")
+PATIENCE = 300  # seconds after which something that must happen is taken not to
+# proctrack/pgid and task/none ask nothing of cgroups, which a container may lack. The GPU has no
+# device: Slurm counts it and hands it out like any other.
+CONFIGURATION = """
+ClusterName=test
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={controller_port}
+SlurmdPort={node_port}
+SlurmUser=root
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge.socket
+CredType=cred/munge
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.pid
+ProctrackType=proctrack/pgid
+TaskPlugin=task/none
+SwitchType=switch/none
+MpiDefault=none
+MailProg=/bin/true
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU_Memory
+SlurmdParameters=config_overrides
+AccountingStorageType=accounting_storage/none
+JobAcctGatherType=jobacct_gather/none
+ReturnToService=2
+MinJobAge=3600
+KillWait=2
+GresTypes=gpu
+NodeName={host} NodeAddr=127.0.0.1 CPUs=2 RealMemory=12000 Gres=gpu:1 State=UNKNOWN
+PartitionName=all Nodes={host} Default=YES MaxTime=INFINITE State=UP
+"""
+
+
+def missing() -> str | None:
+    """Why no cluster can be started here, or None."""
+    programs = [name for name in (*DAEMONS, "sbatch", "srun") if shutil.which(name) is None]
+    if programs:
+        return f"not installed: {', '.join(programs)} (`make system-deps`)"
+    return None if os.geteuid() == 0 else "Slurm's daemons must be started as root"
+
+
+def python() -> Path:
+    """The interpreter of an environment that has the executor besides all that this one has.
+
+    Jobs are new processes that inherit only the interpreter, so it must find the executor itself.
+    """
+    interpreter = ENVIRONMENT / "bin/python"
+    done = ENVIRONMENT / ".installed"
+    if not done.exists() or done.read_text() != LOCK.read_text():
+        subprocess.run([sys.executable, "-m", "venv", "--clear", ENVIRONMENT], check=True)
+        subprocess.run(
+            [interpreter, "-m", "pip", "install", "--quiet", "--no-deps", "-r", LOCK], check=True
+        )
+        (_packages() / "base.pth").write_text(sysconfig.get_path("purelib") + "\n")
+        # Where pages find their templates.
+        (ENVIRONMENT / "share").symlink_to(Path(sysconfig.get_path("data"), "share"))
+        done.write_text(LOCK.read_text())
+    return interpreter
+
+
+def _packages() -> Path:
+    (packages,) = ENVIRONMENT.glob("lib/python*/site-packages")
+    return packages
+
+
+def requirements() -> list[tuple[str, SpecifierSet]]:
+    """What the executor needs of packages that are not in its lock file, with versions."""
+    python()
+    pinned = {Requirement(line).name for line in LOCK.read_text().splitlines() if "==" in line}
+    found = {each.name: each for each in distributions(path=[str(_packages())])}
+    needed = [Requirement(text) for name in pinned for text in found[name].requires or []]
+    return [(each.name, each.specifier) for each in needed if each.name not in pinned]
+
+
+def wait_for(what: str, met: Callable[[], object], seconds: float = PATIENCE) -> None:
+    """Look again and again until ``met()`` is true."""
+    deadline = time.monotonic() + seconds
+    while not met():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what}: not within {seconds} s")
+        time.sleep(0.1)
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A running cluster."""
+
+    folder: Path
+    node: str
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment in which Slurm's commands speak with this cluster."""
+        kept = {
+            key: value
+            for key, value in os.environ.items()
+            if not key.startswith(("SNAKEMAKE", "PYTEST", "SLURM", "SBATCH", "PYTHONPATH"))
+        }
+        path = f"{self.folder / 'bin'}{os.pathsep}{kept['PATH']}"
+        return kept | {"SLURM_CONF": str(self.folder / "slurm.conf"), "PATH": path}
+
+    def ask(self, *command: str) -> str:
+        """What a command of Slurm prints."""
+        run = subprocess.run(
+            command, env=self.environment, capture_output=True, text=True, check=False
+        )
+        assert run.returncode == 0, f"{command}: {run.stdout}{run.stderr}"
+        return run.stdout
+
+    def jobs(self, folder: Path) -> list[dict[str, str]]:
+        """Slurm's records of all jobs submitted in a folder, in order, finished ones too."""
+        shown = self.ask("scontrol", "show", "job", "--oneliner", "--details")
+        records = [dict(re.findall(r"(\S+?)=(\S*)", line)) for line in shown.splitlines()]
+        return [record for record in records if record.get("WorkDir") == str(folder)]
+
+    def node_state(self) -> str:
+        """Such as ``IDLE`` or ``MIXED+DRAIN``."""
+        return re.findall(r"State=(\S+)", self.ask("scontrol", "show", "node", self.node))[0]
+
+    def set_node(self, *settings: str) -> None:
+        """Have an administrator's ``scontrol update`` change the node."""
+        self.ask("scontrol", "update", f"nodename={self.node}", *settings)
+
+    @contextmanager
+    def snakemake(self, folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+        """Start a run in ``folder`` through the profile; kill what is left of it at the end."""
+        command = [python(), "-m", "snakemake", "--workflow-profile", "profiles/slurm"]
+        # Looked at often, since these jobs take seconds.
+        often = ["--slurm-init-seconds-before-status-checks", "1"]
+        with (folder / "snakemake.log").open("w") as log:
+            run = subprocess.Popen(
+                [*command, *often, *arguments],
+                cwd=folder, env=self.environment, stdout=log, stderr=log, text=True,
+                start_new_session=True,
+            )  # fmt: skip
+        try:
+            yield run
+        finally:
+            if run.poll() is None:
+                os.killpg(run.pid, signal.SIGKILL)
+                run.wait()
+
+
+def end_well(run: subprocess.Popen[str], folder: Path, seconds: float = PATIENCE) -> str:
+    """Wait for a run, which must succeed, and return what it printed."""
+    try:
+        run.wait(seconds)
+    finally:
+        printed = (folder / "snakemake.log").read_text()
+    assert run.returncode == 0, printed
+    return printed
+
+
+def free_ports(number: int) -> list[int]:
+    """Ports that nobody listens on."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+@contextmanager
+def cluster(folder: Path) -> Iterator[Cluster]:
+    """Start munge, a controller and a node in ``folder``; end them and all jobs afterwards."""
+    host = socket.gethostname().split(".")[0]
+    for name in ("state", "spool"):
+        (folder / name).mkdir()
+    controller_port, node_port = free_ports(2)
+    (folder / "slurm.conf").write_text(
+        CONFIGURATION.format(
+            host=host, folder=folder, controller_port=controller_port, node_port=node_port
+        ).lstrip()
+    )
+    # The executor takes SLURM_CONF away from the command that starts a job's process.
+    wrapper = folder / "bin/srun"
+    wrapper.parent.mkdir()
+    wrapper.write_text(
+        f'#!/bin/sh\nSLURM_CONF={folder}/slurm.conf exec {shutil.which("srun")} "$@"\n'
+    )
+    wrapper.chmod(0o755)
+    (folder / "gres.conf").write_text("AutoDetect=off\nName=gpu File=/dev/null\n")
+    key = folder / "munge.key"
+    key.write_bytes(os.urandom(128))
+    key.chmod(0o400)
+    started: list[subprocess.Popen[bytes]] = []
+    running = Cluster(folder, host)
+
+    def start(name: str, *arguments: str) -> None:
+        with (folder / f"{name}.out").open("wb") as log:
+            started.append(subprocess.Popen(
+                [shutil.which(name) or name, *arguments],
+                env=running.environment, stdout=log, stderr=log, start_new_session=True,
+            ))  # fmt: skip
+
+    def answers() -> bool:
+        shown = subprocess.run(
+            ["sinfo", "--noheader", "--format", "%T"],
+            env=running.environment, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        return shown.stdout.strip() == "idle"
+
+    try:
+        # --force: the folder is closed to other users, of whom there are none.
+        start(
+            "munged", "--foreground", "--force", f"--key-file={key}",
+            f"--socket={folder}/munge.socket", f"--pid-file={folder}/munged.pid",
+            f"--log-file={folder}/munged.log", f"--seed-file={folder}/munged.seed",
+        )  # fmt: skip
+        wait_for("munge's socket", (folder / "munge.socket").exists, 60)
+        start("slurmctld", "-D", "-f", f"{folder}/slurm.conf")
+        start("slurmd", "-D", "-f", f"{folder}/slurm.conf")
+        wait_for("an idle node", answers, 60)
+        yield running
+    finally:
+        with suppress(AssertionError, TimeoutError):  # where the controller never answered
+            running.ask("scancel", "--user=root")
+            wait_for("an empty queue", lambda: not running.ask("squeue", "--noheader"), 60)
+        for daemon in reversed(started):
+            daemon.terminate()
+        for daemon in reversed(started):
+            try:
+                daemon.wait(20)
+            except subprocess.TimeoutExpired:
+                os.killpg(daemon.pid, signal.SIGKILL)
+                daemon.wait()

@@ -1,0 +1,109 @@
+"""Every profile holds options that Snakemake and the executors know, with values that they take."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from snakemake.cli import get_argument_parser
+
+REPOSITORY = Path(__file__).parents[1]
+PROFILES = {path.parent.name: path for path in (REPOSITORY / "profiles").glob("*/config.yaml")}
+SCHEMA = yaml.safe_load((REPOSITORY / "workflow/schemas/profile.schema.yaml").read_text())
+SCALE_FILE = ("mem_mb", "runtime", "threads", "gpu")  # what a job is given is decided there
+
+
+def load(content: dict[str, Any], folder: Path) -> Any:
+    """Parse a profile as Snakemake does, the settings of an executor by the schema instead."""
+    jsonschema.validate(content, SCHEMA)
+    rest = {key: value for key, value in content.items() if key not in SCHEMA["properties"]}
+    (folder / "config.yaml").write_text(yaml.safe_dump(rest))
+    return get_argument_parser(profiles=[str(folder)]).parse_args([])
+
+
+def content(name: str) -> dict[str, Any]:
+    return yaml.safe_load(PROFILES[name].read_text())
+
+
+def test_these_are_the_profiles() -> None:
+    assert sorted(PROFILES) == ["default", "kubernetes", "slurm"]
+    text = (REPOSITORY / "profiles/README.md").read_text()
+    assert all(f"`{name}`" in text for name in PROFILES)
+
+
+@pytest.mark.parametrize("name", sorted(PROFILES))
+def test_a_profile_is_read_without_complaint(name: str, tmp_path: Path) -> None:
+    options = load(content(name), tmp_path)
+    assert options.rerun_incomplete and options.show_failed_logs
+
+
+@pytest.mark.parametrize("name", ["kubernetes", "slurm"])
+def test_a_cluster_retries_and_leaves_resources_to_the_scale_file(
+    name: str, tmp_path: Path
+) -> None:
+    profile = content(name)
+    assert profile["executor"] == name
+    options = load(profile, tmp_path)
+    assert (options.retries, options.jobs) == (2, 100)
+    # A limit of the whole run would cut what a single job may ask for.
+    assert not {"resources", "cores", "max-threads", "set-resources"} & profile.keys()
+    given = [entry.split("=")[0] for entry in profile["default-resources"] or []]
+    assert not set(given) & set(SCALE_FILE)
+
+
+@pytest.mark.parametrize("misspelt", ["retrys", "slurm-statuscommand", "kubernetes-volumes"])
+def test_an_unknown_option_is_refused(
+    misspelt: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        load(content("slurm") | {misspelt: 2}, tmp_path)
+    assert f"unrecognized arguments: --{misspelt}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("executor", "slrum"),
+        ("slurm-status-command", "qstat"),
+        ("kubernetes-persistent-volumes", ["claim"]),
+    ],
+)
+def test_a_value_that_an_executor_would_refuse_is_refused(
+    option: str, value: object, tmp_path: Path
+) -> None:
+    with pytest.raises(jsonschema.ValidationError):
+        load(content("slurm") | {option: value}, tmp_path)
+
+
+def pinned_version(executor: str) -> str:
+    """The version for which a profile was written."""
+    package = f"snakemake-executor-plugin-{executor}"
+    text = (REPOSITORY / "requirements-slurm.lock").read_text() + PROFILES["kubernetes"].read_text()
+    (version,) = re.findall(rf"{package}(?:==| )([0-9.]*[0-9])", text)
+    return f"{package}=={version}"
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("executor", ["kubernetes", "slurm"])
+def test_the_schema_has_the_settings_of_the_executor(executor: str, tmp_path: Path) -> None:
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", tmp_path]
+    subprocess.run([*pip, pinned_version(executor)], check=True)
+    # Read rather than imported, since that would need all that the executor needs.
+    source = tmp_path / f"snakemake_executor_plugin_{executor}/__init__.py"
+    (settings,) = [
+        node
+        for node in ast.parse(source.read_text()).body
+        if isinstance(node, ast.ClassDef) and node.name == "ExecutorSettings"
+    ]
+    names = {
+        f"{executor}-{field.target.id.replace('_', '-')}"
+        for field in settings.body
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+    }
+    assert len(names) > 5
+    assert {key for key in SCHEMA["properties"] if key.startswith(f"{executor}-")} == names

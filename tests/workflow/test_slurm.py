@@ -1,0 +1,177 @@
+"""The smoke scale on a Slurm cluster, through the profile: one run, shared by the tests below.
+
+While it runs, the node is drained under waiting jobs, and a training job is killed.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import yaml
+
+import helpers_slurm
+from helpers_slurm import Cluster, end_well, wait_for
+from transcoders.config import Scale, load_scale
+from transcoders.files import sha256
+from transcoders.layout import Layout
+from workflow.running import planned_rules, snakemake, workspace
+
+WHY_NOT = helpers_slurm.missing()
+pytestmark = [pytest.mark.full, pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))]
+SMOKE = ("--config", "scale=smoke")
+LAYOUT = Layout("smoke")
+KILLED = "tiny-gpt2"
+WHOLE_RUN = 1500  # seconds: some forty jobs, each of which starts Snakemake twice
+COMPARED = ("models/**/*", "corpus/**/*", "activations/**/*", "dictionaries/**/*", "*.csv")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What is left of the run."""
+
+    folder: Path
+    scale: Scale
+    printed: str
+    records: list[dict[str, str]]
+    """Slurm's, of all jobs in the order of their submission."""
+    waiting: set[str]
+    """Numbers of the jobs that waited while the node was drained."""
+
+    def of(self, rule: str) -> list[dict[str, str]]:
+        """The records of a rule's jobs."""
+        return [record for record in self.records if record["Comment"] == f"rule_{rule}"]
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with helpers_slurm.cluster(tmp_path_factory.mktemp("slurm")) as running:
+        yield running
+
+
+def longer_workspace(folder: Path) -> Path:
+    """A workspace whose training jobs want a GPU each, and last long enough to be killed.
+
+    One job wants more memory than the profile for a single machine lets all jobs have together.
+    """
+    workspace(folder)
+    path = folder / LAYOUT.config
+    scale = yaml.safe_load(path.read_text())
+    scale["training"]["epochs"] = 12
+    scale["resources"]["train"] = {"threads": 1, "mem_mb": 1200, "runtime": 7, "gpus": 1}
+    scale["resources"]["measure_features"] = {"threads": 2, "mem_mb": 9000, "runtime": 9}
+    path.write_text(yaml.safe_dump(scale, sort_keys=False))
+    return folder
+
+
+def in_state(cluster: Cluster, folder: Path, state: str) -> list[dict[str, str]]:
+    return [record for record in cluster.jobs(folder) if record["JobState"] == state]
+
+
+def drain_under_waiting_jobs(cluster: Cluster, folder: Path) -> set[str]:
+    """Drain the node while some jobs run and others wait; resume it when it is empty."""
+    wait_for(
+        "jobs that run and jobs that wait",
+        lambda: in_state(cluster, folder, "RUNNING") and in_state(cluster, folder, "PENDING"),
+    )
+    cluster.set_node("state=drain", "reason=test")
+    wait_for("an empty node", lambda: cluster.node_state() == "IDLE+DRAIN")
+    assert not in_state(cluster, folder, "RUNNING")
+    waiting = {record["JobId"] for record in in_state(cluster, folder, "PENDING")}
+    cluster.set_node("state=resume")
+    return waiting
+
+
+def kill_in_training(cluster: Cluster, folder: Path) -> None:
+    """Cancel a training job as soon as it has a checkpoint."""
+    wait_for("a checkpoint", (folder / LAYOUT.checkpoint(KILLED)).exists, WHOLE_RUN)
+    comment = f"rule_train_{KILLED}".replace("-", "_")
+    (job,) = [record for record in cluster.jobs(folder) if record["Comment"] == comment]
+    cluster.ask("scancel", job["JobId"])
+
+
+@pytest.fixture(scope="module")
+def run(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    folder = longer_workspace(tmp_path_factory.mktemp("run") / "slurm")
+    with cluster.snakemake(folder, *SMOKE) as running:
+        waiting = drain_under_waiting_jobs(cluster, folder)
+        kill_in_training(cluster, folder)
+        printed = end_well(running, folder, WHOLE_RUN)
+    scale = load_scale(folder / LAYOUT.config)
+    return Outcome(folder, scale, printed, cluster.jobs(folder), waiting)
+
+
+def test_every_job_ran_on_the_cluster_and_nothing_is_left_to_do(run: Outcome) -> None:
+    ended_well = [record for record in run.records if record["JobState"] == "COMPLETED"]
+    steps = len(ended_well) + 1  # `all`, which has no command
+    assert f"{steps} of {steps} steps (100%) done" in run.printed
+    assert len(run.records) == len(ended_well) + 1  # the one that was killed
+    assert planned_rules(run.folder, *SMOKE) == []
+
+
+def test_jobs_were_given_what_the_scale_file_says(run: Outcome) -> None:
+    jobs = {"train": "train_tiny_neox", "measure_features": "measure_features"}
+    jobs |= {"evaluate": "evaluate_wildcards_tiny-neox_layer1", "notebook": "figure3"}
+    for key, rule in jobs.items():
+        wanted = getattr(run.scale.resources, key)
+        (record,) = run.of(rule)
+        assert record["CPUs/Task"] == record["NumCPUs"] == str(wanted.threads)
+        assert record["MinMemoryNode"] == f"{wanted.mem_mb}M"
+        assert record["TimeLimit"] == f"00:{wanted.runtime:02}:00"
+
+
+def test_a_job_that_wants_a_gpu_gets_one_and_the_others_none(run: Outcome) -> None:
+    training = [record for record in run.records if record["Comment"].startswith("rule_train_")]
+    assert len(training) == len({record["Comment"] for record in training}) + 1  # one was killed
+    assert {record.get("TresPerJob") for record in training} == {"gres:gpu:1"}
+    assert not any("TresPerJob" in record for record in run.records if record not in training)
+    times = sorted((record["StartTime"], record["EndTime"]) for record in training)
+    # The node has one, so they took turns.
+    assert all(ended <= began for (_, ended), (began, _) in pairwise(times))
+
+
+def test_a_drained_node_loses_nothing(run: Outcome) -> None:
+    assert run.waiting
+    waited = [record for record in run.records if record["JobId"] in run.waiting]
+    assert {record["JobState"] for record in waited} == {"COMPLETED"}
+    assert {record["Restarts"] for record in waited} == {"0"}
+
+
+def test_a_killed_training_job_is_submitted_again_and_goes_on(run: Outcome) -> None:
+    first, second = run.of(f"train_{KILLED}".replace("-", "_"))
+    assert (first["JobState"], second["JobState"]) == ("CANCELLED", "COMPLETED")
+    assert "Trying to restart job" in run.printed
+    logs = (run.folder / LAYOUT.results / "logs").glob("train_*.log")
+    began = {log.stem.removeprefix("train_"): log.read_text().splitlines()[0] for log in logs}
+    assert all(line.startswith("training: ") for line in began.values())
+    resumed = [name for name, line in began.items() if not line.startswith("training: 0.00/")]
+    assert resumed == [KILLED]
+    assert not (run.folder / LAYOUT.checkpoint(KILLED)).exists()
+
+
+def test_the_results_are_those_of_a_run_without_a_cluster(run: Outcome, tmp_path: Path) -> None:
+    local = longer_workspace(tmp_path / "local")
+    snakemake(local, "evaluation", str(LAYOUT.corpus_manifest), *SMOKE)
+    hashes = [
+        {
+            str(path.relative_to(folder)): sha256(path)
+            for pattern in COMPARED
+            for path in (folder / LAYOUT.results).glob(pattern)
+            if path.is_file()
+        }
+        for folder in (run.folder, local)
+    ]
+    on_cluster, locally = hashes
+    weights = [name for name in locally if name.endswith("sae_weights.safetensors")]
+    assert len(weights) == len(run.scale.dictionaries)
+    assert on_cluster.keys() == locally.keys()
+    assert [name for name in locally if on_cluster[name] != locally[name]] == []
+
+
+def test_the_executor_needs_no_other_versions_than_those_locked() -> None:
+    needed = helpers_slurm.requirements()
+    assert {name for name, _ in needed} >= {"numpy", "pandas", "snakemake-interface-common"}
+    for name, versions in needed:
+        assert versions.contains(version(name)), name
