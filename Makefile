@@ -63,6 +63,7 @@ benchmark: setup $(SAELENS)/.installed ## Measure against reference implementati
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/circuits.py
 	$(BIN)/python benchmarks/examples.py
+	$(BIN)/python benchmarks/reading.py
 
 $(SAELENS)/.installed: | $(VENV)/.installed
 	$(BIN)/python -m venv $(SAELENS)

@@ -88,8 +88,8 @@ def _random_cache(folder: Path, site: Site, d_model: int, n_tokens: int) -> Acti
             for name in ("mlp_in", "mlp_out")
         }
         save_file(shard, folder / f"shard-{number:05d}.safetensors")
-    norm = torch.tensor(d_model**0.5)
-    statistics = Statistics(torch.zeros(d_model), torch.zeros(d_model), norm, norm)
+    zeros, norms = torch.zeros(2, d_model), torch.full((2,), d_model**0.5)
+    statistics = Statistics(*(t.clone() for t in (*zeros, *norms)))
     save_file(statistics._asdict(), folder / "statistics.safetensors")
     record = {
         "site": site.name,
