@@ -28,9 +28,9 @@ def claims_table(claims: pd.DataFrame) -> str:
     rows = [
         {
             "claim (section of the paper)": _claim(row),
-            "the paper": html.escape(row["paper_value"]),
-            "here": _value(row),
             "verdict": f"<b>{VERDICTS[row['verdict']]} {row['verdict']}</b>",
+            "here": _value(row),
+            "the paper": html.escape(row["paper_value"]),
             "evidence": _links(row["evidence"]),
         }
         for row in claims.to_dict("records")
