@@ -9,7 +9,7 @@ SAELENS := .venv-saelens
 SNAKEMAKE := $(BIN)/snakemake --cores all
 # The rules that read committed tables only: no other may run for a figure or a page.
 READERS := figure3 training_curves circuits greater_than_page interpretability_page \
-           case_studies_page judge_claims claims_page \
+           case_studies_page judge_claims claims_page landing_page \
            $(addprefix case_study_,$(subst -,_,$(basename $(notdir $(wildcard workflow/case_studies/laptop/*.yaml)))))
 
 .DEFAULT_GOAL := help

@@ -8,13 +8,15 @@ import pytest
 from helpers_browser import NEEDS_CHROMIUM, Browser
 
 pytestmark = NEEDS_CHROMIUM
-RESULTS = Path(__file__).resolve().parents[1] / "results/laptop"
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "results/laptop"
+LANDING = ROOT / "docs/index.html"
 FOLDERS = sorted((RESULTS / "interpretability/features").iterdir())
 PAGES = [
     path
     for folder in FOLDERS
     for path in (folder / "index.html", *sorted(folder.glob("[0-9]*.html"))[:3])
-] + sorted((RESULTS / "notebooks").glob("*.html"))
+] + [*sorted((RESULTS / "notebooks").glob("*.html")), LANDING]
 TOO_WIDE = """
 [...document.querySelectorAll("main *, body > *")]
     .filter((each) => each.getBoundingClientRect().right > innerWidth + 1)
@@ -48,4 +50,9 @@ def test_a_page_fits_and_loads_without_a_word(browser: Browser, page: Path, widt
     said = [each for each in browser.events if each["method"] in ("Log.entryAdded",
             "Runtime.exceptionThrown", "Runtime.consoleAPICalled")]  # fmt: skip
     assert said == []
-    assert browser.run("performance.getEntriesByType('resource').length") == 0
+    loaded = "performance.getEntriesByType('resource').map((each) => each.name)"
+    if page == LANDING:  # its pictures are files beside it
+        assert all(name.startswith(ROOT.as_uri()) for name in browser.run(loaded))
+        assert browser.run("[...document.images].every((each) => each.naturalWidth > 100)")
+    else:
+        assert browser.run(loaded) == []

@@ -66,6 +66,11 @@ class Layout:
         return Path("config/claims.yaml")
 
     @property
+    def landing_page(self) -> Path:
+        """Of the committed scale at the place where a reader begins."""
+        return Path("docs/index.html") if self.scale == "laptop" else self.results / "index.html"
+
+    @property
     def claims(self) -> Path:
         return self.results / "claims.csv"
 

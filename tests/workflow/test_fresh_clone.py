@@ -67,6 +67,7 @@ def heavy(planned: list[str]) -> list[str]:
         ("notebooks", "case_study_letter_d"),
         ("claims", "judge_claims"),
         ("notebooks", "claims_page"),
+        ("notebooks", "landing_page"),
     ],
 )
 def test_a_page_or_figure_asks_for_nothing_heavy(

@@ -201,6 +201,31 @@ if SCALE.interpretability is not None:
             [rendered(page) for page in PAGES if page.name.startswith("case_study_")],
 
 
+# The page from which all others are reached: it links to figures and pages.
+rule landing_page:
+    input:
+        LAYOUT.claims,
+        [drawn(*page.figures) for page in PAGES],
+        [rendered(page) for page in PAGES],
+    output:
+        LAYOUT.landing_page,
+    log:
+        LOGS / "landing_page.log",
+    conda:
+        CONDA
+    threads: given("notebook").threads
+    resources:
+        mem_mb=given("notebook").mem_mb,
+        runtime=given("notebook").runtime,
+    params:
+        settings=settings("description", rule="notebook"),
+        cli=cli("landing-page"),
+    message:
+        "The page to begin with"
+    shell:
+        "{params.cli} --threads {threads} 2> {log}"
+
+
 rule claims:
     input:
         LAYOUT.claims,
@@ -215,3 +240,4 @@ rule figures:
 rule notebooks:
     input:
         [rendered(page) for page in PAGES],
+        LAYOUT.landing_page,

@@ -5,7 +5,7 @@ import yaml
 
 from transcoders.cli.app import ScaleName, Threads, app, open_scale
 from transcoders.config import Scale
-from transcoders.files import write_table
+from transcoders.files import atomic_path, write_table
 from transcoders.process import prepare_process
 
 
@@ -28,6 +28,18 @@ def judge_claims(scale: ScaleName, threads: Threads = None) -> None:
     prepare_process(threads, settings.resources.notebook)
     judged = judge_claims(load_claims(layout.listed_claims), Evidence(settings, layout))
     write_table(layout.claims, judged)
+
+
+@app.command()
+def landing_page(scale: ScaleName, threads: Threads = None) -> None:
+    """Write the page from which all others are reached."""
+    from transcoders.landing import landing_page
+
+    settings, layout = open_scale(scale)
+    prepare_process(threads, settings.resources.notebook)
+    page = landing_page(settings, layout, layout.landing_page)
+    with atomic_path(layout.landing_page) as temporary:
+        temporary.write_text(page, encoding="utf-8")
 
 
 @app.command()

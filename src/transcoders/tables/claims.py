@@ -23,15 +23,20 @@ def describe_verdicts(claims: pd.DataFrame) -> str:
     return f"**Of {len(claims)} claims: {', '.join(parts)}.**"
 
 
-def claims_table(claims: pd.DataFrame) -> str:
-    """One row a claim: what the paper says and reports, what came out here, the verdict, links."""
+def claims_table(claims: pd.DataFrame, *, pages: str = "") -> str:
+    """One row a claim: what the paper says and reports, what came out here, the verdict, links.
+
+    Args:
+        claims: ``claims.csv``.
+        pages: where pages are, seen from the one that shows the table: empty or ending in a slash.
+    """
     rows = [
         {
             "claim (section of the paper)": _claim(row),
             "verdict": f"<b>{VERDICTS[row['verdict']]} {row['verdict']}</b>",
             "here": _value(row),
             "the paper": html.escape(row["paper_value"]),
-            "evidence": _links(row["evidence"]),
+            "evidence": _links(row["evidence"], pages),
         }
         for row in claims.to_dict("records")
     ]
@@ -55,11 +60,11 @@ def _value(row: Row) -> str:
     return f"<b>{row['value']:.3g}</b> [{row['low']:.3g} to {row['high']:.3g}] {unit}"
 
 
-def _links(evidence: str) -> str:
-    """The page as a link from the folder of notebooks, the tables by name; a reason before them."""
+def _links(evidence: str, pages: str) -> str:
+    """The page as a link, the tables by name; a reason before them."""
     reason, _, files = evidence.rpartition("; ")
     names = files.split(", ")
     page = html.escape(names[0].removeprefix("notebooks/"))
-    linked = f'<a href="{page}">{page.removesuffix(".html")}</a>, from '
+    linked = f'<a href="{html.escape(pages)}{page}">{page.removesuffix(".html")}</a>, from '
     tables = ", ".join(f"<code>{html.escape(name)}</code>" for name in names[1:])
     return (f"{html.escape(reason)}; " if reason else "") + linked + tables
