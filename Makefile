@@ -13,7 +13,7 @@ READERS := figure3 training_curves circuits greater_than_page interpretability_p
            $(addprefix case_study_,$(subst -,_,$(basename $(notdir $(wildcard workflow/case_studies/laptop/*.yaml)))))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup slurm reproduce figures notebooks test test-full lint format benchmark lock \
+.PHONY: help setup slurm reproduce figures notebooks report test test-full lint format benchmark lock \
         schema system-deps clean
 
 help: ## List the targets
@@ -38,6 +38,9 @@ figures: setup ## Rebuild the figures from the committed tables
 
 notebooks: setup ## Rebuild the rendered notebooks from the committed tables
 	$(SNAKEMAKE) notebooks --allowed-rules $(READERS) notebooks
+
+report: notebooks ## One self-contained page of figures, pages and captions: report.html
+	$(SNAKEMAKE) notebooks --report report.html
 
 test: setup ## The everyday tests: units, and the workflow at smoke scale
 	$(BIN)/python -m pytest -m "not full"

@@ -82,6 +82,16 @@ def test_the_committed_figures_are_up_to_date_or_rebuilt_from_tables(fresh_clone
     assert not heavy(planned_rules(fresh_clone, "figures"))
 
 
+def test_a_report_is_made_of_the_committed_pages(fresh_clone: Path) -> None:
+    snakemake(fresh_clone, "notebooks", "--report", "report.html")
+    report = (fresh_clone / "report.html").read_text()
+    for name in ("fig3_tradeoff.png", "fig5_dla.png", "claims.html", "case_study_letter-d.html"):
+        assert name in report
+    for category in ("Claims", "Figure 3", "Case studies: Table 4"):
+        assert category in report
+    assert not (fresh_clone / "results/laptop/models").exists()
+
+
 def test_all_asks_for_everything(fresh_clone: Path) -> None:
     planned = planned_rules(fresh_clone, "all")
     assert all(any(rule.startswith(start) for rule in planned) for start in HEAVY)
