@@ -20,14 +20,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from transcoders.activations.statistics import (
+from transcoders.activations.passes import (
     DTYPES,
-    Totals,
     check_range,
     identity_of,
+    rounded_activations,
+)
+from transcoders.activations.statistics import (
+    Totals,
     load_record,
     load_statistics,
-    rounded_activations,
     save_statistics,
 )
 from transcoders.config import Activations, Corpus, Site, cache_bytes

@@ -13,15 +13,17 @@ from pathlib import Path
 
 import torch
 
-from transcoders.activations.statistics import (
+from transcoders.activations.passes import (
     DTYPES,
-    Totals,
     batches_of_rows,
     check_range,
     identity_of,
+    rounded_activations,
+)
+from transcoders.activations.statistics import (
+    Totals,
     load_record,
     load_statistics,
-    rounded_activations,
     save_statistics,
 )
 from transcoders.config import Activations, Corpus, Site
