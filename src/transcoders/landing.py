@@ -46,6 +46,7 @@ DOCUMENTS = {
     "README.md": "what this is and how to run it",
     "config/README.md": "every setting, and why it has its value",
     "docs/paper_scale.md": "the paper's own scale: what it takes, what was chosen",
+    "docs/checklist.md": "what reviewers of artifacts ask, and where it is answered",
     "benchmarks/README.md": "speed and memory, measured",
     "profiles/README.md": "clusters",
 }
