@@ -181,7 +181,8 @@ def test_a_changed_setting_reruns_what_depends_on_it(run: Path) -> None:
         path.write_text(original.replace("bootstrap_resamples: 200", "bootstrap_resamples: 300"))
         planned = planned_rules(run, *SMOKE)
         pages = {"figure3", "interpretability_page"}  # those that show what was evaluated
-        assert set(planned) == {"evaluate", "collect_tables", *pages, "all"}
+        judged = {"judge_claims", "claims_page", "landing_page"}
+        assert set(planned) == {"evaluate", "collect_tables", *pages, *judged, "all"}
     finally:
         path.write_text(original)
 
