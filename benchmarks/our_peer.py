@@ -47,6 +47,8 @@ class InMemory:
     pays for gathering both, as in a training job.
     """
 
+    read_ahead = True
+
     def __init__(self, tokens: Tensor) -> None:
         self.tokens = tokens
         self.n_tokens, self.d_model = tokens.shape

@@ -133,7 +133,7 @@ def test_a_record_that_is_no_json_leaves_the_old_file(tmp_path):
 
 @pytest.mark.parametrize("content", [b"", b'{"cut": ', b"no json", b"\xff\xfe\x00"])
 def test_a_damaged_json_file_is_named(tmp_path, content):
-    path = tmp_path / "activations.json"
+    path = tmp_path / "cache.json"
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"cache\.json: expected JSON") as caught:
         read_json(path)
@@ -142,7 +142,7 @@ def test_a_damaged_json_file_is_named(tmp_path, content):
 
 def test_a_missing_json_file_is_named_with_what_to_do(tmp_path):
     with pytest.raises(UserError, match=r"cache\.json: no such file; run snakemake"):
-        read_json(tmp_path / "activations.json")
+        read_json(tmp_path / "cache.json")
 
 
 def test_sha256_is_that_of_the_bytes(tmp_path):
