@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._device import _device_constructors
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -62,6 +63,9 @@ class PretendedGpu(TorchDispatchMode):
 def pretended_gpu() -> Iterator[PretendedGpu]:
     """Within the block, ``cuda`` is there."""
     gpu = PretendedGpu()
+    # PyTorch remembers, at the first such need of the process, which functions make tensors: it
+    # must not be those that stand in for them below.
+    _device_constructors()
     real_device = torch.Tensor.device
     with pytest.MonkeyPatch.context() as patch:
 
