@@ -54,27 +54,25 @@ def heavy(planned: list[str]) -> list[str]:
 @pytest.mark.parametrize(
     ("target", "forced"),
     [
-        ("figures", "figure3"),
-        ("notebooks", "figure3"),
-        ("figure3", "figure3"),
-        ("circuits", "circuits"),
-        ("figures", "circuits"),
-        ("figure4", "greater_than_page"),
-        ("figure5", "greater_than_page"),
-        ("greater_than", "greater_than_page"),
-        ("interpretability", "interpretability_page"),
-        ("case_studies", "case_studies_page"),
-        ("notebooks", "case_study_letter_d"),
-        ("claims", "judge_claims"),
-        ("notebooks", "claims_page"),
-        ("notebooks", "landing_page"),
+        ("figures", ["figure3", "circuits"]),
+        (
+            "notebooks",
+            ["figure3", "case_study_letter_d", "judge_claims", "claims_page", "landing_page"],
+        ),
+        ("figure3", ["figure3"]),
+        ("circuits", ["circuits"]),
+        ("figure4", ["greater_than_page"]),
+        ("greater_than", ["greater_than_page"]),
+        ("interpretability", ["interpretability_page"]),
+        ("case_studies", ["case_studies_page"]),
+        ("claims", ["judge_claims"]),
     ],
 )
 def test_a_page_or_figure_asks_for_nothing_heavy(
-    fresh_clone: Path, target: str, forced: str
+    fresh_clone: Path, target: str, forced: list[str]
 ) -> None:
-    planned = planned_rules(fresh_clone, target, "--forcerun", forced)
-    assert forced in planned  # forced, so that the plan is not empty for another reason
+    planned = planned_rules(fresh_clone, target, "--forcerun", *forced)
+    assert set(forced) <= set(planned)  # forced, so that the plan is not empty for another reason
     assert not heavy(planned)
 
 

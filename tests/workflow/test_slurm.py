@@ -25,7 +25,7 @@ SMOKE = ("--config", "scale=smoke")
 LAYOUT = Layout("smoke")
 KILLED = "tiny-gpt2"
 WHOLE_RUN = 1500  # seconds: some forty jobs, each of which starts Snakemake twice
-COMPARED = ("models/**/*", "corpus/**/*", "activations/**/*", "dictionaries/**/*", "*.csv")
+COMPARED = ("models/**/*", "corpus/**/*", "activations/**/*", "dictionaries/**/*", "evaluation/*")
 
 
 @dataclass(frozen=True)
@@ -153,21 +153,17 @@ def test_a_killed_training_job_is_submitted_again_and_goes_on(run: Outcome) -> N
 
 def test_the_results_are_those_of_a_run_without_a_cluster(run: Outcome, tmp_path: Path) -> None:
     local = longer_workspace(tmp_path / "local")
-    snakemake(local, "evaluation", str(LAYOUT.corpus_manifest), *SMOKE)
-    hashes = [
-        {
-            str(path.relative_to(folder)): sha256(path)
-            for pattern in COMPARED
-            for path in (folder / LAYOUT.results).glob(pattern)
-            if path.is_file()
-        }
-        for folder in (run.folder, local)
+    site = run.scale.group(KILLED).site  # of the job that was killed
+    snakemake(local, str(LAYOUT.site_evaluation(site.name)), *SMOKE)
+    made = [
+        path.relative_to(local)
+        for pattern in COMPARED
+        for path in (local / LAYOUT.results).glob(pattern)
+        if path.is_file()
     ]
-    on_cluster, locally = hashes
-    weights = [name for name in locally if name.endswith("sae_weights.safetensors")]
-    assert len(weights) == len(run.scale.dictionaries)
-    assert on_cluster.keys() == locally.keys()
-    assert [name for name in locally if on_cluster[name] != locally[name]] == []
+    weights = [path for path in made if path.name == "sae_weights.safetensors"]
+    assert len(weights) == len(run.scale.dictionaries_of(site))
+    assert [path for path in made if sha256(run.folder / path) != sha256(local / path)] == []
 
 
 def test_the_executor_needs_no_other_versions_than_those_locked() -> None:
