@@ -134,6 +134,24 @@ def test_a_failing_cell_is_shown_and_nothing_is_written(sources, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_cell_that_ends_its_process_is_a_failure_of_the_notebook(sources, tmp_path):
+    write_notebook(sources / "killed.ipynb", "import os; os._exit(9)")
+    with pytest.raises(UserError, match=r"killed\.ipynb: a cell failed\n.*died"):
+        run_notebook("killed", "smoke", tmp_path / "out" / "killed.ipynb")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_notebook_takes_no_network_port_that_another_could_take_first(sources, tmp_path):
+    """Notebooks that started together were given the same port now and then."""
+    write_notebook(
+        sources / "asks.ipynb",
+        "from ipykernel.connect import get_connection_info\n"
+        "get_connection_info(unpack=True)['transport']",
+    )
+    run_notebook("asks", "smoke", tmp_path / "out" / "asks.ipynb")
+    assert "'ipc'" in (tmp_path / "out" / "asks.ipynb").read_text(encoding="utf-8")
+
+
 def test_a_notebook_runs_for_the_scale_asked_for_and_leaves_no_trace_of_machine_or_time(
     sources, tmp_path
 ):

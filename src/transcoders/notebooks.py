@@ -9,6 +9,7 @@ import html
 import re
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from transcoders.errors import UserError
@@ -68,19 +69,28 @@ def execute_notebook(notebook: Any, source: str, destination: Path) -> None:
     """Execute an nbformat notebook; write it and the page beside it.
 
     Raises:
-        UserError: a cell fails; the message names ``source`` and holds the cell's error.
+        UserError: a cell fails, takes over ten minutes or ends its process; the message names
+            ``source`` and holds the error.
     """
     import nbformat
     from nbclient import NotebookClient
-    from nbclient.exceptions import CellExecutionError
+    from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+    from traitlets.config import Config
 
-    client = NotebookClient(
-        notebook, timeout=TIMEOUT_SECONDS, kernel_name="python3", record_timing=False
-    )
-    try:
-        client.execute(cwd=str(Path.cwd()))
-    except CellExecutionError as error:
-        raise UserError(f"{source}: a cell failed\n{error}") from None
+    with TemporaryDirectory(prefix="kernel-") as folder:
+        # Over TCP two kernels that start at once may be given the same port, and one of them dies.
+        sockets = {"transport": "ipc", "connection_file": f"{folder}/kernel.json"}
+        client = NotebookClient(
+            notebook,
+            timeout=TIMEOUT_SECONDS,
+            kernel_name="python3",
+            record_timing=False,
+            config=Config(KernelManager=sockets),
+        )
+        try:
+            client.execute(cwd=str(Path.cwd()))
+        except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
+            raise UserError(f"{source}: a cell failed\n{error}") from None
     # Which patch release of Python ran it says nothing about the result.
     notebook.metadata.pop("language_info", None)
     page = render_page(notebook)
