@@ -85,10 +85,10 @@ lock: ## Pin what pyproject.toml asks for, in a fresh environment, into requirem
 schema: setup ## Regenerate the JSON schema of scale files from src/transcoders/config/
 	$(BIN)/python -m transcoders schema > workflow/schemas/config.schema.yaml
 
-# SYSTEMD_OFFLINE keeps the packages from starting a controller, a node or munge on this machine.
 docs/rules.svg: Snakefile workflow/rules/*.smk docs/rules.py | setup ## Draw the graph of rules
 	$(BIN)/snakemake --rulegraph dot 2> /dev/null | $(BIN)/python docs/rules.py > $@
 
+# SYSTEMD_OFFLINE keeps the packages from starting a controller, a node or munge on this machine.
 system-deps: ## Install the Debian packages that optional tests need: chromium, slurm-wlm, munge
 	PATH="$$PATH:/usr/sbin"; type chromium slurmctld slurmd munged > /dev/null 2>&1 || { \
 	    as_root=$$([ $$(id -u) = 0 ] || echo sudo); \
