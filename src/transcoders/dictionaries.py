@@ -1,6 +1,6 @@
 """Transcoders and sparse autoencoders (SAEs).
 
-Both are one wide ReLU layer (paper, equations 1 to 3; SAE: the same with target = input):
+Both are one wide ReLU layer (paper, section 3.1; SAE: the same with target = input):
 
     z = ReLU(x W_enc + b_enc)          features, sparse
     y = z W_dec + b_dec                an approximation of the target

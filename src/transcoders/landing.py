@@ -44,6 +44,8 @@ PAGES = {
 }
 DOCUMENTS = {
     "README.md": "what this is and how to run it",
+    "docs/findings.md": "what was found, in words, and every file that comes out",
+    "docs/your_own_questions.md": "trace a circuit, rate features, do a blind study",
     "config/README.md": "every setting, and why it has its value",
     "docs/paper_scale.md": "the paper's own scale: what it takes, what was chosen",
     "docs/checklist.md": "what reviewers of artifacts ask, and where it is answered",

@@ -2,7 +2,7 @@
 
 With features z = ReLU(x W_enc + b_enc) and error e = y - (z W_dec + b_dec), the loss is
 
-    Σ_t w_t ||e_t||²  +  λ₁/B Σ_t ||z_t||₁              (paper, equations 4 and 5; B tokens t)
+    Σ_t w_t ||e_t||²  +  λ₁/B Σ_t ||z_t||₁              (paper, section 3.1; B tokens t)
 
 with w_t = 1/B as the paper states it, or 1/(B d ||y_t||) as the released code computes it. Its
 gradients, with r_t = -2 w_t e_t that of the reconstruction:
