@@ -6,7 +6,7 @@ import pandas as pd
 
 
 def html_table(rows: pd.DataFrame, formats: dict[Any, Any], *, name: str) -> str:
-    """A plain table; texts are escaped and set flush left.
+    """A plain table; texts are escaped and set flush left, and so are their headings.
 
     Args:
         rows: what to show, with headings as column names.
@@ -17,4 +17,5 @@ def html_table(rows: pd.DataFrame, formats: dict[Any, Any], *, name: str) -> str
     texts = [column for column in rows if column not in formats]
     styler = rows.style.hide(axis="index").format(formats, escape="html", na_rep="")
     styler = styler.set_uuid(name).set_properties(subset=texts, **{"text-align": "left"})
-    return styler.to_html()
+    heading = [{"selector": "th", "props": "text-align: left"}]
+    return styler.set_table_styles({text: heading for text in texts}).to_html()
