@@ -18,4 +18,4 @@ def html_table(rows: pd.DataFrame, formats: dict[Any, Any], *, name: str) -> str
     styler = rows.style.hide(axis="index").format(formats, escape="html", na_rep="")
     styler = styler.set_uuid(name).set_properties(subset=texts, **{"text-align": "left"})
     heading = [{"selector": "th", "props": "text-align: left"}]
-    return styler.set_table_styles({text: heading for text in texts}).to_html()
+    return styler.set_table_styles(dict.fromkeys(texts, heading)).to_html()
