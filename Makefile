@@ -42,8 +42,9 @@ notebooks: setup ## Rebuild the rendered notebooks from the committed tables
 report: notebooks ## One self-contained page of figures, pages and captions: report.html
 	$(SNAKEMAKE) notebooks --report report.html
 
+# In two processes; files stay whole, since their tests share what is slow to make. The longest begins.
 test: setup ## The everyday tests: units, and the workflow at smoke scale
-	$(BIN)/python -m pytest -m "not full"
+	$(BIN)/python -m pytest -m "not full" --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-full: setup ## Longer tests: loading in SAELens, determinism of whole runs
 	$(BIN)/python -m pytest -m full

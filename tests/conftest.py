@@ -23,6 +23,11 @@ settings.register_profile("steady", deadline=None, derandomize=True, max_example
 settings.load_profile("steady")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the whole workflow first, so that no process is left with it at the end."""
+    items.sort(key=lambda item: item.path.name != "test_smoke.py")
+
+
 @pytest.fixture(scope="session")
 def scale() -> Scale:
     """The scale that tests run at: ``config/smoke.yaml``."""

@@ -17,5 +17,7 @@ def html_table(rows: pd.DataFrame, formats: dict[Any, Any], *, name: str) -> str
     texts = [column for column in rows if column not in formats]
     styler = rows.style.hide(axis="index").format(formats, escape="html", na_rep="")
     styler = styler.set_uuid(name).set_properties(subset=texts, **{"text-align": "left"})
-    heading = [{"selector": "th", "props": "text-align: left"}]
-    return styler.set_table_styles(dict.fromkeys(texts, heading)).to_html()
+    styler = styler.set_table_styles(
+        {text: [{"selector": "th", "props": "text-align: left"}] for text in texts}
+    )
+    return styler.to_html()
