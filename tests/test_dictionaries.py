@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from transcoders.config import TRAITS, Kind
 from transcoders.dictionaries import SparseDictionary, load_dictionary, save_dictionary
 from transcoders.errors import UserError
+from transcoders.files import sha256
 
 Make = Callable[..., SparseDictionary]
 
@@ -147,6 +148,15 @@ def test_config_has_what_saelens_reads(random_dictionary: Make, tmp_path: Path, 
     assert config["metadata"]["sae_lens_version"].startswith("6.54")
     assert config["metadata"]["hook_name"] == "blocks.1.ln2.hook_normalized"
     assert config["training"] == {"seed": 42}
+    assert config["weights_sha256"] == sha256(tmp_path / "saved/sae_weights.safetensors")
+
+
+def test_weights_without_a_recorded_hash_are_refused(saved: Path) -> None:
+    config = json.loads((saved / "cfg.json").read_text())
+    del config["weights_sha256"]
+    (saved / "cfg.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match="expected SHA-256 None"):
+        load_dictionary(saved)
 
 
 def test_the_skip_has_the_shape_saelens_reads(random_dictionary: Make, tmp_path: Path) -> None:
@@ -181,13 +191,27 @@ def add_a_skip(weights: Path) -> None:
     save_file(load_file(weights) | {"W_skip": torch.zeros(4, 6)}, weights)
 
 
+def flip_a_bit(weights: Path) -> None:
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+
+
 def add_a_tensor(weights: Path) -> None:
     save_file(load_file(weights) | {"W_gate": torch.zeros(4, 6)}, weights)
 
 
 @pytest.mark.parametrize(
     "damage",
-    [Path.unlink, truncate, drop_a_tensor, transpose_a_tensor, add_a_skip, add_a_tensor],
+    [
+        Path.unlink,
+        truncate,
+        drop_a_tensor,
+        transpose_a_tensor,
+        add_a_skip,
+        add_a_tensor,
+        flip_a_bit,
+    ],
 )
 def test_damaged_weights_are_named(saved: Path, damage: Callable[[Path], None]) -> None:
     weights = saved / "sae_weights.safetensors"

@@ -158,7 +158,7 @@ def test_a_file_with_another_sha256_is_refused_with_both_and_the_remedy(tmp_path
     check_sha256(path, right, "delete it")
     with pytest.raises(UserError) as caught:
         check_sha256(path, wrong, "delete it")
-    assert str(caught.value) == (f"weights.bin: expected SHA-256 {wrong}, found {right}; delete it")
+    assert str(caught.value) == (f"{path}: expected SHA-256 {wrong}, found {right}; delete it")
 
 
 def test_too_little_disk_is_refused_with_what_is_needed_and_what_is_free(tmp_path, monkeypatch):

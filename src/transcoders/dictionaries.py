@@ -25,7 +25,7 @@ from torch import Tensor
 
 from transcoders.config import TRAITS, Kind, Traits
 from transcoders.errors import UserError
-from transcoders.files import atomic_folder, read_json, write_json
+from transcoders.files import atomic_folder, check_sha256, read_json, sha256, write_json
 
 SAELENS_FORMAT = "6.54.0"
 """The SAELens version whose file format is written."""
@@ -128,6 +128,7 @@ def save_dictionary(
     with atomic_folder(folder) as temporary:
         tensors = {name: tensor.cpu().contiguous() for name, tensor in weights.tensors().items()}
         save_file(tensors, temporary / "sae_weights.safetensors")
+        config["weights_sha256"] = sha256(temporary / "sae_weights.safetensors")
         write_json(temporary / "cfg.json", {**config, **record, "metadata": metadata})
         if training_csv is not None:
             (temporary / "training.csv").write_text(training_csv, encoding="utf-8")
@@ -146,7 +147,8 @@ def load_dictionary(folder: Path) -> SparseDictionary:
     """Load a folder that :func:`save_dictionary` wrote.
 
     Raises:
-        UserError: a file is missing or damaged, or a tensor's shape disagrees with ``cfg.json``.
+        UserError: a file is missing or damaged, or the weights are not those that ``cfg.json``
+            describes: their shapes or their hash differ.
     """
     config = read_json(folder / "cfg.json")
     try:
@@ -185,4 +187,5 @@ def load_dictionary(folder: Path) -> SparseDictionary:
             f"{path}: expected tensors of shapes {expected} as cfg.json says, found {found}; "
             f"delete {folder} and run again"
         )
+    check_sha256(path, config.get("weights_sha256"), f"delete {folder} and run again")
     return SparseDictionary(weights, kind, k)

@@ -78,15 +78,15 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def check_sha256(path: Path, expected: str, remedy: str) -> None:
-    """Compare a file's SHA-256 with the one recorded for it.
+def check_sha256(path: Path, expected: str | None, remedy: str) -> None:
+    """Compare a file's SHA-256 with the one recorded for it, which None, if none was, is not.
 
     Raises:
         UserError: they differ; the message ends with ``remedy``.
     """
     found = sha256(path)
     if found != expected:
-        raise UserError(f"{path.name}: expected SHA-256 {expected}, found {found}; {remedy}")
+        raise UserError(f"{path}: expected SHA-256 {expected}, found {found}; {remedy}")
 
 
 def free_bytes(folder: Path) -> int:
