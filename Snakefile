@@ -72,10 +72,8 @@ include: "workflow/rules/notebooks.smk"
 rule all:
     default_target: True
     input:
-        [
-            LAYOUT.dictionary(dictionary.name) / "sae_weights.safetensors"
-            for dictionary in [*SCALE.dictionaries, *SCALE.imported_transcoders]
-        ],
+        WEIGHTS,
+        LAYOUT.environment,
         rules.figures.input,
         rules.notebooks.input,
         FEATURE_PAGES,

@@ -101,6 +101,7 @@ def pretended_gpu() -> Iterator[PretendedGpu]:
             return numpy(tensor, **kwargs)
 
         patch.setattr(torch.cuda, "is_available", lambda: True)
+        patch.setattr(torch.cuda, "get_device_name", lambda _: "pretended")
         patch.setattr(torch.Tensor, "device", property(device))
         patch.setattr(torch.Tensor, "to", pretended_to)
         patch.setattr(torch.Tensor, "cpu", lambda t: _elsewhere(t) if gpu.has(t) else cpu(t))

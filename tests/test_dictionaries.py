@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from transcoders.config import TRAITS, Kind
+from transcoders.config import TRAITS, Kind, load_scale
 from transcoders.dictionaries import SparseDictionary, load_dictionary, save_dictionary
 from transcoders.errors import UserError
 from transcoders.files import sha256
@@ -247,3 +247,11 @@ def test_damaged_config_is_named(saved: Path, content: str) -> None:
     (saved / "cfg.json").write_text(content)
     with pytest.raises(UserError, match=str(saved / "cfg.json")):
         load_dictionary(saved)
+
+
+def test_what_is_committed_are_the_dictionaries_of_the_laptop_scale() -> None:
+    root = Path(__file__).parents[1]
+    committed = {path.name for path in (root / "results/laptop/dictionaries").iterdir()}
+    assert committed == {
+        entry.name for entry in load_scale(root / "config/laptop.yaml").dictionaries
+    }

@@ -75,6 +75,10 @@ class Layout:
         return self.results / "claims.csv"
 
     @property
+    def environment(self) -> Path:
+        return self.results / "environment.json"
+
+    @property
     def learning_rates(self) -> Path:
         return self.results / "learning_rates.csv"
 

@@ -8,7 +8,15 @@ import sys
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[2]
-SOURCES = ["Snakefile", "workflow", "src", "config", "profiles", "environment.yml"]
+SOURCES = [
+    "Snakefile",
+    "workflow",
+    "src",
+    "config",
+    "profiles",
+    "environment.yml",
+    "requirements.lock",
+]
 
 
 def snakemake(

@@ -98,6 +98,15 @@ def test_features_are_measured_and_studied_blind(run: Path, scale: Scale) -> Non
         assert len(pages) == scale.interpretability.paged_features + 1
 
 
+def test_what_the_run_ran_on_is_recorded(run: Path, scale: Scale) -> None:
+    record = read_json(run / LAYOUT.environment)
+    assert record["scale"] == "smoke"
+    assert record["trained_on"] == {"cpu": len(scale.dictionaries)}
+    assert record["sha256"] == {
+        str(path): sha256(run / path) for path in (LAYOUT.config, LAYOUT.corpus_manifest)
+    }
+
+
 def test_a_case_study_is_carried_out_and_rendered(run: Path) -> None:
     table = pd.read_csv(run / LAYOUT.table4).set_index("study")
     assert list(table.index) == ["first"]
@@ -174,7 +183,7 @@ def test_a_changed_setting_reruns_what_depends_on_it(run: Path) -> None:
         path.write_text(original.replace("bootstrap_resamples: 200", "bootstrap_resamples: 300"))
         planned = planned_rules(run, *SMOKE)
         pages = {"figure3", "interpretability_page"}  # those that show what was evaluated
-        judged = {"judge_claims", "claims_page", "landing_page"}
+        judged = {"judge_claims", "record_environment", "claims_page", "landing_page"}
         assert set(planned) == {"evaluate", "collect_tables", *pages, *judged, "all"}
     finally:
         path.write_text(original)

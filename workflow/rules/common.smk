@@ -6,6 +6,10 @@ from typing import NamedTuple
 
 CONDA = "../../environment.yml"
 LOGS = LAYOUT.results / "logs"
+WEIGHTS = [
+    LAYOUT.dictionary(dictionary.name) / "sae_weights.safetensors"
+    for dictionary in [*SCALE.dictionaries, *SCALE.imported_transcoders]
+]
 
 
 def cli(command):

@@ -1,6 +1,7 @@
 # Figures and pages, from tables alone: none of these rules reads a model or activations.
 
 from transcoders.claims.listed import load_claims
+from transcoders.files import sha256
 
 CASES = [case.name for case in SCALE.circuits.cases]
 
@@ -124,6 +125,30 @@ rule judge_claims:
         cli=cli("judge-claims"),
     message:
         "Judging the paper's claims"
+    shell:
+        "{params.cli} --threads {threads} 2> {log}"
+
+
+# After the weights, so that it tells of the run that made them. No committed file is an input:
+# in a fresh clone, where times mean nothing, that would ask for all weights.
+rule record_environment:
+    input:
+        WEIGHTS,
+    output:
+        LAYOUT.environment,
+    log:
+        LOGS / "record_environment.log",
+    conda:
+        CONDA
+    threads: given("notebook").threads
+    resources:
+        mem_mb=given("notebook").mem_mb,
+        runtime=given("notebook").runtime,
+    params:
+        settings=sha256(LAYOUT.config),
+        cli=cli("record-environment"),
+    message:
+        "What this ran on"
     shell:
         "{params.cli} --threads {threads} 2> {log}"
 

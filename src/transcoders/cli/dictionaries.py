@@ -33,6 +33,7 @@ def train(scale: ScaleName, group: str, threads: Threads = None) -> None:
     import torch
 
     from transcoders.dictionaries import save_dictionary
+    from transcoders.environment import device_name, package_versions
     from transcoders.files import sha256
     from transcoders.training import steps_per_epoch, train_group
 
@@ -70,7 +71,7 @@ def train(scale: ScaleName, group: str, threads: Threads = None) -> None:
     steps = steps_per_epoch(activations.n_tokens, training) * training.epochs
     tokens_trained = steps * training.batch_tokens
     manifest_hash = sha256(layout.corpus_manifest)
-    versions = _versions("torch", "numpy", "safetensors")
+    versions = package_versions("torch", "numpy", "safetensors")
     for entry, result in zip(entries, trained, strict=True):
         points = {"mlp_in": "ln2.hook_normalized", "mlp_out": "hook_mlp_out"}
         record = {
@@ -94,7 +95,7 @@ def train(scale: ScaleName, group: str, threads: Threads = None) -> None:
                 "activations_of_sha256": activations.record["sources"],
                 "corpus_manifest_sha256": manifest_hash,
                 "threads": settings.resources.train.threads,
-                "device": device,
+                "device": device_name(device),
                 "versions": versions,
             },
         }
@@ -204,10 +205,3 @@ def collect_tables(scale: ScaleName) -> None:
         # As text, so that joining changes no digit.
         tables = [pd.read_csv(part(site.name), dtype=str) for site in settings.all_sites]
         write_table(whole, pd.concat(tables))
-
-
-def _versions(*packages: str) -> dict[str, str]:
-    from importlib.metadata import version
-
-    # Without the local part (+cpu, +cu130): the device is recorded beside it.
-    return {package: version(package).split("+")[0] for package in packages}

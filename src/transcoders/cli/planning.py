@@ -1,10 +1,12 @@
-"""What a scale will take."""
+"""What a scale will take, and what it ran on."""
 
 from typing import Annotated
 
 import typer
 
-from transcoders.cli.app import ScaleName, app, open_scale
+from transcoders.cli.app import ScaleName, Threads, app, open_scale
+from transcoders.files import write_json
+from transcoders.process import prepare_process
 
 
 @app.command()
@@ -30,11 +32,10 @@ def plan(
     ] = None,
 ) -> None:
     """Say what a scale takes, rule by rule, and what would not fit. Fails if something does not."""
-    import os
-
     import pandas as pd
     import torch
 
+    from transcoders.environment import memory_bytes
     from transcoders.plan import make_plan, measured_rate
 
     settings, layout = open_scale(scale)
@@ -48,7 +49,7 @@ def plan(
             else None
         )
     if memory is None:
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+        memory = memory_bytes() / 1e9
     device = "cuda" if has_gpu else "cpu"
     measured = tflops is None
     rate = measured_rate(device) if tflops is None else tflops * 1e12
@@ -92,3 +93,13 @@ def plan(
         typer.echo(f"DOES NOT FIT: {sentence}")
     if made.does_not_fit:
         raise typer.Exit(code=1)
+
+
+@app.command()
+def record_environment(scale: ScaleName, threads: Threads = None) -> None:
+    """Record what a run ran on: versions, hardware, threads, commit, hashes of its settings."""
+    from transcoders.environment import environment_record
+
+    settings, layout = open_scale(scale)
+    prepare_process(threads, settings.resources.notebook)
+    write_json(layout.environment, environment_record(settings, layout))
