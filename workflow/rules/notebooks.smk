@@ -129,11 +129,12 @@ rule judge_claims:
         "{params.cli} --threads {threads} 2> {log}"
 
 
-# After the weights, so that it tells of the run that made them. No committed file is an input:
-# in a fresh clone, where times mean nothing, that would ask for all weights.
+# After the weights, so that it tells of the run that made them. The manifest is committed, and in a
+# fresh clone times mean nothing: a manifest that happens to be newer must not ask for all weights.
 rule record_environment:
     input:
         WEIGHTS,
+        ancient(LAYOUT.corpus_manifest),
     output:
         LAYOUT.environment,
     log:
