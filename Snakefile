@@ -73,7 +73,6 @@ rule all:
     default_target: True
     input:
         WEIGHTS,
-        LAYOUT.environment,
         rules.figures.input,
         rules.notebooks.input,
         FEATURE_PAGES,

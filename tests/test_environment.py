@@ -20,6 +20,7 @@ from transcoders.environment import (
 from transcoders.errors import UserError
 from transcoders.files import sha256
 from transcoders.layout import Layout
+from transcoders.tables.claims import environment_table
 
 ROOT = Path(__file__).parents[1]
 
@@ -104,6 +105,9 @@ def test_the_record_is_the_same_every_time_and_holds_no_path_host_or_user(monkey
     assert record["sha256"]["config/laptop.yaml"] == sha256(layout.config)
     assert record["trained_on"] == {"cpu": len(scale.dictionaries)}
     assert record["threads"]["cache_activations"] == scale.resources.cache_activations.threads
+    table = environment_table(record)
+    for text in (record["commit"], record["versions"]["torch"], record["hardware"]["processor"]):
+        assert text in table
     assert str(ROOT) not in str(record)
 
 

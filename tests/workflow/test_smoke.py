@@ -105,6 +105,9 @@ def test_what_the_run_ran_on_is_recorded(run: Path, scale: Scale) -> None:
     assert record["sha256"] == {
         str(path): sha256(run / path) for path in (LAYOUT.config, LAYOUT.corpus_manifest)
     }
+    page = (run / LAYOUT.notebook("claims")).with_suffix(".html").read_text()
+    assert all(digest in page for digest in record["sha256"].values())
+    assert record["hardware"]["processor"] in page
 
 
 def test_a_case_study_is_carried_out_and_rendered(run: Path) -> None:

@@ -97,7 +97,7 @@ CLAIMS = Page(
     name="claims_page",
     notebook="claims",
     message="The paper's claims, and what came of them",
-    tables=[LAYOUT.claims],
+    tables=[LAYOUT.claims, LAYOUT.environment],
     figures=[],
 )
 

@@ -1,9 +1,11 @@
-"""The claims ledger in words and as a table."""
+"""The claims ledger in words and as a table, and what the run behind it ran on."""
 
 import html
 from typing import Any
 
 import pandas as pd
+
+from transcoders.tables.html import html_table
 
 Row = dict[Any, Any]
 
@@ -43,6 +45,30 @@ def claims_table(claims: pd.DataFrame, *, pages: str = "") -> str:
     styler = pd.DataFrame(rows).style.hide(axis="index").set_uuid("claims")
     styler = styler.set_table_styles([{"selector": "th", "props": "text-align: left"}])
     return styler.set_properties(None, **{"text-align": "left", "vertical-align": "top"}).to_html()
+
+
+def environment_table(record: dict[str, Any]) -> str:
+    """``environment.json`` as a table of what and which."""
+    hardware = record["hardware"]
+    trained = ", ".join(f"{number} on {device}" for device, number in record["trained_on"].items())
+    shown = {
+        "commit": record["commit"],
+        "dictionaries trained": trained or "none: others' are used",
+        "machine": f"{hardware['processor']}, {hardware['cores']} cores, {hardware['memory_gib']} "
+        f"GiB, {', '.join(hardware['gpus']) or 'no GPU'}; {hardware['system']}",
+        "vector instructions that PyTorch uses": hardware["vector_instructions"],
+        "threads of a job": _pairs(record["threads"]),
+        "Python": record["python"],
+        "packages": _pairs(record["versions"]),
+        "packages not as in requirements.lock": _pairs(record["not_as_locked"]) or "none",
+        **{f"SHA-256 of {path}": digest for path, digest in record["sha256"].items()},
+    }
+    rows = pd.DataFrame({"what": shown.keys(), "which": shown.values()})
+    return html_table(rows, {}, name="environment")
+
+
+def _pairs(record: dict[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in record.items())
 
 
 def _claim(row: Row) -> str:
