@@ -1,0 +1,135 @@
+"""The lock files pin all that is needed and nothing else, agree, and their licences are listed."""
+
+import re
+import runpy
+import tomllib
+from importlib.metadata import PathDistribution, requires, version
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+RENEW = "run .venv/bin/python docs/licences.py --write"
+
+
+def pins(name: str) -> dict[str, str]:
+    """The versions in a lock file, which may hold nothing but pins and comments."""
+    lines = (ROOT / name).read_text().splitlines()
+    parts = [re.fullmatch(r"([A-Za-z0-9._-]+)==(\S+)", line) for line in lines if line[:1] != "#"]
+    assert all(parts), f"{name}: every line must be name==version"
+    found = {canonicalize_name(part[1]): part[2] for part in parts}
+    assert len(found) == len(parts), f"{name}: a package stands there twice"
+    return found
+
+
+LOCK, CUDA, SLURM = (pins(f"requirements{part}.lock") for part in ("", "-cuda", "-slurm"))
+
+
+def required(package: str, extra: str) -> list[Requirement]:
+    """What a package asks for on this interpreter, with an extra or with none ("")."""
+    asked = map(Requirement, requires(package) or [])
+    return [one for one in asked if not one.marker or one.marker.evaluate({"extra": extra})]
+
+
+@pytest.fixture(scope="module")
+def needed() -> dict[str, str]:
+    """Every package that `transcoders[dev]` needs, with one that asks for it."""
+    own = PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]
+    waiting = [("pyproject.toml", Requirement(line)) for line in own]
+    asked_by: dict[str, str] = {}
+    followed: set[tuple[str, str]] = set()
+    while waiting:
+        by, requirement = waiting.pop()
+        name = canonicalize_name(requirement.name)
+        asked_by.setdefault(name, by)
+        for extra in {"", *requirement.extras} - {done for one, done in followed if one == name}:
+            followed.add((name, extra))
+            waiting += [(name, found) for found in required(name, extra)]
+    return asked_by
+
+
+def test_everything_needed_is_pinned(needed: dict[str, str]) -> None:
+    missing = {name: by for name, by in needed.items() if name not in LOCK | CUDA}
+    assert missing == {}, "needed (by the package after the colon) but in no lock"
+
+
+def test_what_is_pinned_is_what_is_installed(needed: dict[str, str]) -> None:
+    # a build's name, as in 2.13.0+cpu, is no part of the version
+    installed = {name: version(name).split("+")[0] for name in needed}
+    pinned = CUDA | LOCK
+    assert {
+        name: (pinned[name], found)
+        for name, found in installed.items()
+        if name in pinned and pinned[name] != found
+    } == {}
+
+
+def test_nothing_is_pinned_that_nobody_needs(needed: dict[str, str]) -> None:
+    assert LOCK.keys() - needed.keys() == set()
+
+
+def test_the_locks_share_no_package() -> None:
+    assert CUDA.keys() & LOCK.keys() == SLURM.keys() & (LOCK | CUDA).keys() == set()
+
+
+def test_each_extra_lock_has_what_it_is_for() -> None:
+    slurm = map(Requirement, PROJECT["optional-dependencies"]["slurm"])
+    assert {canonicalize_name(one.name) for one in slurm} <= SLURM.keys()
+    assert {"cuda-toolkit", "nvidia-cudnn-cu13", "triton"} <= CUDA.keys()
+    # made for one version of PyTorch
+    assert f"torch=={LOCK['torch']}" in PROJECT["dependencies"]
+
+
+def test_conda_takes_python_from_itself_and_all_else_from_the_lock() -> None:
+    content = yaml.safe_load((ROOT / "environment.yml").read_text())
+    python, pip, packages = content["dependencies"]
+    name, _, minor = python.partition("=")
+    assert (name, pip) == ("python", "pip")
+    range_of_python = SpecifierSet(PROJECT["requires-python"])
+    assert f"{minor}.0" in range_of_python
+    # it is the lowest version, that of the lock; the one before is refused
+    major, _, last = minor.partition(".")
+    assert f"{major}.{int(last) - 1}.99" not in range_of_python
+    installs = [
+        line for line in packages["pip"] if not re.fullmatch(r"(--no-deps )?(-e )?\.", line)
+    ]
+    assert (packages.keys(), installs) == ({"pip"}, ["-r requirements.lock"])
+
+
+def test_the_page_lists_the_licences_of_what_is_locked() -> None:
+    licences = runpy.run_path(str(ROOT / "docs/licences.py"))
+    page = (ROOT / "docs/supply_chain.md").read_text()
+    written = page.split(licences["BEGIN"])[1].split(licences["END"])[0].strip()
+    rows = [line.strip("| ").split(" | ") for line in written.splitlines()[2:]]
+    listed = [canonicalize_name(name) for _, _, names in rows for name in names.split(", ")]
+    assert sorted(listed) == sorted(LOCK), RENEW
+    assert written == licences["table"](), RENEW
+
+
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [
+        ("License-Expression: mit and BSD-3-Clause\nLicense: x", "MIT AND BSD-3-Clause"),
+        (
+            "License: Apache 2.0\nClassifier: License :: OSI Approved :: MIT License",
+            "Apache-2.0; MIT",
+        ),
+        (
+            "License: BSD-3-Clause\nClassifier: License :: OSI Approved :: BSD License",
+            "BSD-3-Clause",
+        ),
+        ("License: UNKNOWN\nClassifier: License :: Public Domain", "public domain"),
+        ("License: A licence of its own", "A licence of its own"),
+        ("License: Copyright A\n  Permission is hereby granted, free of charge, to", "MIT"),
+        ("Summary: says nothing", "not stated"),
+    ],
+)
+def test_a_licence_has_a_short_name(fields: str, name: str, tmp_path: Path) -> None:
+    (tmp_path / "METADATA").write_text(f"Metadata-Version: 2.4\nName: a\n{fields}\n")
+    licences = runpy.run_path(str(ROOT / "docs/licences.py"))
+    assert licences["licence"](PathDistribution(tmp_path)) == name
