@@ -7,6 +7,7 @@ BIN := $(VENV)/bin
 # SAELens pins another TransformerLens, so it lives by itself; a test makes the same when missing.
 SAELENS := .venv-saelens
 SNAKEMAKE := $(BIN)/snakemake --cores all
+IN_TWO := --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 # The rules that read committed tables only: no other may run for a figure or a page.
 READERS := figure3 training_curves circuits greater_than_page interpretability_page \
            case_studies_page judge_claims claims_page landing_page \
@@ -42,12 +43,12 @@ notebooks: setup ## Rebuild the rendered notebooks from the committed tables
 report: notebooks ## One self-contained page of figures, pages and captions: report.html
 	$(SNAKEMAKE) notebooks --report report.html
 
-# In two processes; files stay whole, since their tests share what is slow to make. The longest begins.
+# In two processes, shared out as tests/conftest.py says.
 test: setup ## The everyday tests: units, and the workflow at smoke scale
-	$(BIN)/python -m pytest -m "not full" --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -m "not full" $(IN_TWO)
 
-test-full: setup ## Longer tests: loading in SAELens, determinism of whole runs
-	$(BIN)/python -m pytest -m full
+test-full: setup ## Longer tests: whole runs, a Slurm cluster, stand-ins of the hub, SAELens
+	$(BIN)/python -m pytest -m full $(IN_TWO)
 
 # no cache: whether an import is the project's own depends on files that its entry does not cover
 lint: setup ## Style, types and workflow checks
@@ -80,7 +81,7 @@ lock: ## Pin what pyproject.toml asks for, in a fresh environment, into requirem
 	rm -rf .venv-lock
 	$(PYTHON) -m venv .venv-lock
 	.venv-lock/bin/pip install --quiet ".[dev]"
-	.venv-lock/bin/pip freeze --exclude transcoders | sed 's/+cpu$$//' > requirements.lock
+	.venv-lock/bin/pip freeze --all --exclude pip --exclude transcoders | sed 's/+cpu$$//' > requirements.lock
 	rm -rf .venv-lock build src/*.egg-info
 
 schema: setup ## Regenerate the JSON schema of scale files from src/transcoders/config/

@@ -11,6 +11,8 @@ from snakemake.utils import min_version
 
 min_version("9.0")
 
+SMALL_FILE = 16 * 2**20  # bytes; hashing all below takes a moment
+
 # Jobs run this checkout's code with the interpreter that runs snakemake, whether or not the
 # environment is activated and the package installed.
 SOURCE = os.path.join(workflow.basedir, "src")
@@ -20,6 +22,7 @@ os.environ.update(
     PYTHONPATH=SOURCE, PATH=INTERPRETER + os.pathsep + os.getenv("PATH", "")
 )
 
+from transcoders.checksums import check_folders
 from transcoders.config import load_scale
 from transcoders.errors import UserError
 from transcoders.layout import Layout
@@ -27,6 +30,8 @@ from transcoders.layout import Layout
 LAYOUT = Layout(config.get("scale", "laptop"))
 try:
     SCALE = load_scale(LAYOUT.config)
+    if workflow.is_main_process:  # jobs check what they read
+        check_folders([LAYOUT.results, LAYOUT.figures], largest=SMALL_FILE)
 except UserError as error:
     raise WorkflowError(str(error))
 

@@ -17,8 +17,9 @@ import typer
 from safetensors.torch import save_file
 
 from transcoders.activations import ActivationCache, Statistics
+from transcoders.checksums import sha256
 from transcoders.config import Dictionary, Site, load_scale
-from transcoders.files import sha256, write_json
+from transcoders.files import write_json
 from transcoders.layout import Layout
 from transcoders.training import Trainer, batches, steps_per_epoch
 

@@ -12,10 +12,12 @@ from torch import Tensor
 from transcoders.config import TRAITS, Kind, Model, Scale, SyntheticModel, load_scale
 from transcoders.dictionaries import SparseDictionary, Weights
 from transcoders.models import SYNTHETIC_VOCABULARY, LanguageModel, fetch_model
+from workflow.running import snakemake, workspace
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 TINY_LAYERS = 3
 TINY_WIDTH = 32
+SHARED = "the workflow's run"
 
 torch.set_num_threads(1)
 # No deadline: a busy machine is not a bug. The same examples every time, so a failure is news.
@@ -24,8 +26,23 @@ settings.load_profile("steady")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the whole workflow first, so that no process is left with it at the end."""
-    items.sort(key=lambda item: item.path.name != "test_smoke.py")
+    """Share the tests out among processes by file: those of a file share what is slow to make.
+
+    All that look at the run of the workflow go to one process, so that it is made once, and come
+    first, so that no process is left with it at the end.
+    """
+    for item in items:
+        shared = "run" in item.fixturenames and not hasattr(item.module, "run")  # one of its own
+        item.add_marker(pytest.mark.xdist_group(SHARED if shared else str(item.path)))
+    items.sort(key=lambda item: item.get_closest_marker("xdist_group").args[0] != SHARED)
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which ``snakemake --config scale=smoke`` has run."""
+    folder = workspace(tmp_path_factory.mktemp("smoke") / "run")
+    snakemake(folder, "--config", "scale=smoke")
+    return folder
 
 
 @pytest.fixture(scope="session")

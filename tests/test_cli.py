@@ -254,16 +254,16 @@ import os, signal, sys
 from transcoders.cli import main
 from transcoders.training import checkpoint
 
-save_file, saved = checkpoint.save_file, []
+save_tensors, saved = checkpoint.save_tensors, []
 
-def save_half(tensors, path, header):
-    save_file(tensors, path, header)
+def save_half(path, tensors, header):
+    save_tensors(path, tensors, header)
     saved.append(path)
     if len(saved) == 2:
         path.write_bytes(path.read_bytes()[:1000])
         os.kill(os.getpid(), signal.SIGKILL)
 
-checkpoint.save_file = save_half
+checkpoint.save_tensors = save_half
 sys.argv = ["transcoders", "train", "--scale", "smoke", sys.argv[1], "--threads", "1"]
 main()
 """

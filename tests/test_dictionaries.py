@@ -9,10 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from transcoders.checksums import sha256
 from transcoders.config import TRAITS, Kind, load_scale
 from transcoders.dictionaries import SparseDictionary, load_dictionary, save_dictionary
 from transcoders.errors import UserError
-from transcoders.files import sha256
 
 Make = Callable[..., SparseDictionary]
 

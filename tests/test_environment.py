@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from transcoders import environment
+from transcoders.checksums import sha256
 from transcoders.config import load_scale
 from transcoders.environment import (
     commit,
@@ -18,7 +19,6 @@ from transcoders.environment import (
     package_versions,
 )
 from transcoders.errors import UserError
-from transcoders.files import sha256
 from transcoders.layout import Layout
 from transcoders.tables.claims import environment_table
 

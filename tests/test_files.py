@@ -5,16 +5,9 @@ import shutil
 
 import pytest
 
+from transcoders.checksums import check_sha256, sha256
 from transcoders.errors import UserError
-from transcoders.files import (
-    atomic_folder,
-    atomic_path,
-    check_disk,
-    check_sha256,
-    read_json,
-    sha256,
-    write_json,
-)
+from transcoders.files import atomic_path, check_disk, made_folder, read_json, write_json
 
 
 class InterruptedWriteError(Exception):
@@ -87,7 +80,7 @@ def test_a_folder_is_replaced_whole(tmp_path):
     folder = tmp_path / "dictionary"
     folder.mkdir()
     (folder / "old.txt").write_text("old")
-    with atomic_folder(folder) as temporary:
+    with made_folder(folder) as temporary:
         (temporary / "new.txt").write_text("new")
         assert names(folder) == ["old.txt"]
     assert names(folder) == ["new.txt"]
@@ -100,7 +93,7 @@ def test_a_block_that_raises_leaves_the_old_folder_and_nothing_else(tmp_path, ex
     if existed:
         folder.mkdir()
         (folder / "old.txt").write_text("old")
-    with pytest.raises(InterruptedWriteError), atomic_folder(folder) as temporary:
+    with pytest.raises(InterruptedWriteError), made_folder(folder) as temporary:
         (temporary / "new.txt").write_text("half")
         raise InterruptedWriteError
     assert names(tmp_path) == (["dictionary"] if existed else [])
@@ -108,11 +101,11 @@ def test_a_block_that_raises_leaves_the_old_folder_and_nothing_else(tmp_path, ex
 
 
 def test_a_folder_that_a_killed_process_left_is_emptied_first(tmp_path):
-    with atomic_folder(tmp_path / "dictionary") as temporary:
+    with made_folder(tmp_path / "dictionary") as temporary:
         pass
     temporary.mkdir()
     (temporary / "left over").touch()
-    with atomic_folder(tmp_path / "dictionary") as again:
+    with made_folder(tmp_path / "dictionary") as again:
         assert names(again) == []
 
 

@@ -20,12 +20,13 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
+from transcoders.checksums import check_sha256, sha256
 from transcoders.config import TRAITS, Kind, Traits
 from transcoders.errors import UserError
-from transcoders.files import atomic_folder, check_sha256, read_json, sha256, write_json
+from transcoders.files import made_folder, read_json, save_tensors, write_json
 
 SAELENS_FORMAT = "6.54.0"
 """The SAELens version whose file format is written."""
@@ -125,9 +126,9 @@ def save_dictionary(
     if dictionary.k is not None:
         config |= {"k": dictionary.k, "rescale_acts_by_decoder_norm": False}
     metadata = {"sae_lens_version": SAELENS_FORMAT, "kind": dictionary.kind, **record["metadata"]}
-    with atomic_folder(folder) as temporary:
+    with made_folder(folder) as temporary:
         tensors = {name: tensor.cpu().contiguous() for name, tensor in weights.tensors().items()}
-        save_file(tensors, temporary / "sae_weights.safetensors")
+        save_tensors(temporary / "sae_weights.safetensors", tensors)
         config["weights_sha256"] = sha256(temporary / "sae_weights.safetensors")
         write_json(temporary / "cfg.json", {**config, **record, "metadata": metadata})
         if training_csv is not None:

@@ -8,8 +8,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from transcoders.checksums import made_sha256
 from transcoders.config import Scale
-from transcoders.files import read_json, sha256
+from transcoders.files import read_json
 from transcoders.layout import Layout
 
 LOCK = Path("requirements.lock")
@@ -31,7 +32,9 @@ def environment_record(scale: Scale, layout: Layout) -> dict[str, Any]:
     return {
         "scale": scale.name,
         "commit": commit(Path.cwd()),
-        "sha256": {str(path): sha256(path) for path in (layout.config, layout.corpus_manifest)},
+        "sha256": {
+            str(path): made_sha256(path) for path in (layout.config, layout.corpus_manifest)
+        },
         "python": platform.python_version(),
         "versions": package_versions(*SHOWN),
         "not_as_locked": differing(LOCK),

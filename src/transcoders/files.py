@@ -1,6 +1,8 @@
-"""Writing files so that nothing half-written is ever left under its final name."""
+"""Writing files so that nothing half-written is left under its final name, and reading them.
 
-import hashlib
+What is made is recorded, and checked when it is read (:mod:`transcoders.checksums`).
+"""
+
 import json
 import shutil
 from collections.abc import Iterator
@@ -8,10 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from transcoders.checksums import check_made, recorded
 from transcoders.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
+    from torch import Tensor
 
 
 @contextmanager
@@ -20,50 +24,80 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
     The temporary name is hidden and keeps the suffix, since some writers choose a format by it.
     On an error, or on the way out of a killed process's successor, the temporary file is removed.
+    The file is not recorded: for one whose hash stands elsewhere.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.partial{path.suffix}")
-    _remove(temporary)
+    remove(temporary)
     try:
         yield temporary
         temporary.replace(path)
     finally:
-        _remove(temporary)
+        remove(temporary)
 
 
 @contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
-    """As :func:`atomic_path`, for a folder. A folder already at ``path`` is replaced."""
+def made_path(path: Path) -> Iterator[Path]:
+    """As :func:`atomic_path`, and the file is recorded."""
+    with recorded(path), atomic_path(path) as temporary:
+        yield temporary
+
+
+@contextmanager
+def made_folder(path: Path) -> Iterator[Path]:
+    """As :func:`made_path`, for a folder. A folder already at ``path`` is replaced."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.partial")
-    _remove(temporary)
+    remove(temporary)
     temporary.mkdir()
     try:
         yield temporary
-        _remove(path)
-        temporary.replace(path)
+        with recorded(path):
+            remove(path)
+            temporary.replace(path)
     finally:
-        _remove(temporary)
+        remove(temporary)
 
 
 def write_json(path: Path, record: Any) -> None:
     """Write ``record`` as indented JSON with a final newline, atomically."""
-    with atomic_path(path) as temporary:
+    with made_path(path) as temporary:
         temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
 def write_table(path: Path, table: "pd.DataFrame") -> None:
     """Write ``table`` as CSV with six significant digits, atomically."""
-    with atomic_path(path) as temporary:
+    with made_path(path) as temporary:
         table.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+
+
+def save_tensors(
+    path: Path, tensors: "dict[str, Tensor]", metadata: dict[str, str] | None = None
+) -> None:
+    """Write tensors in the format of safetensors, to a temporary path or folder.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    try:
+        save_file(tensors, path, metadata)
+    except SafetensorError as error:
+        raise UserError(
+            f"{path}: could not be written ({error}); free some space, or see whether "
+            "you may write there, and run again"
+        ) from None
 
 
 def read_json(path: Path) -> Any:
     """Read JSON, naming the file in every error.
 
     Raises:
-        UserError: the file is missing or is not JSON.
+        UserError: the file is missing, was changed since it was made, or is not JSON.
     """
+    check_made(path)
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -72,21 +106,30 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}: expected JSON, found {error}; delete it and run again") from None
 
 
-def sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+def read_table(path: Path, **options: Any) -> "pd.DataFrame":
+    """Read a CSV or Parquet table, naming the file in every error.
 
-
-def check_sha256(path: Path, expected: str | None, remedy: str) -> None:
-    """Compare a file's SHA-256 with the one recorded for it, which None, if none was, is not.
+    Args:
+        path: its suffix says which.
+        options: of pandas' function.
 
     Raises:
-        UserError: they differ; the message ends with ``remedy``.
+        UserError: the file is missing, was changed since it was made, or is no such table.
     """
-    found = sha256(path)
-    if found != expected:
-        raise UserError(f"{path}: expected SHA-256 {expected}, found {found}; {remedy}")
+    import pandas as pd
+
+    check_made(path)
+    read = pd.read_parquet if path.suffix == ".parquet" else pd.read_csv
+    try:
+        return read(path, **options)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; run snakemake to make it") from None
+    except (ValueError, OSError) as error:  # of pandas and of pyarrow; theirs derive from these
+        if isinstance(error, OSError) and error.errno is not None:  # the system's, not pyarrow's
+            raise
+        raise UserError(
+            f"{path}: expected a table, found {error}; delete it and run again"
+        ) from None
 
 
 def free_bytes(folder: Path) -> int:
@@ -109,7 +152,8 @@ def check_disk(folder: Path, needed_bytes: int, what: str) -> None:
         )
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Remove a file or a folder with all that is in it, if it is there."""
     if path.is_dir():
         shutil.rmtree(path)
     else:

@@ -16,22 +16,33 @@ and b_dec_out that of b_dec.
 """
 
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from transcoders.checksums import sha256
 from transcoders.config import ImportedTranscoder, Model
 from transcoders.dictionaries import SparseDictionary, Weights, save_dictionary
 from transcoders.errors import UserError
-from transcoders.files import check_disk, sha256
+from transcoders.files import check_disk
+from transcoders.shown import shown
 from transcoders.sources import fetch_from_hub
 
 RELEASED_CLASS = "sae_training.config.LanguageModelSAERunnerConfig"
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+IN_MEMORY = (torch.strided, torch.device("cpu"))
 
 
 class ReleasedConfig:
     """Stands for the configuration class of the released code; holds its fields, does nothing."""
+
+    __slots__ = ("fields",)  # nothing else can be set from a file
+
+    def __setstate__(self, state: Any) -> None:
+        self.fields = state
 
 
 def import_transcoder(entry: ImportedTranscoder, model: Model, destination: Path) -> None:
@@ -79,9 +90,9 @@ def load_released(
     """
     content = _read(path)
     if not isinstance(content, dict) or not {"cfg", "state_dict"} <= set(content):
-        keys = ", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__
-        raise UserError(f"{path}: expected a mapping with cfg and state_dict, found {keys}")
-    tensors = content["state_dict"]
+        found = list(content) if isinstance(content, dict) else content
+        raise UserError(f"{path}: expected a mapping with cfg and state_dict, found {shown(found)}")
+    tensors = _tensors(content["state_dict"])
     expected = {
         "W_enc": (d_model, n_features),
         "b_enc": (n_features,),
@@ -89,18 +100,14 @@ def load_released(
         "b_dec": (d_model,),
         "b_dec_out": (d_model,),
     }
-    found = _shapes(tensors)
-    if found != expected:
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if shapes != expected:
         raise UserError(
-            f"{path}: expected tensors of shapes {expected}, found {found}; correct n_features or "
-            "file in the scale file"
+            f"{path}: expected tensors of shapes {expected}, found {shown(shapes)}; correct "
+            "n_features or file in the scale file"
         )
     for name, tensor in tensors.items():
-        if not (tensor.is_floating_point() and tensor.isfinite().all()):
-            raise UserError(
-                f"{path}: {name}: expected finite floating-point numbers, found others; delete the "
-                "file from the hub's cache and run again"
-            )
+        _check_finite(f"{path}: {name}", tensor)
     exact = {name: tensors[name].double() for name in expected}
     weights = Weights(
         W_enc=tensors["W_enc"].float(),
@@ -108,6 +115,8 @@ def load_released(
         W_dec=tensors["W_dec"].float(),
         b_dec=exact["b_dec_out"].float(),
     )
+    for name, tensor in weights.tensors().items():
+        _check_finite(f"{path}: {name} in float32", tensor)
     return SparseDictionary(weights, "transcoder"), _plain_values(content["cfg"])
 
 
@@ -119,28 +128,52 @@ def _read(path: Path) -> Any:
     except FileNotFoundError:
         raise UserError(f"{path}: no such file in the repository; correct `file`") from None
     except pickle.UnpicklingError as error:
-        reason = str(error).split("GLOBAL ")[-1].splitlines()[0] if "GLOBAL" in str(error) else ""
+        named = re.search(r"GLOBAL (\S{1,100})", str(error))
         raise UserError(
             f"{path}: refused, since it is no file of tensors and plain values"
-            f"{': it names ' + reason if reason else ''}; do not open it by other means"
+            f"{': it names ' + named[1] if named else ''}; do not open it by other means"
         ) from None
     except Exception as error:  # whatever a damaged file makes the loader raise
+        reason = str(error).partition("\n")[0]
         raise UserError(
-            f"{path}: damaged ({type(error).__name__}: {error}); delete it from the hub's cache "
+            f"{path}: damaged ({type(error).__name__}: {reason}); delete it from the hub's cache "
             "and run again"
         ) from None
 
 
-def _shapes(tensors: Any) -> dict[str, tuple[int, ...]]:
-    if not isinstance(tensors, dict):
+def _tensors(state: Any) -> dict[str, Tensor]:
+    """What a state holds, by name; in place of what is no tensor in memory, one without a shape.
+
+    A file can attach things to a tensor that hide its methods: they are left behind.
+    """
+    if not isinstance(state, dict):
         return {}
-    return {str(name): tuple(getattr(tensor, "shape", ())) for name, tensor in tensors.items()}
+    return {
+        name if isinstance(name, str) else shown(name): (
+            Tensor.detach(value)
+            if isinstance(value, Tensor) and (value.layout, value.device) == IN_MEMORY
+            else torch.empty(())
+        )
+        for name, value in state.items()
+    }
+
+
+def _check_finite(what: str, tensor: Tensor) -> None:
+    if not (tensor.dtype in FLOATS and tensor.isfinite().all()):
+        raise UserError(
+            f"{what}: expected finite floating-point numbers, found others; delete the file from "
+            "the hub's cache and run again"
+        )
 
 
 def _plain_values(configuration: Any) -> dict[str, Any]:
-    fields = vars(configuration) if isinstance(configuration, ReleasedConfig) else {}
-    plain = (bool, int, float, str)
-    return {
-        name: value if isinstance(value, plain) or value is None else str(value)
-        for name, value in sorted(fields.items())
-    }
+    fields = getattr(configuration, "fields", None)
+    if not (isinstance(configuration, ReleasedConfig) and isinstance(fields, dict)):
+        return {}
+    return {name: _plain(fields[name]) for name in sorted(n for n in fields if isinstance(n, str))}
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    return str(value) if isinstance(value, torch.dtype | torch.device) else shown(value)

@@ -5,11 +5,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pandas as pd
 from jinja2 import Environment
 from markupsafe import Markup
 
 from transcoders.config import Scale
+from transcoders.files import read_table
 from transcoders.layout import Layout
 from transcoders.tables.claims import claims_table, describe_verdicts
 
@@ -69,7 +69,7 @@ def landing_page(scale: Scale, layout: Layout, destination: Path) -> str:
     def page(name: str) -> Path:
         return layout.notebook(name).with_suffix(".html")
 
-    claims = pd.read_csv(layout.claims)
+    claims = read_table(layout.claims)
     figures: list[dict[str, Any]] = [
         {
             "picture": link(layout.figure(figure.name).with_suffix(".png")),

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from transcoders.errors import UserError
-from transcoders.files import atomic_path
+from transcoders.files import made_path
 
 SOURCES = Path("workflow/notebooks")
 TIMEOUT_SECONDS = 600
@@ -89,14 +89,18 @@ def execute_notebook(notebook: Any, source: str, destination: Path) -> None:
         )
         try:
             client.execute(cwd=str(Path.cwd()))
-        except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
+        except CellExecutionError as error:
+            known = error.ename == UserError.__name__  # which says all that there is to say
+            said = error.evalue if known else f"a cell failed\n{error}"
+            raise UserError(f"{source}: {said}") from None
+        except (CellTimeoutError, DeadKernelError) as error:
             raise UserError(f"{source}: a cell failed\n{error}") from None
     # Which patch release of Python ran it says nothing about the result.
     notebook.metadata.pop("language_info", None)
     page = render_page(notebook)
-    with atomic_path(destination) as temporary:
+    with made_path(destination) as temporary:
         nbformat.write(notebook, temporary)
-    with atomic_path(destination.with_suffix(".html")) as temporary:
+    with made_path(destination.with_suffix(".html")) as temporary:
         temporary.write_text(page, encoding="utf-8")
 
 

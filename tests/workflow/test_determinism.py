@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from transcoders.files import sha256
+from transcoders.checksums import sha256
 from workflow.running import snakemake, workspace
 
 COMPARED = ("*.safetensors", "*.csv", "*.json", "*.parquet", "*.ipynb", "*.html", "*.pdf", "*.png")

@@ -14,8 +14,9 @@ import pytest
 import yaml
 
 from helpers_hub import add_to_hub
+from transcoders.checksums import sha256
 from transcoders.config import Model, Scale, SyntheticModel, load_scale
-from transcoders.files import read_json, sha256
+from transcoders.files import read_json
 from transcoders.layout import Layout
 from transcoders.models import fetch_model
 from workflow.running import REPOSITORY, cli, planned_rules, snakemake, workspace

@@ -14,8 +14,8 @@ import yaml
 
 import helpers_slurm
 from helpers_slurm import Cluster, end_well, wait_for
+from transcoders.checksums import sha256
 from transcoders.config import Scale, load_scale
-from transcoders.files import sha256
 from transcoders.layout import Layout
 from workflow.running import planned_rules, snakemake, workspace
 

@@ -7,11 +7,12 @@ import pytest
 import yaml
 from safetensors.torch import load_file
 
+from transcoders.checksums import sha256
 from transcoders.circuits.export import load_circuit
 from transcoders.config import Scale, load_scale
 from transcoders.dictionaries import load_dictionary
 from transcoders.evaluation import EVALUATION_COLUMNS
-from transcoders.files import read_json, sha256
+from transcoders.files import read_json
 from transcoders.layout import Layout
 from workflow.running import REPOSITORY, cli, planned_rules, snakemake, workspace
 

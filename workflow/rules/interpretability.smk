@@ -1,6 +1,6 @@
 # What features are about: examples, automatic measures, blind studies.
 
-from transcoders.files import sha256
+from transcoders.checksums import sha256
 
 FEATURE_PAGES = []
 STUDY_FILES = sorted(LAYOUT.worked_studies.glob("*.yaml"))

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from jaxtyping import Shaped
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from transcoders.activations.passes import (
@@ -32,10 +32,18 @@ from transcoders.activations.statistics import (
     load_statistics,
     save_statistics,
 )
+from transcoders.checksums import sha256
 from transcoders.config import Activations, Corpus, Site, cache_bytes
 from transcoders.corpus import Rows
 from transcoders.errors import UserError
-from transcoders.files import atomic_path, check_disk, read_json, write_json
+from transcoders.files import (
+    atomic_path,
+    check_disk,
+    read_json,
+    remove,
+    save_tensors,
+    write_json,
+)
 from transcoders.models import LanguageModel, MLPActivations
 from transcoders.progress import progress_bar
 
@@ -127,20 +135,25 @@ class _SiteWriter:
         self._identity, self._first = identity, first_position
         self._shard = MLPActivations(*shard)  # filled again and again
         self._filled = 0
-        self._n_shards = 0
+        self._written: dict[str, str] = {}
         self._device = device
         self._totals = Totals(site)
 
     def complete_shards(self, n_shards: int) -> int:
         """How many shards at the head of an unfinished cache of the same identity can be kept."""
         begun = self.folder / "begun.json"
-        if not begun.exists() or read_json(begun) != self._identity:
+        found = read_json(begun) if begun.exists() else {}
+        if found.get("identity") != self._identity:
             for stale in self.folder.glob("*"):
-                stale.unlink()
-            write_json(begun, self._identity)
+                remove(stale)
+            self._record()
             return 0
-        missing = (n for n in range(n_shards) if not self._path(n).exists())
-        return next(missing, n_shards)
+        whole = found["shards"]
+        for number in range(n_shards):
+            path = self._path(number)
+            if not path.exists() or sha256(path) != whole.get(path.name):
+                return number
+        return n_shards
 
     def resume(self, number: int, tokens_per_batch: int) -> None:
         """Count a shard that is there, in the batches in which it was made: the same sums."""
@@ -149,7 +162,7 @@ class _SiteWriter:
             *(shard[name].split(tokens_per_batch) for name in MLPActivations._fields), strict=True
         ):
             self._totals.add(MLPActivations(mlp_in.to(self._device), mlp_out.to(self._device)))
-        self._n_shards += 1
+        self._written[self._path(number).name] = sha256(self._path(number))
 
     def add(self, both: MLPActivations) -> None:
         """Drop the untrained positions, round, and keep for the shard. Shapes (row, position, d).
@@ -167,14 +180,19 @@ class _SiteWriter:
     def write_shard(self, number: int) -> None:
         """Write what was added since the shard before."""
         with atomic_path(self._path(number)) as temporary:
-            save_file(self._part(0, self._filled)._asdict(), temporary)
+            save_tensors(temporary, self._part(0, self._filled)._asdict())
         self._filled = 0
-        self._n_shards += 1
+        self._written[self._path(number).name] = sha256(self._path(number))
+        self._record()
 
     def finish(self) -> None:
         """Write the statistics and, last, the record that makes the folder a cache."""
-        paths = [self._path(number) for number in range(self._n_shards)]
-        save_statistics(self.folder, self._totals, self._identity, paths)
+        save_statistics(self.folder, self._totals, self._identity, self._written)
+
+    def _record(self) -> None:
+        """Say what the cache is made of, and which of its shards are whole."""
+        record = {"identity": self._identity, "shards": self._written}
+        write_json(self.folder / "begun.json", record)
 
     def _path(self, number: int) -> Path:
         return self.folder / f"shard-{number:05d}.safetensors"

@@ -6,12 +6,13 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
+from transcoders.checksums import check_made, sha256
 from transcoders.config import Site
 from transcoders.errors import UserError
-from transcoders.files import atomic_path, read_json, sha256, write_json
+from transcoders.files import made_path, read_json, save_tensors, write_json
 from transcoders.models import MLPActivations
 
 
@@ -61,19 +62,22 @@ class Totals:
 
 
 def save_statistics(
-    folder: Path, totals: Totals, identity: dict[str, Any], shards: list[Path]
+    folder: Path, totals: Totals, identity: dict[str, Any], shards: dict[str, str]
 ) -> None:
-    """Write the statistics and, last, the record that makes the folder complete."""
+    """Write the statistics and, last, the record that makes the folder complete.
+
+    ``shards`` are the hashes of the files that the folder holds besides, by name.
+    """
     statistics = totals.means()
     path = folder / "statistics.safetensors"
-    with atomic_path(path) as temporary:
-        save_file(statistics._asdict(), temporary)
+    with made_path(path) as temporary:
+        save_tensors(temporary, statistics._asdict())
     record = {
         "site": totals.site.name,
         "tokens": totals.n_tokens,
         "d_model": len(statistics.mlp_in_mean),
         **identity,
-        "files": {file.name: sha256(file) for file in (*shards, path)},
+        "files": {**shards, path.name: sha256(path)},
     }
     write_json(folder / "activations.json", record)
 
@@ -111,9 +115,10 @@ def load_statistics(folder: Path) -> Statistics:
     """The statistics of a complete folder.
 
     Raises:
-        UserError: the file is missing or damaged.
+        UserError: the file is missing, damaged or was changed since it was made.
     """
     path = folder / "statistics.safetensors"
+    check_made(path)
     try:
         return Statistics(**load_file(path))
     except (SafetensorError, OSError, TypeError) as error:

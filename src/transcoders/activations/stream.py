@@ -62,7 +62,7 @@ def measure_activations(
     for site, folder in folders.items():
         for cached in folder.glob("shard-*"):  # of an earlier run that cached
             cached.unlink()
-        save_statistics(folder, totals[site], identity, [])
+        save_statistics(folder, totals[site], identity, {})
 
 
 @contextmanager

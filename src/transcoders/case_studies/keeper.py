@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, validate_cal
 from torch import Tensor
 
 from transcoders.case_studies.transcript import OPENED, Transcript, says_something
+from transcoders.checksums import sha256
 from transcoders.circuits.export import paths_record
 from transcoders.circuits.invariant import (
     Best,
@@ -33,7 +34,6 @@ from transcoders.circuits.vectors import feature_target
 from transcoders.config import load_scale
 from transcoders.dictionaries import load_dictionary
 from transcoders.errors import UserError
-from transcoders.files import sha256
 from transcoders.interpretability.gather import load_observed, load_text
 from transcoders.layout import Layout
 from transcoders.models import LanguageModel, load_tokenizer

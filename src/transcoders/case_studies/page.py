@@ -5,10 +5,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from transcoders.case_studies.questions import RefusedError
 from transcoders.case_studies.worked import MOSTLY, SUCCESS, RecordedStudy, Step, WorkedStudy
+from transcoders.files import read_table
 
 SHOWN = {
     "examples": "{call}.head(12)",
@@ -37,7 +36,7 @@ def study_notebook(name: str, worked: WorkedStudy, folder: Path, table4: Path) -
     """
     from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-    row = pd.read_csv(table4).set_index("study").loc[name]
+    row = read_table(table4).set_index("study").loc[name]
     variant = "restricted " if worked.restricted else ""
     cells = [
         new_markdown_cell(

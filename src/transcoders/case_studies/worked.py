@@ -24,9 +24,10 @@ from transcoders.case_studies.harness import BlindStudy
 from transcoders.case_studies.keeper import FEATURE, StudyFiles
 from transcoders.case_studies.questions import Questions, RefusedError
 from transcoders.case_studies.transcript import OPENED, REVEALED, digest, verify_transcript
+from transcoders.checksums import sha256
 from transcoders.config.fields import Section
 from transcoders.errors import UserError
-from transcoders.files import atomic_folder, read_json, sha256, write_json
+from transcoders.files import made_folder, read_json, write_json
 
 TRANSCRIPT, ANSWERS = "transcript.json", "answers.json"
 SUCCESS, MOSTLY = 0.8, 0.65
@@ -110,7 +111,7 @@ def load_worked(path: Path) -> WorkedStudy:
 
 def carry_out(worked: WorkedStudy, files: StudyFiles, folder: Path) -> "RecordedStudy":
     """Ask everything again, reveal, and keep transcript and answers in a folder."""
-    with atomic_folder(folder) as temporary:
+    with made_folder(folder) as temporary:
         with BlindStudy(
             files,
             feature=worked.feature,

@@ -14,7 +14,7 @@ import networkx as nx
 
 from transcoders.circuits.graph import without_leaves
 from transcoders.circuits.notation import Node
-from transcoders.files import atomic_path
+from transcoders.files import made_path
 
 FILLS = {
     "target": "#F0E442",
@@ -82,7 +82,7 @@ def draw_graph(graph: nx.DiGraph, tokens: list[str], destination: Path) -> None:
     with _matplotlibs_fonts():
         picture.layout("dot")
         for suffix, options in ((".pdf", ""), (".png", "-Gdpi=150")):
-            with atomic_path(destination.with_suffix(suffix)) as temporary:
+            with made_path(destination.with_suffix(suffix)) as temporary:
                 picture.draw(str(temporary), format=suffix[1:], args=options)
                 if suffix == ".pdf":
                     content = temporary.read_bytes()

@@ -21,7 +21,7 @@ from transcoders.circuits.graph import influence, prune_graph
 from transcoders.circuits.page import circuit_page
 from transcoders.circuits.trace import Circuit, Notes, Tracer
 from transcoders.circuits.verify import completeness, total_attributions
-from transcoders.files import atomic_folder, write_json, write_table
+from transcoders.files import made_folder, write_json, write_table
 
 SIZES = [0, *(2**power for power in range(14))]
 """Numbers of parts at which faithfulness is measured: those of the graph, then the rest."""
@@ -78,7 +78,7 @@ def write_circuit(
         "notes": notes,
         "paths": paths_record(circuit.paths),
     }
-    with atomic_folder(folder) as temporary:
+    with made_folder(folder) as temporary:
         write_json(temporary / "paths.json", record)
         write_json(
             temporary / "graph.json",

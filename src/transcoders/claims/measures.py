@@ -10,7 +10,7 @@ from scipy import stats
 
 from transcoders.claims.verdicts import Measured, Untestable
 from transcoders.config import Scale, Site
-from transcoders.files import read_json
+from transcoders.files import read_json, read_table
 from transcoders.fronts import front_gap as gap_of_fronts
 from transcoders.layout import Layout
 from transcoders.rating.table1 import NO_RATINGS
@@ -31,7 +31,7 @@ class Evidence:
 
     def table(self, name: str) -> pd.DataFrame:
         """A CSV table in the folder of results."""
-        return pd.read_csv(self.layout.results / name)
+        return read_table(self.layout.results / name)
 
     def record(self, name: str) -> Any:
         """A JSON record in the folder of results."""

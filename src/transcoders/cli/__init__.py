@@ -18,7 +18,7 @@ from transcoders.cli import (
     planning,
 )
 from transcoders.cli.app import app
-from transcoders.errors import UserError
+from transcoders.errors import UserError, describe_os_error
 
 __all__ = [
     "app",
@@ -34,9 +34,16 @@ __all__ = [
 
 
 def main() -> None:
-    """Run the command line; a :class:`UserError` becomes one message and exit status 1."""
+    """Run the command line; what a user can put right becomes one message and exit status 1."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # a log holds our progress only
     try:
         app()
     except UserError as error:
         sys.exit(f"error: {error}")
+    except OSError as error:
+        sys.exit(f"error: {describe_os_error(error)}")
+    except MemoryError as error:
+        sys.exit(
+            f"error: too little memory ({error}); end other programs, or lower the sizes in "
+            "the scale file"
+        )

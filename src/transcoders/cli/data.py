@@ -1,6 +1,7 @@
 """From sources to activations: models, text, tokens, caches."""
 
 from transcoders.cli.app import ScaleName, Threads, app, open_scale, section
+from transcoders.errors import UserError
 from transcoders.layout import Layout
 from transcoders.process import prepare_process
 
@@ -68,7 +69,10 @@ def cache_activations(scale: ScaleName, model: str, threads: Threads = None) -> 
 
     settings, layout = open_scale(scale)
     device = prepare_process(threads, settings.resources.cache_activations, settings.device)
+    settings.model(model)  # refuses a name that is none
     sites = settings.sites_of(model)
+    if not sites:
+        raise UserError(f"{layout.config}: sites: none is of {model}, so it needs no activations")
     activations = section(settings, "activations")
     run = cache_activations if activations.mode == "cache" else measure_activations
     run(

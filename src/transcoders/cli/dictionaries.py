@@ -6,7 +6,7 @@ from transcoders.cli.app import ScaleName, Threads, app, open_scale, section
 from transcoders.cli.data import sources_of_activations
 from transcoders.config import Dictionary, Scale, Site
 from transcoders.errors import UserError
-from transcoders.files import write_table
+from transcoders.files import read_json, read_table, write_table
 from transcoders.layout import Layout
 from transcoders.process import prepare_process
 
@@ -32,9 +32,9 @@ def train(scale: ScaleName, group: str, threads: Threads = None) -> None:
     """Train the dictionaries of one group; a killed job goes on from its last checkpoint."""
     import torch
 
+    from transcoders.checksums import made_sha256
     from transcoders.dictionaries import save_dictionary
     from transcoders.environment import device_name, package_versions
-    from transcoders.files import sha256
     from transcoders.training import steps_per_epoch, train_group
 
     settings, layout = open_scale(scale)
@@ -47,6 +47,7 @@ def train(scale: ScaleName, group: str, threads: Threads = None) -> None:
     if training.precision == "tf32":
         torch.backends.cuda.matmul.fp32_precision = "tf32"
     activations = _open_activations(settings, layout, site, device)
+    manifest_hash = made_sha256(layout.corpus_manifest)
     found = (activations.n_tokens, activations.d_model)
     expected = (settings.corpus.train_tokens, settings.model(site.model).d_model)
     if found != expected:
@@ -70,7 +71,6 @@ def train(scale: ScaleName, group: str, threads: Threads = None) -> None:
     )
     steps = steps_per_epoch(activations.n_tokens, training) * training.epochs
     tokens_trained = steps * training.batch_tokens
-    manifest_hash = sha256(layout.corpus_manifest)
     versions = package_versions("torch", "numpy", "safetensors")
     for entry, result in zip(entries, trained, strict=True):
         points = {"mlp_in": "ln2.hook_normalized", "mlp_out": "hook_mlp_out"}
@@ -164,13 +164,11 @@ def compare_learning_rates(scale: ScaleName, threads: Threads = None) -> None:
 def _evaluate(
     settings: Scale, layout: Layout, site: Site, entries: list[Dictionary], threads: int | None
 ) -> "tuple[pd.DataFrame, pd.DataFrame]":
-    import pandas as pd
 
     from transcoders.activations import load_statistics
     from transcoders.corpus import load_rows
     from transcoders.dictionaries import load_dictionary
     from transcoders.evaluation import evaluate_site
-    from transcoders.files import read_json
     from transcoders.models import LanguageModel
 
     device = prepare_process(threads, settings.resources.evaluate, settings.device)
@@ -182,7 +180,7 @@ def _evaluate(
     return evaluate_site(
         LanguageModel.load(layout.model(site.model), device=device),
         load_rows(layout.tokens(site.model), "eval"),
-        list(pd.read_parquet(layout.documents, columns=["id"])["id"]),
+        list(read_table(layout.documents, columns=["id"])["id"]),
         dictionaries,
         load_statistics(layout.activations(site.name)).mlp_out_mean,
         settings.corpus,
@@ -203,5 +201,5 @@ def collect_tables(scale: ScaleName) -> None:
         (layout.site_evaluation_by_document, layout.evaluation_by_document),
     ):
         # As text, so that joining changes no digit.
-        tables = [pd.read_csv(part(site.name), dtype=str) for site in settings.all_sites]
+        tables = [read_table(part(site.name), dtype=str) for site in settings.all_sites]
         write_table(whole, pd.concat(tables))

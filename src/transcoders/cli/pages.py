@@ -5,7 +5,7 @@ import yaml
 
 from transcoders.cli.app import ScaleName, Threads, app, open_scale
 from transcoders.config import Scale
-from transcoders.files import atomic_path, write_table
+from transcoders.files import made_path, write_table
 from transcoders.process import prepare_process
 
 
@@ -38,7 +38,7 @@ def landing_page(scale: ScaleName, threads: Threads = None) -> None:
     settings, layout = open_scale(scale)
     prepare_process(threads, settings.resources.notebook)
     page = landing_page(settings, layout, layout.landing_page)
-    with atomic_path(layout.landing_page) as temporary:
+    with made_path(layout.landing_page) as temporary:
         temporary.write_text(page, encoding="utf-8")
 
 

@@ -1,4 +1,4 @@
-"""What a scale will take, and what it ran on."""
+"""What a scale will take, what it ran on, and whether what it made is still the same."""
 
 from typing import Annotated
 
@@ -93,6 +93,16 @@ def plan(
         typer.echo(f"DOES NOT FIT: {sentence}")
     if made.does_not_fit:
         raise typer.Exit(code=1)
+
+
+@app.command()
+def verify(scale: ScaleName) -> None:
+    """Compare every file that was made here, large ones too, with what it was when it was made."""
+    from transcoders.checksums import check_folders
+
+    _, layout = open_scale(scale)
+    checked = check_folders([layout.results, layout.figures])
+    typer.echo(f"{checked} files are as they were made")
 
 
 @app.command()

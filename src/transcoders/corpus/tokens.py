@@ -9,13 +9,14 @@ import pandas as pd
 import torch
 from jaxtyping import Int
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
+from transcoders.checksums import sha256
 from transcoders.config import Corpus, Model
 from transcoders.corpus.documents import Split
 from transcoders.errors import UserError
-from transcoders.files import atomic_folder, read_json, sha256, write_json
+from transcoders.files import made_folder, read_json, read_table, save_tensors, write_json
 from transcoders.models import load_tokenizer
 from transcoders.progress import progress_bar
 
@@ -47,9 +48,9 @@ def tokenize_corpus(
     """
     tokenizer = load_tokenizer(model_folder)
     bos = tokenizer.convert_tokens_to_ids(model.bos_token)
-    table = pd.read_parquet(documents)
+    table = read_table(documents)
     random = np.random.default_rng(seed)
-    with atomic_folder(destination) as folder:
+    with made_folder(destination) as folder:
         counts: dict[str, Any] = {}
         for split, wanted in (("train", corpus.train_contexts), ("eval", corpus.eval_contexts)):
             rows = _rows_of(table[table["split"] == split], tokenizer, bos, corpus, split)
@@ -64,7 +65,7 @@ def tokenize_corpus(
                     f"but the {split} documents give only {len(rows.tokens)}; lower it, or add text"
                 )
             kept = Rows(rows.tokens[chosen], rows.document[chosen])
-            save_file(kept._asdict(), folder / f"{split}.safetensors")
+            save_tensors(folder / f"{split}.safetensors", kept._asdict())
             counts[split] = {
                 "rows": len(chosen),
                 "tokens": len(chosen) * corpus.context_length,
@@ -89,7 +90,7 @@ def held_out_rows(
         seed: of the choice within documents.
     """
     tokenizer = load_tokenizer(model_folder)
-    table = pd.read_parquet(documents)
+    table = read_table(documents)
     bos = tokenizer.convert_tokens_to_ids(model.bos_token)
     rows = _rows_of(table[table["split"] == "eval"], tokenizer, bos, corpus, "eval")
     chosen = _spread(rows.document.numpy(), wanted, np.random.default_rng(seed))
@@ -161,7 +162,7 @@ def write_manifest(
     Raises:
         UserError: a document is in both splits of some model's rows.
     """
-    table = pd.read_parquet(documents)
+    table = read_table(documents)
     models = {}
     for model, folder in token_folders.items():
         used = {split: load_rows(folder, split).document.unique() for split in ("train", "eval")}

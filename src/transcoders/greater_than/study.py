@@ -13,7 +13,7 @@ from transcoders.circuits.trace import Tracer
 from transcoders.config import GreaterThan
 from transcoders.dictionaries import SparseDictionary
 from transcoders.errors import UserError
-from transcoders.files import atomic_folder, write_json, write_table
+from transcoders.files import made_folder, write_json, write_table
 from transcoders.greater_than import years
 from transcoders.greater_than.recurring import COMPONENTS, Recurring
 from transcoders.greater_than.sweep import (
@@ -101,7 +101,7 @@ def study_greater_than(
         drawn.append(without(mlp, curves["transcoder"], bad.unit, settings.kept))
     features, by_year = _describe_features(tracer, numbers, mlp, chosen, bad, settings)
 
-    with atomic_folder(destination) as folder:
+    with made_folder(destination) as folder:
         write_table(folder / "where.csv", _join(ablations, attributions, chosen, tracer))
         write_table(folder / "metric.csv", _metric_table(metrics))
         write_table(folder / "curves.csv", curve_table(drawn, resampler))

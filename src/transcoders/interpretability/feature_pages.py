@@ -20,7 +20,7 @@ from transcoders.circuits.invariant import Best, best_products, de_embeddings, d
 from transcoders.circuits.model import CircuitModel
 from transcoders.config import Site
 from transcoders.dictionaries import SparseDictionary
-from transcoders.files import atomic_folder
+from transcoders.files import made_folder
 from transcoders.interpretability.examples import bin_edges
 from transcoders.interpretability.gather import Observed, Text
 from transcoders.progress import progress_bar
@@ -78,7 +78,7 @@ def write_feature_pages(
     described = subject.observed.features.set_index("feature")
     examples = subject.observed.examples
     entries = []
-    with atomic_folder(destination) as folder:
+    with made_folder(destination) as folder:
         for place, feature in enumerate(features):
             known: dict[str, Any] = dict(described.loc[feature])
             shown = _Shown(text, activations[place], known["largest"], tokenizer)

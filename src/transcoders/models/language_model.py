@@ -24,7 +24,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from transcoders.checksums import check_sha256
 from transcoders.errors import UserError
+from transcoders.files import read_json
 
 FETCH_AGAIN = "delete the folder and run snakemake to fetch the model"
 
@@ -131,8 +133,10 @@ class LanguageModel:
             device: ``cpu`` or ``cuda``.
 
         Raises:
-            UserError: the folder or its weights are missing or unreadable.
+            UserError: the folder or its weights are missing, unreadable or not those that were
+                written.
         """
+        check_model_files(folder)
         hf = load_hugging_face(folder)
         if n_layers is not None:
             del hf.get_submodule(_architecture_of(hf).blocks)[n_layers:]
@@ -208,6 +212,23 @@ def removed_after(hooks: Iterable[RemovableHandle]) -> Iterator[None]:
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def check_model_files(folder: Path, *, weights: bool = True) -> None:
+    """Compare a model folder with the hashes in its ``source.json``, if ``fetch_model`` wrote it.
+
+    Args:
+        folder: in Hugging Face's layout.
+        weights: whether to read the weights too, which takes longest.
+
+    Raises:
+        UserError: a file is missing or was changed.
+    """
+    if not (folder / "source.json").exists():
+        return
+    for name, expected in read_json(folder / "source.json").get("files", {}).items():
+        if weights or not name.endswith(".safetensors"):
+            check_sha256(folder / name, expected, FETCH_AGAIN)
 
 
 def load_hugging_face(folder: Path, *, remedy: str = FETCH_AGAIN) -> Any:

@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from transcoders.config import TRAITS
-from transcoders.files import atomic_path
+from transcoders.files import made_path
 
 STYLE = Path(__file__).with_name("style.mplstyle")
 COLOURS = {
@@ -55,6 +55,6 @@ def save_figure(figure: Figure, path: Path) -> None:
         (".pdf", {"CreationDate": None, "Producer": None, "Creator": None}),
         (".png", {"Software": None}),
     ):
-        with atomic_path(path.with_suffix(suffix)) as temporary, plt.style.context(STYLE):
+        with made_path(path.with_suffix(suffix)) as temporary, plt.style.context(STYLE):
             figure.savefig(temporary, metadata=metadata)
     plt.close(figure)

@@ -6,6 +6,7 @@ from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from transcoders.checksums import check_made
 from transcoders.errors import UserError
 from transcoders.files import write_json
 
@@ -86,6 +87,7 @@ def load_record(folder: Path, rater: str) -> Record:
         UserError: it is missing, damaged or of another rater.
     """
     path = record_path(folder, rater)
+    check_made(path)
     try:
         record = Record.model_validate_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

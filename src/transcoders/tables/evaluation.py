@@ -7,6 +7,7 @@ import pandas as pd
 from pandas.io.formats.style import Styler
 
 from transcoders.config import Dictionary, Site
+from transcoders.files import read_table
 from transcoders.fronts import FrontGap
 from transcoders.layout import Layout
 from transcoders.plots import LABELS, sparsity_label
@@ -85,7 +86,7 @@ def training_curves(dictionaries: Sequence[Dictionary], layout: Layout) -> pd.Da
     """The training curves of all dictionaries, with what :func:`training_figure` needs of each."""
     curves = []
     for entry in dictionaries:
-        curve = pd.read_csv(layout.dictionary(entry.name) / "training.csv")
+        curve = read_table(layout.dictionary(entry.name) / "training.csv")
         curves.append(
             curve.assign(
                 dictionary=entry.name,

@@ -13,11 +13,10 @@ from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from transcoders.errors import UserError
-from transcoders.files import atomic_path, check_disk
+from transcoders.files import atomic_path, check_disk, save_tensors
 
 FORMAT = 1
 
@@ -47,7 +46,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint, identity: dict[str, Any]
     }
     header["sha256"] = _hash(header, tensors)
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary, {"checkpoint": json.dumps(header)})
+        save_tensors(temporary, tensors, {"checkpoint": json.dumps(header)})
 
 
 def load_checkpoint(path: Path, identity: dict[str, Any]) -> Checkpoint | None:
