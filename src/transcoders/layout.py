@@ -3,27 +3,32 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from transcoders.errors import UserError
+
 
 @dataclass(frozen=True)
 class Layout:
-    """Paths of one scale. The workflow and the command line both take theirs from here."""
+    """Paths of one scale. The workflow and the command line both take theirs from here.
+
+    A name in a path that would lead to another folder raises a :class:`UserError`.
+    """
 
     scale: str
 
     @property
     def results(self) -> Path:
-        return Path("results") / self.scale
+        return Path("results") / plain(self.scale)
 
     @property
     def figures(self) -> Path:
-        return Path("figures") / self.scale
+        return Path("figures") / plain(self.scale)
 
     @property
     def config(self) -> Path:
-        return Path("config") / f"{self.scale}.yaml"
+        return Path("config") / f"{plain(self.scale)}.yaml"
 
     def model(self, model: str) -> Path:
-        return self.results / "models" / model
+        return self.results / "models" / plain(model)
 
     @property
     def documents(self) -> Path:
@@ -34,23 +39,23 @@ class Layout:
         return self.results / "corpus" / "manifest.json"
 
     def tokens(self, model: str) -> Path:
-        return self.results / "corpus" / model
+        return self.results / "corpus" / plain(model)
 
     def activations(self, site: str) -> Path:
-        return self.results / "activations" / site
+        return self.results / "activations" / plain(site)
 
     def dictionary(self, name: str) -> Path:
-        return self.results / "dictionaries" / name
+        return self.results / "dictionaries" / plain(name)
 
     def checkpoint(self, group: str) -> Path:
         """Of a training job that is under way, or was killed."""
-        return self.results / "checkpoints" / f"{group}.safetensors"
+        return self.results / "checkpoints" / f"{plain(group)}.safetensors"
 
     def site_evaluation(self, site: str) -> Path:
-        return self.results / "evaluation" / f"{site}.csv"
+        return self.results / "evaluation" / f"{plain(site)}.csv"
 
     def site_evaluation_by_document(self, site: str) -> Path:
-        return self.results / "evaluation" / f"{site}_by_document.csv"
+        return self.results / "evaluation" / f"{plain(site)}_by_document.csv"
 
     @property
     def evaluation(self) -> Path:
@@ -83,7 +88,7 @@ class Layout:
         return self.results / "learning_rates.csv"
 
     def circuit(self, case: str) -> Path:
-        return self.results / "circuits" / case
+        return self.results / "circuits" / plain(case)
 
     @property
     def feature_checks(self) -> Path:
@@ -114,7 +119,7 @@ class Layout:
         return self.results / "interpretability" / "table1.csv"
 
     def feature_pages(self, dictionary: str) -> Path:
-        return self.results / "interpretability" / "features" / dictionary
+        return self.results / "interpretability" / "features" / plain(dictionary)
 
     @property
     def systematic(self) -> Path:
@@ -127,17 +132,28 @@ class Layout:
     @property
     def worked_studies(self) -> Path:
         """What analysts wrote: an input, not a result."""
-        return Path("workflow/case_studies") / self.scale
+        return Path("workflow/case_studies") / plain(self.scale)
 
     def carried_out(self, study: str) -> Path:
-        return self.results / "case_studies" / study
+        return self.results / "case_studies" / plain(study)
 
     @property
     def table4(self) -> Path:
         return self.results / "case_studies" / "table4.csv"
 
     def notebook(self, name: str) -> Path:
-        return self.results / "notebooks" / f"{name}.ipynb"
+        return self.results / "notebooks" / f"{plain(name)}.ipynb"
 
     def figure(self, name: str) -> Path:
-        return self.figures / name
+        return self.figures / plain(name)
+
+
+def plain(name: str) -> str:
+    """A name that stays where it is put: one part of a path.
+
+    Raises:
+        UserError: it leads elsewhere.
+    """
+    if name in ("", ".", "..") or "/" in str(name):
+        raise UserError(f"{name!r}: expected a name, found a path; leave out folders and suffix")
+    return name

@@ -1,6 +1,5 @@
 """A worked case study as a notebook: a thought, a question, its answer, and so on to the text."""
 
-import html
 import json
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from transcoders.case_studies.questions import RefusedError
 from transcoders.case_studies.worked import MOSTLY, SUCCESS, RecordedStudy, Step, WorkedStudy
 from transcoders.files import read_table
+from transcoders.tables.html import in_markdown
 
 SHOWN = {
     "examples": "{call}.head(12)",
@@ -72,7 +72,7 @@ def study_notebook(name: str, worked: WorkedStudy, folder: Path, table4: Path) -
             study.ask(step.question, **step.arguments)
         except RefusedError as refusal:
             cells.append(
-                new_markdown_cell(f"`{_call(step)}`: refused. {html.escape(str(refusal))}")
+                new_markdown_cell(f"`{_call(step)}`: refused. {in_markdown(str(refusal))}")
             )
         else:
             call = SHOWN.get(step.question, "{call}").format(call=_call(step))

@@ -9,9 +9,12 @@ from pydantic import ValidationError
 
 from transcoders.config.scale import Scale
 from transcoders.errors import UserError
+from transcoders.shown import shown
 
 CLAIMS = "claims.yaml"
 """The one file beside the scales that is none."""
+LONGEST_KEY = 100
+"""That a message repeats as it is."""
 
 
 def load_scale(path: Path) -> Scale:
@@ -22,14 +25,23 @@ def load_scale(path: Path) -> Scale:
             type or out of range. The message names the file and the keys at fault.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         known = sorted(p.stem for p in path.parent.glob("*.yaml") if p.name != CLAIMS)
         raise UserError(
             f"{path}: no such scale file; the scales here are {', '.join(known) or 'none'}"
         ) from None
-    except (yaml.YAMLError, ValueError) as error:
+    except ValueError as error:
+        raise UserError(f"{path}: expected text in UTF-8, found: {error}") from None
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
         raise UserError(f"{path}: expected YAML, found: {error}") from None
+    except Exception as error:  # of any class: what a wrong date, number, tag or nesting raises
+        raise UserError(
+            f"{path}: expected YAML, found a value that cannot be read "
+            f"({type(error).__name__}: {error})"
+        ) from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected a mapping of keys, found {type(content).__name__}")
     if "name" in content:
@@ -37,22 +49,33 @@ def load_scale(path: Path) -> Scale:
     try:
         return Scale.model_validate({"name": path.stem, **content})
     except ValidationError as error:
-        problems = "\n".join(f"  {_explain(problem)}" for problem in error.errors())
+        problems = "\n".join(f"  {_on_one_line(_explain(problem))}" for problem in error.errors())
         raise UserError(f"{path}: the scale file is not valid\n{problems}") from None
 
 
 def _explain(problem: Any) -> str:
-    key = ".".join(str(part) for part in problem["loc"])
+    key = ".".join(_part(part) for part in problem["loc"])
     if problem["type"] == "missing":
         return f"{key}: this key is missing; config/README.md says what it means"
     if problem["type"] == "extra_forbidden":
         close = difflib.get_close_matches(str(problem["loc"][-1]), _all_keys(), n=1)
         hint = f"; did you mean {close[0]!r}?" if close else "; config/README.md lists the keys"
         return f"{key}: no such key{hint}"
-    message = problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    message = problem["msg"]
+    for prefix in ("Value error, ", "Input should be ", "Keys should be "):
+        message = message.removeprefix(prefix)
     if problem["type"] == "value_error":
         return message if not key else f"{key}: {message}"
-    return f"{key}: expected {message}, found {problem['input']!r}"
+    # A key that is no text has no place that could be named.
+    return f"{key or shown(problem['input'])}: expected {message}, found {shown(problem['input'])}"
+
+
+def _part(key: Any) -> str:
+    return key if isinstance(key, str) and 0 < len(key.strip()) < LONGEST_KEY else shown(key)
+
+
+def _on_one_line(text: str) -> str:
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def _all_keys() -> list[str]:

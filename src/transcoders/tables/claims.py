@@ -92,5 +92,10 @@ def _links(evidence: str, pages: str) -> str:
     names = files.split(", ")
     page = html.escape(names[0].removeprefix("notebooks/"))
     linked = f'<a href="{html.escape(pages)}{page}">{page.removesuffix(".html")}</a>, from '
-    tables = ", ".join(f"<code>{html.escape(name)}</code>" for name in names[1:])
+    tables = ", ".join(f"<code>{_breakable(name)}</code>" for name in names[1:])
     return (f"{html.escape(reason)}; " if reason else "") + linked + tables
+
+
+def _breakable(path: str) -> str:
+    """A path that a narrow column breaks between its words."""
+    return html.escape(path).replace("/", "/<wbr>").replace("_", "_<wbr>")

@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 
 from transcoders.config import PublishedGreaterThan
-from transcoders.tables.html import html_table
+from transcoders.tables.html import html_table, in_markdown
 
 KIND_NAMES = {
     "transcoder": "Transcoder features",
@@ -18,7 +18,9 @@ PART_NAMES = {"mlp": "MLPs", "head": "heads"}
 
 def describe_task(summary: dict[str, Any]) -> str:
     """How well the model does the task at all."""
-    templates = "; ".join(f"{i}. “{text}”" for i, text in enumerate(summary["templates"], 1))
+    templates = "; ".join(
+        f"{i}. “{in_markdown(text)}”" for i, text in enumerate(summary["templates"], 1)
+    )
     written = (
         "two digits are one token, and a continuation is the next token"
         if summary["numbers"] == "pairs"

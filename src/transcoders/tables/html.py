@@ -1,8 +1,17 @@
-"""Data frames as HTML tables."""
+"""Data frames as HTML tables, and texts in Markdown."""
 
 from typing import Any
 
 import pandas as pd
+
+MARKS = str.maketrans(
+    {"\n": "⏎", "&": "&amp;", "<": "&lt;"} | {mark: f"&#{ord(mark)};" for mark in "\\`*_~!$(/"}
+)
+
+
+def in_markdown(text: str) -> str:
+    """A text of tokens so that Markdown shows it as it is: no tags, links, pictures or formulas."""
+    return text.translate(MARKS)
 
 
 def html_table(rows: pd.DataFrame, formats: dict[Any, Any], *, name: str) -> str:
