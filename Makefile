@@ -14,8 +14,8 @@ READERS := figure3 training_curves circuits greater_than_page interpretability_p
            $(addprefix case_study_,$(subst -,_,$(basename $(notdir $(wildcard workflow/case_studies/laptop/*.yaml)))))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup slurm reproduce figures notebooks report test test-full lint format benchmark lock \
-        schema system-deps clean
+.PHONY: help setup slurm reproduce figures notebooks report test test-full faults lint format \
+        benchmark lock schema system-deps clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -49,6 +49,9 @@ test: setup ## The everyday tests: units, and the workflow at smoke scale
 
 test-full: setup ## Longer tests: whole runs, a Slurm cluster, stand-ins of the hub, SAELens
 	$(BIN)/python -m pytest -m full $(IN_TWO)
+
+faults: setup ## Hundreds of faults, tried on a run of the smoke scale; writes benchmarks/faults.json
+	$(BIN)/python tests/faults/campaign.py
 
 # no cache: whether an import is the project's own depends on files that its entry does not cover
 lint: setup ## Style, types and workflow checks

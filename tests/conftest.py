@@ -18,6 +18,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 TINY_LAYERS = 3
 TINY_WIDTH = 32
 SHARED = "the workflow's run"
+LONGEST = [SHARED, "test_slurm.py", "test_paper.py", "test_published.py"]
 
 torch.set_num_threads(1)
 # No deadline: a busy machine is not a bug. The same examples every time, so a failure is news.
@@ -28,13 +29,20 @@ settings.load_profile("steady")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Share the tests out among processes by file: those of a file share what is slow to make.
 
-    All that look at the run of the workflow go to one process, so that it is made once, and come
-    first, so that no process is left with it at the end.
+    All that look at the run of the workflow go to one process, so that it is made once. What takes
+    longest comes first, so that no process is left with it at the end.
     """
-    for item in items:
+
+    def place(item: pytest.Item) -> int:
+        return LONGEST.index(group(item)) if group(item) in LONGEST else len(LONGEST)
+
+    def group(item: pytest.Item) -> str:
         shared = "run" in item.fixturenames and not hasattr(item.module, "run")  # one of its own
-        item.add_marker(pytest.mark.xdist_group(SHARED if shared else str(item.path)))
-    items.sort(key=lambda item: item.get_closest_marker("xdist_group").args[0] != SHARED)
+        return SHARED if shared else item.path.name
+
+    items.sort(key=place)
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(group(item)))
 
 
 @pytest.fixture(scope="session")

@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.full, pytest.mark.skipif(WHY_NOT is not None, reason=s
 SMOKE = ("--config", "scale=smoke")
 LAYOUT = Layout("smoke")
 KILLED = "tiny-gpt2"
-WHOLE_RUN = 1500  # seconds: some forty jobs, each of which starts Snakemake twice
+WHOLE_RUN = 2700  # seconds: some forty jobs, each of which starts Snakemake twice
 COMPARED = ("models/**/*", "corpus/**/*", "activations/**/*", "dictionaries/**/*", "evaluation/*")
 
 

@@ -78,6 +78,8 @@ rule corpus_manifest:
         LAYOUT.corpus_manifest,
     log:
         LOGS / "corpus_manifest.log",
+    benchmark:
+        LOGS / "corpus_manifest.tsv",
     conda:
         CONDA
     threads: 1

@@ -56,6 +56,8 @@ rule collect_tables:
         LAYOUT.evaluation_by_document,
     log:
         LOGS / "collect_tables.log",
+    benchmark:
+        LOGS / "collect_tables.tsv",
     conda:
         CONDA
     threads: 1

@@ -165,6 +165,8 @@ if SCALE.interpretability is not None:
             LAYOUT.table1.with_suffix(".json"),
         log:
             LOGS / "table1.log",
+        benchmark:
+            LOGS / "table1.tsv",
         conda:
             CONDA
         threads: 1

@@ -115,6 +115,8 @@ rule judge_claims:
         LAYOUT.claims,
     log:
         LOGS / "judge_claims.log",
+    benchmark:
+        LOGS / "judge_claims.tsv",
     conda:
         CONDA
     threads: given("notebook").threads
@@ -139,6 +141,8 @@ rule record_environment:
         LAYOUT.environment,
     log:
         LOGS / "record_environment.log",
+    benchmark:
+        LOGS / "record_environment.tsv",
     conda:
         CONDA
     threads: given("notebook").threads
@@ -169,6 +173,8 @@ for page in PAGES:
             pages=[page.in_report(path) for path in rendered(page)],
         log:
             LOGS / f"{page.name}.log",
+        benchmark:
+            LOGS / f"{page.name}.tsv"
         conda:
             CONDA
         threads: given("notebook").threads
@@ -223,6 +229,8 @@ rule landing_page:
         LAYOUT.landing_page,
     log:
         LOGS / "landing_page.log",
+    benchmark:
+        LOGS / "landing_page.tsv",
     conda:
         CONDA
     threads: given("notebook").threads

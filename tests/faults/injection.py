@@ -1,0 +1,249 @@
+"""How faults are put into a prepared run, and how what comes of them is judged.
+
+A fault ends in one of two good ways. *Resumed*: the same command again succeeds, and every file is
+byte for byte that of the run without faults. *Refused*: one message names the file or folder at
+fault and says what to do, and no result was made from it. Anything else is a wrong result.
+"""
+
+import multiprocessing
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from faults import process
+from transcoders.checksums import sha256
+from transcoders.layout import Layout
+
+Ending = Literal["resumed", "refused"]
+SCALE = "smoke"
+LAYOUT = Layout(SCALE)
+TOPS = ("results", "figures")
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(
+    ["torch", "transformers", "pandas", "scipy.stats", "sklearn.tree", "matplotlib.pyplot",
+     "nbclient", "nbconvert"]
+)  # fmt: skip
+SECONDS = 300
+"""After which a command counts as hanging."""
+
+
+class WrongResultError(AssertionError):
+    """A fault was not noticed, or not explained."""
+
+
+class Run(NamedTuple):
+    """A command that has ended."""
+
+    status: int
+    said: str
+    """On standard error, and on standard output."""
+
+
+class Event(NamedTuple):
+    """Something written by a command, in the order of writing."""
+
+    what: str
+    path: str
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run of the smoke scale without faults, and copies of it to be damaged."""
+
+    clean: Path
+    hashes: dict[str, str]
+    """SHA-256 of every file that it made, by path."""
+    written: dict[tuple[str, ...], list["Event"]] = field(default_factory=dict)
+    """What commands write, as far as it was asked for."""
+
+    @classmethod
+    def of(cls, clean: Path) -> "Prepared":
+        """What is in a folder where the smoke scale has run."""
+        return cls(clean, hashes(clean))
+
+    def copy(self, destination: Path) -> Path:
+        """The whole run, to be damaged."""
+        if destination.exists():
+            shutil.rmtree(destination)
+        shutil.copytree(self.clean, destination, ignore=shutil.ignore_patterns("__pycache__"))
+        return destination
+
+    def writing(self, folder: Path, command: tuple[str, ...]) -> list["Event"]:
+        """All that a command writes without a fault, in order; found out in ``folder``, once.
+
+        Its outputs are removed before, as Snakemake does.
+        """
+        if command not in self.written:
+            found: list[Event] = []
+            for _ in range(2):  # to learn what the outputs are, and without them
+                self.copy(folder)
+                remove_outputs(folder, found)
+                if run(folder, command).status != 0:
+                    raise WrongResultError(f"{command} does not succeed without a fault")
+                found = events(folder)
+            self.written[command] = found
+        return self.written[command]
+
+    def differences(self, folder: Path, *, but: Sequence[str] = ()) -> list[str]:
+        """Files that are not as in the clean run: changed, missing, or there too much.
+
+        ``but`` leaves out paths that begin so.
+        """
+        found = hashes(folder)
+        return sorted(
+            name
+            for name in found.keys() | self.hashes.keys()
+            if found.get(name) != self.hashes.get(name) and not name.startswith(tuple(but))
+        )
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of all that a run made, logs left out, half-written files not."""
+    return {
+        str(path.relative_to(folder)): sha256(path)
+        for top in TOPS
+        for path in sorted((folder / top).rglob("*"))
+        if path.is_file() and "logs" not in path.parts and path.name != ".snakemake_timestamp"
+    }
+
+
+def run(
+    folder: Path,
+    command: Sequence[str],
+    *,
+    moment: str = "0",
+    prefix: Sequence[str] = (),
+    more: dict[str, str] | None = None,
+) -> Run:
+    """Run a subcommand in a folder, to be killed at some moment.
+
+    It runs in a process forked from one that has imported the libraries, which takes most of the
+    time of a small command; behind another program, or with more in its environment, in its own.
+    """
+    arguments = [command[0], "--scale", SCALE, *command[1:]]
+    log = folder / "events.log"
+    log.unlink(missing_ok=True)
+    if not prefix and not more:
+        given = (str(folder), environment(folder), moment, str(log), arguments)
+        forked = FORKS.Process(target=process.run_forked, args=given)
+        forked.start()
+        forked.join(SECONDS)
+        if forked.exitcode is None:
+            forked.kill()
+            raise WrongResultError(f"{command} hangs")
+        return Run(forked.exitcode, (folder / "said.log").read_text())
+    ended = subprocess.run(
+        [*prefix, sys.executable, process.__file__, moment, str(log), *arguments],
+        cwd=folder, env=environment(folder) | (more or {}), capture_output=True, text=True,
+        check=False, timeout=SECONDS,
+    )  # fmt: skip
+    return Run(ended.returncode, ended.stderr + ended.stdout)
+
+
+def snakemake(folder: Path, *arguments: str) -> Run:
+    """Run Snakemake in a folder, on two cores."""
+    command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]
+    ended = subprocess.run(
+        [*command, "--config", f"scale={SCALE}"],
+        cwd=folder, env=environment(folder), capture_output=True, text=True, check=False,
+        timeout=SECONDS,
+    )  # fmt: skip
+    return Run(ended.returncode, ended.stderr + ended.stdout)
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """In which the code of that folder runs, and nothing of a test runner's."""
+    kept = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("SNAKEMAKE", "PYTEST", "PYTHON"))
+    }
+    return kept | {"PYTHONPATH": str(folder / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def events(folder: Path) -> list[Event]:
+    """What the last command in a folder wrote."""
+    lines = (folder / "events.log").read_text().splitlines()
+    return [Event(*line.split(" ", 1)) for line in lines]
+
+
+def made_by(written: Iterable[Event]) -> list[str]:
+    """The files and folders that a command brought under their final names."""
+    final = {event.path for event in written if event.what == "os.rename"}
+    return sorted(
+        path for path in final if not any(part.startswith(".") for part in Path(path).parts)
+    )
+
+
+def remove_outputs(folder: Path, written: Iterable[Event]) -> None:
+    """Remove the files that a command made."""
+    for path in made_by(written):
+        if (folder / path).is_file():
+            (folder / path).unlink()
+
+
+def resumes(
+    prepared: Prepared, folder: Path, command: Sequence[str], *, but: Sequence[str] = ()
+) -> Ending:
+    """Run the command, which must succeed and leave all as it is in the clean run."""
+    again = run(folder, command)
+    if again.status != 0:
+        raise WrongResultError(f"{command} does not succeed: {again.said}")
+    differences = prepared.differences(folder, but=but)
+    if differences:
+        raise WrongResultError(f"after {command}, other than in a clean run: {differences}")
+    return "resumed"
+
+
+def judged(
+    prepared: Prepared,
+    folder: Path,
+    ended: Run,
+    *,
+    names: Sequence[str],
+    but: Sequence[str] = (),
+    damaged: Sequence[str] = (),
+) -> Ending:
+    """What became of a command that met a fault.
+
+    Args:
+        prepared: the clean run.
+        folder: where it ran.
+        ended: how.
+        names: one of these must be in the message: the file at fault, or its folder.
+        but: paths that may differ from the clean run.
+        damaged: paths that were damaged, which nobody is asked to repair.
+    """
+    if ended.status == 0:
+        differences = prepared.differences(folder, but=[*but, *damaged])
+        if differences:
+            raise WrongResultError(f"it passed, and these differ: {differences}")
+        return "resumed"
+    if "Traceback" in ended.said or not re.search("^(error: |WorkflowError)", ended.said, re.M):
+        raise WrongResultError(f"it is not explained: {ended.said}")
+    if not any(name in ended.said for name in names):
+        raise WrongResultError(f"none of {names} is named: {ended.said}")
+    made = [
+        name
+        for name in prepared.differences(folder, but=[*but, *damaged])
+        if (folder / name).exists()
+    ]
+    if made:
+        raise WrongResultError(f"it was refused, but something was made: {made}")
+    return "refused"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One fault: what it is, and how it is tried in a copy of the clean run."""
+
+    family: str
+    name: str
+    attempt: Callable[[Prepared, Path], Ending]
+    """Raises :class:`WrongResultError`."""

@@ -1,0 +1,84 @@
+"""A command of this project that kills itself at a chosen moment of its writing.
+
+    python process.py MOMENT LOG SUBCOMMAND ...
+
+Moments are counted in the interpreter's own audit events: every opening for writing, renaming,
+making or removing of a path below the folders WATCHED. Nothing in the code under
+test knows of it. MOMENT is a number (SIGKILL just before that event), the same with ``torn`` behind
+it (half of the file that is about to take its final name, or of the largest in such a folder, is
+cut off first), or 0 (never). LOG gets
+a line an event.
+"""
+
+import os
+import signal
+import sys
+
+WATCHED = ("results", "figures", "docs", ".checksums")
+WRITING = os.O_WRONLY | os.O_RDWR
+
+
+class Watch:
+    """Counts the events and ends the process at one of them."""
+
+    def __init__(self, moment: str, log: str) -> None:
+        self.fatal = int(moment.removesuffix("torn"))
+        self.torn = moment.endswith("torn")
+        self.log = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        self.tops = tuple(os.path.join(os.getcwd(), top, "") for top in WATCHED)
+        self.seen = 0
+
+    def __call__(self, event: str, arguments: tuple[object, ...]) -> None:
+        if event == "open":
+            flags = arguments[2]
+            writes = isinstance(flags, int) and flags & WRITING
+        else:
+            writes = event in ("os.rename", "os.remove", "os.mkdir", "os.rmdir")
+        if not writes or not isinstance(arguments[0], str | os.PathLike):
+            return
+        path = os.path.abspath(arguments[0])
+        if not path.startswith(self.tops) or f"{os.sep}logs{os.sep}" in path:
+            return
+        self.seen += 1
+        final = os.path.abspath(arguments[1]) if event == "os.rename" else path  # type: ignore[call-overload]
+        os.write(self.log, f"{event} {os.path.relpath(final)}\n".encode())
+        if self.seen == self.fatal:
+            if self.torn:
+                file = max(_files(path), key=os.path.getsize)
+                os.truncate(file, os.path.getsize(file) // 2)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _files(path: str) -> list[str]:
+    """The file, or the files below a folder."""
+    below = [os.path.join(top, name) for top, _, names in os.walk(path) for name in names]
+    return below or [path]
+
+
+def run(moment: str, log: str, *arguments: str) -> None:
+    """Run the command in this process, which ends with it."""
+    sys.argv[:] = ["transcoders", *arguments]
+    from transcoders.cli import main
+
+    sys.addaudithook(Watch(moment, log))
+    main()
+
+
+def run_forked(
+    folder: str, environment: dict[str, str], moment: str, log: str, arguments: list[str]
+) -> None:
+    """The same in a process forked for it, with all that it says in a file ``said.log``."""
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.path.insert(0, os.path.join(folder, "src"))  # its own code, whatever the parent has loaded
+    for name in [name for name in sys.modules if name.partition(".")[0] == "transcoders"]:
+        del sys.modules[name]
+    said = os.open("said.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    for stream in (1, 2):
+        os.dup2(said, stream)
+    run(moment, log, *arguments)
+
+
+if __name__ == "__main__":
+    run(*sys.argv[1:])

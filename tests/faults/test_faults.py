@@ -1,0 +1,68 @@
+"""A dozen of the campaign's faults, one of every sort; `make faults` tries them all."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from faults import injection
+from faults.catalogue import all_faults
+from faults.injection import Prepared, WrongResultError, hashes, judged
+
+EVERYDAY = (
+    "killed: cache-activations tiny-gpt2: second third",
+    "killed: train tiny-gpt2: half a file",
+    "killed: collect-tables: end",
+    "damaged: results/smoke/models/tiny-gpt2/model.safetensors: one bit",
+    "damaged: results/smoke/corpus/tiny-gpt2/eval.safetensors: exchanged",
+    "damaged: results/smoke/evaluation/tiny-gpt2_layer1.csv: one bit",
+    "damaged: results/smoke/greater_than/where.csv: half",
+    "damaged, all done: results/smoke/claims.csv",
+    "damaged and deleted: results/smoke/claims.csv",
+    "disk full: collect-tables: 4 kB left",
+    "no permission: collect-tables: write",
+    "two at once: Snakemake beside Snakemake",
+    "setting changed: training.learning_rate, in training",
+    "clock set back: results/smoke/claims.csv: 400 d",
+    "network lost: fetch-model from a hub",
+)
+RESUMED = {"killed", "damaged and deleted", "clock set back"}
+ALL = {f"{fault.family}: {fault.name}": fault for fault in all_faults()}
+
+
+@pytest.fixture(scope="session")
+def prepared(run: Path) -> Prepared:
+    return Prepared.of(run)
+
+
+@pytest.mark.parametrize("name", EVERYDAY)
+def test_a_fault_is_resumed_from_or_refused(prepared: Prepared, tmp_path: Path, name: str) -> None:
+    if name.startswith(("disk full", "no permission")) and os.geteuid() != 0:
+        pytest.skip("mounting a small disk and giving up root's rights are for root")
+    fault = ALL[name]
+    ending = fault.attempt(prepared, tmp_path / "run")
+    expected = "resumed" if fault.family in RESUMED else "refused"
+    assert ending == expected
+
+
+def test_the_campaign_tries_hundreds_and_none_twice() -> None:
+    assert len(all_faults()) == len(ALL) > 300
+
+
+def test_a_result_that_is_wrong_is_called_wrong(prepared: Prepared, tmp_path: Path) -> None:
+    """The judge itself: a change that nobody notices, and one that is not explained."""
+    folder = prepared.copy(tmp_path / "run")
+    ended = injection.run(folder, ("collect-tables",))
+    assert judged(prepared, folder, ended, names=[]) == "resumed"
+    page = folder / "results/smoke/notebooks/figure3.html"
+    page.write_text(page.read_text().replace("0", "1", 1))
+    with pytest.raises(WrongResultError, match=r"these differ: .*figure3\.html"):
+        judged(prepared, folder, ended, names=[])
+    shutil.rmtree(folder / "results/smoke/evaluation")
+    refused = injection.run(folder, ("collect-tables",))
+    with pytest.raises(WrongResultError, match="is named"):
+        judged(prepared, folder, refused, names=["another file"])
+    with pytest.raises(WrongResultError, match="something was made"):
+        judged(prepared, folder, refused, names=["tiny-gpt2_layer1.csv"])
+    assert hashes(folder).keys() < prepared.hashes.keys()
