@@ -14,7 +14,7 @@ READERS := figure3 training_curves circuits greater_than_page interpretability_p
            $(addprefix case_study_,$(subst -,_,$(basename $(notdir $(wildcard workflow/case_studies/laptop/*.yaml)))))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup slurm reproduce figures notebooks report test test-full faults lint format \
+.PHONY: help setup slurm reproduce figures notebooks report test test-full faults long-run lint format \
         benchmark lock schema system-deps clean
 
 help: ## List the targets
@@ -51,7 +51,10 @@ test-full: setup ## Longer tests: whole runs, a Slurm cluster, stand-ins of the 
 	$(BIN)/python -m pytest -m full $(IN_TWO)
 
 faults: setup ## Hundreds of faults, tried on a run of the smoke scale; writes benchmarks/faults.json
-	$(BIN)/python tests/faults/campaign.py
+	PYTHONPATH=src:tests $(BIN)/python -m faults.campaign
+
+long-run: setup ## The laptop scale under random kills, compared with this checkout's results
+	PYTHONPATH=src:tests $(BIN)/python -m faults.long_run
 
 # no cache: whether an import is the project's own depends on files that its entry does not cover
 lint: setup ## Style, types and workflow checks

@@ -5,15 +5,19 @@ or of the moment gets into the copy: no absolute path, no time. Pages need no ne
 turned into MathML, which browsers draw themselves, and pictures are embedded.
 """
 
+import builtins
 import html
 import re
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transcoders.errors import UserError
 from transcoders.files import made_path
+
+if TYPE_CHECKING:
+    from nbclient.exceptions import CellExecutionError
 
 SOURCES = Path("workflow/notebooks")
 TIMEOUT_SECONDS = 600
@@ -90,9 +94,7 @@ def execute_notebook(notebook: Any, source: str, destination: Path) -> None:
         try:
             client.execute(cwd=str(Path.cwd()))
         except CellExecutionError as error:
-            known = error.ename == UserError.__name__  # which says all that there is to say
-            said = error.evalue if known else f"a cell failed\n{error}"
-            raise UserError(f"{source}: {said}") from None
+            raise UserError(f"{source}: {_what_failed(error)}") from None
         except (CellTimeoutError, DeadKernelError) as error:
             raise UserError(f"{source}: a cell failed\n{error}") from None
     # Which patch release of Python ran it says nothing about the result.
@@ -102,6 +104,15 @@ def execute_notebook(notebook: Any, source: str, destination: Path) -> None:
         nbformat.write(notebook, temporary)
     with made_path(destination.with_suffix(".html")) as temporary:
         temporary.write_text(page, encoding="utf-8")
+
+
+def _what_failed(error: "CellExecutionError") -> str:
+    """A sentence where a cell met what a user can put right; all that is known of other errors."""
+    if error.ename == UserError.__name__:
+        return str(error.evalue)
+    if issubclass(getattr(builtins, error.ename, Exception), OSError):
+        return f"{error.evalue}; see whether it may be read and written, and run again"
+    return f"a cell failed\n{error}"
 
 
 def render_page(notebook: Any) -> str:

@@ -1,8 +1,8 @@
 """``make faults``: every fault of the catalogue, tried on a run of the smoke scale.
 
-Writes ``benchmarks/faults.json``, and ``docs/faults.md`` where that has its table. Fails if a wrong
-result was kept. ``--like TEXT`` tries only faults whose family and name contain it, and writes
-nothing.
+Writes how each ended to ``benchmarks/faults.json``, and ``docs/faults.md`` where that has its
+table. Fails if a wrong result was kept. ``--like TEXT`` tries only faults whose family and name
+contain it, and leaves the others as they are on record.
 """
 
 import argparse
@@ -14,15 +14,12 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(REPOSITORY / "src"), str(REPOSITORY / "tests")]
+from tqdm import tqdm
 
-from tqdm import tqdm  # noqa: E402
-
-from faults.catalogue import all_faults  # noqa: E402
-from faults.injection import Fault, Prepared, snakemake  # noqa: E402
-from transcoders.files import write_json  # noqa: E402
-from workflow.running import workspace  # noqa: E402
+from faults.catalogue import all_faults
+from faults.injection import Fault, Prepared, snakemake
+from transcoders.files import read_json, write_json
+from workflow.running import REPOSITORY, workspace
 
 MARKS = ("<!-- table: begin -->", "<!-- table: end -->")
 PAGE = REPOSITORY / "docs/faults.md"
@@ -37,7 +34,7 @@ def main() -> None:
     parser.add_argument("--prepared", type=Path, help="a folder where the smoke scale has run")
     parser.add_argument("--processes", type=int, default=2, help="faults tried at a time")
     arguments = parser.parse_args()
-    faults = [each for each in all_faults() if arguments.like in f"{each.family}: {each.name}"]
+    faults = [fault for fault in all_faults() if arguments.like in str(fault)]
     with tempfile.TemporaryDirectory(prefix="faults-") as folder:
         prepared = prepare(arguments.prepared or Path(folder) / "clean", bool(arguments.prepared))
 
@@ -47,7 +44,7 @@ def main() -> None:
             try:
                 return fault.attempt(prepared, own / "run")
             except Exception as error:  # whatever it is, this fault was not dealt with
-                tqdm.write(f"WRONG {fault.family}: {fault.name}\n{error}", file=sys.stderr)
+                tqdm.write(f"WRONG {fault}\n{error}", file=sys.stderr)
                 return WRONG
             finally:
                 shutil.rmtree(own)
@@ -55,19 +52,12 @@ def main() -> None:
         with ThreadPoolExecutor(arguments.processes) as pool:
             results = pool.map(attempt, enumerate(faults))
             endings = list(tqdm(results, total=len(faults), unit="fault", file=sys.stderr))
-    counted = Counter(zip((fault.family for fault in faults), endings, strict=True))
-    families = list(dict.fromkeys(fault.family for fault in faults))
-    table = [
-        {
-            "family": family,
-            **{ending: counted[family, ending] for ending in ("resumed", "refused", WRONG)},
-        }
-        for family in families
-    ]
-    for row in table:
-        print(row)
-    if not arguments.like:
-        write(faults, endings, table)
+    tried = dict(zip((str(fault) for fault in faults), endings, strict=True))
+    before = read_json(RECORD)["faults"] if arguments.like and RECORD.exists() else {}
+    write(
+        {name: (before | tried)[name] for name in map(str, all_faults()) if name in before | tried}
+    )
+    print(Counter(endings))
     sys.exit(1 if WRONG in endings else 0)
 
 
@@ -81,39 +71,35 @@ def prepare(folder: Path, is_there: bool) -> Prepared:
     return Prepared.of(folder)
 
 
-def write(faults: list[Fault], endings: list[str], table: list[dict[str, object]]) -> None:
-    """The record, and the table of the page."""
-    count = Counter(endings)
+def write(endings: dict[str, str]) -> None:
+    """The record of how every fault ended, and the table of the page."""
+    count = Counter(endings.values())
     write_json(
         RECORD,
         {
             "command": "make faults",
             "machine": platform.platform(),
-            "tried": len(faults),
+            "tried": len(endings),
             "resumed": count["resumed"],
             "refused": count["refused"],
             "wrong_results_kept": count[WRONG],
-            "by_family": table,
-            "faults": {
-                f"{fault.family}: {fault.name}": ending
-                for fault, ending in zip(faults, endings, strict=True)
-            },
+            "faults": endings,
         },
     )
     lines = ["| fault | tried | resumed | refused | wrong results kept |", "|---|---|---|---|---|"]
-    lines += [
-        f"| {row['family']} | {row['resumed'] + row['refused'] + row[WRONG]} | {row['resumed']} | "
-        f"{row['refused']} | {row[WRONG]} |"
-        for row in table
-    ]
-    lines.append(
-        f"| **in all** | **{len(faults)}** | **{count['resumed']}** | **{count['refused']}** | "
-        f"**{count[WRONG]}** |"
-    )
-    text = PAGE.read_text()
-    head, _, rest = text.partition(MARKS[0])
+    for family in dict.fromkeys(fault.family for fault in all_faults()):
+        lines.append(
+            _line(family, [e for name, e in endings.items() if name.startswith(f"{family}: ")])
+        )
+    lines.append(_line("**in all**", list(endings.values())))
+    head, _, rest = PAGE.read_text().partition(MARKS[0])
     _, _, tail = rest.partition(MARKS[1])
-    PAGE.write_text(f"{head}{MARKS[0]}\n" + "\n".join(lines) + f"\n{MARKS[1]}{tail}")
+    PAGE.write_text("\n".join([f"{head}{MARKS[0]}", *lines, f"{MARKS[1]}{tail}"]))
+
+
+def _line(title: str, endings: list[str]) -> str:
+    counts = [len(endings), *(endings.count(each) for each in ("resumed", "refused", WRONG))]
+    return f"| {title} | {' | '.join(map(str, counts))} |"
 
 
 if __name__ == "__main__":

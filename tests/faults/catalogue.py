@@ -180,9 +180,9 @@ READERS: dict[str, tuple[Command, str]] = {
     f"{RESULTS}/corpus/tiny-gpt2/train.safetensors": (
         ("cache-activations", "tiny-gpt2"), f"{RESULTS}/corpus/tiny-gpt2/eval.safetensors"),
     f"{RESULTS}/corpus/tiny-gpt2/eval.safetensors": (
-        ("evaluate", "tiny-gpt2_layer1"), f"{RESULTS}/corpus/tiny-llama/eval.safetensors"),
+        ("evaluate", "tiny-gpt2_layer1"), f"{RESULTS}/corpus/tiny-gpt2/train.safetensors"),
     f"{RESULTS}/corpus/tiny-gpt2/tokens.json": (
-        ("manifest",), f"{RESULTS}/corpus/tiny-llama/tokens.json"),
+        ("manifest",), f"{RESULTS}/models/tiny-gpt2/source.json"),
     f"{RESULTS}/corpus/manifest.json": (
         ("train", "tiny-gpt2"), f"{RESULTS}/corpus/tiny-gpt2/tokens.json"),
     f"{RESULTS}/activations/tiny-gpt2_layer1/shard-00000.safetensors": (

@@ -247,3 +247,6 @@ class Fault:
     name: str
     attempt: Callable[[Prepared, Path], Ending]
     """Raises :class:`WrongResultError`."""
+
+    def __str__(self) -> str:
+        return f"{self.family}: {self.name}"

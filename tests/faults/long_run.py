@@ -1,6 +1,6 @@
 """A whole run that is killed again and again: what it makes must be what a run left alone makes.
 
-    python tests/faults/long_run.py --scale laptop --minutes 2 8
+    make long-run
 
 Runs the scale in a folder of its own. After a random time, Snakemake and all its jobs get SIGKILL
 together; then `--unlock`, and the same command again, until it ends by itself. Then every table,
@@ -19,13 +19,10 @@ import tempfile
 import time
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(REPOSITORY / "src"), str(REPOSITORY / "tests")]
-
-from faults.injection import environment  # noqa: E402
-from transcoders.checksums import sha256  # noqa: E402
-from transcoders.files import write_json  # noqa: E402
-from workflow.running import workspace  # noqa: E402
+from faults.injection import environment
+from transcoders.checksums import sha256
+from transcoders.files import write_json
+from workflow.running import REPOSITORY, workspace
 
 COMPARED = ("*.csv", "*.json", "*.safetensors", "*.parquet")
 OF_THE_MACHINE = ("environment.json",)
@@ -49,7 +46,7 @@ def main() -> None:
         seconds = round(time.monotonic() - began)
         compared, different = compare(folder, arguments.like, arguments.scale)
     record = {
-        "command": " ".join(["python", "tests/faults/long_run.py", *sys.argv[1:]]),
+        "command": " ".join(["python -m faults.long_run", *sys.argv[1:]]),
         "machine": platform.platform(),
         "kills": kills,
         "seconds": seconds,

@@ -11,24 +11,21 @@ from faults.catalogue import all_faults
 from faults.injection import Prepared, WrongResultError, hashes, judged
 
 EVERYDAY = (
-    "killed: cache-activations tiny-gpt2: second third",
     "killed: train tiny-gpt2: half a file",
     "killed: collect-tables: end",
     "damaged: results/smoke/models/tiny-gpt2/model.safetensors: one bit",
-    "damaged: results/smoke/corpus/tiny-gpt2/eval.safetensors: exchanged",
+    "damaged: results/smoke/corpus/tiny-gpt2/train.safetensors: exchanged",
     "damaged: results/smoke/evaluation/tiny-gpt2_layer1.csv: one bit",
     "damaged: results/smoke/greater_than/where.csv: half",
     "damaged, all done: results/smoke/claims.csv",
     "damaged and deleted: results/smoke/claims.csv",
     "disk full: collect-tables: 4 kB left",
-    "no permission: collect-tables: write",
     "two at once: Snakemake beside Snakemake",
-    "setting changed: training.learning_rate, in training",
     "clock set back: results/smoke/claims.csv: 400 d",
     "network lost: fetch-model from a hub",
 )
 RESUMED = {"killed", "damaged and deleted", "clock set back"}
-ALL = {f"{fault.family}: {fault.name}": fault for fault in all_faults()}
+ALL = {str(fault): fault for fault in all_faults()}
 
 
 @pytest.fixture(scope="session")

@@ -169,7 +169,8 @@ class Keeper:
                 request.question, request.arguments, answer=answer, refused=refused
             )
         except Exception as error:  # a full disk, a number that Python does not write
-            problem = type(error).__name__
+            system = error.strerror if isinstance(error, OSError) else None  # words of its own
+            problem = system or type(error).__name__
             return reply | {"refused": f"not recorded ({problem}), so not answered; ask again"}
         if self._transcript.is_sealed:
             answer = {"examples": answer, "seal": digest}

@@ -215,11 +215,7 @@ def removed_after(hooks: Iterable[RemovableHandle]) -> Iterator[None]:
 
 
 def check_model_files(folder: Path, *, weights: bool = True) -> None:
-    """Compare a model folder with the hashes in its ``source.json``, if ``fetch_model`` wrote it.
-
-    Args:
-        folder: in Hugging Face's layout.
-        weights: whether to read the weights too, which takes longest.
+    """Compare a model folder that ``fetch_model`` wrote with the hashes in its ``source.json``.
 
     Raises:
         UserError: a file is missing or was changed.
