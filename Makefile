@@ -105,5 +105,5 @@ system-deps: ## Install the Debian packages that optional tests need: chromium, 
 	        chromium slurm-wlm munge; }
 
 clean: ## Remove the environment, and all results and figures that are not committed
-	rm -rf $(VENV) .venv-* .snakemake .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-* .snakemake .checksums .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	git clean -fdxq results figures

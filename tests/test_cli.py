@@ -80,6 +80,13 @@ def test_training_without_activations_says_what_to_run(tmp_path):
     assert "results/smoke/activations/tiny-gpt2_layer1/activations.json: no such file" in message
 
 
+def test_what_the_system_refuses_is_one_sentence(tmp_path):
+    copy_config(tmp_path)
+    (tmp_path / "results").write_text("in the way")
+    message = refusal("fetch-corpus", "--scale", "smoke", cwd=tmp_path)
+    assert "results" in message and "and run again" in message
+
+
 def test_an_invalid_scale_is_refused_with_every_key_at_fault(tmp_path):
     copy_config(tmp_path, seed="many", device="tpu")
     message = refusal("manifest", "--scale", "smoke", cwd=tmp_path)

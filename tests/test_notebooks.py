@@ -134,6 +134,24 @@ def test_a_failing_cell_is_shown_and_nothing_is_written(sources, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (
+            "from transcoders.errors import UserError\nraise UserError('a.csv: expected, found')",
+            "a.csv: expected, found",
+        ),
+        ("raise PermissionError(13, 'Permission denied', 'a.csv')", "denied: 'a.csv'; see whether"),
+    ],
+)
+def test_what_a_user_can_put_right_is_a_sentence_without_the_cell(sources, tmp_path, code, said):
+    write_notebook(sources / "broken.ipynb", code)
+    with pytest.raises(UserError, match=r"broken\.ipynb: ") as caught:
+        run_notebook("broken", "laptop", tmp_path / "pages" / "broken.ipynb")
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+    assert not list((tmp_path / "pages").glob("*"))
+
+
 def test_a_cell_that_ends_its_process_is_a_failure_of_the_notebook(sources, tmp_path):
     write_notebook(sources / "killed.ipynb", "import os; os._exit(9)")
     with pytest.raises(UserError, match=r"killed\.ipynb: a cell failed\n.*died"):

@@ -1060,7 +1060,7 @@ def test_what_cannot_be_recorded_is_not_answered(
 
     with monkeypatch.context() as patch:
         patch.setattr(transcripts, "write_json", fail)
-        with pytest.raises(RefusedError, match=r"not recorded \(OSError\), so not answered"):
+        with pytest.raises(RefusedError, match=r"not recorded \(No space left on device\), so not"):
             ask(keeper, question, **asked)
     assert path.read_bytes() == kept
     assert ask(keeper, question, **asked)
