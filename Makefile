@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 # SAELens pins another TransformerLens, so it lives by itself; a test makes the same when missing.
 SAELENS := .venv-saelens
 SNAKEMAKE := $(BIN)/snakemake --cores all
-IN_TWO := --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+IN_TWO := --numprocesses 2 --no-loadscope-reorder
 # The rules that read committed tables only: no other may run for a figure or a page.
 READERS := figure3 training_curves circuits greater_than_page interpretability_page \
            case_studies_page judge_claims claims_page landing_page \

@@ -8,6 +8,8 @@ import torch
 from huggingface_hub import constants
 from hypothesis import settings
 from torch import Tensor
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from transcoders.config import TRAITS, Kind, Model, Scale, SyntheticModel, load_scale
 from transcoders.dictionaries import SparseDictionary, Weights
@@ -17,8 +19,11 @@ from workflow.running import snakemake, workspace
 REPOSITORY = Path(__file__).resolve().parent.parent
 TINY_LAYERS = 3
 TINY_WIDTH = 32
-SHARED = "the workflow's run"
-LONGEST = [SHARED, "test_slurm.py", "test_paper.py", "test_published.py"]
+OF_THE_RUN = [
+    "test_smoke.py", "test_golden.py", "test_resources.py", "test_faults.py",
+    "test_determinism.py", "test_on_a_device.py",
+]  # fmt: skip
+FIRST = [*OF_THE_RUN, "test_slurm.py", "test_paper.py", "test_published.py"]
 
 torch.set_num_threads(1)
 # No deadline: a busy machine is not a bug. The same examples every time, so a failure is news.
@@ -26,23 +31,32 @@ settings.register_profile("steady", deadline=None, derandomize=True, max_example
 settings.load_profile("steady")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Share the tests out among processes by file: those of a file share what is slow to make.
+class ByFileAndRun(LoadScopeScheduling):
+    """Tests of a file share what is slow to make, so they go to one process.
 
-    All that look at the run of the workflow go to one process, so that it is made once. What takes
-    longest comes first, so that no process is left with it at the end.
+    All files that look at the run of the workflow go to one, so that it is made once.
     """
 
-    def place(item: pytest.Item) -> int:
-        return LONGEST.index(group(item)) if group(item) in LONGEST else len(LONGEST)
+    def _split_scope(self, nodeid: str) -> str:
+        name = Path(nodeid.partition("::")[0]).name
+        return "the run" if name in OF_THE_RUN else name
 
-    def group(item: pytest.Item) -> str:
-        shared = "run" in item.fixturenames and not hasattr(item.module, "run")  # one of its own
-        return SHARED if shared else item.path.name
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFileAndRun:
+    """Share the tests out among processes."""
+    return ByFileAndRun(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put first what takes longest, so that no process is left with it at the end."""
+
+    def place(item: pytest.Item) -> int:
+        return FIRST.index(item.path.name) if item.path.name in FIRST else len(FIRST)
 
     items.sort(key=place)
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(group(item)))
+    for item in items:  # but for files with a run of their own
+        if "run" in item.fixturenames and not hasattr(item.module, "run"):
+            assert item.path.name in OF_THE_RUN, f"{item.path.name} is missing in OF_THE_RUN"
 
 
 @pytest.fixture(scope="session")
