@@ -19,6 +19,7 @@ from workflow.running import snakemake, workspace
 REPOSITORY = Path(__file__).resolve().parent.parent
 TINY_LAYERS = 3
 TINY_WIDTH = 32
+# The files whose tests ask for the fixture `run` below.
 OF_THE_RUN = [
     "test_smoke.py", "test_golden.py", "test_resources.py", "test_faults.py",
     "test_determinism.py", "test_on_a_device.py",
@@ -54,9 +55,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return FIRST.index(item.path.name) if item.path.name in FIRST else len(FIRST)
 
     items.sort(key=place)
-    for item in items:  # but for files with a run of their own
-        if "run" in item.fixturenames and not hasattr(item.module, "run"):
-            assert item.path.name in OF_THE_RUN, f"{item.path.name} is missing in OF_THE_RUN"
 
 
 @pytest.fixture(scope="session")
