@@ -79,7 +79,7 @@ rule corpus_manifest:
     log:
         LOGS / "corpus_manifest.log",
     benchmark:
-        LOGS / "corpus_manifest.tsv",
+        LOGS / "corpus_manifest.tsv"
     conda:
         CONDA
     threads: 1

@@ -57,7 +57,7 @@ rule collect_tables:
     log:
         LOGS / "collect_tables.log",
     benchmark:
-        LOGS / "collect_tables.tsv",
+        LOGS / "collect_tables.tsv"
     conda:
         CONDA
     threads: 1

@@ -166,7 +166,7 @@ if SCALE.interpretability is not None:
         log:
             LOGS / "table1.log",
         benchmark:
-            LOGS / "table1.tsv",
+            LOGS / "table1.tsv"
         conda:
             CONDA
         threads: 1

@@ -116,7 +116,7 @@ rule judge_claims:
     log:
         LOGS / "judge_claims.log",
     benchmark:
-        LOGS / "judge_claims.tsv",
+        LOGS / "judge_claims.tsv"
     conda:
         CONDA
     threads: given("notebook").threads
@@ -142,7 +142,7 @@ rule record_environment:
     log:
         LOGS / "record_environment.log",
     benchmark:
-        LOGS / "record_environment.tsv",
+        LOGS / "record_environment.tsv"
     conda:
         CONDA
     threads: given("notebook").threads
@@ -230,7 +230,7 @@ rule landing_page:
     log:
         LOGS / "landing_page.log",
     benchmark:
-        LOGS / "landing_page.tsv",
+        LOGS / "landing_page.tsv"
     conda:
         CONDA
     threads: given("notebook").threads
