@@ -7,9 +7,9 @@ folder holds, once complete:
     statistics.safetensors        means and mean norms over all tokens, float32
     activations.json              sizes, dtype, hash of the tokens, SHA-256 of every file
 
-Positions that do not train dictionaries are left out. Until it is complete, ``begun.json`` says what
-it is made of and which shards are whole: a pass that was killed goes on after the last that all
-sites have. ``activations.json`` comes last, so a folder without it is not complete.
+Positions that do not train dictionaries are left out. Until then, ``begun.json`` says what it is
+made of and which shards are whole: a pass that was killed goes on after the last that all sites
+have. ``activations.json`` comes last, so a folder without it is not complete.
 """
 
 from pathlib import Path
