@@ -28,12 +28,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.partial{path.suffix}")
-    remove(temporary)
+    _remove(temporary)
     try:
         yield temporary
         temporary.replace(path)
     finally:
-        remove(temporary)
+        _remove(temporary)
 
 
 @contextmanager
@@ -48,15 +48,15 @@ def made_folder(path: Path) -> Iterator[Path]:
     """As :func:`made_path`, for a folder. A folder already at ``path`` is replaced."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.partial")
-    remove(temporary)
+    _remove(temporary)
     temporary.mkdir()
     try:
         yield temporary
         with recorded(path):
-            remove(path)
+            _remove(path)
             temporary.replace(path)
     finally:
-        remove(temporary)
+        _remove(temporary)
 
 
 def write_json(path: Path, record: Any) -> None:
@@ -152,8 +152,7 @@ def check_disk(folder: Path, needed_bytes: int, what: str) -> None:
         )
 
 
-def remove(path: Path) -> None:
-    """Remove a file or a folder with all that is in it, if it is there."""
+def _remove(path: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path)
     else:

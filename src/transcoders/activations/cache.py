@@ -7,9 +7,9 @@ folder holds, once complete:
     statistics.safetensors        means and mean norms over all tokens, float32
     activations.json              sizes, dtype, hash of the tokens, SHA-256 of every file
 
-Positions that do not train dictionaries are left out. Until then, ``begun.json`` says what it is
-made of and which shards are whole: a pass that was killed goes on after the last that all sites
-have. ``activations.json`` comes last, so a folder without it is not complete.
+Positions that do not train dictionaries are left out. While shards are written, ``begun.json`` says
+what they are made of and which are whole: a pass that was killed goes on after the last that all
+sites have. ``activations.json`` comes last, so a folder without it is not complete.
 """
 
 from pathlib import Path
@@ -41,7 +41,6 @@ from transcoders.files import (
     atomic_path,
     check_disk,
     read_json,
-    remove,
     save_tensors,
     write_json,
 )
@@ -146,7 +145,7 @@ class _SiteWriter:
         found = read_json(begun) if begun.exists() else {}
         if found.get("identity") != self._identity:
             for stale in self.folder.glob("*"):
-                remove(stale)
+                stale.unlink()
             self._record()
             return 0
         whole = found["shards"]
@@ -154,6 +153,7 @@ class _SiteWriter:
             path = self._path(number)
             if not path.exists() or sha256(path) != whole.get(path.name):
                 return number
+            self._written[path.name] = whole[path.name]
         return n_shards
 
     def resume(self, number: int, tokens_per_batch: int) -> None:
@@ -163,7 +163,6 @@ class _SiteWriter:
             *(shard[name].split(tokens_per_batch) for name in MLPActivations._fields), strict=True
         ):
             self._totals.add(MLPActivations(mlp_in.to(self._device), mlp_out.to(self._device)))
-        self._written[self._path(number).name] = sha256(self._path(number))
 
     def add(self, both: MLPActivations) -> None:
         """Drop the untrained positions, round, and keep for the shard. Shapes (row, position, d).
