@@ -22,7 +22,7 @@ TINY_WIDTH = 32
 # The files whose tests ask for the fixture `run` below.
 OF_THE_RUN = [
     "test_smoke.py", "test_golden.py", "test_resources.py", "test_faults.py",
-    "test_determinism.py", "test_on_a_device.py",
+    "test_determinism.py", "test_on_a_device.py", "test_on_a_gpu.py",
 ]  # fmt: skip
 FIRST = [*OF_THE_RUN, "test_slurm.py", "test_paper.py", "test_published.py"]
 
@@ -43,6 +43,13 @@ class ByFileAndRun(LoadScopeScheduling):
         return "the run" if name in OF_THE_RUN else name
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Tests of what a run has made need not wait for one."""
+    parser.addoption(
+        "--run", type=Path, help="a folder where `snakemake --config scale=smoke` has run"
+    )
+
+
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFileAndRun:
     """Share the tests out among processes."""
     return ByFileAndRun(config, log)
@@ -58,8 +65,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which ``snakemake --config scale=smoke`` has run."""
+    if given := pytestconfig.getoption("--run"):
+        return given
     folder = workspace(tmp_path_factory.mktemp("smoke") / "run")
     snakemake(folder, "--config", "scale=smoke")
     return folder

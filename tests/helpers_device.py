@@ -1,12 +1,15 @@
-"""A pretended GPU, for machines without one: which tensors are where, and that none are mixed.
+"""The commands that may use a GPU, and a pretended one for machines without.
 
-Tensors that code sends to ``cuda`` stay where they are and are marked; results of marked tensors
-are marked; their ``device`` says ``cuda``. An operation that would fail on a real GPU, because its
-arguments are on two devices, fails here. What is not pretended: kernels, rounding, memory, speed.
+Pretended is which tensors are where, and that none are mixed. Tensors that code sends to ``cuda``
+stay where they are and are marked; results of marked tensors are marked; their ``device`` says
+``cuda``. An operation that would fail on a real GPU, because its arguments are on two devices,
+fails here. Not pretended are kernels, rounding, memory and speed: ``workflow/test_on_a_gpu.py`` and
+``benchmarks/gpu.py`` look at those where there is a GPU.
 """
 
+import inspect
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,9 +20,46 @@ from torch.utils._device import _device_constructors
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from transcoders.cli import circuits, data, dictionaries, interpretability
+
+COMMANDS: list[tuple[Callable[..., None], dict[str, str]]] = [
+    *((data.cache_activations, {"model": m}) for m in ("tiny-gpt2", "tiny-neox", "tiny-llama")),
+    (dictionaries.train, {"group": "tiny-gpt2"}),
+    (dictionaries.train, {"group": "tiny-gpt2-extensions"}),
+    (dictionaries.train, {"group": "tiny-neox"}),
+    (dictionaries.train, {"group": "tiny-llama"}),
+    (dictionaries.train, {"group": "tiny-llama-layer0"}),
+    (dictionaries.evaluate, {"site": "tiny-gpt2_layer1"}),
+    (dictionaries.evaluate, {"site": "tiny-neox_layer1"}),
+    (dictionaries.evaluate, {"site": "tiny-llama_layer0"}),
+    (dictionaries.evaluate, {"site": "tiny-llama_layer1"}),
+    (circuits.circuit, {"case": "tiny-feature"}),
+    (circuits.circuit, {"case": "tiny-logits"}),
+    (circuits.check_features, {}),
+    (circuits.greater_than, {}),
+    (interpretability.gather_examples, {}),
+    (interpretability.study_features, {}),
+    (interpretability.feature_pages, {"dictionary": "tiny-llama_layer1_transcoder_l1-0.5"}),
+]
+"""What the smoke run computes on whatever device there is, in an order that works."""
+
 FACTORIES = ("arange", "empty", "full", "ones", "randn", "tensor", "zeros")
 # Copies go from device to device, and positions may be on the CPU.
 MAY_MIX = ("copy_", "_copy_from", "index", "index_put", "_index_put_impl_")
+# What PyTorch refuses to do on a GPU once algorithms must be deterministic; of its list, what might
+# be used here.
+NOT_DETERMINISTIC = ("histc", "kthvalue", "median", "put_", "cumsum", "bincount")
+
+
+def call(command: Callable[..., None], arguments: dict[str, str]) -> None:
+    """Call a command of the command line at the smoke scale, in this process."""
+    parameters = inspect.signature(command).parameters
+    given = dict.fromkeys(parameters) | {
+        name: parameter.default
+        for name, parameter in parameters.items()
+        if parameter.default is not inspect.Parameter.empty
+    }
+    command(**given | {"scale": "smoke"} | arguments)
 
 
 class PretendedGpu(TorchDispatchMode):
@@ -50,6 +90,8 @@ class PretendedGpu(TorchDispatchMode):
         if marked and elsewhere and name not in MAY_MIX:
             shapes = [tuple(tensor.shape) for tensor in elsewhere]
             raise AssertionError(f"{func}: tensors of {shapes} are on the CPU, others on the GPU")
+        if marked and name in NOT_DETERMINISTIC and not _counts_only(name, args, kwargs or {}):
+            raise AssertionError(f"{func}: not deterministic on a GPU")
         made = func(*args, **(kwargs or {}))
         if marked and not (name == "copy_" and not self.has(given[0])):
             self.operations += 1
@@ -116,6 +158,12 @@ def pretended_gpu() -> Iterator[PretendedGpu]:
         with gpu:
             yield gpu
     assert torch.Tensor.device is real_device
+
+
+def _counts_only(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Sums of integers come out the same in any order."""
+    given = [t for t in (*args, *kwargs.values()) if isinstance(t, Tensor)]
+    return name in ("cumsum", "bincount") and not any(t.is_floating_point() for t in given)
 
 
 def _storage(tensor: Tensor) -> torch.UntypedStorage:

@@ -115,3 +115,15 @@ def test_the_search_for_paths(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     assert record["forwards"] > 0 and record["extra_memory_mb"] > 0
     assert record["l0"] == pytest.approx(50, rel=0.05)
     assert 25 < record["paths"] <= 25 * 5
+
+
+@pytest.mark.full
+def test_the_parts_of_the_paper_scale(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gpu = _load("gpu", monkeypatch)
+    monkeypatch.setattr(gpu, "prepare_process", lambda *_: "cpu")
+    gpu.main(quick=True)
+    printed = capsys.readouterr().out
+    for expected in ("gpt2-small_layer8", "pythia-1.4b_layer15", "'train_dense'", "'evaluate'"):
+        assert expected in printed

@@ -42,6 +42,12 @@ def test_mixing_devices_is_noticed():
             there.add_(here)
         with pytest.raises(TypeError, match="numpy"):
             there.numpy()
+        numbers = torch.tensor([0, 2, 2], device="cuda")
+        with pytest.raises(AssertionError, match="not deterministic"):
+            torch.bincount(numbers, weights=there)
+        with pytest.raises(AssertionError, match="not deterministic"):
+            there.cumsum(0)
+        assert torch.bincount(numbers).cumsum(0).tolist() == [1, 1, 3]
         assert (there.cpu() + here).device.type == "cpu"
         assert here.to("cuda", torch.float64).device.type == "cuda"
         assert there.to(torch.float64).device.type == "cuda"

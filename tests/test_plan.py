@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from transcoders.config import Scale, load_scale
-from transcoders.plan import Plan, Work, make_plan, measured_rate
+from transcoders.files import read_json
+from transcoders.plan import Plan, Work, make_plan, measured_rate, memory_of_group
 
 ROOT = Path(__file__).parents[1]
 
@@ -159,3 +160,25 @@ def test_the_documented_prediction_is_what_the_command_prints(paper: Scale) -> N
         sum(getattr(w, key) for w in plan.works) / 1e9 for key in ("disk", "download")
     )
     assert rows["in all"] == ["", f"{total:.1f}", "", f"{disk:.1f}", f"{download:.1f}"]
+
+
+def test_what_is_said_of_a_gpu_is_what_was_measured(paper: Scale) -> None:
+    page = (ROOT / "docs/paper_scale.md").read_text()
+    record = read_json(ROOT / "benchmarks/gpu.json")
+    hours = record["hours"]
+    parts = [hours[key] for key in ("measure_activations", "train", "evaluate")]
+    assert f"**{sum(parts):.1f} hours**" in page
+    assert (
+        "{:.1f} to measure activations, {:.1f} to train, {:.1f} to evaluate".format(*parts) in page
+    )
+    assert f"{hours['train_dense']:.1f} to train" in page
+    memory = [
+        f"{site['memory']['gb']:.1f}, {site['memory']['bound_gb']:.1f}"
+        for site in record["sites"].values()
+    ]
+    assert f"| {' | '.join(memory)} |" in page
+    for site in record["sites"].values():
+        assert site["memory"]["gb"] < site["memory"]["bound_gb"]
+        bound = memory_of_group(paper, paper.group(site["memory"]["group"]))
+        assert round(bound / 1e9, 2) == site["memory"]["bound_gb"]  # the record is of this plan
+        assert site["sparse_is_faster_below_density"] > paper.training.sparse_below_density * 0.9

@@ -4,9 +4,10 @@ Sizes follow from the scale file. Time is floating-point operations over a rate:
 products only, which is most of the work at the paper's sizes and little of it at small ones.
 
 - A forward pass costs 2 operations a parameter and token, attention patterns left out.
-- A training step with all features active has five products of the encoder's size. One with the
-  active features only takes as long as 1.55 of them, and the first fifth of a training is dense:
-  both measured on a CPU (benchmarks/README.md); on a GPU they are guesses.
+- A training step with all features takes as long as 5.8 products of the encoder's size, one with
+  the active features only as long as 2.1: measured on an H100 at the paper's sizes
+  (benchmarks/gpu.json; on a CPU, 1.55). That the first fifth of a training is dense was seen at the
+  laptop's scale, on a CPU.
 - Evaluating a dictionary runs the layers after its site again, and two products of its size.
 """
 
@@ -30,8 +31,8 @@ from transcoders.config.sections import TYPICAL_VOCABULARY
 from transcoders.files import free_bytes
 from transcoders.training.memory import buffer_bytes, dictionary_bytes, step_bytes
 
-PRODUCTS_OF_DENSE_STEP = 5.0
-PRODUCTS_OF_SPARSE_STEP = 1.55
+PRODUCTS_OF_DENSE_STEP = 5.8
+PRODUCTS_OF_SPARSE_STEP = 2.1
 DENSE_SHARE_OF_STEPS = 0.2
 SHARD_BYTES = 302_848_326
 """Of OpenWebText's first shard on the hub; the others are much alike."""
@@ -182,7 +183,7 @@ def _training(scale: Scale) -> Work:
             for entry in scale.dictionaries_in(group)
         )
         + max(_kept_by_group(scale, group) for group in groups),
-        gpu_memory=max(_memory_of_group(scale, group) for group in groups),
+        gpu_memory=max(memory_of_group(scale, group) for group in groups),
     )  # fmt: skip
 
 
@@ -201,7 +202,7 @@ def _evaluating(scale: Scale) -> Work:
             memory,
             FLOAT * model.n_parameters()
             + sum(weights)
-            + FLOAT * batch * (4 * TYPICAL_VOCABULARY + 2 * _n_features(scale, model))
+            + FLOAT * batch * (6 * TYPICAL_VOCABULARY + 2 * _n_features(scale, model))
             + _one_pass(scale.corpus.context_length, batch, model),
         )
     return Work(
@@ -261,7 +262,8 @@ def _flops_of_group(scale: Scale, group: Group) -> float:
     return tokens * (model_passes + len(group.dictionaries) * products * product)
 
 
-def _memory_of_group(scale: Scale, group: Group) -> int:
+def memory_of_group(scale: Scale, group: Group) -> int:
+    """Bytes of GPU memory that the training job of a group needs, at most."""
     model = scale.models[group.site.model]
     return _kept_by_group(scale, group) + _memory_of_job(scale, model, group.site.layer + 1)
 
@@ -306,6 +308,6 @@ def _remarks(scale: Scale, gpu_memory_gb: float | None) -> list[str]:
                 left = gpu_memory_gb * 1e9 - _memory_of_job(scale, model, site.layer + 1)
                 remarks.append(
                     f"{site.name}: {max(int(left // each), 0)} dictionaries of {each / 1e9:.1f} GB "
-                    f"fit one group in {gpu_memory_gb:g} GB of GPU memory."
+                    f"fit one group in {gpu_memory_gb:.3g} GB of GPU memory."
                 )
     return remarks

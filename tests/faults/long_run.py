@@ -4,8 +4,9 @@
 
 Runs the scale in a folder of its own. After a random time, Snakemake and all its jobs get SIGKILL
 together; then `--unlock`, and the same command again, until it ends by itself. Then every table,
-record and dictionary is compared with those of another run on the same machine: by default the ones
-in this checkout. Writes ``benchmarks/long_run.json``; fails if anything differs.
+record and dictionary is compared with those of another run: by default the ones in this checkout.
+They come from a processor with AVX2, so one with AVX-512 needs ``ATEN_CPU_CAPABILITY=avx2``.
+Writes ``benchmarks/long_run.json``; fails if anything differs.
 """
 
 import argparse
@@ -18,6 +19,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+import torch
 
 from faults.injection import environment
 from transcoders.checksums import sha256
@@ -48,6 +51,7 @@ def main() -> None:
     record = {
         "command": " ".join(["python -m faults.long_run", *sys.argv[1:]]),
         "machine": platform.platform(),
+        "vector_instructions": torch.backends.cpu.get_cpu_capability(),
         "kills": kills,
         "seconds": seconds,
         "files_compared": compared,

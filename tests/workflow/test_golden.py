@@ -1,10 +1,12 @@
 """Every table of the smoke run against one that is kept: numbers cannot drift unnoticed.
 
 The kept tables are in ``tests/golden``, from a run with AVX-512. Another processor rounds
-differently, and training carries that further. So the same run was made with PyTorch's and the
-BLAS's plainest instructions (``ATEN_CPU_CAPABILITY=default``, ``MKL_ENABLE_INSTRUCTIONS=SSE4_2``,
-``OPENBLAS_CORETYPE=Nehalem``), and a tolerance is some four times what differed between the two, at
-least 1%, relative to the largest value of the column. It is an exception above 5%, and named.
+differently, and training carries that further. So the same run was made with AVX2, on a GPU
+(``test_on_a_gpu.py``), and with PyTorch's and the BLAS's plainest instructions
+(``ATEN_CPU_CAPABILITY=default``, ``MKL_ENABLE_INSTRUCTIONS=SSE4_2``,
+``OPENBLAS_CORETYPE=Nehalem``). A tolerance is some four times what differed between the kept tables
+and the last of these, at least 1%, relative to the largest value of the column; the others fit in.
+It is an exception above 5%, and named.
 
 After a change that is meant to change numbers: ``python tests/workflow/test_golden.py FOLDER``,
 with a folder where ``snakemake --config scale=smoke`` has run, and a look at the diff.
@@ -25,8 +27,10 @@ TOLERANCE = 0.01
 # compared are the sorted values of each column.
 RANKED = {
     "circuits/feature_checks.csv", "greater_than/features.csv", "greater_than/paths.csv",
-    "greater_than/recurring.csv", "case_studies/systematic.csv", "interpretability/automatic.csv",
+    "case_studies/systematic.csv", "interpretability/automatic.csv",
 }  # fmt: skip
+# What has no row counts as 0: whether a part is ever on a path may hang by a hair.
+KEYS = {"greater_than/recurring.csv": ["part", "token"]}
 EXCEPTIONS = {
     # What differed between the two runs, relative to the largest value, and why it is much.
     "ce_recovered": 0.5,  # 0.12: a small difference of cross entropies over another
@@ -36,12 +40,13 @@ EXCEPTIONS = {
     "metric": 0.5,  # 0.12: of few features, chosen by rank
     "low": 0.5, "high": 0.5,  # 0.18: the same
     "step": 0.9, "agreement": 0.9,  # of three features that are shown, one was another
-    "precision": 0.9, "precision_control": 0.9, "correlation": 0.4, "correlation_control": 0.4,
+    "precision": 0.9, "precision_control": 1.5, "correlation": 0.4, "correlation_control": 0.4,
     "precision_gain": 0.9, "precision_gain_low": 0.9, "precision_gain_high": 0.9,
     "correlation_gain": 0.4, "correlation_gain_low": 0.6, "correlation_gain_high": 0.3,
-    # 0.05 to 0.5: of ten features with ten predicted tokens each, by rank
+    # 0.05 to 0.5, one control 1: two of six tokens; of ten features, by rank
     "interpretability/automatic.csv value": 0.2,  # 0.05: of single features
     "frequency": 0.06,  # 0.014
+    "prompts": 0.05, "share": 0.05,  # 0.006; on a GPU 0.013: whether a path is kept
     "variance": 0.05, "effect": 0.08, "attribution": 0.05, "into_chosen_mlp": 0.1,
 }  # fmt: skip
 TABLES = sorted(str(path.relative_to(GOLDEN)) for path in GOLDEN.rglob("*.csv"))
@@ -61,6 +66,9 @@ def made(folder: Path) -> list[str]:
 
 def drift(name: str, golden: pd.DataFrame, found: pd.DataFrame) -> list[str]:
     """The columns of a table that are out of tolerance, and by how much."""
+    if name in KEYS:
+        golden, found = (table.set_index(KEYS[name]) for table in (golden, found))
+        golden, found = golden.align(found, join="outer", axis=0, fill_value=0)
     if list(golden) != list(found) or len(golden) != len(found):
         return [f"{name}: {golden.shape} {list(golden)} became {found.shape} {list(found)}"]
     problems = []

@@ -1,6 +1,5 @@
 """Every command that may use a GPU, with one that is pretended, on what a smoke run left."""
 
-import inspect
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,11 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from helpers_device import pretended_gpu
-from transcoders.cli import circuits, data, dictionaries, interpretability
+from helpers_device import COMMANDS, call, pretended_gpu
 
 pytestmark = pytest.mark.full
-TRANSCODER = "tiny-llama_layer1_transcoder_l1-0.5"
 
 
 @pytest.fixture(scope="module")
@@ -35,25 +32,7 @@ def own_settings() -> Any:
     torch.use_deterministic_algorithms(False)
 
 
-@pytest.mark.parametrize(
-    ("command", "arguments"),
-    [
-        (data.cache_activations, {"model": "tiny-gpt2"}),
-        (data.cache_activations, {"model": "tiny-neox"}),
-        (data.cache_activations, {"model": "tiny-llama"}),
-        (dictionaries.train, {"group": "tiny-llama"}),
-        (dictionaries.train, {"group": "tiny-gpt2-extensions"}),
-        (dictionaries.evaluate, {"site": "tiny-gpt2_layer1"}),
-        (dictionaries.evaluate, {"site": "tiny-neox_layer1"}),
-        (circuits.circuit, {"case": "tiny-feature"}),
-        (circuits.circuit, {"case": "tiny-logits"}),
-        (circuits.check_features, {}),
-        (circuits.greater_than, {}),
-        (interpretability.gather_examples, {}),
-        (interpretability.study_features, {}),
-        (interpretability.feature_pages, {"dictionary": TRANSCODER}),
-    ],
-)
+@pytest.mark.parametrize(("command", "arguments"), COMMANDS)
 def test_a_command_keeps_its_tensors_on_one_device(
     workspace_on_gpu: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -61,12 +40,6 @@ def test_a_command_keeps_its_tensors_on_one_device(
     arguments: dict[str, str],
 ) -> None:
     monkeypatch.chdir(workspace_on_gpu)
-    parameters = inspect.signature(command).parameters
-    given = dict.fromkeys(parameters) | {
-        name: parameter.default
-        for name, parameter in parameters.items()
-        if parameter.default is not inspect.Parameter.empty
-    }
     with pretended_gpu() as gpu:
-        command(**given | {"scale": "smoke"} | arguments)
+        call(command, arguments)
     assert gpu.operations > 100

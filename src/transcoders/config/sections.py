@@ -45,14 +45,13 @@ class Model(Section):
     """The token at position 0 of every row. Not always the tokenizer's own BOS."""
 
     def n_parameters(self, n_layers: int | None = None) -> int:
-        """About: attention and an MLP four times as wide in each layer, and the embeddings.
+        """About: attention and an MLP four times as wide in each layer, embedding, unembedding.
 
         Args:
-            n_layers: of a model that is cut off after so many, without an unembedding.
+            n_layers: of a model that is cut off after so many.
         """
         blocks = 12 * (n_layers or self.n_layers) * self.d_model**2
-        embeddings = 1 if n_layers else 2
-        return blocks + embeddings * TYPICAL_VOCABULARY * self.d_model
+        return blocks + 2 * TYPICAL_VOCABULARY * self.d_model
 
 
 class Corpus(Section):

@@ -1,0 +1,310 @@
+"""How long the paper's scale takes on this machine's GPU, and how much of its memory.
+
+    .venv/bin/python benchmarks/gpu.py [--quick]
+
+At the first site of each model of config/paper.yaml, with the model's sizes, random weights and
+random tokens, and the largest group that trains there:
+
+pass      tokens a second that the truncated model passes, when activations are measured and when a
+          training job fills its buffer
+step      of one dictionary: with all features; with the active ones only, by L0 (one bias for all
+          features, so all are equally active, which in a trained dictionary they are not); with
+          products in TF32 and bf16; the encoder's product alone; dense autograd, with a fused Adam
+evaluate  tokens a second with all dictionaries of the site
+memory    the most that the whole training job held at a time, against the bound of `plan`
+
+`hours` adds these up for all of the scale's groups and sites, with the share of dense steps that
+`plan` assumes. Writes benchmarks/gpu.json. `--quick` tries everything at tiny sizes, on whatever
+device there is, and writes nothing.
+"""
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import typer
+from torch import Tensor
+from training_peers import CALIBRATION_TOKENS, bias_for
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from training import DenseAutograd
+from transcoders.activations import ActivationStream, measure_activations
+from transcoders.config import Group, Model, Resources, Scale, Site, load_scale
+from transcoders.corpus import Rows
+from transcoders.dictionaries import SparseDictionary, Weights
+from transcoders.environment import device_name
+from transcoders.evaluation import evaluate_site
+from transcoders.files import write_json
+from transcoders.layout import Layout
+from transcoders.models import LanguageModel, MLPActivations
+from transcoders.plan import DENSE_SHARE_OF_STEPS, measured_rate, memory_of_group
+from transcoders.process import prepare_process
+from transcoders.training import Trainer, batches, steps_per_epoch
+
+OUTPUT = Path(__file__).parent / "gpu.json"
+HEADS = {"gpt2-small": 12, "pythia-410m": 16, "pythia-1.4b": 16}
+VOCABULARY = 50_304
+L0S = (10, 25, 50, 100, 200, 400, 800, 1600)
+L0 = 50
+WARM_UP, STEPS = 2, 5
+EVALUATED_BATCHES = 4
+
+
+def main(quick: bool = False) -> None:
+    settings = load_scale(Path(__file__).parents[1] / Layout("paper").config)
+    if quick:
+        settings = _tiny(settings)
+    device = prepare_process(
+        None, Resources(threads=torch.get_num_threads(), mem_mb=1, runtime=1, gpus=1),
+        "auto" if quick else "cuda",
+    )  # fmt: skip
+    sites = {site.name: measure(settings, site, device) for site in settings.sites}
+    record = {
+        "command": "python benchmarks/gpu.py",
+        "device": device_name(device),
+        "torch": torch.__version__,
+        "float32_tflops": round(measured_rate(device) / 1e12, 1),
+        "sites": sites,
+        "hours": hours(settings, sites),
+    }
+    print(record["hours"])
+    if not quick:
+        write_json(OUTPUT, record)
+
+
+def measure(settings: Scale, site: Site, device: str) -> dict[str, Any]:
+    """Everything of one site."""
+    model = random_model(site.model, settings.models[site.model], device)
+    groups = [group for group in settings.groups if group.site == site]
+    group = max(groups, key=lambda group: len(group.dictionaries))
+    record: dict[str, Any] = {"evaluate": evaluation(settings, model, site, device)}
+    del model.blocks[site.layer + 1 :]
+    model.hf.config.num_hidden_layers = site.layer + 1
+    _start_counting(device)
+    with tempfile.TemporaryDirectory() as folder:
+        stream, record["pass"] = streamed(settings, model, site, device, Path(folder))
+        record |= training(settings, group, stream, device)
+    print(site.name, record)
+    return record
+
+
+def random_model(name: str, model: Model, device: str) -> LanguageModel:
+    """A model of the sizes of a real one."""
+    gpt2 = name.startswith("gpt2")
+    config = AutoConfig.for_model(
+        "gpt2" if gpt2 else "gpt_neox",
+        hidden_size=model.d_model,
+        num_hidden_layers=model.n_layers,
+        num_attention_heads=HEADS[name],
+        vocab_size=VOCABULARY,
+        **({} if gpt2 else {"intermediate_size": 4 * model.d_model}),
+    )
+    torch.manual_seed(0)
+    with torch.device(device):
+        return LanguageModel(AutoModelForCausalLM.from_config(config, dtype=torch.float32))
+
+
+def streamed(
+    settings: Scale, model: LanguageModel, site: Site, device: str, folder: Path
+) -> tuple[ActivationStream, dict[str, int]]:
+    """A stream of one buffer's tokens, and the rates of both passes over them."""
+    assert settings.activations is not None and settings.training is not None
+    length = settings.corpus.context_length
+    rows = Rows(
+        torch.randint(VOCABULARY, (settings.training.buffer_tokens // length, length)).int(),
+        torch.zeros(settings.training.buffer_tokens // length, dtype=torch.int32),
+    )
+    shared: Any = (settings.activations, settings.corpus)
+    model.mlp_activations(rows.tokens[:2].to(device), [site.layer])
+    measuring = _seconds(
+        lambda: measure_activations(
+            model, rows, {site: folder}, *shared, sources={}, device=device
+        ),
+        device,
+    )
+    stream = ActivationStream(model, site, rows, folder, *shared, sources={}, device=device)
+    filling = _seconds(lambda: stream.read(0, stream.n_tokens), device)
+    return stream, {
+        "measuring_tokens_per_second": round(stream.n_tokens / measuring),
+        "filling_tokens_per_second": round(stream.n_tokens / filling),
+    }
+
+
+def training(
+    settings: Scale, group: Group, stream: ActivationStream, device: str
+) -> dict[str, Any]:
+    """Steps of the group's first dictionary, with all of the group in memory."""
+    options = settings.training_of(group)
+    n_steps = steps_per_epoch(settings.corpus.train_tokens, options)
+    trainers = [
+        Trainer(entry, stream, options, n_steps, settings.seed, device)
+        for entry in settings.dictionaries_in(group)
+    ]
+    coming = batches(stream, options, seed=settings.seed)
+    batch = MLPActivations(*(tensor.to(device, torch.float32) for tensor in next(coming)))
+    for trainer in trainers:  # in memory, with Adam's moments and the buffer
+        trainer.step(0, batch)
+    memory = {
+        "group": group.name,
+        "gb": round(_most_held(device) / 1e9, 2),
+        "bound_gb": round(memory_of_group(settings, group) / 1e9, 2),
+    }
+    trainer = trainers[0]
+    del trainers[1:]
+
+    def step(below: float, precision: str = "float32") -> float:
+        trainer.training = options.model_copy(
+            update={"sparse_below_density": below, "precision": precision}
+        )
+        trainer.density = 0.0
+        if device == "cuda":
+            torch.backends.cuda.matmul.fp32_precision = "tf32" if precision == "tf32" else "ieee"
+        return _milliseconds(lambda: trainer.step(0, batch), device)
+
+    weights, x = trainer.weights, batch.mlp_in
+    products = x[:CALIBRATION_TOKENS] @ weights.W_enc
+    by_l0 = {}
+    for l0 in L0S:
+        weights.b_enc.fill_(bias_for(products, min(l0, len(weights.b_enc) // 2)))
+        by_l0[l0] = step(1.0)
+    weights.b_enc.fill_(bias_for(products, min(L0, len(weights.b_enc) // 2)))
+    milliseconds = {"encoder": _milliseconds(lambda: x @ weights.W_enc, device)}
+    for precision in ("tf32", "bf16", "float32"):  # the last stays
+        milliseconds[f"dense_{precision}"] = step(0.0, precision)
+        milliseconds[f"sparse_{precision}"] = step(1.0, precision)
+    autograd = DenseAutograd(weights)
+    milliseconds["autograd"] = _milliseconds(lambda: autograd.step(x), device)
+    evens = np.interp(milliseconds["dense_float32"], list(by_l0.values()), list(by_l0))
+    return {
+        "memory": memory,
+        "milliseconds": milliseconds,
+        "sparse_milliseconds_by_l0": by_l0,
+        "sparse_is_faster_below_density": round(evens / len(weights.b_enc), 4),
+    }
+
+
+def evaluation(settings: Scale, model: LanguageModel, site: Site, device: str) -> dict[str, Any]:
+    """All dictionaries of a site on a few batches. Intervals are the CPU's work, and left out."""
+    assert settings.evaluation is not None and settings.training is not None
+    width = settings.models[site.model].d_model
+    generator = torch.Generator(device).manual_seed(0)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, device=device) / width**0.5
+
+    wide = settings.training.expansion * width
+    entries = settings.dictionaries_of(site)
+    dictionaries = [
+        SparseDictionary(
+            Weights(normal(width, wide), normal(wide), normal(wide, width), normal(width)),
+            entry.kind, entry.k,
+        )
+        for entry in entries
+    ]  # fmt: skip
+    for entry, dictionary in zip(entries, dictionaries, strict=True):
+        if entry.traits.has_skip:
+            dictionary.weights.W_skip = normal(width, width)
+    options = settings.evaluation.model_copy(update={"bootstrap_resamples": 2})
+    n_rows = EVALUATED_BATCHES * settings.evaluation.batch_contexts
+    rows = Rows(
+        torch.randint(VOCABULARY, (n_rows, settings.corpus.context_length)).int(),
+        torch.arange(n_rows).int(),
+    )
+    measured = [(e, d, 0) for e, d in zip(entries, dictionaries, strict=True)]
+
+    def evaluate() -> None:
+        evaluate_site(
+            model, rows, [str(n) for n in range(n_rows)], measured,
+            torch.zeros(width), settings.corpus, options, seed=0, device=device,
+        )  # fmt: skip
+
+    evaluate()
+    _start_counting(device)
+    seconds = _seconds(evaluate, device)
+    return {
+        "dictionaries": len(entries),
+        "tokens_per_second": round(rows.tokens.numel() / seconds),
+        "memory_gb": round(_most_held(device) / 1e9, 2),
+    }
+
+
+def hours(settings: Scale, sites: dict[str, Any]) -> dict[str, float]:
+    """Of the whole scale: what was measured at a model's site holds for its other sites."""
+    assert settings.training is not None
+    tokens = settings.corpus.train_tokens
+    held_out = settings.corpus.eval_contexts * settings.corpus.context_length
+    measured = {site.model: sites[site.name] for site in settings.sites}
+    depth = {site.model: site.layer + 1 for site in settings.sites}
+    total = {"measure_activations": 0.0, "train": 0.0, "train_dense": 0.0, "evaluate": 0.0}
+    for model, of_site in measured.items():
+        deepest = max(site.layer for site in settings.sites_of(model)) + 1
+        seconds = tokens / of_site["pass"]["measuring_tokens_per_second"]
+        total["measure_activations"] += seconds * deepest / depth[model]
+    for group in [*settings.groups, *settings.extensions]:
+        model = group.site.model
+        took = measured[model]["milliseconds"]
+        filling = tokens / measured[model]["pass"]["filling_tokens_per_second"]
+        filling *= (group.site.layer + 1) / depth[model]
+        n_steps = steps_per_epoch(tokens, settings.training) * len(group.dictionaries)
+        dense, sparse = (took[f"{way}_float32"] / 1e3 for way in ("dense", "sparse"))
+        mixed = DENSE_SHARE_OF_STEPS * dense + (1 - DENSE_SHARE_OF_STEPS) * sparse
+        total["train"] += filling + n_steps * mixed
+        total["train_dense"] += filling + n_steps * dense
+    for site in settings.all_sites:
+        of_site = measured[site.model]["evaluate"]
+        share = len(settings.dictionaries_of(site)) / of_site["dictionaries"]
+        total["evaluate"] += share * held_out / of_site["tokens_per_second"]
+    return {rule: round(seconds / 3600, 2) for rule, seconds in total.items()}
+
+
+def _tiny(settings: Scale) -> Scale:
+    assert settings.training is not None
+    return settings.model_copy(
+        update={
+            "models": {
+                name: model.model_copy(update={"d_model": 4 * HEADS[name]})
+                for name, model in settings.models.items()
+            },
+            "training": settings.training.model_copy(
+                update={"expansion": 2, "batch_tokens": 256, "buffer_tokens": 2048}
+            ),
+            "corpus": settings.corpus.model_copy(update={"context_length": 8}),
+        }
+    )
+
+
+def _milliseconds(action: Callable[[], Any], device: str) -> float:
+    for _ in range(WARM_UP):
+        action()
+    return round(1e3 * statistics.median(_seconds(action, device) for _ in range(STEPS)), 2)
+
+
+def _seconds(action: Callable[[], Any], device: str) -> float:
+    _wait(device)
+    began = time.perf_counter()
+    action()
+    _wait(device)
+    return time.perf_counter() - began
+
+
+def _wait(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def _start_counting(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+
+
+def _most_held(device: str) -> int:
+    return torch.cuda.max_memory_allocated() if device == "cuda" else 0
+
+
+if __name__ == "__main__":
+    typer.run(main)

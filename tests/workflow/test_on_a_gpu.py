@@ -1,0 +1,79 @@
+"""The smoke run's computations on a real GPU: the CPU's numbers, and the same bytes every time.
+
+Skipped on machines without one.
+"""
+
+import multiprocessing
+import os
+import shutil
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from helpers_device import COMMANDS, call
+from transcoders.checksums import sha256
+from workflow.test_golden import GOLDEN, RESULTS, drift
+
+pytestmark = [
+    pytest.mark.full,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU"),
+]
+COMPUTED = ("activations", "dictionaries", "evaluation", "circuits", "greater_than",
+            "interpretability", "case_studies")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def on_gpu(run: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two folders in which everything after the tokens was computed on the GPU."""
+    folders = []
+    for name in ("first", "second"):
+        folder = tmp_path_factory.mktemp("gpu") / name
+        shutil.copytree(run, folder, ignore=shutil.ignore_patterns(".snakemake", ".checksums"))
+        for made in COMPUTED:
+            shutil.rmtree(folder / RESULTS / made)
+        scale = folder / "config/smoke.yaml"
+        scale.write_text(scale.read_text().replace("device: cpu", "device: auto"))
+        folders.append(folder)
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as processes:
+        list(processes.map(compute, folders))
+    return folders
+
+
+def compute(folder: Path) -> None:
+    """Run all commands that may use a GPU."""
+    os.chdir(folder)
+    for command, arguments in COMMANDS:
+        call(command, arguments)
+
+
+def made(folder: Path) -> list[str]:
+    """What the commands made: tables, records, weights."""
+    return sorted(
+        str(path.relative_to(folder / RESULTS))
+        for name in COMPUTED
+        for path in (folder / RESULTS / name).rglob("*")
+        if path.suffix in (".csv", ".json", ".safetensors", ".parquet")
+    )
+
+
+def test_the_numbers_are_those_of_the_cpu(on_gpu: list[Path]) -> None:
+    """Within the tolerances that two kinds of CPU need."""
+    kept = [name for name in made(on_gpu[0]) if (GOLDEN / name).exists()]
+    assert len(kept) > 20
+    problems = [
+        problem
+        for name in kept
+        for problem in drift(
+            name, pd.read_csv(GOLDEN / name), pd.read_csv(on_gpu[0] / RESULTS / name)
+        )
+    ]
+    assert problems == []
+
+
+def test_two_runs_are_the_same_bytes(on_gpu: list[Path]) -> None:
+    first, second = ({n: sha256(f / RESULTS / n) for n in made(f)} for f in on_gpu)
+    assert len(first) > 50
+    assert {n for n in first | second if first.get(n) != second.get(n)} == set()
