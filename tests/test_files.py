@@ -5,9 +5,19 @@ import shutil
 
 import pytest
 
+from transcoders.case_studies.worked import load_worked
 from transcoders.checksums import check_sha256, sha256
+from transcoders.claims import load_claims
+from transcoders.config import load_scale
 from transcoders.errors import UserError
-from transcoders.files import atomic_path, check_disk, made_folder, read_json, write_json
+from transcoders.files import (
+    atomic_path,
+    check_disk,
+    made_folder,
+    read_json,
+    read_yaml,
+    write_json,
+)
 
 
 class InterruptedWriteError(Exception):
@@ -170,3 +180,28 @@ def test_disk_is_measured_where_the_folder_will_be(tmp_path):
     check_disk(tmp_path / "not" / "yet" / "there", 1, "a byte")
     with pytest.raises(UserError, match="more than there is"):
         check_disk(tmp_path / "not" / "yet" / "there", 10**18, "more than there is")
+
+
+@pytest.mark.parametrize("load", [read_yaml, load_scale, load_claims, load_worked])
+@pytest.mark.parametrize(
+    ("written", "found"),
+    [
+        (b"seed: 1\nother: 2\nseed: 3\n", "the key 'seed' stands there twice"),
+        (b"- {deep: {a: 1, 'a': 2}}", "the key 'a' stands there twice"),
+        (b"seed: 2024-13-45", "ValueError"),  # YAML takes it for a date, which it is not
+        (b"a: [", "YAML"),
+        (b"a: \xff", "UTF-8"),
+    ],
+)
+def test_what_is_wrong_in_a_file_written_by_hand_is_said(tmp_path, load, written, found):
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(written)
+    with pytest.raises(UserError) as caught:
+        load(path)
+    assert str(path) in str(caught.value) and found in str(caught.value)
+
+
+def test_an_alias_is_no_second_key(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("a: &a {x: 1, y: 2}\nb: *a\nc: {<<: *a, x: 3}\n")
+    assert read_yaml(path)["c"] == {"x": 3, "y": 2}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from transcoders.checksums import check_made, recorded
 from transcoders.errors import UserError
+from transcoders.shown import shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -129,6 +130,45 @@ def read_table(path: Path, **options: Any) -> "pd.DataFrame":
             raise
         raise UserError(
             f"{path}: expected a table, found {error}; delete it and run again"
+        ) from None
+
+
+def read_yaml(path: Path) -> Any:
+    """Read YAML that somebody wrote by hand, naming the file in every error but a missing one's.
+
+    Raises:
+        FileNotFoundError: there is no such file; the caller knows which there are.
+        UserError: it is not text or not YAML, or a mapping has a key twice, of which YAML would
+            silently take the last.
+    """
+    import yaml
+    from yaml.constructor import ConstructorError
+
+    class Loader(yaml.SafeLoader):
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            seen = set()
+            for key, _ in node.value:
+                if isinstance(key, yaml.ScalarNode):
+                    if key.value in seen:
+                        raise ConstructorError(
+                            problem=f"the key {shown(key.value)} stands there twice",
+                            problem_mark=key.start_mark,
+                        )
+                    seen.add(key.value)
+            return super().construct_mapping(node, deep)
+
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), Loader)
+    except OSError:
+        raise
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: expected text in UTF-8, found: {error}") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: expected YAML, found: {error}") from None
+    except Exception as error:  # of any class: what a wrong date, number, tag or nesting raises
+        raise UserError(
+            f"{path}: expected YAML, found a value that cannot be read "
+            f"({type(error).__name__}: {error})"
         ) from None
 
 

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pandas as pd
-import yaml
 from pydantic import AfterValidator, Field, ValidationError
 
 from transcoders.case_studies.harness import BlindStudy
@@ -27,7 +26,7 @@ from transcoders.case_studies.transcript import OPENED, REVEALED, digest, verify
 from transcoders.checksums import sha256
 from transcoders.config.fields import Section
 from transcoders.errors import UserError
-from transcoders.files import made_folder, read_json, write_json
+from transcoders.files import made_folder, read_json, read_yaml, write_json
 
 TRANSCRIPT, ANSWERS = "transcript.json", "answers.json"
 SUCCESS, MOSTLY = 0.8, 0.65
@@ -96,7 +95,7 @@ def load_worked(path: Path) -> WorkedStudy:
         UserError: it is missing or not valid; the message names the keys.
     """
     try:
-        return WorkedStudy.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        return WorkedStudy.model_validate(read_yaml(path))
     except FileNotFoundError:
         known = ", ".join(sorted(other.stem for other in path.parent.glob("*.yaml")))
         raise UserError(f"{path}: no such case study; there are {known or 'none'}") from None
@@ -105,8 +104,6 @@ def load_worked(path: Path) -> WorkedStudy:
             f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()
         )
         raise UserError(f"{path}: the case study is not valid: {problems}") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: expected YAML, found: {error}") from None
 
 
 def carry_out(worked: WorkedStudy, files: StudyFiles, folder: Path) -> "RecordedStudy":

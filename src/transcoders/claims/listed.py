@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Annotated
 
-import yaml
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from transcoders.config.fields import Section
 from transcoders.errors import UserError
+from transcoders.files import read_yaml
 
 
 class Claim(Section):
@@ -51,10 +51,9 @@ def load_claims(path: Path) -> list[Claim]:
         UserError: the file is missing, is not YAML, or a claim is incomplete or listed twice.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        claims = TypeAdapter(list[Claim]).validate_python(content)
-    except (OSError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: expected a list of claims, found {error}") from None
+        claims = TypeAdapter(list[Claim]).validate_python(read_yaml(path))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; it lists the claims that are judged") from None
     except ValidationError as error:
         problems = "\n".join(
             f"  {'.'.join(map(str, problem['loc']))}: {problem['msg']}, found {problem['input']!r}"

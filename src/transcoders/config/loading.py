@@ -4,11 +4,11 @@ import difflib
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from transcoders.config.scale import Scale
 from transcoders.errors import UserError
+from transcoders.files import read_yaml
 from transcoders.shown import shown
 
 CLAIMS = "claims.yaml"
@@ -25,22 +25,11 @@ def load_scale(path: Path) -> Scale:
             type or out of range. The message names the file and the keys at fault.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        content = read_yaml(path)
     except FileNotFoundError:
         known = sorted(p.stem for p in path.parent.glob("*.yaml") if p.name != CLAIMS)
         raise UserError(
             f"{path}: no such scale file; the scales here are {', '.join(known) or 'none'}"
-        ) from None
-    except ValueError as error:
-        raise UserError(f"{path}: expected text in UTF-8, found: {error}") from None
-    try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: expected YAML, found: {error}") from None
-    except Exception as error:  # of any class: what a wrong date, number, tag or nesting raises
-        raise UserError(
-            f"{path}: expected YAML, found a value that cannot be read "
-            f"({type(error).__name__}: {error})"
         ) from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected a mapping of keys, found {type(content).__name__}")
