@@ -10,6 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
+from yaml.constructor import ConstructorError
+
 from transcoders.checksums import check_made, recorded
 from transcoders.errors import UserError
 from transcoders.shown import shown
@@ -133,6 +136,20 @@ def read_table(path: Path, **options: Any) -> "pd.DataFrame":
         ) from None
 
 
+class _UniqueKeys(yaml.SafeLoader):
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise ConstructorError(
+                        problem=f"the key {shown(key.value)} stands there twice",
+                        problem_mark=key.start_mark,
+                    )
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def read_yaml(path: Path) -> Any:
     """Read YAML that somebody wrote by hand, naming the file in every error but a missing one's.
 
@@ -141,24 +158,8 @@ def read_yaml(path: Path) -> Any:
         UserError: it is not text or not YAML, or a mapping has a key twice, of which YAML would
             silently take the last.
     """
-    import yaml
-    from yaml.constructor import ConstructorError
-
-    class Loader(yaml.SafeLoader):
-        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-            seen = set()
-            for key, _ in node.value:
-                if isinstance(key, yaml.ScalarNode):
-                    if key.value in seen:
-                        raise ConstructorError(
-                            problem=f"the key {shown(key.value)} stands there twice",
-                            problem_mark=key.start_mark,
-                        )
-                    seen.add(key.value)
-            return super().construct_mapping(node, deep)
-
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader)
+        return yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
     except OSError:
         raise
     except UnicodeDecodeError as error:
