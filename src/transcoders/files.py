@@ -83,11 +83,19 @@ def save_tensors(
     Raises:
         UserError: it cannot be written.
     """
-    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    try:
+    with safetensors_errors(path):
         save_file(tensors, path, metadata)
+
+
+@contextmanager
+def safetensors_errors(path: Path) -> Iterator[None]:
+    """Name the file in the error of a library that writes no file's name into its errors."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
     except SafetensorError as error:
         raise UserError(
             f"{path}: could not be written ({error}); free some space, or see whether "

