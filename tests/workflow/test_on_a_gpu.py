@@ -14,7 +14,10 @@ import pytest
 import torch
 
 from helpers_device import COMMANDS, call
+from helpers_training import KilledError, count_steps
 from transcoders.checksums import sha256
+from transcoders.cli import dictionaries
+from transcoders.layout import Layout
 from workflow.test_golden import GOLDEN, RESULTS, drift
 
 pytestmark = [
@@ -77,3 +80,18 @@ def test_two_runs_are_the_same_bytes(on_gpu: list[Path]) -> None:
     first, second = ({n: sha256(f / RESULTS / n) for n in made(f)} for f in on_gpu)
     assert len(first) > 50
     assert {n for n in first | second if first.get(n) != second.get(n)} == set()
+
+
+def test_a_killed_training_job_goes_on_to_the_same_bytes(
+    on_gpu: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(on_gpu[0])
+    made = Layout("smoke").dictionary("tiny-gpt2_layer1_transcoder_l1-0.5")
+    before = {path.name: sha256(path) for path in made.iterdir()}
+    count_steps(monkeypatch, killed_after=76)
+    with pytest.raises(KilledError):
+        call(dictionaries.train, {"group": "tiny-gpt2"})
+    steps = count_steps(monkeypatch)
+    call(dictionaries.train, {"group": "tiny-gpt2"})
+    assert steps.initial == 70 * 256  # tokens, at the last checkpoint
+    assert {path.name: sha256(path) for path in made.iterdir()} == before
