@@ -7,11 +7,11 @@ random tokens, and the largest group that trains there:
 
 pass      tokens a second that the truncated model passes, when activations are measured and when a
           training job fills its buffer
-step      of one dictionary: with all features; with the active ones only, by L0 (one bias for all
-          features, so all are equally active, which in a trained dictionary they are not); with
-          products in TF32 and bf16; the encoder's product alone; dense autograd, with a fused Adam
+step      of one dictionary: with all features; with the active ones only, by L0, which one bias
+          for all features sets; with products in TF32 and bf16; the encoder's product alone; dense
+          autograd, with a fused Adam
 evaluate  tokens a second with all dictionaries of the site
-memory    the most that the whole training job held at a time, against the bound of `plan`
+memory    the most that PyTorch held in tensors at a time in such a job, against the bound of `plan`
 
 `hours` adds these up for all of the scale's groups and sites, with the share of dense steps that
 `plan` assumes. Writes benchmarks/gpu.json. `--quick` tries everything at tiny sizes, on whatever
@@ -42,7 +42,15 @@ from transcoders.evaluation import evaluate_site
 from transcoders.files import write_json
 from transcoders.layout import Layout
 from transcoders.models import LanguageModel, MLPActivations
-from transcoders.plan import DENSE_SHARE_OF_STEPS, measured_rate, memory_of_group
+from transcoders.models.language_model import truncate
+from transcoders.plan import (
+    DENSE_SHARE_OF_STEPS,
+    flops_of_evaluation,
+    measured_rate,
+    memory_of_evaluation,
+    memory_of_group,
+    wait_for,
+)
 from transcoders.process import prepare_process
 from transcoders.training import Trainer, batches, steps_per_epoch
 
@@ -83,8 +91,7 @@ def measure(settings: Scale, site: Site, device: str) -> dict[str, Any]:
     groups = [group for group in settings.groups if group.site == site]
     group = max(groups, key=lambda group: len(group.dictionaries))
     record: dict[str, Any] = {"evaluate": evaluation(settings, model, site, device)}
-    del model.blocks[site.layer + 1 :]
-    model.hf.config.num_hidden_layers = site.layer + 1
+    truncate(model.hf, site.layer + 1)
     _start_counting(device)
     with tempfile.TemporaryDirectory() as folder:
         stream, record["pass"] = streamed(settings, model, site, device, Path(folder))
@@ -149,11 +156,7 @@ def training(
     batch = MLPActivations(*(tensor.to(device, torch.float32) for tensor in next(coming)))
     for trainer in trainers:  # in memory, with Adam's moments and the buffer
         trainer.step(0, batch)
-    memory = {
-        "group": group.name,
-        "gb": round(_most_held(device) / 1e9, 2),
-        "bound_gb": round(memory_of_group(settings, group) / 1e9, 2),
-    }
+    memory = {"group": group.name, **_memory(memory_of_group(settings, group), device)}
     trainer = trainers[0]
     del trainers[1:]
 
@@ -229,12 +232,12 @@ def evaluation(settings: Scale, model: LanguageModel, site: Site, device: str) -
     return {
         "dictionaries": len(entries),
         "tokens_per_second": round(rows.tokens.numel() / seconds),
-        "memory_gb": round(_most_held(device) / 1e9, 2),
+        "memory": _memory(memory_of_evaluation(settings, site), device),
     }
 
 
 def hours(settings: Scale, sites: dict[str, Any]) -> dict[str, float]:
-    """Of the whole scale: what was measured at a model's site holds for its other sites."""
+    """Of the whole scale: other sites of a model take as much, by depth and by operations."""
     assert settings.training is not None
     tokens = settings.corpus.train_tokens
     held_out = settings.corpus.eval_contexts * settings.corpus.context_length
@@ -248,18 +251,19 @@ def hours(settings: Scale, sites: dict[str, Any]) -> dict[str, float]:
     for group in [*settings.groups, *settings.extensions]:
         model = group.site.model
         took = measured[model]["milliseconds"]
-        filling = tokens / measured[model]["pass"]["filling_tokens_per_second"]
-        filling *= (group.site.layer + 1) / depth[model]
-        n_steps = steps_per_epoch(tokens, settings.training) * len(group.dictionaries)
+        passes = settings.training.epochs * (group.site.layer + 1) / depth[model]
+        filling = passes * tokens / measured[model]["pass"]["filling_tokens_per_second"]
+        n_steps = steps_per_epoch(tokens, settings.training) * settings.training.epochs
+        n_steps *= len(group.dictionaries)
         dense, sparse = (took[f"{way}_float32"] / 1e3 for way in ("dense", "sparse"))
         mixed = DENSE_SHARE_OF_STEPS * dense + (1 - DENSE_SHARE_OF_STEPS) * sparse
         total["train"] += filling + n_steps * mixed
         total["train_dense"] += filling + n_steps * dense
+    flops = {site.model: flops_of_evaluation(settings, site) for site in settings.sites}
     for site in settings.all_sites:
-        of_site = measured[site.model]["evaluate"]
-        share = len(settings.dictionaries_of(site)) / of_site["dictionaries"]
-        total["evaluate"] += share * held_out / of_site["tokens_per_second"]
-    return {rule: round(seconds / 3600, 2) for rule, seconds in total.items()}
+        seconds = held_out / measured[site.model]["evaluate"]["tokens_per_second"]
+        total["evaluate"] += seconds * flops_of_evaluation(settings, site) / flops[site.model]
+    return {rule: round(seconds / 3600, 3) for rule, seconds in total.items()}
 
 
 def _tiny(settings: Scale) -> Scale:
@@ -285,16 +289,11 @@ def _milliseconds(action: Callable[[], Any], device: str) -> float:
 
 
 def _seconds(action: Callable[[], Any], device: str) -> float:
-    _wait(device)
+    wait_for(device)
     began = time.perf_counter()
     action()
-    _wait(device)
+    wait_for(device)
     return time.perf_counter() - began
-
-
-def _wait(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.synchronize()
 
 
 def _start_counting(device: str) -> None:
@@ -302,8 +301,9 @@ def _start_counting(device: str) -> None:
         torch.cuda.reset_peak_memory_stats()
 
 
-def _most_held(device: str) -> int:
-    return torch.cuda.max_memory_allocated() if device == "cuda" else 0
+def _memory(bound: int, device: str) -> dict[str, float]:
+    held = torch.cuda.max_memory_allocated() if device == "cuda" else 0
+    return {"gb": round(held / 1e9, 2), "bound_gb": round(bound / 1e9, 2)}
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What the tests share: tiny models of three architectures, the smoke scale, random inputs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -68,10 +68,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def run(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which ``snakemake --config scale=smoke`` has run."""
     if given := pytestconfig.getoption("--run"):
-        return given
+        if not (given / "results/smoke/claims.csv").exists():
+            raise pytest.UsageError(f"--run {given}: no run of the smoke scale has ended there")
+        return given.resolve()
     folder = workspace(tmp_path_factory.mktemp("smoke") / "run")
     snakemake(folder, "--config", "scale=smoke")
     return folder
+
+
+@pytest.fixture
+def own_settings() -> Iterator[None]:
+    """Commands set these for a process of their own; here they must not outlive a test."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(False)
 
 
 @pytest.fixture(scope="session")

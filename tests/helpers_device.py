@@ -1,10 +1,10 @@
 """The commands that may use a GPU, and a pretended one for machines without.
 
-Pretended is which tensors are where, and that none are mixed. Tensors that code sends to ``cuda``
-stay where they are and are marked; results of marked tensors are marked; their ``device`` says
-``cuda``. An operation that would fail on a real GPU, because its arguments are on two devices,
-fails here. Not pretended are kernels, rounding, memory and speed: ``workflow/test_on_a_gpu.py`` and
-``benchmarks/gpu.py`` look at those where there is a GPU.
+The pretended GPU keeps track of which tensors are on it: those that code sends to ``cuda``, which
+stay where they are, and results of such. Their ``device`` says ``cuda``. Operations that fail on a
+real GPU fail here: those whose arguments are on two devices, and those that PyTorch refuses because
+their order of summation is not fixed. Not pretended are kernels, rounding, memory and speed:
+``workflow/test_on_a_gpu.py`` and ``benchmarks/gpu.py`` look at those where there is a GPU.
 """
 
 import inspect
@@ -90,7 +90,7 @@ class PretendedGpu(TorchDispatchMode):
         if marked and elsewhere and name not in MAY_MIX:
             shapes = [tuple(tensor.shape) for tensor in elsewhere]
             raise AssertionError(f"{func}: tensors of {shapes} are on the CPU, others on the GPU")
-        if marked and name in NOT_DETERMINISTIC and not _counts_only(name, args, kwargs or {}):
+        if marked and name in NOT_DETERMINISTIC and not _only_counts(name, given):
             raise AssertionError(f"{func}: not deterministic on a GPU")
         made = func(*args, **(kwargs or {}))
         if marked and not (name == "copy_" and not self.has(given[0])):
@@ -160,10 +160,11 @@ def pretended_gpu() -> Iterator[PretendedGpu]:
     assert torch.Tensor.device is real_device
 
 
-def _counts_only(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+def _only_counts(name: str, given: list[Tensor]) -> bool:
     """Sums of integers come out the same in any order."""
-    given = [t for t in (*args, *kwargs.values()) if isinstance(t, Tensor)]
-    return name in ("cumsum", "bincount") and not any(t.is_floating_point() for t in given)
+    return (name == "cumsum" and not given[0].is_floating_point()) or (
+        name == "bincount" and len(given) == 1
+    )
 
 
 def _storage(tensor: Tensor) -> torch.UntypedStorage:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from helpers_device import pretended_gpu
+from helpers_device import COMMANDS, pretended_gpu
 from helpers_training import ALL_KINDS, entry, random_cache, settings
 from transcoders.activations import (
     ActivationCache,
@@ -54,6 +54,17 @@ def test_mixing_devices_is_noticed():
         assert there.to("cpu").numpy().sum() == 3
         assert gpu.operations
     assert torch.ones(3).device.type == "cpu"
+
+
+def test_every_job_of_the_smoke_scale_that_may_use_a_gpu_is_listed(scale: Scale) -> None:
+    listed = {(command.__name__, *given.values()) for command, given in COMMANDS}
+    wanted = {
+        *(("cache_activations", name) for name in scale.models),
+        *(("train", group.name) for group in (*scale.groups, *scale.extensions)),
+        *(("evaluate", site.name) for site in scale.all_sites),
+        *(("circuit", case.name) for case in scale.circuits.cases),
+    }
+    assert wanted <= listed
 
 
 @pytest.mark.parametrize(

@@ -203,5 +203,9 @@ def test_what_is_wrong_in_a_file_written_by_hand_is_said(tmp_path, load, written
 
 def test_an_alias_is_no_second_key(tmp_path):
     path = tmp_path / "mine.yaml"
-    path.write_text("a: &a {x: 1, y: 2}\nb: *a\nc: {<<: *a, x: 3}\n")
-    assert read_yaml(path)["c"] == {"x": 3, "y": 2}
+    path.write_text(
+        "a: &a {x: 1, y: 2}\nb: *a\nlist: {inner: &c {<<: *a, x: 3}}\nd: {<<: *c}\n1: a\n'1': b\n"
+    )
+    found = read_yaml(path)
+    assert found["d"] == found["list"]["inner"] == {"x": 3, "y": 2}
+    assert (found[1], found["1"]) == ("a", "b")

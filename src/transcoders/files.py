@@ -145,17 +145,18 @@ def read_table(path: Path, **options: Any) -> "pd.DataFrame":
 
 
 class _UniqueKeys(yaml.SafeLoader):
-    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        node = super().compose_mapping_node(anchor)  # as it is written, before keys are merged
         seen = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode):
-                if key.value in seen:
+                if (key.tag, key.value) in seen:
                     raise ConstructorError(
                         problem=f"the key {shown(key.value)} stands there twice",
                         problem_mark=key.start_mark,
                     )
-                seen.add(key.value)
-        return super().construct_mapping(node, deep)
+                seen.add((key.tag, key.value))
+        return node
 
 
 def read_yaml(path: Path) -> Any:

@@ -25,6 +25,7 @@ from transcoders.config import (
     Model,
     Resources,
     Scale,
+    Site,
     Training,
 )
 from transcoders.config.sections import TYPICAL_VOCABULARY
@@ -83,7 +84,7 @@ def make_plan(
         if gpu_memory_gb is not None and work.gpu_memory > gpu_memory_gb * 1e9:
             too_much.append(
                 f"GPU memory: {work.rule} up to {work.gpu_memory / 1e9:.1f} GB of "
-                f"{gpu_memory_gb:g}; "
+                f"{gpu_memory_gb:.0f}; "
                 + (
                     "make groups smaller, or set training.micro_batch_tokens"
                     if work.rule == "train"
@@ -103,15 +104,16 @@ def measured_rate(device: str) -> float:
     a = torch.randn(size, size, device=device)
     times = []
     for _ in range(4):  # the first warms up
-        _wait_for(device)
+        wait_for(device)
         began = time.perf_counter()
         a @ a
-        _wait_for(device)
+        wait_for(device)
         times.append(time.perf_counter() - began)
     return 2 * size**3 / min(times[1:])
 
 
-def _wait_for(device: str) -> None:
+def wait_for(device: str) -> None:
+    """Until a GPU has done what it was given."""
     if device == "cuda":
         torch.cuda.synchronize()
 
@@ -188,25 +190,34 @@ def _training(scale: Scale) -> Work:
 
 
 def _evaluating(scale: Scale) -> Work:
-    assert scale.evaluation is not None
-    tokens = scale.corpus.eval_contexts * scale.corpus.context_length
-    batch = scale.evaluation.batch_contexts * scale.corpus.context_length
-    flops = memory = 0
-    for site in scale.all_sites:
-        model, entries = scale.models[site.model], scale.dictionaries_of(site)
-        whole = _through_blocks(model) + 2 * TYPICAL_VOCABULARY * model.d_model
-        after = whole - _through_blocks(model, site.layer + 1)
-        weights = [_dictionary_file(scale, entry) for entry in entries]
-        flops += tokens * (whole + (2 + len(entries)) * after + sum(weights) // 2)
-        memory = max(
-            memory,
-            FLOAT * model.n_parameters()
-            + sum(weights)
-            + FLOAT * batch * (6 * TYPICAL_VOCABULARY + 2 * _n_features(scale, model))
-            + _one_pass(scale.corpus.context_length, batch, model),
-        )
+    sites = scale.all_sites
     return Work(
-        "evaluate", len(scale.all_sites), scale.resources.evaluate, flops, gpu_memory=memory
+        "evaluate", len(sites), scale.resources.evaluate,
+        flops=sum(flops_of_evaluation(scale, site) for site in sites),
+        gpu_memory=max(memory_of_evaluation(scale, site) for site in sites),
+    )  # fmt: skip
+
+
+def flops_of_evaluation(scale: Scale, site: Site) -> int:
+    """Operations that it takes to evaluate all dictionaries of a site."""
+    model, entries = scale.models[site.model], scale.dictionaries_of(site)
+    whole = _through_blocks(model) + 2 * TYPICAL_VOCABULARY * model.d_model
+    after = whole - _through_blocks(model, site.layer + 1)
+    products = sum(_dictionary_file(scale, entry) for entry in entries) // 2
+    tokens = scale.corpus.eval_contexts * scale.corpus.context_length
+    return tokens * (whole + (2 + len(entries)) * after + products)
+
+
+def memory_of_evaluation(scale: Scale, site: Site) -> int:
+    """Bytes of GPU memory that evaluating all dictionaries of a site needs, at most."""
+    assert scale.evaluation is not None
+    model, entries = scale.models[site.model], scale.dictionaries_of(site)
+    batch = scale.evaluation.batch_contexts * scale.corpus.context_length
+    return (
+        FLOAT * model.n_parameters()
+        + sum(_dictionary_file(scale, entry) for entry in entries)
+        + FLOAT * batch * (6 * TYPICAL_VOCABULARY + 2 * _n_features(scale, model))
+        + _one_pass(scale.corpus.context_length, batch, model)
     )
 
 
@@ -308,6 +319,6 @@ def _remarks(scale: Scale, gpu_memory_gb: float | None) -> list[str]:
                 left = gpu_memory_gb * 1e9 - _memory_of_job(scale, model, site.layer + 1)
                 remarks.append(
                     f"{site.name}: {max(int(left // each), 0)} dictionaries of {each / 1e9:.1f} GB "
-                    f"fit one group in {gpu_memory_gb:.3g} GB of GPU memory."
+                    f"fit one group in {gpu_memory_gb:.0f} GB of GPU memory."
                 )
     return remarks

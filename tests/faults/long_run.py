@@ -5,8 +5,8 @@
 Runs the scale in a folder of its own. After a random time, Snakemake and all its jobs get SIGKILL
 together; then `--unlock`, and the same command again, until it ends by itself. Then every table,
 record and dictionary is compared with those of another run: by default the ones in this checkout.
-They come from a processor with AVX2, so one with AVX-512 needs ``ATEN_CPU_CAPABILITY=avx2``.
-Writes ``benchmarks/long_run.json``; fails if anything differs.
+That run must have rounded as this machine does, which vector instructions decide. Writes
+``benchmarks/long_run.json``; fails if anything differs.
 """
 
 import argparse
@@ -24,7 +24,7 @@ import torch
 
 from faults.injection import environment
 from transcoders.checksums import sha256
-from transcoders.files import write_json
+from transcoders.files import read_json, write_json
 from workflow.running import REPOSITORY, workspace
 
 COMPARED = ("*.csv", "*.json", "*.safetensors", "*.parquet")
@@ -42,6 +42,7 @@ def main() -> None:
     parser.add_argument("--like", type=Path, default=REPOSITORY, help="where the other run is")
     parser.add_argument("--folder", type=Path, help="where to run; a temporary one by default")
     arguments = parser.parse_args()
+    check_instructions(arguments.like / "results" / arguments.scale / "environment.json")
     with tempfile.TemporaryDirectory(prefix="long-run-") as temporary:
         folder = workspace(arguments.folder or Path(temporary) / "run")
         began = time.monotonic()
@@ -60,6 +61,17 @@ def main() -> None:
     write_json(REPOSITORY / "benchmarks/long_run.json", record)
     print(record)
     sys.exit(1 if different or not compared else 0)
+
+
+def check_instructions(record: Path) -> None:
+    """Refuse to spend an hour on a comparison that must fail."""
+    here = torch.backends.cpu.get_cpu_capability()
+    there = read_json(record)["hardware"]["vector_instructions"]
+    if here != there:
+        sys.exit(
+            f"{record}: that run used {there}, this machine uses {here}; set ATEN_CPU_CAPABILITY="
+            f"{there.lower()}, or compare with another run (--like FOLDER)"
+        )
 
 
 def run_under_kills(folder: Path, scale: str, minutes: tuple[float, float], seed: int) -> int:

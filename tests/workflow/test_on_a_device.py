@@ -3,14 +3,12 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 
 from helpers_device import COMMANDS, call, pretended_gpu
 
-pytestmark = pytest.mark.full
+pytestmark = [pytest.mark.full, pytest.mark.usefixtures("own_settings")]
 
 
 @pytest.fixture(scope="module")
@@ -21,15 +19,6 @@ def workspace_on_gpu(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     scale = folder / "config/smoke.yaml"
     scale.write_text(scale.read_text().replace("device: cpu", "device: auto"))
     return folder
-
-
-@pytest.fixture(autouse=True)
-def own_settings() -> Any:
-    """Commands set them for a process of their own; here they must not outlive a test."""
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(False)
 
 
 @pytest.mark.parametrize(("command", "arguments"), COMMANDS)

@@ -100,7 +100,7 @@ class FeatureExamples:
         places = active.flatten().nonzero()[:, 0]
         feature, value = places % z.shape[2], z.flatten()[places]
         self._count += torch.bincount(feature, minlength=z.shape[2])
-        # Not bincount with weights: on a GPU it adds up in another order from call to call.
+        # Not bincount with weights, which PyTorch refuses here on a GPU: its order is not fixed.
         self._sum += torch.zeros_like(self._sum).index_add_(0, feature, value.double())
         octave = (value.log2() - LOWEST_OCTAVE) * BINS_PER_OCTAVE
         bins = octave.long().clamp(0, N_BINS - 1)

@@ -139,8 +139,7 @@ class LanguageModel:
         check_model_files(folder)
         hf = load_hugging_face(folder)
         if n_layers is not None:
-            del hf.get_submodule(_architecture_of(hf).blocks)[n_layers:]
-            hf.config.num_hidden_layers = n_layers
+            truncate(hf, n_layers)
         return cls(hf.to(device))
 
     def mlp(self, layer: int) -> nn.Module:
@@ -252,6 +251,12 @@ def load_hugging_face(folder: Path, *, remedy: str = FETCH_AGAIN) -> Any:
         missing = ", ".join(sorted(report["missing_keys"]))
         raise UserError(f"{folder}: the weights lack {missing}; {remedy}")
     return hf
+
+
+def truncate(hf: Any, n_layers: int) -> None:
+    """Keep the first layers of a Hugging Face model, in place. Its logits mean nothing then."""
+    del hf.get_submodule(_architecture_of(hf).blocks)[n_layers:]
+    hf.config.num_hidden_layers = n_layers
 
 
 def _architecture_of(hf: Any) -> Architecture:
