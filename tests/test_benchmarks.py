@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from helpers_training import entry, random_cache, settings
+from transcoders.files import read_json
 from transcoders.training import Objective, sparse_gradients
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -127,3 +128,11 @@ def test_the_parts_of_the_paper_scale(
     printed = capsys.readouterr().out
     for expected in ("gpt2-small_layer8", "pythia-1.4b_layer15", "'train_dense'", "'evaluate'"):
         assert expected in printed
+
+
+def test_the_long_run_is_told_as_it_was() -> None:
+    record = read_json(BENCHMARKS / "long_run.json")
+    assert record["different"] == []
+    told = f"{record['kills']} kills in {round(record['seconds'] / 60)} minutes"
+    page = (BENCHMARKS.parent / "docs/faults.md").read_text()
+    assert told in page and f"none of the {record['files_compared']} files differed" in page
