@@ -334,7 +334,7 @@ LISTS_OF_LISTS = f"&b0 {NINE}\n" + "".join(
         ("x" * 10**5, "seed: expected a valid integer, found 'x+\\.\\.\\.x+'"),
         (f"42\nx: {LISTS_OF_LISTS}y: *b11", "y: no such key"),
         (f"{LISTS_OF_LISTS}y: *b11", "seed: expected a valid integer"),
-        (f"42\nx: {LISTS_OF_LISTS}sites: *b11", "x: no such key"),
+        (f"42\nx: {LISTS_OF_LISTS}sites: *b11", "the key 'sites' stands there twice"),
         (f"42\n{'a' * 1000}: 1", "'a+\\.\\.\\.a+': no such key"),
         ('42\n"a\\nb\\e": 1', r"  a\\nb\\x1b: no such key"),
         ('42\n"": 1', "'': no such key"),
