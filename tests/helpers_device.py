@@ -8,9 +8,11 @@ their order of summation is not fixed. Not pretended are kernels, rounding, memo
 """
 
 import inspect
+import shutil
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -60,6 +62,14 @@ def call(command: Callable[..., None], arguments: dict[str, str]) -> None:
         if parameter.default is not inspect.Parameter.empty
     }
     command(**given | {"scale": "smoke"} | arguments)
+
+
+def copy_for_a_gpu(run: Path, folder: Path, *left_out: str) -> Path:
+    """Copy a smoke run to be computed again, on whatever device there is."""
+    shutil.copytree(run, folder, ignore=shutil.ignore_patterns(".snakemake", *left_out))
+    scale = folder / "config/smoke.yaml"
+    scale.write_text(scale.read_text().replace("device: cpu", "device: auto"))
+    return folder
 
 
 class PretendedGpu(TorchDispatchMode):

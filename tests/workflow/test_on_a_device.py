@@ -1,12 +1,11 @@
 """Every command that may use a GPU, with one that is pretended, on what a smoke run left."""
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from helpers_device import COMMANDS, call, pretended_gpu
+from helpers_device import COMMANDS, call, copy_for_a_gpu, pretended_gpu
 
 pytestmark = [pytest.mark.full, pytest.mark.usefixtures("own_settings")]
 
@@ -14,11 +13,7 @@ pytestmark = [pytest.mark.full, pytest.mark.usefixtures("own_settings")]
 @pytest.fixture(scope="module")
 def workspace_on_gpu(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The results of a smoke run, to be computed again on whatever device there is."""
-    folder = tmp_path_factory.mktemp("devices") / "run"
-    shutil.copytree(run, folder, ignore=shutil.ignore_patterns(".snakemake"))
-    scale = folder / "config/smoke.yaml"
-    scale.write_text(scale.read_text().replace("device: cpu", "device: auto"))
-    return folder
+    return copy_for_a_gpu(run, tmp_path_factory.mktemp("devices") / "run")
 
 
 @pytest.mark.parametrize(("command", "arguments"), COMMANDS)

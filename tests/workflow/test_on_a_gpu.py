@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import torch
 
-from helpers_device import COMMANDS, call
+from helpers_device import COMMANDS, call, copy_for_a_gpu
 from helpers_training import KilledError, count_steps
 from transcoders.checksums import sha256
 from transcoders.cli import dictionaries
@@ -40,12 +40,9 @@ def on_gpu(run: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Two folders in which everything after the tokens was computed on the GPU."""
     folders = []
     for name in ("first", "second"):
-        folder = tmp_path_factory.mktemp("gpu") / name
-        shutil.copytree(run, folder, ignore=shutil.ignore_patterns(".snakemake", ".checksums"))
+        folder = copy_for_a_gpu(run, tmp_path_factory.mktemp("gpu") / name, ".checksums")
         for made in COMPUTED:
             shutil.rmtree(folder / RESULTS / made)
-        scale = folder / "config/smoke.yaml"
-        scale.write_text(scale.read_text().replace("device: cpu", "device: auto"))
         folders.append(folder)
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as processes:
         list(processes.map(compute, folders))
@@ -81,7 +78,7 @@ def test_a_gpu_was_used(on_gpu: list[Path]) -> None:
 
 
 def test_the_numbers_are_those_of_the_cpu(on_gpu: list[Path]) -> None:
-    """Within the tolerances that two kinds of CPU need."""
+    """Within the tolerances of the kept tables."""
     kept = [name for name in made(on_gpu[0]) if (GOLDEN / name).exists()]
     assert set(TABLES) - set(kept) == NOT_COMPUTED
     problems = [
