@@ -23,7 +23,7 @@ from transcoders.circuits import Search
 from transcoders.circuits.model import CircuitModel, Run
 from transcoders.circuits.paths import find_paths
 from transcoders.circuits.vectors import logit_target
-from transcoders.dictionaries import SparseDictionary, Weights
+from transcoders.dictionaries import SparseDictionary
 from transcoders.files import write_json
 from transcoders.models import LanguageModel
 from transcoders.models.prompt import run_prompt

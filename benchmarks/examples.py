@@ -17,7 +17,7 @@ import typer
 
 from transcoders.config import load_scale
 from transcoders.corpus import held_out_rows
-from transcoders.dictionaries import load_dictionary
+from transcoders.dictionaries import SparseDictionary
 from transcoders.files import write_json
 from transcoders.interpretability.examples import FeatureExamples
 from transcoders.layout import Layout
@@ -41,7 +41,7 @@ def main(
         contexts, seed=settings.seed,
     ).tokens  # fmt: skip
     model = LanguageModel.load(layout.model(site.model), n_layers=site.layer + 1)
-    dictionary = load_dictionary(layout.dictionary(entry.name))
+    dictionary = SparseDictionary.from_pretrained(layout.dictionary(entry.name))
     first = settings.corpus.first_train_position
     found = FeatureExamples(
         dictionary.n_features,

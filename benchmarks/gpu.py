@@ -36,7 +36,7 @@ from training import DenseAutograd
 from transcoders.activations import ActivationStream, measure_activations
 from transcoders.config import Group, Model, Resources, Scale, Site, load_scale
 from transcoders.corpus import Rows
-from transcoders.dictionaries import SparseDictionary, Weights
+from transcoders.dictionaries import SparseDictionary
 from transcoders.environment import device_name
 from transcoders.evaluation import evaluate_site
 from transcoders.files import write_json
@@ -211,7 +211,7 @@ def evaluation(settings: Scale, model: LanguageModel, site: Site, device: str) -
     ]  # fmt: skip
     for entry, dictionary in zip(entries, dictionaries, strict=True):
         if entry.traits.has_skip:
-            dictionary.weights.W_skip = normal(width, width)
+            dictionary.W_skip = normal(width, width)
     options = settings.evaluation.model_copy(update={"bootstrap_resamples": 2})
     n_rows = EVALUATED_BATCHES * settings.evaluation.batch_contexts
     rows = Rows(

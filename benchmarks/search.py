@@ -60,7 +60,7 @@ def _run(scale: str, variant: tuple[Kind, int, float, dict[str, Any]]) -> dict[s
     x = getattr(measured, entry.traits.reads).float()
     y = getattr(measured, entry.traits.imitates).float()
     z = dictionary.encode(x)
-    error, deviation = y - dictionary.reconstruct(x, z), y - y.mean(dim=0)
+    error, deviation = y - dictionary.decode(z, x), y - y.mean(dim=0)
     return {
         "kind": kind,
         "layer": layer,

@@ -12,7 +12,7 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 from transcoders.config import TRAITS, Kind, Model, Scale, SyntheticModel, load_scale
-from transcoders.dictionaries import SparseDictionary, Weights
+from transcoders.dictionaries import SparseDictionary
 from transcoders.models import SYNTHETIC_VOCABULARY, LanguageModel, fetch_model
 from workflow.running import snakemake, workspace
 
@@ -156,15 +156,15 @@ def random_dictionary() -> Callable[..., SparseDictionary]:
             return torch.randn(*shape, generator=generator)
 
         d_out = d_out or d_in
-        weights = Weights(
+        return SparseDictionary(
+            kind,
             W_enc=normal(d_in, n_features) / d_in**0.5,
             b_enc=normal(n_features),
             W_dec=normal(n_features, d_out) / n_features**0.5,
             b_dec=normal(d_out),
+            W_skip=normal(d_out, d_in) / d_in**0.5 if TRAITS[kind].has_skip else None,
+            k=8 if TRAITS[kind].is_topk else None,
         )
-        if TRAITS[kind].has_skip:
-            weights.W_skip = normal(d_out, d_in) / d_in**0.5
-        return SparseDictionary(weights, kind, k=8 if TRAITS[kind].is_topk else None)
 
     return make
 
@@ -180,7 +180,11 @@ def identity_dictionary() -> Callable[..., SparseDictionary]:
         both_signs = torch.cat([torch.eye(d_model), -torch.eye(d_model)])
         zeros = torch.zeros(2 * d_model)
         return SparseDictionary(
-            Weights(both_signs.T.contiguous(), zeros, both_signs, zeros[:d_model].clone()), kind
+            kind,
+            W_enc=both_signs.T.contiguous(),
+            b_enc=zeros,
+            W_dec=both_signs,
+            b_dec=zeros[:d_model].clone(),
         )
 
     return make

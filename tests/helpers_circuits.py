@@ -77,7 +77,7 @@ def reader_of(run: Run, node: Node, vector: Tensor) -> Reader:
     """What a feature or head reads to write what ``vector`` reads (paper, section 4.1)."""
     circuit, model = run.circuit, run.circuit.model
     if node.kind == "feature":
-        weights = circuit.transcoders[node.layer].weights
+        weights = circuit.transcoders[node.layer]
         coefficient = vector @ weights.W_dec[node.unit]
         block = model.blocks[node.layer]
         norm = block.get_submodule(model.architecture.norm_before_mlp)
@@ -129,7 +129,7 @@ def outputs(run: Run) -> dict[Node, Tensor]:
             written[Node("error", layer, -1, token)] = mlp_out[token] - transcoder.decode(z)
             for unit in active_units(run, layer, token):
                 written[Node("feature", layer, unit, token)] = (
-                    z[unit] * transcoder.weights.W_dec[unit]
+                    z[unit] * transcoder.W_dec[unit]
                 )
     for token in range(run.n_tokens):
         written[Node("embed", -1, -1, token)] = passed.before_attention[0, token]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
 from transcoders.circuits.model import CircuitModel
-from transcoders.dictionaries import SparseDictionary, Weights
+from transcoders.dictionaries import SparseDictionary
 from transcoders.greater_than.task import Numbers, Prompts, make_prompts
 from transcoders.models import LanguageModel, load_tokenizer
 from transcoders.models.language_model import removed_after

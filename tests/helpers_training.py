@@ -127,7 +127,7 @@ def trainer_of(
 
 def saved(trained: TrainedDictionary) -> tuple[dict[str, bytes], str]:
     """Every byte of a result."""
-    tensors = trained.dictionary.weights.tensors()
+    tensors = trained.dictionary.state_dict()
     return {
         name: tensor.numpy().tobytes() for name, tensor in tensors.items()
     }, trained.training_csv

@@ -87,14 +87,14 @@ def test_training_stays_on_the_device(sparse_below, micro_batch_tokens, precisio
         )
         assert gpu.operations > 1000
         for result in (*results, *again):
-            for tensor in result.dictionary.weights.tensors().values():
+            for tensor in result.dictionary.state_dict().values():
                 assert tensor.device.type == "cpu"
     expected = train_group(entries, random_cache(), training, seed=0)
     for ours, resumed, theirs in zip(results, again, expected, strict=True):
-        for name, tensor in theirs.dictionary.weights.tensors().items():
-            torch.testing.assert_close(ours.dictionary.weights.tensors()[name], tensor)
+        for name, tensor in theirs.dictionary.state_dict().items():
+            torch.testing.assert_close(ours.dictionary.state_dict()[name], tensor)
             assert torch.equal(
-                resumed.dictionary.weights.tensors()[name], ours.dictionary.weights.tensors()[name]
+                resumed.dictionary.state_dict()[name], ours.dictionary.state_dict()[name]
             )
 
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from transcoders.checksums import sha256
 from transcoders.config import TRAITS, Kind, load_scale
-from transcoders.dictionaries import SparseDictionary, load_dictionary, save_dictionary
+from transcoders.dictionaries import SparseDictionary
 from transcoders.errors import UserError
 
 Make = Callable[..., SparseDictionary]
@@ -19,7 +19,7 @@ Make = Callable[..., SparseDictionary]
 
 def save(dictionary: SparseDictionary, folder: Path) -> None:
     record = {"metadata": {"hook_name": "blocks.1.ln2.hook_normalized"}, "training": {"seed": 42}}
-    save_dictionary(dictionary, folder, record, "step,loss\n0,1.5\n")
+    dictionary.save_pretrained(folder, record, "step,loss\n0,1.5\n")
 
 
 @pytest.fixture
@@ -35,11 +35,11 @@ def test_saving_and_loading_changes_no_bit(
 ) -> None:
     dictionary = random_dictionary(kind)
     save(dictionary, tmp_path / "saved")
-    loaded = load_dictionary(tmp_path / "saved")
+    loaded = SparseDictionary.from_pretrained(tmp_path / "saved")
     assert (loaded.kind, loaded.k) == (kind, dictionary.k)
-    tensors = loaded.weights.tensors()
-    assert tensors.keys() == dictionary.weights.tensors().keys()
-    for name, tensor in dictionary.weights.tensors().items():
+    tensors = loaded.state_dict()
+    assert tensors.keys() == dictionary.state_dict().keys()
+    for name, tensor in dictionary.state_dict().items():
         assert torch.equal(tensors[name], tensor), name
 
 
@@ -52,13 +52,13 @@ def test_saving_writes_exactly_the_contracted_files(saved: Path) -> None:
 def test_saving_replaces_an_older_dictionary(saved: Path, random_dictionary: Make) -> None:
     (saved / "left over").touch()
     save(random_dictionary("mlp_in_sae"), saved)
-    assert load_dictionary(saved).kind == "mlp_in_sae"
+    assert SparseDictionary.from_pretrained(saved).kind == "mlp_in_sae"
     assert not (saved / "left over").exists()
 
 
 def test_saving_leaves_the_callers_record_alone(random_dictionary: Make, tmp_path: Path) -> None:
     record = {"metadata": {"hook_name": "x"}, "training": {}}
-    save_dictionary(random_dictionary("transcoder"), tmp_path / "saved", record, "")
+    random_dictionary("transcoder").save_pretrained(tmp_path / "saved", record, "")
     assert record == {"metadata": {"hook_name": "x"}, "training": {}}
 
 
@@ -66,7 +66,7 @@ def test_saving_leaves_the_callers_record_alone(random_dictionary: Make, tmp_pat
 @pytest.mark.parametrize("kind", TRAITS)
 def test_encode_and_decode_follow_the_formula(random_dictionary: Make, kind: Kind) -> None:
     dictionary = random_dictionary(kind, d_in=24, n_features=50)
-    exact = {name: tensor.double() for name, tensor in dictionary.weights.tensors().items()}
+    exact = {name: tensor.double() for name, tensor in dictionary.state_dict().items()}
     x = torch.randn(2, 5, 24, generator=torch.Generator().manual_seed(1))
     centred = x.double() - (0 if TRAITS[kind].is_transcoder else exact["b_dec"])
     z = torch.einsum("bpd,df->bpf", centred, exact["W_enc"]).add(exact["b_enc"]).clamp(min=0)
@@ -78,15 +78,15 @@ def test_encode_and_decode_follow_the_formula(random_dictionary: Make, kind: Kin
     torch.testing.assert_close(dictionary.decode(found).double(), y, rtol=0, atol=1e-5)
     if kind == "skip_transcoder":
         y += torch.einsum("bpd,ed->bpe", x.double(), exact["W_skip"])
-    reconstruction = dictionary.reconstruct(x, found)
+    reconstruction = dictionary.decode(found, x)
     torch.testing.assert_close(reconstruction.double(), y, rtol=0, atol=1e-5)
 
 
 def test_topk_keeps_the_largest_features_that_are_positive(random_dictionary: Make) -> None:
     dictionary = random_dictionary("topk_transcoder")
     x = torch.randn(100, 32, generator=torch.Generator().manual_seed(1))
-    dictionary.weights.b_enc -= 1.5  # about 9 of 64 are positive: fewer than 8 for some tokens
-    kept, all_of_them = dictionary.encode(x), SparseDictionary(dictionary.weights, "transcoder")
+    dictionary.b_enc -= 1.5  # about 9 of 64 are positive: fewer than 8 for some tokens
+    kept, all_of_them = dictionary.encode(x), SparseDictionary(dictionary, "transcoder")
     z = all_of_them.encode(x)
     assert torch.equal((kept > 0).sum(dim=1), (z > 0).sum(dim=1).clamp(max=8))
     assert {7, 8} <= set((kept > 0).sum(dim=1).tolist())
@@ -100,7 +100,7 @@ def test_only_saes_subtract_b_dec_from_their_input(random_dictionary: Make) -> N
     for kind, traits in TRAITS.items():
         dictionary = random_dictionary(kind)
         before = dictionary.encode(x)
-        dictionary.weights.b_dec += 1
+        dictionary.b_dec += 1
         assert torch.equal(dictionary.encode(x), before) == traits.is_transcoder
 
 
@@ -109,9 +109,9 @@ def test_a_transcoder_may_have_an_output_of_another_width(
     random_dictionary: Make, tmp_path: Path, kind: Kind
 ) -> None:
     save(random_dictionary(kind, d_in=6, n_features=10, d_out=4), tmp_path / "saved")
-    dictionary = load_dictionary(tmp_path / "saved")
+    dictionary = SparseDictionary.from_pretrained(tmp_path / "saved")
     x = torch.ones(3, 6)
-    assert dictionary.reconstruct(x, dictionary.encode(x)).shape == (3, 4)
+    assert dictionary(x).shape == (3, 4)
 
 
 @pytest.mark.parametrize("kind", TRAITS)
@@ -156,7 +156,7 @@ def test_weights_without_a_recorded_hash_are_refused(saved: Path) -> None:
     del config["weights_sha256"]
     (saved / "cfg.json").write_text(json.dumps(config))
     with pytest.raises(UserError, match="expected SHA-256 None"):
-        load_dictionary(saved)
+        SparseDictionary.from_pretrained(saved)
 
 
 def test_the_skip_has_the_shape_saelens_reads(random_dictionary: Make, tmp_path: Path) -> None:
@@ -217,7 +217,7 @@ def test_damaged_weights_are_named(saved: Path, damage: Callable[[Path], None]) 
     weights = saved / "sae_weights.safetensors"
     damage(weights)
     with pytest.raises(UserError, match=str(weights)):
-        load_dictionary(saved)
+        SparseDictionary.from_pretrained(saved)
 
 
 def test_a_skip_transcoder_without_its_skip_is_named(
@@ -229,7 +229,7 @@ def test_a_skip_transcoder_without_its_skip_is_named(
     del tensors["W_skip"]
     save_file(tensors, weights)
     with pytest.raises(UserError, match=f"{weights}: .*W_skip"):
-        load_dictionary(tmp_path / "saved")
+        SparseDictionary.from_pretrained(tmp_path / "saved")
 
 
 @pytest.mark.parametrize(
@@ -246,7 +246,7 @@ def test_a_skip_transcoder_without_its_skip_is_named(
 def test_damaged_config_is_named(saved: Path, content: str) -> None:
     (saved / "cfg.json").write_text(content)
     with pytest.raises(UserError, match=str(saved / "cfg.json")):
-        load_dictionary(saved)
+        SparseDictionary.from_pretrained(saved)
 
 
 def test_what_is_committed_are_the_dictionaries_of_the_laptop_scale() -> None:

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from transcoders.config import TRAITS, Dictionary, Kind, Scale, Site
 from transcoders.corpus import Rows
-from transcoders.dictionaries import SparseDictionary, Weights
+from transcoders.dictionaries import SparseDictionary
 from transcoders.evaluation import evaluate_site, paired_interval
 from transcoders.models import ARCHITECTURES, LanguageModel
 
@@ -243,7 +243,7 @@ def test_fvu_and_l2_ratio_and_l0_are_those_of_the_own_target(
     source = (mlp_out if kind == "mlp_out_sae" else mlp_in)[:, first:].flatten(0, 1)
     target = (mlp_in if kind == "mlp_in_sae" else mlp_out)[:, first:].flatten(0, 1)
     z = dictionary.encode(source)
-    x, y = target.double().numpy(), dictionary.reconstruct(source, z).double().numpy()
+    x, y = target.double().numpy(), dictionary.decode(z, source).double().numpy()
     table, _ = measure(dictionary, first=first)
     row = table.iloc[0]
     fvu = np.square(x - y).sum() / np.square(x - x.mean(axis=0)).sum()
@@ -258,7 +258,7 @@ def test_fvu_and_l2_ratio_and_l0_are_those_of_the_own_target(
 
 def test_l0_counts_features_above_zero_only(measure: Measure, first: int) -> None:
     dictionary = constant_transcoder(torch.zeros(WIDTH), n_features=6)
-    dictionary.weights.b_enc = torch.tensor([1.0, 1e-6, 5.0, 0.0, 0.0, -1.0])
+    dictionary.b_enc = torch.tensor([1.0, 1e-6, 5.0, 0.0, 0.0, -1.0])
     table, by_document = measure(dictionary, first=first)
     assert table.loc[0, "l0"] == 3
     assert by_document.l0.tolist() == [3, 3, 3]
@@ -274,9 +274,9 @@ def test_a_feature_that_is_active_once_is_not_dead(
         mlp_in[row, 5] / WIDTH
     )  # dot product 1 with itself, less with any other: norms agree
     dictionary = constant_transcoder(torch.zeros(WIDTH), n_features=1)
-    dictionary.weights.W_enc = direction[:, None].clone()
+    dictionary.W_enc = direction[:, None].clone()
     products = (mlp_in[:, 1:] @ direction).flatten().sort().values
-    dictionary.weights.b_enc = -products[-2:].mean().reshape(1)
+    dictionary.b_enc = -products[-2:].mean().reshape(1)
     table, _ = measure(dictionary)
     assert table.loc[0, "dead_fraction"] == 0
     assert table.loc[0, "l0"] == pytest.approx(1 / (len(DOCUMENT_OF_ROW) * (LENGTH - 1)))

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from helpers_hub import add_to_hub, authors_package, digest, released_file, released_tensors
 from transcoders.config import HubSource, ImportedTranscoder, Model, Site, SyntheticModel
-from transcoders.dictionaries import load_dictionary
+from transcoders.dictionaries import SparseDictionary
 from transcoders.errors import UserError
 from transcoders.imported import import_transcoder, load_released
 
@@ -75,9 +75,9 @@ def test_weights_that_need_no_folding_are_kept_to_the_bit(tmp_path):
     tensors = released_tensors()
     dictionary, _ = load_released(write(tmp_path, released_file(tensors)), D_MODEL, N_FEATURES)
     assert dictionary.kind == "transcoder"
-    assert torch.equal(dictionary.weights.W_enc, tensors["W_enc"])
-    assert torch.equal(dictionary.weights.W_dec, tensors["W_dec"])
-    assert torch.equal(dictionary.weights.b_dec, tensors["b_dec_out"])
+    assert torch.equal(dictionary.W_enc, tensors["W_enc"])
+    assert torch.equal(dictionary.W_dec, tensors["W_dec"])
+    assert torch.equal(dictionary.b_dec, tensors["b_dec_out"])
 
 
 def test_the_configuration_becomes_plain_values(tmp_path):
@@ -241,8 +241,8 @@ def test_a_released_transcoder_is_fetched_and_saved_in_this_format(tmp_path, hub
     assert config["metadata"]["hook_name"] == "blocks.8.ln2.hook_normalized"
     assert config["imported"]["revision"] == REVISION
     assert config["imported"]["sha256"] == digest(content)
-    saved = load_dictionary(destination).weights.tensors()
-    expected = load_released(write(tmp_path, content), D_MODEL, N_FEATURES)[0].weights.tensors()
+    saved = SparseDictionary.from_pretrained(destination).state_dict()
+    expected = load_released(write(tmp_path, content), D_MODEL, N_FEATURES)[0].state_dict()
     assert all(torch.equal(saved[name], expected[name]) for name in expected)
 
 

@@ -65,8 +65,8 @@ def test_a_transcoder_maps_the_mlps_input_to_the_output_to_continue_with(
     z = transcoder.encode(mlp_in)
     assert torch.equal(spliced.z, z)
     written = transcoder.decode(z)
-    if transcoder.weights.W_skip is not None:
-        written = written + mlp_in @ transcoder.weights.W_skip.T
+    if transcoder.W_skip is not None:
+        written = written + mlp_in @ transcoder.W_skip.T
     assert torch.equal(spliced.mlp_out[:, 1:], written)
     assert torch.equal(spliced.target, passed.activations.mlp_out[:, 1:])
 

@@ -113,7 +113,7 @@ def load(path):
     if sys.argv[1] == "unrestricted":
         return torch.load(path, weights_only=False)
     dictionary, configuration = load_released(path, 32, 64)
-    tensors = dictionary.weights.tensors()
+    tensors = dictionary.state_dict()
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     assert shapes == {"W_enc": (32, 64), "b_enc": (64,), "W_dec": (64, 32), "b_dec": (32,)}
     for tensor in tensors.values():

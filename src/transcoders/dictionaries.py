@@ -13,7 +13,6 @@ SAELens stores them, so row i of ``W_dec`` is the decoder vector of feature i, c
 its encoder vector.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ import torch
 from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from transcoders.checksums import check_sha256, sha256
 from transcoders.config import TRAITS, Kind, Traits
@@ -32,30 +31,38 @@ SAELENS_FORMAT = "6.54.0"
 """The SAELens version whose file format is written."""
 
 
-@dataclass
-class Weights:
-    """The parameters of a dictionary."""
+class SparseDictionary(nn.Module):
+    """A dictionary that works on raw activations.
 
-    W_enc: Float[Tensor, "d_in n_features"]
-    b_enc: Float[Tensor, " n_features"]
-    W_dec: Float[Tensor, "n_features d_out"]
-    b_dec: Float[Tensor, " d_out"]
-    W_skip: Float[Tensor, "d_out d_in"] | None = None
-    """Of a skip transcoder only."""
+    Attributes:
+        kind: what it reads and imitates, and how its features activate.
+        k: of a TopK dictionary, how many features may be active for a token.
+        W_enc: (d_in, n_features).
+        b_enc: (n_features,).
+        W_dec: (n_features, d_out).
+        b_dec: (d_out,).
+        W_skip: (d_out, d_in), or None: only a skip transcoder has one.
+    """
 
-    def tensors(self) -> dict[str, Tensor]:
-        """The parameters that there are, by name."""
-        return {name: tensor for name, tensor in vars(self).items() if tensor is not None}
-
-
-@dataclass
-class SparseDictionary:
-    """A trained dictionary that works on raw activations."""
-
-    weights: Weights
-    kind: Kind
-    k: int | None = None
-    """Of a TopK transcoder: how many features may be active for a token."""
+    def __init__(
+        self,
+        kind: Kind,
+        *,
+        W_enc: Float[Tensor, "d_in n_features"],
+        b_enc: Float[Tensor, " n_features"],
+        W_dec: Float[Tensor, "n_features d_out"],
+        b_dec: Float[Tensor, " d_out"],
+        W_skip: Float[Tensor, "d_out d_in"] | None = None,
+        k: int | None = None,
+    ) -> None:
+        """Take over tensors as parameters, without gradients until ``requires_grad_()`` is called."""
+        super().__init__()
+        self.kind, self.k = kind, k
+        self.W_enc = nn.Parameter(W_enc, requires_grad=False)
+        self.b_enc = nn.Parameter(b_enc, requires_grad=False)
+        self.W_dec = nn.Parameter(W_dec, requires_grad=False)
+        self.b_dec = nn.Parameter(b_dec, requires_grad=False)
+        self.W_skip = None if W_skip is None else nn.Parameter(W_skip, requires_grad=False)
 
     @property
     def traits(self) -> Traits:
@@ -65,74 +72,113 @@ class SparseDictionary:
     @property
     def n_features(self) -> int:
         """Width of the dictionary."""
-        return self.weights.W_dec.shape[0]
+        return self.W_dec.shape[0]
 
     def encode(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "... n_features"]:
         """Feature activations z of the input activations ``x``."""
-        centred = x if self.traits.is_transcoder else x - self.weights.b_dec
-        z = torch.relu(centred @ self.weights.W_enc + self.weights.b_enc)
+        centred = x if self.traits.is_transcoder else x - self.b_dec
+        z = torch.relu(centred @ self.W_enc + self.b_enc)
         if self.k is None:
             return z
         largest = z.topk(self.k, dim=-1)
         return torch.zeros_like(z).scatter(-1, largest.indices, largest.values)
 
-    def decode(self, z: Float[Tensor, "... n_features"]) -> Float[Tensor, "... d_out"]:
-        """The approximation of the target that features ``z`` stand for, without a skip."""
-        return z @ self.weights.W_dec + self.weights.b_dec
-
-    def reconstruct(
-        self, x: Float[Tensor, "... d_in"], z: Float[Tensor, "... n_features"]
+    def decode(
+        self, z: Float[Tensor, "... n_features"], x: Float[Tensor, "... d_in"] | None = None
     ) -> Float[Tensor, "... d_out"]:
-        """The approximation of the target from input ``x`` and its features ``z``."""
-        W_skip = self.weights.W_skip
-        return self.decode(z) if W_skip is None else self.decode(z) + x @ W_skip.T
+        """The approximation of the target from features ``z``.
 
-    def to(self, device: str) -> "SparseDictionary":
-        """The same dictionary with its weights on another device."""
-        moved = {name: tensor.to(device) for name, tensor in self.weights.tensors().items()}
-        return SparseDictionary(Weights(**moved), self.kind, self.k)
+        Args:
+            z: feature activations.
+            x: the input, which only a skip transcoder needs.
+        """
+        y = z @ self.W_dec + self.b_dec
+        return y if self.W_skip is None else y + x @ self.W_skip.T
 
+    def forward(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "... d_out"]:
+        """The approximation of the target from the input ``x``."""
+        return self.decode(self.encode(x), x)
 
-def save_dictionary(
-    dictionary: SparseDictionary,
-    folder: Path,
-    record: dict[str, Any],
-    training_csv: str | None = None,
-) -> None:
-    """Write ``cfg.json``, ``sae_weights.safetensors`` and ``training.csv``, all or nothing.
+    def save_pretrained(
+        self, folder: Path, record: dict[str, Any], *, training_csv: str | None = None
+    ) -> None:
+        """Write ``cfg.json``, ``sae_weights.safetensors`` and ``training.csv``, all or nothing.
 
-    SAELens loads the folder as it is, by the ``architecture`` of ``cfg.json``: ``transcoder``,
-    ``skip_transcoder``, ``topk`` (a TopK transcoder), ``standard`` (an SAE).
+        SAELens loads the folder as it is, by the ``architecture`` of ``cfg.json``.
 
-    Args:
-        dictionary: what to save.
-        folder: where; an older dictionary there is replaced.
-        record: what it is and where it comes from: saved in ``cfg.json``, with a key ``metadata``.
-        training_csv: the training curve, if it was trained here.
-    """
-    weights = dictionary.weights
-    config: dict[str, Any] = {
-        "architecture": _architecture(dictionary.traits),
-        "d_in": weights.W_enc.shape[0],
-        "d_sae": weights.W_enc.shape[1],
-        "dtype": "float32",
-        "device": "cpu",
-        "apply_b_dec_to_input": not dictionary.traits.is_transcoder,
-        "normalize_activations": "none",
-        "reshape_activations": "none",
-    }
-    if dictionary.traits.is_transcoder:
-        config["d_out"] = weights.W_dec.shape[1]
-    if dictionary.k is not None:
-        config |= {"k": dictionary.k, "rescale_acts_by_decoder_norm": False}
-    metadata = {"sae_lens_version": SAELENS_FORMAT, "kind": dictionary.kind, **record["metadata"]}
-    with made_folder(folder) as temporary:
-        tensors = {name: tensor.cpu().contiguous() for name, tensor in weights.tensors().items()}
-        save_tensors(temporary / "sae_weights.safetensors", tensors)
-        config["weights_sha256"] = sha256(temporary / "sae_weights.safetensors")
-        write_json(temporary / "cfg.json", {**config, **record, "metadata": metadata})
-        if training_csv is not None:
-            (temporary / "training.csv").write_text(training_csv, encoding="utf-8")
+        Args:
+            folder: where; an older dictionary there is replaced.
+            record: what it is and where it comes from: saved in ``cfg.json``, with a key
+                ``metadata``.
+            training_csv: the training curve, if it was trained here.
+        """
+        config: dict[str, Any] = {
+            "architecture": _architecture(self.traits),
+            "d_in": self.W_enc.shape[0],
+            "d_sae": self.W_enc.shape[1],
+            "dtype": "float32",
+            "device": "cpu",
+            "apply_b_dec_to_input": not self.traits.is_transcoder,
+            "normalize_activations": "none",
+            "reshape_activations": "none",
+        }
+        if self.traits.is_transcoder:
+            config["d_out"] = self.W_dec.shape[1]
+        if self.k is not None:
+            config |= {"k": self.k, "rescale_acts_by_decoder_norm": False}
+        metadata = {"sae_lens_version": SAELENS_FORMAT, "kind": self.kind, **record["metadata"]}
+        with made_folder(folder) as temporary:
+            path = temporary / "sae_weights.safetensors"
+            save_tensors(path, {n: t.cpu().contiguous() for n, t in self.state_dict().items()})
+            config["weights_sha256"] = sha256(path)
+            write_json(temporary / "cfg.json", {**config, **record, "metadata": metadata})
+            if training_csv is not None:
+                (temporary / "training.csv").write_text(training_csv, encoding="utf-8")
+
+    @classmethod
+    def from_pretrained(cls, folder: Path) -> "SparseDictionary":
+        """Load a folder that :meth:`save_pretrained` wrote.
+
+        Raises:
+            UserError: a file is missing or damaged, or the weights are not those that ``cfg.json``
+                describes: their shapes or their hash differ.
+        """
+        config = read_json(folder / "cfg.json")
+        again = f"delete {folder} and run again"
+        try:
+            kind = config["metadata"]["kind"]
+            traits = TRAITS[kind]
+            k = config["k"] if traits.is_topk else None
+            d_in, n_features = config["d_in"], config["d_sae"]
+            d_out = config.get("d_out", d_in)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"{folder / 'cfg.json'}: expected the description of a dictionary ({error!r}); "
+                f"{again}"
+            ) from None
+        path = folder / "sae_weights.safetensors"
+        try:
+            tensors = load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise UserError(
+                f"{path}: expected the weights of a dictionary, found {error}; {again}"
+            ) from None
+        expected = {
+            "W_enc": (d_in, n_features),
+            "b_enc": (n_features,),
+            "W_dec": (n_features, d_out),
+            "b_dec": (d_out,),
+        }
+        if traits.has_skip:
+            expected["W_skip"] = (d_out, d_in)
+        found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        if found != expected:
+            raise UserError(
+                f"{path}: expected tensors of shapes {expected} as cfg.json says, found {found}; "
+                f"{again}"
+            )
+        check_sha256(path, config.get("weights_sha256"), again)
+        return cls(kind, **tensors, k=k)
 
 
 def _architecture(traits: Traits) -> str:
@@ -142,51 +188,3 @@ def _architecture(traits: Traits) -> str:
     if traits.is_topk:
         return "topk"
     return "transcoder" if traits.is_transcoder else "standard"
-
-
-def load_dictionary(folder: Path) -> SparseDictionary:
-    """Load a folder that :func:`save_dictionary` wrote.
-
-    Raises:
-        UserError: a file is missing or damaged, or the weights are not those that ``cfg.json``
-            describes: their shapes or their hash differ.
-    """
-    config = read_json(folder / "cfg.json")
-    try:
-        kind = config["metadata"]["kind"]
-        traits = TRAITS[kind]
-        k = config["k"] if traits.is_topk else None
-        d_in, n_features, d_out = (
-            config["d_in"],
-            config["d_sae"],
-            config.get("d_out", config["d_in"]),
-        )
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{folder / 'cfg.json'}: expected the description of a dictionary ({error!r}); delete "
-            f"{folder} and run again"
-        ) from None
-    path = folder / "sae_weights.safetensors"
-    try:
-        weights = Weights(**load_file(path))
-    except (SafetensorError, OSError, TypeError) as error:
-        raise UserError(
-            f"{path}: expected the weights of a dictionary, found {error}; delete {folder} and run "
-            "again"
-        ) from None
-    expected = {
-        "W_enc": (d_in, n_features),
-        "b_enc": (n_features,),
-        "W_dec": (n_features, d_out),
-        "b_dec": (d_out,),
-    }
-    if traits.has_skip:
-        expected["W_skip"] = (d_out, d_in)
-    found = {name: tuple(tensor.shape) for name, tensor in weights.tensors().items()}
-    if found != expected:
-        raise UserError(
-            f"{path}: expected tensors of shapes {expected} as cfg.json says, found {found}; "
-            f"delete {folder} and run again"
-        )
-    check_sha256(path, config.get("weights_sha256"), f"delete {folder} and run again")
-    return SparseDictionary(weights, kind, k)

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from transcoders.checksums import sha256
 from transcoders.config import ImportedTranscoder, Model
-from transcoders.dictionaries import SparseDictionary, Weights, save_dictionary
+from transcoders.dictionaries import SparseDictionary
 from transcoders.errors import UserError
 from transcoders.files import check_disk
 from transcoders.shown import shown
@@ -73,7 +73,7 @@ def import_transcoder(entry: ImportedTranscoder, model: Model, destination: Path
             "configuration": released,
         },
     }
-    save_dictionary(dictionary, destination, record)
+    dictionary.save_pretrained(destination, record)
 
 
 def load_released(
@@ -109,15 +109,16 @@ def load_released(
     for name, tensor in tensors.items():
         _check_finite(f"{path}: {name}", tensor)
     exact = {name: tensors[name].double() for name in expected}
-    weights = Weights(
+    dictionary = SparseDictionary(
+        "transcoder",
         W_enc=tensors["W_enc"].float(),
         b_enc=(exact["b_enc"] - exact["b_dec"] @ exact["W_enc"]).float(),
         W_dec=tensors["W_dec"].float(),
         b_dec=exact["b_dec_out"].float(),
     )
-    for name, tensor in weights.tensors().items():
+    for name, tensor in dictionary.state_dict().items():
         _check_finite(f"{path}: {name} in float32", tensor)
-    return SparseDictionary(weights, "transcoder"), _plain_values(content["cfg"])
+    return dictionary, _plain_values(content["cfg"])
 
 
 def _read(path: Path) -> Any:

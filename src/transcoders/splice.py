@@ -51,7 +51,7 @@ def splice(
     source = getattr(activations, traits.reads)[:, first_position:]
     target = getattr(activations, traits.imitates)[:, first_position:]
     z = dictionary.encode(source)
-    reconstruction = dictionary.reconstruct(source, z)
+    reconstruction = dictionary.decode(z, source)
     replaced = reconstruction
     if traits.imitates == "mlp_in":
         replaced = model.mlp(layer)(reconstruction)

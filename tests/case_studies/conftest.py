@@ -10,7 +10,7 @@ from torch import Tensor
 from transcoders.case_studies.keeper import StudyFiles
 from transcoders.config import Interpretability, Site
 from transcoders.corpus import Rows
-from transcoders.dictionaries import SparseDictionary, load_dictionary, save_dictionary
+from transcoders.dictionaries import SparseDictionary
 from transcoders.interpretability.gather import gather
 from transcoders.models import LanguageModel
 
@@ -34,7 +34,7 @@ def make_files(
             folders = {layer: root / f"layer{layer}_transcoder" for layer in LAYERS}
             for layer, folder in folders.items():
                 dictionary = random_dictionary("transcoder", seed=10 + layer)
-                save_dictionary(dictionary, folder, {"metadata": {}})
+                dictionary.save_pretrained(folder, {"metadata": {}})
             model = tiny_models[architecture]
             observe(model, folders, random_tokens(N_ROWS, ROW_LENGTH, seed=6), root / "observed")
             made[architecture] = StudyFiles(
@@ -62,7 +62,7 @@ def observe(model: Path, folders: dict[int, Path], rows: Tensor, destination: Pa
         LanguageModel.load(model),
         Rows(rows, torch.zeros(len(rows), dtype=torch.long)),
         {
-            folder.name: (Site(model="tiny", layer=layer), load_dictionary(folder))
+            folder.name: (Site(model="tiny", layer=layer), SparseDictionary.from_pretrained(folder))
             for layer, folder in folders.items()
         },
         Interpretability.model_construct(

@@ -37,7 +37,7 @@ from transcoders.circuits.invariant import (
 from transcoders.circuits.model import CircuitModel, Run
 from transcoders.circuits.paths import Search, find_paths
 from transcoders.circuits.vectors import contributions, feature_target
-from transcoders.dictionaries import SparseDictionary, load_dictionary, save_dictionary
+from transcoders.dictionaries import SparseDictionary
 from transcoders.errors import UserError
 from transcoders.interpretability.gather import Observed, Text, load_observed, load_text
 from transcoders.models import LanguageModel, load_tokenizer
@@ -81,7 +81,7 @@ class Direct(NamedTuple):
 def load_direct(files: StudyFiles) -> Direct:
     circuit = CircuitModel(
         LanguageModel.load(files.model),
-        {layer: load_dictionary(folder) for layer, folder in files.transcoders.items()},
+        {layer: SparseDictionary.from_pretrained(folder) for layer, folder in files.transcoders.items()},
         first_position=files.first_position,
     )
     observed = load_observed(files.observed, files.transcoders[2].name)
@@ -268,7 +268,7 @@ def test_what_weights_say(
     one, four = torch.tensor([any_direct.unit]), torch.tensor([4])
     reads = circuit.encoder_vectors(2, one)
     pulled = through_head(circuit, reads, 1, 1)
-    W_dec, of_layer_0 = circuit.transcoders[0].weights.W_dec, circuit.encoder_vectors(0, four)
+    W_dec, of_layer_0 = circuit.transcoders[0].W_dec, circuit.encoder_vectors(0, four)
     vectors = {
         name: reads,
         f"{name} <- attn1[1]": pulled,
@@ -282,7 +282,7 @@ def test_what_weights_say(
         found = ask(keeper, "de_embedding", vector=vector, **asked)
         assert found == words(best, any_direct.tokenizer)
     for layer, unit in ((2, any_direct.unit), (0, 4)):
-        writes = circuit.transcoders[layer].weights.W_dec[unit][None]
+        writes = circuit.transcoders[layer].W_dec[unit][None]
         best = direct_logits(circuit, writes, 4, largest=largest)
         found = ask(keeper, "direct_logits", feature=f"tc{layer}[{unit}]", **asked)
         assert found == words(best, any_direct.tokenizer)
@@ -823,7 +823,7 @@ def test_a_scale_is_opened_and_studied(
     shutil.copytree(tiny_models["llama"], results / "models/tiny-llama")
     folders = {n: results / f"dictionaries/tiny-llama_layer{n}_transcoder_l1-0.5" for n in (0, 1)}
     for layer, folder in folders.items():
-        save_dictionary(random_dictionary("transcoder", seed=layer), folder, {"metadata": {}})
+        random_dictionary("transcoder", seed=layer).save_pretrained(folder, {"metadata": {}})
     observed = results / "interpretability/observed"
     observe_text(tiny_models["llama"], folders, random_tokens(6, 8), observed)
 

@@ -51,7 +51,7 @@ def test_linear_scores_are_weighted_de_embeddings_of_the_best_connected_features
     circuit: CircuitModel, vocabulary: Vocabulary
 ) -> None:
     embedding = circuit.model.hf.get_input_embeddings().weight
-    weights = circuit.transcoders[0].weights
+    weights = circuit.transcoders[0]
     found = score_tokens(circuit, vocabulary, vectors(circuit), "layer 0, linear")
     for row, vector in zip(found, vectors(circuit), strict=True):
         connections = {i: float(weights.W_dec[i] @ vector) for i in range(len(weights.W_dec))}
@@ -69,7 +69,7 @@ def test_scores_through_layer_0_are_what_the_token_alone_writes(
     model = circuit.model
     embedding = model.hf.get_input_embeddings().weight
     norm = model.blocks[0].get_submodule(model.architecture.norm_before_mlp)
-    weights = circuit.transcoders[0].weights
+    weights = circuit.transcoders[0]
     found = score_tokens(circuit, vocabulary, vectors(circuit), "layer 0")
     for token in (0, 7, 100, len(embedding) - 1):
         z = torch.relu(norm(embedding[token]) @ weights.W_enc + weights.b_enc)

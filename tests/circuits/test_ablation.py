@@ -221,7 +221,7 @@ def mean_hooks(run: Run, means: Means, nodes: list[Node]) -> dict[torch.nn.Modul
                     transcoder = circuit.transcoders[layer]
                     z = transcoder.encode(arguments[0][0, node.token])[node.unit]
                     more = z - means.features[layer][node.unit]
-                    output[0, node.token] += more * transcoder.weights.W_dec[node.unit]
+                    output[0, node.token] += more * transcoder.W_dec[node.unit]
             return output
 
         return hook

@@ -48,7 +48,7 @@ def test_replacing_equals_running_a_model_whose_mlps_are_the_transcoders(
         transcoder = circuit.transcoders[layer]
 
         def forward(x: torch.Tensor) -> torch.Tensor:
-            weights, own = transcoder.weights, originals[layer](x)
+            weights, own = transcoder, originals[layer](x)
             z = (x @ weights.W_enc + weights.b_enc).clamp(min=0)
             return torch.cat([own[:, :first], (z @ weights.W_dec + weights.b_dec)[:, first:]], 1)
 

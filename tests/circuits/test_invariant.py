@@ -139,8 +139,8 @@ def test_connections_are_products_of_decoders_and_encoders(
     circuit: CircuitModel, *, head: tuple[int, int] | None, largest: bool
 ) -> None:
     features = torch.tensor([3, 60, 17])
-    decoders = circuit.transcoders[0].weights.W_dec
-    encoders = circuit.transcoders[2].weights.W_enc[:, features].T
+    decoders = circuit.transcoders[0].W_dec
+    encoders = circuit.transcoders[2].W_enc[:, features].T
     written = decoders
     if head is not None:
         attention = attention_weights(circuit.model, head[0])

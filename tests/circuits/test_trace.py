@@ -118,7 +118,7 @@ def test_notes_list_where_each_feature_is_active_and_what_it_reads_and_writes(
     for name, layer, unit in (("tc0[9]", 0, 9), ("tc2[5]", 2, 5)):
         (_, examples), (_, drivers), (_, raised) = notes[name]
         one = torch.tensor([unit])
-        weights = tracer.circuit.transcoders[layer].weights
+        weights = tracer.circuit.transcoders[layer]
         reads = tracer.circuit.encoder_vectors(layer, one)
         for shown, best in (
             (drivers, de_embeddings(tracer.circuit, reads, 4)),
@@ -144,7 +144,7 @@ def test_a_feature_that_never_fires_has_no_examples(
     random_dictionary: Make, tracer: Tracer, rows: Tensor
 ) -> None:
     dictionary = random_dictionary("transcoder")
-    dictionary.weights.b_enc[5] = -1e6
+    dictionary.b_enc[5] = -1e6
     circuit = CircuitModel(tracer.circuit.model, {0: dictionary}, first_position=1)
     notes = Tracer(circuit, tracer.tokenizer, 0).notes([Node("feature", 0, 5, 3)], rows)
     assert notes["tc0[5]"][0][1] == []

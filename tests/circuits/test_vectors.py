@@ -210,7 +210,7 @@ def test_transcoders_that_are_the_mlps_leave_no_error(
     tiny_models: dict[str, Path], random_tokens: Callable[..., Tensor]
 ) -> None:
     # A ReLU MLP is a transcoder itself.
-    from transcoders.dictionaries import SparseDictionary, Weights
+    from transcoders.dictionaries import SparseDictionary
 
     hf = AutoModelForCausalLM.from_pretrained(tiny_models["gpt2"], activation_function="relu")
     model = LanguageModel(hf)

@@ -112,7 +112,7 @@ def test_a_direct_weight_is_what_the_nodes_output_adds_to_its_reader(mixed_run: 
             if end == target.node:
                 reads = target_reader(target).vector
             elif end.kind == "feature":
-                encoder = circuit.transcoders[end.layer].weights.W_enc[:, end.unit]
+                encoder = circuit.transcoders[end.layer].W_enc[:, end.unit]
                 reads = circuit.centre(encoder) / passed.mlp_scale[end.layer, end.token]
             else:
                 continue
@@ -136,7 +136,7 @@ def test_adding_an_output_again_moves_a_features_pre_activation_by_the_direct_we
     ]
     assert len(edges) > 10
     for start, end, weight in edges:
-        weights = circuit.transcoders[end.layer].weights
+        weights = circuit.transcoders[end.layer]
         stream = passed.before_mlp[end.layer, end.token]
         scale = passed.mlp_scale[end.layer, end.token]
 

@@ -490,7 +490,7 @@ def test_positions_decide_where_units_are_set_to_zero(
 def with_features(case: Case, **weights: float) -> Case:
     """The same with new transcoders at layer 1, whose features are changed all alike."""
     circuit = case.tracer.circuit
-    old = circuit.transcoders[1].weights
+    old = circuit.transcoders[1]
     changed = replace(old, **{name: getattr(old, name) * 0 + x for name, x in weights.items()})
     transcoders = {**circuit.transcoders, 1: SparseDictionary(changed, "transcoder")}
     other = CircuitModel.__new__(CircuitModel)

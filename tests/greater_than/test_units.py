@@ -55,7 +55,7 @@ def dictionaries(random_dictionary: Make) -> dict[UnitKind, SparseDictionary]:
         "mlp_out_sae": random_dictionary("mlp_out_sae", n_features=N_FEATURES, seed=2),
     }
     for dictionary in made.values():
-        dictionary.weights.b_enc[::3] = -100
+        dictionary.b_enc[::3] = -100
     return made
 
 
@@ -77,7 +77,7 @@ def assert_same(found: Tensor, expected: Tensor, tolerance: float = ROUNDING) ->
 def with_features(dictionary: SparseDictionary, kept: Tensor) -> Inside:
     """A dictionary in the MLP's place, some features kept."""
     of_input = dictionary.kind == "transcoder"
-    weights = dictionary.weights
+    weights = dictionary
 
     def inside(mlp_in: Tensor, mlp_out: Tensor) -> Tensor:
         z = dictionary.encode(mlp_in if of_input else mlp_out)

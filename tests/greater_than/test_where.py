@@ -228,7 +228,7 @@ def through_heads_by_hand(
     run: Run, written: dict[Node, Tensor], feature: Node, attribution: float, source: int
 ) -> Tensor:
     """What each head brings one feature from one token, times what the feature is worth."""
-    weights = run.circuit.transcoders[feature.layer].weights
+    weights = run.circuit.transcoders[feature.layer]
     x = run.passed.mlp.mlp_in[feature.layer, feature.token]
     pre_activation = x @ weights.W_enc[:, feature.unit] + weights.b_enc[feature.unit]
     worth = attribution / pre_activation.item()

@@ -37,7 +37,7 @@ def test_direct_logits_are_those_of_a_plain_loop(
     found = direct_logits(circuit, numbers, 2, FEATURES)
     rows = []
     for feature in FEATURES.tolist():
-        written = centred(norm, circuit.transcoders[2].weights.W_dec[feature]) * norm.weight
+        written = centred(norm, circuit.transcoders[2].W_dec[feature]) * norm.weight
         logits = [(written @ unembedding[token]).item() for token in numbers.ids.tolist()]
         mean = sum(logits) / len(logits)
         rows.append([logit - mean for logit in logits])
@@ -53,7 +53,7 @@ def test_direct_logits_are_how_logits_move(any_setting: Setting, circuit: Circui
     dla = direct_logits(circuit, numbers, 2, FEATURES)
     stream = torch.randn(32, generator=torch.Generator().manual_seed(0)) * 100
     for number, feature in enumerate(FEATURES.tolist()):
-        written = circuit.transcoders[2].weights.W_dec[feature]
+        written = circuit.transcoders[2].W_dec[feature]
         # At a right angle to the stream, so that the scale stays as it is.
         seen, other = centred(norm, written), centred(norm, stream)
         place = other - seen * (seen @ other) / (seen @ seen)
@@ -71,7 +71,7 @@ def test_de_embeddings_are_those_of_plain_loops(
     model, numbers = any_setting.model, any_setting.numbers
     embedding = model.hf.get_input_embeddings().weight
     before = model.blocks[0].get_submodule(model.architecture.norm_before_mlp)
-    below, above = (circuit.transcoders[layer].weights for layer in (0, 2))
+    below, above = (circuit.transcoders[layer] for layer in (0, 2))
     attention = attention_weights(model, head[0])
     rows = []
     for feature in FEATURES.tolist():

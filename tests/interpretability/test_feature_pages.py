@@ -111,7 +111,7 @@ def test_what_weights_say_is_there(
 ) -> None:  # fmt: skip
     circuit, subject, _ = made
     tokenizer = load_tokenizer(tiny_models["llama"])
-    vector = subject.dictionary.weights.W_enc[:, features[0]]
+    vector = subject.dictionary.W_enc[:, features[0]]
     scores = circuit.model.hf.get_input_embeddings().weight @ vector
     page = html.unescape((folder / f"{features[0]}.html").read_text())
     section = page[page.index("Embeddings that drive it") :]

@@ -126,12 +126,12 @@ def test_random_directions_are_as_rare_as_asked(random_dictionary: Make) -> None
     frequencies = torch.tensor([0.0, 0.01, 0.2])
     directions = random_directions(like, frequencies, mlp_in, 200, seed=1)
     assert directions.n_features == 200
-    torch.testing.assert_close(directions.weights.W_enc.norm(dim=0), torch.ones(200))
+    torch.testing.assert_close(directions.W_enc.norm(dim=0), torch.ones(200))
     found = (directions.encode(mlp_in) > 0).float().mean(dim=0)
     near = [(found - wanted).abs() < 5e-4 for wanted in (0.01, 0.2)]
     assert (near[0] | near[1]).all() and near[0].any() and near[1].any()
     again = random_directions(like, frequencies, mlp_in, 200, seed=1)
-    assert torch.equal(again.weights.b_enc, directions.weights.b_enc)
+    assert torch.equal(again.b_enc, directions.b_enc)
 
 
 def test_examples_are_a_small_share_of_the_text(folder: Path) -> None:

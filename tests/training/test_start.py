@@ -35,7 +35,7 @@ def test_folding_the_scaling_into_the_weights_is_exact(kind):
     z = scaled.encode(scaled_x)
     assert 0.2 <= (z > 0).double().mean() < 0.8
     torch.testing.assert_close(raw.encode(x), z / 7.0)
-    expected = scaled.reconstruct(scaled_x, z) / 7.0
+    expected = scaled.decode(z, scaled_x) / 7.0
     torch.testing.assert_close(raw.reconstruct(x, raw.encode(x)), expected)
     torch.testing.assert_close(raw.weights.W_dec, trained.W_dec, rtol=0, atol=0)
 
@@ -85,7 +85,7 @@ def test_the_saved_dictionary_does_on_raw_activations_what_was_trained(kind, nor
     x = cache.mlp_out if kind == "mlp_out_sae" else cache.mlp_in
     y = cache.mlp_in if kind == "mlp_in_sae" else cache.mlp_out
     z = dictionary.encode(x)
-    error = (y - dictionary.reconstruct(x, z)).square().sum()
+    error = (y - dictionary.decode(z, x)).square().sum()
     fvu = (error / (y - y.mean(dim=0)).square().sum()).item()
     assert trainer.log[0]["fvu"] == pytest.approx(fvu, rel=1e-4)  # float32, other order of sums
     l0 = (z > 0).sum(dim=1).float().mean().item()

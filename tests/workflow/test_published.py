@@ -15,7 +15,7 @@ import yaml
 
 from helpers_hub import add_to_hub, released_file, released_tensors
 from transcoders.config import Model, SyntheticModel, load_scale
-from transcoders.dictionaries import load_dictionary
+from transcoders.dictionaries import SparseDictionary
 from transcoders.files import read_json
 from transcoders.layout import Layout
 from transcoders.models import fetch_model
@@ -100,7 +100,7 @@ def test_every_layer_has_its_released_transcoder(run: Path) -> None:
     assert [entry.site.layer for entry in scale.imported_transcoders] == list(range(LAYERS))
     for entry in scale.imported_transcoders:
         tensors = released_tensors(D_MODEL, N_FEATURES, seed=entry.site.layer)
-        weights = load_dictionary(run / LAYOUT.dictionary(entry.name)).weights
+        weights = SparseDictionary.from_pretrained(run / LAYOUT.dictionary(entry.name))
         assert torch.equal(weights.W_enc, tensors["W_enc"])
         expected = tensors["b_enc"].double() - tensors["b_dec"].double() @ tensors["W_enc"].double()
         assert torch.equal(weights.b_enc, expected.float())

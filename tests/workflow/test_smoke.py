@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from transcoders.checksums import sha256
 from transcoders.circuits.export import load_circuit
 from transcoders.config import Scale, load_scale
-from transcoders.dictionaries import load_dictionary
+from transcoders.dictionaries import SparseDictionary
 from transcoders.evaluation import EVALUATION_COLUMNS
 from transcoders.files import read_json
 from transcoders.layout import Layout
@@ -47,7 +47,7 @@ def test_training_explains_most_of_the_variance_of_these_easy_targets(run: Path)
 def test_every_dictionary_is_complete_on_disk(run: Path, scale: Scale) -> None:
     for entry in scale.dictionaries:
         folder = run / LAYOUT.dictionary(entry.name)
-        dictionary = load_dictionary(folder)
+        dictionary = SparseDictionary.from_pretrained(folder)
         assert dictionary.kind == entry.kind
         config = read_json(folder / "cfg.json")
         assert config["training"]["l1_coefficient"] == entry.l1_coefficient

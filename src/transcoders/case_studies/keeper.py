@@ -32,7 +32,7 @@ from transcoders.circuits.notation import parse_head
 from transcoders.circuits.paths import Search, Sign, find_paths
 from transcoders.circuits.vectors import feature_target
 from transcoders.config import load_scale
-from transcoders.dictionaries import load_dictionary
+from transcoders.dictionaries import SparseDictionary
 from transcoders.errors import UserError
 from transcoders.interpretability.gather import load_observed, load_text
 from transcoders.layout import Layout
@@ -120,7 +120,7 @@ class Keeper:
         self._circuit = CircuitModel(
             LanguageModel.load(files.model, device=files.device),
             {
-                layer: load_dictionary(folder).to(files.device)
+                layer: SparseDictionary.from_pretrained(folder).to(files.device)
                 for layer, folder in files.transcoders.items()
             },
             first_position=files.first_position,
@@ -285,7 +285,7 @@ class Keeper:
     ) -> list[tuple[str, float]]:
         """The tokens whose logits a feature moves most (or least), and how much: DLA."""
         layer, unit = self._known(feature)
-        writes = self._circuit.transcoders[layer].weights.W_dec[unit]
+        writes = self._circuit.transcoders[layer].W_dec[unit]
         return self._words(direct_logits(self._circuit, writes[None], k, largest=largest))
 
     def connections(
@@ -293,7 +293,7 @@ class Keeper:
     ) -> list[tuple[str, float]]:
         """The features of a layer that move a vector most (or least), and how much."""
         self._vector(f"{vector} {ARROW} tc{layer}[0]")  # is the layer before it?
-        W_dec = self._circuit.transcoders[layer].weights.W_dec
+        W_dec = self._circuit.transcoders[layer].W_dec
         best = best_products(self._vector(vector)[None], W_dec, k, largest=largest)
         names = [f"tc{layer}[{unit}]" for unit in best.indices[0].tolist()]
         return list(zip(names, best.values[0].tolist(), strict=True))
@@ -366,7 +366,7 @@ class Keeper:
                 vector = through_head(circuit, vector, layer, unit)
                 reads = int(circuit.attention_reads(layer))
             else:
-                strength = vector @ circuit.transcoders[layer].weights.W_dec[unit]
+                strength = vector @ circuit.transcoders[layer].W_dec[unit]
                 vector = strength * circuit.encoder_vectors(layer, torch.tensor([unit]))
                 reads = int(circuit.mlp_reads(layer))
         return vector[0]

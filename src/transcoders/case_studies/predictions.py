@@ -66,7 +66,7 @@ def score_tokens(
     direct = vectors @ vocabulary.embedding.T
     if method == "direct":
         return direct
-    W_dec = circuit.transcoders[0].weights.W_dec
+    W_dec = circuit.transcoders[0].W_dec
     if method == "layer 0, linear":
         best = best_products(vectors, W_dec, N_UPSTREAM)
         pulled = torch.stack(

@@ -118,7 +118,7 @@ def study_features(
     live = live_features(observed)
     random = np.random.default_rng((seed, layer))
     features = random.choice(live["feature"], min(n_features, len(live)), replace=False)
-    vectors = circuit.centre(dictionary.weights.W_enc[:, torch.from_numpy(features)].T)
+    vectors = circuit.centre(dictionary.W_enc[:, torch.from_numpy(features)].T)
     predictions = {
         method: score_tokens(circuit, vocabulary, vectors, method).cpu() for method in METHODS
     }

@@ -66,7 +66,7 @@ def node_output(run: Run, node: Node) -> Float[Tensor, " d_model"]:
     circuit, passed = run.circuit, run.passed
     match node.kind:
         case "feature":
-            weights = circuit.transcoders[node.layer].weights
+            weights = circuit.transcoders[node.layer]
             read = passed.mlp.mlp_in[node.layer, node.token]
             z = torch.relu(read @ weights.W_enc[:, node.unit] + weights.b_enc[node.unit])
             return z * weights.W_dec[node.unit]

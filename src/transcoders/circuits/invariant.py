@@ -80,7 +80,7 @@ def connections(
     vectors = circuit.encoder_vectors(downstream, features)
     if head is not None:
         vectors = through_head(circuit, vectors, *head)
-    return best_products(vectors, circuit.transcoders[upstream].weights.W_dec, k, largest=largest)
+    return best_products(vectors, circuit.transcoders[upstream].W_dec, k, largest=largest)
 
 
 def best_products(

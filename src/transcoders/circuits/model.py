@@ -112,7 +112,7 @@ class CircuitModel:
         self, layer: int, features: Int[Tensor, " feature"]
     ) -> Float[Tensor, "feature d_model"]:
         """What features read in the residual stream, but for the scale."""
-        return self.centre(self.transcoders[layer].weights.W_enc[:, features].T)
+        return self.centre(self.transcoders[layer].W_enc[:, features].T)
 
     def unembedding(
         self, tokens: Int[Tensor, " token"]
@@ -185,12 +185,12 @@ class Run:
                     torch.full_like(token, layer),
                     unit,
                     z[token, unit],
-                    transcoder.weights.W_dec[unit],
+                    transcoder.W_dec[unit],
                 )
             )
             error[layer, first:] = opaque[layer, first:] - transcoder.decode(z)
             opaque[layer, first:] = 0
-            bias[layer, first:] = transcoder.weights.b_dec
+            bias[layer, first:] = transcoder.b_dec
         width = error.shape[2]
         none = torch.zeros(0, dtype=torch.long, device=error.device)
         parts.append((none, none, none, error.new_zeros(0), error.new_zeros(0, width)))

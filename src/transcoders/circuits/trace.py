@@ -15,7 +15,7 @@ from transcoders.circuits.notation import FeatureName, Node, parse_target
 from transcoders.circuits.paths import ComputationalPath, Search, find_paths, strongest
 from transcoders.circuits.vectors import Target, feature_target, logit_target
 from transcoders.config import load_scale
-from transcoders.dictionaries import load_dictionary
+from transcoders.dictionaries import SparseDictionary
 from transcoders.errors import UserError
 from transcoders.layout import Layout
 from transcoders.models import LanguageModel, load_tokenizer
@@ -72,7 +72,9 @@ class Tracer:
         folder = layout.model(name)
         entry = settings.model(name)
         transcoders = {
-            dictionary.site.layer: load_dictionary(layout.dictionary(dictionary.name)).to(device)
+            dictionary.site.layer: SparseDictionary.from_pretrained(
+                layout.dictionary(dictionary.name)
+            ).to(device)
             for dictionary in settings.circuit_transcoders(name)
         }
         tokenizer = load_tokenizer(folder)
@@ -137,7 +139,7 @@ class Tracer:
         notes: Notes = {}
         for layer, features in wanted.items():
             reads = self.circuit.encoder_vectors(layer, features)
-            writes = self.circuit.transcoders[layer].weights.W_dec[features]
+            writes = self.circuit.transcoders[layer].W_dec[features]
             drivers = de_embeddings(self.circuit, reads, k)
             raised = direct_logits(self.circuit, writes, k)
             for number, unit in enumerate(features.tolist()):

@@ -124,10 +124,10 @@ def feature_target(run: Run, layer: int, index: int, token: int) -> Target:
         circuit.encoder_vectors(layer, one) / scale,
         depth=torch.tensor([int(circuit.mlp_reads(layer))], device=one.device),
         token=torch.tensor([position], device=one.device),
-        bias=transcoder.weights.b_enc[one],
+        bias=transcoder.b_enc[one],
     )
     read = run.passed.mlp.mlp_in[layer, position]
-    value = (read @ transcoder.weights.W_enc[:, index] + transcoder.weights.b_enc[index]).item()
+    value = (read @ transcoder.W_enc[:, index] + transcoder.b_enc[index]).item()
     node = Node("feature", layer, index, position)
     return Target(str(node), vectors, value, node)
 
@@ -218,7 +218,7 @@ def pull_back(
         chosen = ((kind == 0) & (layer == here)).nonzero()[:, 0]
         if not len(chosen):
             continue
-        weights = circuit.transcoders[here].weights
+        weights = circuit.transcoders[here]
         of = unit[chosen]
         coefficient = (vectors.vector[row[chosen]] * weights.W_dec[of]).sum(dim=1)
         scale = passed.mlp_scale[here, token[chosen]]

@@ -108,7 +108,7 @@ def frozen_value(run: Run, target: Target, gates: Gates) -> Float[Tensor, ""]:
             return target.vectors.vector[0] @ mlp_stream[token] + target.vectors.bias[0]
         out = gates.mlps[layer, :, None] * run.opaque[layer] + run.bias[layer]
         if layer in number:
-            weights, first = circuit.transcoders[layer].weights, circuit.first_position
+            weights, first = circuit.transcoders[layer], circuit.first_position
             normalised = circuit.centre(mlp_stream) / passed.mlp_scale[layer, :, None]
             active = circuit.transcoders[layer].encode(passed.mlp.mlp_in[layer]) > 0
             active[:first] = False

@@ -105,7 +105,7 @@ def check_features(scale: ScaleName, threads: Threads = None) -> None:
 def greater_than(scale: ScaleName, threads: Threads = None) -> None:
     """Find where greater-than is computed, and with how few features."""
     from transcoders.circuits import Tracer
-    from transcoders.dictionaries import SparseDictionary, load_dictionary
+    from transcoders.dictionaries import SparseDictionary
     from transcoders.greater_than import study_greater_than
 
     settings, layout = open_scale(scale)
@@ -116,7 +116,7 @@ def greater_than(scale: ScaleName, threads: Threads = None) -> None:
     def load_sae(layer: int) -> SparseDictionary | None:
         if layer not in saes:
             return None
-        return load_dictionary(layout.dictionary(saes[layer].name)).to(device)
+        return SparseDictionary.from_pretrained(layout.dictionary(saes[layer].name)).to(device)
 
     study_greater_than(
         Tracer.load(scale, study.model, device=device),

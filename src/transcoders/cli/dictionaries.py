@@ -33,7 +33,6 @@ def train(scale: ScaleName, group: str, threads: Threads = None) -> None:
     import torch
 
     from transcoders.checksums import made_sha256
-    from transcoders.dictionaries import save_dictionary
     from transcoders.environment import device_name, package_versions
     from transcoders.training import steps_per_epoch, train_group
 
@@ -99,8 +98,8 @@ def train(scale: ScaleName, group: str, threads: Threads = None) -> None:
                 "versions": versions,
             },
         }
-        save_dictionary(
-            result.dictionary, layout.dictionary(entry.name), record, result.training_csv
+        result.dictionary.save_pretrained(
+            layout.dictionary(entry.name), record, training_csv=result.training_csv
         )
     checkpoint.unlink(missing_ok=True)
 
@@ -167,7 +166,7 @@ def _evaluate(
 
     from transcoders.activations import load_statistics
     from transcoders.corpus import load_rows
-    from transcoders.dictionaries import load_dictionary
+    from transcoders.dictionaries import SparseDictionary
     from transcoders.evaluation import evaluate_site
     from transcoders.models import LanguageModel
 
@@ -176,7 +175,9 @@ def _evaluate(
     for entry in entries:
         folder = layout.dictionary(entry.name)
         tokens_trained = read_json(folder / "cfg.json")["training"]["tokens_trained"]
-        dictionaries.append((entry, load_dictionary(folder).to(device), tokens_trained))
+        dictionaries.append(
+            (entry, SparseDictionary.from_pretrained(folder).to(device), tokens_trained)
+        )
     return evaluate_site(
         LanguageModel.load(layout.model(site.model), device=device),
         load_rows(layout.tokens(site.model), "eval"),

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def gather_examples(scale: ScaleName, threads: Threads = None) -> None:
     """Look at what the features of all observed dictionaries do on held-out text."""
     from transcoders.corpus import held_out_rows
-    from transcoders.dictionaries import load_dictionary
+    from transcoders.dictionaries import SparseDictionary
     from transcoders.interpretability.gather import gather, random_directions
     from transcoders.models import LanguageModel
 
@@ -36,7 +36,10 @@ def gather_examples(scale: ScaleName, threads: Threads = None) -> None:
         seed=settings.seed,
     )
     dictionaries = {
-        entry.name: (entry.site, load_dictionary(layout.dictionary(entry.name)).to(device))
+        entry.name: (
+            entry.site,
+            SparseDictionary.from_pretrained(layout.dictionary(entry.name)).to(device),
+        )
         for entry in settings.observed_dictionaries
     }
     deepest = max(at.layer for at, _ in dictionaries.values())
@@ -99,7 +102,7 @@ def study_features(scale: ScaleName, threads: Threads = None) -> None:
     from transcoders.case_studies.predictions import read_vocabulary
     from transcoders.case_studies.systematic import study_features, summarise_studies
     from transcoders.circuits import Tracer
-    from transcoders.dictionaries import load_dictionary
+    from transcoders.dictionaries import SparseDictionary
     from transcoders.interpretability.gather import load_observed, load_text
 
     settings, layout = open_scale(scale)
@@ -119,7 +122,7 @@ def study_features(scale: ScaleName, threads: Threads = None) -> None:
                 tracer.circuit,
                 entry.name,
                 entry.site.layer,
-                load_dictionary(layout.dictionary(entry.name)).to(device),
+                SparseDictionary.from_pretrained(layout.dictionary(entry.name)).to(device),
                 load_observed(layout.observed, entry.name),
                 text,
                 tracer.tokenizer,
@@ -146,7 +149,7 @@ def feature_pages(
 ) -> None:
     """Write a page for each feature of an observed dictionary, and an index."""
     from transcoders.circuits import Tracer
-    from transcoders.dictionaries import load_dictionary
+    from transcoders.dictionaries import SparseDictionary
     from transcoders.interpretability.automatic import live_features
     from transcoders.interpretability.feature_pages import Subject, pages_of, write_feature_pages
     from transcoders.interpretability.gather import load_observed, load_text
@@ -170,7 +173,7 @@ def feature_pages(
             entry.name,
             entry.traits.label,
             entry.site,
-            load_dictionary(layout.dictionary(entry.name)).to(device),
+            SparseDictionary.from_pretrained(layout.dictionary(entry.name)).to(device),
             observed,
         ),
         load_text(layout.observed),

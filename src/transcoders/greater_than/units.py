@@ -100,7 +100,7 @@ class ChosenMLP:
         self.units: dict[UnitKind, Units] = {}
         for kind, dictionary in dictionaries.items():
             source = read[dictionary.traits.reads]
-            weights = dictionary.weights
+            weights = dictionary
             z = [dictionary.encode(values) for values in source]
             self.units[kind] = Units(kind, z, weights.W_dec, weights.b_dec)
         W_out = in_by_out(output)

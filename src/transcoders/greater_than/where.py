@@ -101,7 +101,7 @@ def _through_heads(
     run: Run, layer: int, attributions: Float[Tensor, "token n_features"], source: int
 ) -> Float[Tensor, "layer head"]:
     """What each head, reading one token, adds to the target by way of a layer's features."""
-    circuit, weights = run.circuit, run.circuit.transcoders[layer].weights
+    circuit, weights = run.circuit, run.circuit.transcoders[layer]
     scale = run.passed.mlp_scale[layer, :, None]
     # As attribution computes it, so that the quotient below is exact however small it is.
     z = circuit.centre(run.passed.before_mlp[layer]) / scale @ weights.W_enc + weights.b_enc

@@ -25,7 +25,7 @@ def direct_logits(
     """DLA over the next numbers, less its mean, which changes no probability among them."""
     ids = numbers.ids.to(features.device)
     rows, _ = circuit.unembedding(ids)
-    logits = circuit.transcoders[layer].weights.W_dec[features] @ rows.T
+    logits = circuit.transcoders[layer].W_dec[features] @ rows.T
     return logits - logits.mean(dim=1, keepdim=True)
 
 

@@ -124,8 +124,8 @@ def _lists(
     circuit: CircuitModel, dictionary: SparseDictionary, chosen: Int[Tensor, " feature"]
 ) -> dict[str, list[list[tuple[int, float]]]]:
     """What weights say of each feature: tokens and values, by title."""
-    reads = circuit.centre(dictionary.weights.W_enc[:, chosen].T)
-    writes = dictionary.weights.W_dec[chosen]
+    reads = circuit.centre(dictionary.W_enc[:, chosen].T)
+    writes = dictionary.W_dec[chosen]
     best = {
         "Logits it raises (DLA)": direct_logits(circuit, writes, N_TOKENS),
         "Logits it lowers": direct_logits(circuit, writes, N_TOKENS, largest=False),
@@ -138,7 +138,7 @@ def _nearest(
     dictionary: SparseDictionary, chosen: Int[Tensor, " feature"]
 ) -> list[list[tuple[int, float]]]:
     """For each feature, those that write in the most similar directions, with the cosines."""
-    W_dec = dictionary.weights.W_dec
+    W_dec = dictionary.W_dec
     directions = W_dec / W_dec.norm(dim=1, keepdim=True).clamp_min(1e-12)
     found = _pairs(best_products(directions[chosen], directions, N_NEAREST + 1))
     return [

@@ -22,7 +22,7 @@ from torch import Tensor
 from transcoders.checksums import check_made
 from transcoders.config import Interpretability, Site
 from transcoders.corpus import Rows
-from transcoders.dictionaries import SparseDictionary, Weights
+from transcoders.dictionaries import SparseDictionary
 from transcoders.errors import UserError
 from transcoders.files import made_folder, read_table, save_tensors
 from transcoders.interpretability.examples import FeatureExamples
@@ -166,7 +166,7 @@ def random_directions(
         seed: of directions and frequencies.
     """
     generator = torch.Generator().manual_seed(seed)
-    d_model = like.weights.W_enc.shape[0]
+    d_model = like.W_enc.shape[0]
     directions = torch.randn(d_model, n_directions, generator=generator).to(mlp_in)
     directions /= directions.norm(dim=0)
     live = frequencies[frequencies > 0].cpu()
@@ -174,6 +174,11 @@ def random_directions(
     projected = (mlp_in @ directions).sort(dim=0, descending=True).values
     rank = (drawn * len(mlp_in)).long().clamp(max=len(mlp_in) - 1).to(mlp_in.device)
     threshold = projected.gather(0, rank[None])[0]
-    nothing = directions.new_zeros(n_directions, like.weights.W_dec.shape[1])
-    weights = Weights(directions, -threshold, nothing, nothing.new_zeros(nothing.shape[1]))
-    return SparseDictionary(weights, "transcoder")
+    nothing = directions.new_zeros(n_directions, like.W_dec.shape[1])
+    return SparseDictionary(
+        "transcoder",
+        W_enc=directions,
+        b_enc=-threshold,
+        W_dec=nothing,
+        b_dec=nothing.new_zeros(nothing.shape[1]),
+    )
