@@ -262,7 +262,7 @@ def test_verification_has_a_row_a_circuit_and_every_node_and_size_in_it():
     assert labels == ["only these", "all but these", "the circuit found: 7 parts"]
     only, all_but = right.lines[:2]
     assert list(only.get_ydata()) == list(verified()[1]["faithfulness"])
-    assert list(all_but.get_ydata()) == list(verified()[1]["completeness"])
+    assert list(all_but.get_ydata()) == list(verified()[1]["remaining"])
 
 
 def test_where_draws_every_part_and_names_the_chosen_ones():

@@ -55,7 +55,7 @@ class SparseDictionary(nn.Module):
         W_skip: Float[Tensor, "d_out d_in"] | None = None,
         k: int | None = None,
     ) -> None:
-        """Take over tensors as parameters, without gradients until ``requires_grad_()`` is called."""
+        """Take over tensors as parameters; ``requires_grad_()`` makes them trainable."""
         super().__init__()
         self.kind, self.k = kind, k
         self.W_enc = nn.Parameter(W_enc, requires_grad=False)
@@ -93,7 +93,10 @@ class SparseDictionary(nn.Module):
             x: the input, which only a skip transcoder needs.
         """
         y = z @ self.W_dec + self.b_dec
-        return y if self.W_skip is None else y + x @ self.W_skip.T
+        if self.W_skip is None:
+            return y
+        assert x is not None, "a skip transcoder decodes features and input"
+        return y + x @ self.W_skip.T
 
     def forward(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "... d_out"]:
         """The approximation of the target from the input ``x``."""

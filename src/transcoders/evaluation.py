@@ -21,7 +21,12 @@ from torch import Tensor
 from transcoders.config import Corpus, Dictionary, Evaluation
 from transcoders.corpus import Rows
 from transcoders.dictionaries import SparseDictionary
-from transcoders.models import LanguageModel, SitePass
+from transcoders.models import (
+    LanguageModel,
+    SitePass,
+    continue_with_mlp_out,
+    run_through_site,
+)
 from transcoders.progress import progress_bar
 from transcoders.splice import Spliced, replace_from, splice
 
@@ -99,7 +104,7 @@ def evaluate_site(
     with progress_bar(rows.tokens.numel(), f"evaluating {site.name}") as bar:
         for batch in rows.tokens.split(evaluation.batch_contexts):
             tokens = batch.to(device)
-            passed = model.run_through_site(tokens, site.layer)
+            passed = run_through_site(model, tokens, site.layer)
             log_probs = _log_probs(passed.logits, first)
             bounds["original"].append(_ce_by_row(log_probs, tokens, first))
             for name, value in (("mean", mean_mlp_out.to(device)), ("zero", torch.zeros(()))):
@@ -108,9 +113,7 @@ def evaluate_site(
                     _ce_by_row(_continue(model, passed, site.layer, ablated, first), tokens, first)
                 )
             for entry, weights, _ in dictionaries:
-                spliced = splice(
-                    weights, passed.activations, model, site.layer, first_position=first
-                )
+                spliced = splice(weights, passed, model, site.layer, first_position=first)
                 own = _continue(model, passed, site.layer, spliced.mlp_out, first)
                 sums[entry.name].add(spliced)
                 sums[entry.name].ce.append(_ce_by_row(own, tokens, first))
@@ -256,7 +259,7 @@ def paired_interval(documents: pd.DataFrame, resamples: int, *, seed: int) -> tu
 def _continue(
     model: LanguageModel, passed: SitePass, layer: int, mlp_out: Tensor, first: int
 ) -> Float[Tensor, "batch prediction vocabulary"]:
-    return _log_probs(model.continue_with_mlp_out(passed, layer, mlp_out), first)
+    return _log_probs(continue_with_mlp_out(model, passed, layer, mlp_out), first)
 
 
 def _log_probs(

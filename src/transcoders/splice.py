@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from transcoders.dictionaries import SparseDictionary
-from transcoders.models import LanguageModel, MLPActivations
+from transcoders.models import LanguageModel, SitePass, mlp_out_for
 
 
 class Spliced(NamedTuple):
@@ -32,7 +32,7 @@ class Spliced(NamedTuple):
 @torch.inference_mode()
 def splice(
     dictionary: SparseDictionary,
-    activations: MLPActivations,
+    site: SitePass,
     model: LanguageModel,
     layer: int,
     *,
@@ -42,21 +42,23 @@ def splice(
 
     Args:
         dictionary: of any kind, trained at this layer.
-        activations: what enters and leaves the MLP in the unmodified model.
+        site: the unmodified model's pass.
         model: whose MLP an SAE on the input feeds.
         layer: of the MLP.
         first_position: earlier positions are left as they are.
     """
     traits = dictionary.traits
-    source = getattr(activations, traits.reads)[:, first_position:]
-    target = getattr(activations, traits.imitates)[:, first_position:]
+    source = getattr(site.activations, traits.reads)[:, first_position:]
+    target = getattr(site.activations, traits.imitates)[:, first_position:]
     z = dictionary.encode(source)
     reconstruction = dictionary.decode(z, source)
-    replaced = reconstruction
     if traits.imitates == "mlp_in":
-        replaced = model.mlp(layer)(reconstruction)
+        read = replace_from(site.activations.mlp_in, reconstruction, first_position)
+        replaced = mlp_out_for(model, site, layer, read)[:, first_position:]
+    else:
+        replaced = reconstruction
     return Spliced(
-        mlp_out=replace_from(activations.mlp_out, replaced, first_position),
+        mlp_out=replace_from(site.activations.mlp_out, replaced, first_position),
         z=z,
         reconstruction=reconstruction,
         target=target,
@@ -64,11 +66,11 @@ def splice(
 
 
 def replace_from(
-    mlp_out: Float[Tensor, "batch position d_model"],
+    tensor: Float[Tensor, "batch position d_model"],
     replacement: Tensor,
     first_position: int,
 ) -> Float[Tensor, "batch position d_model"]:
-    """``mlp_out`` with all positions from ``first_position`` on replaced (broadcasting)."""
-    replaced = mlp_out.clone()
+    """``tensor`` with all positions from ``first_position`` on replaced (broadcasting)."""
+    replaced = tensor.clone()
     replaced[:, first_position:] = replacement
     return replaced

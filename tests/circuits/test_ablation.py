@@ -292,7 +292,7 @@ def test_a_circuit_of_nothing_keeps_nothing_and_leaves_everything(
     mixed_run: Run, means: Means, logits: Target
 ) -> None:
     curve = faithfulness(mixed_run, logits, [], means, [0])
-    assert curve.to_dict("records") == [{"n_nodes": 0, "faithfulness": 0.0, "completeness": 1.0}]
+    assert curve.to_dict("records") == [{"n_nodes": 0, "faithfulness": 0.0, "remaining": 1.0}]
 
 
 def test_faithfulness_is_the_share_of_the_target_between_nothing_and_everything(
@@ -320,7 +320,7 @@ def test_all_parts_kept_but_errors_is_faithful_where_nothing_is_in_errors(
     means = mean_activations(run.circuit, rows)
     curve = faithfulness(run, target, ranked, means, [len(ranked)])
     assert curve["faithfulness"].item() == pytest.approx(1.0, abs=1e-4)
-    assert curve["completeness"].item() == pytest.approx(0.0, abs=1e-4)
+    assert curve["remaining"].item() == pytest.approx(0.0, abs=1e-4)
 
 
 def test_parts_count_heads_once_and_only_what_can_be_replaced(

@@ -44,7 +44,7 @@ from transcoders.files import (
     save_tensors,
     write_json,
 )
-from transcoders.models import LanguageModel, MLPActivations
+from transcoders.models import LanguageModel, MLPActivations, mlp_activations
 from transcoders.progress import progress_bar
 
 
@@ -61,7 +61,7 @@ def cache_activations(
     """Run the model over all training rows and write every site's cache.
 
     Args:
-        model: truncated after the deepest site, or whole.
+        model: whose activations.
         rows: the training rows.
         folders: where each site's cache goes.
         activations: dtype and sizes.
@@ -76,7 +76,7 @@ def cache_activations(
     first = corpus.first_train_position
     n_rows, context_length = rows.tokens.shape
     tokens_per_row = context_length - first
-    d_model = model.hf.config.hidden_size
+    d_model = model.cfg.d_model
     dtype = DTYPES[activations.dtype]
     present = sum(p.stat().st_size for f in folders.values() for p in f.glob("shard-*"))
     check_disk(
@@ -114,7 +114,7 @@ def cache_activations(
 def _run(model: LanguageModel, batch: Tensor, writers: list["_SiteWriter"]) -> None:
     # A function of its own, so that the next pass finds this one's memory free: new pages cost
     # more than everything else that caching adds to the forward pass.
-    passed = model.mlp_activations(batch, [writer.site.layer for writer in writers])
+    passed = mlp_activations(model, batch, [writer.site.layer for writer in writers])
     for writer in writers:
         writer.add(passed.pop(writer.site.layer))
 

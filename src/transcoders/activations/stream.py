@@ -29,7 +29,7 @@ from transcoders.activations.statistics import (
 from transcoders.config import Activations, Corpus, Site
 from transcoders.corpus import Rows
 from transcoders.errors import UserError
-from transcoders.models import LanguageModel, MLPActivations
+from transcoders.models import LanguageModel, MLPActivations, mlp_activations
 from transcoders.progress import progress_bar
 
 
@@ -51,7 +51,8 @@ def measure_activations(
     totals = {site: Totals(site) for site in folders}
     with progress_bar(rows.tokens.numel(), "measuring activations") as bar:
         for batch in batches_of_rows(rows.tokens, activations):
-            passed = model.mlp_activations(batch.to(device), [site.layer for site in folders])
+            layers = [site.layer for site in folders]
+            passed = mlp_activations(model, batch.to(device), layers)
             for site, total in totals.items():
                 total.add(
                     rounded_activations(
@@ -104,7 +105,7 @@ class ActivationStream:
         """Open the stream of one site.
 
         Args:
-            model: truncated after the site, or whole.
+            model: whose activations.
             site: whose activations.
             rows: the training rows.
             folder: with the statistics that :func:`measure_activations` wrote.
@@ -162,8 +163,8 @@ class ActivationStream:
         if self._last is None or self._last[0] != number:
             self._last = None
             with _float32_products():
-                passed = self._model.mlp_activations(
-                    self._batches[number].to(self._device), [self._layer]
+                passed = mlp_activations(
+                    self._model, self._batches[number].to(self._device), [self._layer]
                 )
             rounded = rounded_activations(passed[self._layer], self._first, self._dtype)
             self._last = (number, rounded)

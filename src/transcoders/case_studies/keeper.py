@@ -27,16 +27,20 @@ from transcoders.circuits.invariant import (
     direct_logits,
     through_head,
 )
-from transcoders.circuits.model import ActiveFeatures, CircuitModel, Run
 from transcoders.circuits.notation import parse_head
 from transcoders.circuits.paths import Search, Sign, find_paths
+from transcoders.circuits.replacement import (
+    ActiveFeatures,
+    LocalReplacementModel,
+    ReplacementModel,
+)
 from transcoders.circuits.vectors import feature_target
 from transcoders.config import load_scale
 from transcoders.dictionaries import SparseDictionary
 from transcoders.errors import UserError
 from transcoders.interpretability.gather import load_observed, load_text
 from transcoders.layout import Layout
-from transcoders.models import LanguageModel, load_tokenizer
+from transcoders.models import load_model, load_tokenizer
 from transcoders.process import settle_elementwise_functions
 
 DIGITS = 6
@@ -117,8 +121,8 @@ class Keeper:
         """
         self._transcript = Transcript(transcript)
         self._restricted = restricted
-        self._circuit = CircuitModel(
-            LanguageModel.load(files.model, device=files.device),
+        self._circuit = ReplacementModel(
+            load_model(files.model, device=files.device),
             {
                 layer: SparseDictionary.from_pretrained(folder).to(files.device)
                 for layer, folder in files.transcoders.items()
@@ -261,10 +265,10 @@ class Keeper:
             tokens=tokens,
             exclude_bos=exclude_bos,
         )
-        run = self._circuit.run(self._row(row)[: position + 1])
+        local = self._circuit.freeze(self._row(row)[: position + 1])
         if self._restricted:
-            run = layer_0_together(run)
-        return paths_record(find_paths(run, feature_target(run, layer, unit, position), search))
+            local = layer_0_together(local)
+        return paths_record(find_paths(local, feature_target(local, layer, unit, position), search))
 
     def pull_back(self, vector: str, through: str) -> str:
         """Name of what ``through``, a head or an earlier feature, reads to move a vector."""
@@ -387,14 +391,14 @@ class _Request(BaseModel):
     arguments: dict[str, Any]
 
 
-def layer_0_together(run: Run) -> Run:
-    """The same run, its layer 0 one part at each token that writes what its features wrote."""
-    active = run.active
+def layer_0_together(local: LocalReplacementModel) -> LocalReplacementModel:
+    """The same prompt, with layer 0 one part at each token that writes what its features wrote."""
+    active = local.active
     later = active.layer != 0
-    opaque = run.opaque.clone()
-    opaque[0] = run.passed.mlp.mlp_out[0] - run.error[0] - run.bias[0]
+    mlp_out = local.mlp_out.clone()
+    mlp_out[0] = local.passed.mlp.mlp_out[0] - local.error[0] - local.bias[0]
     kept = {part.name: getattr(active, part.name)[later] for part in fields(active)}
-    return replace(run, active=ActiveFeatures(**kept), opaque=opaque)
+    return replace(local, active=ActiveFeatures(**kept), mlp_out=mlp_out)
 
 
 def marked_text(tokenizer: Any, row: Int[Tensor, " token"], at: int, context: int = CONTEXT) -> str:

@@ -20,7 +20,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from transcoders.circuits.invariant import best_products, through_head
-from transcoders.circuits.model import CircuitModel
+from transcoders.circuits.replacement import ReplacementModel
 
 Method = Literal["direct", "layer 0, linear", "layer 0"]
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -40,15 +40,13 @@ class Vocabulary(NamedTuple):
     """Activations of layer 0's features on each embedding alone, sparse, block by block."""
 
 
-def read_vocabulary(circuit: CircuitModel) -> Vocabulary:
+def read_vocabulary(circuit: ReplacementModel) -> Vocabulary:
     """Run every token's embedding, alone, through the first MLP's transcoder.
 
     Attention of layer 0 is left out: at most it would add what the token itself holds.
     """
-    model = circuit.model
-    embedding = model.hf.get_input_embeddings().weight
-    block = model.blocks[0]
-    norm = block.get_submodule(model.architecture.norm_before_mlp)
+    embedding, block = circuit.model.W_E, circuit.model.blocks[0]
+    norm = block.ln2 if hasattr(block, "ln2") else block.ln1
     with torch.no_grad():
         z = [
             circuit.transcoders[0].encode(norm(part)).to_sparse() for part in embedding.split(BLOCK)
@@ -57,7 +55,7 @@ def read_vocabulary(circuit: CircuitModel) -> Vocabulary:
 
 
 def score_tokens(
-    circuit: CircuitModel,
+    circuit: ReplacementModel,
     vocabulary: Vocabulary,
     vectors: Float[Tensor, "vector d_model"],
     method: Method,
@@ -81,7 +79,7 @@ def score_tokens(
 
 
 def vectors_of_heads(
-    circuit: CircuitModel,
+    circuit: ReplacementModel,
     vocabulary: Vocabulary,
     vector: Float[Tensor, " d_model"],
     layer: int,

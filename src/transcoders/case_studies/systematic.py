@@ -29,7 +29,7 @@ from transcoders.case_studies.predictions import (
     score_tokens,
     vectors_of_heads,
 )
-from transcoders.circuits.model import CircuitModel
+from transcoders.circuits.replacement import ReplacementModel
 from transcoders.dictionaries import SparseDictionary
 from transcoders.interpretability.automatic import live_features
 from transcoders.interpretability.gather import Observed, Text
@@ -81,7 +81,7 @@ class Revealed:
 
 
 def study_features(
-    circuit: CircuitModel,
+    circuit: ReplacementModel,
     name: str,
     layer: int,
     dictionary: SparseDictionary,
@@ -159,7 +159,7 @@ def study_features(
 
 
 def _best_of_heads(
-    circuit: CircuitModel, vocabulary: Vocabulary, vector: Float[Tensor, " d_model"], layer: int
+    circuit: ReplacementModel, vocabulary: Vocabulary, vector: Float[Tensor, " d_model"], layer: int
 ) -> Int[np.ndarray, " k"]:
     """The k tokens with the largest scores through any of the heads that matter most."""
     pulled = vectors_of_heads(circuit, vocabulary, vector, layer)

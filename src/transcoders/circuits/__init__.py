@@ -4,9 +4,10 @@
     circuit = tracer.trace("The war lasted from 1732 to 17", "logit[5]-logit[1]@-1")
     print(circuit.table())
 
-Read :mod:`~transcoders.circuits.model` (what a prompt fixes), :mod:`~transcoders.circuits.vectors`
-(contributions and pull-backs), :mod:`~transcoders.circuits.paths` (Algorithm 1),
-:mod:`~transcoders.circuits.graph` (Algorithm 2), in this order; then
+Read :mod:`~transcoders.circuits.replacement` (what is frozen for a prompt),
+:mod:`~transcoders.circuits.vectors` (contributions and pull-backs),
+:mod:`~transcoders.circuits.paths` (Algorithm 1), :mod:`~transcoders.circuits.graph`
+(Algorithm 2), in this order; then
 :mod:`~transcoders.circuits.invariant` (weights alone), and for what it is all worth
 :mod:`~transcoders.circuits.verify`, :mod:`~transcoders.circuits.ablation` and
 :mod:`~transcoders.circuits.faithfulness`.

@@ -5,20 +5,19 @@ earlier MLPs with a transcoder are replaced by it: what a circuit says of the fe
 model, not quite the real one.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import pandas as pd
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
-from transcoders.circuits.model import CircuitModel, Run
 from transcoders.circuits.notation import FeatureName, parse_target
+from transcoders.circuits.replacement import LocalReplacementModel, ReplacementModel
 from transcoders.circuits.trace import Tracer
 from transcoders.config import FeatureCheck
 from transcoders.errors import UserError
-from transcoders.models.language_model import removed_after
+from transcoders.models import mlp_activations, mlp_interventions
 from transcoders.splice import replace_from
 
 
@@ -35,9 +34,9 @@ def check_features(tracer: Tracer, checks: Sequence[FeatureCheck]) -> pd.DataFra
     """
     rows = []
     for check in checks:
-        run = tracer.run(check.text)
-        tokens = run.passed.tokens
-        layer, unit = _find(tracer, run, check)
+        local = tracer.freeze(check.text)
+        tokens = local.passed.tokens
+        layer, unit = _find(tracer, local, check)
         z = feature_activations(tracer.circuit, tokens, layer)[:, unit]
         replaced = feature_activations(tracer.circuit, tokens, layer, replace_earlier=True)[:, unit]
         best = int(z.argmax())
@@ -55,12 +54,12 @@ def check_features(tracer: Tracer, checks: Sequence[FeatureCheck]) -> pd.DataFra
     return pd.DataFrame(rows)
 
 
-def _find(tracer: Tracer, run: Run, check: FeatureCheck) -> tuple[int, int]:
+def _find(tracer: Tracer, local: LocalReplacementModel, check: FeatureCheck) -> tuple[int, int]:
     """Layer and number of the feature that a check is about."""
     name = parse_target(f"{check.feature}@-1")
     assert isinstance(name, FeatureName)  # the scale file allows nothing else
     if name.unit is None:
-        node = tracer.target(run, f"{check.feature}@-1").node
+        node = tracer.target(local, f"{check.feature}@-1").node
         return node.layer, node.unit
     transcoder = tracer.circuit.transcoders.get(name.layer)
     if transcoder is None or name.unit >= transcoder.n_features:
@@ -75,7 +74,7 @@ def _find(tracer: Tracer, run: Run, check: FeatureCheck) -> tuple[int, int]:
 
 @torch.no_grad()
 def feature_activations(
-    circuit: CircuitModel,
+    circuit: ReplacementModel,
     tokens: Int[Tensor, " token"],
     layer: int,
     *,
@@ -92,18 +91,15 @@ def feature_activations(
     first = circuit.first_position
     earlier = [each for each in circuit.transcoders if each < layer] if replace_earlier else []
 
-    def replace(at: int) -> Any:
-        transcoder = circuit.transcoders[at]
+    def imitation(at: int) -> Callable[[Tensor, Tensor], Tensor]:
+        def change(mlp_in: Tensor, mlp_out: Tensor) -> Tensor:
+            return replace_from(mlp_out, circuit.transcoders[at](mlp_in[:, first:]), first)
 
-        def hook(_: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            imitation = transcoder.decode(transcoder.encode(arguments[0][:, first:]))
-            return replace_from(output, imitation, first)
-
-        return hook
+        return change
 
     model = circuit.model
-    with removed_after([model.mlp(at).register_forward_hook(replace(at)) for at in earlier]):
-        read = model.mlp_activations(tokens[None], [layer])[layer].mlp_in[0]
+    with mlp_interventions(model, {at: imitation(at) for at in earlier}, (1, len(tokens))):
+        read = mlp_activations(model, tokens[None], [layer])[layer].mlp_in[0]
     z = circuit.transcoders[layer].encode(read)
     z[:first] = 0
     return z

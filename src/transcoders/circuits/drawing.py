@@ -12,7 +12,7 @@ from pathlib import Path
 import matplotlib as mpl
 import networkx as nx
 
-from transcoders.circuits.graph import without_leaves
+from transcoders.circuits.graph import without_remainders
 from transcoders.circuits.notation import Node
 from transcoders.files import made_path
 
@@ -45,7 +45,7 @@ def draw_graph(graph: nx.DiGraph, tokens: list[str], destination: Path) -> None:
     """
     import pygraphviz
 
-    shown = without_leaves(graph)
+    shown = without_remainders(graph)
     picture = pygraphviz.AGraph(
         directed=True, rankdir="BT", ranksep="0.25", nodesep="0.18", fontname="DejaVu Sans"
     )

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from transcoders.circuits.model import CircuitModel
+from transcoders.circuits.replacement import ReplacementModel
 
 BLOCK_ENTRIES = 2**25
 """Scores held at a time: 128 MB."""
@@ -30,34 +30,39 @@ class Best(NamedTuple):
 
 
 def through_head(
-    circuit: CircuitModel, vectors: Float[Tensor, "vector d_model"], layer: int, head: int
+    circuit: ReplacementModel, vectors: Float[Tensor, "vector d_model"], layer: int, head: int
 ) -> Float[Tensor, "vector d_model"]:
     """What a head reads to move these vectors, for an attention of 1 and a scale of 1."""
     return vectors @ circuit.W_O[layer, head].T @ circuit.W_V[layer, head].T
 
 
 def de_embeddings(
-    circuit: CircuitModel, vectors: Float[Tensor, "vector d_model"], k: int, *, largest: bool = True
+    circuit: ReplacementModel,
+    vectors: Float[Tensor, "vector d_model"],
+    k: int,
+    *,
+    largest: bool = True,
 ) -> Best:
     """The tokens whose embeddings drive each vector most (or least)."""
-    embedding = circuit.model.hf.get_input_embeddings().weight
-    return best_products(circuit.centre(vectors), embedding, k, largest=largest)
+    return best_products(circuit.centre(vectors), circuit.model.W_E, k, largest=largest)
 
 
 def direct_logits(
-    circuit: CircuitModel, vectors: Float[Tensor, "vector d_model"], k: int, *, largest: bool = True
+    circuit: ReplacementModel,
+    vectors: Float[Tensor, "vector d_model"],
+    k: int,
+    *,
+    largest: bool = True,
 ) -> Best:
     """The tokens whose logits each vector moves most (or least) when written: DLA.
 
-    Up to the final norm's scale, which depends on the prompt; its weight is in the unembedding.
+    Up to the final norm's scale, which depends on the prompt; its weight is in ``W_U``.
     """
-    norm = circuit.model.hf.get_submodule(circuit.model.architecture.final_norm)
-    unembedding = circuit.model.hf.get_output_embeddings().weight
-    return best_products(circuit.centre(vectors) * norm.weight, unembedding, k, largest=largest)
+    return best_products(circuit.centre(vectors), circuit.model.W_U.T, k, largest=largest)
 
 
 def connections(
-    circuit: CircuitModel,
+    circuit: ReplacementModel,
     upstream: int,
     downstream: int,
     features: Int[Tensor, " feature"],

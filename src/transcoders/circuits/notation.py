@@ -12,11 +12,45 @@ Tokens are counted from 0, the BOS token, or backwards from -1, the last.
 """
 
 import re
-from typing import Literal, NamedTuple
+from enum import StrEnum
+from typing import NamedTuple
 
 from transcoders.errors import UserError
 
-NodeKind = Literal["target", "feature", "head", "mlp", "embed", "error", "bias", "pruned"]
+
+class NodeKind(StrEnum):
+    """What a node of a circuit is."""
+
+    FEATURE = "feature"
+    HEAD = "head"
+    MLP = "mlp"
+    """A whole MLP that has no transcoder."""
+    ERROR = "error"
+    """What a transcoder misses of its MLP's output."""
+    EMBED = "embed"
+    BIAS = "bias"
+    PRUNED = "pruned"
+    """What a search or pruning left out."""
+    TARGET = "target"
+    """A sum of logits."""
+
+    @property
+    def code(self) -> int:
+        """Its number, for tensors."""
+        return list(NodeKind).index(self)
+
+    @property
+    def reads(self) -> bool:
+        """Whether it reads the residual stream itself, so that paths can go on through it."""
+        return self in (NodeKind.FEATURE, NodeKind.HEAD)
+
+
+CONTRIBUTORS = (
+    NodeKind.FEATURE, NodeKind.HEAD, NodeKind.MLP, NodeKind.ERROR, NodeKind.EMBED,
+)  # fmt: skip
+"""What contributes to a feature vector besides biases."""
+REMAINDERS = (NodeKind.BIAS, NodeKind.ERROR, NodeKind.PRUNED)
+"""Nodes that complete a graph: what a node reads besides the paths that were found."""
 
 
 class Node(NamedTuple):
@@ -39,7 +73,7 @@ class Node(NamedTuple):
 
     @property
     def row(self) -> int:
-        """Its place from the inputs up: leaves, embeddings, each layer's heads and MLP, logits."""
+        """Its place from the inputs up: remainders, embeddings, heads and MLP by layer, logits."""
         if self.layer < 0:
             return 0 if self.kind == "embed" else -1
         match self.kind:
@@ -52,7 +86,7 @@ class Node(NamedTuple):
     def row_name(self) -> str:
         """What to call its row."""
         if self.layer < 0:
-            return "embedding" if self.kind == "embed" else "leaves"
+            return "embedding" if self.kind == "embed" else "remainders"
         match self.kind:
             case "head":
                 return f"heads {self.layer}"

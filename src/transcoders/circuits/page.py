@@ -9,11 +9,11 @@ from jinja2 import Environment
 from markupsafe import Markup
 
 from transcoders.circuits.drawing import FILLS
-from transcoders.circuits.graph import LEAVES, influence, without_leaves
-from transcoders.circuits.notation import Node
+from transcoders.circuits.graph import influence, without_remainders
+from transcoders.circuits.notation import REMAINDERS, Node
 from transcoders.circuits.trace import Notes
 
-LEAF_NAMES = {
+REMAINDER_NAMES = {
     "bias": "of it from biases",
     "error": "of it from transcoders’ errors",
     "pruned": "of it from what is not shown",
@@ -45,7 +45,7 @@ def circuit_page(
         notes: lists to show with a feature.
     """
     shares, target = influence(graph), graph.graph["target"]
-    shown = without_leaves(graph)
+    shown = without_remainders(graph)
     nodes = [_node(graph, node, shares[node], tokens, notes) for node in sorted(shown)]
     rows = {node.row: node.row_name for node in sorted(shown)}
     data = {
@@ -78,9 +78,9 @@ def _node(
     facts = [("attribution", f"{data['attribution']:+.3g}"), ("influence", f"{share:.1%}")]
     if "activation" in data:
         facts.append(("activation", f"{data['activation']:.3g}"))
-    for leaf, _, weight in graph.in_edges(node, data="path_attribution"):
-        if leaf.kind in LEAVES:
-            facts.append((LEAF_NAMES[leaf.kind], f"{weight:+.3g}"))
+    for start, _, weight in graph.in_edges(node, data="path_attribution"):
+        if start.kind in REMAINDERS:
+            facts.append((REMAINDER_NAMES[start.kind], f"{weight:+.3g}"))
     where = f"“{tokens[node.token]}” @{node.token}"
     if node.kind == "head":
         where = f"“{tokens[node.source]}” @{node.source} → {where}"

@@ -19,11 +19,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from transcoders.circuits.model import Run
-from transcoders.circuits.notation import Node
+from transcoders.circuits.notation import CONTRIBUTORS, Node, NodeKind
+from transcoders.circuits.replacement import LocalReplacementModel
 from transcoders.circuits.vectors import (
-    EXPANDABLE,
-    KINDS,
     Columns,
     Contributions,
     FeatureVectors,
@@ -63,9 +61,10 @@ class Search:
         Raises:
             UserError: a component does not exist, or a number is not positive.
         """
-        if unknown := sorted(set(self.components) - set(KINDS)):
+        if unknown := sorted(set(self.components) - set(CONTRIBUTORS)):
             raise UserError(
-                f"components: {', '.join(unknown)} not known; expected some of {', '.join(KINDS)}"
+                f"components: {', '.join(unknown)} not known; expected some of "
+                f"{', '.join(CONTRIBUTORS)}"
             )
         if self.sign not in get_args(Sign):
             raise UserError(f"sign: expected one of {', '.join(get_args(Sign))}, found {self.sign}")
@@ -105,11 +104,13 @@ class ComputationalPath:
         return " <- ".join(str(node) for node in self.nodes)
 
 
-def find_paths(run: Run, target: Target, search: Search) -> list[ComputationalPath]:
+def find_paths(
+    local: LocalReplacementModel, target: Target, search: Search
+) -> list[ComputationalPath]:
     """The paths that Algorithm 1 finds, by length and then by attribution; first the target's own.
 
     Args:
-        run: of the prompt.
+        local: of the prompt.
         target: what is explained.
         search: number of paths and rounds, filters.
 
@@ -117,21 +118,23 @@ def find_paths(run: Run, target: Target, search: Search) -> list[ComputationalPa
         UserError: the filters name a token that the prompt does not have.
     """
     if search.tokens is not None:
-        search = replace(search, tokens={run.position(token) for token in search.tokens})
+        search = replace(search, tokens={local.position(token) for token in search.tokens})
     paths = [ComputationalPath((target.node,), target.value, activation=target.value)]
     found = list(paths)
     vectors = target.vectors
+    codes = [kind.code for kind in NodeKind if kind.reads]
+    readers = torch.tensor(codes, device=vectors.vector.device)
     for _ in range(search.iterations):
         if not paths:
             break
-        round_ = contributions(run, vectors)
-        _note_leaves(paths, round_)
+        round_ = contributions(local, vectors)
+        _note_remainders(paths, round_)
         scores = round_.values * _allowed(round_.columns, vectors, search)
         row, column = _best(scores, search)
         extensions = _extend(paths, vectors, round_, row.tolist(), column.tolist())
         found += extensions
-        vectors = pull_back(run, vectors, round_, row, column)
-        reads = round_.columns.kind[column] < EXPANDABLE
+        vectors = pull_back(local, vectors, round_, row, column)
+        reads = torch.isin(round_.columns.kind[column], readers)
         vectors = FeatureVectors(*(part[reads] for part in vectors))
         paths = [path for path, more in zip(extensions, reads.tolist(), strict=True) if more]
     return found
@@ -151,13 +154,13 @@ def _allowed(
     def among(values: Tensor, wanted: Collection[int]) -> Tensor:
         return torch.isin(values, torch.tensor(sorted(wanted), dtype=torch.long, device=device))
 
-    kinds = [KINDS.index(name) for name in search.components]
+    kinds = [NodeKind(name).code for name in search.components]
     allowed = among(columns.kind, kinds)
     if search.layers is not None:
         allowed &= among(columns.layer, search.layers) | (columns.layer < 0)
     if search.heads is not None:
         codes = columns.layer * 2**20 + columns.unit
-        is_head = columns.kind == KINDS.index("head")
+        is_head = columns.kind == NodeKind.HEAD.code
         allowed &= ~is_head | among(codes, [layer * 2**20 + head for layer, head in search.heads])
     # (vector, column): a part without a source token of its own lies at the vector's.
     token = torch.where(columns.source < 0, vectors.token[:, None], columns.source)
@@ -191,16 +194,16 @@ def _extend(
     for row, kind, layer, unit, source, activation, attribution in zip(
         rows, *parts, attributions, strict=True
     ):
-        name = KINDS[kind]
-        node = Node(name, layer, unit, tokens[row], source if name == "head" else -1)
+        name = list(NodeKind)[kind]
+        node = Node(name, layer, unit, tokens[row], source if name is NodeKind.HEAD else -1)
         path = ComputationalPath((*paths[row].nodes, node), attribution, activation, paths[row])
         paths[row].children.append(path)
         extensions.append(path)
     return extensions
 
 
-def _note_leaves(paths: list[ComputationalPath], found: Contributions) -> None:
+def _note_remainders(paths: list[ComputationalPath], found: Contributions) -> None:
     """Record what biases and errors contribute to each path that was looked at."""
-    error = found.values[:, found.columns.kind == KINDS.index("error")].sum(dim=1).tolist()
+    error = found.values[:, found.columns.kind == NodeKind.ERROR.code].sum(dim=1).tolist()
     for path, bias, errors in zip(paths, found.bias.tolist(), error, strict=True):
         path.bias, path.error, path.expanded = bias, errors, True

@@ -52,17 +52,17 @@ def write_circuit(
         prompt: as text.
         settings: of the search, for the record.
     """
-    run, target, graph = circuit.run, circuit.target, circuit.graph
+    local, target, graph = circuit.local, circuit.target, circuit.graph
     shares = influence(graph)
     nodes = sorted((n for n in graph if n != target.node), key=lambda n: (-shares[n], n))
     parts = [node for node in nodes if node.kind in REPLACEABLE]
-    totals = total_attributions(run, target)
-    effects = ablation_effects(run, target, totals, parts)
-    beyond = parts_by_attribution(run, totals)
-    means = mean_activations(run.circuit, rows)
-    curve = faithfulness(run, target, [*parts, *beyond], means, SIZES)
+    totals = total_attributions(local, target)
+    effects = ablation_effects(local, target, totals, parts)
+    beyond = parts_by_attribution(local, totals)
+    means = mean_activations(local.circuit, rows)
+    curve = faithfulness(local, target, [*parts, *beyond], means, SIZES)
     notes = tracer.notes([target.node, *parts], rows)
-    sums = completeness(run, target.vectors)
+    sums = completeness(local, target.vectors)
     correlation = rank_correlation(effects)
     record = {
         "name": name,
@@ -70,7 +70,7 @@ def write_circuit(
         "prompt": prompt,
         "tokens": circuit.tokens,
         "target": {"name": target.name, "value": target.value},
-        "transcoders": list(run.circuit.transcoders),
+        "transcoders": list(local.circuit.transcoders),
         "search": settings,
         "completeness_error": float(sums.error.max()),
         "rank_correlation": None if math.isnan(correlation) else correlation,
@@ -88,7 +88,7 @@ def write_circuit(
                 model=model,
                 prompt=prompt,
                 tokens=circuit.tokens,
-                token_ids=run.passed.tokens.tolist(),
+                token_ids=local.passed.tokens.tolist(),
                 labels={node: _label(str(node), notes) for node in graph},
             ),
         )
@@ -105,8 +105,8 @@ def write_circuit(
 
 
 def _summary(circuit: Circuit, correlation: float) -> str:
-    run = circuit.run
-    layers = ", ".join(str(layer) for layer in run.circuit.transcoders)
+    local = circuit.local
+    layers = ", ".join(str(layer) for layer in local.circuit.transcoders)
     return (
         f"The target is {circuit.target.value:.3f}. Transcoders stand at layers {layers}; other "
         f"MLPs are single nodes. Shown are the nodes with {SHOWN:.0%} of the influence. Point at "

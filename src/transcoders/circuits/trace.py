@@ -10,15 +10,15 @@ from torch import Tensor
 
 from transcoders.circuits.graph import build_graph
 from transcoders.circuits.invariant import Best, de_embeddings, direct_logits
-from transcoders.circuits.model import CircuitModel, Run
 from transcoders.circuits.notation import FeatureName, Node, parse_target
 from transcoders.circuits.paths import ComputationalPath, Search, find_paths, strongest
+from transcoders.circuits.replacement import LocalReplacementModel, ReplacementModel
 from transcoders.circuits.vectors import Target, feature_target, logit_target
 from transcoders.config import load_scale
 from transcoders.dictionaries import SparseDictionary
 from transcoders.errors import UserError
 from transcoders.layout import Layout
-from transcoders.models import LanguageModel, load_tokenizer
+from transcoders.models import load_model, load_tokenizer, mlp_activations
 
 Notes = dict[str, list[tuple[str, list[tuple[str, str]]]]]
 """By feature: lists of a title and rows of text and value."""
@@ -28,7 +28,7 @@ Notes = dict[str, list[tuple[str, list[tuple[str, str]]]]]
 class Circuit:
     """Why a target has the value it has on a prompt."""
 
-    run: Run
+    local: LocalReplacementModel
     target: Target
     tokens: list[str]
     """Of the prompt with BOS, as texts."""
@@ -49,7 +49,7 @@ class Tracer:
         bos_id: the token at position 0.
     """
 
-    def __init__(self, circuit: CircuitModel, tokenizer: Any, bos_id: int) -> None:
+    def __init__(self, circuit: ReplacementModel, tokenizer: Any, bos_id: int) -> None:
         self.circuit = circuit
         self.tokenizer = tokenizer
         self.bos_id = bos_id
@@ -78,20 +78,20 @@ class Tracer:
             for dictionary in settings.circuit_transcoders(name)
         }
         tokenizer = load_tokenizer(folder)
-        circuit = CircuitModel(
-            LanguageModel.load(folder, device=device),
+        circuit = ReplacementModel(
+            load_model(folder, device=device),
             transcoders,
             first_position=settings.corpus.first_train_position,
         )
         return cls(circuit, tokenizer, tokenizer.convert_tokens_to_ids(entry.bos_token))
 
-    def run(self, prompt: str) -> Run:
-        """Run a prompt, with BOS before it."""
+    def freeze(self, prompt: str) -> LocalReplacementModel:
+        """Run a prompt, with BOS before it, and keep what attribution holds fixed."""
         ids = self.tokenizer(prompt, add_special_tokens=False)["input_ids"]
         device = self.circuit.W_O.device
-        return self.circuit.run(torch.tensor([self.bos_id, *ids], device=device))
+        return self.circuit.freeze(torch.tensor([self.bos_id, *ids], device=device))
 
-    def target(self, run: Run, text: str) -> Target:
+    def target(self, local: LocalReplacementModel, text: str) -> Target:
         """The target that a text such as ``tc10[5315]@8`` or ``logit[ 40]@-1`` names.
 
         Raises:
@@ -101,8 +101,8 @@ class Tracer:
         if isinstance(name, FeatureName):
             index = name.unit
             if index is None:
-                index = self._most_active(run, name)
-            return feature_target(run, name.layer, index, name.token)
+                index = self._most_active(local, name)
+            return feature_target(local, name.layer, index, name.token)
         weights: dict[int, float] = {}
         for weight, word in name.terms:
             ids = self.tokenizer(word, add_special_tokens=False)["input_ids"]
@@ -112,15 +112,15 @@ class Tracer:
                     f"({', '.join(repr(self.tokenizer.decode([i])) for i in ids)}), expected one"
                 )
             weights[ids[0]] = weights.get(ids[0], 0.0) + weight
-        return logit_target(run, weights, name.token, name=text)
+        return logit_target(local, weights, name.token, name=text)
 
     def trace(self, prompt: str, target: str, search: Search | None = None) -> Circuit:
         """Find the circuit of a target on a prompt."""
-        run = self.run(prompt)
-        explained = self.target(run, target)
-        paths = find_paths(run, explained, search or Search())
-        tokens = [self.tokenizer.decode([token]) for token in run.passed.tokens.tolist()]
-        return Circuit(run, explained, tokens, paths, build_graph(paths))
+        local = self.freeze(prompt)
+        explained = self.target(local, target)
+        paths = find_paths(local, explained, search or Search())
+        tokens = [self.tokenizer.decode([token]) for token in local.passed.tokens.tolist()]
+        return Circuit(local, explained, tokens, paths, build_graph(paths))
 
     def notes(self, nodes: list[Node], rows: Int[Tensor, "row token"], k: int = 6) -> Notes:
         """What is known of each feature among some nodes: weights alone, and a text.
@@ -165,7 +165,7 @@ class Tracer:
         first = self.circuit.first_position
         parts: dict[int, list[Tensor]] = {layer: [] for layer in wanted}
         for batch in rows.split(8) if wanted else []:
-            found = self.circuit.model.mlp_activations(batch, list(wanted))
+            found = mlp_activations(self.circuit.model, batch, list(wanted))
             for layer, features in wanted.items():
                 z = self.circuit.transcoders[layer].encode(found[layer].mlp_in[:, first:])
                 parts[layer].append(z[:, :, features])
@@ -186,14 +186,14 @@ class Tracer:
                 lines.append((text.replace("\n", "⏎"), f"{value:.2f}"))
         return lines
 
-    def _most_active(self, run: Run, name: FeatureName) -> int:
-        position, active = run.position(name.token), run.active
+    def _most_active(self, local: LocalReplacementModel, name: FeatureName) -> int:
+        position, active = local.position(name.token), local.active
         here = (active.token == position) & (active.layer == name.layer)
         if not here.any():
             known = ", ".join(str(layer) for layer in self.circuit.transcoders)
             raise UserError(
                 f"target tc{name.layer}[top]@{name.token}: no feature of layer {name.layer} is "
                 f"active there; layers with a transcoder: {known}; tokens: from "
-                f"{self.circuit.first_position} to {run.n_tokens - 1}"
+                f"{self.circuit.first_position} to {local.n_tokens - 1}"
             )
         return int(active.unit[here][active.z[here].argmax()])

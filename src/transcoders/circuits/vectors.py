@@ -20,14 +20,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from transcoders.circuits.model import Run
-from transcoders.circuits.notation import Node, NodeKind
+from transcoders.circuits.notation import CONTRIBUTORS, Node, NodeKind
+from transcoders.circuits.replacement import LocalReplacementModel
 from transcoders.errors import UserError
-
-KINDS: tuple[NodeKind, ...] = ("feature", "head", "mlp", "error", "embed")
-"""What contributes, in the order of the columns of :class:`Contributions`; biases stand apart."""
-EXPANDABLE = 2
-"""The first so many of :data:`KINDS` read the residual stream themselves."""
 
 
 class FeatureVectors(NamedTuple):
@@ -59,7 +54,7 @@ class Columns(NamedTuple):
     """What the columns of :class:`Contributions` stand for."""
 
     kind: Int[Tensor, " column"]
-    """Index into :data:`KINDS`."""
+    """The :attr:`~transcoders.circuits.notation.NodeKind.code` of its kind."""
     layer: Int[Tensor, " column"]
     unit: Int[Tensor, " column"]
     """Number of the feature or head."""
@@ -79,14 +74,14 @@ class Contributions(NamedTuple):
     """Of attention, transcoders and the vector itself."""
 
 
-def feature_target(run: Run, layer: int, index: int, token: int) -> Target:
+def feature_target(local: LocalReplacementModel, layer: int, index: int, token: int) -> Target:
     """The pre-activation of a transcoder feature at a token.
 
     Raises:
         UserError: there is no such transcoder, feature or token, or the feature is not active
             there; the message then lists the features that are most active.
     """
-    circuit, position = run.circuit, run.position(token)
+    circuit, position = local.circuit, local.position(token)
     if layer not in circuit.transcoders:
         known = ", ".join(str(known) for known in circuit.transcoders) or "none"
         raise UserError(
@@ -104,7 +99,7 @@ def feature_target(run: Run, layer: int, index: int, token: int) -> Target:
             f"target tc{layer}[{index}]@{token}: no transcoder was trained on token {position}; "
             f"expected a token from {circuit.first_position} on"
         )
-    active = run.active
+    active = local.active
     here = (active.token == position) & (active.layer == layer)
     if not (here & (active.unit == index)).any():
         order = active.z[here].argsort(descending=True)[:10]
@@ -119,62 +114,66 @@ def feature_target(run: Run, layer: int, index: int, token: int) -> Target:
             f"{', '.join(best) or 'none'}"
         )
     one = torch.tensor([index], device=active.z.device)
-    scale = run.passed.mlp_scale[layer, position]
+    scale = local.passed.mlp_scale[layer, position]
     vectors = FeatureVectors(
         circuit.encoder_vectors(layer, one) / scale,
         depth=torch.tensor([int(circuit.mlp_reads(layer))], device=one.device),
         token=torch.tensor([position], device=one.device),
         bias=transcoder.b_enc[one],
     )
-    read = run.passed.mlp.mlp_in[layer, position]
+    read = local.passed.mlp.mlp_in[layer, position]
     value = (read @ transcoder.W_enc[:, index] + transcoder.b_enc[index]).item()
-    node = Node("feature", layer, index, position)
+    node = Node(NodeKind.FEATURE, layer, index, position)
     return Target(str(node), vectors, value, node)
 
 
-def logit_target(run: Run, weights: dict[int, float], token: int, *, name: str) -> Target:
+def logit_target(
+    local: LocalReplacementModel, weights: dict[int, float], token: int, *, name: str
+) -> Target:
     """A weighted sum of the logits after a token.
 
     Args:
-        run: of the prompt.
+        local: of the prompt.
         weights: by token id; 1 and -1 for a difference.
         token: after which the logits are taken.
         name: for people.
     """
-    circuit, position = run.circuit, run.position(token)
-    device = run.passed.after.device
+    circuit, position = local.circuit, local.position(token)
+    device = local.passed.after.device
     ids = torch.tensor(list(weights), device=device)
     weight = torch.tensor(list(weights.values()), device=device)
     rows, biases = circuit.unembedding(ids)
     vectors = FeatureVectors(
-        (weight @ rows)[None] / run.passed.final_scale[position],
+        (weight @ rows)[None] / local.passed.final_scale[position],
         depth=torch.tensor([2 * circuit.n_layers], device=device),
         token=torch.tensor([position], device=device),
         bias=(weight @ biases)[None],
     )
-    value = (run.passed.logits[position, ids] @ weight).item()
-    return Target(name, vectors, value, Node("target", circuit.n_layers, -1, position), weights)
+    value = (local.passed.logits[position, ids] @ weight).item()
+    return Target(
+        name, vectors, value, Node(NodeKind.TARGET, circuit.n_layers, -1, position), weights
+    )
 
 
-def contributions(run: Run, vectors: FeatureVectors) -> Contributions:
+def contributions(local: LocalReplacementModel, vectors: FeatureVectors) -> Contributions:
     """What every part of the model contributes to each vector (the module's docstring)."""
-    circuit, active = run.circuit, run.active
+    circuit, active = local.circuit, local.active
     vector, depth, token = vectors.vector, vectors.depth, vectors.token
     n_vectors, n_layers, n_heads = len(vector), circuit.n_layers, circuit.n_heads
 
     def seen(first_depth: Int[Tensor, " part"]) -> Bool[Tensor, "vector part"]:
         return depth[:, None] >= first_depth
 
-    here = run.at(token).nonzero()[:, 0]
+    here = local.at(token).nonzero()[:, 0]
     layer_of, token_of = active.layer[here], active.token[here]
     features = (vector @ active.decoder[here].T).mul_(active.z[here])
     features.mul_(seen(circuit.mlp_writes[layer_of]) & (token[:, None] == token_of))
 
     # (layer · head, vector, d_head) @ (layer · head, d_head, source)
     written = (vector @ circuit.W_O.flatten(0, 2).T).view(n_vectors, n_layers * n_heads, -1)
-    read = torch.bmm(written.transpose(0, 1), run.values.flatten(0, 1).transpose(1, 2))
+    read = torch.bmm(written.transpose(0, 1), local.values.flatten(0, 1).transpose(1, 2))
     heads = read.transpose(0, 1).unflatten(1, (n_layers, n_heads))
-    heads = heads * run.passed.patterns[:, :, token].permute(2, 0, 1, 3)
+    heads = heads * local.passed.attention[:, :, token].permute(2, 0, 1, 3)
     heads.mul_(seen(circuit.attention_writes)[:, :, None, None])
 
     mlp_seen = seen(circuit.mlp_writes)
@@ -182,19 +181,21 @@ def contributions(run: Run, vectors: FeatureVectors) -> Contributions:
     def of_layers(outputs: Float[Tensor, "layer token d_model"]) -> Float[Tensor, "vector layer"]:
         return torch.einsum("vd,lvd->vl", vector, outputs[:, token]) * mlp_seen
 
-    embed = (vector * run.passed.before_attention[0, token]).sum(dim=1, keepdim=True)
+    embed = (vector * local.passed.before_attention[0, token]).sum(dim=1, keepdim=True)
     attention_bias = (vector @ circuit.attention_bias.T) * seen(circuit.attention_writes)
+    attention_bias = attention_bias / local.passed.attention_out_scale[:, token].T
     return Contributions(
         values=torch.cat(
-            [features, heads.flatten(1), of_layers(run.opaque), of_layers(run.error), embed], dim=1
+            [features, heads.flatten(1), of_layers(local.mlp_out), of_layers(local.error), embed],
+            dim=1,
         ),
-        columns=_columns(run, here),
-        bias=vectors.bias + attention_bias.sum(dim=1) + of_layers(run.bias).sum(dim=1),
+        columns=_columns(local, here),
+        bias=vectors.bias + attention_bias.sum(dim=1) + of_layers(local.bias).sum(dim=1),
     )
 
 
 def pull_back(
-    run: Run,
+    local: LocalReplacementModel,
     vectors: FeatureVectors,
     found: Contributions,
     row: Int[Tensor, " chosen"],
@@ -203,19 +204,19 @@ def pull_back(
     """What the chosen features and heads read, in units of the vectors that they contribute to.
 
     Args:
-        run: of the prompt.
+        local: of the prompt.
         vectors: those of ``found``.
         found: their contributions.
         row: which vector each chosen part contributes to.
         column: which part. Other kinds than features and heads read nothing: their vector is 0.
     """
-    circuit, passed = run.circuit, run.passed
+    circuit, passed = local.circuit, local.passed
     kind, layer, unit, source, _ = (part[column] for part in found.columns)
     token = torch.where(source < 0, vectors.token[row], source)
     pulled = torch.zeros_like(vectors.vector[row])
     bias, depth = pulled.new_zeros(len(row)), torch.zeros_like(row)
     for here in circuit.transcoders:
-        chosen = ((kind == 0) & (layer == here)).nonzero()[:, 0]
+        chosen = ((kind == NodeKind.FEATURE.code) & (layer == here)).nonzero()[:, 0]
         if not len(chosen):
             continue
         weights = circuit.transcoders[here]
@@ -225,10 +226,10 @@ def pull_back(
         pulled[chosen] = circuit.encoder_vectors(here, of) * (coefficient / scale)[:, None]
         bias[chosen] = coefficient * weights.b_enc[of]
         depth[chosen] = int(circuit.mlp_reads(here))
-    chosen = (kind == 1).nonzero()[:, 0]
+    chosen = (kind == NodeKind.HEAD.code).nonzero()[:, 0]
     at, h = layer[chosen], unit[chosen]
     reader = row[chosen]
-    strength = passed.patterns[at, h, vectors.token[reader], token[chosen]]
+    strength = passed.attention[at, h, vectors.token[reader], token[chosen]]
     strength = strength / passed.attention_scale[at, token[chosen]]
     inner = torch.einsum("nd,ned->ne", vectors.vector[reader], circuit.W_O[at, h])
     pulled[chosen] = torch.einsum("ne,nde->nd", inner, circuit.W_V[at, h]) * strength[:, None]
@@ -236,17 +237,18 @@ def pull_back(
     return FeatureVectors(pulled, depth, token, bias)
 
 
-def _columns(run: Run, here: Int[Tensor, " here"]) -> Columns:
+def _columns(local: LocalReplacementModel, here: Int[Tensor, " here"]) -> Columns:
     """The columns for the active features ``here`` and everything else."""
-    n_layers, n_heads, n_tokens = run.circuit.n_layers, run.circuit.n_heads, run.n_tokens
-    active, device = run.active, here.device
+    n_layers, n_heads, n_tokens = local.circuit.n_layers, local.circuit.n_heads, local.n_tokens
+    active, device = local.active, here.device
     layers = torch.arange(n_layers, device=device)
     of_heads = torch.cartesian_prod(
         layers, torch.arange(n_heads, device=device), torch.arange(n_tokens, device=device)
     ).T
     none, one = torch.full_like(layers, -1), layers.new_full((1,), -1)
     sizes = torch.tensor([len(here), of_heads.shape[1], n_layers, n_layers, 1], device=device)
-    kind = torch.arange(len(KINDS), device=device).repeat_interleave(sizes)
+    codes = torch.tensor([kind.code for kind in CONTRIBUTORS], device=device)
+    kind = codes.repeat_interleave(sizes)
     z = active.z[here]
     return Columns(
         kind=kind,

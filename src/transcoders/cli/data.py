@@ -65,7 +65,7 @@ def cache_activations(scale: ScaleName, model: str, threads: Threads = None) -> 
     """
     from transcoders.activations import cache_activations, measure_activations
     from transcoders.corpus import load_rows
-    from transcoders.models import LanguageModel
+    from transcoders.models import load_model
 
     settings, layout = open_scale(scale)
     device = prepare_process(threads, settings.resources.cache_activations, settings.device)
@@ -76,7 +76,7 @@ def cache_activations(scale: ScaleName, model: str, threads: Threads = None) -> 
     activations = section(settings, "activations")
     run = cache_activations if activations.mode == "cache" else measure_activations
     run(
-        LanguageModel.load(layout.model(model), n_layers=sites[-1].layer + 1, device=device),
+        load_model(layout.model(model), device=device),
         load_rows(layout.tokens(model), "train"),
         {site: layout.activations(site.name) for site in sites},
         activations,

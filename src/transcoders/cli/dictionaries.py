@@ -115,10 +115,10 @@ def _open_activations(
         return ActivationCache(folder)
     # Only here: the libraries behind it take seconds to import.
     from transcoders.corpus import load_rows
-    from transcoders.models import LanguageModel
+    from transcoders.models import load_model
 
     return ActivationStream(
-        LanguageModel.load(layout.model(site.model), n_layers=site.layer + 1, device=device),
+        load_model(layout.model(site.model), device=device),
         site,
         load_rows(layout.tokens(site.model), "train"),
         folder,
@@ -168,7 +168,7 @@ def _evaluate(
     from transcoders.corpus import load_rows
     from transcoders.dictionaries import SparseDictionary
     from transcoders.evaluation import evaluate_site
-    from transcoders.models import LanguageModel
+    from transcoders.models import load_model
 
     device = prepare_process(threads, settings.resources.evaluate, settings.device)
     dictionaries = []
@@ -179,7 +179,7 @@ def _evaluate(
             (entry, SparseDictionary.from_pretrained(folder).to(device), tokens_trained)
         )
     return evaluate_site(
-        LanguageModel.load(layout.model(site.model), device=device),
+        load_model(layout.model(site.model), device=device),
         load_rows(layout.tokens(site.model), "eval"),
         list(read_table(layout.documents, columns=["id"])["id"]),
         dictionaries,

@@ -21,7 +21,7 @@ def gather_examples(scale: ScaleName, threads: Threads = None) -> None:
     from transcoders.corpus import held_out_rows
     from transcoders.dictionaries import SparseDictionary
     from transcoders.interpretability.gather import gather, random_directions
-    from transcoders.models import LanguageModel
+    from transcoders.models import load_model, mlp_activations
 
     settings, layout = open_scale(scale)
     device = prepare_process(threads, settings.resources.gather_examples, settings.device)
@@ -42,11 +42,10 @@ def gather_examples(scale: ScaleName, threads: Threads = None) -> None:
         )
         for entry in settings.observed_dictionaries
     }
-    deepest = max(at.layer for at, _ in dictionaries.values())
-    model = LanguageModel.load(layout.model(site.model), n_layers=deepest + 1, device=device)
+    model = load_model(layout.model(site.model), device=device)
     first = settings.corpus.first_train_position
     rated = settings.rated("transcoder")
-    sample = model.mlp_activations(rows.tokens[:16].to(device), [site.layer])[site.layer]
+    sample = mlp_activations(model, rows.tokens[:16].to(device), [site.layer])[site.layer]
     mlp_in = sample.mlp_in[:, first:].flatten(0, 1)
     transcoder = dictionaries[rated.name][1]
     frequencies = (transcoder.encode(mlp_in) > 0).float().mean(dim=0)

@@ -58,7 +58,11 @@ class SyntheticModel(Section):
     """A tiny model with random weights, for tests."""
 
     type: Literal["synthetic"]
-    architecture: Literal["gpt2", "gpt_neox", "llama"]
+    architecture: Literal[
+        "gpt2", "gpt_neox", "llama", "mistral", "qwen2", "qwen3", "opt", "phi", "gemma2",
+        "gemma3_text", "mixtral",
+    ]  # fmt: skip
+    """Its family, by Hugging Face's name."""
     license: str
 
 

@@ -12,15 +12,12 @@ The alternatives stand at the same position and see the prompt and themselves, n
 one pass gives the units after all ten tens. Only the candidates' rows of the unembedding are used.
 """
 
-from typing import Any
-
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from transcoders.greater_than.task import Numbers, Prompts
-from transcoders.models import LanguageModel
-from transcoders.models.language_model import first_output, removed_after
+from transcoders.models import LanguageModel, captured, run_blocks, unembed
 
 
 class Answers:
@@ -52,7 +49,7 @@ class Answers:
         """
         from transformers import DynamicCache
 
-        device = model.hf.device
+        device = model.cfg.device
         self.model = model
         self.years = prompts.years
         self.tail = tail
@@ -63,49 +60,45 @@ class Answers:
         self._n_prefix = n_prompt - tail
         self._cache = DynamicCache()
         if self._n_prefix:
-            model.hf.base_model(
-                input_ids=rows[:, : self._n_prefix], past_key_values=self._cache, use_cache=True
-            )
+            run_blocks(
+                model, tokens=rows[:, : self._n_prefix],
+                past_key_values=self._cache, use_cache=True,
+            )  # fmt: skip
         alternatives = self._ids[: self._n_alternatives].expand(len(rows), -1)
         tokens = torch.cat([rows[:, self._n_prefix :], alternatives], dim=1)
         places = torch.arange(n_prompt + self._n_alternatives, device=device)
         seen = places <= places[:, None]
         seen &= (places < n_prompt) | (places == places[:, None])
         mask = torch.zeros(seen.shape, device=device).masked_fill(~seen, -torch.inf)
-        self.residual: list[Tensor] = []
-        hooks = [
-            block.register_forward_pre_hook(self._keep, with_kwargs=True) for block in model.blocks
-        ]
-        with removed_after(hooks):
-            model.hf.base_model(
-                input_ids=tokens,
-                attention_mask=mask[None, None, self._n_prefix :].expand(len(rows), 1, -1, -1),
-                position_ids=places.clamp(max=n_prompt)[None, self._n_prefix :],
-                past_key_values=self._cache,
-                use_cache=True,
-            )
+        self._arguments = {
+            "attention_mask": mask[None, None, self._n_prefix :].expand(len(rows), 1, -1, -1),
+            "position_ids": places.clamp(max=n_prompt)[None, self._n_prefix :].expand(
+                len(rows), -1
+            ),
+            "past_key_values": self._cache,
+            "use_cache": True,
+        }
+        names = [f"blocks.{layer}.hook_resid_pre" for layer in range(model.cfg.n_layers)]
+        with captured(model, names, tokens.shape) as found:
+            run_blocks(model, tokens=tokens, **self._arguments)
+        self.residual: list[Tensor] = [found[name] for name in names]
 
-    def _keep(self, _: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-        self.residual.append(arguments[0])
-        self._block_arguments = (arguments[1:], keywords)
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and positions of what is run again."""
+        n_rows, n_positions, _ = self.residual[0].shape
+        return n_rows, n_positions
 
     @torch.no_grad()
     def next_logits(self, first_layer: int) -> Float[Tensor, "prompt read candidate"]:
         """Logits of the candidates after the prompt and after each alternative.
 
-        Layers from ``first_layer`` on are run again, with whatever hooks are on them now.
+        Layers from ``first_layer`` on are run again, with whatever changes a hook makes now.
         """
+        self._cache.crop(self._n_prefix)  # of the tail, from the last time
         residual = self.residual[first_layer]
-        for keys_and_values in self._cache.layers[first_layer:]:
-            keys_and_values.crop(-residual.shape[1])  # of the tail, from the last time
-        arguments, keywords = self._block_arguments
-        for block in self.model.blocks[first_layer:]:
-            residual = first_output(block(residual, *arguments, **keywords))
-        read = residual[:, self.tail - 1 :]
-        final_norm = self.model.hf.get_submodule(self.model.architecture.final_norm)
-        output = self.model.hf.get_output_embeddings()
-        bias = None if getattr(output, "bias", None) is None else output.bias[self._ids]
-        return nn.functional.linear(final_norm(read), output.weight[self._ids], bias)
+        normalized = run_blocks(self.model, residual=residual, start=first_layer, **self._arguments)
+        return unembed(self.model, normalized[:, self.tail - 1 :], self._ids)
 
     def next_probabilities(self, first_layer: int) -> Float[Tensor, "prompt candidate"]:
         """Probabilities of the next token, over the candidates."""

@@ -11,9 +11,9 @@ from typing import Any
 
 import pandas as pd
 
-from transcoders.circuits.model import Run
 from transcoders.circuits.notation import Node
 from transcoders.circuits.paths import ComputationalPath, Search, find_paths, strongest
+from transcoders.circuits.replacement import LocalReplacementModel
 from transcoders.circuits.vectors import Target
 from transcoders.greater_than.task import Prompts
 
@@ -33,9 +33,11 @@ class Recurring:
         self._attributions: dict[tuple[str, str], float] = defaultdict(float)
         self._examples: list[dict[str, Any]] = []
 
-    def add(self, run: Run, prompts: Prompts, year: int, target: Target) -> None:
+    def add(
+        self, local: LocalReplacementModel, prompts: Prompts, year: int, target: Target
+    ) -> None:
         """Find the paths of one prompt and count who is on them."""
-        paths = find_paths(run, target, self.search)
+        paths = find_paths(local, target, self.search)
         here: set[tuple[str, str]] = set()
         for path in paths[1:]:
             if path.node.kind in ("feature", "head"):

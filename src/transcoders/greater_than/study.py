@@ -42,7 +42,7 @@ def study_greater_than(
     iterations: int,
     seed: int,
 ) -> None:
-    """Run the study and write its tables, all or nothing.
+    """LocalReplacementModel the study and write its tables, all or nothing.
 
     Args:
         tracer: the model, its transcoders and its tokenizer.
@@ -206,8 +206,8 @@ def _describe_features(
             "year; it may have learned nothing: look at its training.csv and evaluation.csv"
         )
     activations = at_last[:, :, features].mean(dim=0).T.cpu()  # (feature, year), over templates
-    dla = years.direct_logits(tracer.circuit, numbers, chosen.layer, features).cpu()
-    read = years.de_embeddings(
+    dla = years.year_logits(tracer.circuit, numbers, chosen.layer, features).cpu()
+    read = years.year_de_embeddings(
         tracer.circuit, numbers, chosen.layer, features, chosen.head,
         n_upstream=settings.n_upstream_features,
     ).cpu()  # fmt: skip

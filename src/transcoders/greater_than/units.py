@@ -5,18 +5,18 @@ asked of each: how much of the task do a few units carry, the others set to zero
 stays: ``b_dec`` of a dictionary, the output bias of an MLP.
 """
 
-from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Sequence
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from transcoders.dictionaries import SparseDictionary
+from transcoders.errors import UserError
 from transcoders.greater_than.answers import Answers
 from transcoders.greater_than.task import Numbers, Prompts, metric
-from transcoders.models import LanguageModel
-from transcoders.models.language_model import in_by_out, removed_after
+from transcoders.models import LanguageModel, captured, interventions, mlp_input, mlp_output
 
 UnitKind = Literal["transcoder", "mlp_out_sae", "neurons"]
 
@@ -95,17 +95,11 @@ class ChosenMLP:
                 read[name].append(values)
             self._answers.append(answers)
             self.last.append(tail - 1)
-        output: Any = model.blocks[layer].get_submodule(model.architecture.mlp_output)
-        bias = getattr(output, "bias", None)
         self.units: dict[UnitKind, Units] = {}
         for kind, dictionary in dictionaries.items():
-            source = read[dictionary.traits.reads]
-            weights = dictionary
-            z = [dictionary.encode(values) for values in source]
-            self.units[kind] = Units(kind, z, weights.W_dec, weights.b_dec)
-        W_out = in_by_out(output)
-        bias = W_out.new_zeros(W_out.shape[1]) if bias is None else bias
-        self.units["neurons"] = Units("neurons", read["neurons"], W_out, bias)
+            z = [dictionary.encode(values) for values in read[dictionary.traits.reads]]
+            self.units[kind] = Units(kind, z, dictionary.W_dec, dictionary.b_dec)
+        self.units["neurons"] = Units("neurons", read["neurons"], *_output_map(model, layer))
 
     @property
     def n_templates(self) -> int:
@@ -122,10 +116,8 @@ class ChosenMLP:
             [None] * len(self.groups) if outputs is None else outputs
         )
         for prompts, answers, output in zip(self.groups, self._answers, replaced, strict=True):
-            hooks = []
-            if output is not None:
-                hooks = [self.model.mlp(self.layer).register_forward_hook(_replace_by(output))]
-            with removed_after(hooks):
+            changes = {} if output is None else {mlp_output(self.layer): _replace_by(output)}
+            with interventions(self.model, changes, answers.shape):
                 p = answers.probabilities(self.layer)
             result[prompts.template, prompts.years] = metric(p, prompts.years)
         return result
@@ -154,25 +146,33 @@ class ChosenMLP:
         return variance.argsort(descending=True, stable=True)
 
 
-def _replace_by(output: Tensor) -> Any:
-    return lambda _module, _arguments, _output: output
+def _replace_by(output: Tensor) -> Callable[[Tensor], Tensor]:
+    return lambda _: output
+
+
+def _output_map(model: LanguageModel, layer: int) -> tuple[Tensor, Tensor]:
+    """What each neuron writes (d_mlp, d_model), and the bias (d_model).
+
+    Raises:
+        UserError: a norm stands between the neurons and the residual stream.
+    """
+    if hasattr(model.blocks[layer], "ln2_post"):
+        raise UserError(
+            "greater_than: expected neurons that write to the residual stream, found a norm after "
+            f"the MLP of {model.cfg.architecture}; leave greater_than out of the scale file"
+        )
+    W_out = model.W_out[layer]
+    b_out = getattr(model, "b_out", None)
+    return W_out, W_out.new_zeros(W_out.shape[1]) if b_out is None else b_out[layer]
 
 
 def _read(model: LanguageModel, layer: int, answers: Answers) -> dict[str, Tensor]:
     """What enters, leaves and lies within an MLP, at the positions of the tail."""
-    found: dict[str, Tensor] = {}
-
-    def keep(_: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> None:
-        found["mlp_in"], found["mlp_out"] = arguments[0], output
-
-    def keep_neurons(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-        found["neurons"] = arguments[0]
-
-    output = model.blocks[layer].get_submodule(model.architecture.mlp_output)
-    hooks = [
-        model.mlp(layer).register_forward_hook(keep),
-        output.register_forward_pre_hook(keep_neurons),
-    ]
-    with removed_after(hooks):
+    names = {
+        "mlp_in": mlp_input(model, layer),
+        "mlp_out": mlp_output(layer),
+        "neurons": f"blocks.{layer}.mlp.hook_post",
+    }
+    with captured(model, names.values(), answers.shape) as found:
         answers.next_logits(layer)
-    return found
+    return {what: found[name] for what, name in names.items()}

@@ -14,20 +14,23 @@ left out (it feeds everything); the head is the one that carries most of the att
 MLP's features, reading the year.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from transcoders.circuits.model import CircuitModel, Run
-from transcoders.circuits.vectors import KINDS, FeatureVectors, contributions, logit_target
+from transcoders.circuits.faithfulness import head_outputs
+from transcoders.circuits.notation import NodeKind
+from transcoders.circuits.replacement import LocalReplacementModel, ReplacementModel
+from transcoders.circuits.vectors import FeatureVectors, contributions, logit_target
 from transcoders.circuits.verify import total_attributions
 from transcoders.greater_than.answers import Answers
 from transcoders.greater_than.task import AVERAGED_YEARS, Numbers, Prompts
-from transcoders.models.language_model import removed_after
+from transcoders.models import interventions, mlp_output
 from transcoders.progress import progress_bar
 
 ABLATIONS = ("zero", "mean")
@@ -54,10 +57,10 @@ class Chosen(NamedTuple):
 
 
 def attribute(
-    circuit: CircuitModel,
+    circuit: ReplacementModel,
     numbers: Numbers,
     prompts: Iterable[Prompts],
-    visit: Callable[[Run, Prompts, int, Any], None] | None = None,
+    visit: Callable[[LocalReplacementModel, Prompts, int, Any], None] | None = None,
 ) -> Attributions:
     """Attribute the logit difference on every prompt that has one.
 
@@ -65,7 +68,7 @@ def attribute(
         circuit: the model with its transcoders.
         numbers: how it writes years.
         prompts: of all templates.
-        visit: is given every run, its prompts, its year and its target.
+        visit: is given every local, its prompts, its year and its target.
     """
     groups = list(prompts)
     device = circuit.W_O.device
@@ -80,17 +83,17 @@ def attribute(
                 weights = numbers.contrast(year)
                 if weights is None:
                     continue
-                run = circuit.run(row.to(device))
-                target = logit_target(run, weights, -1, name=f"greater than {year:02d}")
-                totals = total_attributions(run, target)
+                local = circuit.freeze(row.to(device))
+                target = logit_target(local, weights, -1, name=f"greater than {year:02d}")
+                totals = total_attributions(local, target)
                 values.append(target.value)
                 mlps += totals.mlps.sum(dim=1).cpu()
                 heads += totals.heads.sum(dim=(2, 3)).cpu()
                 for layer, of_features in zip(circuit.transcoders, totals.features, strict=True):
                     mlps[layer] += of_features.sum().cpu()
-                    into[layer] += _through_heads(run, layer, of_features, group.year_token).cpu()
+                    into[layer] += _through_heads(local, layer, of_features, group.year_token).cpu()
                 if visit is not None:
-                    visit(run, group, year, target)
+                    visit(local, group, year, target)
     n = len(values)
     return Attributions(
         sum(values) / n, mlps / n, heads / n, {layer: part / n for layer, part in into.items()}
@@ -98,24 +101,27 @@ def attribute(
 
 
 def _through_heads(
-    run: Run, layer: int, attributions: Float[Tensor, "token n_features"], source: int
+    local: LocalReplacementModel,
+    layer: int,
+    attributions: Float[Tensor, "token n_features"],
+    source: int,
 ) -> Float[Tensor, "layer head"]:
     """What each head, reading one token, adds to the target by way of a layer's features."""
-    circuit, weights = run.circuit, run.circuit.transcoders[layer]
-    scale = run.passed.mlp_scale[layer, :, None]
+    circuit, transcoder = local.circuit, local.circuit.transcoders[layer]
+    scale = local.passed.mlp_scale[layer, :, None]
     # As attribution computes it, so that the quotient below is exact however small it is.
-    z = circuit.centre(run.passed.before_mlp[layer]) / scale @ weights.W_enc + weights.b_enc
+    z = circuit.centre(local.passed.before_mlp[layer]) / scale @ transcoder.W_enc + transcoder.b_enc
     # A feature's attribution over its activation: what one unit of it is worth to the target.
-    worth = torch.where(attributions != 0, attributions / z, 0.0)
-    read = circuit.centre(worth @ weights.W_enc.T) / scale
-    tokens = torch.arange(run.n_tokens, device=read.device)
+    per_unit = torch.where(attributions != 0, attributions / z, 0.0)
+    read = circuit.centre(per_unit @ transcoder.W_enc.T) / scale
+    tokens = torch.arange(local.n_tokens, device=read.device)
     depth = torch.full_like(tokens, int(circuit.mlp_reads(layer)))
-    found = contributions(run, FeatureVectors(read, depth, tokens, read.new_zeros(len(tokens))))
-    of_heads = found.values[:, found.columns.kind == KINDS.index("head")].sum(dim=0)
-    return of_heads.view(circuit.n_layers, circuit.n_heads, run.n_tokens)[:, :, source]
+    found = contributions(local, FeatureVectors(read, depth, tokens, read.new_zeros(len(tokens))))
+    of_heads = found.values[:, found.columns.kind == NodeKind.HEAD.code].sum(dim=0)
+    return of_heads.view(circuit.n_layers, circuit.n_heads, local.n_tokens)[:, :, source]
 
 
-def choose(circuit: CircuitModel, found: Attributions) -> Chosen:
+def choose(circuit: ReplacementModel, found: Attributions) -> Chosen:
     """Apply the rule to what was found."""
     layer = max((layer for layer in circuit.transcoders if layer > 0), key=found.mlps.__getitem__)
     seen = (circuit.attention_writes <= circuit.mlp_reads(layer)).cpu()
@@ -126,7 +132,7 @@ def choose(circuit: CircuitModel, found: Attributions) -> Chosen:
 
 
 def ablate(
-    circuit: CircuitModel, numbers: Numbers, prompts: Iterable[Prompts]
+    circuit: ReplacementModel, numbers: Numbers, prompts: Iterable[Prompts]
 ) -> tuple[float, pd.DataFrame]:
     """Ablate every MLP and every head at the last position.
 
@@ -140,30 +146,25 @@ def ablate(
     answers = [Answers(model, numbers, group, next_only=True) for group in prompts]
     n_years = sum(int(_averaged(each.years).sum()) for each in answers)
 
-    def difference(first_layer: int) -> float:
+    def difference(first_layer: int, changes: Mapping[str, Callable[[Tensor], Tensor]]) -> float:
         total = 0.0
         for each in answers:
-            p = each.next_probabilities(first_layer)
+            with interventions(model, changes, each.shape):
+                p = each.next_probabilities(first_layer)
             by_prompt = (p * numbers.signs(each.years)).sum(dim=1)
             total += by_prompt[_averaged(each.years)].sum().item()
         return total / n_years
 
-    original = difference(circuit.n_layers - 1)
+    original = difference(circuit.n_layers - 1, {})
     rows = []
     with progress_bar(circuit.n_layers, "ablating", "layers") as bar:
-        for layer, block in enumerate(model.blocks):
-            attention = block.get_submodule(model.architecture.attention_output)
+        for layer in range(circuit.n_layers):
             for head in range(-1, circuit.n_heads):
+                hook = mlp_output(layer) if head < 0 else head_outputs(layer)
                 lost = {}
                 for ablation in ABLATIONS:
-                    if head < 0:
-                        hook = model.mlp(layer).register_forward_hook(_ablate_output(ablation))
-                    else:
-                        hook = attention.register_forward_pre_hook(
-                            _ablate_slice(ablation, head, circuit.W_O.shape[2])
-                        )
-                    with removed_after([hook]):
-                        lost[ablation] = original - difference(layer)
+                    change = partial(_ablate, ablation=ablation, head=head)
+                    lost[ablation] = original - difference(layer, {hook: change})
                 part = f"mlp{layer}" if head < 0 else f"attn{layer}[{head}]"
                 kind = "mlp" if head < 0 else "head"
                 rows.append({"part": part, "kind": kind, "layer": layer, "head": head, **lost})
@@ -181,16 +182,10 @@ def _ablated(values: Tensor, ablation: str) -> Tensor:
     return values.mean(dim=0, keepdim=True).expand_as(values)
 
 
-def _ablate_output(ablation: str) -> Callable[..., Tensor]:
-    return lambda _module, _arguments, output: _ablated(output, ablation)
-
-
-def _ablate_slice(ablation: str, head: int, d_head: int) -> Callable[..., tuple[Tensor]]:
-    mine = slice(head * d_head, (head + 1) * d_head)
-
-    def hook(_: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor]:
-        x = arguments[0].clone()
-        x[..., mine] = _ablated(x[..., mine], ablation)
-        return (x,)
-
-    return hook
+def _ablate(output: Tensor, *, ablation: str, head: int) -> Tensor:
+    """An MLP's output without what it says of the year, or that of all heads without one's."""
+    if head < 0:
+        return _ablated(output, ablation)
+    output = output.clone()
+    output[:, :, head] = _ablated(output[:, :, head], ablation)
+    return output

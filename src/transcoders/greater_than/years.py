@@ -15,12 +15,12 @@ from scipy import stats
 from torch import Tensor
 
 from transcoders.circuits.invariant import connections, through_head
-from transcoders.circuits.model import CircuitModel
+from transcoders.circuits.replacement import ReplacementModel
 from transcoders.greater_than.task import Numbers
 
 
-def direct_logits(
-    circuit: CircuitModel, numbers: Numbers, layer: int, features: Int[Tensor, " feature"]
+def year_logits(
+    circuit: ReplacementModel, numbers: Numbers, layer: int, features: Int[Tensor, " feature"]
 ) -> Float[Tensor, "feature candidate"]:
     """DLA over the next numbers, less its mean, which changes no probability among them."""
     ids = numbers.ids.to(features.device)
@@ -29,8 +29,8 @@ def direct_logits(
     return logits - logits.mean(dim=1, keepdim=True)
 
 
-def de_embeddings(
-    circuit: CircuitModel,
+def year_de_embeddings(
+    circuit: ReplacementModel,
     numbers: Numbers,
     layer: int,
     features: Int[Tensor, " feature"],
@@ -42,7 +42,7 @@ def de_embeddings(
 
     A head that reads before layer 0's MLP writes is de-embedded itself.
     """
-    embedding = circuit.model.hf.get_input_embeddings().weight[numbers.ids.to(features.device)]
+    embedding = circuit.model.W_E[numbers.ids.to(features.device)]
     if int(circuit.attention_reads(head[0])) < int(circuit.mlp_writes[0]):
         return through_head(circuit, circuit.encoder_vectors(layer, features), *head) @ embedding.T
     best = connections(circuit, 0, layer, features, n_upstream, head=head)

@@ -17,12 +17,13 @@ from jinja2 import Environment
 from torch import Tensor
 
 from transcoders.circuits.invariant import Best, best_products, de_embeddings, direct_logits
-from transcoders.circuits.model import CircuitModel
+from transcoders.circuits.replacement import ReplacementModel
 from transcoders.config import Site
 from transcoders.dictionaries import SparseDictionary
 from transcoders.files import made_folder
 from transcoders.interpretability.examples import bin_edges
 from transcoders.interpretability.gather import Observed, Text
+from transcoders.models import mlp_activations
 from transcoders.progress import progress_bar
 
 BEFORE, AFTER = 16, 6
@@ -47,7 +48,7 @@ class Subject(NamedTuple):
 
 
 def write_feature_pages(
-    circuit: CircuitModel,
+    circuit: ReplacementModel,
     subject: Subject,
     text: Text,
     tokenizer: Any,
@@ -121,7 +122,7 @@ def write_feature_pages(
 
 
 def _lists(
-    circuit: CircuitModel, dictionary: SparseDictionary, chosen: Int[Tensor, " feature"]
+    circuit: ReplacementModel, dictionary: SparseDictionary, chosen: Int[Tensor, " feature"]
 ) -> dict[str, list[list[tuple[int, float]]]]:
     """What weights say of each feature: tokens and values, by title."""
     reads = circuit.centre(dictionary.W_enc[:, chosen].T)
@@ -164,7 +165,7 @@ def _thirds(sampled: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
 
 @torch.no_grad()
 def _activations(
-    circuit: CircuitModel, subject: Subject, text: Text, chosen: Int[Tensor, " feature"]
+    circuit: ReplacementModel, subject: Subject, text: Text, chosen: Int[Tensor, " feature"]
 ) -> list[dict[int, Float[np.ndarray, " position"]]]:
     """Activations of each chosen feature in the rows that its examples are in, by row."""
     examples = subject.observed.examples
@@ -176,7 +177,7 @@ def _activations(
     with progress_bar(len(numbers), f"activations of {subject.name}", "rows") as bar:
         for rows in numbers.split(BATCH) if len(numbers) else []:
             tokens = text.rows[rows].to(circuit.W_O.device)
-            activations = circuit.model.mlp_activations(tokens, [layer])[layer]
+            activations = mlp_activations(circuit.model, tokens, [layer])[layer]
             read = getattr(activations, dictionary.traits.reads)
             z = dictionary.encode(read)[:, :, chosen].cpu().numpy()
             z[:, : circuit.first_position] = 0

@@ -26,7 +26,7 @@ from transcoders.dictionaries import SparseDictionary
 from transcoders.errors import UserError
 from transcoders.files import made_folder, read_table, save_tensors
 from transcoders.interpretability.examples import FeatureExamples
-from transcoders.models import LanguageModel
+from transcoders.models import LanguageModel, mlp_activations
 from transcoders.progress import progress_bar
 
 
@@ -63,7 +63,7 @@ def gather(
     """Run the model over the text and write what every dictionary's features do on it.
 
     Args:
-        model: as many of its layers as the dictionaries need.
+        model: whose MLPs the dictionaries were trained on.
         rows: the text.
         dictionaries: by name, with their sites.
         settings: batch size, numbers of examples.
@@ -93,7 +93,7 @@ def gather(
     layers = sorted({site.layer for site, _ in dictionaries.values()})
     with progress_bar(tokens.numel(), "looking at features") as bar:
         for numbers in torch.arange(len(tokens)).split(settings.batch_contexts):
-            activations = model.mlp_activations(tokens[numbers].to(device), layers)
+            activations = mlp_activations(model, tokens[numbers].to(device), layers)
             here = background[(background[:, 0] >= numbers[0]) & (background[:, 0] <= numbers[-1])]
             for name, (site, dictionary) in dictionaries.items():
                 read = getattr(activations[site.layer], dictionary.traits.reads)

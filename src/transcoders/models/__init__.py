@@ -1,19 +1,47 @@
-"""Language models: fetched as plain folders, and loaded with their LayerNorms folded."""
+"""Language models: fetched as plain folders, loaded and run through TransformerLens."""
 
-from transcoders.models.files import SYNTHETIC_VOCABULARY, fetch_model, load_tokenizer
-from transcoders.models.language_model import (
-    ARCHITECTURES,
+from transcoders.models.fetching import fetch_model
+from transcoders.models.forward import (
     LanguageModel,
     MLPActivations,
-    SitePass,
+    captured,
+    interventions,
+    logit_bias,
+    mlp_activations,
+    mlp_input,
+    mlp_interventions,
+    mlp_output,
+    run_blocks,
+    unembed,
 )
+from transcoders.models.loading import load_model, load_tokenizer, to_bridge
+from transcoders.models.sites import (
+    SitePass,
+    continue_with_mlp_out,
+    mlp_out_for,
+    run_through_site,
+)
+from transcoders.models.synthetic import SYNTHETIC_VOCABULARY
 
 __all__ = [
-    "ARCHITECTURES",
     "SYNTHETIC_VOCABULARY",
     "LanguageModel",
     "MLPActivations",
     "SitePass",
+    "captured",
+    "continue_with_mlp_out",
     "fetch_model",
+    "interventions",
+    "load_model",
     "load_tokenizer",
+    "logit_bias",
+    "mlp_activations",
+    "mlp_input",
+    "mlp_interventions",
+    "mlp_out_for",
+    "mlp_output",
+    "run_blocks",
+    "run_through_site",
+    "to_bridge",
+    "unembed",
 ]

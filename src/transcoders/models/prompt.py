@@ -1,13 +1,19 @@
 """One prompt through the model, with every tensor that attribution holds fixed."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
-from transcoders.models.language_model import LanguageModel, MLPActivations, removed_after
+from transcoders.models.forward import (
+    LanguageModel,
+    MLPActivations,
+    captured,
+    mlp_input,
+    mlp_output,
+    run_blocks,
+)
 
 
 class PromptPass(NamedTuple):
@@ -24,62 +30,55 @@ class PromptPass(NamedTuple):
     """What normalisation divides by."""
     mlp_scale: Float[Tensor, "layer token"]
     final_scale: Float[Tensor, " token"]
+    attention_out_scale: Float[Tensor, "layer token"]
+    """What the norm after attention divides by; 1 in models that have none."""
     patterns: Float[Tensor, "layer head token source"]
+    attention: Float[Tensor, "layer head token source"]
+    """How much of a source's value a head adds at a token: pattern over ``attention_out_scale``."""
+    attention_out: Float[Tensor, "layer token d_model"]
+    """What attention adds to the residual stream."""
     mlp: MLPActivations
     """Stacked by layer: (layer, token, d_model)."""
     logits: Float[Tensor, "token vocabulary"]
+    """Before the soft cap, in models that have one."""
 
 
 @torch.no_grad()
 def run_prompt(model: LanguageModel, tokens: Int[Tensor, " token"]) -> PromptPass:
     """Run one prompt and keep what :class:`PromptPass` lists."""
-    architecture = model.architecture
-    final_norm = model.hf.get_submodule(architecture.final_norm)
-    norms = [
-        (
-            block.get_submodule(architecture.norm_before_attention),
-            block.get_submodule(architecture.norm_before_mlp),
-        )
-        for block in model.blocks
-    ]
-    read: dict[nn.Module, Tensor] = {}
-    activations: list[MLPActivations] = []
+    layers = range(model.cfg.n_layers)
+    norm = "ln2" if "blocks.0.ln2.hook_in" in model.hook_dict else "ln1"
+    has_post_norm = "blocks.0.ln1_post.hook_scale" in model.hook_dict
+    names = [
+        "hook_resid_pre", f"{norm}.hook_in", "ln1.hook_scale", f"{norm}.hook_scale",
+        "attn.hook_pattern", "hook_attn_out", *(["ln1_post.hook_scale"] if has_post_norm else []),
+    ]  # fmt: skip
+    wanted = [f"blocks.{layer}.{name}" for layer in layers for name in names]
+    wanted += [name for layer in layers for name in (mlp_input(model, layer), mlp_output(layer))]
+    final = ["ln_final.hook_in", "ln_final.hook_scale"]
+    with captured(model, [*wanted, *final], (1, len(tokens))) as found:
+        normalized = run_blocks(model, tokens=tokens[None])
 
-    def keep(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-        read[module] = arguments[0][0]
+    def stacked(name: str) -> Tensor:
+        return torch.stack([found[f"blocks.{layer}.{name}"][0] for layer in layers])
 
-    def keep_mlp(_: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> None:
-        activations.append(MLPActivations(arguments[0][0], output[0]))
-
-    watched = [final_norm, *(norm for pair in norms for norm in pair)]
-    hooks = [norm.register_forward_pre_hook(keep) for norm in watched]
-    hooks += [block.mlp.register_forward_hook(keep_mlp) for block in model.blocks]
-    implementation = model.hf.config._attn_implementation
-    model.hf.set_attn_implementation("eager")  # the only one that gives its patterns
-    try:
-        with removed_after(hooks):
-            output = model.hf(input_ids=tokens[None], use_cache=False, output_attentions=True)
-    finally:
-        model.hf.set_attn_implementation(implementation)
-
-    def stacked(of: Callable[[nn.Module], Tensor], part: int) -> Tensor:
-        return torch.stack([of(pair[part]) for pair in norms])
-
+    scale, patterns = stacked("ln1.hook_scale")[..., 0], stacked("attn.hook_pattern")
+    out_scale = stacked("ln1_post.hook_scale")[..., 0] if has_post_norm else torch.ones_like(scale)
     return PromptPass(
         tokens=tokens,
-        before_attention=stacked(read.__getitem__, 0),
-        before_mlp=stacked(read.__getitem__, 1),
-        after=read[final_norm],
-        attention_scale=stacked(lambda norm: _scale(norm, read[norm]), 0),
-        mlp_scale=stacked(lambda norm: _scale(norm, read[norm]), 1),
-        final_scale=_scale(final_norm, read[final_norm]),
-        patterns=torch.cat(output.attentions),
-        mlp=MLPActivations(*(torch.stack(tensors) for tensors in zip(*activations, strict=True))),
-        logits=output.logits[0],
+        before_attention=stacked("hook_resid_pre"),
+        before_mlp=stacked(f"{norm}.hook_in"),
+        after=found["ln_final.hook_in"][0],
+        attention_scale=scale,
+        mlp_scale=stacked(f"{norm}.hook_scale")[..., 0],
+        final_scale=found["ln_final.hook_scale"][0, :, 0],
+        attention_out_scale=out_scale,
+        patterns=patterns,
+        attention=patterns / out_scale[:, None, :, None],
+        attention_out=stacked("hook_attn_out"),
+        mlp=MLPActivations(
+            torch.stack([found[mlp_input(model, layer)][0] for layer in layers]),
+            torch.stack([found[mlp_output(layer)][0] for layer in layers]),
+        ),
+        logits=model.unembed(normalized)[0],
     )
-
-
-def _scale(norm: Any, residual: Float[Tensor, "token d_model"]) -> Float[Tensor, " token"]:
-    if isinstance(norm, nn.LayerNorm):
-        return (residual.var(dim=1, correction=0) + norm.eps).sqrt()
-    return (residual.square().mean(dim=1) + norm.variance_epsilon).sqrt()

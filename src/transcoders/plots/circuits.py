@@ -49,7 +49,7 @@ def verification_figure(circuits: dict[str, tuple[pd.DataFrame, pd.DataFrame, in
             left.legend(loc="upper left", fontsize="x-small")
             for column, label, kind in (
                 ("faithfulness", "only these", "transcoder"),
-                ("completeness", "all but these", "mlp_out_sae"),
+                ("remaining", "all but these", "mlp_out_sae"),
             ):
                 right.plot(
                     curve["n_nodes"], curve[column],

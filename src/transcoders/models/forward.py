@@ -1,0 +1,214 @@
+"""Running a language model: the tensors around its MLPs, interventions, some of its blocks.
+
+A model is TransformerLens's ``TransformerBridge`` in compatibility mode: the weights of every norm
+are folded into what reads it, and tensors go by the paper's hook names. A dictionary of layer l
+reads ``blocks.l.ln2.hook_normalized`` and imitates ``blocks.l.hook_mlp_out``, which is added to
+the residual stream as it is. Where attention and MLP share one norm (Phi, GPT-J), the MLP's input
+is ``blocks.l.ln1.hook_normalized``.
+
+Loops that run a model many times go through :func:`run_blocks`: the same hooks and tensors as
+calling the bridge, but blocks that are not needed do not run. (TransformerLens's own
+``start_at_layer`` runs the earlier blocks and discards what they give, and calling the bridge
+always runs the unembedding.)
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+LanguageModel = Any
+"""A ``TransformerBridge``. Importing the class takes seconds, so only :func:`load_model` does."""
+
+
+class MLPActivations(NamedTuple):
+    """What enters and leaves one MLP."""
+
+    mlp_in: Float[Tensor, "batch position d_model"]
+    """After normalisation."""
+    mlp_out: Float[Tensor, "batch position d_model"]
+    """As it is added to the residual stream: after the second norm of a model that has one."""
+
+
+def mlp_input(model: LanguageModel, layer: int) -> str:
+    """The hook name of what a layer's MLP reads, after normalisation."""
+    own = f"blocks.{layer}.ln2.hook_normalized"
+    return own if own in model.hook_dict else f"blocks.{layer}.ln1.hook_normalized"
+
+
+def mlp_output(layer: int) -> str:
+    """The hook name of what a layer's MLP adds to the residual stream."""
+    return f"blocks.{layer}.hook_mlp_out"
+
+
+@torch.inference_mode()
+def mlp_activations(
+    model: LanguageModel, tokens: Int[Tensor, "batch position"], layers: Sequence[int]
+) -> dict[int, MLPActivations]:
+    """Inputs and outputs of the MLPs of ``layers``. Later blocks and the unembedding do not run."""
+    names = [name for layer in layers for name in (mlp_input(model, layer), mlp_output(layer))]
+    with captured(model, names, tokens.shape) as found:
+        run_blocks(model, tokens=tokens, stop=max(layers) + 1)
+    return {
+        layer: MLPActivations(found[mlp_input(model, layer)], found[mlp_output(layer)])
+        for layer in layers
+    }
+
+
+@contextmanager
+def captured(
+    model: LanguageModel, names: Iterable[str], shape: Sequence[int]
+) -> Iterator[dict[str, Tensor]]:
+    """Keep what passes some hooks within the block: tensors of shape (batch, position, ...).
+
+    Args:
+        model: whose hooks.
+        names: of hooks.
+        shape: rows and positions of the tokens that will be run.
+    """
+    found: dict[str, Tensor] = {}
+
+    def keeping(name: str) -> Callable[..., None]:
+        def keep(tensor: Tensor, hook: Any) -> None:  # noqa: ARG001
+            found[name] = by_row(tensor, shape)
+
+        return keep
+
+    with model.hooks(fwd_hooks=[(name, keeping(name)) for name in dict.fromkeys(names)]):
+        yield found
+
+
+def by_row(tensor: Tensor, shape: Sequence[int]) -> Tensor:
+    """A tensor with a dimension for rows and one for positions. OPT's blocks join the two."""
+    joined = len(tensor) == shape[0] * shape[1] and tensor.ndim == 2
+    return tensor.unflatten(0, tuple(shape)) if joined else tensor
+
+
+@contextmanager
+def interventions(
+    model: LanguageModel, changes: Mapping[str, Callable[[Tensor], Tensor]], shape: Sequence[int]
+) -> Iterator[None]:
+    """Change what passes some hooks, within the block.
+
+    Args:
+        model: whose hooks.
+        changes: by hook name; each is given the tensor and returns what goes on in its place.
+        shape: rows and positions of the tokens that will be run.
+    """
+
+    def changed(change: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
+        def hook(tensor: Tensor, hook: Any) -> Tensor:  # noqa: ARG001
+            return change(by_row(tensor, shape)).reshape(tensor.shape)
+
+        return hook
+
+    with model.hooks(fwd_hooks=[(name, changed(change)) for name, change in changes.items()]):
+        yield
+
+
+@contextmanager
+def mlp_interventions(
+    model: LanguageModel,
+    changes: Mapping[int, Callable[[Tensor, Tensor], Tensor]],
+    shape: Sequence[int],
+) -> Iterator[None]:
+    """Change what some MLPs write, within the block.
+
+    Args:
+        model: whose MLPs.
+        changes: by layer; each is given what the MLP reads and what it writes, and returns what is
+            added to the residual stream instead.
+        shape: rows and positions of the tokens that will be run.
+    """
+    with captured(model, [mlp_input(model, layer) for layer in changes], shape) as read:
+
+        def changed(layer: int) -> Callable[[Tensor], Tensor]:
+            return lambda mlp_out: changes[layer](read[mlp_input(model, layer)], mlp_out)
+
+        by_hook = {mlp_output(layer): changed(layer) for layer in changes}
+        with interventions(model, by_hook, shape):
+            yield
+
+
+def run_blocks(
+    model: LanguageModel,
+    *,
+    tokens: Int[Tensor, "batch position"] | None = None,
+    residual: Float[Tensor, "batch position d_model"] | None = None,
+    start: int = 0,
+    stop: int | None = None,
+    **arguments: Any,
+) -> Float[Tensor, "batch position d_model"]:
+    """Run some of a model's blocks, with its hooks, and the final norm.
+
+    Args:
+        model: whose blocks.
+        tokens: what to run; or else
+        residual: the residual stream before block ``start``.
+        start: the first block that runs; the number of blocks for the final norm alone.
+        stop: the first block that does not run; None for all from ``start`` on.
+        arguments: for the Hugging Face model: masks, positions, a cache of keys and values.
+
+    Returns:
+        The residual stream after the final norm, for :func:`unembed`. With ``stop`` it means
+        nothing: such a run is made for what its hooks keep.
+    """
+    blocks = list(model.blocks)
+    if start == len(blocks):
+        return model.ln_final(residual)
+    skipped = [*range(start), *range(len(blocks) if stop is None else stop, len(blocks))]
+    changes = {} if residual is None else {f"blocks.{start}.hook_resid_pre": lambda _: residual}
+    given: Any = tokens if residual is None else residual
+    try:
+        for number in skipped:
+            model.blocks[number] = _PassThrough(model.cfg.blocks_return_tuples)
+        with interventions(model, changes, given.shape[:2]):
+            output = model.original_model.base_model(
+                input_ids=tokens, inputs_embeds=residual, **{"use_cache": False, **arguments}
+            )
+    finally:
+        for number in skipped:
+            model.blocks[number] = blocks[number]
+    return output.last_hidden_state
+
+
+class _PassThrough(nn.Module):
+    """Takes the place of a block that is not to run."""
+
+    def __init__(self, as_tuple: bool) -> None:
+        super().__init__()
+        self.as_tuple = as_tuple
+
+    def forward(self, hidden_states: Tensor, *_: Any, **__: Any) -> Tensor | tuple[Tensor]:
+        """Give back the input, in the form in which the family's blocks return it."""
+        return (hidden_states,) if self.as_tuple else hidden_states
+
+
+def unembed(
+    model: LanguageModel,
+    normalized: Float[Tensor, "... d_model"],
+    tokens: Int[Tensor, " token"] | None = None,
+) -> Float[Tensor, "... token"]:
+    """Logits from the residual stream after the final norm.
+
+    Args:
+        model: whose unembedding.
+        normalized: what :func:`run_blocks` returns.
+        tokens: for which logits are wanted; None for all.
+    """
+    if tokens is None:
+        logits = model.unembed(normalized)
+    else:
+        logits = normalized @ model.W_U[:, tokens]
+        if (bias := logit_bias(model)) is not None:
+            logits = logits + bias[tokens]
+    cap = model.cfg.output_logits_soft_cap or 0
+    return cap * torch.tanh(logits / cap) if cap > 0 else logits
+
+
+def logit_bias(model: LanguageModel) -> Float[Tensor, " vocabulary"] | None:
+    """The bias of the logits, the final norm's folded in; None for a model without either."""
+    return getattr(model, "b_U", None)
