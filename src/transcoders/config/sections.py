@@ -19,11 +19,12 @@ from transcoders.config.fields import (
 )
 from transcoders.config.kinds import TRAITS, Kind, Traits
 from transcoders.config.sources import (
-    FilesSource,
     HubDataset,
     HubSource,
+    ModelFolder,
     SyntheticCorpus,
     SyntheticModel,
+    TextFiles,
     WheelSource,
     WikipediaWheel,
 )
@@ -38,7 +39,7 @@ TYPICAL_VOCABULARY = 50_000
 class Model(Section):
     """A language model."""
 
-    source: WheelSource | HubSource | FilesSource | SyntheticModel = Field(discriminator="type")
+    source: WheelSource | HubSource | ModelFolder | SyntheticModel = Field(discriminator="type")
     n_layers: PositiveInt
     d_model: PositiveInt
     bos_token: str
@@ -57,9 +58,7 @@ class Model(Section):
 class Corpus(Section):
     """The text, how it becomes rows of tokens, and how it is split."""
 
-    source: WikipediaWheel | HubDataset | FilesSource | SyntheticCorpus = Field(
-        discriminator="type"
-    )
+    source: WikipediaWheel | HubDataset | TextFiles | SyntheticCorpus = Field(discriminator="type")
     context_length: Annotated[int, Field(ge=4), Countable]
     """Tokens in a row, the BOS token included."""
     pack_documents: bool
