@@ -649,7 +649,7 @@ def test_a_job_has_one_gpu_at_most(tmp_path):
             "eval_data_files: b.parquet is among data_files too",
         ),
         ({"eval_data_files": ["b.parquet"]}, "eval_data_files: name the files to train on too"),
-        ({"data_files": ["a.parquet"], "split": "train"}, "split: data_files says already what is"),
+        ({"data_files": ["a.parquet"], "split": "test"}, "data_files: leave it out, or config and"),
         ({"revision": "main"}, "corpus.source.hub.revision: expected"),
         ({"data_files": ["a.parquet"], "eval_data_files": ["c.parquet"]}, ""),
         ({"config": "plain_text", "documents": 1000}, ""),

@@ -42,7 +42,7 @@ def corpus_of(source: dict[str, Any]) -> Corpus:
 
 
 def read(source: dict[str, Any]) -> list[Document]:
-    return list(read_source(corpus_of(source), seed=0))
+    return list(read_source(corpus_of(source).source, seed=0))
 
 
 def files(path: Path | list[str], **keys: str) -> dict[str, Any]:
@@ -130,13 +130,14 @@ def test_listed_files_with_columns_of_other_names(tmp_path, monkeypatch):
         ({"a.csv": b"text,n\na,1\nb,1"}, {"id_column": "n"}, "found 1 twice; list a file once"),
     ],
 )  # fmt: skip
-def test_files_that_are_no_text_are_refused_by_name(tmp_path, contents, keys, expected):
+def test_files_that_are_no_text_are_refused_by_name(tmp_path, capfd, contents, keys, expected):
     folder = tmp_path / "texts"
     for name, content in contents.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
     folder.mkdir(exist_ok=True)
     assert expected in message_of(files(folder, **keys), tmp_path)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_files_that_are_not_there_are_refused_by_name(tmp_path):
@@ -210,12 +211,13 @@ def server(hub, monkeypatch) -> Iterator[HubServer]:  # noqa: ARG001
 
 
 @pytest.mark.parametrize("documents", [None, 3])
-def test_a_split_of_a_dataset_is_read_whole_or_only_its_start_downloaded(server, documents):
+def test_a_split_of_a_dataset_is_read_whole_or_only_its_start_downloaded(server, capfd, documents):
     keys = {} if documents is None else {"documents": documents}
     found = read(hub_dataset(config="default", **keys))
     assert found == [
         Document(f"train:{row:07d}", "", text) for row, text in enumerate(TEXTS * 2)
     ][:documents]  # fmt: skip
+    assert "Generating" not in capfd.readouterr().err
     downloaded = {request.what[:16] for request in server.gets()} - {"README.md"}
     both = {"data/train-00000", "data/train-00001"}
     assert downloaded & both == (both if documents is None else {"data/train-00000"})

@@ -27,6 +27,7 @@ from transcoders.config.sources import (
     SyntheticCorpus,
     SyntheticModel,
     TextFiles,
+    TextSource,
     WheelSource,
     WikipediaWheel,
 )
@@ -62,6 +63,7 @@ __all__ = [
     "SyntheticCorpus",
     "SyntheticModel",
     "TextFiles",
+    "TextSource",
     "Training",
     "Traits",
     "WheelSource",

@@ -19,14 +19,11 @@ from transcoders.config.fields import (
 )
 from transcoders.config.kinds import TRAITS, Kind, Traits
 from transcoders.config.sources import (
-    HubDataset,
     HubSource,
     ModelFolder,
-    SyntheticCorpus,
     SyntheticModel,
-    TextFiles,
+    TextSource,
     WheelSource,
-    WikipediaWheel,
 )
 
 Positions = Literal["all", "without_bos"]
@@ -58,7 +55,7 @@ class Model(Section):
 class Corpus(Section):
     """The text, how it becomes rows of tokens, and how it is split."""
 
-    source: WikipediaWheel | HubDataset | TextFiles | SyntheticCorpus = Field(discriminator="type")
+    source: TextSource = Field(discriminator="type")
     context_length: Annotated[int, Field(ge=4), Countable]
     """Tokens in a row, the BOS token included."""
     pack_documents: bool

