@@ -189,6 +189,13 @@ def test_named_files_of_a_dataset_are_read_in_order_and_empty_documents_kept(hub
     assert found == (expected if n_rows == 1 else expected[:5] + expected[8:])
 
 
+def test_files_of_one_name_in_several_folders_stay_apart(hub):
+    contents = {f"{part}/train.csv": table(".csv", text=TEXTS[:1]) for part in "ab"}
+    add_to_hub(hub, REPO, REVISION, contents, "dataset")
+    found = read(hub_dataset(data_files=list(contents)))
+    assert [one.id for one in found] == ["a/train.csv:0000000", "b/train.csv:0000000"]
+
+
 @pytest.fixture
 def server(hub, monkeypatch) -> Iterator[HubServer]:  # noqa: ARG001
     """A hub on loopback with a dataset in two files of 4 rows each."""

@@ -52,8 +52,8 @@ def assign_splits(documents: list[Document], corpus: Corpus, *, seed: int) -> li
     """Hold out ``corpus.eval_documents`` whole documents.
 
     Documents too short to give their share of ``corpus.eval_contexts`` are never held out. Where
-    some documents are for evaluation only, all are held out of those; the rest of them is not used
-    (None).
+    some documents are for evaluation only, those held out are among them, and the others of them
+    are not used (None).
 
     Raises:
         UserError: too few documents are long enough.

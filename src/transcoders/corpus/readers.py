@@ -73,8 +73,13 @@ def _read_hub(source: HubDataset) -> Iterator[Document]:
 
 
 def _read_hub_files(source: HubDataset) -> Iterator[Document]:
-    """Named files of a dataset. Documents without text are kept."""
+    """Named files of a dataset. Documents without text are kept.
+
+    A document is named by the last part of its file's path, or by all of it where files in several
+    folders have the same name.
+    """
     files = [*source.data_files, *source.eval_data_files]
+    is_short = len({Path(file).name for file in files}) == len(files)
     check_formats(files, "data_files")
     snapshot = fetch_from_hub(source, files, repo_type="dataset")
 
@@ -83,7 +88,8 @@ def _read_hub_files(source: HubDataset) -> Iterator[Document]:
             name = f"{source.repo}, {file}"
             for row, record in enumerate(records_of_file(snapshot / file, name)):
                 text = text_of(record, source.text_column, name)
-                yield Document(f"{Path(file).name}:{row:07d}", "", text, eval_only)
+                part = Path(file).name if is_short else file
+                yield Document(f"{part}:{row:07d}", "", text, eval_only)
 
     yield from islice(documents(source.data_files, eval_only=False), source.documents)
     yield from documents(source.eval_data_files, eval_only=True)
