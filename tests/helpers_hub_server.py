@@ -7,10 +7,26 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import chain, repeat
-from typing import NamedTuple
+from pathlib import PurePosixPath
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+import pytest
+from huggingface_hub import close_session, constants
+
 from helpers_hub import digest
+
+
+def connect(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
+    """Point the hub's library at a server, without the account or proxy of whoever runs this."""
+    template = endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", constants.HF_HUB_CACHE + "/token")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    close_session()
 
 
 class Refusal(NamedTuple):
@@ -89,6 +105,10 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._answer()
 
+    def do_POST(self) -> None:  # only the files of a dataset that is streamed are asked about so
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self._send_json([])
+
     def log_message(self, *_: object) -> None:
         pass  # what was asked is in `requests`; standard error is for the tests' own output
 
@@ -96,11 +116,12 @@ class _Handler(BaseHTTPRequestHandler):
         hub = self.hub
         path = urlsplit(self.path).path
         prefix = "" if hub.kind == "model" else f"{hub.kind}s/"
-        api, resolve = f"/api/{hub.kind}s/{hub.repo}/tree/", f"/{prefix}{hub.repo}/resolve/"
-        start = next((start for start in (api, resolve) if path.startswith(start)), None)
+        api, resolve = f"/api/{hub.kind}s/{hub.repo}/", f"/{prefix}{hub.repo}/resolve/"
+        places = {f"{api}tree/": "list", f"{api}revision/": "info", resolve: ""}
+        start = next((start for start in places if path.startswith(start)), None)
         revision, _, name = path.removeprefix(start or "").partition("/")
-        what = "list" if start == api else name
-        refusal = hub.refusals.get("list" if start == api else self.command)
+        what = places.get(start, "") or name
+        refusal = hub.refusals.get("list" if start != resolve else self.command)
         if start is None:
             refusal = Refusal(404, "RepoNotFound")
         elif refusal is None and revision != hub.revision:
@@ -110,27 +131,43 @@ class _Handler(BaseHTTPRequestHandler):
         if refusal:
             hub.requests.append(Request(self.command, what, self.headers["Range"], 0))
             self._send(refusal.status, {"X-Error-Code": refusal.code} if refusal.code else {}, b"")
-        elif start == api:
+        elif what == "info":
             hub.requests.append(Request(self.command, what, None, 0))
-            listing = [
-                {"type": "file", "path": path, "size": len(content), "oid": digest(content)[:40]}
-                for path, content in hub.files.items()
-            ]
-            self._send(200, {"Content-Type": "application/json"}, json.dumps(listing).encode())
+            self._send_json({"id": hub.repo, "sha": hub.revision})
+        elif what == "list":
+            hub.requests.append(Request(self.command, what, None, 0))
+            self._send_json(self._listing(name))
         else:
             self._send_file(name, hub.files[name])
 
+    def _listing(self, folder: str) -> list[dict[str, Any]]:
+        """Files and folders in a folder, and in those below it if that was asked for."""
+        start = f"{folder}/" if folder else ""
+        files = {path: c for path, c in self.hub.files.items() if path.startswith(start)}
+        folders = {str(parent) for path in files for parent in PurePosixPath(path).parents}
+        below = "recursive=true" in self.path.lower()
+        entries = [
+            {"type": "file", "path": path, "size": len(content), "oid": digest(content)[:40]}
+            for path, content in files.items()
+        ] + [
+            {"type": "directory", "path": path, "size": 0, "oid": digest(path.encode())[:40]}
+            for path in sorted(folders)
+            if path.startswith(start) and path != "."
+        ]
+        return [one for one in entries if below or "/" not in one["path"].removeprefix(start)]
+
     def _send_file(self, name: str, content: bytes) -> None:
         hub, asked = self.hub, self.headers["Range"]
-        first = int(asked.removeprefix("bytes=").partition("-")[0]) if asked else 0
+        first, _, last = (asked or "bytes=0-").removeprefix("bytes=").partition("-")
+        body = content[int(first) : int(last) + 1 if last else None]
         headers = {
             "ETag": f'"{digest(content)}"',
             "X-Repo-Commit": hub.revision,
             "Accept-Ranges": "bytes",
         }
         if asked:
-            headers["Content-Range"] = f"bytes {first}-{len(content) - 1}/{len(content)}"
-        body = content[first:]
+            end = int(first) + len(body) - 1
+            headers["Content-Range"] = f"bytes {first}-{end}/{len(content)}"
         cut = next(hub.cuts) if self.command == "GET" else None
         sent = 0 if self.command == "HEAD" else len(body[:cut])
         hub.requests.append(Request(self.command, name, asked, sent))
@@ -140,6 +177,9 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._send(206 if asked else 200, headers, body, cut)
 
+    def _send_json(self, content: Any) -> None:
+        self._send(200, {"Content-Type": "application/json"}, json.dumps(content).encode())
+
     def _send(
         self, status: int, headers: dict[str, str], body: bytes, cut: int | None = None
     ) -> None:
@@ -147,7 +187,7 @@ class _Handler(BaseHTTPRequestHandler):
         for key, value in {**headers, "Content-Length": str(len(body))}.items():
             self.send_header(key, value)
         self.end_headers()
-        if self.command == "GET":
+        if self.command != "HEAD":
             self.wfile.write(body[:cut])
         if cut is not None:
             self.close_connection = True

@@ -569,7 +569,7 @@ def test_the_papers_scale_is_what_the_paper_says():
     assert all(len(source.revision) == 40 for source in sources)
     assert scale.corpus.train_tokens == 60_000_000
     assert scale.corpus.eval_contexts * scale.corpus.context_length == 3_276_800
-    assert not set(scale.corpus.source.shards) & set(scale.corpus.source.eval_shards)
+    assert not set(scale.corpus.source.data_files) & set(scale.corpus.source.eval_data_files)
     assert (scale.seed, scale.training.batch_tokens, scale.training.expansion) == (42, 4096, 32)
     assert (scale.training.learning_rate, scale.training.loss_normalization) == (2e-5, "released")
     rated = [scale.rated(kind).l1_coefficient for kind in ("transcoder", "mlp_in_sae")]
@@ -641,15 +641,29 @@ def test_a_job_has_one_gpu_at_most(tmp_path):
     )
 
 
-def test_a_shard_is_for_training_or_for_evaluation(tmp_path):
-    source = {
-        "type": "hub", "repo": "org/name", "revision": "a" * 40, "license": "none",
-        "shards": ["a.parquet", "b.parquet"], "eval_shards": ["b.parquet"],
-    }  # fmt: skip
-    message = refusal(tmp_path, with_value("corpus/source", source))
-    assert "eval_shards: b.parquet is among shards too" in message
-    source["eval_shards"] = ["c.parquet"]
-    assert load(tmp_path, with_value("corpus/source", source)).corpus.source.eval_shards
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        (
+            {"data_files": ["a.parquet", "b.parquet"], "eval_data_files": ["b.parquet"]},
+            "eval_data_files: b.parquet is among data_files too",
+        ),
+        ({"eval_data_files": ["b.parquet"]}, "eval_data_files: name the files to train on too"),
+        ({"data_files": ["a.parquet"], "split": "test"}, "data_files: leave it out, or config and"),
+        ({"revision": "main"}, "corpus.source.hub.revision: expected"),
+        ({"data_files": ["a.parquet"], "eval_data_files": ["c.parquet"]}, ""),
+        ({"config": "plain_text", "documents": 1000}, ""),
+    ],
+)
+def test_a_dataset_of_the_hub_is_one_split_or_files_for_training_and_for_evaluation(
+    tmp_path, keys, expected
+):
+    source = {"type": "hub", "repo": "org/name", "revision": "a" * 40, "license": "none", **keys}
+    content = with_value("corpus/source", source)
+    if expected:
+        assert expected in refusal(tmp_path, content)
+    else:
+        load(tmp_path, content)
 
 
 def test_parameters_are_about_those_of_the_models():

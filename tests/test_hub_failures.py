@@ -16,7 +16,7 @@ from huggingface_hub import close_session, constants, file_download
 from huggingface_hub.utils import _http
 
 from helpers_hub import add_to_hub, digest
-from helpers_hub_server import HubServer, Refusal
+from helpers_hub_server import HubServer, Refusal, connect
 from transcoders.config import HubSource
 from transcoders.errors import UserError
 from transcoders.sources import fetch_from_hub
@@ -45,13 +45,6 @@ def message_of(patterns: list[str] = NAMES, *, repo_type: str = "model", **chang
     return message
 
 
-def connect(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
-    template = endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-
-
 @pytest.fixture
 def gone() -> str:
     """The address of a server that has closed."""
@@ -60,18 +53,13 @@ def gone() -> str:
 
 
 @pytest.fixture
-def server(hub, monkeypatch) -> Iterator[HubServer]:
+def server(hub, monkeypatch) -> Iterator[HubServer]:  # noqa: ARG001
     """A hub on loopback with ``FILES``, and the library connected to it, its cache empty."""
     waits = SimpleNamespace(sleep=lambda _: None)
     monkeypatch.setattr(file_download, "time", waits)
     monkeypatch.setattr(_http, "time", waits)
     # A part of a file is written, and resumed from, in chunks of this size.
     monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 256)
-    # Nothing of the account or the proxy of whoever runs the tests.
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.delenv("HF_TOKEN", raising=False)
-    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(hub / "token"))
-    close_session()
     with HubServer(REPO, REVISION, dict(FILES)).running() as running:
         connect(monkeypatch, running.endpoint)
         yield running

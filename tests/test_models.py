@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, OPTConfig, OPTForCausalLM
 
-from transcoders.config import FilesSource, Model
+from transcoders.config import Model, ModelFolder
 from transcoders.errors import UserError
 from transcoders.models import ARCHITECTURES, LanguageModel, fetch_model
 
@@ -219,7 +219,7 @@ def test_missing_or_damaged_model_folder_is_named_at_fetching(
 
 
 def model_in(folder: Path) -> Model:
-    source = FilesSource(type="files", path=str(folder), license="none")
+    source = ModelFolder(type="files", path=str(folder), license="none")
     return Model(source=source, n_layers=3, d_model=32, bos_token="<|endoftext|>")
 
 

@@ -248,9 +248,9 @@ def corpus_of(source: HubDataset | WikipediaWheel) -> Corpus:
     )
 
 
-def hub_dataset(shards: list[str]) -> HubDataset:
+def hub_dataset(files: list[str]) -> HubDataset:
     return HubDataset(
-        type="hub", repo=TEXT_REPO, revision=TEXT_REVISION, license="CC0", shards=shards
+        type="hub", repo=TEXT_REPO, revision=TEXT_REVISION, license="CC0", data_files=files
     )
 
 

@@ -123,7 +123,8 @@ def _works(scale: Scale) -> list[Work]:
     models = list(scale.models.values())
     from_hub = [model for model in models if isinstance(model.source, HubSource)]
     text = scale.corpus.source
-    shards = [*text.shards, *text.eval_shards] if isinstance(text, HubDataset) else []
+    # Of a dataset without named files, only the hub knows the size.
+    files = [*text.data_files, *text.eval_data_files] if isinstance(text, HubDataset) else []
     rows = scale.corpus.train_contexts + scale.corpus.eval_contexts
     row_bytes = (scale.corpus.context_length + 1) * FLOAT
     imported = [
@@ -138,8 +139,8 @@ def _works(scale: Scale) -> list[Work]:
             disk=download + sum(FLOAT * model.n_parameters() for model in models),
         ),
         Work(
-            "fetch_corpus", 1, given.fetch_corpus, download=SHARD_BYTES * len(shards),
-            disk=2 * SHARD_BYTES * len(shards),
+            "fetch_corpus", 1, given.fetch_corpus, download=SHARD_BYTES * len(files),
+            disk=2 * SHARD_BYTES * len(files),
         ),
         Work("tokenize", len(models), given.tokenize, disk=len(models) * rows * row_bytes),
         Work(

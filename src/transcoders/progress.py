@@ -10,12 +10,13 @@ LINE_FORMAT = "{desc}: {n_fmt}/{total_fmt} {unit}, {rate_fmt}, {remaining} left{
 
 
 def progress_bar(
-    total: int, description: str, unit: str = "tok", *, initial: int = 0
+    total: int | None, description: str, unit: str = "tok", *, initial: int = 0
 ) -> "tqdm[Any]":
     """A bar with rate and ETA that counts up to ``total`` units, from ``initial`` on.
 
-    Use as a context manager and call ``update(n)``; ``set_postfix(loss=...)`` adds fields. Where
-    standard error is not a terminal, each refresh is a line of its own and they are far apart.
+    None stands for a total that nobody knows. Use as a context manager and call ``update(n)``;
+    ``set_postfix(loss=...)`` adds fields. Where standard error is not a terminal, each refresh is a
+    line of its own and they are far apart.
     """
     on_terminal = sys.stderr.isatty()
     return tqdm(

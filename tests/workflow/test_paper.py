@@ -94,7 +94,7 @@ def paper(tmp_path_factory: pytest.TempPathFactory) -> Path:
         files = {path.name: path.read_bytes() for path in made.iterdir()}
         add_to_hub(hub, section["source"]["repo"], section["source"]["revision"], files, "model")
     source = scale["corpus"]["source"]
-    files = {source["shards"][0]: shard(0, 100), source["eval_shards"][0]: shard(1000, 30)}
+    files = {source["data_files"][0]: shard(0, 100), source["eval_data_files"][0]: shard(1000, 30)}
     add_to_hub(hub, source["repo"], source["revision"], files, "dataset")
     return folder
 

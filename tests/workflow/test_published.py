@@ -62,7 +62,11 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pd.DataFrame({"text": texts}).to_parquet(shard)
     source = scale["corpus"]["source"]
     add_to_hub(
-        hub, source["repo"], source["revision"], {source["shards"][0]: shard.getvalue()}, "dataset"
+        hub,
+        source["repo"],
+        source["revision"],
+        {source["data_files"][0]: shard.getvalue()},
+        "dataset",
     )
     imported = scale["imported"][0]
     files = {

@@ -42,7 +42,9 @@ def local_files(source):
     """The files of a source on this machine, as inputs, so that a change of them is noticed."""
     if source.type != "files":
         return []
-    return sorted(path for path in Path(source.path).rglob("*") if path.is_file())
+    given = [source.path] if isinstance(source.path, str) else source.path
+    found = [path for one in map(Path, given) for path in (one, *one.rglob("*"))]
+    return sorted(path for path in found if path.is_file())
 
 
 def any_of(names):

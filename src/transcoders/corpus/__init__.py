@@ -2,13 +2,11 @@
 
 from transcoders.corpus.documents import (
     CHARACTERS_PER_TOKEN,
-    Document,
     Split,
     assign_splits,
-    clean_wikitext,
     fetch_corpus,
-    read_mediawiki,
 )
+from transcoders.corpus.readers import Document, clean_wikitext, read_mediawiki
 from transcoders.corpus.tokens import (
     Rows,
     held_out_rows,

@@ -6,9 +6,9 @@ from typing import Any
 
 from transcoders.checksums import sha256
 from transcoders.config import (
-    FilesSource,
     HubSource,
     Model,
+    ModelFolder,
     SyntheticModel,
     WheelSource,
 )
@@ -55,7 +55,7 @@ def _load_from_source(model: Model, download: Path, seed: int) -> tuple[Any, Any
         case HubSource() as source:
             snapshot = fetch_from_hub(source, HUB_PATTERNS, repo_type="model")
             return _load_folder(snapshot, "delete it from the hub's cache and run again")
-        case FilesSource() as source:
+        case ModelFolder() as source:
             return _load_folder(Path(source.path), "correct `path` in the scale file")
         case SyntheticModel() as source:
             return make_synthetic(source.architecture, model, seed)

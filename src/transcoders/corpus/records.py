@@ -1,0 +1,146 @@
+"""Records of a file with text or of a dataset of the hub, as the library `datasets` reads them."""
+
+import tempfile
+from collections.abc import Iterator
+from glob import escape
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from transcoders.config import HubDataset
+from transcoders.errors import UserError
+from transcoders.progress import progress_bar
+from transcoders.shown import shown
+from transcoders.sources import fetch_from_hub, hub_error
+
+FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
+    ".txt": ("text", {"sample_by": "document"}),
+    ".jsonl": ("json", {}),
+    ".json": ("json", {}),
+    ".csv": ("csv", {"keep_default_na": False}),  # "NA" and "null" are texts too
+    ".parquet": ("parquet", {}),
+}
+"""By the end of a file's name: what the library calls its type, and how it is to read it."""
+
+
+def check_formats(names: list[str], key: str) -> None:
+    """Refuse files before any is fetched or read.
+
+    Args:
+        names: of the files.
+        key: of the scale file, which names them.
+
+    Raises:
+        UserError: they are of a type that cannot be read, or of several types.
+    """
+    kinds = set()
+    for name in names:
+        suffix = Path(name).suffix.lower()
+        if suffix not in FORMATS:
+            raise UserError(
+                f"{name}: expected a file of text ({', '.join(FORMATS)}), found another type; "
+                f"leave it out of {key}"
+            )
+        kinds.add(FORMATS[suffix][0])
+    if len(kinds) > 1:
+        raise UserError(
+            f"{key}: expected files of one type, found {', '.join(sorted(kinds))}; keep one type"
+        )
+
+
+def records_of_file(path: Path, name: str) -> Iterator[dict[str, Any]]:
+    """Rows of a table, or a text file as the one row ``{"text": …}``, in order.
+
+    Args:
+        path: the file. An empty one has no records.
+        name: what messages call it.
+
+    Raises:
+        UserError: the file cannot be read as what the end of its name says it is.
+    """
+    if not path.is_file():
+        raise UserError(f"{name}: expected a file, found none; correct its path in the scale file")
+    if not path.stat().st_size:
+        return
+    kind, options = FORMATS[path.suffix.lower()]
+    try:
+        # The library takes the path for a pattern. Streaming leaves no copy of the file behind.
+        yield from _load(kind, data_files=escape(str(path)), streaming=True, **options)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{name}: expected UTF-8 text, found {error}; convert it") from None
+    except Exception as error:  # whatever the readers of four formats raise
+        raise UserError(
+            f"{name}: expected a file that can be read as {kind}, found an error "
+            f"({_first_line(error)}); mend the file or leave it out"
+        ) from None
+
+
+def records_of_hub(source: HubDataset) -> Iterator[dict[str, Any]]:
+    """Rows of one split of a dataset, in order; only the first ``source.documents`` if that is set.
+
+    Raises:
+        UserError: the hub fails in any of the ways of :func:`fetch_from_hub`, or the dataset has no
+            such configuration or split, or cannot be read.
+    """
+    # `datasets` hides why the hub refuses something. This asks first, and checks what is pinned.
+    fetch_from_hub(source, ["README*", *source.sha256], repo_type="dataset")
+    total = source.documents
+    try:
+        records = _load(
+            source.repo, source.config, split=source.split, revision=source.revision,
+            streaming=total is not None,
+        )  # fmt: skip
+        with progress_bar(total, "reading documents", "doc") as bar:
+            for record in islice(records, total):
+                yield record
+                bar.update()
+    except Exception as error:  # whatever the libraries underneath raise
+        part = f"{source.config}, " if source.config else ""
+        raise hub_error(
+            error, source, f"{part}split {source.split}", repo_type="dataset",
+            otherwise="correct `config` or `split` in the scale file",
+        ) from None  # fmt: skip
+
+
+def text_of(record: dict[str, Any], column: str, name: str) -> str:
+    """The text of a record; empty where it has none.
+
+    Args:
+        record: one row.
+        column: where the text is.
+        name: what messages call the file.
+
+    Raises:
+        UserError: there is no such column, or it holds something else than text.
+    """
+    if column not in record:
+        raise UserError(
+            f"{name}: expected a column `{column}`, found {', '.join(record)}; "
+            "correct text_column in the scale file"
+        )
+    text = record[column]
+    if text is not None and not isinstance(text, str):
+        raise UserError(
+            f"{name}: expected text in the column `{column}`, found {shown(text)}; "
+            "correct text_column in the scale file"
+        )
+    return text or ""
+
+
+def _load(*what: str | None, split: str = "train", **options: Any) -> Iterator[dict[str, Any]]:
+    """Rows that the library reads, in silence, with a cache that is deleted.
+
+    Nor is anybody told: the library counts what is read by asking a server for it, even for files
+    on this machine.
+    """
+    import datasets
+
+    datasets.disable_progress_bars()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
+    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False
+    with tempfile.TemporaryDirectory() as cache:
+        yield from datasets.load_dataset(*what, split=split, cache_dir=cache, **options)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -1,0 +1,263 @@
+"""Text from files on this machine and from datasets of the hub, read by the library `datasets`.
+
+The hub is a server on loopback; the library's own code does all the asking and reading.
+"""
+
+import io
+import socket
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pandas as pd
+import pytest
+from huggingface_hub import HfFileSystem, close_session, constants
+
+from helpers_hub import add_to_hub
+from helpers_hub_server import HubServer, Refusal, connect
+from transcoders.config import Corpus
+from transcoders.corpus import Document, fetch_corpus
+from transcoders.corpus.readers import read_source
+from transcoders.errors import UserError
+
+REPO, REVISION = "org/texts", "a" * 40
+TEXTS = ["One\nof two lines, of which the second ends here.", "", "NA", "Żółw, “quoted” and 3."]
+
+
+def corpus_of(source: dict[str, Any]) -> Corpus:
+    return Corpus.model_validate(
+        {
+            "source": {"license": "none", **source},
+            "context_length": 4,
+            "pack_documents": True,
+            "train_positions": "all",
+            "metric_positions": "all",
+            "train_contexts": 2,
+            "eval_documents": 2,
+            "eval_contexts": 2,
+        }
+    )
+
+
+def read(source: dict[str, Any]) -> list[Document]:
+    return list(read_source(corpus_of(source).source, seed=0))
+
+
+def files(path: Path | list[str], **keys: str) -> dict[str, Any]:
+    return {"type": "files", "path": path if isinstance(path, list) else str(path), **keys}
+
+
+def hub_dataset(**keys: Any) -> dict[str, Any]:
+    return {"type": "hub", "repo": REPO, "revision": REVISION, **keys}
+
+
+def message_of(source: dict[str, Any], folder: Path) -> str:
+    """What a user reads of a corpus that cannot be read: one line."""
+    with pytest.raises(UserError) as caught:
+        fetch_corpus(corpus_of(source), folder / "documents.parquet", seed=0)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert "expected" in message and "found" in message and "; " in message
+    assert not (folder / "documents.parquet").exists()
+    return message
+
+
+def table(suffix: str, **columns: list[Any]) -> bytes:
+    """A table as a file of this type."""
+    frame, written = pd.DataFrame(columns), io.BytesIO()
+    if suffix == ".parquet":
+        frame.to_parquet(written, row_group_size=2)
+    elif suffix == ".csv":
+        frame.to_csv(written, index=False)
+    else:
+        frame.to_json(written, orient="records", lines=suffix == ".jsonl")
+    return written.getvalue()
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".parquet"])
+def test_rows_of_a_table_become_documents_identified_by_file_and_row(tmp_path, suffix):
+    folder = tmp_path / "of [all] sorts"
+    (folder / "sub").mkdir(parents=True)
+    (folder / f"sub/a{suffix}").write_bytes(table(suffix, text=TEXTS, number=[1, 2, 3, 4]))
+    assert read(files(folder)) == [
+        Document(f"sub/a{suffix}:{row:07d}", "", TEXTS[row]) for row in (0, 2, 3)
+    ]
+
+
+def test_a_folder_of_text_files_gives_a_document_each_of_subfolders_too(tmp_path):
+    for name, text in {
+        "b.txt": TEXTS[0], "sub/a.txt": TEXTS[3], "sub/EMPTY.TXT": "", "blank.txt": " \n",
+        ".hidden.txt": "no", ".git/notes.rst": "no",
+    }.items():  # fmt: skip
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    assert read(files(tmp_path)) == [
+        Document("b", "b", TEXTS[0]), Document("sub/a", "a", TEXTS[3]),
+    ]  # fmt: skip
+
+
+def test_listed_files_with_columns_of_other_names(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, ids in {"a.jsonl": ["x", "y"], "b.json": ["z", "w"]}.items():
+        Path(name).write_bytes(
+            table(Path(name).suffix, body=["Some", "text"], key=ids, text=[1, 2])
+        )
+    Path("not listed.jsonl").write_text("{")
+    found = read(files(["b.json", "a.jsonl"], text_column="body", id_column="key"))
+    assert found == [
+        Document(id, "", text)
+        for id, text in zip("zwxy", ["Some", "text"] * 2, strict=True)
+    ]  # fmt: skip
+    assert read(files(Path("a.jsonl"), text_column="body"))[0].id == "a.jsonl:0000000"
+
+
+@pytest.mark.parametrize(
+    ("contents", "keys", "expected"),
+    [
+        ({}, {}, "found no file in it"),
+        ({"a.txt": b"a", "sub/a.pdf": b"b"}, {}, "sub/a.pdf: expected a file of text (.txt, "),
+        ({"a.txt": b"a", "b.csv": b"text\na"}, {}, "expected files of one type, found csv, text"),
+        ({"a.txt": b"\xff\xfe"}, {}, "a.txt: expected UTF-8 text, found 'utf-8' codec can't"),
+        ({"a.csv": b"text\n\xff"}, {}, "a.csv: expected UTF-8 text, found 'utf-8' codec can't"),
+        ({"a.csv": b'text\n"a'}, {}, "a.csv: expected a file that can be read as csv"),
+        ({"a.jsonl": b'{"text": '}, {}, "a.jsonl: expected a file that can be read as json"),
+        ({"a.parquet": b"PAR1"}, {}, "a.parquet: expected a file that can be read as parquet"),
+        ({"a.csv": b"body,n\na,1"}, {}, "expected a column `text`, found body, n; correct text_"),
+        ({"a.csv": b"text\n1\n2"}, {}, "expected text in the column `text`, found 1; correct"),
+        ({"a.csv": b"text\na"}, {"id_column": "key"}, "in the column `key`, found none (the col"),
+        ({"a.csv": b"text,n\na,1\nb,1"}, {"id_column": "n"}, "found 1 twice; list a file once"),
+    ],
+)  # fmt: skip
+def test_files_that_are_no_text_are_refused_by_name(tmp_path, capfd, contents, keys, expected):
+    folder = tmp_path / "texts"
+    for name, content in contents.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    folder.mkdir(exist_ok=True)
+    assert expected in message_of(files(folder, **keys), tmp_path)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_files_that_are_not_there_are_refused_by_name(tmp_path):
+    assert "absent: expected a folder" in message_of(files(tmp_path / "absent"), tmp_path)
+    assert "absent.txt: expected a file, found none" in message_of(
+        files([str(tmp_path / "absent.txt")]), tmp_path
+    )
+
+
+def test_reading_files_leaves_no_trace_says_nothing_and_asks_nobody(tmp_path, monkeypatch, capfd):
+    def refuse(*address: object) -> None:
+        asked.append(address)
+        raise OSError("no network")
+
+    asked: list[object] = []
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "a.jsonl").write_bytes(table(".jsonl", text=TEXTS))
+    assert len(read(files(tmp_path / "a.jsonl"))) == 3
+    assert asked == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl", "temporary"]
+    assert not list((tmp_path / "temporary").iterdir())
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("suffix", [".txt", ".jsonl", ".parquet"])
+def test_named_files_of_a_dataset_are_read_in_order_and_empty_documents_kept(hub, suffix):
+    contents = {
+        name: TEXTS[0].encode() if suffix == ".txt" else table(suffix, text=TEXTS)
+        for name in (f"data/b{suffix}", f"data/a{suffix}", f"held/c{suffix}")
+    }
+    add_to_hub(hub, REPO, REVISION, contents, "dataset")
+    first, second, third = contents
+    found = read(
+        hub_dataset(data_files=[first, second], eval_data_files=[third], documents=5)
+    )  # fmt: skip
+    n_rows = 1 if suffix == ".txt" else 4
+    expected = [
+        Document(f"{Path(name).name}:{row:07d}", "", TEXTS[row], name == third)
+        for name in contents
+        for row in range(n_rows)
+    ]
+    # 5 documents for training: not the last 3 rows of the second table.
+    assert found == (expected if n_rows == 1 else expected[:5] + expected[8:])
+
+
+def test_files_of_one_name_in_several_folders_stay_apart(hub):
+    contents = {f"{part}/train.csv": table(".csv", text=TEXTS[:1]) for part in "ab"}
+    add_to_hub(hub, REPO, REVISION, contents, "dataset")
+    found = read(hub_dataset(data_files=list(contents)))
+    assert [one.id for one in found] == ["a/train.csv:0000000", "b/train.csv:0000000"]
+
+
+@pytest.fixture
+def server(hub, monkeypatch) -> Iterator[HubServer]:  # noqa: ARG001
+    """A hub on loopback with a dataset in two files of 4 rows each."""
+    contents = {
+        f"data/train-0000{number}-of-00002.parquet": table(
+            ".parquet", text=TEXTS, body=[number] * 4
+        )
+        for number in range(2)
+    }
+    readme = b"---\nlicense: mit\n---\n"
+    with HubServer(
+        REPO, REVISION, {"README.md": readme, **contents}, kind="dataset"
+    ).running() as it:
+        connect(monkeypatch, it.endpoint)
+        monkeypatch.setattr(datasets.config, "HF_ENDPOINT", it.endpoint)
+        monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+        HfFileSystem.clear_instance_cache()
+        yield it
+    close_session()
+
+
+@pytest.mark.parametrize("documents", [None, 3])
+def test_a_split_of_a_dataset_is_read_whole_or_only_its_start_downloaded(server, capfd, documents):
+    keys = {} if documents is None else {"documents": documents}
+    found = read(hub_dataset(config="default", **keys))
+    assert found == [
+        Document(f"train:{row:07d}", "", text) for row, text in enumerate(TEXTS * 2)
+    ][:documents]  # fmt: skip
+    assert "Generating" not in capfd.readouterr().err
+    downloaded = {request.what[:16] for request in server.gets()} - {"README.md"}
+    both = {"data/train-00000", "data/train-00001"}
+    assert downloaded & both == (both if documents is None else {"data/train-00000"})
+
+
+@pytest.mark.parametrize("keys", [{}, {"documents": 3}])
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"split": "test"}, "expected split test, found an error ("),
+        ({"config": "other"}, "expected other, split train, found an error (BuilderConfig 'other'"),
+        ({"revision": "b" * 40}, "found no such revision in the repository; correct `revision`"),
+        ({"repo": "org/absent"}, "found no dataset of that name on http://127.0.0.1"),
+        ({"text_column": "body"}, f"{REPO}: expected text in the column `body`, found 0; correct"),
+        ({"text_column": "words"}, f"{REPO}: expected a column `words`, found text, body; correct"),
+    ],
+)  # fmt: skip
+@pytest.mark.usefixtures("server")
+def test_a_dataset_that_is_not_as_asked_for_is_refused(tmp_path, keys, changes, expected):
+    message = message_of(hub_dataset(**(keys | changes)), tmp_path)
+    assert expected in message
+    assert "in the scale file" in message
+
+
+def test_a_dataset_that_the_hub_refuses_is_told_as_for_files(server, tmp_path, monkeypatch):
+    server.refusals["HEAD"] = Refusal(401, "GatedRepo")
+    assert "found a gated repository; accept its terms on" in message_of(hub_dataset(), tmp_path)
+    server.refusals = {"GET": Refusal(403)}
+    assert "check the network, HF_HUB_OFFLINE and HF_TOKEN" in message_of(
+        hub_dataset(documents=2), tmp_path
+    )
+    server.refusals.clear()
+    read(hub_dataset())
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    assert "while offline mode is on; unset HF_HUB_OFFLINE" in message_of(hub_dataset(), tmp_path)
