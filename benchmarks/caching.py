@@ -16,14 +16,14 @@ from typing import Annotated
 
 import torch
 import typer
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from transcoders.activations import cache_activations
 from transcoders.config import load_scale
 from transcoders.corpus import Rows, load_rows
 from transcoders.files import write_json
 from transcoders.layout import Layout
-from transcoders.models import ARCHITECTURES, LanguageModel
+from transcoders.models import load_model
 
 ROUNDS = 10
 
@@ -36,10 +36,11 @@ def main(scale: Annotated[str, typer.Option()] = "laptop", contexts: int = 128) 
     torch.set_num_threads(settings.resources.cache_activations.threads)
     rows = load_rows(layout.tokens(name), "train")
 
-    model = LanguageModel.load(layout.model(name), n_layers=sites[-1].layer + 1)
-    bare = AutoModelForCausalLM.from_pretrained(layout.model(name), dtype=torch.float32).eval()
-    del bare.get_submodule(ARCHITECTURES[bare.config.model_type].blocks)[sites[-1].layer + 1 :]
-    bare.config.num_hidden_layers = sites[-1].layer + 1
+    model = load_model(layout.model(name))
+    config = AutoConfig.from_pretrained(layout.model(name), num_hidden_layers=sites[-1].layer + 1)
+    bare = AutoModelForCausalLM.from_pretrained(
+        layout.model(name), config=config, dtype=torch.float32
+    ).eval()
 
     def run_bare(chosen: Rows) -> None:
         with torch.inference_mode():

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,9 +12,17 @@ from torch import Tensor
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
+from transcoders.activations import cache, stream
 from transcoders.config import TRAITS, Kind, Model, Scale, SyntheticModel, load_scale
 from transcoders.dictionaries import SparseDictionary
-from transcoders.models import SYNTHETIC_VOCABULARY, LanguageModel, fetch_model
+from transcoders.models import (
+    SYNTHETIC_VOCABULARY,
+    LanguageModel,
+    MLPActivations,
+    fetch_model,
+    load_model,
+    mlp_activations,
+)
 from workflow.running import snakemake, workspace
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -91,20 +100,27 @@ def scale() -> Scale:
     return load_scale(REPOSITORY / "config/smoke.yaml")
 
 
+def make_tiny_model(architecture: str, folder: Path) -> Path:
+    """Write a tiny model of one family with random weights."""
+    model = Model(
+        source=SyntheticModel(type="synthetic", architecture=architecture, license="none"),
+        n_layers=TINY_LAYERS,
+        d_model=TINY_WIDTH,
+        bos_token="<|endoftext|>",
+    )
+    fetch_model(model, folder, seed=0)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The folder of a tiny model with random weights, by architecture."""
-    folders = {}
-    for architecture in ("gpt2", "gpt_neox", "llama"):
-        model = Model(
-            source=SyntheticModel(type="synthetic", architecture=architecture, license="none"),
-            n_layers=TINY_LAYERS,
-            d_model=TINY_WIDTH,
-            bos_token="<|endoftext|>",
+    return {
+        architecture: make_tiny_model(
+            architecture, tmp_path_factory.mktemp("models") / architecture
         )
-        folders[architecture] = tmp_path_factory.mktemp("models") / architecture
-        fetch_model(model, folders[architecture], seed=0)
-    return folders
+        for architecture in ("gpt2", "gpt_neox", "llama")
+    }
 
 
 @pytest.fixture(scope="session", params=["gpt2", "gpt_neox", "llama"])
@@ -116,7 +132,23 @@ def tiny_model_folder(request: pytest.FixtureRequest, tiny_models: dict[str, Pat
 @pytest.fixture(scope="session")
 def tiny_model(tiny_model_folder: Path) -> LanguageModel:
     """The model of ``tiny_model_folder``. Shared between tests: do not change it."""
-    return LanguageModel.load(tiny_model_folder)
+    return load_model(tiny_model_folder)
+
+
+@pytest.fixture
+def stand_in_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let an object with a method ``mlp_activations`` pass for a model where activations are made."""
+
+    def activations(model: Any, tokens: Tensor, layers: list[int]) -> dict[int, MLPActivations]:
+        is_bridge = hasattr(model, "hook_dict")
+        return (
+            mlp_activations(model, tokens, layers)
+            if is_bridge
+            else model.mlp_activations(tokens, layers)
+        )
+
+    for module in (cache, stream):
+        monkeypatch.setattr(module, "mlp_activations", activations)
 
 
 @pytest.fixture

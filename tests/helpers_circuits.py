@@ -1,17 +1,24 @@
-"""Models with random transcoders, and attribution on them written out in plain loops."""
+"""Models with random transcoders, and attribution on them written out in plain loops.
 
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+The loops run the plain Hugging Face model, with its own weights. Where norms subtract the mean,
+what it writes counts without its mean, which nothing reads.
+"""
 
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cache
+from typing import Any, NamedTuple
+
+import torch
 from torch import Tensor, nn
+from transformers import AutoModelForCausalLM
 
-from transcoders.circuits.model import CircuitModel, Run
 from transcoders.circuits.notation import Node
+from transcoders.circuits.replacement import LocalReplacementModel, ReplacementModel
 from transcoders.circuits.vectors import Target, feature_target, logit_target
 from transcoders.config import Kind
 from transcoders.dictionaries import SparseDictionary
 from transcoders.models import LanguageModel
-from transcoders.models.attention import attention_weights
 
 Make = Callable[..., SparseDictionary]
 N_TOKENS = 8
@@ -26,35 +33,143 @@ MIXES: dict[str, dict[int, Kind]] = {
 
 def make_circuit(
     model: LanguageModel, make: Make, mix: dict[int, Kind], *, first: int, n_features: int = 64
-) -> CircuitModel:
+) -> ReplacementModel:
     """Random transcoders, another at each layer; a TopK transcoder keeps an eighth."""
     transcoders = {}
     for layer, kind in mix.items():
         transcoders[layer] = make(kind, n_features=n_features, seed=10 + layer)
         if kind == "topk_transcoder":
             transcoders[layer].k = max(n_features // 8, 2)
-    return CircuitModel(model, transcoders, first_position=first)
+    return ReplacementModel(model, transcoders, first_position=first)
 
 
-def some_targets(run: Run) -> list[Target]:
+def some_targets(local: LocalReplacementModel) -> list[Target]:
     """The most and the least active feature of each layer, and sums of logits, at some tokens."""
-    first, last = run.circuit.first_position, run.n_tokens - 1
+    first, last = local.circuit.first_position, local.n_tokens - 1
     targets = [
-        logit_target(run, {7: 1.0}, -1, name="one"),
-        logit_target(run, {7: 1.0, 9: -1.0}, 2, name="difference"),
-        logit_target(run, {7: 0.5, 9: -2.0, 200: 3.0}, 0, name="sum"),
+        logit_target(local, {7: 1.0}, -1, name="one"),
+        logit_target(local, {7: 1.0, 9: -1.0}, 2, name="difference"),
+        logit_target(local, {7: 0.5, 9: -2.0, 200: 3.0}, 0, name="sum"),
     ]
-    for layer in run.circuit.transcoders:
+    for layer in local.circuit.transcoders:
         for token in (first, first + 2, last):
-            units = active_units(run, layer, token)
-            targets += [feature_target(run, layer, unit, token) for unit in {units[0], units[-1]}]
+            units = active_units(local, layer, token)
+            targets += [feature_target(local, layer, unit, token) for unit in {units[0], units[-1]}]
     return targets
 
 
-def active_units(run: Run, layer: int, token: int) -> list[int]:
+def active_units(local: LocalReplacementModel, layer: int, token: int) -> list[int]:
     """The active features of a layer at a token, the most active first."""
-    z = run.circuit.transcoders[layer].encode(run.passed.mlp.mlp_in[layer, token])
+    z = local.circuit.transcoders[layer].encode(local.passed.mlp.mlp_in[layer, token])
     return [int(unit) for unit in z.argsort(descending=True) if z[unit] > 0]
+
+
+class PlainBlock(NamedTuple):
+    """The modules of a block, and what its heads read and write."""
+
+    norm_1: nn.Module
+    norm_2: nn.Module
+    attention_out: nn.Module
+    mlp: nn.Module
+    W_V: Tensor
+    """(head, d_model, d_head): of normalised input."""
+    W_O: Tensor
+    """(head, d_head, d_model)."""
+
+
+class PlainModel(NamedTuple):
+    """A plain Hugging Face model, never handed over to another library."""
+
+    hf: Any
+    blocks: list[PlainBlock]
+    final_norm: nn.Module
+
+
+def plain(model: LanguageModel) -> PlainModel:
+    """The model as it lies in its folder."""
+    return _plain(model.cfg.model_name)
+
+
+@cache
+def _plain(folder: str) -> PlainModel:
+    hf = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager")
+    hf.requires_grad_(False).eval()
+    n_heads, base = hf.config.num_attention_heads, hf.base_model
+
+    def by_head(rows: Tensor) -> Tensor:
+        """(head · d_head, d_model) to (head, d_head, d_model)."""
+        return rows.unflatten(0, (n_heads, -1))
+
+    blocks = []
+    match hf.config.model_type:
+        case "gpt2":
+            for block in base.h:
+                norms, out = (block.ln_1, block.ln_2), block.attn.c_proj
+                W_V = by_head(block.attn.c_attn.weight.T[-hf.config.n_embd :]).mT
+                blocks.append(PlainBlock(*norms, out, block.mlp, W_V, by_head(out.weight)))
+            return PlainModel(hf, blocks, base.ln_f)
+        case "gpt_neox":
+            for block in base.layers:
+                norms = (block.input_layernorm, block.post_attention_layernorm)
+                out = block.attention.dense
+                rows = by_head(block.attention.query_key_value.weight)
+                W_V = rows.unflatten(1, (3, -1))[:, 2].mT
+                blocks.append(PlainBlock(*norms, out, block.mlp, W_V, by_head(out.weight.T)))
+            return PlainModel(hf, blocks, base.final_layer_norm)
+    for block in base.layers:
+        norms = (block.input_layernorm, block.post_attention_layernorm)
+        out, rows = block.self_attn.o_proj, block.self_attn.v_proj.weight
+        shared = rows.unflatten(0, (hf.config.num_key_value_heads, -1)).mT
+        n_sharing = n_heads // len(shared)
+        W_V = torch.stack([shared[head // n_sharing] for head in range(n_heads)])
+        blocks.append(PlainBlock(*norms, out, block.mlp, W_V, by_head(out.weight.T)))
+    return PlainModel(hf, blocks, base.norm)
+
+
+class PlainPass(NamedTuple):
+    """What a plain model does on one prompt. Residual streams are as the model has them."""
+
+    before_attention: list[Tensor]
+    before_mlp: list[Tensor]
+    after: Tensor
+    patterns: list[Tensor]
+    """By layer: (head, token, source)."""
+    attention_out: list[Tensor]
+    mlp_out: list[Tensor]
+    logits: Tensor
+
+
+@torch.no_grad()
+def plain_pass(model: LanguageModel, tokens: Tensor) -> PlainPass:
+    """Run the plain model on one prompt, with hooks on its own modules."""
+    hf, blocks, final_norm = plain(model)
+    norms_1, norms_2, outs, mlps, _, _ = zip(*blocks, strict=True)
+    modules = [*norms_1, *norms_2, *outs, *mlps, final_norm]
+    with watched(modules) as seen:
+        output = hf(tokens[None], output_attentions=True, use_cache=False)
+    return PlainPass(
+        before_attention=[seen[norm][0][0] for norm in norms_1],
+        before_mlp=[seen[norm][0][0] for norm in norms_2],
+        after=seen[final_norm][0][0],
+        patterns=[pattern[0] for pattern in output.attentions],
+        attention_out=[seen[out][1][0] for out in outs],
+        mlp_out=[seen[mlp][1][0] for mlp in mlps],
+        logits=output.logits[0],
+    )
+
+
+@contextmanager
+def watched(modules: Iterable[nn.Module]) -> Iterator[dict[nn.Module, tuple[Tensor, Tensor]]]:
+    """Keep what goes into and comes out of some modules within the block."""
+    seen: dict[nn.Module, tuple[Tensor, Tensor]] = {}
+
+    def keep(module: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> None:
+        seen[module] = (arguments[0], output)
+
+    with ExitStack() as hooks:
+        for module in modules:
+            hooks.enter_context(module.register_forward_hook(keep))
+        yield seen
 
 
 class Reader(NamedTuple):
@@ -73,67 +188,67 @@ def target_reader(target: Target) -> Reader:
     return Reader(vector, target.node.kind, target.node.layer, target.node.token, bias)
 
 
-def reader_of(run: Run, node: Node, vector: Tensor) -> Reader:
+def reader_of(local: LocalReplacementModel, node: Node, vector: Tensor) -> Reader:
     """What a feature or head reads to write what ``vector`` reads (paper, section 4.1)."""
-    circuit, model = run.circuit, run.circuit.model
+    model = local.circuit.model
+    block, passed = plain(model).blocks[node.layer], _pass_of(local)
     if node.kind == "feature":
-        weights = circuit.transcoders[node.layer]
+        weights = local.circuit.transcoders[node.layer]
         coefficient = vector @ weights.W_dec[node.unit]
-        block = model.blocks[node.layer]
-        norm = block.get_submodule(model.architecture.norm_before_mlp)
-        scale = divisor(norm, run.passed.before_mlp[node.layer, node.token])
-        encoder = centred(norm, weights.W_enc[:, node.unit])
+        scale = divisor(block.norm_2, passed.before_mlp[node.layer][node.token])
+        encoder = centred(block.norm_2, weights.W_enc[:, node.unit])
         bias = (coefficient * weights.b_enc[node.unit]).item()
         return Reader(coefficient * encoder / scale, "feature", node.layer, node.token, bias)
-    norm = model.blocks[node.layer].get_submodule(model.architecture.norm_before_attention)
-    attention = attention_weights(model, node.layer)
-    strength = run.passed.patterns[node.layer, node.unit, node.token, node.source]
-    scale = divisor(norm, run.passed.before_attention[node.layer, node.source])
-    read = attention.W_V[node.unit] @ (attention.W_O[node.unit] @ vector)
-    return Reader(strength * centred(norm, read) / scale, "head", node.layer, node.source, 0.0)
+    strength = passed.patterns[node.layer][node.unit, node.token, node.source]
+    scale = divisor(block.norm_1, passed.before_attention[node.layer][node.source])
+    read = block.norm_1.weight * (block.W_V[node.unit] @ (block.W_O[node.unit] @ vector))
+    read = centred(block.norm_1, read)
+    return Reader(strength * read / scale, "head", node.layer, node.source, 0.0)
 
 
-def sees(run: Run, reader: Reader, node: Node) -> bool:
+def sees(local: LocalReplacementModel, reader: Reader, node: Node) -> bool:
     """Whether a node writes where and before a reader reads."""
     if node.token != reader.token:
         return False
     if node.kind == "embed" or reader.kind == "target" or node.layer < reader.layer:
         return True
     # Within a layer, an MLP reads what the heads wrote, but for a parallel block.
-    in_layer = node.kind == "head" and reader.kind == "feature" and not run.circuit.is_parallel
+    is_parallel = getattr(plain(local.circuit.model).hf.config, "use_parallel_residual", False)
+    in_layer = node.kind == "head" and reader.kind == "feature" and not is_parallel
     return in_layer and node.layer == reader.layer
 
 
-def outputs(run: Run) -> dict[Node, Tensor]:
+def outputs(local: LocalReplacementModel) -> dict[Node, Tensor]:
     """What every part writes, from the model's own modules; parts that write nothing left out."""
-    circuit, model, passed = run.circuit, run.circuit.model, run.passed
+    circuit, passed = local.circuit, _pass_of(local)
     written: dict[Node, Tensor] = {}
-    for layer, block in enumerate(model.blocks):
-        norm = block.get_submodule(model.architecture.norm_before_attention)
-        attention = attention_weights(model, layer)
-        residual = passed.before_attention[layer]
-        read = centred(norm, residual) / divisor(norm, residual)[:, None]
+    for layer, block in enumerate(plain(circuit.model).blocks):
+        read = without_weight(block.norm_1, passed.before_attention[layer]) * block.norm_1.weight
         for head in range(circuit.n_heads):
-            values = read @ attention.W_V[head] @ attention.W_O[head]
-            for token in range(run.n_tokens):
+            values = centred(block.norm_1, read @ block.W_V[head] @ block.W_O[head])
+            for token in range(local.n_tokens):
                 for source in range(token + 1):
                     node = Node("head", layer, head, token, source)
-                    written[node] = passed.patterns[layer, head, token, source] * values[source]
-        mlp_out = model.mlp(layer)(passed.mlp.mlp_in[layer])
-        for token in range(run.n_tokens):
+                    written[node] = passed.patterns[layer][head, token, source] * values[source]
+        mlp_in = without_weight(block.norm_2, passed.before_mlp[layer])
+        mlp_out = centred(block.norm_2, passed.mlp_out[layer])
+        for token in range(local.n_tokens):
             transcoder = circuit.transcoders.get(layer)
             if transcoder is None or token < circuit.first_position:
                 written[Node("mlp", layer, -1, token)] = mlp_out[token]
                 continue
-            z = transcoder.encode(passed.mlp.mlp_in[layer, token])
+            z = transcoder.encode(mlp_in[token])
             written[Node("error", layer, -1, token)] = mlp_out[token] - transcoder.decode(z)
-            for unit in active_units(run, layer, token):
-                written[Node("feature", layer, unit, token)] = (
-                    z[unit] * transcoder.W_dec[unit]
-                )
-    for token in range(run.n_tokens):
-        written[Node("embed", -1, -1, token)] = passed.before_attention[0, token]
+            for unit in active_units(local, layer, token):
+                written[Node("feature", layer, unit, token)] = z[unit] * transcoder.W_dec[unit]
+    embedding = centred(plain(circuit.model).blocks[0].norm_1, passed.before_attention[0])
+    for token in range(local.n_tokens):
+        written[Node("embed", -1, -1, token)] = embedding[token]
     return written
+
+
+def _pass_of(local: LocalReplacementModel) -> PlainPass:
+    return plain_pass(local.circuit.model, local.passed.tokens)
 
 
 class Found(NamedTuple):
@@ -144,7 +259,7 @@ class Found(NamedTuple):
 
 
 def greedy_paths(
-    run: Run,
+    local: LocalReplacementModel,
     target: Target,
     *,
     n: int,
@@ -153,38 +268,38 @@ def greedy_paths(
     allowed: Callable[[Node], bool] = lambda node: node.kind != "error",
 ) -> list[Found]:
     """Algorithm 1: in each round the ``n`` best extensions with a positive score."""
-    written = outputs(run)
+    written = outputs(local)
     found = [Found((target.node,), target.value)]
     ends = [(found[0], target_reader(target))]
     for _ in range(iterations):
         candidates = []
         for path, reader in ends:
             for node, output in written.items():
-                if sees(run, reader, node) and allowed(node):
+                if sees(local, reader, node) and allowed(node):
                     attribution = (reader.vector @ output).item()
                     candidates.append((Found((*path.nodes, node), attribution), reader))
         candidates = [each for each in candidates if score(each[0].attribution) > 0]
         candidates.sort(key=lambda each: -score(each[0].attribution))
         found += [path for path, _ in candidates[:n]]
         ends = [
-            (path, reader_of(run, path.nodes[-1], reader.vector))
+            (path, reader_of(local, path.nodes[-1], reader.vector))
             for path, reader in candidates[:n]
             if path.nodes[-1].kind in ("feature", "head")
         ]
     return found
 
 
-def all_paths(run: Run, target: Target) -> Iterator[Found]:
+def all_paths(local: LocalReplacementModel, target: Target) -> Iterator[Found]:
     """Every path there is, the target's own left out."""
-    written = outputs(run)
+    written = outputs(local)
     todo = [((target.node,), target_reader(target))]
     while todo:
         nodes, reader = todo.pop()
         for node, output in written.items():
-            if sees(run, reader, node):
+            if sees(local, reader, node):
                 yield Found((*nodes, node), (reader.vector @ output).item())
                 if node.kind in ("feature", "head"):
-                    todo.append(((*nodes, node), reader_of(run, node, reader.vector)))
+                    todo.append(((*nodes, node), reader_of(local, node, reader.vector)))
 
 
 def centred(norm: nn.Module, vectors: Tensor) -> Tensor:
@@ -195,11 +310,16 @@ def centred(norm: nn.Module, vectors: Tensor) -> Tensor:
 
 def divisor(norm: nn.Module, residual: Tensor) -> Tensor:
     """What a norm divides by, found from what it gives back."""
-    normalised = norm(residual)
+    normalised = norm.forward(residual)  # without hooks
     if (bias := getattr(norm, "bias", None)) is not None:
         normalised = normalised - bias
     expected = centred(norm, residual) * norm.weight
     return (expected * expected).sum(dim=-1) / (expected * normalised).sum(dim=-1)
+
+
+def without_weight(norm: nn.Module, residual: Tensor) -> Tensor:
+    """What a norm gives, but for its weight and bias: what a dictionary reads."""
+    return centred(norm, residual) / divisor(norm, residual)[..., None]
 
 
 def assert_close(found: Tensor, expected: Tensor, tolerance: float = 1e-5) -> None:
@@ -210,13 +330,10 @@ def assert_close(found: Tensor, expected: Tensor, tolerance: float = 1e-5) -> No
 
 
 def hooks_of_ours(model: LanguageModel) -> list[str]:
-    """Hooks that this project left on any module; transformers keeps a few of its own."""
-    return [
-        hook.__qualname__
-        for module in model.hf.modules()
-        for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
-        if not hook.__module__.startswith("transformers.")
-    ]
+    """Hooks that this project left on a model, and blocks that it left out."""
+    left = [name for name, point in model.hook_dict.items() if point.fwd_hooks]
+    kinds = {type(block) for block in model.blocks}
+    return left + ([] if len(kinds) == 1 else [f"blocks: {kinds}"])
 
 
 def prompt(random_tokens: Callable[..., Tensor], length: int = N_TOKENS, seed: int = 3) -> Tensor:

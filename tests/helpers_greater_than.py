@@ -1,6 +1,7 @@
 """Tokenizers with traps, the task done the long way, and a model with a circuit planted in it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,28 +9,29 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
 from tokenizers import models as tokenizer_models
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from transcoders.circuits.model import CircuitModel
+from helpers_circuits import centred, plain, watched, without_weight
+from transcoders.circuits.replacement import ReplacementModel
 from transcoders.dictionaries import SparseDictionary
 from transcoders.greater_than.task import Numbers, Prompts, make_prompts
-from transcoders.models import LanguageModel, load_tokenizer
-from transcoders.models.language_model import removed_after
+from transcoders.models import LanguageModel, load_model, load_tokenizer, to_bridge
 
 TEMPLATES = ["w1 w2 17{YY} w3 17", "w4 17{YY} w5 w6 17"]
 """For the synthetic tokenizers. In both the year comes before the end; they are equally long."""
 TRAP_TEMPLATES = ["from 17{YY} to 17", "it was 17{YY} or 17"]
 """For :func:`trap_tokenizer`."""
 Inside = Callable[[Tensor, Tensor], Tensor]
-"""What an MLP is to give from some position on, from its input and output there."""
+"""What an MLP is to give from some position on, from what a dictionary reads there: the MLP's input
+and its output."""
 
 
 class Setting(NamedTuple):
     """A tiny model with the prompts of its tokenizer."""
 
     model: LanguageModel
-    plain: Any
-    """The Hugging Face model as it is on disk."""
+    hf: Any
+    """The plain Hugging Face model as it is on disk."""
     tokenizer: Any
     numbers: Numbers
     prompts: list[Prompts]
@@ -37,7 +39,35 @@ class Setting(NamedTuple):
     @property
     def architecture(self) -> str:
         """Its family."""
-        return str(self.plain.config.model_type)
+        return str(self.hf.config.model_type)
+
+    @property
+    def mlps(self) -> list[nn.Module]:
+        """Those of the plain model."""
+        return [block.mlp for block in plain(self.model).blocks]
+
+
+def load_setting(folder: Path, hf: Any = None) -> Setting:
+    """The model of a folder, handed over and as it is; ``hf`` for a family without plain blocks."""
+    model = load_model(folder)
+    hf = plain(model).hf if hf is None else hf
+    return Setting(model, hf, load_tokenizer(folder), *prompts_of(folder))
+
+
+def plain_model(folder: Path) -> Any:
+    """The Hugging Face model of a folder, to be run or overwritten."""
+    hf = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    return hf.requires_grad_(False).eval()
+
+
+@contextmanager
+def hooked(*handles: Any) -> Iterator[None]:
+    """Remove hooks at the end of the block."""
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def prompts_of(folder: Path, templates: Sequence[str] = TEMPLATES) -> tuple[Numbers, list[Prompts]]:
@@ -118,30 +148,41 @@ def probabilities_by_hand(hf: Any, numbers: Numbers, rows: Tensor) -> Tensor:
 def metrics_with(
     setting: Setting, layer: int, inside: Inside | None, first_position: int | None
 ) -> Tensor:
-    """(template, 100): the metric in the whole model, an MLP's output changed by a plain hook.
+    """(template, 100): the metric in the whole plain model, an MLP's output changed by a hook.
 
     Args:
         setting: the model and its prompts.
         layer: of the MLP.
-        inside: gives its output, from its input and output; None leaves it as it is.
+        inside: gives its output, from what a dictionary reads; None leaves it as it is.
         first_position: from which on; None for the last of the prompt and what follows.
     """
+    block = plain(setting.model).blocks[layer]
     result = torch.full((1 + max(group.template for group in setting.prompts), 100), torch.nan)
     for group in setting.prompts:
         first = group.rows.shape[1] - 1 if first_position is None else first_position
+        with watched([block.norm_2]) as seen:
 
-        def hook(_: Any, arguments: Any, output: Tensor, first: int = first) -> Tensor:
-            assert inside is not None
-            changed = output.clone()
-            changed[:, first:] = inside(arguments[0][:, first:], output[:, first:])
-            return changed
+            def hook(_: Any, __: Any, output: Tensor, first: int = first) -> Tensor:
+                assert inside is not None
+                mlp_in = without_weight(block.norm_2, seen[block.norm_2][0])
+                changed = output.clone()
+                mlp_out = centred(block.norm_2, output)
+                changed[:, first:] = inside(mlp_in[:, first:], mlp_out[:, first:])
+                return changed
 
-        hooks = [] if inside is None else [setting.model.mlp(layer).register_forward_hook(hook)]
-        with removed_after(hooks):
-            p = probabilities_by_hand(setting.model.hf, setting.numbers, group.rows)
+            with hooked(*([] if inside is None else [block.mlp.register_forward_hook(hook)])):
+                p = probabilities_by_hand(setting.hf, setting.numbers, group.rows)
         for row, year in zip(p, group.years.tolist(), strict=True):
             result[group.template, year] = metric_by_hand(row, year)
     return result
+
+
+def neurons_out(setting: Setting, layer: int) -> Any:
+    """The plain model's map from neurons to the residual stream."""
+    mlp = setting.mlps[layer]
+    names = ("c_proj", "dense_4h_to_h", "down_proj")
+    [module] = [getattr(mlp, name) for name in names if hasattr(mlp, name)]
+    return module
 
 
 class Plant(NamedTuple):
@@ -177,43 +218,43 @@ def direction(number: int) -> Tensor:
 @torch.no_grad()
 def plant_circuit(
     folder: Path, plant: Plant
-) -> tuple[CircuitModel, Numbers, Prompts, LanguageModel]:
+) -> tuple[ReplacementModel, Numbers, Prompts, LanguageModel]:
     """Overwrite a tiny GPT-2 so that what computes greater-than in it is known.
 
     The head attends from the last token to the year's and copies it; features of the MLP (a ReLU,
     so that its transcoder is exact) are active from one year on each, and write what the
     unembedding of all later years reads. All other weights are small and random.
     """
-    model = LanguageModel.load(folder)
+    hf = plain_model(folder)
     numbers, [prompts, *_] = prompts_of(folder)
     generator = torch.Generator().manual_seed(1)
-    for name, parameter in model.hf.named_parameters():
+    for name, parameter in hf.named_parameters():
         noise = torch.randn(parameter.shape, generator=generator) * 0.01
-        # A norm before an MLP is folded into it, and stays so.
         mean = 1.0 if ".ln_" in name and name.endswith("weight") else 0.0
+        # A norm before an MLP is exact, so that a threshold below is where a feature begins.
         parameter.copy_(torch.tensor(mean) + (0 if ".ln_2" in name else noise))
-    body = model.hf.transformer
+    body = hf.transformer
     # So large that every token is normalised by about 1.
     body.wte.weight += direction(CONSTANT) * WIDTH**0.5
     body.wte.weight[numbers.ids] += torch.arange(100)[:, None] / 100 * direction(YEAR)
     body.wpe.weight[prompts.year_token] += direction(AT_YEAR)
     body.wpe.weight[prompts.rows.shape[1] - 1] += direction(AT_END)
     body.wpe.weight[1] += direction(AT_WORD) + 2 * direction(WORD)
-    _plant_head(model, plant.head, AT_YEAR, YEAR, COPIED)
+    _plant_head(body.h, plant.head, AT_YEAR, YEAR, COPIED)
     shift = 0.0
     if plant.from_elsewhere is not None:
-        _plant_head(model, plant.from_elsewhere, AT_WORD, WORD, COPIED)
+        _plant_head(body.h, plant.from_elsewhere, AT_WORD, WORD, COPIED)
         shift = 1.75  # about what it adds
     if plant.to_logits is not None:
-        _plant_head(model, plant.to_logits, AT_YEAR, YEAR, DIRECT, strength=2)
-    for block in model.blocks:
+        _plant_head(body.h, plant.to_logits, AT_YEAR, YEAR, DIRECT, strength=2)
+    for block in body.h:
         block.mlp.act = nn.ReLU()
-    mlp = model.blocks[plant.layer].mlp
+    mlp = body.h[plant.layer].mlp
     for neuron, threshold in enumerate(THRESHOLDS):
         mlp.c_fc.weight[:, neuron] += 5 * direction(COPIED)
         mlp.c_fc.bias[neuron] -= 5 * (0.92 * threshold / 100 + shift)
         mlp.c_proj.weight[neuron] += direction(LATER + neuron)
-    unembedding = torch.randn(model.hf.lm_head.weight.shape, generator=generator) * 0.01
+    unembedding = torch.randn(hf.lm_head.weight.shape, generator=generator) * 0.01
     for year, token in enumerate(numbers.ids.tolist()):
         # Else the last year of all would be an answer to every prompt.
         unembedding[token] -= 0.05 * (year - 49.5) * direction(CONSTANT)
@@ -222,17 +263,29 @@ def plant_circuit(
             unembedding[token] += (8 if year > threshold + AHEAD else -8) * direction(
                 LATER + neuron
             )
-    model.hf.lm_head.weight = nn.Parameter(unembedding, requires_grad=False)
-    transcoders = {}
-    for layer, block in enumerate(model.blocks):
-        read, written = block.mlp.c_fc, block.mlp.c_proj
-        weights = Weights(read.weight, read.bias, written.weight, written.bias)
-        transcoders[layer] = SparseDictionary(weights, "transcoder")
-    return CircuitModel(model, transcoders, first_position=1), numbers, prompts, model
+    model = handed_over(hf, folder, unembedding)
+    transcoders = {
+        layer: SparseDictionary(
+            "transcoder",
+            W_enc=model.W_in[layer].clone(),
+            b_enc=model.b_in[layer].clone(),
+            W_dec=model.W_out[layer].clone(),
+            b_dec=model.b_out[layer].clone(),
+        )
+        for layer in range(len(body.h))
+    }
+    return ReplacementModel(model, transcoders, first_position=1), numbers, prompts, model
+
+
+def handed_over(hf: Any, folder: Path, unembedding: Tensor) -> LanguageModel:
+    """A bridge to an overwritten model whose unembedding is no longer its embedding."""
+    hf.config.tie_word_embeddings = False
+    hf.lm_head.weight = nn.Parameter(unembedding, requires_grad=False)
+    return to_bridge(hf, folder)
 
 
 def _plant_head(
-    model: LanguageModel,
+    blocks: Any,
     head: tuple[int, int],
     key: int,
     read: int,
@@ -240,7 +293,7 @@ def _plant_head(
     strength: float = 1.0,
 ) -> None:
     """Attend from the last token to where ``key`` is, and take what is in one direction."""
-    attention = model.blocks[head[0]].attn
+    attention = blocks[head[0]].attn
     first = head[1] * WIDTH_OF_HEAD
     attention.c_attn.weight[:, first] += 9 * direction(AT_END)
     attention.c_attn.weight[:, WIDTH + first] += 9 * direction(key)

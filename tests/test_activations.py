@@ -17,7 +17,14 @@ from transcoders.activations import ActivationCache, cache_activations
 from transcoders.config import Activations, Corpus, Scale, Site, cache_bytes
 from transcoders.corpus import Rows
 from transcoders.errors import UserError
-from transcoders.models import LanguageModel, MLPActivations
+from transcoders.models import (
+    LanguageModel,
+    MLPActivations,
+    continue_with_mlp_out,
+    load_model,
+    mlp_activations,
+    run_through_site,
+)
 from transcoders.splice import replace_from
 
 LAYERS = [0, 2]
@@ -25,6 +32,9 @@ ROWS, LENGTH = 10, 8
 # Shards of 4, 4 and 2 rows in batches of at most 3: 2 + 2 + 1 passes of the model.
 SETTINGS = Activations(mode="cache", dtype="float16", batch_contexts=3, shard_contexts=4)
 PASSES_BY_SHARD = [2, 2, 1]
+
+
+pytestmark = pytest.mark.usefixtures("stand_in_models")
 
 
 class KilledError(Exception):
@@ -35,7 +45,7 @@ class WatchedModel:
     """A model that counts its passes, is killed at one of them, or exaggerates."""
 
     def __init__(self, model: LanguageModel, *, killed_at: int = 0, factor: float = 1.0) -> None:
-        self.model, self.hf = model, model.hf
+        self.model, self.cfg = model, model.cfg
         self.killed_at, self.factor = killed_at, factor
         self.passes = 0
 
@@ -43,7 +53,7 @@ class WatchedModel:
         self.passes += 1
         if self.passes == self.killed_at:
             raise KilledError
-        passed = self.model.mlp_activations(tokens, layers)
+        passed = mlp_activations(self.model, tokens, layers)
         return {
             layer: MLPActivations(mlp_in, mlp_out * self.factor)
             for layer, (mlp_in, mlp_out) in passed.items()
@@ -52,7 +62,7 @@ class WatchedModel:
 
 @pytest.fixture(scope="module")
 def model(tiny_models: dict[str, Path]) -> LanguageModel:
-    return LanguageModel.load(tiny_models["gpt_neox"])
+    return load_model(tiny_models["gpt_neox"])
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +127,7 @@ def test_cache_holds_the_models_activations_rounded_in_the_order_of_the_rows(
 ) -> None:  # fmt: skip
     # The same batches as the cache's: another batch size may round the last bit differently.
     batches = [part for shard in rows.tokens.split(4) for part in shard.split(3)]
-    passes = [model.mlp_activations(batch, LAYERS) for batch in batches]
+    passes = [mlp_activations(model, batch, LAYERS) for batch in batches]
     caches = write(tmp_path, corpus={"train_positions": positions}, settings={"dtype": dtype})
     for layer in LAYERS:
         cache = ActivationCache(caches[layer])
@@ -316,12 +326,12 @@ def test_splicing_cached_outputs_back_in_moves_logits_by_rounding_only(
 ) -> None:
     cache = ActivationCache(written[layer])
     _, mlp_out = cache.read(0, cache.n_tokens)
-    passed = model.run_through_site(rows.tokens, layer)
+    passed = run_through_site(model, rows.tokens, layer)
     restored = mlp_out.float().reshape(ROWS, LENGTH - 1, -1)
     spliced = replace_from(passed.activations.mlp_out, restored, 1)
     # float16 rounds each number by at most 2^-11 = 4.9e-4 of itself. Independent errors of that
     # size, carried linearly by the rest of the model, stay of that order in the logits; a wrong
     # token, order or layer would move them by about their own size.
-    logits = model.continue_with_mlp_out(passed, layer, spliced)
+    logits = continue_with_mlp_out(model, passed, layer, spliced)
     error = (logits - passed.logits).abs().max() / passed.logits.abs().max()
     assert 0 < error < 2**-11

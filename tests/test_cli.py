@@ -8,13 +8,14 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
+from unittest import mock
 
 import jsonschema
 import pytest
 import torch
 import yaml
 
-from transcoders.activations import cache_activations
+from transcoders.activations import cache, cache_activations
 from transcoders.config import Scale, load_scale
 from transcoders.corpus import Rows
 from transcoders.layout import Layout
@@ -159,11 +160,11 @@ class RandomModel:
     """In place of a language model: what caching asks of one, with random activations."""
 
     def __init__(self, d_model: int) -> None:
-        self.hf = SimpleNamespace(config=SimpleNamespace(hidden_size=d_model))
+        self.cfg = SimpleNamespace(d_model=d_model)
         self.generator = torch.Generator().manual_seed(0)
 
     def mlp_activations(self, tokens: torch.Tensor, layers: list[int]) -> dict[int, MLPActivations]:
-        shape = (*tokens.shape, self.hf.config.hidden_size)
+        shape = (*tokens.shape, self.cfg.d_model)
         return {
             layer: MLPActivations(*(torch.randn(shape, generator=self.generator) for _ in range(2)))
             for layer in layers
@@ -207,7 +208,8 @@ def prepare_training(folder: Path) -> None:
     )
     layout = Layout("smoke")
     scale = load_scale(folder / layout.config)
-    write_cache(folder / layout.activations(scale.sites[0].name), scale)
+    with mock.patch.object(cache, "mlp_activations", RandomModel.mlp_activations):
+        write_cache(folder / layout.activations(scale.sites[0].name), scale)
     (folder / layout.corpus_manifest).parent.mkdir(parents=True)
     (folder / layout.corpus_manifest).write_text("{}")
 

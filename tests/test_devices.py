@@ -18,7 +18,7 @@ from transcoders.activations import (
 from transcoders.config import Activations, Scale, Site
 from transcoders.corpus import Rows
 from transcoders.evaluation import evaluate_site
-from transcoders.models import LanguageModel
+from transcoders.models import load_model
 from transcoders.training import train_group
 
 SITE = Site(model="tiny", layer=1)
@@ -104,7 +104,7 @@ def test_activations_are_made_on_the_device(
     stream_settings = CACHE.model_copy(update={"mode": "stream"})
     cached, streamed = tmp_path / "cached", tmp_path / "streamed"
     with pretended_gpu():
-        model = LanguageModel.load(tiny_model_folder, device="cuda")
+        model = load_model(tiny_model_folder, device="cuda")
         for write, folder, activations in (
             (cache_activations, cached, CACHE),
             (measure_activations, streamed, stream_settings),
@@ -133,7 +133,7 @@ def test_evaluation_stays_on_the_device(
         dictionaries = [(entry(kind), random_dictionary(kind).to(device), 0) for kind in ALL_KINDS]
         return list(
             evaluate_site(
-                LanguageModel.load(tiny_model_folder, device=device), rows,
+                load_model(tiny_model_folder, device=device), rows,
                 [f"document {n}" for n in range(5)], dictionaries, torch.zeros(32), scale.corpus,
                 evaluation, seed=0, device=device,
             )

@@ -15,10 +15,11 @@ from transcoders.config import TRAITS, Dictionary, Kind, Scale, Site
 from transcoders.corpus import Rows
 from transcoders.dictionaries import SparseDictionary
 from transcoders.evaluation import evaluate_site, paired_interval
-from transcoders.models import ARCHITECTURES, LanguageModel
+from transcoders.models import LanguageModel, mlp_activations
 
 Make = Callable[..., SparseDictionary]
 Measure = Callable[..., tuple[pd.DataFrame, pd.DataFrame]]
+BLOCKS = {"gpt2": "transformer.h", "gpt_neox": "gpt_neox.layers", "llama": "model.layers"}
 LAYER, WIDTH, LENGTH = 1, 32, 12
 DOCUMENT_OF_ROW = [2, 2, 0, 4, 4, 4, 0]
 DOCUMENT_IDS = ["zero", "one", "two", "three", "four"]
@@ -85,13 +86,13 @@ def entry_of(kind: Kind, number: int) -> Dictionary:
 
 def constant_transcoder(output: Tensor, n_features: int = 8) -> SparseDictionary:
     """No feature is ever active: the output is ``b_dec``."""
-    weights = Weights(
+    return SparseDictionary(
+        "transcoder",
         W_enc=torch.zeros(WIDTH, n_features),
         b_enc=torch.full((n_features,), -100.0),
         W_dec=torch.zeros(n_features, WIDTH),
         b_dec=output.clone(),
     )
-    return SparseDictionary(weights, "transcoder")
 
 
 @torch.inference_mode()
@@ -102,7 +103,7 @@ def plain_log_probs(folder: Path, rows: Rows, replacement: Tensor | None, first:
     """
     hf = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     if replacement is not None:
-        blocks = hf.get_submodule(ARCHITECTURES[hf.config.model_type].blocks)
+        blocks = hf.get_submodule(BLOCKS[hf.config.model_type])
 
         def replace(_: object, __: object, output: Tensor) -> Tensor:
             kept = output[:, :first]
@@ -169,7 +170,7 @@ def test_ce_and_kl_of_a_transcoder_are_those_of_a_hook_on_the_untouched_model(
     tiny_model_folder: Path, rows: Rows, first: int,
 ) -> None:  # fmt: skip
     transcoder = random_dictionary("transcoder")
-    mlp_in = tiny_model.mlp_activations(rows.tokens, [LAYER])[LAYER].mlp_in[:, first:]
+    mlp_in = mlp_activations(tiny_model, rows.tokens, [LAYER])[LAYER].mlp_in[:, first:]
     replacement = transcoder.decode(transcoder.encode(mlp_in))
     original = plain_log_probs(tiny_model_folder, rows, None, first)[:, first:-1]
     spliced = plain_log_probs(tiny_model_folder, rows, replacement, first)[:, first:-1]
@@ -218,7 +219,7 @@ def test_a_transcoder_that_gives_zero_is_zero_ablation(measure: Measure, first: 
 def test_the_evaluated_mean_explains_no_variance(
     measure: Measure, tiny_model: LanguageModel, rows: Rows, first: int
 ) -> None:
-    mlp_out = tiny_model.mlp_activations(rows.tokens, [LAYER])[LAYER].mlp_out[:, first:]
+    mlp_out = mlp_activations(tiny_model, rows.tokens, [LAYER])[LAYER].mlp_out[:, first:]
     table, _ = measure(constant_transcoder(mlp_out.mean(dim=(0, 1))), first=first)
     # The mean is rounded to fp32, and its error enters squared: far below 1e-6.
     assert table.loc[0, "fvu"] == pytest.approx(1, abs=1e-6)
@@ -239,7 +240,7 @@ def test_fvu_and_l2_ratio_and_l0_are_those_of_the_own_target(
     *, kind: Kind, first: int,
 ) -> None:  # fmt: skip
     dictionary = random_dictionary(kind)
-    mlp_in, mlp_out = tiny_model.mlp_activations(rows.tokens, [LAYER])[LAYER]
+    mlp_in, mlp_out = mlp_activations(tiny_model, rows.tokens, [LAYER])[LAYER]
     source = (mlp_out if kind == "mlp_out_sae" else mlp_in)[:, first:].flatten(0, 1)
     target = (mlp_in if kind == "mlp_in_sae" else mlp_out)[:, first:].flatten(0, 1)
     z = dictionary.encode(source)
@@ -258,7 +259,7 @@ def test_fvu_and_l2_ratio_and_l0_are_those_of_the_own_target(
 
 def test_l0_counts_features_above_zero_only(measure: Measure, first: int) -> None:
     dictionary = constant_transcoder(torch.zeros(WIDTH), n_features=6)
-    dictionary.b_enc = torch.tensor([1.0, 1e-6, 5.0, 0.0, 0.0, -1.0])
+    dictionary.b_enc.copy_(torch.tensor([1.0, 1e-6, 5.0, 0.0, 0.0, -1.0]))
     table, by_document = measure(dictionary, first=first)
     assert table.loc[0, "l0"] == 3
     assert by_document.l0.tolist() == [3, 3, 3]
@@ -269,14 +270,14 @@ def test_l0_counts_features_above_zero_only(measure: Measure, first: int) -> Non
 def test_a_feature_that_is_active_once_is_not_dead(
     measure: Measure, tiny_model: LanguageModel, rows: Rows, row: int
 ) -> None:
-    mlp_in = tiny_model.mlp_activations(rows.tokens, [LAYER])[LAYER].mlp_in
+    mlp_in = mlp_activations(tiny_model, rows.tokens, [LAYER])[LAYER].mlp_in
     direction = (
         mlp_in[row, 5] / WIDTH
     )  # dot product 1 with itself, less with any other: norms agree
     dictionary = constant_transcoder(torch.zeros(WIDTH), n_features=1)
-    dictionary.W_enc = direction[:, None].clone()
+    dictionary.W_enc.copy_(direction[:, None])
     products = (mlp_in[:, 1:] @ direction).flatten().sort().values
-    dictionary.b_enc = -products[-2:].mean().reshape(1)
+    dictionary.b_enc.copy_(-products[-2:].mean().reshape(1))
     table, _ = measure(dictionary)
     assert table.loc[0, "dead_fraction"] == 0
     assert table.loc[0, "l0"] == pytest.approx(1 / (len(DOCUMENT_OF_ROW) * (LENGTH - 1)))

@@ -1,4 +1,7 @@
-"""The tensors around the MLPs are the paper's, and replacing them does what it says."""
+"""The tensors around the MLPs are the paper's, and replacing them does what it says.
+
+Everything is compared with the Hugging Face model as it is on disk, run without TransformerLens.
+"""
 
 import shutil
 from collections.abc import Callable
@@ -8,13 +11,37 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, OPTConfig, OPTForCausalLM
+from torch import Tensor
+from transformers import AutoModelForCausalLM
 
+from conftest import make_tiny_model
 from transcoders.config import Model, ModelFolder
 from transcoders.errors import UserError
-from transcoders.models import ARCHITECTURES, LanguageModel, fetch_model
+from transcoders.models import (
+    LanguageModel,
+    continue_with_mlp_out,
+    fetch_model,
+    interventions,
+    load_model,
+    mlp_activations,
+    mlp_input,
+    mlp_out_for,
+    mlp_output,
+    run_blocks,
+    run_through_site,
+    unembed,
+)
+from transcoders.models.support import broken_sum
 
+FAMILIES = (
+    "gpt2", "gpt_neox", "llama", "mistral", "qwen2", "qwen3", "opt", "phi", "gemma2", "gemma3_text",
+)  # fmt: skip
+# Where the plain model keeps its blocks, its MLP's last map, and the norm after that, if any.
+BLOCKS = {"gpt2": "transformer.h", "gpt_neox": "gpt_neox.layers", "opt": "model.decoder.layers"}
+OUTPUT = {
+    "gpt2": "mlp.c_proj", "gpt_neox": "mlp.dense_4h_to_h", "opt": "fc2", "phi": "mlp.fc2",
+    "gemma2": "post_feedforward_layernorm", "gemma3_text": "post_feedforward_layernorm",
+}  # fmt: skip
 LAYERS = [0, 1, 2]
 # fp32 carries 6e-8 of relative rounding an operation; three layers of width 32 add up to about 1e-6
 # of the largest entry. Any mistake in folding or centring is of the order of 1e-1.
@@ -26,7 +53,20 @@ def tokens(random_tokens: Callable[..., Tensor]) -> Tensor:
     return random_tokens(4, 16)
 
 
-def untouched(folder: Path) -> Any:
+@pytest.fixture(scope="module", params=FAMILIES)
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model of every family that is promised, made on the spot."""
+    return make_tiny_model(request.param, tmp_path_factory.mktemp("family") / request.param)
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> LanguageModel:
+    """The same through TransformerLens. Shared between tests: do not change it."""
+    return load_model(folder)
+
+
+@pytest.fixture(scope="module")
+def plain(folder: Path) -> Any:
     """The Hugging Face model as it is on disk."""
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
 
@@ -39,135 +79,126 @@ def assert_close(found: Tensor, expected: Tensor, tolerance: float = ROUNDING) -
 
 
 @torch.inference_mode()
-def test_activations_are_those_of_transformer_lens_in_compatibility_mode(
-    tiny_model: LanguageModel, tiny_model_folder: Path, tokens: Tensor
-) -> None:
-    from transformer_lens.model_bridge import TransformerBridge
-
-    bridge = TransformerBridge.boot_transformers(
-        str(tiny_model_folder),
-        hf_model=untouched(tiny_model_folder),
-        tokenizer=AutoTokenizer.from_pretrained(tiny_model_folder),
-        device="cpu",
-        dtype=torch.float32,
-    )
-    bridge.enable_compatibility_mode(disable_warnings=True)
-    _, cache = bridge.run_with_cache(tokens)
-    for layer, (mlp_in, mlp_out) in tiny_model.mlp_activations(tokens, LAYERS).items():
-        assert_close(mlp_in, cache[f"blocks.{layer}.ln2.hook_normalized"])
-        assert_close(mlp_out, cache[f"blocks.{layer}.hook_mlp_out"])
-
-
-def test_all_requested_layers_are_captured(tiny_model: LanguageModel, tokens: Tensor) -> None:
-    captured = tiny_model.mlp_activations(tokens, [2, 0])
-    assert set(captured) == {0, 2}
-    assert captured[0].mlp_in.shape == captured[2].mlp_out.shape == (4, 16, 32)
+def test_logits_are_those_of_hugging_face(model: LanguageModel, plain: Any, tokens: Tensor) -> None:
+    assert_close(unembed(model, run_blocks(model, tokens=tokens)), plain(tokens).logits)
 
 
 @torch.inference_mode()
-def test_mlp_maps_its_captured_input_to_its_captured_output(
-    tiny_model: LanguageModel, tokens: Tensor
+def test_activations_are_what_transformer_lens_gives_under_the_papers_names(
+    model: LanguageModel, tokens: Tensor
 ) -> None:
-    for layer, (mlp_in, mlp_out) in tiny_model.mlp_activations(tokens, LAYERS).items():
-        assert torch.equal(tiny_model.mlp(layer)(mlp_in), mlp_out)
-
-
-@torch.inference_mode()
-def test_rewriting_the_weights_keeps_the_logits(
-    tiny_model: LanguageModel, tiny_model_folder: Path, tokens: Tensor
-) -> None:
-    assert_close(tiny_model.hf(tokens).logits, untouched(tiny_model_folder)(tokens).logits)
-
-
-def test_mlp_input_is_normalised(tiny_model: LanguageModel, tokens: Tensor) -> None:
-    for mlp_in, _ in tiny_model.mlp_activations(tokens, LAYERS).values():
-        # The norm divides by sqrt(variance + epsilon): with epsilon 1e-5 and a variance of 0.04 or
-        # more, the mean square falls short of 1 by up to 2.5e-4.
-        assert (mlp_in.square().mean(dim=-1) - 1).abs().max() < 1e-3
-        if tiny_model.hf.config.model_type != "llama":
-            assert mlp_in.mean(dim=-1).abs().max() < ROUNDING
-
-
-def test_mlp_output_is_centred_exactly_where_norms_centre(
-    tiny_model: LanguageModel, tokens: Tensor
-) -> None:
-    for _, mlp_out in tiny_model.mlp_activations(tokens, LAYERS).values():
-        off_centre = mlp_out.mean(dim=-1).abs().max() / mlp_out.abs().max()
-        if tiny_model.hf.config.model_type == "llama":  # RMSNorm sees the mean, so it must stay
-            assert off_centre > 0.01
-        else:
-            assert off_centre < ROUNDING
-
-
-def test_activations_of_a_truncated_model_are_the_same_bits(
-    tiny_model: LanguageModel, tiny_model_folder: Path, tokens: Tensor
-) -> None:
-    truncated = LanguageModel.load(tiny_model_folder, n_layers=2)
-    assert len(truncated.blocks) == truncated.hf.config.num_hidden_layers == 2
-    whole = tiny_model.mlp_activations(tokens, [0, 1])
-    for layer, activations in truncated.mlp_activations(tokens, [0, 1]).items():
-        assert all(map(torch.equal, activations, whole[layer]))
-
-
-@pytest.mark.parametrize("layer", LAYERS)
-def test_putting_back_the_own_output_returns_the_same_bits(
-    tiny_model: LanguageModel, tokens: Tensor, layer: int
-) -> None:
-    site = tiny_model.run_through_site(tokens, layer)
-    continued = tiny_model.continue_with_mlp_out(site, layer, site.activations.mlp_out)
-    assert torch.equal(continued, site.logits)
-
-
-@pytest.mark.parametrize("layer", LAYERS)
-def test_a_site_pass_captures_what_mlp_activations_captures(
-    tiny_model: LanguageModel, tokens: Tensor, layer: int
-) -> None:
-    site = tiny_model.run_through_site(tokens, layer)
-    alone = tiny_model.mlp_activations(tokens, [layer])[layer]
-    assert all(map(torch.equal, site.activations, alone))
+    _, cache = model.run_with_cache(tokens)
+    for layer, (mlp_in, mlp_out) in mlp_activations(model, tokens, LAYERS).items():
+        assert_close(mlp_in, cache[mlp_input(model, layer)].view_as(mlp_in))
+        assert_close(mlp_out, cache[f"blocks.{layer}.hook_mlp_out"].view_as(mlp_out))
+        if f"blocks.{layer}.ln2.hook_normalized" in model.hook_dict:
+            assert mlp_input(model, layer) == f"blocks.{layer}.ln2.hook_normalized"
 
 
 @torch.inference_mode()
 @pytest.mark.parametrize("layer", LAYERS)
-def test_replacing_an_output_equals_a_hook_on_the_untouched_model(
-    tiny_model: LanguageModel, tiny_model_folder: Path, tokens: Tensor, layer: int
+def test_replacing_an_output_equals_a_hook_on_the_plain_model(
+    model: LanguageModel, plain: Any, tokens: Tensor, layer: int
 ) -> None:
-    site = tiny_model.run_through_site(tokens, layer)
+    site = run_through_site(model, tokens, layer)
     own = site.activations.mlp_out
     # Mostly not zero-mean: what is put in need not be in the image of the centred MLP.
     replacement = own.roll(1, dims=1) + torch.linspace(-1, 2, own.shape[-1])
 
-    hf = untouched(tiny_model_folder)
-    block = hf.get_submodule(ARCHITECTURES[hf.config.model_type].blocks)[layer]
-    block.mlp.register_forward_hook(lambda *_: replacement)
-    expected = hf(tokens).logits
+    family = plain.config.model_type
+    block = plain.get_submodule(BLOCKS.get(family, "model.layers"))[layer]
+    output = block.get_submodule(OUTPUT.get(family, "mlp.down_proj"))
+    hook = output.register_forward_hook(lambda _, __, out: replacement.view_as(out))
+    expected = plain(tokens).logits
+    hook.remove()
 
     assert (expected - site.logits).abs().max() > 0.1  # the replacement matters
-    assert_close(tiny_model.continue_with_mlp_out(site, layer, replacement), expected)
+    assert_close(continue_with_mlp_out(model, site, layer, replacement), expected)
 
 
-def test_capturing_leaves_no_hook_behind(tiny_model: LanguageModel, tokens: Tensor) -> None:
-    tiny_model.run_through_site(tokens, 1)
-    tiny_model.mlp_activations(tokens, [1])
+@torch.inference_mode()
+@pytest.mark.parametrize("layer", LAYERS)
+def test_running_only_some_blocks_gives_the_same_tensors(
+    model: LanguageModel, tokens: Tensor, layer: int
+) -> None:
+    site = run_through_site(model, tokens, layer)
+    continued = continue_with_mlp_out(model, site, layer, site.activations.mlp_out)
+    assert torch.equal(continued, site.logits)
+    by_the_bridge = model(site.residual_before, start_at_layer=layer)
+    blocks_alone = run_blocks(model, residual=site.residual_before, start=layer)
+    assert_close(unembed(model, blocks_alone), by_the_bridge)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("layer", LAYERS)
+def test_the_mlp_given_its_own_input_writes_what_it_wrote(
+    model: LanguageModel, tokens: Tensor, layer: int
+) -> None:
+    site = run_through_site(model, tokens, layer)
+    again = mlp_out_for(model, site, layer, site.activations.mlp_in)
+    assert_close(again, site.activations.mlp_out)
+    other = mlp_out_for(model, site, layer, site.activations.mlp_in.roll(1, dims=0))
+    assert_close(other, site.activations.mlp_out.roll(1, dims=0))
+
+
+@torch.inference_mode()
+def test_logits_of_some_tokens_are_those_of_all(model: LanguageModel, tokens: Tensor) -> None:
+    end = run_blocks(model, tokens=tokens)
+    some = torch.tensor([7, 3, 200])
+    assert_close(unembed(model, end, some), unembed(model, end)[..., some])
+
+
+def test_mlp_input_is_normalised(model: LanguageModel, plain: Any, tokens: Tensor) -> None:
+    for mlp_in, mlp_out in mlp_activations(model, tokens, LAYERS).values():
+        # The norm divides by sqrt(variance + epsilon): with epsilon 1e-5 and a variance of 0.04 or
+        # more, the mean square falls short of 1 by up to 2.5e-4.
+        assert (mlp_in.square().mean(dim=-1) - 1).abs().max() < 1e-3
+        off_centre = mlp_out.mean(dim=-1).abs().max() / mlp_out.abs().max()
+        if plain.config.model_type in ("gpt2", "gpt_neox", "opt", "phi"):  # LayerNorm
+            assert mlp_in.mean(dim=-1).abs().max() < ROUNDING
+            assert off_centre < ROUNDING
+        else:  # RMSNorm sees the mean, so it must stay
+            assert off_centre > 0.01
+
+
+def test_nothing_is_left_behind(model: LanguageModel, tokens: Tensor) -> None:
+    def hooks() -> dict[str, int]:
+        return {name: len(point.fwd_hooks) for name, point in model.hook_dict.items()}
+
+    blocks, before = list(model.blocks), hooks()  # TransformerLens keeps some of its own on OPT
+    run_through_site(model, tokens, 1)
     with pytest.raises(IndexError):  # an id beyond the vocabulary: the pass itself fails
-        tiny_model.mlp_activations(torch.full((1, 4), 10_000), [1])
-    modules: list[nn.Module] = [tiny_model.mlp(1), tiny_model.blocks[1]]
-    assert not any(module._forward_hooks for module in modules)
+        mlp_activations(model, torch.full((1, 4), 10_000), [1])
+    assert all(map(lambda a, b: a is b, model.blocks, blocks))
+    assert hooks() == before
 
 
-@pytest.fixture(scope="module")
-def unsupported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("opt")
-    sizes = {"hidden_size": 8, "ffn_dim": 8, "num_hidden_layers": 2, "num_attention_heads": 2}
-    config = OPTConfig(vocab_size=16, max_position_embeddings=16, word_embed_proj_dim=8, **sizes)
-    OPTForCausalLM(config).save_pretrained(folder)
-    return folder
+def test_a_mixture_of_experts_is_refused_by_name(tmp_path: Path) -> None:
+    folder = make_tiny_model("mixtral", tmp_path / "mixtral")
+    with pytest.raises(UserError, match=r"'mixtral' cannot be used here: layer 0 is a mixture of"):
+        load_model(folder)
 
 
-@pytest.mark.parametrize("n_layers", [None, 1])
-def test_unsupported_model_type_is_named(unsupported: Path, n_layers: int | None) -> None:
-    with pytest.raises(UserError, match="'opt' is not supported"):
-        LanguageModel.load(unsupported, n_layers=n_layers)
+def test_a_model_that_scales_what_it_adds_is_found_out(
+    tiny_models: dict[str, Path], tokens: Tensor
+) -> None:
+    model = load_model(tiny_models["llama"])
+    assert broken_sum(model) is None
+    with interventions(model, {"blocks.1.hook_resid_post": lambda x: 2 * x}, (1, 4)):
+        assert "layer 1 scales" in str(broken_sum(model))
+
+
+def test_a_family_that_transformer_lens_does_not_know_is_refused(
+    tiny_models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformer_lens.model_bridge import TransformerBridge
+
+    def boot(*_: object, **__: object) -> None:
+        raise ValueError("Could not determine supported architecture from config. Available: many")
+
+    monkeypatch.setattr(TransformerBridge, "boot_transformers", boot)
+    with pytest.raises(UserError, match="'gpt2' cannot be used here: TransformerLens says: Could"):
+        load_model(tiny_models["gpt2"])
 
 
 def remove_everything(folder: Path) -> None:
@@ -207,7 +238,7 @@ def damaged(request: pytest.FixtureRequest, tiny_models: dict[str, Path], tmp_pa
 
 def test_missing_or_damaged_model_folder_is_named_at_loading(damaged: Path) -> None:
     with pytest.raises(UserError, match=str(damaged)):
-        LanguageModel.load(damaged)
+        load_model(damaged)
 
 
 def test_missing_or_damaged_model_folder_is_named_at_fetching(

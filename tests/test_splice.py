@@ -8,7 +8,13 @@ from torch import Tensor
 
 from transcoders.config import TRAITS, Kind
 from transcoders.dictionaries import SparseDictionary
-from transcoders.models import LanguageModel, SitePass
+from transcoders.models import (
+    LanguageModel,
+    SitePass,
+    continue_with_mlp_out,
+    mlp_out_for,
+    run_through_site,
+)
 from transcoders.splice import replace_from, splice
 
 Make = Callable[..., SparseDictionary]
@@ -17,7 +23,7 @@ LAYER = 1
 
 @pytest.fixture(scope="module")
 def passed(tiny_model: LanguageModel, random_tokens: Callable[..., Tensor]) -> SitePass:
-    return tiny_model.run_through_site(random_tokens(3, 12), LAYER)
+    return run_through_site(tiny_model, random_tokens(3, 12), LAYER)
 
 
 @pytest.mark.parametrize("first", [0, 1])
@@ -25,8 +31,8 @@ def test_a_perfect_sae_on_the_output_changes_no_bit(
     tiny_model: LanguageModel, passed: SitePass, identity_dictionary: Make, first: int
 ) -> None:
     perfect = identity_dictionary("mlp_out_sae")
-    spliced = splice(perfect, passed.activations, tiny_model, LAYER, first_position=first)
-    logits = tiny_model.continue_with_mlp_out(passed, LAYER, spliced.mlp_out)
+    spliced = splice(perfect, passed, tiny_model, LAYER, first_position=first)
+    logits = continue_with_mlp_out(tiny_model, passed, LAYER, spliced.mlp_out)
     assert torch.equal(logits, passed.logits)
 
 
@@ -35,8 +41,8 @@ def test_a_perfect_sae_on_the_input_changes_logits_by_rounding_only(
     tiny_model: LanguageModel, passed: SitePass, identity_dictionary: Make, first: int
 ) -> None:
     perfect = identity_dictionary("mlp_in_sae")
-    spliced = splice(perfect, passed.activations, tiny_model, LAYER, first_position=first)
-    logits = tiny_model.continue_with_mlp_out(passed, LAYER, spliced.mlp_out)
+    spliced = splice(perfect, passed, tiny_model, LAYER, first_position=first)
+    logits = continue_with_mlp_out(tiny_model, passed, LAYER, spliced.mlp_out)
     assert torch.equal(spliced.reconstruction, spliced.target)
     # The MLP runs again, on fewer positions, and a matrix product of another shape may add up in
     # another order: 1e-6 of the scale; the MLP's whole output is worth more than 1e-1 of it.
@@ -49,7 +55,7 @@ def test_positions_before_the_first_keep_every_bit_and_the_others_do_not(
     tiny_model: LanguageModel, passed: SitePass, random_dictionary: Make, *, kind: Kind, first: int
 ) -> None:
     dictionary = random_dictionary(kind)
-    spliced = splice(dictionary, passed.activations, tiny_model, LAYER, first_position=first)
+    spliced = splice(dictionary, passed, tiny_model, LAYER, first_position=first)
     own = passed.activations.mlp_out
     assert torch.equal(spliced.mlp_out[:, :first], own[:, :first])
     assert (spliced.mlp_out[:, first:] != own[:, first:]).any(dim=-1).all()
@@ -60,14 +66,11 @@ def test_a_transcoder_maps_the_mlps_input_to_the_output_to_continue_with(
     tiny_model: LanguageModel, passed: SitePass, random_dictionary: Make, kind: Kind
 ) -> None:
     transcoder = random_dictionary(kind)
-    spliced = splice(transcoder, passed.activations, tiny_model, LAYER, first_position=1)
+    spliced = splice(transcoder, passed, tiny_model, LAYER, first_position=1)
     mlp_in = passed.activations.mlp_in[:, 1:]
     z = transcoder.encode(mlp_in)
     assert torch.equal(spliced.z, z)
-    written = transcoder.decode(z)
-    if transcoder.W_skip is not None:
-        written = written + mlp_in @ transcoder.W_skip.T
-    assert torch.equal(spliced.mlp_out[:, 1:], written)
+    assert torch.equal(spliced.mlp_out[:, 1:], transcoder(mlp_in))
     assert torch.equal(spliced.target, passed.activations.mlp_out[:, 1:])
 
 
@@ -75,7 +78,7 @@ def test_an_sae_on_the_output_maps_the_mlps_output_to_itself(
     tiny_model: LanguageModel, passed: SitePass, random_dictionary: Make
 ) -> None:
     sae = random_dictionary("mlp_out_sae")
-    spliced = splice(sae, passed.activations, tiny_model, LAYER, first_position=1)
+    spliced = splice(sae, passed, tiny_model, LAYER, first_position=1)
     target = passed.activations.mlp_out[:, 1:]
     assert torch.equal(spliced.target, target)
     assert torch.equal(spliced.mlp_out[:, 1:], sae.decode(sae.encode(target)))
@@ -85,13 +88,14 @@ def test_an_sae_on_the_input_feeds_the_mlp_with_its_reconstruction(
     tiny_model: LanguageModel, passed: SitePass, random_dictionary: Make
 ) -> None:
     sae = random_dictionary("mlp_in_sae")
-    spliced = splice(sae, passed.activations, tiny_model, LAYER, first_position=1)
+    spliced = splice(sae, passed, tiny_model, LAYER, first_position=1)
     target = passed.activations.mlp_in[:, 1:]
     reconstruction = sae.decode(sae.encode(target))
     assert torch.equal(spliced.target, target)
     assert torch.equal(spliced.reconstruction, reconstruction)
-    with torch.inference_mode():
-        assert torch.equal(spliced.mlp_out[:, 1:], tiny_model.mlp(LAYER)(reconstruction))
+    read = torch.cat([passed.activations.mlp_in[:, :1], reconstruction], dim=1)
+    written = mlp_out_for(tiny_model, passed, LAYER, read)
+    assert torch.equal(spliced.mlp_out[:, 1:], written[:, 1:])
 
 
 def test_splicing_leaves_the_activations_it_was_given_alone(
@@ -100,7 +104,7 @@ def test_splicing_leaves_the_activations_it_was_given_alone(
     before = [tensor.clone() for tensor in passed.activations]
     for kind in TRAITS:
         dictionary = random_dictionary(kind)
-        splice(dictionary, passed.activations, tiny_model, LAYER, first_position=1)
+        splice(dictionary, passed, tiny_model, LAYER, first_position=1)
     assert all(map(torch.equal, before, passed.activations))
 
 

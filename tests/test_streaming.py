@@ -21,7 +21,7 @@ from transcoders.activations import (
 from transcoders.config import Activations, Corpus, Dictionary, Scale, Site
 from transcoders.corpus import Rows
 from transcoders.errors import UserError
-from transcoders.models import LanguageModel, MLPActivations
+from transcoders.models import LanguageModel, MLPActivations, mlp_activations
 from transcoders.training import train_group
 
 SITE = Site(model="tiny", layer=1)
@@ -31,6 +31,9 @@ N_TOKENS = ROWS * (LENGTH - 1)
 CACHE = Activations(mode="cache", dtype="float16", batch_contexts=3, shard_contexts=8)
 STREAM = CACHE.model_copy(update={"mode": "stream"})
 SOURCES = {"tokens": "f00d", "model": "cafe"}
+
+
+pytestmark = pytest.mark.usefixtures("stand_in_models")
 
 
 class Both(NamedTuple):
@@ -49,11 +52,11 @@ class CountingModel:
     """A model that counts its passes."""
 
     def __init__(self, model: LanguageModel) -> None:
-        self.model, self.hf, self.passes = model, model.hf, 0
+        self.model, self.cfg, self.passes = model, model.cfg, 0
 
     def mlp_activations(self, tokens: Tensor, layers: list[int]) -> dict[int, MLPActivations]:
         self.passes += 1
-        return self.model.mlp_activations(tokens, layers)
+        return mlp_activations(self.model, tokens, layers)
 
 
 @pytest.fixture(scope="module")

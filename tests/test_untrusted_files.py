@@ -64,7 +64,7 @@ from transcoders.interpretability.feature_pages import Subject, write_feature_pa
 from transcoders.interpretability.gather import gather, load_observed, load_text
 from transcoders.landing import landing_page
 from transcoders.layout import Layout
-from transcoders.models import LanguageModel
+from transcoders.models import load_model
 from transcoders.notebooks import execute_notebook, render_page
 from transcoders.rating.server import make_app
 from transcoders.sources import fetch_from_wheel
@@ -772,7 +772,7 @@ def test_hostile_tokens_are_texts_on_feature_pages(
     random_tokens: Callable[..., Tensor],
 ) -> None:  # fmt: skip
     circuit = make_circuit(
-        LanguageModel.load(tiny_models["llama"]), random_dictionary, {0: "transcoder"}, first=1
+        load_model(tiny_models["llama"]), random_dictionary, {0: "transcoder"}, first=1
     )
     site, dictionary = Site(model="m", layer=2), random_dictionary("transcoder", seed=6)
     rows = Rows(random_tokens(30, 16, seed=2), torch.zeros(30))
@@ -819,7 +819,7 @@ def graph(
     tiny_models: dict[str, Path], random_dictionary: Make, random_tokens: Callable[..., Tensor]
 ) -> nx.DiGraph:
     circuit = make_circuit(
-        LanguageModel.load(tiny_models["llama"]),
+        load_model(tiny_models["llama"]),
         random_dictionary,
         {0: "transcoder", 2: "transcoder"},
         first=1,

@@ -1,4 +1,4 @@
-"""Runs of tiny models with random transcoders. Shared between tests: do not change them."""
+"""Prompts through tiny models with random transcoders. Shared between tests: do not change them."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,15 +7,9 @@ import pytest
 from torch import Tensor
 
 from helpers_circuits import MIXES, Make, make_circuit, prompt
-from transcoders.circuits.model import CircuitModel, Run
+from transcoders.circuits.replacement import LocalReplacementModel, ReplacementModel
 from transcoders.circuits.trace import Tracer
-from transcoders.models import LanguageModel, load_tokenizer
-
-
-@pytest.fixture(scope="session")
-def tiny_model(tiny_model_folder: Path) -> LanguageModel:
-    """Of its own, since asking for patterns makes transformers leave hooks on a model."""
-    return LanguageModel.load(tiny_model_folder)
+from transcoders.models import LanguageModel, load_model, load_tokenizer
 
 
 @pytest.fixture(scope="session", params=list(MIXES))
@@ -31,47 +25,47 @@ def first(request: pytest.FixtureRequest) -> int:
 
 
 @pytest.fixture(scope="session")
-def run(
+def local(
     tiny_model: LanguageModel,
     random_dictionary: Make,
     random_tokens: Callable[..., Tensor],
     mix: str,
     first: int,
-) -> Run:
+) -> LocalReplacementModel:
     """Eight tokens, for every architecture, mix of transcoders and first position."""
     circuit = make_circuit(tiny_model, random_dictionary, MIXES[mix], first=first)
-    return circuit.run(prompt(random_tokens))
+    return circuit.freeze(prompt(random_tokens))
 
 
 @pytest.fixture(scope="session")
-def mixed_run(
+def mixed(
     tiny_model: LanguageModel, random_dictionary: Make, random_tokens: Callable[..., Tensor]
-) -> Run:
+) -> LocalReplacementModel:
     """Eight tokens, for every architecture: transcoders at layers 0 and 2 after BOS."""
     circuit = make_circuit(tiny_model, random_dictionary, MIXES["layers 0 and 2"], first=1)
-    return circuit.run(prompt(random_tokens))
+    return circuit.freeze(prompt(random_tokens))
 
 
 @pytest.fixture(scope="session")
-def small_run(
+def small(
     tiny_model: LanguageModel,
     random_dictionary: Make,
     random_tokens: Callable[..., Tensor],
     mix: str,
-) -> Run:
+) -> LocalReplacementModel:
     """Four tokens and five features a layer, for every architecture and mix: few paths."""
     circuit = make_circuit(tiny_model, random_dictionary, MIXES[mix], first=1, n_features=5)
-    return circuit.run(prompt(random_tokens, 4))
+    return circuit.freeze(prompt(random_tokens, 4))
 
 
 @pytest.fixture(scope="session")
-def gpt2_circuit(tiny_models: dict[str, Path], random_dictionary: Make) -> CircuitModel:
+def gpt2_circuit(tiny_models: dict[str, Path], random_dictionary: Make) -> ReplacementModel:
     """A single model, for what does not depend on it."""
-    model = LanguageModel.load(tiny_models["gpt2"])
+    model = load_model(tiny_models["gpt2"])
     return make_circuit(model, random_dictionary, MIXES["layers 0 and 2"], first=1)
 
 
 @pytest.fixture(scope="session")
-def tracer(tiny_models: dict[str, Path], gpt2_circuit: CircuitModel) -> Tracer:
+def tracer(tiny_models: dict[str, Path], gpt2_circuit: ReplacementModel) -> Tracer:
     """The same with its tokenizer, whose tokens are w0, w1 and so on."""
     return Tracer(gpt2_circuit, load_tokenizer(tiny_models["gpt2"]), 0)

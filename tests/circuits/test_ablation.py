@@ -1,6 +1,7 @@
 """Ablating in the real model, and keeping parts of it, is what hooks written by hand do."""
 
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from typing import Any
 
 import pandas as pd
@@ -11,11 +12,15 @@ from torch import Tensor
 from helpers_circuits import (
     active_units,
     assert_close,
+    centred,
     hooks_of_ours,
     make_circuit,
     outputs,
+    plain,
     prompt,
     some_targets,
+    watched,
+    without_weight,
 )
 from transcoders.circuits.ablation import BATCH, ablation_effects, node_output, rank_correlation
 from transcoders.circuits.faithfulness import (
@@ -27,9 +32,9 @@ from transcoders.circuits.faithfulness import (
     parts_by_attribution,
     replaceable_parts,
 )
-from transcoders.circuits.model import Run
-from transcoders.circuits.notation import Node
-from transcoders.circuits.vectors import KINDS, Target, feature_target, logit_target
+from transcoders.circuits.notation import CONTRIBUTORS, Node
+from transcoders.circuits.replacement import LocalReplacementModel
+from transcoders.circuits.vectors import Target, feature_target, logit_target
 from transcoders.circuits.verify import attribution_of, total_attributions
 
 
@@ -40,86 +45,75 @@ def rows(random_tokens: Callable[..., Tensor]) -> Tensor:
 
 
 @pytest.fixture(scope="module")
-def means(mixed_run: Run, rows: Tensor) -> Means:
-    return mean_activations(mixed_run.circuit, rows)
+def means(mixed: LocalReplacementModel, rows: Tensor) -> Means:
+    return mean_activations(mixed.circuit, rows)
 
 
 @pytest.fixture(scope="module")
-def logits(mixed_run: Run) -> Target:
-    return logit_target(mixed_run, {7: 1.0, 9: -1.0}, -1, name="difference")
+def logits(mixed: LocalReplacementModel) -> Target:
+    return logit_target(mixed, {7: 1.0, 9: -1.0}, -1, name="difference")
 
 
 @pytest.fixture(scope="module")
-def feature(mixed_run: Run) -> Target:
-    return feature_target(mixed_run, 2, active_units(mixed_run, 2, 7)[0], -1)
+def feature(mixed: LocalReplacementModel) -> Target:
+    return feature_target(mixed, 2, active_units(mixed, 2, 7)[0], -1)
 
 
 @torch.no_grad()
-def value_by_hand(run: Run, target: Target, hooks: dict[torch.nn.Module, Any]) -> float:
-    """The target in the real model with some modules' outputs changed."""
-    model = run.circuit.model
-    read: dict[str, Tensor] = {}
-
-    def keep(_: Any, arguments: tuple[Tensor, ...], __: Any) -> None:
-        read["mlp_in"] = arguments[0][0]
-
-    handles = [module.register_forward_hook(hook) for module, hook in hooks.items()]
+def value_by_hand(
+    local: LocalReplacementModel, target: Target, hooks: dict[torch.nn.Module, Any]
+) -> float:
+    """The target in the plain model with some modules' outputs changed."""
+    hf, blocks, _ = plain(local.circuit.model)
+    norms = [block.norm_2 for block in blocks]
+    with ExitStack() as hooked, watched(norms) as seen:
+        for module, hook in hooks.items():
+            hooked.enter_context(module.register_forward_hook(hook))
+        logits = hf(local.passed.tokens[None], use_cache=False).logits[0, target.node.token]
     if target.node.kind == "feature":
-        handles.append(model.mlp(target.node.layer).register_forward_hook(keep))
-    logits = model.hf(run.passed.tokens[None], use_cache=False).logits[0, target.node.token]
-    for handle in handles:
-        handle.remove()
-    if target.node.kind == "feature":
-        z = run.circuit.transcoders[target.node.layer].encode(read["mlp_in"][target.node.token])
+        norm = norms[target.node.layer]
+        read = without_weight(norm, seen[norm][0][0, target.node.token])
+        z = local.circuit.transcoders[target.node.layer].encode(read)
         return z[target.node.unit].item()
     return sum(weight * logits[i].item() for i, weight in target.logits.items())
 
 
-def writer(run: Run, node: Node) -> torch.nn.Module:
+def writer(local: LocalReplacementModel, node: Node) -> torch.nn.Module:
     """The module in whose output a node's is a part."""
-    model = run.circuit.model
+    hf, blocks, _ = plain(local.circuit.model)
     if node.kind == "embed":
-        return model.hf.get_input_embeddings()
-    if node.kind == "head":
-        block = model.blocks[node.layer]
-        return block.get_submodule(model.architecture.attention_output)
-    return model.mlp(node.layer)
-
-
-def attention_outputs(run: Run) -> list[torch.nn.Module]:
-    """The output maps of all layers."""
-    name = run.circuit.model.architecture.attention_output
-    return [block.get_submodule(name) for block in run.circuit.model.blocks]
+        return hf.get_input_embeddings()
+    return blocks[node.layer].attention_out if node.kind == "head" else blocks[node.layer].mlp
 
 
 def some_of_each_kind(nodes: Iterable[Node]) -> list[Node]:
     """Five nodes of each kind, of all layers and the later tokens."""
     late = [node for node in nodes if node.token > 2]
-    kinds = [[node for node in late if node.kind == kind] for kind in KINDS]
+    kinds = [[node for node in late if node.kind == kind] for kind in CONTRIBUTORS]
     return [node for of_kind in kinds for node in of_kind[:: len(of_kind) // 5]]
 
 
 @torch.no_grad()
-def test_a_nodes_output_is_what_it_writes(run: Run) -> None:
-    written = outputs(run)
-    found = torch.stack([node_output(run, node) for node in written])
+def test_a_nodes_output_is_what_it_writes(local: LocalReplacementModel) -> None:
+    written = outputs(local)
+    found = torch.stack([node_output(local, node) for node in written])
     assert_close(found, torch.stack(list(written.values())))
     for node in (Node("target", 3, -1, 7), Node("bias", -1, -1, 7)):
         with pytest.raises(ValueError, match="writes nothing"):
-            node_output(run, node)
+            node_output(local, node)
 
 
 @pytest.mark.parametrize("which", ["logits", "feature"])
 def test_effects_are_those_of_hooks_written_by_hand(
-    mixed_run: Run, request: pytest.FixtureRequest, which: str
+    mixed: LocalReplacementModel, request: pytest.FixtureRequest, which: str
 ) -> None:
     target = request.getfixturevalue(which)
-    written = outputs(mixed_run)
+    written = outputs(mixed)
     # More than are run at a time.
     nodes = some_of_each_kind(written)
     assert len(nodes) > BATCH
-    effects = ablation_effects(mixed_run, target, total_attributions(mixed_run, target), nodes)
-    whole = value_by_hand(mixed_run, target, {})
+    effects = ablation_effects(mixed, target, total_attributions(mixed, target), nodes)
+    whole = value_by_hand(mixed, target, {})
     for node, effect in zip(nodes, effects["effect"], strict=True):
 
         def without(_: Any, __: Any, output: Tensor, node: Node = node) -> Tensor:
@@ -127,39 +121,39 @@ def test_effects_are_those_of_hooks_written_by_hand(
             output[0, node.token] -= written[node]
             return output
 
-        value = value_by_hand(mixed_run, target, {writer(mixed_run, node): without})
+        value = value_by_hand(mixed, target, {writer(mixed, node): without})
         assert effect == pytest.approx(whole - value, rel=1e-3, abs=1e-4)
     assert effects["effect"].abs().max() > 0.1
-    assert hooks_of_ours(mixed_run.circuit.model) == []
+    assert hooks_of_ours(mixed.circuit.model) == []
 
 
 def test_the_table_of_effects_has_every_node_with_its_attribution(
-    mixed_run: Run, logits: Target
+    mixed: LocalReplacementModel, logits: Target
 ) -> None:
-    nodes = list(outputs(mixed_run))[::40]
-    effects = ablation_effects(mixed_run, logits, total_attributions(mixed_run, logits), nodes)
+    nodes = list(outputs(mixed))[::40]
+    effects = ablation_effects(mixed, logits, total_attributions(mixed, logits), nodes)
     assert list(effects.columns) == ["node", "kind", "attribution", "effect"]
     assert effects["node"].tolist() == [str(node) for node in nodes]
     assert effects["kind"].tolist() == [node.kind for node in nodes]
-    totals = total_attributions(mixed_run, logits)
-    expected = [attribution_of(mixed_run, totals, node) for node in nodes]
+    totals = total_attributions(mixed, logits)
+    expected = [attribution_of(mixed, totals, node) for node in nodes]
     assert effects["attribution"].tolist() == expected
 
 
-def test_no_nodes_have_no_effects(mixed_run: Run, logits: Target) -> None:
-    assert len(ablation_effects(mixed_run, logits, total_attributions(mixed_run, logits), [])) == 0
+def test_no_nodes_have_no_effects(mixed: LocalReplacementModel, logits: Target) -> None:
+    assert len(ablation_effects(mixed, logits, total_attributions(mixed, logits), [])) == 0
 
 
-def test_what_comes_after_or_beside_a_target_has_no_effect(mixed_run: Run) -> None:
-    target = feature_target(mixed_run, 0, active_units(mixed_run, 0, 5)[0], 5)
+def test_what_comes_after_or_beside_a_target_has_no_effect(mixed: LocalReplacementModel) -> None:
+    target = feature_target(mixed, 0, active_units(mixed, 0, 5)[0], 5)
     nodes = [
-        Node("feature", 2, active_units(mixed_run, 2, 5)[0], 5),
-        Node("feature", 0, active_units(mixed_run, 0, 4)[0], 4),
+        Node("feature", 2, active_units(mixed, 2, 5)[0], 5),
+        Node("feature", 0, active_units(mixed, 0, 4)[0], 4),
         Node("head", 1, 0, 5, 2),
         Node("mlp", 1, -1, 5),
         Node("embed", -1, -1, 6),
     ]
-    effects = ablation_effects(mixed_run, target, total_attributions(mixed_run, target), nodes)
+    effects = ablation_effects(mixed, target, total_attributions(mixed, target), nodes)
     assert not effects["attribution"].any()
     assert effects["effect"].abs().max() < 1e-5
 
@@ -172,45 +166,73 @@ def test_rank_correlation_is_of_ranks_and_needs_three_nodes() -> None:
 
 
 @torch.no_grad()
-def test_means_are_averages_over_all_rows_and_positions(run: Run, rows: Tensor) -> None:
-    circuit, first = run.circuit, run.circuit.first_position
-    found = mean_activations(circuit, rows)
-    assert list(found.features) == list(circuit.transcoders)
-    into: dict[int, Tensor] = {}
+def plain_means(local: LocalReplacementModel, rows: Tensor) -> Means:
+    """Means of the plain model's own tensors: heads with the bias of their values."""
+    circuit, first = local.circuit, local.circuit.first_position
+    hf, blocks, _ = plain(circuit.model)
+    outs, mlps, norms = (
+        [getattr(b, n) for b in blocks] for n in ("attention_out", "mlp", "norm_2")
+    )
+    with watched([*outs, *mlps, *norms]) as seen:
+        hf(rows)
 
-    def keep(layer: int) -> Any:
-        return lambda _, arguments: into.__setitem__(layer, arguments[0])
+    def mean(values: Tensor) -> Tensor:
+        return values[:, first:].mean(dim=(0, 1))
 
-    modules = enumerate(attention_outputs(run))
-    handles = [m.register_forward_pre_hook(keep(layer)) for layer, m in modules]
-    circuit.model.hf(rows)
-    for handle in handles:
-        handle.remove()
-    for layer, (mlp_in, mlp_out) in circuit.model.mlp_activations(rows, [0, 1, 2]).items():
-        assert_close(found.mlp_out[layer], mlp_out[:, first:].mean(dim=(0, 1)))
-        assert_close(found.heads[layer].flatten(), into[layer][:, first:].mean(dim=(0, 1)))
-        if layer in circuit.transcoders:
-            z = circuit.transcoders[layer].encode(mlp_in[:, first:])
-            assert_close(found.features[layer], z.mean(dim=(0, 1)))
-    assert hooks_of_ours(circuit.model) == []
+    heads = torch.stack([mean(seen[out][0]) for out in outs])
+    features = {
+        layer: mean(t.encode(without_weight(norms[layer], seen[norms[layer]][0])))
+        for layer, t in circuit.transcoders.items()
+    }
+    mlp_out = torch.stack([mean(seen[mlp][1]) for mlp in mlps])
+    return Means(heads.unflatten(1, (circuit.n_heads, -1)), features, mlp_out)
 
 
-def test_with_everything_kept_the_target_is_what_it_is(run: Run, rows: Tensor) -> None:
-    means = mean_activations(run.circuit, rows)
-    for target in some_targets(run):
-        everything = _kept(run, [], inside=False)
-        value = _value_with(run, target, everything, means)
+@torch.no_grad()
+def test_means_are_averages_over_all_rows_and_positions(
+    local: LocalReplacementModel, rows: Tensor
+) -> None:
+    found, expected = mean_activations(local.circuit, rows), plain_means(local, rows)
+    assert list(found.features) == list(local.circuit.transcoders)
+    for layer, block in enumerate(plain(local.circuit.model).blocks):
+        # The biases of values and of norms are in the output map's bias here.
+        out = torch.einsum("he,hed->d", found.heads[layer], local.circuit.W_O[layer])
+        plainly = block.attention_out(expected.heads[layer].flatten())
+        out = out + local.circuit.attention_bias[layer]
+        assert_close(out, centred(block.norm_1, plainly))
+        assert_close(found.mlp_out[layer], centred(block.norm_2, expected.mlp_out[layer]))
+        if layer in local.circuit.transcoders:
+            assert_close(found.features[layer], expected.features[layer])
+    assert hooks_of_ours(local.circuit.model) == []
+
+
+def test_with_everything_kept_the_target_is_what_it_is(
+    local: LocalReplacementModel, rows: Tensor
+) -> None:
+    means = mean_activations(local.circuit, rows)
+    for target in some_targets(local):
+        everything = _kept(local, [], inside=False)
+        value = _value_with(local, target, everything, means)
         assert value == pytest.approx(target.value, rel=1e-4, abs=1e-4)
-    assert hooks_of_ours(run.circuit.model) == []
+    assert hooks_of_ours(local.circuit.model) == []
 
 
-def mean_hooks(run: Run, means: Means, nodes: list[Node]) -> dict[torch.nn.Module, Any]:
+def mean_hooks(
+    local: LocalReplacementModel, rows: Tensor, nodes: list[Node]
+) -> dict[torch.nn.Module, Any]:
     """Hooks that put means from the first position on, and leave ``nodes`` as they are."""
-    circuit, first = run.circuit, run.circuit.first_position
+    circuit, first, means = local.circuit, local.circuit.first_position, plain_means(local, rows)
     hooks: dict[torch.nn.Module, Any] = {}
+    read: dict[int, Tensor] = {}
+
+    def on_norm(layer: int) -> Any:
+        def hook(norm: Any, arguments: tuple[Tensor, ...], _: Any) -> None:
+            read[layer] = without_weight(norm, arguments[0][0])
+
+        return hook
 
     def on_mlp(layer: int) -> Any:
-        def hook(_: Any, arguments: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        def hook(_: Any, __: Any, output: Tensor) -> Tensor:
             output = output.clone()
             real = output[0].clone()
             output[0, first:] = means.mlp_out[layer]
@@ -219,7 +241,7 @@ def mean_hooks(run: Run, means: Means, nodes: list[Node]) -> dict[torch.nn.Modul
                     output[0, node.token] = real[node.token]
                 if node.kind == "feature" and node.layer == layer:
                     transcoder = circuit.transcoders[layer]
-                    z = transcoder.encode(arguments[0][0, node.token])[node.unit]
+                    z = transcoder.encode(read[layer][node.token])[node.unit]
                     more = z - means.features[layer][node.unit]
                     output[0, node.token] += more * transcoder.W_dec[node.unit]
             return output
@@ -238,45 +260,48 @@ def mean_hooks(run: Run, means: Means, nodes: list[Node]) -> dict[torch.nn.Modul
 
         return hook
 
-    for layer, module in enumerate(attention_outputs(run)):
-        hooks[module] = on_attention(layer)
-        hooks[circuit.model.mlp(layer)] = on_mlp(layer)
+    for layer, block in enumerate(plain(circuit.model).blocks):
+        hooks[block.attention_out] = on_attention(layer)
+        hooks[block.norm_2] = on_norm(layer)
+        hooks[block.mlp] = on_mlp(layer)
     return hooks
 
 
-def test_with_nothing_kept_all_parts_do_what_they_do_on_average(run: Run, rows: Tensor) -> None:
-    means = mean_activations(run.circuit, rows)
-    nothing = _kept(run, [], inside=True)
-    for target in some_targets(run):
-        expected = value_by_hand(run, target, mean_hooks(run, means, []))
-        found = _value_with(run, target, nothing, means)
+def test_with_nothing_kept_all_parts_do_what_they_do_on_average(
+    local: LocalReplacementModel, rows: Tensor
+) -> None:
+    means = mean_activations(local.circuit, rows)
+    nothing = _kept(local, [], inside=True)
+    for target in some_targets(local):
+        expected = value_by_hand(local, target, mean_hooks(local, rows, []))
+        found = _value_with(local, target, nothing, means)
         assert found == pytest.approx(expected, rel=1e-4, abs=1e-4)
 
 
 def test_kept_parts_do_what_they_do_and_the_others_what_they_do_on_average(
-    mixed_run: Run, means: Means, logits: Target
+    mixed: LocalReplacementModel, means: Means, rows: Tensor, logits: Target
 ) -> None:
     nodes = [
-        Node("feature", 0, active_units(mixed_run, 0, 3)[0], 3),
-        Node("feature", 2, active_units(mixed_run, 2, 7)[0], 7),
-        Node("feature", 2, active_units(mixed_run, 2, 7)[1], 7),
+        Node("feature", 0, active_units(mixed, 0, 3)[0], 3),
+        Node("feature", 2, active_units(mixed, 2, 7)[0], 7),
+        Node("feature", 2, active_units(mixed, 2, 7)[1], 7),
         Node("head", 1, 0, 7),
         Node("head", 2, 1, 7),
         Node("mlp", 1, -1, 7),
         Node("mlp", 1, -1, 3),
     ]
     for some in (nodes[:1], nodes[3:4], nodes[5:6], nodes):
-        kept = _kept(mixed_run, some, inside=True)
-        expected = value_by_hand(mixed_run, logits, mean_hooks(mixed_run, means, some))
-        found = _value_with(mixed_run, logits, kept, means)
+        kept = _kept(mixed, some, inside=True)
+        expected = value_by_hand(mixed, logits, mean_hooks(mixed, rows, some))
+        found = _value_with(mixed, logits, kept, means)
         assert found == pytest.approx(expected, rel=1e-4, abs=1e-4)
 
 
 def test_inside_and_outside_are_each_others_opposite_from_the_first_position_on(
-    mixed_run: Run,
+    mixed: LocalReplacementModel,
 ) -> None:
     nodes = [Node("feature", 0, 5, 3), Node("head", 1, 1, 4, 2), Node("mlp", 1, -1, 6)]
-    inside, outside = (_kept(mixed_run, nodes, inside=inside) for inside in (True, False))
+    inside, outside = (_kept(mixed, nodes, inside=inside) for inside in (True, False))
     assert (inside.heads[:, 1:] ^ outside.heads[:, 1:]).all()
     assert (inside.mlps[:, 1:] ^ outside.mlps[:, 1:]).all()
     assert inside.heads[:, 1:].nonzero().tolist() == [[1, 3, 1]]
@@ -289,42 +314,42 @@ def test_inside_and_outside_are_each_others_opposite_from_the_first_position_on(
 
 
 def test_a_circuit_of_nothing_keeps_nothing_and_leaves_everything(
-    mixed_run: Run, means: Means, logits: Target
+    mixed: LocalReplacementModel, means: Means, logits: Target
 ) -> None:
-    curve = faithfulness(mixed_run, logits, [], means, [0])
+    curve = faithfulness(mixed, logits, [], means, [0])
     assert curve.to_dict("records") == [{"n_nodes": 0, "faithfulness": 0.0, "remaining": 1.0}]
 
 
 def test_faithfulness_is_the_share_of_the_target_between_nothing_and_everything(
-    mixed_run: Run, means: Means, logits: Target
+    mixed: LocalReplacementModel, means: Means, rows: Tensor, logits: Target
 ) -> None:
-    ranked = parts_by_attribution(mixed_run, total_attributions(mixed_run, logits))
-    curve = faithfulness(mixed_run, logits, ranked, means, [0, 1, 5, 20])
+    ranked = parts_by_attribution(mixed, total_attributions(mixed, logits))
+    curve = faithfulness(mixed, logits, ranked, means, [0, 1, 5, 20])
     assert curve["n_nodes"].tolist() == [0, 1, 5, 20]
-    whole = value_by_hand(mixed_run, logits, {})
-    empty = value_by_hand(mixed_run, logits, mean_hooks(mixed_run, means, []))
+    whole = value_by_hand(mixed, logits, {})
+    empty = value_by_hand(mixed, logits, mean_hooks(mixed, rows, []))
     for size, found in zip(curve["n_nodes"], curve["faithfulness"], strict=True):
-        value = value_by_hand(mixed_run, logits, mean_hooks(mixed_run, means, ranked[:size]))
+        value = value_by_hand(mixed, logits, mean_hooks(mixed, rows, ranked[:size]))
         assert found == pytest.approx((value - empty) / (whole - empty), rel=1e-3, abs=1e-4)
 
 
 def test_all_parts_kept_but_errors_is_faithful_where_nothing_is_in_errors(
     tiny_model: Any, random_dictionary: Any, random_tokens: Any, rows: Tensor
 ) -> None:
-    run = make_circuit(tiny_model, random_dictionary, {}, first=1).run(prompt(random_tokens))
-    target = logit_target(run, {7: 1.0}, -1, name="one")
-    ranked = parts_by_attribution(run, total_attributions(run, target))
+    local = make_circuit(tiny_model, random_dictionary, {}, first=1).freeze(prompt(random_tokens))
+    target = logit_target(local, {7: 1.0}, -1, name="one")
+    ranked = parts_by_attribution(local, total_attributions(local, target))
     everything = [Node("head", i, h, t) for i in range(3) for h in range(2) for t in range(8)]
     everything += [Node("mlp", i, -1, t) for i in range(3) for t in range(8)]
     ranked = list(dict.fromkeys(ranked + everything))
-    means = mean_activations(run.circuit, rows)
-    curve = faithfulness(run, target, ranked, means, [len(ranked)])
+    means = mean_activations(local.circuit, rows)
+    curve = faithfulness(local, target, ranked, means, [len(ranked)])
     assert curve["faithfulness"].item() == pytest.approx(1.0, abs=1e-4)
     assert curve["remaining"].item() == pytest.approx(0.0, abs=1e-4)
 
 
 def test_parts_count_heads_once_and_only_what_can_be_replaced(
-    mixed_run: Run, means: Means, logits: Target
+    mixed: LocalReplacementModel, means: Means, logits: Target
 ) -> None:
     ranked = [
         Node("head", 1, 0, 7, 2),
@@ -335,25 +360,29 @@ def test_parts_count_heads_once_and_only_what_can_be_replaced(
         Node("bias", -1, -1, 7),
     ]
     assert replaceable_parts(ranked) == [Node("head", 1, 0, 7), Node("mlp", 1, -1, 7)]
-    curve = faithfulness(mixed_run, logits, ranked, means, [0, 1, 2, 3, 100])
+    curve = faithfulness(mixed, logits, ranked, means, [0, 1, 2, 3, 100])
     assert curve["n_nodes"].tolist() == [0, 1, 2]
 
 
-def test_parts_by_attribution_are_all_parts_with_one_from_the_largest_on(run: Run) -> None:
-    target = some_targets(run)[-1]
-    totals = total_attributions(run, target)
+def test_parts_by_attribution_are_all_parts_with_one_from_the_largest_on(
+    local: LocalReplacementModel,
+) -> None:
+    target = some_targets(local)[-1]
+    totals = total_attributions(local, target)
     sizes: dict[Node, float] = {}
-    for node in outputs(run):
+    for node in outputs(local):
         if node.kind in ("feature", "head", "mlp"):
             part = node._replace(source=-1)
-            sizes[part] = sizes.get(part, 0.0) + attribution_of(run, totals, node)
-    parts = parts_by_attribution(run, total_attributions(run, target))
+            sizes[part] = sizes.get(part, 0.0) + attribution_of(local, totals, node)
+    parts = parts_by_attribution(local, total_attributions(local, target))
     assert set(parts) == {part for part, size in sizes.items() if size != 0}
     found = [abs(sizes[part]) for part in parts]
     assert found == pytest.approx(sorted(found, reverse=True), rel=1e-4, abs=1e-6)
 
 
-def test_a_target_that_no_part_moves_has_no_shares(mixed_run: Run, rows: Tensor) -> None:
-    nothing = logit_target(mixed_run, {7: 1.0}, 0, name="after BOS, which is always kept")
-    means = mean_activations(mixed_run.circuit, rows)
-    assert faithfulness(mixed_run, nothing, [], means, [0]).isna().sum().tolist() == [0, 1, 1]
+def test_a_target_that_no_part_moves_has_no_shares(
+    mixed: LocalReplacementModel, rows: Tensor
+) -> None:
+    nothing = logit_target(mixed, {7: 1.0}, 0, name="after BOS, which is always kept")
+    means = mean_activations(mixed.circuit, rows)
+    assert faithfulness(mixed, nothing, [], means, [0]).isna().sum().tolist() == [0, 1, 1]

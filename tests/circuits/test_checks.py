@@ -1,9 +1,14 @@
 """Features on texts: what the model makes of them, and a model whose MLPs are transcoders."""
 
+from contextlib import ExitStack
+from typing import Any
+
 import pandas as pd
 import pytest
 import torch
+from torch import Tensor
 
+from helpers_circuits import plain, watched, without_weight
 from transcoders.circuits import Tracer
 from transcoders.circuits.checks import check_features, feature_activations
 from transcoders.config import FeatureCheck
@@ -17,17 +22,17 @@ def check(feature: str, **values: float) -> FeatureCheck:
 
 
 def test_activations_are_those_of_the_run(tracer: Tracer) -> None:
-    run = tracer.run(TEXT)
+    local = tracer.freeze(TEXT)
     first = tracer.circuit.first_position
     for layer, transcoder in tracer.circuit.transcoders.items():
-        z = feature_activations(tracer.circuit, run.passed.tokens, layer)
+        z = feature_activations(tracer.circuit, local.passed.tokens, layer)
         assert (z[:first] == 0).all()
-        expected = transcoder.encode(run.passed.mlp.mlp_in[layer, first:])
+        expected = transcoder.encode(local.passed.mlp.mlp_in[layer, first:])
         torch.testing.assert_close(z[first:], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_replacing_earlier_mlps_changes_later_layers_only(tracer: Tracer) -> None:
-    tokens = tracer.run(TEXT).passed.tokens
+    tokens = tracer.freeze(TEXT).passed.tokens
     layers = list(tracer.circuit.transcoders)
     for layer in layers:
         plain = feature_activations(tracer.circuit, tokens, layer)
@@ -35,39 +40,37 @@ def test_replacing_earlier_mlps_changes_later_layers_only(tracer: Tracer) -> Non
         assert torch.equal(plain, replaced) == (layer == layers[0])
 
 
-def test_replacing_equals_running_a_model_whose_mlps_are_the_transcoders(
-    tracer: Tracer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@torch.no_grad()
+def test_replacing_equals_running_a_model_whose_mlps_are_the_transcoders(tracer: Tracer) -> None:
     circuit = tracer.circuit
-    tokens = tracer.run(TEXT).passed.tokens
+    tokens = tracer.freeze(TEXT).passed.tokens
     first, last = circuit.first_position, max(circuit.transcoders)
-    model = circuit.model
-    originals = {layer: model.mlp(layer).forward for layer in circuit.transcoders}
+    hf, blocks, _ = plain(circuit.model)
 
-    def stand_in(layer: int) -> object:
-        transcoder = circuit.transcoders[layer]
+    def stand_in(layer: int) -> Any:
+        transcoder, norm = circuit.transcoders[layer], blocks[layer].norm_2
 
-        def forward(x: torch.Tensor) -> torch.Tensor:
-            weights, own = transcoder, originals[layer](x)
-            z = (x @ weights.W_enc + weights.b_enc).clamp(min=0)
-            return torch.cat([own[:, :first], (z @ weights.W_dec + weights.b_dec)[:, first:]], 1)
+        def hook(_: Any, __: Any, own: Tensor) -> Tensor:
+            z = (without_weight(norm, seen[norm][0]) @ transcoder.W_enc + transcoder.b_enc).relu()
+            replaced = z @ transcoder.W_dec + transcoder.b_dec
+            return torch.cat([own[:, :first], replaced[:, first:]], dim=1)
 
-        return forward
+        return hook
 
-    for layer in circuit.transcoders:
-        if layer < last:
-            monkeypatch.setattr(model.mlp(layer), "forward", stand_in(layer))
-    read = model.mlp_activations(tokens[None], [last])[last].mlp_in[0]
-    monkeypatch.undo()
-    expected = circuit.transcoders[last].encode(read)[first:]
+    with watched([block.norm_2 for block in blocks]) as seen, ExitStack() as hooked:
+        for layer in set(circuit.transcoders) - {last}:
+            hooked.enter_context(blocks[layer].mlp.register_forward_hook(stand_in(layer)))
+        hf(tokens[None])
+    norm = blocks[last].norm_2
+    expected = circuit.transcoders[last].encode(without_weight(norm, seen[norm][0][0]))[first:]
     found = feature_activations(circuit, tokens, last, replace_earlier=True)[first:]
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_check_reports_the_token_where_the_feature_is_most_active(tracer: Tracer) -> None:
-    run = tracer.run(TEXT)
+    local = tracer.freeze(TEXT)
     layer = max(tracer.circuit.transcoders)
-    z = feature_activations(tracer.circuit, run.passed.tokens, layer)
+    z = feature_activations(tracer.circuit, local.passed.tokens, layer)
     unit = int(z.max(dim=0).values.argmax())
     table = check_features(tracer, [check(f"tc{layer}[{unit}]", published=1.5)])
     row = table.iloc[0]
@@ -76,21 +79,21 @@ def test_a_check_reports_the_token_where_the_feature_is_most_active(tracer: Trac
         "published", "published_replaced",
     ]  # fmt: skip
     assert row["activation"] == pytest.approx(z[:, unit].max().item())
-    best = int(run.passed.tokens[z[:, unit].argmax()])
+    best = int(local.passed.tokens[z[:, unit].argmax()])
     assert row["token"] == tracer.tokenizer.decode([best])
     assert row["published"] == 1.5 and pd.isna(row["published_replaced"])
 
 
 def test_top_is_the_feature_most_active_at_the_last_token(tracer: Tracer) -> None:
     layer = max(tracer.circuit.transcoders)
-    z = feature_activations(tracer.circuit, tracer.run(TEXT).passed.tokens, layer)
+    z = feature_activations(tracer.circuit, tracer.freeze(TEXT).passed.tokens, layer)
     table = check_features(tracer, [check(f"tc{layer}[top]")])
     assert table["feature"][0] == f"tc{layer}[{int(z[-1].argmax())}]"
 
 
 def test_a_feature_that_is_nowhere_active_has_no_token(tracer: Tracer) -> None:
     layer = min(tracer.circuit.transcoders)
-    z = feature_activations(tracer.circuit, tracer.run(TEXT).passed.tokens, layer)
+    z = feature_activations(tracer.circuit, tracer.freeze(TEXT).passed.tokens, layer)
     unit = int((z.sum(dim=0) == 0).nonzero()[0])
     row = check_features(tracer, [check(f"tc{layer}[{unit}]")]).iloc[0]
     assert (row["token"], row["activation"]) == ("", 0)

@@ -9,24 +9,24 @@ import networkx as nx
 import pytest
 
 from helpers_circuits import some_targets
-from transcoders.circuits.graph import LEAVES, build_graph, influence, prune_graph
-from transcoders.circuits.model import Run
-from transcoders.circuits.notation import Node
+from transcoders.circuits.graph import build_graph, influence, prune_graph
+from transcoders.circuits.notation import REMAINDERS, Node
 from transcoders.circuits.page import circuit_page
 from transcoders.circuits.paths import Search, find_paths
+from transcoders.circuits.replacement import LocalReplacementModel
 
 NASTY = ["<|endoftext|>", "</script>", "<b>", "&amp;", '"', "'", "\n", "<!-- é"]
 
 
 @pytest.fixture(scope="module", params=["logits", "feature"])
-def graph(request: pytest.FixtureRequest, mixed_run: Run) -> nx.DiGraph:
-    target = some_targets(mixed_run)[0 if request.param == "logits" else -1]
-    return build_graph(find_paths(mixed_run, target, Search(30, 4, sign="both")))
+def graph(request: pytest.FixtureRequest, mixed: LocalReplacementModel) -> nx.DiGraph:
+    target = some_targets(mixed)[0 if request.param == "logits" else -1]
+    return build_graph(find_paths(mixed, target, Search(30, 4, sign="both")))
 
 
 def shown(graph: nx.DiGraph) -> list[Node]:
-    """The nodes of a graph but its leaves."""
-    return [node for node in graph if node.kind not in LEAVES]
+    """The nodes of a graph but its remainders."""
+    return [node for node in graph if node.kind not in REMAINDERS]
 
 
 def page_of(graph: nx.DiGraph, **settings: Any) -> str:
@@ -106,7 +106,7 @@ def test_the_numbers_of_the_page_are_those_of_the_graph(graph: nx.DiGraph) -> No
     assert edges == {
         (start.key, end.key): weight
         for start, end, weight in graph.edges(data="path_attribution")
-        if start.kind not in LEAVES
+        if start.kind not in REMAINDERS
     }
     shares = influence(graph)
     by_id = {node["id"]: node for node in data["nodes"]}
@@ -128,16 +128,16 @@ def test_nodes_say_where_they_are_and_what_they_are_worth(graph: nx.DiGraph) -> 
             assert facts["token"].startswith(f"“{NASTY[node.source]}” @{node.source} → ")
 
 
-def test_nodes_say_what_leaves_give_them(graph: nx.DiGraph) -> None:
+def test_nodes_say_what_remainders_give_them(graph: nx.DiGraph) -> None:
     by_id = {node["id"]: node for node in data_of(page_of(graph))["nodes"]}
     for node in shown(graph):
         given = [value for name, value in by_id[node.key]["facts"] if name.startswith("of it from")]
-        leaves = [
+        remainders = [
             weight
             for start, _, weight in graph.in_edges(node, data="path_attribution")
-            if start.kind in LEAVES
+            if start.kind in REMAINDERS
         ]
-        assert [float(value) for value in given] == pytest.approx(leaves, rel=1e-2)
+        assert [float(value) for value in given] == pytest.approx(remainders, rel=1e-2)
 
 
 def test_rows_have_the_names_of_what_is_in_them(graph: nx.DiGraph) -> None:

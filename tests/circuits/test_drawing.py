@@ -10,17 +10,18 @@ import pytest
 
 from helpers_circuits import some_targets
 from transcoders.circuits.drawing import NEGATIVE, POSITIVE, draw_graph
-from transcoders.circuits.graph import LEAVES, build_graph, prune_graph
-from transcoders.circuits.model import Run
+from transcoders.circuits.graph import build_graph, prune_graph
+from transcoders.circuits.notation import REMAINDERS
 from transcoders.circuits.paths import Search, find_paths
+from transcoders.circuits.replacement import LocalReplacementModel
 
 TOKENS = ["<|endoftext|>", "<b>", '"', "\n", "{a|b}", "&", "\\", "é"]
 
 
 @pytest.fixture(scope="module")
-def graph(mixed_run: Run) -> nx.DiGraph:
-    target = some_targets(mixed_run)[0]
-    paths = find_paths(mixed_run, target, Search(8, 3, sign="both"))
+def graph(mixed: LocalReplacementModel) -> nx.DiGraph:
+    target = some_targets(mixed)[0]
+    paths = find_paths(mixed, target, Search(8, 3, sign="both"))
     return prune_graph(build_graph(paths), 0.9)
 
 
@@ -54,7 +55,7 @@ def test_nothing_of_the_machines_fonts_is_said(
     assert capfd.readouterr().err == "heard again"
 
 
-def test_every_node_but_leaves_is_in_its_row_and_every_edge_between_them_is_drawn(
+def test_every_node_but_remainders_is_in_its_row_and_every_edge_between_them_is_drawn(
     graph: nx.DiGraph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pictures = []
@@ -67,12 +68,12 @@ def test_every_node_but_leaves_is_in_its_row_and_every_edge_between_them_is_draw
     monkeypatch.setattr(pygraphviz.AGraph, "layout", watched)
     draw_graph(graph, TOKENS, tmp_path / "circuit")
     (picture,) = pictures
-    shown = {node.key: node for node in graph if node.kind not in LEAVES}
+    shown = {node.key: node for node in graph if node.kind not in REMAINDERS}
     assert {node for node in picture.nodes() if not node.startswith("row")} == set(shown)
     edges = {
         (start.key, end.key): weight
         for start, end, weight in graph.edges(data="path_attribution")
-        if start.kind not in LEAVES
+        if start.kind not in REMAINDERS
     }
     drawn = {edge: edge.attr for edge in picture.edges() if edge.attr["style"] != "invis"}
     assert set(drawn) == set(edges)

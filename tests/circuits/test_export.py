@@ -17,10 +17,9 @@ from transcoders.circuits.export import (
     paths_record,
 )
 from transcoders.circuits.graph import build_graph, influence
-from transcoders.circuits.model import Run
-from transcoders.circuits.notation import Node
+from transcoders.circuits.notation import CONTRIBUTORS, Node
 from transcoders.circuits.paths import ComputationalPath, Search, find_paths
-from transcoders.circuits.vectors import KINDS
+from transcoders.circuits.replacement import LocalReplacementModel
 from transcoders.errors import UserError
 from transcoders.files import write_json
 
@@ -29,9 +28,9 @@ IDS = list(range(40, 48))
 
 
 @pytest.fixture(scope="module", params=["logits", "feature"])
-def paths(request: pytest.FixtureRequest, mixed_run: Run) -> list[ComputationalPath]:
-    target = some_targets(mixed_run)[0 if request.param == "logits" else -1]
-    return find_paths(mixed_run, target, Search(30, 4, sign="both"))
+def paths(request: pytest.FixtureRequest, mixed: LocalReplacementModel) -> list[ComputationalPath]:
+    target = some_targets(mixed)[0 if request.param == "logits" else -1]
+    return find_paths(mixed, target, Search(30, 4, sign="both"))
 
 
 @pytest.fixture(scope="module")
@@ -154,9 +153,9 @@ def test_the_viewers_nodes_say_what_ours_are(graph: nx.DiGraph) -> None:
             assert shown["node_id"] == f"E_{IDS[node.token]}_{node.token}"
 
 
-def test_layers_of_the_viewers_have_logits_above_all_others(mixed_run: Run) -> None:
-    target = some_targets(mixed_run)[0]
-    record = exported(build_graph(find_paths(mixed_run, target, Search(30, 2))))
+def test_layers_of_the_viewers_have_logits_above_all_others(mixed: LocalReplacementModel) -> None:
+    target = some_targets(mixed)[0]
+    record = exported(build_graph(find_paths(mixed, target, Search(30, 2))))
     layers = {node["layer"]: node["is_target_logit"] for node in record["nodes"]}
     numbers = [int(layer) for layer in layers if layer != "E"]
     assert [layer for layer, is_target in layers.items() if is_target] == [str(max(numbers))]
@@ -185,17 +184,17 @@ def test_what_does_not_follow_the_schema_is_not_written(graph: nx.DiGraph, slug:
         exported(graph, slug=slug)
 
 
-def test_errors_of_two_layers_are_told_apart(mixed_run: Run) -> None:
-    target = some_targets(mixed_run)[0]
-    exhaustive = Search(10**6, 1, KINDS, sign="both")
-    graph = build_graph(find_paths(mixed_run, target, exhaustive))
+def test_errors_of_two_layers_are_told_apart(mixed: LocalReplacementModel) -> None:
+    target = some_targets(mixed)[0]
+    exhaustive = Search(10**6, 1, CONTRIBUTORS, sign="both")
+    graph = build_graph(find_paths(mixed, target, exhaustive))
     assert {Node("error", layer, -1, 7) for layer in (0, 2)} <= set(graph)
     layers = [n["layer"] for n in exported(graph)["nodes"] if n["node_id"].startswith("error_")]
     assert set(layers) == {"0", "2"}
 
 
-def test_ids_are_unique_where_errors_are_parts_and_leaves(mixed_run: Run) -> None:
-    for target in some_targets(mixed_run):
-        graph = build_graph(find_paths(mixed_run, target, Search(40, 3, KINDS, sign="both")))
+def test_ids_are_unique_where_errors_are_parts_and_remainders(mixed: LocalReplacementModel) -> None:
+    for target in some_targets(mixed):
+        graph = build_graph(find_paths(mixed, target, Search(40, 3, CONTRIBUTORS, sign="both")))
         nodes = exported(graph)["nodes"]
         assert len({node["node_id"] for node in nodes}) == len(nodes) == len(graph)

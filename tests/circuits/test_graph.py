@@ -8,36 +8,34 @@ import pytest
 
 from helpers_circuits import all_paths, make_circuit, prompt, some_targets
 from transcoders.circuits.graph import (
-    LEAVES,
     build_graph,
     influence,
-    merge_graphs,
     prune_graph,
 )
-from transcoders.circuits.model import Run
-from transcoders.circuits.notation import Node
+from transcoders.circuits.notation import CONTRIBUTORS, REMAINDERS, Node
 from transcoders.circuits.paths import ComputationalPath, Search, find_paths
-from transcoders.circuits.vectors import KINDS, Target
-from transcoders.circuits.verify import Gates, frozen_value
+from transcoders.circuits.replacement import LocalReplacementModel
+from transcoders.circuits.vectors import Target
+from transcoders.circuits.verify import NodeValues, frozen_value
 
 SEARCHES = {
     "few": Search(5, 2),
     "many": Search(60, 4, sign="both"),
-    "with errors": Search(60, 4, KINDS, sign="both"),
+    "with errors": Search(60, 4, CONTRIBUTORS, sign="both"),
     "negative": Search(10, 3, sign="negative"),
 }
-ENDS = ("embed", "mlp", *LEAVES)
+ENDS = ("embed", "mlp", *REMAINDERS)
 """Kinds of nodes that read nothing: influence ends in them."""
 
 
-def paths_of(run: Run, which: str = "many") -> list[ComputationalPath]:
-    """Paths of the last of a run's targets."""
-    return find_paths(run, some_targets(run)[-1], SEARCHES[which])
+def paths_of(local: LocalReplacementModel, which: str = "many") -> list[ComputationalPath]:
+    """Paths of the last of a prompt's targets."""
+    return find_paths(local, some_targets(local)[-1], SEARCHES[which])
 
 
 @pytest.fixture(scope="module", params=list(SEARCHES))
-def paths(request: pytest.FixtureRequest, mixed_run: Run) -> list[ComputationalPath]:
-    return paths_of(mixed_run, request.param)
+def paths(request: pytest.FixtureRequest, mixed: LocalReplacementModel) -> list[ComputationalPath]:
+    return paths_of(mixed, request.param)
 
 
 @pytest.fixture(scope="module")
@@ -53,22 +51,22 @@ def assert_nodes_are_the_sums_of_what_they_read(graph: nx.DiGraph) -> None:
             assert total == pytest.approx(attribution, abs=1e-9 * scale)
 
 
-def assert_leaves_are_the_sums_of_what_they_give(graph: nx.DiGraph) -> None:
+def assert_remainders_are_the_sums_of_what_they_give(graph: nx.DiGraph) -> None:
     scale = max(abs(value) for _, value in graph.nodes(data="attribution"))
     for node, data in graph.nodes(data=True):
-        if node.kind in LEAVES and node.layer < 0:
+        if node.kind in REMAINDERS and node.layer < 0:
             total = sum(w for *_, w in graph.out_edges(node, data="path_attribution"))
             assert total == pytest.approx(data["attribution"], abs=1e-9 * scale)
 
 
 def inner(graph: nx.DiGraph) -> set[Node]:
-    """All nodes but the target and the leaves."""
-    return {n for n in graph if n.kind not in LEAVES and n != graph.graph["target"]}
+    """All nodes but the target and the remainders."""
+    return {n for n in graph if n.kind not in REMAINDERS and n != graph.graph["target"]}
 
 
 def test_every_node_is_the_sum_of_what_it_reads(graph: nx.DiGraph) -> None:
     assert_nodes_are_the_sums_of_what_they_read(graph)
-    assert_leaves_are_the_sums_of_what_they_give(graph)
+    assert_remainders_are_the_sums_of_what_they_give(graph)
 
 
 def test_only_parts_that_read_nothing_have_no_incoming_edges(graph: nx.DiGraph) -> None:
@@ -86,7 +84,7 @@ def test_nodes_and_edges_count_each_path_once(
         if len(path.nodes) > 1:
             step = (path.nodes[-1], path.nodes[-2])
             steps[step] = steps.get(step, 0.0) + path.attribution
-    found = {n for n in graph if n.kind not in LEAVES or n.layer >= 0}
+    found = {n for n in graph if n.kind not in REMAINDERS or n.layer >= 0}
     assert found == set(ends)
     for node, attribution in ends.items():
         assert graph.nodes[node]["attribution"] == pytest.approx(attribution, rel=1e-9)
@@ -108,24 +106,28 @@ def test_edges_run_from_causes_to_effects_without_a_cycle(graph: nx.DiGraph) -> 
     assert set(nx.ancestors(graph, graph.graph["target"])) | {graph.graph["target"]} == set(graph)
 
 
-def test_an_exhaustive_search_with_errors_leaves_nothing_pruned(small_run: Run) -> None:
-    target = some_targets(small_run)[0]
-    exhaustive = Search(10**9, 10, KINDS, sign="both")
-    graph = build_graph(find_paths(small_run, target, exhaustive))
+def test_an_exhaustive_search_with_errors_leaves_nothing_pruned(
+    small: LocalReplacementModel,
+) -> None:
+    target = some_targets(small)[0]
+    exhaustive = Search(10**9, 10, CONTRIBUTORS, sign="both")
+    graph = build_graph(find_paths(small, target, exhaustive))
     scale = max(abs(value) for _, value in graph.nodes(data="attribution"))
     left = [n for n in graph if n.kind == "pruned" or (n.kind == "error" and n.layer < 0)]
     for node in left:
         assert abs(graph.nodes[node]["attribution"]) < 1e-5 * scale
 
 
-def test_an_exhaustive_search_without_errors_leaves_them_in_the_leaves(small_run: Run) -> None:
-    target = some_targets(small_run)[0]
-    graph = build_graph(find_paths(small_run, target, Search(10**9, 10, sign="both")))
+def test_an_exhaustive_search_without_errors_leaves_them_in_the_remainders(
+    small: LocalReplacementModel,
+) -> None:
+    target = some_targets(small)[0]
+    graph = build_graph(find_paths(small, target, Search(10**9, 10, sign="both")))
     scale = max(abs(value) for _, value in graph.nodes(data="attribution"))
     errors = [n for n in graph if n.kind == "error"]
-    assert bool(errors) == bool(small_run.circuit.transcoders)
+    assert bool(errors) == bool(small.circuit.transcoders)
     assert all(node.layer == -1 for node in errors)
-    paths = all_paths(small_run, target)
+    paths = all_paths(small, target)
     expected = sum(path.attribution for path in paths if path.nodes[-1].kind == "error")
     found = sum(graph.nodes[node]["attribution"] for node in errors)
     assert found == pytest.approx(expected, abs=1e-5 * scale)
@@ -134,21 +136,23 @@ def test_an_exhaustive_search_without_errors_leaves_them_in_the_leaves(small_run
             assert abs(graph.nodes[node]["attribution"]) < 1e-5 * scale
 
 
-def test_bias_leaves_hold_what_is_left_when_nothing_else_writes(small_run: Run) -> None:
-    target = some_targets(small_run)[0]
-    graph = build_graph(find_paths(small_run, target, Search(10**9, 10, KINDS, sign="both")))
-    closed = Gates.open(small_run)
-    for gates in (closed.embed, closed.mlps, closed.errors):
-        gates.detach().zero_()
-    expected = frozen_value(small_run, target, closed).item()
+def test_bias_remainders_hold_what_is_left_when_nothing_else_writes(
+    small: LocalReplacementModel,
+) -> None:
+    target = some_targets(small)[0]
+    graph = build_graph(find_paths(small, target, Search(10**9, 10, CONTRIBUTORS, sign="both")))
+    zeros = NodeValues.ones(small)
+    for scales in (zeros.embed, zeros.mlps, zeros.errors):
+        scales.detach().zero_()
+    expected = frozen_value(small, target, zeros).item()
     biases = [v for node, v in graph.nodes(data="attribution") if node.kind == "bias"]
     scale = max(abs(value) for _, value in graph.nodes(data="attribution"))
     assert sum(biases) == pytest.approx(expected, abs=1e-5 * scale)
 
 
-def test_a_path_that_was_not_looked_into_is_pruned_whole(mixed_run: Run) -> None:
-    target = some_targets(mixed_run)[-1]
-    paths = find_paths(mixed_run, target, Search(12, 1))
+def test_a_path_that_was_not_looked_into_is_pruned_whole(mixed: LocalReplacementModel) -> None:
+    target = some_targets(mixed)[-1]
+    paths = find_paths(mixed, target, Search(12, 1))
     graph = build_graph(paths)
     for path in paths[1:]:
         if path.node.kind in ("feature", "head"):
@@ -198,53 +202,6 @@ def test_a_graph_made_by_hand_has_the_numbers_worked_out_by_hand() -> None:
     assert graph.nodes[feature]["activation"] == 2.0
 
 
-@pytest.mark.parametrize("n", [1, 2, 3])
-def test_a_graph_merged_with_itself_is_itself_counted_from_the_end(
-    graph: nx.DiGraph, n: int
-) -> None:
-    merged = merge_graphs([graph] * n, [8] * n)
-    moved = {}
-    for node in graph:
-        source = node.source - 8 if node.kind == "head" else -1
-        moved[node] = Node(node.kind, node.layer, node.unit, node.token - 8, source)
-    assert set(merged) == set(moved.values())
-    assert merged.graph["target"] == moved[graph.graph["target"]]
-    for node, data in graph.nodes(data=True):
-        new = merged.nodes[moved[node]]
-        assert new["name"] == str(moved[node])
-        assert new["share"] == pytest.approx(1.0)
-        for name in ("attribution", "activation"):
-            assert new.get(name) == pytest.approx(data.get(name))
-    assert merged.number_of_edges() == graph.number_of_edges()
-    for start, end, data in graph.edges(data=True):
-        new = merged.edges[moved[start], moved[end]]
-        assert new == pytest.approx({**data, "share": 1.0})
-
-
-def test_merging_prompts_of_two_lengths_averages_what_is_at_the_same_place(
-    mixed_run: Run, random_tokens: Any
-) -> None:
-    long = mixed_run.circuit.run(prompt(random_tokens, 11, seed=4))
-    graphs = []
-    for run in (mixed_run, long):
-        target = some_targets(run)[0]
-        graphs.append(build_graph(find_paths(run, target, SEARCHES["many"])))
-    merged = merge_graphs(graphs, [8, 11])
-    assert_nodes_are_the_sums_of_what_they_read(merged)
-    assert merged.graph["target"].token == -1
-    shares = {data["share"] for _, data in merged.nodes(data=True)}
-    assert shares == {0.5, 1.0}
-    for node, data in merged.nodes(data=True):
-        values, present = [], 0
-        for graph, n in zip(graphs, (8, 11), strict=True):
-            source = node.source + n if node.kind == "head" else -1
-            old = node._replace(token=node.token + n, source=source)
-            values.append(graph.nodes[old]["attribution"] if old in graph else 0.0)
-            present += old in graph  # a node may be there and cancel out to exactly nothing
-        assert data["attribution"] == pytest.approx(sum(values) / 2, rel=1e-9, abs=1e-12)
-        assert data["share"] == present / 2
-
-
 def test_influence_ends_in_what_reads_nothing(graph: nx.DiGraph) -> None:
     shares = influence(graph)
     assert shares[graph.graph["target"]] == 1.0
@@ -269,21 +226,23 @@ def test_pruning_changes_nothing_about_what_it_keeps(graph: nx.DiGraph, keep: fl
     for node in inner(pruned) | {pruned.graph["target"]}:
         assert pruned.nodes[node] == graph.nodes[node]
     for start, end, data in pruned.edges(data=True):
-        if start.kind not in LEAVES:
+        if start.kind not in REMAINDERS:
             assert data == graph.edges[start, end]
     assert nx.ancestors(pruned, graph.graph["target"]) >= inner(pruned)
-    assert_leaves_are_the_sums_of_what_they_give(pruned)
+    assert_remainders_are_the_sums_of_what_they_give(pruned)
 
 
-def test_pruning_nothing_keeps_all_nodes_and_edges_but_those_of_leaves(graph: nx.DiGraph) -> None:
+def test_pruning_nothing_keeps_all_nodes_and_edges_but_those_of_remainders(
+    graph: nx.DiGraph,
+) -> None:
     pruned = prune_graph(graph, 1.0)
     assert inner(pruned) == inner(graph)
     for start, end, data in graph.edges(data=True):
-        if start.kind not in LEAVES:
+        if start.kind not in REMAINDERS:
             assert pruned.edges[start, end] == data
 
 
-def test_pruning_everything_keeps_the_target_and_its_leaves(graph: nx.DiGraph) -> None:
+def test_pruning_everything_keeps_the_target_and_its_remainders(graph: nx.DiGraph) -> None:
     pruned = prune_graph(graph, 0.0)
     assert inner(pruned) == set()
     target = graph.graph["target"]
@@ -307,19 +266,21 @@ def test_pruning_leaves_the_graph_alone(graph: nx.DiGraph) -> None:
     assert nx.utils.graphs_equal(before, graph)
 
 
-def test_the_graph_of_a_target_alone_is_bias_and_what_was_left_out(mixed_run: Run) -> None:
-    target: Target = some_targets(mixed_run)[-1]
-    graph = build_graph(find_paths(mixed_run, target, Search(5, 1, components=())))
+def test_the_graph_of_a_target_alone_is_bias_and_what_was_left_out(
+    mixed: LocalReplacementModel,
+) -> None:
+    target: Target = some_targets(mixed)[-1]
+    graph = build_graph(find_paths(mixed, target, Search(5, 1, components=())))
     assert {node.kind for node in graph} == {target.node.kind, "bias", "error", "pruned"}
     assert_nodes_are_the_sums_of_what_they_read(graph)
     assert math.isclose(graph.nodes[target.node]["attribution"], target.value)
     assert inner(prune_graph(graph, 1.0)) == set()
 
 
-def test_graphs_of_every_mix_add_up(run: Run) -> None:
-    for target in some_targets(run):
+def test_graphs_of_every_mix_add_up(local: LocalReplacementModel) -> None:
+    for target in some_targets(local):
         assert_nodes_are_the_sums_of_what_they_read(
-            build_graph(find_paths(run, target, Search(12, 3)))
+            build_graph(find_paths(local, target, Search(12, 3)))
         )
 
 
@@ -327,9 +288,9 @@ def test_a_circuit_of_the_last_layer_alone_has_no_node_before_it(
     tiny_model: Any, random_dictionary: Any, random_tokens: Any
 ) -> None:
     circuit = make_circuit(tiny_model, random_dictionary, {2: "transcoder"}, first=1)
-    run = circuit.run(prompt(random_tokens))
+    local = circuit.freeze(prompt(random_tokens))
     search = Search(20, 4, layers=[2], components=("feature", "head"))
-    graph = build_graph(find_paths(run, some_targets(run)[0], search))
+    graph = build_graph(find_paths(local, some_targets(local)[0], search))
     assert {node.layer for node in inner(graph)} == {2}
     assert_nodes_are_the_sums_of_what_they_read(graph)
 
@@ -342,11 +303,11 @@ def test_pruned_graphs_still_add_up(graph: nx.DiGraph, keep: float) -> None:
     assert sum(influence(pruned)[node] for node in ends) == pytest.approx(1.0)
 
 
-def test_pruning_nothing_keeps_what_leaves_give(graph: nx.DiGraph) -> None:
+def test_pruning_nothing_keeps_what_remainders_give(graph: nx.DiGraph) -> None:
     pruned = prune_graph(graph, 1.0)
-    for leaf in ("bias", "pruned"):
+    for kind in ("bias", "pruned"):
         totals = [
-            sum(value for n, value in g.nodes(data="attribution") if n.kind == leaf)
+            sum(value for n, value in g.nodes(data="attribution") if n.kind == kind)
             for g in (graph, pruned)
         ]
         assert totals[0] == pytest.approx(totals[1])

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from helpers_circuits import MIXES, Make, assert_close, make_circuit, prompt
+from helpers_circuits import MIXES, Make, assert_close, centred, make_circuit, plain, prompt
 from transcoders.circuits import invariant
 from transcoders.circuits.invariant import (
     Best,
@@ -19,15 +19,15 @@ from transcoders.circuits.invariant import (
     through_head,
     token_table,
 )
-from transcoders.circuits.model import CircuitModel
+from transcoders.circuits.notation import NodeKind
+from transcoders.circuits.replacement import ReplacementModel
 from transcoders.circuits.trace import Tracer
 from transcoders.circuits.vectors import contributions, logit_target, pull_back
 from transcoders.models import LanguageModel
-from transcoders.models.attention import attention_weights
 
 
 @pytest.fixture(scope="module")
-def circuit(tiny_model: LanguageModel, random_dictionary: Make) -> CircuitModel:
+def circuit(tiny_model: LanguageModel, random_dictionary: Make) -> ReplacementModel:
     return make_circuit(tiny_model, random_dictionary, MIXES["layers 0 and 2"], first=0)
 
 
@@ -87,46 +87,44 @@ def test_no_more_than_a_block_is_held_at_a_time(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_through_a_head_is_what_is_pulled_back_but_for_pattern_and_scale(
-    circuit: CircuitModel, random_tokens: Callable[..., Tensor]
+    circuit: ReplacementModel, random_tokens: Callable[..., Tensor]
 ) -> None:
-    run = circuit.run(prompt(random_tokens))
-    target = logit_target(run, {7: 1.0}, -1, name="one")
-    found = contributions(run, target.vectors)
-    column = ((found.columns.kind == 1) & (found.values[0] != 0)).nonzero()[:, 0]
-    pulled = pull_back(run, target.vectors, found, torch.zeros_like(column), column)
+    local = circuit.freeze(prompt(random_tokens))
+    target = logit_target(local, {7: 1.0}, -1, name="one")
+    found = contributions(local, target.vectors)
+    column = ((found.columns.kind == NodeKind.HEAD.code) & (found.values[0] != 0)).nonzero()[:, 0]
+    pulled = pull_back(local, target.vectors, found, torch.zeros_like(column), column)
     assert len(column) == 3 * 2 * 8
     for vector, where in zip(pulled.vector, column.tolist(), strict=True):
         layer, head = int(found.columns.layer[where]), int(found.columns.unit[where])
         source = int(found.columns.source[where])
-        factor = run.passed.patterns[layer, head, 7, source]
-        factor = factor / run.passed.attention_scale[layer, source]
+        factor = local.passed.patterns[layer, head, 7, source]
+        factor = factor / local.passed.attention_scale[layer, source]
         assert_close(vector, factor * through_head(circuit, target.vectors.vector, layer, head)[0])
 
 
 def test_de_embeddings_are_products_with_all_embeddings(
-    circuit: CircuitModel, vectors: Tensor
+    circuit: ReplacementModel, vectors: Tensor
 ) -> None:
-    embedding = circuit.model.hf.get_input_embeddings().weight
-    if circuit.is_centred:  # as the norm before does
-        embedding = embedding - embedding.mean(dim=1, keepdim=True)
+    hf, _, final_norm = plain(circuit.model)
+    # As the norm before does.
+    embedding = centred(final_norm, hf.get_input_embeddings().weight)
     for largest in (True, False):
         found = de_embeddings(circuit, vectors, 4, largest=largest)
         assert_best(found, vectors @ embedding.T, 4, largest=largest)
 
 
-def test_direct_logits_are_how_logits_move(circuit: CircuitModel, vectors: Tensor) -> None:
-    final_norm = circuit.model.hf.get_submodule(circuit.model.architecture.final_norm)
-    written = vectors
-    if circuit.is_centred:
-        written = vectors - vectors.mean(dim=1, keepdim=True)
-    dense = (written * final_norm.weight) @ circuit.model.hf.get_output_embeddings().weight.T
+def test_direct_logits_are_how_logits_move(circuit: ReplacementModel, vectors: Tensor) -> None:
+    hf, _, final_norm = plain(circuit.model)
+    written = centred(final_norm, vectors) * final_norm.weight
+    dense = written @ hf.get_output_embeddings().weight.T
     for largest in (True, False):
         found = direct_logits(circuit, vectors, 4, largest=largest)
         assert_best(found, dense, 4, largest=largest)
 
 
 def test_direct_logits_and_logit_targets_read_the_same(
-    circuit: CircuitModel, vectors: Tensor
+    circuit: ReplacementModel, vectors: Tensor
 ) -> None:
     best = direct_logits(circuit, vectors, 3)
     for vector, values, tokens in zip(vectors, best.values, best.indices, strict=True):
@@ -136,19 +134,16 @@ def test_direct_logits_and_logit_targets_read_the_same(
 @pytest.mark.parametrize("largest", [True, False])
 @pytest.mark.parametrize("head", [None, (1, 0), (2, 1)])
 def test_connections_are_products_of_decoders_and_encoders(
-    circuit: CircuitModel, *, head: tuple[int, int] | None, largest: bool
+    circuit: ReplacementModel, *, head: tuple[int, int] | None, largest: bool
 ) -> None:
     features = torch.tensor([3, 60, 17])
-    decoders = circuit.transcoders[0].W_dec
     encoders = circuit.transcoders[2].W_enc[:, features].T
-    written = decoders
+    _, blocks, final_norm = plain(circuit.model)
+    written = centred(final_norm, circuit.transcoders[0].W_dec)
     if head is not None:
-        attention = attention_weights(circuit.model, head[0])
-        if circuit.is_centred:
-            written = written - written.mean(dim=1, keepdim=True)
-        written = written @ attention.W_V[head[1]] @ attention.W_O[head[1]]
-    if circuit.is_centred:
-        written = written - written.mean(dim=1, keepdim=True)
+        block = blocks[head[0]]
+        written = written * block.norm_1.weight @ block.W_V[head[1]] @ block.W_O[head[1]]
+        written = centred(final_norm, written)
     found = connections(circuit, 0, 2, features, 6, head=head, largest=largest)
     assert_best(found, encoders @ written.T, 6, largest=largest)
 

@@ -119,8 +119,8 @@ def test_heads_are_read_with_spaces_around() -> None:
         (Node("mlp", 3, -1, 8), "mlp3@8", 8, "MLP 3"),
         (Node("error", 3, -1, 8), "error3@8", 8, "MLP 3"),
         (Node("embed", -1, -1, 8), "embed@8", 0, "embedding"),
-        (Node("bias", -1, -1, 8), "bias@8", -1, "leaves"),
-        (Node("pruned", -1, -1, 8), "pruned@8", -1, "leaves"),
+        (Node("bias", -1, -1, 8), "bias@8", -1, "remainders"),
+        (Node("pruned", -1, -1, 8), "pruned@8", -1, "remainders"),
     ],
 )
 def test_nodes_have_compact_names_and_rows(

@@ -10,10 +10,11 @@ import pytest
 
 from helpers_browser import CHROMIUM, NEEDS_CHROMIUM, QUIET
 from helpers_circuits import some_targets
-from transcoders.circuits.graph import LEAVES, build_graph
-from transcoders.circuits.model import Run
+from transcoders.circuits.graph import build_graph
+from transcoders.circuits.notation import REMAINDERS
 from transcoders.circuits.page import circuit_page
 from transcoders.circuits.paths import Search, find_paths
+from transcoders.circuits.replacement import LocalReplacementModel
 
 pytestmark = NEEDS_CHROMIUM
 CLICK = """
@@ -24,8 +25,8 @@ document.querySelector('[aria-label="{name}"]').dispatchEvent(new MouseEvent("cl
 
 
 @pytest.fixture(scope="module")
-def graph(mixed_run: Run) -> nx.DiGraph:
-    return build_graph(find_paths(mixed_run, some_targets(mixed_run)[0], Search(12, 3)))
+def graph(mixed: LocalReplacementModel) -> nx.DiGraph:
+    return build_graph(find_paths(mixed, some_targets(mixed)[0], Search(12, 3)))
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +59,7 @@ def test_every_node_and_edge_is_drawn_and_the_target_described(
     page: str, graph: nx.DiGraph, tmp_path: Path
 ) -> None:
     document = rendered(page, tmp_path)
-    shown = graph.subgraph(node for node in graph if node.kind not in LEAVES)
+    shown = graph.subgraph(node for node in graph if node.kind not in REMAINDERS)
     assert document.count('class="node"') == len(shown)
     assert document.count('fill="none"') == shown.number_of_edges()
     panel = document[document.index('<div id="panel"') :]
@@ -77,5 +78,5 @@ def test_a_click_shows_a_node_with_its_notes_and_fades_what_it_has_no_part_in(
     assert "&lt;/b&gt; &amp; some" in panel
     assert document.count('class="node picked"') == 1
     near = nx.ancestors(graph, feature) | nx.descendants(graph, feature) | {feature}
-    far = [node for node in graph if node not in near and node.kind not in LEAVES]
+    far = [node for node in graph if node not in near and node.kind not in REMAINDERS]
     assert len(re.findall(r'class="node faded"', document)) == len(far) > 0

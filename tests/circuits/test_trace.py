@@ -16,12 +16,11 @@ from transcoders.circuits import Search, Tracer
 from transcoders.circuits.export import load_circuit
 from transcoders.circuits.graph import build_graph
 from transcoders.circuits.invariant import de_embeddings, direct_logits
-from transcoders.circuits.model import CircuitModel
 from transcoders.circuits.notation import Node
+from transcoders.circuits.replacement import ReplacementModel
 from transcoders.circuits.report import write_circuit
-from transcoders.dictionaries import save_dictionary
 from transcoders.errors import UserError
-from transcoders.models import LanguageModel
+from transcoders.models import LanguageModel, mlp_activations
 
 PROMPT = "w1 w2 w3 w4 w5 w6"
 TOKENS = ["<|endoftext|>", "w1", "w2", "w3", "w4", "w5", "w6"]
@@ -33,28 +32,28 @@ def rows(random_tokens: Callable[..., Tensor]) -> Tensor:
 
 
 def test_a_prompt_is_run_after_bos(tracer: Tracer) -> None:
-    assert tracer.run(PROMPT).passed.tokens.tolist() == [0, 3, 4, 5, 6, 7, 8]
-    assert tracer.run("").passed.tokens.tolist() == [0]
+    assert tracer.freeze(PROMPT).passed.tokens.tolist() == [0, 3, 4, 5, 6, 7, 8]
+    assert tracer.freeze("").passed.tokens.tolist() == [0]
 
 
 @pytest.mark.parametrize("token", [-1, 3])
 def test_the_top_feature_is_the_most_active_one(tracer: Tracer, token: int) -> None:
-    run = tracer.run(PROMPT)
-    position = run.position(token)
-    best = active_units(run, 2, position)[0]
-    target = tracer.target(run, f"tc2[top]@{token}")
+    local = tracer.freeze(PROMPT)
+    position = local.position(token)
+    best = active_units(local, 2, position)[0]
+    target = tracer.target(local, f"tc2[top]@{token}")
     assert target.node == Node("feature", 2, best, position)
-    assert target.value == tracer.target(run, f"tc2[{best}]@{position}").value
+    assert target.value == tracer.target(local, f"tc2[{best}]@{position}").value
 
 
 def test_sums_of_logits_are_those_of_the_words(tracer: Tracer) -> None:
-    run = tracer.run(PROMPT)
-    logits = run.passed.logits[-1]
-    target = tracer.target(run, "logit[w5] - logit[w9]@-1")
+    local = tracer.freeze(PROMPT)
+    logits = local.passed.logits[-1]
+    target = tracer.target(local, "logit[w5] - logit[w9]@-1")
     assert target.logits == {7: 1.0, 11: -1.0}
     assert target.value == pytest.approx((logits[7] - logits[11]).item(), rel=1e-5)
     assert target.name == "logit[w5] - logit[w9]@-1"
-    twice = tracer.target(run, "logit[w5]+logit[w5]@-1")
+    twice = tracer.target(local, "logit[w5]+logit[w5]@-1")
     assert twice.value == pytest.approx(2 * logits[7].item(), rel=1e-5)
 
 
@@ -130,7 +129,7 @@ def test_notes_list_where_each_feature_is_active_and_what_it_reads_and_writes(
                     best.indices[0].tolist(), best.values[0].tolist(), strict=True
                 )
             ]
-        mlp_in = tracer.circuit.model.mlp_activations(rows, [layer])[layer].mlp_in
+        mlp_in = mlp_activations(tracer.circuit.model, rows, [layer])[layer].mlp_in
         z = tracer.circuit.transcoders[layer].encode(mlp_in)[:, 1:, unit]
         assert [value for _, value in examples] == [
             f"{value:.2f}" for value in z.flatten().topk(4).values.tolist()
@@ -145,7 +144,7 @@ def test_a_feature_that_never_fires_has_no_examples(
 ) -> None:
     dictionary = random_dictionary("transcoder")
     dictionary.b_enc[5] = -1e6
-    circuit = CircuitModel(tracer.circuit.model, {0: dictionary}, first_position=1)
+    circuit = ReplacementModel(tracer.circuit.model, {0: dictionary}, first_position=1)
     notes = Tracer(circuit, tracer.tokenizer, 0).notes([Node("feature", 0, 5, 3)], rows)
     assert notes["tc0[5]"][0][1] == []
     assert len(notes["tc0[5]"][1][1]) == 6
@@ -172,11 +171,8 @@ def at_smoke_scale(
     from transcoders.layout import Layout
 
     for dictionary in load_scale(Path("config/smoke.yaml")).circuit_transcoders("tiny-llama"):
-        save_dictionary(
-            random_dictionary("transcoder", seed=dictionary.site.layer),
-            Layout("smoke").dictionary(dictionary.name),
-            {"metadata": {}, "training": {}},
-            "step\n",
+        random_dictionary("transcoder", seed=dictionary.site.layer).save_pretrained(
+            Layout("smoke").dictionary(dictionary.name), {"metadata": {}}
         )
     return tmp_path
 

@@ -15,16 +15,16 @@ from helpers_circuits import (
     assert_close,
     make_circuit,
     outputs,
+    plain,
     prompt,
     reader_of,
     sees,
     some_targets,
     target_reader,
 )
-from transcoders.circuits.model import CircuitModel, Run
-from transcoders.circuits.notation import Node
+from transcoders.circuits.notation import Node, NodeKind
+from transcoders.circuits.replacement import LocalReplacementModel, ReplacementModel
 from transcoders.circuits.vectors import (
-    KINDS,
     Columns,
     Contributions,
     FeatureVectors,
@@ -36,8 +36,9 @@ from transcoders.circuits.vectors import (
 )
 from transcoders.circuits.verify import completeness
 from transcoders.config import Kind
+from transcoders.dictionaries import SparseDictionary
 from transcoders.errors import UserError
-from transcoders.models import LanguageModel
+from transcoders.models import LanguageModel, to_bridge
 
 # fp32: sums of a few hundred terms are off by about 1e-6 of the sum of their sizes.
 ROUNDING = 1e-5
@@ -51,7 +52,7 @@ def joined(targets: list[Target]) -> FeatureVectors:
 
 def node_of(columns: Columns, column: int, token: int) -> Node:
     """What a column stands for, seen from a vector at a token."""
-    kind, source = KINDS[columns.kind[column]], int(columns.source[column])
+    kind, source = list(NodeKind)[columns.kind[column]], int(columns.source[column])
     read = source if kind == "head" else -1
     return Node(kind, int(columns.layer[column]), int(columns.unit[column]), token, read)
 
@@ -63,32 +64,38 @@ def best_parts(found: Contributions, n: int) -> tuple[Tensor, Tensor]:
     return largest // found.values.shape[1], largest % found.values.shape[1]
 
 
-def test_contributions_add_up_to_what_targets_read(run: Run) -> None:
-    assert completeness(run, joined(some_targets(run))).error.max() < ROUNDING
+def test_contributions_add_up_to_what_targets_read(local: LocalReplacementModel) -> None:
+    assert completeness(local, joined(some_targets(local))).error.max() < ROUNDING
 
 
-def test_contributions_add_up_to_what_pulled_back_vectors_read(run: Run) -> None:
-    vectors = joined(some_targets(run))
+def test_contributions_add_up_to_what_pulled_back_vectors_read(
+    local: LocalReplacementModel,
+) -> None:
+    vectors = joined(some_targets(local))
     for _ in range(3):
-        found = contributions(run, vectors)
+        found = contributions(local, vectors)
         row, column = best_parts(found, 40)
-        vectors = pull_back(run, vectors, found, row, column)
-        assert completeness(run, vectors).error.max() < ROUNDING
+        vectors = pull_back(local, vectors, found, row, column)
+        assert completeness(local, vectors).error.max() < ROUNDING
 
 
-def test_a_pulled_back_vector_reads_the_contribution_it_was_pulled_from(run: Run) -> None:
-    vectors = joined(some_targets(run))
+def test_a_pulled_back_vector_reads_the_contribution_it_was_pulled_from(
+    local: LocalReplacementModel,
+) -> None:
+    vectors = joined(some_targets(local))
     for _ in range(3):
-        found = contributions(run, vectors)
+        found = contributions(local, vectors)
         row, column = best_parts(found, 40)
-        vectors = pull_back(run, vectors, found, row, column)
-        assert_close(completeness(run, vectors).value, found.values[row, column])
+        vectors = pull_back(local, vectors, found, row, column)
+        assert_close(completeness(local, vectors).value, found.values[row, column])
 
 
-def test_contributions_are_vector_times_output_of_all_that_was_written_before(run: Run) -> None:
-    written = outputs(run)
-    targets = some_targets(run)
-    found = contributions(run, joined(targets))
+def test_contributions_are_vector_times_output_of_all_that_was_written_before(
+    local: LocalReplacementModel,
+) -> None:
+    written = outputs(local)
+    targets = some_targets(local)
+    found = contributions(local, joined(targets))
     for target, values in zip(targets, found.values, strict=True):
         reader = target_reader(target)
         scale, counted = values.abs().max().item(), 0
@@ -96,88 +103,90 @@ def test_contributions_are_vector_times_output_of_all_that_was_written_before(ru
         assert not values[~of_token].any()
         for column in of_token.nonzero()[:, 0].tolist():
             node = node_of(found.columns, column, target.node.token)
-            is_read = node in written and sees(run, reader, node)
+            is_read = node in written and sees(local, reader, node)
             expected = (reader.vector @ written[node]).item() if is_read else 0.0
             # What is written later or elsewhere contributes nothing at all, not almost nothing.
             tolerance = ROUNDING * scale if is_read else 0.0
             assert values[column].item() == pytest.approx(expected, abs=tolerance, rel=0)
             counted += is_read
-        assert counted == sum(sees(run, reader, node) for node in written)
+        assert counted == sum(sees(local, reader, node) for node in written)
 
 
-def test_pulling_back_gives_what_the_part_reads(run: Run) -> None:
-    targets = some_targets(run)
+def test_pulling_back_gives_what_the_part_reads(local: LocalReplacementModel) -> None:
+    targets = some_targets(local)
     vectors = joined(targets)
-    found = contributions(run, vectors)
+    found = contributions(local, vectors)
     row, column = best_parts(found, 20)
-    pulled = pull_back(run, vectors, found, row, column)
+    pulled = pull_back(local, vectors, found, row, column)
     for i, (r, c) in enumerate(zip(row.tolist(), column.tolist(), strict=True)):
         node = node_of(found.columns, c, targets[r].node.token)
-        expected = reader_of(run, node, vectors.vector[r])
+        expected = reader_of(local, node, vectors.vector[r])
         assert_close(pulled.vector[i], expected.vector)
         assert pulled.bias[i].item() == pytest.approx(expected.bias, rel=1e-4, abs=1e-6)
         assert pulled.token[i] == expected.token
 
 
-def test_parts_that_read_nothing_are_pulled_back_to_nothing(mixed_run: Run) -> None:
-    target = some_targets(mixed_run)[0]
-    found = contributions(mixed_run, target.vectors)
+def test_parts_that_read_nothing_are_pulled_back_to_nothing(mixed: LocalReplacementModel) -> None:
+    target = some_targets(mixed)[0]
+    found = contributions(mixed, target.vectors)
     column = (found.columns.kind >= 2).nonzero()[:, 0]
-    pulled = pull_back(mixed_run, target.vectors, found, torch.zeros_like(column), column)
+    pulled = pull_back(mixed, target.vectors, found, torch.zeros_like(column), column)
     assert not pulled.vector.any()
     assert not pulled.bias.any()
 
 
-def test_nothing_at_all_can_be_pulled_back(mixed_run: Run) -> None:
-    vectors = some_targets(mixed_run)[0].vectors
+def test_nothing_at_all_can_be_pulled_back(mixed: LocalReplacementModel) -> None:
+    vectors = some_targets(mixed)[0].vectors
     none = torch.zeros(0, dtype=torch.long)
-    pulled = pull_back(mixed_run, vectors, contributions(mixed_run, vectors), none, none)
+    pulled = pull_back(mixed, vectors, contributions(mixed, vectors), none, none)
     assert [len(part) for part in pulled] == [0, 0, 0, 0]
 
 
-def test_many_vectors_at_a_time_give_what_one_at_a_time_gives(mixed_run: Run) -> None:
-    targets = some_targets(mixed_run)
-    together = contributions(mixed_run, joined(targets))
+def test_many_vectors_at_a_time_give_what_one_at_a_time_gives(mixed: LocalReplacementModel) -> None:
+    targets = some_targets(mixed)
+    together = contributions(mixed, joined(targets))
     for row, target in enumerate(targets):
-        alone = contributions(mixed_run, target.vectors)
+        alone = contributions(mixed, target.vectors)
         here = (together.columns.kind != 0) | (together.columns.source == target.node.token)
         assert_close(together.values[row, here], alone.values[0])
         assert_close(together.bias[row], alone.bias[0])
 
 
-def test_a_feature_target_is_worth_its_pre_activation(run: Run) -> None:
-    for layer, transcoder in run.circuit.transcoders.items():
-        token = run.n_tokens - 1
-        z = transcoder.encode(run.passed.mlp.mlp_in[layer, token])
-        for unit in active_units(run, layer, token)[:5]:
-            target = feature_target(run, layer, unit, -1)
+def test_a_feature_target_is_worth_its_pre_activation(local: LocalReplacementModel) -> None:
+    for layer, transcoder in local.circuit.transcoders.items():
+        token = local.n_tokens - 1
+        z = transcoder.encode(local.passed.mlp.mlp_in[layer, token])
+        for unit in active_units(local, layer, token)[:5]:
+            target = feature_target(local, layer, unit, -1)
             assert target.value == pytest.approx(z[unit].item(), rel=1e-5)
             assert target.name == f"tc{layer}[{unit}]@{token}"
             assert target.node == Node("feature", layer, unit, token)
-            found = completeness(run, target.vectors)
+            found = completeness(local, target.vectors)
             assert found.value.item() == pytest.approx(target.value, rel=1e-4, abs=1e-5)
 
 
-def test_a_logit_target_is_worth_the_weighted_logits(run: Run) -> None:
+def test_a_logit_target_is_worth_the_weighted_logits(local: LocalReplacementModel) -> None:
     weights = {5: 1.0, 17: -1.0, 255: 0.25}
-    logits = run.circuit.model.hf(run.passed.tokens[None]).logits[0]
+    logits = plain(local.circuit.model).hf(local.passed.tokens[None]).logits[0]
     for token in (0, 3, -1):
-        target = logit_target(run, weights, token, name="mine")
+        target = logit_target(local, weights, token, name="mine")
         expected = sum(weight * logits[token, i].item() for i, weight in weights.items())
         assert target.value == pytest.approx(expected, rel=1e-4, abs=1e-4)
         assert (target.name, target.logits) == ("mine", weights)
-        found = completeness(run, target.vectors)
+        found = completeness(local, target.vectors)
         assert found.value.item() == pytest.approx(target.value, rel=1e-4, abs=1e-4)
 
 
-def test_active_features_are_those_of_every_transcoder_by_token_then_layer(run: Run) -> None:
+def test_active_features_are_those_of_every_transcoder_by_token_then_layer(
+    local: LocalReplacementModel,
+) -> None:
     expected = [
         (token, layer, unit)
-        for token in range(run.circuit.first_position, run.n_tokens)
-        for layer in run.circuit.transcoders
-        for unit in sorted(active_units(run, layer, token))
+        for token in range(local.circuit.first_position, local.n_tokens)
+        for layer in local.circuit.transcoders
+        for unit in sorted(active_units(local, layer, token))
     ]
-    active = run.active
+    active = local.active
     columns = (active.token.tolist(), active.layer.tolist(), active.unit.tolist())
     assert list(zip(*columns, strict=True)) == expected
     assert (active.z > 0).all()
@@ -187,50 +196,51 @@ def test_a_topk_transcoder_has_no_more_active_features_than_k(
     tiny_model: LanguageModel, random_dictionary: Make, random_tokens: Callable[..., Tensor]
 ) -> None:
     circuit = make_circuit(tiny_model, random_dictionary, MIXES["all layers"], first=0)
-    active = circuit.run(prompt(random_tokens)).active
+    active = circuit.freeze(prompt(random_tokens)).active
     for token in range(8):
         assert ((active.layer == 1) & (active.token == token)).sum() == 8
 
 
-def test_mlp_outputs_are_split_without_rest(run: Run) -> None:
-    features = torch.zeros_like(run.error)
-    written = run.active.z[:, None] * run.active.decoder
-    features.index_put_((run.active.layer, run.active.token), written, accumulate=True)
-    assert_close(features + run.bias + run.error + run.opaque, run.passed.mlp.mlp_out)
-    first, layers = run.circuit.first_position, list(run.circuit.transcoders)
+def test_mlp_outputs_are_split_without_rest(local: LocalReplacementModel) -> None:
+    features = torch.zeros_like(local.error)
+    written = local.active.z[:, None] * local.active.decoder
+    features.index_put_((local.active.layer, local.active.token), written, accumulate=True)
+    assert_close(features + local.bias + local.error + local.mlp_out, local.passed.mlp.mlp_out)
+    first, layers = local.circuit.first_position, list(local.circuit.transcoders)
     for layer in range(3):
-        start = first if layer in layers else run.n_tokens
-        assert torch.equal(run.opaque[layer, :start], run.passed.mlp.mlp_out[layer, :start])
-        assert not run.opaque[layer, start:].any()
-        assert not run.error[layer, :start].any()
-        assert not run.bias[layer, :start].any()
+        start = first if layer in layers else local.n_tokens
+        assert torch.equal(local.mlp_out[layer, :start], local.passed.mlp.mlp_out[layer, :start])
+        assert not local.mlp_out[layer, start:].any()
+        assert not local.error[layer, :start].any()
+        assert not local.bias[layer, :start].any()
 
 
 def test_transcoders_that_are_the_mlps_leave_no_error(
     tiny_models: dict[str, Path], random_tokens: Callable[..., Tensor]
 ) -> None:
-    # A ReLU MLP is a transcoder itself.
-    from transcoders.dictionaries import SparseDictionary
-
-    hf = AutoModelForCausalLM.from_pretrained(tiny_models["gpt2"], activation_function="relu")
-    model = LanguageModel(hf)
+    # A ReLU MLP is a transcoder itself, of the input that its own norm's weight is folded into.
+    folder = tiny_models["gpt2"]
+    hf = AutoModelForCausalLM.from_pretrained(folder, activation_function="relu")
+    hf.requires_grad_(False)
     transcoders = {
         layer: SparseDictionary(
-            Weights(
-                block.mlp.c_fc.weight,
-                block.mlp.c_fc.bias,
-                block.mlp.c_proj.weight,
-                block.mlp.c_proj.bias,
-            ),
             "transcoder",
+            W_enc=block.ln_2.weight[:, None] * block.mlp.c_fc.weight,
+            b_enc=block.ln_2.bias @ block.mlp.c_fc.weight + block.mlp.c_fc.bias,
+            W_dec=block.mlp.c_proj.weight.clone(),
+            b_dec=block.mlp.c_proj.bias.clone(),
         )
-        for layer, block in enumerate(model.blocks)
+        for layer, block in enumerate(hf.transformer.h)
     }
-    run = CircuitModel(model, transcoders).run(prompt(random_tokens))
-    assert run.error.abs().max() < ROUNDING * run.passed.mlp.mlp_out.abs().max()
-    target = logit_target(run, {7: 1.0}, -1, name="one")
-    found = contributions(run, target.vectors)
-    without_errors = found.values[found.columns.kind[None] != KINDS.index("error")].sum()
+    for t in transcoders.values():  # nothing reads the mean of what is written
+        t.W_dec -= t.W_dec.mean(dim=1, keepdim=True)
+        t.b_dec -= t.b_dec.mean()
+    model = to_bridge(hf, folder)
+    local = ReplacementModel(model, transcoders).freeze(prompt(random_tokens))
+    assert local.error.abs().max() < ROUNDING * local.passed.mlp.mlp_out.abs().max()
+    target = logit_target(local, {7: 1.0}, -1, name="one")
+    found = contributions(local, target.vectors)
+    without_errors = found.values[found.columns.kind[None] != NodeKind.ERROR.code].sum()
     assert (without_errors + found.bias[0]).item() == pytest.approx(target.value, rel=1e-4)
 
 
@@ -240,10 +250,10 @@ def test_a_sequential_gpt_neox_is_attributed_in_its_own_order(
     folder = tiny_models["gpt_neox"]
     hf = AutoModelForCausalLM.from_pretrained(folder, use_parallel_residual=False)
     mix = MIXES["all layers"]
-    circuit = make_circuit(LanguageModel(hf), random_dictionary, mix, first=1)
-    run = circuit.run(prompt(random_tokens))
+    circuit = make_circuit(to_bridge(hf, folder), random_dictionary, mix, first=1)
+    local = circuit.freeze(prompt(random_tokens))
     assert not circuit.is_parallel
-    assert completeness(run, joined(some_targets(run))).error.max() < ROUNDING
+    assert completeness(local, joined(some_targets(local))).error.max() < ROUNDING
 
 
 @pytest.mark.parametrize(
@@ -259,51 +269,53 @@ def test_a_sequential_gpt_neox_is_attributed_in_its_own_order(
     ],
 )
 def test_a_feature_that_there_is_not_is_refused(
-    mixed_run: Run, *, layer: int, index: int, token: int, message: str
+    mixed: LocalReplacementModel, *, layer: int, index: int, token: int, message: str
 ) -> None:
     with pytest.raises(UserError, match=message):
-        feature_target(mixed_run, layer, index, token)
+        feature_target(mixed, layer, index, token)
 
 
-def test_an_inactive_feature_is_refused_with_the_most_active_ones(mixed_run: Run) -> None:
-    best = active_units(mixed_run, 2, 5)
+def test_an_inactive_feature_is_refused_with_the_most_active_ones(
+    mixed: LocalReplacementModel,
+) -> None:
+    best = active_units(mixed, 2, 5)
     inactive = next(unit for unit in range(64) if unit not in best)
     with pytest.raises(UserError, match="not active there; most active: ") as refused:
-        feature_target(mixed_run, 2, inactive, -3)
+        feature_target(mixed, 2, inactive, -3)
     listed = str(refused.value).partition("most active: ")[2].split(", ")
     names = [entry.split(" ")[0] for entry in listed]
     assert names == [f"tc2[{unit}]@5" for unit in best[:10]]
-    feature_target(mixed_run, 2, best[0], 5)
+    feature_target(mixed, 2, best[0], 5)
 
 
 def test_a_model_without_transcoders_has_no_feature_target(
     tiny_model: LanguageModel, random_tokens: Callable[..., Tensor]
 ) -> None:
-    run = CircuitModel(tiny_model, {}).run(prompt(random_tokens))
+    local = ReplacementModel(tiny_model, {}).freeze(prompt(random_tokens))
     with pytest.raises(UserError, match="layers with one: none"):
-        feature_target(run, 1, 0, 2)
+        feature_target(local, 1, 0, 2)
 
 
-def test_a_logit_after_a_token_that_there_is_not_is_refused(mixed_run: Run) -> None:
+def test_a_logit_after_a_token_that_there_is_not_is_refused(mixed: LocalReplacementModel) -> None:
     with pytest.raises(UserError, match="token 8: expected one from -8 to 7"):
-        logit_target(mixed_run, {7: 1.0}, 8, name="one")
+        logit_target(mixed, {7: 1.0}, 8, name="one")
 
 
-def test_a_prompt_longer_than_the_context_is_refused(gpt2_circuit: CircuitModel) -> None:
+def test_a_prompt_longer_than_the_context_is_refused(gpt2_circuit: ReplacementModel) -> None:
     with pytest.raises(UserError, match="257 tokens, expected at most 256"):
-        gpt2_circuit.run(torch.zeros(257, dtype=torch.long))
+        gpt2_circuit.freeze(torch.zeros(257, dtype=torch.long))
 
 
 @pytest.mark.parametrize("kind", ["mlp_out_sae", "mlp_in_sae", "skip_transcoder"])
 def test_dictionaries_that_are_no_plain_transcoder_are_refused(
-    gpt2_circuit: CircuitModel, random_dictionary: Make, kind: Kind
+    gpt2_circuit: ReplacementModel, random_dictionary: Make, kind: Kind
 ) -> None:
     with pytest.raises(UserError, match="expected a transcoder at layer 1, found a"):
-        CircuitModel(gpt2_circuit.model, {1: random_dictionary(kind)})
+        ReplacementModel(gpt2_circuit.model, {1: random_dictionary(kind)})
 
 
-def test_a_prompt_of_bos_alone_has_no_features_but_logits(gpt2_circuit: CircuitModel) -> None:
-    run = gpt2_circuit.run(torch.tensor([0]))
-    assert len(run.active.z) == 0
-    target = logit_target(run, {7: 1.0}, -1, name="one")
-    assert completeness(run, target.vectors).error.max() < ROUNDING
+def test_a_prompt_of_bos_alone_has_no_features_but_logits(gpt2_circuit: ReplacementModel) -> None:
+    local = gpt2_circuit.freeze(torch.tensor([0]))
+    assert len(local.active.z) == 0
+    target = logit_target(local, {7: 1.0}, -1, name="one")
+    assert completeness(local, target.vectors).error.max() < ROUNDING

@@ -1,4 +1,4 @@
-"""The frozen model is linear in every gate, and its gradients are attributions over all paths."""
+"""The frozen model is linear in every scale, and its gradients are attributions over all paths."""
 
 import pytest
 import torch
@@ -6,68 +6,72 @@ import torch
 from helpers_circuits import all_paths, assert_close, outputs, some_targets, target_reader
 from transcoders.circuits.ablation import node_output
 from transcoders.circuits.graph import build_graph
-from transcoders.circuits.model import Run
-from transcoders.circuits.notation import Node
+from transcoders.circuits.notation import CONTRIBUTORS, Node
 from transcoders.circuits.paths import Search, find_paths
-from transcoders.circuits.vectors import KINDS, Target
-from transcoders.circuits.verify import Gates, attribution_of, frozen_value, total_attributions
+from transcoders.circuits.replacement import LocalReplacementModel
+from transcoders.circuits.vectors import Target
+from transcoders.circuits.verify import NodeValues, attribution_of, frozen_value, total_attributions
 
-EVERYTHING = Search(n_paths=10**9, iterations=10, components=KINDS, sign="both")
-
-
-def some_nodes(run: Run) -> list[Node]:
-    """Every eighth part of a run."""
-    return list(outputs(run))[::8]
+EVERYTHING = Search(n_paths=10**9, iterations=10, components=CONTRIBUTORS, sign="both")
 
 
-def gate(run: Run, gates: Gates, node: Node) -> tuple[torch.Tensor, tuple[int, ...]]:
-    """The tensor and place of a node's gate."""
+def some_nodes(local: LocalReplacementModel) -> list[Node]:
+    """Every eighth part of a model."""
+    return list(outputs(local))[::8]
+
+
+def scale_of(
+    local: LocalReplacementModel, scales: NodeValues, node: Node
+) -> tuple[torch.Tensor, tuple[int, ...]]:
+    """The tensor and place of a node's scale."""
     match node.kind:
         case "feature":
-            number = list(run.circuit.transcoders).index(node.layer)
-            return gates.features[number], (node.token, node.unit)
+            number = list(local.circuit.transcoders).index(node.layer)
+            return scales.features[number], (node.token, node.unit)
         case "head":
-            return gates.heads, (node.layer, node.unit, node.token, node.source)
+            return scales.heads, (node.layer, node.unit, node.token, node.source)
         case "mlp":
-            return gates.mlps, (node.layer, node.token)
+            return scales.mlps, (node.layer, node.token)
         case "error":
-            return gates.errors, (node.layer, node.token)
-    return gates.embed, (node.token,)
+            return scales.errors, (node.layer, node.token)
+    return scales.embed, (node.token,)
 
 
-def magnitude(run: Run, target: Target) -> float:
+def magnitude(local: LocalReplacementModel, target: Target) -> float:
     """The size of what a target is the sum of."""
-    totals = total_attributions(run, target)
-    return max(abs(attribution_of(run, totals, node)) for node in outputs(run))
+    totals = total_attributions(local, target)
+    return max(abs(attribution_of(local, totals, node)) for node in outputs(local))
 
 
 @torch.no_grad()
-def test_with_all_gates_open_the_frozen_model_is_the_model(run: Run) -> None:
-    for target in some_targets(run):
-        value = frozen_value(run, target, Gates.open(run)).item()
+def test_with_all_scales_1_the_frozen_model_is_the_model(local: LocalReplacementModel) -> None:
+    for target in some_targets(local):
+        value = frozen_value(local, target, NodeValues.ones(local)).item()
         # Features of layers before pass rounding on: their sums are larger than the target.
-        assert value == pytest.approx(target.value, rel=1e-5, abs=1e-5 * magnitude(run, target))
+        assert value == pytest.approx(target.value, rel=1e-5, abs=1e-5 * magnitude(local, target))
 
 
-def test_input_times_gradient_is_the_sum_over_all_paths_that_end_in_a_node(small_run: Run) -> None:
-    for target in (some_targets(small_run)[0], some_targets(small_run)[-1]):
-        totals = total_attributions(small_run, target)
-        sums = dict.fromkeys(outputs(small_run), 0.0)
-        for path in all_paths(small_run, target):
+def test_input_times_gradient_is_the_sum_over_all_paths_that_end_in_a_node(
+    small: LocalReplacementModel,
+) -> None:
+    for target in (some_targets(small)[0], some_targets(small)[-1]):
+        totals = total_attributions(small, target)
+        sums = dict.fromkeys(outputs(small), 0.0)
+        for path in all_paths(small, target):
             sums[path.nodes[-1]] += path.attribution
-        found = torch.tensor([attribution_of(small_run, totals, node) for node in sums])
+        found = torch.tensor([attribution_of(small, totals, node) for node in sums])
         assert_close(found, torch.tensor(list(sums.values())))
 
 
-def test_an_exhaustive_search_finds_all_paths(small_run: Run) -> None:
-    for target in (some_targets(small_run)[0], some_targets(small_run)[-1]):
-        totals = total_attributions(small_run, target)
-        paths = find_paths(small_run, target, EVERYTHING)
-        sums = dict.fromkeys(outputs(small_run), 0.0)
+def test_an_exhaustive_search_finds_all_paths(small: LocalReplacementModel) -> None:
+    for target in (some_targets(small)[0], some_targets(small)[-1]):
+        totals = total_attributions(small, target)
+        paths = find_paths(small, target, EVERYTHING)
+        sums = dict.fromkeys(outputs(small), 0.0)
         for path in paths[1:]:
             sums[path.node] += path.attribution
         found = torch.tensor(list(sums.values()))
-        assert_close(found, torch.tensor([attribution_of(small_run, totals, n) for n in sums]))
+        assert_close(found, torch.tensor([attribution_of(small, totals, n) for n in sums]))
         graph = build_graph(paths)
         for node, data in graph.nodes(data=True):
             if node in sums and node != target.node:
@@ -75,39 +79,43 @@ def test_an_exhaustive_search_finds_all_paths(small_run: Run) -> None:
 
 
 @torch.no_grad()
-def test_opening_a_gate_twice_moves_the_target_by_the_nodes_attribution(run: Run) -> None:
-    target = some_targets(run)[-1]
-    totals = total_attributions(run, target)
-    scale = magnitude(run, target)
-    before = frozen_value(run, target, Gates.open(run)).item()
-    for node in some_nodes(run):
-        gates = Gates.open(run)
-        tensor, place = gate(run, gates, node)
+def test_doubling_a_scale_moves_the_target_by_the_nodes_attribution(
+    local: LocalReplacementModel,
+) -> None:
+    target = some_targets(local)[-1]
+    totals = total_attributions(local, target)
+    scale = magnitude(local, target)
+    before = frozen_value(local, target, NodeValues.ones(local)).item()
+    for node in some_nodes(local):
+        scales = NodeValues.ones(local)
+        tensor, place = scale_of(local, scales, node)
         tensor[place] = 2.0
-        moved = frozen_value(run, target, gates).item() - before
-        assert moved == pytest.approx(attribution_of(run, totals, node), abs=1e-4 * scale)
+        moved = frozen_value(local, target, scales).item() - before
+        assert moved == pytest.approx(attribution_of(local, totals, node), abs=1e-4 * scale)
 
 
 @torch.no_grad()
-def test_closing_all_gates_leaves_the_biases(run: Run) -> None:
-    target = some_targets(run)[0]
-    closed = Gates.open(run)
-    for tensor in closed.all():
+def test_scales_of_0_leaves_the_biases(local: LocalReplacementModel) -> None:
+    target = some_targets(local)[0]
+    zeros = NodeValues.ones(local)
+    for tensor in zeros.all():
         tensor.zero_()
     expected = target.vectors.bias[0]
-    for written in (run.circuit.attention_bias, run.bias[:, target.node.token]):
+    for written in (local.circuit.attention_bias, local.bias[:, target.node.token]):
         expected = expected + (written @ target.vectors.vector[0]).sum()
-    found = frozen_value(run, target, closed)
+    found = frozen_value(local, target, zeros)
     assert found.item() == pytest.approx(expected.item(), rel=1e-4, abs=1e-5)
 
 
-def test_a_direct_weight_is_what_the_nodes_output_adds_to_its_reader(mixed_run: Run) -> None:
-    circuit, passed = mixed_run.circuit, mixed_run.passed
+def test_a_direct_weight_is_what_the_nodes_output_adds_to_its_reader(
+    mixed: LocalReplacementModel,
+) -> None:
+    circuit, passed = mixed.circuit, mixed.passed
     n_checked = 0
-    for target in some_targets(mixed_run):
-        graph = build_graph(find_paths(mixed_run, target, Search(40, 3, KINDS, sign="both")))
+    for target in some_targets(mixed):
+        graph = build_graph(find_paths(mixed, target, Search(40, 3, CONTRIBUTORS, sign="both")))
         for start, end, data in graph.edges(data=True):
-            if start.kind not in KINDS or (start.kind == "error" and start.layer < 0):
+            if start.kind not in CONTRIBUTORS or (start.kind == "error" and start.layer < 0):
                 continue  # a leaf
             if end == target.node:
                 reads = target_reader(target).vector
@@ -116,7 +124,7 @@ def test_a_direct_weight_is_what_the_nodes_output_adds_to_its_reader(mixed_run: 
                 reads = circuit.centre(encoder) / passed.mlp_scale[end.layer, end.token]
             else:
                 continue
-            expected = (node_output(mixed_run, start) @ reads).item()
+            expected = (node_output(mixed, start) @ reads).item()
             assert data["direct_weight"] == pytest.approx(expected, rel=1e-3, abs=1e-5)
             n_checked += 1
     assert n_checked > 100
@@ -124,11 +132,11 @@ def test_a_direct_weight_is_what_the_nodes_output_adds_to_its_reader(mixed_run: 
 
 @torch.no_grad()
 def test_adding_an_output_again_moves_a_features_pre_activation_by_the_direct_weight(
-    mixed_run: Run,
+    mixed: LocalReplacementModel,
 ) -> None:
-    circuit, passed = mixed_run.circuit, mixed_run.passed
-    target = some_targets(mixed_run)[0]
-    graph = build_graph(find_paths(mixed_run, target, Search(60, 3, sign="both")))
+    circuit, passed = mixed.circuit, mixed.passed
+    target = some_targets(mixed)[0]
+    graph = build_graph(find_paths(mixed, target, Search(60, 3, sign="both")))
     edges = [
         (start, end, weight)
         for start, end, weight in graph.edges(data="direct_weight")
@@ -144,22 +152,26 @@ def test_adding_an_output_again_moves_a_features_pre_activation_by_the_direct_we
             read = circuit.centre(residual) / scale  # noqa: B023
             return (read @ weights.W_enc[:, end.unit] + weights.b_enc[end.unit]).item()  # noqa: B023
 
-        moved = pre_activation(stream + outputs(mixed_run)[start]) - pre_activation(stream)
+        moved = pre_activation(stream + outputs(mixed)[start]) - pre_activation(stream)
         assert moved == pytest.approx(weight, rel=1e-3, abs=1e-5)
 
 
-def test_a_target_early_in_the_model_has_no_gradient_by_what_comes_later(mixed_run: Run) -> None:
-    target = next(t for t in some_targets(mixed_run) if t.node.layer == 0)
-    totals = total_attributions(mixed_run, target)
+def test_a_target_early_in_the_model_has_no_gradient_by_what_comes_later(
+    mixed: LocalReplacementModel,
+) -> None:
+    target = next(t for t in some_targets(mixed) if t.node.layer == 0)
+    totals = total_attributions(mixed, target)
     assert not totals.features[1].any()
     assert not totals.heads[1:].any()
     assert not totals.mlps[:, target.node.token].any()
     assert totals.embed[target.node.token] != 0
 
 
-def test_nodes_that_write_nothing_have_no_attribution_of_their_own(mixed_run: Run) -> None:
-    target = some_targets(mixed_run)[0]
-    totals = total_attributions(mixed_run, target)
+def test_nodes_that_write_nothing_have_no_attribution_of_their_own(
+    mixed: LocalReplacementModel,
+) -> None:
+    target = some_targets(mixed)[0]
+    totals = total_attributions(mixed, target)
     for node in (target.node, Node("bias", -1, -1, 3)):
         with pytest.raises(ValueError, match="no attribution"):
-            attribution_of(mixed_run, totals, node)
+            attribution_of(mixed, totals, node)

@@ -4,17 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
 
-from helpers_greater_than import TEMPLATES, Setting, prompts_of
+from helpers_greater_than import Setting, load_setting, plain_model
+from transcoders.config import Model, SyntheticModel
 from transcoders.greater_than.task import Numbers
-from transcoders.models import LanguageModel, load_tokenizer
-
-
-def load_setting(folder: Path) -> Setting:
-    numbers, prompts = prompts_of(folder, TEMPLATES)
-    plain = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    return Setting(LanguageModel.load(folder), plain, load_tokenizer(folder), numbers, prompts)
+from transcoders.models import fetch_model
 
 
 @pytest.fixture(scope="session")
@@ -37,3 +31,15 @@ def any_setting(request: pytest.FixtureRequest, setting: Setting) -> Setting:
     n_numbers = 100 if request.param == "pairs" else 10
     generator = torch.Generator().manual_seed(4)
     return setting._replace(numbers=Numbers(torch.randperm(250, generator=generator)[:n_numbers]))
+
+
+@pytest.fixture(scope="session", params=["qwen2", "opt", "gemma2", "phi"])
+def other_setting(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Setting:
+    """Families that differ where it matters here: biases, positions, norms, capped logits."""
+    source = SyntheticModel(type="synthetic", architecture=request.param, license="none")
+    model = Model(source=source, n_layers=3, d_model=32, bos_token="<|endoftext|>")
+    folder = tmp_path_factory.mktemp("others") / request.param
+    fetch_model(model, folder, seed=0)
+    return load_setting(folder, plain_model(folder))

@@ -1,4 +1,4 @@
-"""Who is on the paths of many prompts: against a recount from the same runs."""
+"""Who is on the paths of many prompts: against a recount from the same prompts."""
 
 from collections import Counter, defaultdict
 from typing import Any
@@ -9,9 +9,9 @@ import torch
 
 from helpers_circuits import Make, make_circuit
 from helpers_greater_than import Setting, only
-from transcoders.circuits.model import CircuitModel
-from transcoders.circuits.notation import Node
+from transcoders.circuits.notation import Node, NodeKind
 from transcoders.circuits.paths import ComputationalPath, Search, find_paths
+from transcoders.circuits.replacement import ReplacementModel
 from transcoders.circuits.vectors import logit_target
 from transcoders.greater_than.recurring import (
     COMPONENTS,
@@ -29,7 +29,7 @@ YEARS = (11, 20, 47, 60, 85)
 Case = tuple[Setting, list[Prompts], Recurring, list[tuple[Prompts, int, list[ComputationalPath]]]]
 
 
-def circuit_of(setting: Setting, make: Make) -> CircuitModel:
+def circuit_of(setting: Setting, make: Make) -> ReplacementModel:
     mix: Any = {0: "transcoder", 1: "transcoder"}
     return make_circuit(setting.model, make, mix, first=1)
 
@@ -44,11 +44,11 @@ def case(setting: Setting, random_dictionary: Make) -> Case:
     paths = []
     for group in groups:
         for row, year in zip(group.rows, group.years.tolist(), strict=True):
-            run = circuit.run(row)
+            local = circuit.freeze(row)
             weights = setting.numbers.contrast(year)
             assert weights is not None
-            target = logit_target(run, weights, -1, name="later")
-            paths.append((group, year, find_paths(run, target, SEARCH)))
+            target = logit_target(local, weights, -1, name="later")
+            paths.append((group, year, find_paths(local, target, SEARCH)))
     return setting, groups, recurring, paths
 
 
@@ -144,15 +144,15 @@ def test_a_part_is_named_without_its_token_and_placed_by_it() -> None:
     rows = torch.zeros(2, 7, dtype=torch.long)
     prompts = Prompts(0, torch.tensor([1, 2]), rows, 4)
     for token, expected in ((4, "year"), (6, "last"), (0, "other"), (5, "other")):
-        assert _part(Node("feature", 2, 17, token), prompts) == ("tc2[17]", expected)
+        assert _part(Node(NodeKind.FEATURE, 2, 17, token), prompts) == ("tc2[17]", expected)
         # A head is placed by what it reads, wherever it writes.
         for writes in (4, 6):
-            assert _part(Node("head", 1, 3, writes, token), prompts) == ("attn1[3]", expected)
+            assert _part(Node(NodeKind.HEAD, 1, 3, writes, token), prompts) == ("attn1[3]", expected)
 
 
 def test_a_year_at_the_end_is_the_year() -> None:
     prompts = Prompts(0, torch.tensor([1]), torch.zeros(1, 5, dtype=torch.long), 4)
-    assert _part(Node("feature", 0, 1, 4), prompts) == ("tc0[1]", "year")
+    assert _part(Node(NodeKind.FEATURE, 0, 1, 4), prompts) == ("tc0[1]", "year")
 
 
 def test_without_prompts_there_is_an_empty_table() -> None:

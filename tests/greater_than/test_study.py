@@ -1,9 +1,9 @@
 """The whole study on tiny models: every table, whatever the tokenizer, and all or nothing."""
 
+import copy
 import json
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,8 +14,8 @@ import torch
 
 from helpers_circuits import Make, hooks_of_ours
 from helpers_greater_than import TEMPLATES, TRAP_TEMPLATES, trap_tokenizer
-from transcoders.circuits.model import CircuitModel
 from transcoders.circuits.notation import parse_head
+from transcoders.circuits.replacement import ReplacementModel
 from transcoders.circuits.trace import Tracer
 from transcoders.config import GreaterThan
 from transcoders.dictionaries import SparseDictionary
@@ -24,8 +24,8 @@ from transcoders.greater_than import study, study_greater_than
 from transcoders.greater_than.task import Numbers, make_prompts
 from transcoders.greater_than.units import ChosenMLP, UnitKind
 from transcoders.greater_than.where import Chosen, ablate, attribute
-from transcoders.greater_than.years import agreement, de_embeddings, direct_logits, step
-from transcoders.models import LanguageModel, load_tokenizer
+from transcoders.greater_than.years import agreement, step, year_de_embeddings, year_logits
+from transcoders.models import load_model, load_tokenizer
 
 FILES = {
     "where.csv", "metric.csv", "curves.csv", "features.csv", "features_by_year.csv",
@@ -94,7 +94,7 @@ def make_case(name: str, tiny_models: dict[str, Path], make: Make) -> Case:
         n_features=3,
         n_upstream_features=5,
     )
-    circuit = CircuitModel(LanguageModel.load(folder), transcoders, first_position=1)
+    circuit = ReplacementModel(load_model(folder), transcoders, first_position=1)
     tokenizer = trap_tokenizer() if trap else load_tokenizer(folder)
     has_sae = variant == "with SAE"
     return Case(
@@ -297,8 +297,10 @@ def test_features_have_the_values_of_their_mlp(done: Done) -> None:
     ):
         assert row["feature"] == f"tc1[{unit}]"
         activation = at_last[:, :, unit].mean(dim=0)
-        [dla] = direct_logits(tracer.circuit, numbers, 1, unit[None])
-        [read] = de_embeddings(tracer.circuit, numbers, 1, unit[None], (layer, head), n_upstream=5)
+        [dla] = year_logits(tracer.circuit, numbers, 1, unit[None])
+        [read] = year_de_embeddings(
+            tracer.circuit, numbers, 1, unit[None], (layer, head), n_upstream=5
+        )
         assert row["variance"] == pytest.approx(variance[unit].item(), rel=1e-4)
         assert row["step"] == pytest.approx(step(activation, dla, numbers), rel=1e-4, abs=1e-5)
         expected = agreement(activation, read, numbers)
@@ -364,7 +366,7 @@ def test_the_summary_says_what_was_studied(done: Done) -> None:
     assert summary["templates"] == settings.templates
     assert summary["positions"] == settings.positions
     assert summary["layers_with_transcoder"] == [0, 1]
-    architecture = done.case.tracer.circuit.model.hf.config.model_type
+    architecture = done.case.tracer.circuit.model.original_model.config.model_type
     assert summary["numbers"] == ("digits" if architecture == "llama" else "pairs")
     assert math.isfinite(summary["logit_difference"])
     assert -1 <= summary["next_token_difference"] <= 1
@@ -487,19 +489,18 @@ def test_positions_decide_where_units_are_set_to_zero(
     assert (predicting["removed"] - everywhere["removed"]).abs().max() > 1e-3
 
 
-def with_features(case: Case, **weights: float) -> Case:
-    """The same with new transcoders at layer 1, whose features are changed all alike."""
-    circuit = case.tracer.circuit
-    old = circuit.transcoders[1]
-    changed = replace(old, **{name: getattr(old, name) * 0 + x for name, x in weights.items()})
-    transcoders = {**circuit.transcoders, 1: SparseDictionary(changed, "transcoder")}
-    other = CircuitModel.__new__(CircuitModel)
-    other.__dict__ |= circuit.__dict__ | {"transcoders": transcoders}
-    return case._replace(tracer=Tracer(other, case.tracer.tokenizer, case.tracer.bos_id))
+def with_dead_features(case: Case) -> Case:
+    """The same with a transcoder at layer 1 whose features are never active."""
+    tracer = case.tracer
+    dead = copy.deepcopy(tracer.circuit.transcoders[1])
+    dead.b_enc.fill_(-100)
+    circuit = copy.copy(tracer.circuit)
+    circuit.transcoders = {**circuit.transcoders, 1: dead}
+    return case._replace(tracer=Tracer(circuit, tracer.tokenizer, tracer.bos_id))
 
 
 def test_a_transcoder_that_never_changes_with_the_year_is_refused(done: Done, tmp_path) -> None:
-    dead = with_features(done.case, b_enc=-100.0)
+    dead = with_dead_features(done.case)
     with pytest.raises(UserError, match="no feature of the transcoder at layer 1 changes"):
         dead.run(tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -6,13 +6,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from helpers_circuits import Make, hooks_of_ours
+from helpers_circuits import Make, centred, hooks_of_ours, plain, watched, without_weight
 from helpers_greater_than import (
     TRAP_TEMPLATES,
     Inside,
     Setting,
+    hooked,
     metric_by_hand,
     metrics_with,
+    neurons_out,
     only,
     probabilities_by_hand,
     trap_tokenizer,
@@ -21,7 +23,7 @@ from transcoders.dictionaries import SparseDictionary
 from transcoders.greater_than.answers import Answers
 from transcoders.greater_than.task import Numbers, make_prompts
 from transcoders.greater_than.units import ChosenMLP, UnitKind
-from transcoders.models.language_model import in_by_out, removed_after
+from transcoders.models import interventions, mlp_output
 
 LAYER = 1
 N_FEATURES = 40
@@ -77,20 +79,17 @@ def assert_same(found: Tensor, expected: Tensor, tolerance: float = ROUNDING) ->
 def with_features(dictionary: SparseDictionary, kept: Tensor) -> Inside:
     """A dictionary in the MLP's place, some features kept."""
     of_input = dictionary.kind == "transcoder"
-    weights = dictionary
 
     def inside(mlp_in: Tensor, mlp_out: Tensor) -> Tensor:
         z = dictionary.encode(mlp_in if of_input else mlp_out)
-        outputs = [z[..., unit, None] * weights.W_dec[unit] for unit in kept.tolist()]
-        return sum(outputs, torch.zeros(())) + weights.b_dec.expand_as(mlp_out)
+        outputs = [z[..., unit, None] * dictionary.W_dec[unit] for unit in kept.tolist()]
+        return sum(outputs, torch.zeros(())) + dictionary.b_dec.expand_as(mlp_out)
 
     return inside
 
 
 def metrics_with_neurons(setting: Setting, kept: Tensor, first: int | None) -> Tensor:
     """The metric with the other neurons set to zero from some position on, whole prompts run."""
-    model = setting.model
-    output: Any = model.blocks[LAYER].get_submodule(model.architecture.mlp_output)
     result = torch.full((2, 100), torch.nan)
     for group in setting.prompts:
         start = group.rows.shape[1] - 1 if first is None else first
@@ -102,7 +101,7 @@ def metrics_with_neurons(setting: Setting, kept: Tensor, first: int | None) -> T
             changed[:, start:, gone] = 0
             return (changed,)
 
-        with removed_after([output.register_forward_pre_hook(hook)]):
+        with hooked(neurons_out(setting, LAYER).register_forward_pre_hook(hook)):
             found = metrics_with(setting._replace(prompts=[group]), LAYER, None, None)
         result[group.template, group.years] = found[group.template, group.years]
     return result
@@ -146,11 +145,11 @@ def test_with_no_units_the_constant_stays(
 ) -> None:
     setting = some_years(any_setting)
     mlp = chosen(setting, dictionaries, first)
-    model, nothing = setting.model, torch.arange(0)
+    nothing = torch.arange(0)
     for kind, dictionary in dictionaries.items():
         expected = metrics_with(setting, LAYER, with_features(dictionary, nothing), first)
         assert_same(mlp.with_kept(kind, nothing), expected)
-    output: Any = model.blocks[LAYER].get_submodule(model.architecture.mlp_output)
+    output = neurons_out(setting, LAYER)
     bias = torch.zeros(32) if output.bias is None else output.bias
     assert bias.any() == (setting.architecture != "llama")
     expected = metrics_with(setting, LAYER, lambda _, out: bias.expand_as(out), first)
@@ -168,7 +167,7 @@ def test_all_neurons_are_the_model_as_it_is(any_setting: Setting, first: int | N
 def test_the_metric_of_the_model_as_it_is(any_setting: Setting) -> None:
     found = chosen(any_setting, {}, None).metrics()
     for group in any_setting.prompts:
-        p = probabilities_by_hand(any_setting.plain, any_setting.numbers, group.rows)
+        p = probabilities_by_hand(any_setting.hf, any_setting.numbers, group.rows)
         years = group.years.tolist()
         expected = [metric_by_hand(row, year) for row, year in zip(p, years, strict=True)]
         assert_same(found[group.template, years], torch.tensor(expected))
@@ -196,12 +195,18 @@ def test_units_write_their_activations_times_their_vectors(
                 assert_same(units.output(group, kept), part + units.bias, 1e-4)
 
 
+@torch.no_grad()
 def at_last_by_hand(setting: Setting, dictionary: SparseDictionary) -> Tensor:
     """(template, 100, feature) from the MLP's input and output at the end of whole prompts."""
     result = torch.zeros(2, 100, dictionary.n_features)
+    block = plain(setting.model).blocks[LAYER]
     for group in setting.prompts:
-        found = setting.model.mlp_activations(group.rows, [LAYER])[LAYER]
-        read = found.mlp_in if dictionary.kind == "transcoder" else found.mlp_out
+        with watched([block.norm_2, block.mlp]) as seen:
+            setting.hf(input_ids=group.rows, use_cache=False)
+        if dictionary.kind == "transcoder":
+            read = without_weight(block.norm_2, seen[block.norm_2][0])
+        else:
+            read = centred(block.norm_2, seen[block.mlp][1])
         result[group.template, group.years] = dictionary.encode(read[:, -1])
     return result
 
@@ -249,19 +254,18 @@ def test_units_that_never_vary_come_last_in_their_order(
         assert mlp.ranking(kind)[-len(constant) :].tolist() == constant
 
 
+@torch.no_grad()
 def test_neurons_are_what_the_output_map_reads(setting: Setting) -> None:
     mlp = chosen(setting, {}, None)
-    model = setting.model
-    output: Any = model.blocks[LAYER].get_submodule(model.architecture.mlp_output)
-    read: list[Tensor] = []
-    hook = output.register_forward_pre_hook(lambda _, arguments: read.append(arguments[0]))
-    with removed_after([hook]), torch.no_grad():
-        for group in setting.prompts:
-            model.hf(input_ids=group.rows, use_cache=False)
-    for group, activations in zip(setting.prompts, read, strict=True):
+    output = neurons_out(setting, LAYER)
+    for group in setting.prompts:
+        with watched([output]) as seen:
+            setting.hf(input_ids=group.rows, use_cache=False)
         found = mlp.at_last("neurons")[group.template, group.years]
-        assert_same(found, activations[:, -1], 1e-4)
-    assert torch.equal(mlp.units["neurons"].W_dec, in_by_out(output))
+        assert_same(found, seen[output][0][:, -1], 1e-4)
+    W_dec = output.weight if setting.architecture == "gpt2" else output.weight.T
+    norm = plain(setting.model).blocks[LAYER].norm_2
+    assert_same(mlp.units["neurons"].W_dec, centred(norm, W_dec), 1e-6)
 
 
 @pytest.mark.parametrize("first", [None, 2])
@@ -318,7 +322,7 @@ def test_no_hooks_are_left_when_something_fails_inside(
         with pytest.raises(PlannedError):
             chosen(setting, dictionaries, None)
     assert hooks_of_ours(setting.model) == []
-    with removed_after([setting.model.blocks[2].register_forward_hook(fail)]):
+    with interventions(setting.model, {mlp_output(2): fail}, (1, 1)):
         with pytest.raises(PlannedError):
             mlp.with_kept("transcoder", torch.arange(3))
         with pytest.raises(PlannedError):

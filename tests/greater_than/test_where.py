@@ -9,19 +9,34 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from helpers_circuits import Make, Reader, assert_close, hooks_of_ours, make_circuit, outputs, sees
+from helpers_circuits import (
+    Make,
+    PlainBlock,
+    Reader,
+    assert_close,
+    centred,
+    divisor,
+    hooks_of_ours,
+    make_circuit,
+    outputs,
+    plain,
+    plain_pass,
+    sees,
+)
 from helpers_greater_than import (
     TRAP_TEMPLATES,
     Plant,
     Setting,
+    hooked,
     only,
+    plain_model,
     plant_circuit,
     prompts_of,
     sign,
     trap_tokenizer,
 )
-from transcoders.circuits.model import CircuitModel, Run
 from transcoders.circuits.notation import Node
+from transcoders.circuits.replacement import LocalReplacementModel, ReplacementModel
 from transcoders.circuits.vectors import logit_target
 from transcoders.circuits.verify import attribution_of, total_attributions
 from transcoders.greater_than.answers import Answers
@@ -34,66 +49,72 @@ from transcoders.greater_than.where import (
     attribute,
     choose,
 )
-from transcoders.models import LanguageModel
-from transcoders.models.language_model import removed_after
+from transcoders.models import LanguageModel, to_bridge
 
 PARTS = [(layer, head) for layer in range(3) for head in (-1, 0, 1)]
 YEARS = (4, 23, 60, 99)
 """With digits, the first and the last have nothing to tell apart; with pairs, the last."""
 
 
-def circuit_of(setting: Setting, make: Make, first: int = 1) -> CircuitModel:
+def circuit_of(setting: Setting, make: Make, first: int = 1) -> ReplacementModel:
     """Transcoders at layers 0 and 2, a TopK one among them."""
     mix: Any = {0: "transcoder", 2: "topk_transcoder"}
     return make_circuit(setting.model, make, mix, first=first)
 
 
 @torch.no_grad()
-def difference_by_hand(
-    setting: Setting, groups: list[Prompts], hook_of: Callable[[Prompts], tuple[nn.Module, Any]]
-) -> float:
-    """The next token's probability difference, whole prompts run with a hook on one module."""
-    hf, numbers = setting.model.hf, setting.numbers
-    differences = []
-    for group in groups:
-        module, hook = hook_of(group)
-        with removed_after([hook(module)]):
-            logits = hf(input_ids=group.rows, use_cache=False).logits[:, -1, numbers.ids]
-        for p, year in zip(logits.softmax(dim=1).tolist(), group.years.tolist(), strict=True):
-            if 0 < year < 99:
-                signs = [sign(numbers, year, candidate) for candidate in range(len(p))]
-                differences.append(sum(s * x for s, x in zip(signs, p, strict=True)))
-    return sum(differences) / len(differences)
+def ablated_by_hand(setting: Setting, layer: int, head: int, kind: str | None) -> float:
+    """The next token's probability difference, a part ablated at the end of whole prompts."""
+    block, numbers = plain(setting.model).blocks[layer], setting.numbers
+    # A bias of a head's values is added whatever it reads, so it stays.
+    bias = torch.zeros(16) if head < 0 else value_bias(setting, block, head)
 
-
-def ablated_by_hand(
-    setting: Setting, groups: list[Prompts], layer: int, head: int, kind: str | None
-) -> float:
-    """The same with a part ablated at the last position of each prompt."""
-    block, architecture = setting.model.blocks[layer], setting.model.architecture
-
-    def changed(values: Tensor) -> Tensor:
+    def changed(values: Tensor, constant: Tensor | float) -> Tensor:
         result = values.clone()
         if kind is not None:
             last = values[:, -1]
-            result[:, -1] = 0 if kind == "zero" else sum(last) / len(last)
+            result[:, -1] = constant if kind == "zero" else sum(last) / len(last)
         return result
 
     def on_mlp(_: Any, __: Any, output: Tensor) -> Tensor:
-        return changed(output)
+        return changed(output, 0.0)
 
     def on_heads(_: Any, arguments: tuple[Tensor, ...]) -> tuple[Tensor]:
         heads = list(arguments[0].split(16, dim=2))
-        heads[head] = changed(heads[head])
+        heads[head] = changed(heads[head], bias)
         return (torch.cat(heads, dim=2),)
 
-    def hook_of(_: Prompts) -> tuple[nn.Module, Any]:
-        if head < 0:
-            return setting.model.mlp(layer), lambda module: module.register_forward_hook(on_mlp)
-        output = block.get_submodule(architecture.attention_output)
-        return output, lambda module: module.register_forward_pre_hook(on_heads)
+    differences = []
+    with hooked(
+        block.mlp.register_forward_hook(on_mlp) if head < 0
+        else block.attention_out.register_forward_pre_hook(on_heads)
+    ):  # fmt: skip
+        for group in setting.prompts:
+            logits = setting.hf(input_ids=group.rows, use_cache=False).logits[:, -1, numbers.ids]
+            for p, year in zip(logits.softmax(dim=1).tolist(), group.years.tolist(), strict=True):
+                if 0 < year < 99:
+                    signs = [sign(numbers, year, candidate) for candidate in range(len(p))]
+                    differences.append(sum(s * x for s, x in zip(signs, p, strict=True)))
+    return sum(differences) / len(differences)
 
-    return difference_by_hand(setting, groups, hook_of)
+
+def value_bias(setting: Setting, block: PlainBlock, head: int) -> Tensor:
+    """What a head's values are where its norm gives nothing but its bias."""
+    attention = setting.hf.get_submodule(name_of(setting.hf, block.attention_out).rpartition(".")[0])
+    match setting.architecture:
+        case "gpt2":
+            own = attention.c_attn.bias[64:].view(2, 16)[head]
+        case "gpt_neox":
+            own = attention.query_key_value.bias.view(2, 3, 16)[head, 2]
+        case _:
+            return torch.zeros(16)
+    return own + block.norm_1.bias @ block.W_V[head]
+
+
+def name_of(hf: Any, module: nn.Module) -> str:
+    """Where a module is in a model."""
+    [name] = [name for name, other in hf.named_modules() if other is module]
+    return name
 
 
 @pytest.fixture(scope="module")
@@ -107,12 +128,11 @@ def test_ablations_are_those_of_hooks_on_the_whole_model(
     any_setting: Setting, ablated: tuple[float, pd.DataFrame]
 ) -> None:
     original, table = ablated
-    groups = any_setting.prompts
-    whole = ablated_by_hand(any_setting, groups, 0, -1, None)
+    whole = ablated_by_hand(any_setting, 0, -1, None)
     assert original == pytest.approx(whole, abs=1e-5)
     for row in table.to_dict("records"):
         for kind in ("zero", "mean"):
-            left = ablated_by_hand(any_setting, groups, row["layer"], row["head"], kind)
+            left = ablated_by_hand(any_setting, row["layer"], row["head"], kind)
             assert row[kind] == pytest.approx(whole - left, abs=1e-5)
     assert table["zero"].abs().max() > 1e-3
     assert table["mean"].abs().max() > 1e-4
@@ -139,18 +159,21 @@ def test_ablation_leaves_no_hooks(any_setting: Setting, random_dictionary: Make)
 def test_mean_ablation_of_what_does_not_depend_on_the_year_loses_nothing(
     tiny_models: dict[str, Path],
 ) -> None:
-    model = LanguageModel.load(tiny_models["gpt2"])
+    hf = plain_model(tiny_models["gpt2"])
     numbers, groups = prompts_of(tiny_models["gpt2"])
-    mlp, block = model.blocks[1].mlp, model.blocks[2]
+    mlp, block = hf.transformer.h[1].mlp, hf.transformer.h[2]
     mlp.c_proj.weight.zero_()
     # Whole numbers, so that the mean of equal ones is exact.
     mlp.c_proj.bias.copy_(torch.arange(32.0) - 16)
     block.attn.c_attn.weight[:, 2 * 32 + 16 :] = 0
     block.attn.c_attn.bias[2 * 32 + 16 :] = 8
-    _, table = ablate(CircuitModel(model, {}), numbers, groups)
+    model = to_bridge(hf, tiny_models["gpt2"])
+    _, table = ablate(ReplacementModel(model, {}), numbers, groups)
     table = table.set_index("part")
     assert table["mean"][["mlp1", "attn2[1]"]].tolist() == pytest.approx([0, 0], abs=1e-7)
-    assert (table["zero"][["mlp1", "attn2[1]"]].abs() > 1e-3).all()
+    # The head's values are all bias, which stays where the head is taken away.
+    assert table["zero"]["attn2[1]"] == pytest.approx(0, abs=1e-7)
+    assert abs(table["zero"]["mlp1"]) > 1e-3
     assert (table["mean"][["mlp2", "attn1[0]"]].abs() > 1e-6).all()
 
 
@@ -176,7 +199,7 @@ def test_a_prompt_alone_in_its_group_has_no_part_in_the_averages(
     numbers = Numbers.of(tokenizer)
     groups = make_prompts(TRAP_TEMPLATES[:1], tokenizer, 0)
     alone, others = groups
-    circuit = CircuitModel(setting.model, {})
+    circuit = ReplacementModel(setting.model, {})
     (whole, table), (same, other) = (ablate(circuit, numbers, g) for g in (groups, [others]))
     assert alone.years.tolist() == [0]
     assert whole == pytest.approx(same, abs=1e-6)
@@ -192,7 +215,7 @@ def some(any_setting: Setting) -> list[Prompts]:
 class ByHand:
     """Attributions of a few prompts, node by node, averaged at the end."""
 
-    def __init__(self, circuit: CircuitModel, numbers: Numbers, groups: list[Prompts]) -> None:
+    def __init__(self, circuit: ReplacementModel, numbers: Numbers, groups: list[Prompts]) -> None:
         self.values: list[float] = []
         self.mlps, self.heads = torch.zeros(3), torch.zeros(3, 2)
         self.into = {layer: torch.zeros(3, 2) for layer in circuit.transcoders}
@@ -200,44 +223,42 @@ class ByHand:
             for row, year in zip(group.rows, group.years.tolist(), strict=True):
                 weights = numbers.contrast(year)
                 if weights is not None:
-                    self._add(circuit.run(row), weights, group.year_token)
+                    self._add(circuit.freeze(row), weights, group.year_token)
         n = len(self.values)
         for sums in (self.mlps, self.heads, *self.into.values()):
             sums.div_(n)
 
-    def _add(self, run: Run, weights: dict[int, float], year_token: int) -> None:
-        target = logit_target(run, weights, -1, name="later")
-        totals = total_attributions(run, target)
-        written = outputs(run)
-        with torch.no_grad():
-            logits = run.circuit.model.hf(run.passed.tokens[None]).logits[0, -1]
+    def _add(self, local: LocalReplacementModel, weights: dict[int, float], year_token: int) -> None:
+        target = logit_target(local, weights, -1, name="later")
+        totals = total_attributions(local, target)
+        written = outputs(local)
+        logits = plain_pass(local.circuit.model, local.passed.tokens).logits[-1]
         self.values.append(sum(weight * logits[i].item() for i, weight in weights.items()))
         for node in written:
-            attribution = attribution_of(run, totals, node)
+            attribution = attribution_of(local, totals, node)
             if node.kind in ("mlp", "feature"):
                 self.mlps[node.layer] += attribution
             elif node.kind == "head":
                 self.heads[node.layer, node.unit] += attribution
             if node.kind == "feature":
                 self.into[node.layer] += through_heads_by_hand(
-                    run, written, node, attribution, year_token
+                    local, written, node, attribution, year_token
                 )
 
 
 def through_heads_by_hand(
-    run: Run, written: dict[Node, Tensor], feature: Node, attribution: float, source: int
+    local: LocalReplacementModel, written: dict[Node, Tensor], feature: Node, attribution: float, source: int
 ) -> Tensor:
     """What each head brings one feature from one token, times what the feature is worth."""
-    weights = run.circuit.transcoders[feature.layer]
-    x = run.passed.mlp.mlp_in[feature.layer, feature.token]
-    pre_activation = x @ weights.W_enc[:, feature.unit] + weights.b_enc[feature.unit]
-    worth = attribution / pre_activation.item()
-    scale = run.passed.mlp_scale[feature.layer, feature.token]
-    read = run.circuit.centre(weights.W_enc[:, feature.unit]) / scale
+    model, weights = local.circuit.model, local.circuit.transcoders[feature.layer]
+    norm = plain(model).blocks[feature.layer].norm_2
+    stream = plain_pass(model, local.passed.tokens).before_mlp[feature.layer][feature.token]
+    read = centred(norm, weights.W_enc[:, feature.unit]) / divisor(norm, stream)
+    worth = attribution / (read @ stream + weights.b_enc[feature.unit]).item()
     reader = Reader(read, "feature", feature.layer, feature.token, 0.0)
-    found = torch.zeros(run.circuit.n_layers, run.circuit.n_heads)
+    found = torch.zeros(local.circuit.n_layers, local.circuit.n_heads)
     for node, output in written.items():
-        if node.kind == "head" and node.source == source and sees(run, reader, node):
+        if node.kind == "head" and node.source == source and sees(local, reader, node):
             found[node.layer, node.unit] += worth * (read @ output)
     return found
 
@@ -262,7 +283,7 @@ def test_attributions_are_sums_over_nodes_averaged_over_prompts(
 def test_without_transcoders_an_mlps_attribution_is_that_of_its_output(
     any_setting: Setting, some: list[Prompts]
 ) -> None:
-    circuit = CircuitModel(any_setting.model, {})
+    circuit = ReplacementModel(any_setting.model, {})
     found = attribute(circuit, any_setting.numbers, some)
     assert found.into_mlps == {}
     assert_close(found.mlps, ByHand(circuit, any_setting.numbers, some).mlps)
@@ -276,8 +297,8 @@ def test_before_the_first_position_an_mlp_counts_as_a_whole(
     circuit = circuit_of(setting, random_dictionary, first=4)
     found = attribute(circuit, setting.numbers, groups)
     assert_close(found.mlps, ByHand(circuit, setting.numbers, groups).mlps)
-    [run] = [circuit.run(row) for row in groups[0].rows]
-    assert run.opaque[0, :4].any()
+    [local] = [circuit.freeze(row) for row in groups[0].rows]
+    assert local.mlp_out[0, :4].any()
 
 
 def test_heads_that_a_layer_does_not_see_carry_nothing_to_it(
@@ -298,18 +319,18 @@ def test_heads_carry_different_things_from_different_tokens(
     setting = settings["gpt2"]
     circuit = circuit_of(setting, random_dictionary)
     [row] = only(setting.prompts[0], [30]).rows
-    run = circuit.run(row)
+    local = circuit.freeze(row)
     weights = setting.numbers.contrast(30)
     assert weights is not None
-    totals = total_attributions(run, logit_target(run, weights, -1, name="later"))
-    written = outputs(run)
-    for source in range(run.n_tokens):
+    totals = total_attributions(local, logit_target(local, weights, -1, name="later"))
+    written = outputs(local)
+    for source in range(local.n_tokens):
         expected = torch.zeros(3, 2)
         for node in written:
             if node.kind == "feature" and node.layer == 2:
-                attribution = attribution_of(run, totals, node)
-                expected += through_heads_by_hand(run, written, node, attribution, source)
-        assert_close(_through_heads(run, 2, totals.features[1], source), expected, 1e-4)
+                attribution = attribution_of(local, totals, node)
+                expected += through_heads_by_hand(local, written, node, attribution, source)
+        assert_close(_through_heads(local, 2, totals.features[1], source), expected, 1e-4)
 
 
 def test_every_prompt_that_has_a_contrast_is_visited(
@@ -320,11 +341,11 @@ def test_every_prompt_that_has_a_contrast_is_visited(
     groups = [only(group, years) for group in any_setting.prompts]
     seen = []
 
-    def visit(run: Run, prompts: Prompts, year: int, target: Any) -> None:
+    def visit(local: LocalReplacementModel, prompts: Prompts, year: int, target: Any) -> None:
         assert target.logits == any_setting.numbers.contrast(year)
-        assert target.node.token == run.n_tokens - 1
+        assert target.node.token == local.n_tokens - 1
         at = prompts.years.tolist().index(year)
-        assert run.passed.tokens.tolist() == prompts.rows[at].tolist()
+        assert local.passed.tokens.tolist() == prompts.rows[at].tolist()
         seen.append((prompts.template, year))
 
     attribute(circuit, any_setting.numbers, groups, visit)
@@ -403,11 +424,11 @@ PLANTS = [*ALONE, *WITH_ELSEWHERE, WITH_LOGITS[0]]
 @pytest.fixture(scope="module", params=PLANTS, ids=str)
 def planted(
     request: pytest.FixtureRequest, tiny_models: dict[str, Path]
-) -> tuple[Plant, CircuitModel, Numbers, Prompts, LanguageModel]:
+) -> tuple[Plant, ReplacementModel, Numbers, Prompts, LanguageModel]:
     return (request.param, *plant_circuit(tiny_models["gpt2"], request.param))
 
 
-Planted = tuple[Plant, CircuitModel, Numbers, Prompts, LanguageModel]
+Planted = tuple[Plant, ReplacementModel, Numbers, Prompts, LanguageModel]
 
 
 def test_the_planted_model_knows_which_year_is_later(planted: Planted) -> None:
@@ -434,10 +455,10 @@ def test_a_head_that_reads_elsewhere_would_be_chosen_if_all_tokens_counted(
     plant, circuit, numbers, prompts, _ = planted
     of_all_tokens = torch.zeros(3, 2)
 
-    def visit(run: Run, _: Prompts, __: int, target: Any) -> None:
-        of_features = total_attributions(run, target).features[plant.layer]
-        for source in range(run.n_tokens):
-            of_all_tokens.add_(_through_heads(run, plant.layer, of_features, source))
+    def visit(local: LocalReplacementModel, _: Prompts, __: int, target: Any) -> None:
+        of_features = total_attributions(local, target).features[plant.layer]
+        for source in range(local.n_tokens):
+            of_all_tokens.add_(_through_heads(local, plant.layer, of_features, source))
 
     attribute(circuit, numbers, [only(prompts, range(2, 100, 8))], visit)
     assert plant.from_elsewhere is not None

@@ -9,12 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from helpers_circuits import Make, assert_close, centred, make_circuit
+from helpers_circuits import Make, assert_close, centred, make_circuit, plain
 from helpers_greater_than import Setting
-from transcoders.circuits.model import CircuitModel
+from transcoders.circuits.replacement import ReplacementModel
 from transcoders.greater_than.task import Numbers
-from transcoders.greater_than.years import agreement, de_embeddings, direct_logits, step
-from transcoders.models.attention import attention_weights
+from transcoders.greater_than.years import agreement, step, year_de_embeddings, year_logits
 
 PAIRS = Numbers(torch.arange(100))
 DIGITS = Numbers(torch.arange(10))
@@ -22,19 +21,18 @@ FEATURES = torch.tensor([3, 17, 0])
 
 
 @pytest.fixture(scope="module")
-def circuit(any_setting: Setting, random_dictionary: Make) -> CircuitModel:
+def circuit(any_setting: Setting, random_dictionary: Make) -> ReplacementModel:
     mix: Any = {0: "transcoder", 2: "transcoder"}
     return make_circuit(any_setting.model, random_dictionary, mix, first=1, n_features=40)
 
 
 @torch.no_grad()
-def test_direct_logits_are_those_of_a_plain_loop(
-    any_setting: Setting, circuit: CircuitModel
+def test_year_logits_are_those_of_a_plain_loop(
+    any_setting: Setting, circuit: ReplacementModel
 ) -> None:
-    model, numbers = any_setting.model, any_setting.numbers
-    norm = model.hf.get_submodule(model.architecture.final_norm)
-    unembedding = model.hf.get_output_embeddings().weight
-    found = direct_logits(circuit, numbers, 2, FEATURES)
+    numbers, norm = any_setting.numbers, plain(any_setting.model).final_norm
+    unembedding = any_setting.hf.get_output_embeddings().weight
+    found = year_logits(circuit, numbers, 2, FEATURES)
     rows = []
     for feature in FEATURES.tolist():
         written = centred(norm, circuit.transcoders[2].W_dec[feature]) * norm.weight
@@ -46,11 +44,10 @@ def test_direct_logits_are_those_of_a_plain_loop(
 
 
 @torch.no_grad()
-def test_direct_logits_are_how_logits_move(any_setting: Setting, circuit: CircuitModel) -> None:
-    model, numbers = any_setting.model, any_setting.numbers
-    norm: Any = model.hf.get_submodule(model.architecture.final_norm)
-    output = model.hf.get_output_embeddings()
-    dla = direct_logits(circuit, numbers, 2, FEATURES)
+def test_year_logits_are_how_logits_move(any_setting: Setting, circuit: ReplacementModel) -> None:
+    numbers, norm = any_setting.numbers, plain(any_setting.model).final_norm
+    output = any_setting.hf.get_output_embeddings()
+    dla = year_logits(circuit, numbers, 2, FEATURES)
     stream = torch.randn(32, generator=torch.Generator().manual_seed(0)) * 100
     for number, feature in enumerate(FEATURES.tolist()):
         written = circuit.transcoders[2].W_dec[feature]
@@ -66,30 +63,29 @@ def test_direct_logits_are_how_logits_move(any_setting: Setting, circuit: Circui
 @pytest.mark.parametrize("head", [(1, 0), (2, 1)])
 @torch.no_grad()
 def test_de_embeddings_are_those_of_plain_loops(
-    any_setting: Setting, circuit: CircuitModel, head: tuple[int, int], n_upstream: int
+    any_setting: Setting, circuit: ReplacementModel, head: tuple[int, int], n_upstream: int
 ) -> None:
-    model, numbers = any_setting.model, any_setting.numbers
-    embedding = model.hf.get_input_embeddings().weight
-    before = model.blocks[0].get_submodule(model.architecture.norm_before_mlp)
+    numbers, embedding = any_setting.numbers, any_setting.hf.get_input_embeddings().weight
+    block = plain(any_setting.model).blocks[head[0]]
     below, above = (circuit.transcoders[layer] for layer in (0, 2))
-    attention = attention_weights(model, head[0])
     rows = []
     for feature in FEATURES.tolist():
-        reads = centred(before, above.W_enc[:, feature])
+        reads = centred(block.norm_2, above.W_enc[:, feature])
         connections = []
         for upstream in range(40):
-            values = centred(before, below.W_dec[upstream]) @ attention.W_V[head[1]]
-            connections.append((values @ attention.W_O[head[1]] @ reads).item())
+            normalised = centred(block.norm_1, below.W_dec[upstream]) * block.norm_1.weight
+            values = normalised @ block.W_V[head[1]]
+            connections.append((values @ block.W_O[head[1]] @ reads).item())
         best = sorted(range(40), key=lambda i: -connections[i])[:n_upstream]
         row = []
         for token in numbers.ids.tolist():
             drives = [
-                (embedding[token] @ centred(before, below.W_enc[:, upstream])).item()
+                (embedding[token] @ centred(block.norm_2, below.W_enc[:, upstream])).item()
                 for upstream in best
             ]
             row.append(sum(connections[i] * d for i, d in zip(best, drives, strict=True)))
         rows.append(row)
-    found = de_embeddings(circuit, numbers, 2, FEATURES, head, n_upstream=n_upstream)
+    found = year_de_embeddings(circuit, numbers, 2, FEATURES, head, n_upstream=n_upstream)
     assert_close(found, torch.tensor(rows))
 
 
@@ -203,15 +199,17 @@ def test_agreement_is_of_ranks(numbers: Numbers, seed: int) -> None:
 
 
 def test_a_head_that_reads_before_layer_0_writes_is_de_embedded_itself(
-    any_setting: Setting, circuit: CircuitModel
+    any_setting: Setting, circuit: ReplacementModel
 ) -> None:
     layer = max(circuit.transcoders)
     features = torch.tensor([0, 3])
-    found = de_embeddings(circuit, any_setting.numbers, layer, features, (0, 1), n_upstream=4)
-    embedding = circuit.model.hf.get_input_embeddings().weight[any_setting.numbers.ids]
-    for row, feature in zip(found, circuit.encoder_vectors(layer, features), strict=True):
-        read = circuit.W_V[0, 1] @ (circuit.W_O[0, 1] @ feature)
-        assert_close(row, embedding @ read)
+    found = year_de_embeddings(circuit, any_setting.numbers, layer, features, (0, 1), n_upstream=4)
+    embedding = any_setting.hf.get_input_embeddings().weight[any_setting.numbers.ids]
+    block = plain(any_setting.model).blocks[0]
+    normalised = centred(block.norm_1, embedding) * block.norm_1.weight
+    for row, feature in zip(found, features, strict=True):
+        reads = centred(block.norm_2, circuit.transcoders[layer].W_enc[:, feature])
+        assert_close(row, normalised @ (block.W_V[1] @ (block.W_O[1] @ reads)))
 
 
 def test_what_never_varies_agrees_with_nothing() -> None:

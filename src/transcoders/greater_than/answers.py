@@ -12,6 +12,9 @@ The alternatives stand at the same position and see the prompt and themselves, n
 one pass gives the units after all ten tens. Only the candidates' rows of the unembedding are used.
 """
 
+from copy import deepcopy
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -58,11 +61,11 @@ class Answers:
         rows = prompts.rows.to(device)
         n_prompt = rows.shape[1]
         self._n_prefix = n_prompt - tail
-        self._cache = DynamicCache()
+        self._prefix = DynamicCache()
         if self._n_prefix:
             run_blocks(
                 model, tokens=rows[:, : self._n_prefix],
-                past_key_values=self._cache, use_cache=True,
+                past_key_values=self._prefix, use_cache=True,
             )  # fmt: skip
         alternatives = self._ids[: self._n_alternatives].expand(len(rows), -1)
         tokens = torch.cat([rows[:, self._n_prefix :], alternatives], dim=1)
@@ -70,18 +73,22 @@ class Answers:
         seen = places <= places[:, None]
         seen &= (places < n_prompt) | (places == places[:, None])
         mask = torch.zeros(seen.shape, device=device).masked_fill(~seen, -torch.inf)
-        self._arguments = {
+        self._arguments: dict[str, Any] = {
             "attention_mask": mask[None, None, self._n_prefix :].expand(len(rows), 1, -1, -1),
             "position_ids": places.clamp(max=n_prompt)[None, self._n_prefix :].expand(
                 len(rows), -1
             ),
-            "past_key_values": self._cache,
             "use_cache": True,
         }
         names = [f"blocks.{layer}.hook_resid_pre" for layer in range(model.cfg.n_layers)]
         with captured(model, names, tokens.shape) as found:
-            run_blocks(model, tokens=tokens, **self._arguments)
+            self._run(tokens=tokens)
         self.residual: list[Tensor] = [found[name] for name in names]
+
+    def _run(self, **arguments: Any) -> Float[Tensor, "prompt position d_model"]:
+        """Run the tail after the prefix. A run appends to the cache that it is given: a copy."""
+        arguments |= self._arguments | {"past_key_values": deepcopy(self._prefix)}
+        return run_blocks(self.model, **arguments)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -95,9 +102,7 @@ class Answers:
 
         Layers from ``first_layer`` on are run again, with whatever changes a hook makes now.
         """
-        self._cache.crop(self._n_prefix)  # of the tail, from the last time
-        residual = self.residual[first_layer]
-        normalized = run_blocks(self.model, residual=residual, start=first_layer, **self._arguments)
+        normalized = self._run(residual=self.residual[first_layer], start=first_layer)
         return unembed(self.model, normalized[:, self.tail - 1 :], self._ids)
 
     def next_probabilities(self, first_layer: int) -> Float[Tensor, "prompt candidate"]:

@@ -42,7 +42,7 @@ def study_greater_than(
     iterations: int,
     seed: int,
 ) -> None:
-    """LocalReplacementModel the study and write its tables, all or nothing.
+    """Run the study and write its tables, all or nothing.
 
     Args:
         tracer: the model, its transcoders and its tokenizer.

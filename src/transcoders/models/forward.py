@@ -165,7 +165,7 @@ def run_blocks(
     try:
         for number in skipped:
             model.blocks[number] = _PassThrough(model.cfg.blocks_return_tuples)
-        with interventions(model, changes, given.shape[:2]):
+        with interventions(model, changes, given.shape[:2]), fused_attention(model):
             output = model.original_model.base_model(
                 input_ids=tokens, inputs_embeds=residual, **{"use_cache": False, **arguments}
             )
@@ -173,6 +173,54 @@ def run_blocks(
         for number in skipped:
             model.blocks[number] = blocks[number]
     return output.last_hidden_state
+
+
+@contextmanager
+def fused_attention(model: LanguageModel) -> Iterator[None]:
+    """Let attention that no hook watches run as Hugging Face's own module, in one fused kernel.
+
+    TransformerLens computes attention step by step, so that every step has a hook: that makes a
+    forward pass 0.87 times as fast as Hugging Face's, and 1.0 times with this
+    (``benchmarks/caching.json``). Other attention than plain scaled dot products (biases by
+    distance, capped scores, joint maps of queries, keys and values) stays with TransformerLens.
+    """
+    if not all(_is_plain(block.attn) for block in model.blocks if hasattr(block, "attn")):
+        yield
+        return
+    config = model.original_model.config
+    implementation = config._attn_implementation
+    swapped = [
+        (block.original_component, part)
+        for block in model.blocks
+        if hasattr(block, "attn")
+        for part in (block.attn, block.ln1)
+        if not _is_watched(part)
+    ]
+    config._attn_implementation = "sdpa"
+    try:
+        for parent, part in swapped:
+            setattr(parent, part.name, part.original_component)
+        yield
+    finally:
+        config._attn_implementation = implementation
+        for parent, part in swapped:
+            setattr(parent, part.name, part)
+
+
+def _is_plain(attention: Any) -> bool:
+    """Whether an attention bridge wraps a module that computes the same with its own weights."""
+    from transformer_lens.model_bridge.generalized_components import (
+        PositionEmbeddingsAttentionBridge,
+    )
+
+    capped = (getattr(attention.config, "attn_scores_soft_cap", None) or 0) > 0
+    is_plain = type(attention) is PositionEmbeddingsAttentionBridge and not capped
+    return is_plain and not _is_watched(attention)
+
+
+def _is_watched(part: nn.Module) -> bool:
+    """Whether any hook of a part, or of what it is made of, is in use."""
+    return any(module.fwd_hooks for module in part.modules() if hasattr(module, "fwd_hooks"))
 
 
 class _PassThrough(nn.Module):

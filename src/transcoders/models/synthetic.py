@@ -40,6 +40,7 @@ def make_synthetic(architecture: str, model: Model, seed: int) -> tuple[Any, Any
         "initializer_range": 0.2,
         "bos_token_id": 0,
         "eos_token_id": 0,
+        "pad_token_id": 1,  # the embedding of padding starts at 0, which BOS's must not
     }
     sizes |= _sizes_of_family(architecture, model.d_model, n_heads)
     config = AutoConfig.for_model(architecture, **sizes)
@@ -56,7 +57,7 @@ def _sizes_of_family(architecture: str, d_model: int, n_heads: int) -> dict[str,
         case "gpt2":  # derives its MLP's width from d_model
             return {}
         case "opt":
-            return {"ffn_dim": 4 * d_model, "word_embed_proj_dim": d_model, "pad_token_id": 1}
+            return {"ffn_dim": 4 * d_model, "word_embed_proj_dim": d_model}
         case "gpt_neox" | "phi":
             return {"intermediate_size": 4 * d_model}
     # Grouped queries, as in SmolLM2.

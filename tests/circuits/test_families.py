@@ -1,0 +1,88 @@
+"""Circuits add up in every family of models, and one in which they would not is refused."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from helpers_circuits import MIXES, Make, assert_close, make_circuit, prompt, some_targets
+from transcoders.circuits.replacement import LocalReplacementModel, ReplacementModel
+from transcoders.circuits.verify import NodeValues, completeness, frozen_value
+from transcoders.config import Model, SyntheticModel
+from transcoders.errors import UserError
+from transcoders.models import LanguageModel, fetch_model, interventions, load_model
+from transcoders.models.support import PROBE_TOKENS
+
+FAMILIES = (
+    "gpt2", "gpt_neox", "llama", "mistral", "qwen2", "qwen3", "opt", "phi", "gemma2", "gemma3_text",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model of a family."""
+    model = Model(
+        source=SyntheticModel(type="synthetic", architecture=request.param, license="none"),
+        n_layers=3,
+        d_model=32,
+        bos_token="<|endoftext|>",
+    )
+    folder = tmp_path_factory.mktemp("families") / request.param
+    fetch_model(model, folder, seed=0)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def of_family(
+    folder: Path, random_dictionary: Make, random_tokens: Callable[..., Tensor]
+) -> LocalReplacementModel:
+    """A prompt, with transcoders at layers 0 and 2."""
+    mix = MIXES["layers 0 and 2"]
+    circuit = make_circuit(load_model(folder), random_dictionary, mix, first=1)
+    return circuit.freeze(prompt(random_tokens))
+
+
+@torch.no_grad()
+def test_what_is_frozen_is_what_the_plain_model_does(
+    of_family: LocalReplacementModel, folder: Path
+) -> None:
+    hf = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
+    passed = of_family.passed
+    output = hf(passed.tokens[None], output_attentions=True)
+    assert_close(passed.patterns, torch.cat(output.attentions))
+    logits, cap = passed.logits, getattr(hf.config, "final_logit_softcapping", None)
+    assert (cap is not None) == (hf.config.model_type == "gemma2")
+    assert_close(cap * torch.tanh(logits / cap) if cap else logits, output.logits[0])
+    has_norm_after = hf.config.model_type.startswith("gemma")
+    assert bool((passed.attention_out_scale != 1).all()) == has_norm_after
+
+
+@torch.no_grad()
+def test_circuits_are_complete(of_family: LocalReplacementModel) -> None:
+    targets = some_targets(of_family)
+    assert {target.node.kind for target in targets} == {"feature", "target"}
+    for target in targets:
+        found = completeness(of_family, target.vectors)
+        assert found.error.item() < 1e-5
+        size = found.magnitude.item()
+        assert found.value.item() == pytest.approx(target.value, rel=1e-5, abs=1e-5 * size)
+        value = frozen_value(of_family, target, NodeValues.ones(of_family)).item()
+        assert value == pytest.approx(target.value, rel=1e-5, abs=1e-5 * size)
+
+
+def test_attention_that_does_more_than_mix_values_is_refused(
+    tiny_model: LanguageModel, tiny_model_folder: Path
+) -> None:
+    family = AutoConfig.from_pretrained(tiny_model_folder).architectures[0]
+    # Stands for a gate between the output map and the residual stream.
+    gate = {"blocks.1.hook_attn_out": lambda written: 0.5 * written}
+    message = rf"the attention of {family} does more than mix its values by its pattern"
+    with (
+        interventions(tiny_model, gate, (1, PROBE_TOKENS)),
+        pytest.raises(UserError, match=message),
+    ):
+        ReplacementModel(tiny_model, {})
+    ReplacementModel(tiny_model, {})
