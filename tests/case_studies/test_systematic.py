@@ -1,6 +1,7 @@
 """Predictions from weights alone, against plain loops and features whose tokens are planted."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -8,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from helpers_circuits import Make, assert_close, make_circuit
+from helpers_circuits import Make, assert_close, centred, make_circuit, plain, without_weight
 from transcoders.case_studies.predictions import (
     METHODS,
     Vocabulary,
@@ -17,40 +18,56 @@ from transcoders.case_studies.predictions import (
     vectors_of_heads,
 )
 from transcoders.case_studies.systematic import K, Revealed, study_features, summarise_studies
-from transcoders.circuits.model import CircuitModel
+from transcoders.circuits.replacement import ReplacementModel
+from transcoders.config import Model, SyntheticModel
 from transcoders.interpretability.gather import Observed, Text
-from transcoders.models import LanguageModel, load_tokenizer
+from transcoders.models import fetch_model, load_model, load_tokenizer
 
 
 @pytest.fixture(scope="module", params=["gpt2", "gpt_neox", "llama"])
 def circuit(
     request: pytest.FixtureRequest, tiny_models: dict[str, Path], random_dictionary: Make
-) -> CircuitModel:
-    model = LanguageModel.load(tiny_models[request.param])
+) -> ReplacementModel:
+    model = load_model(tiny_models[request.param])
     mix = {0: "transcoder", 2: "transcoder"}
     return make_circuit(model, random_dictionary, mix, first=1)
 
 
 @pytest.fixture(scope="module")
-def vocabulary(circuit: CircuitModel) -> Vocabulary:
+def vocabulary(circuit: ReplacementModel) -> Vocabulary:
     return read_vocabulary(circuit)
 
 
-def vectors(circuit: CircuitModel) -> Tensor:
+def vectors(circuit: ReplacementModel) -> Tensor:
     return circuit.encoder_vectors(2, torch.tensor([0, 5, 9]))
 
 
-def test_direct_scores_are_de_embeddings(circuit: CircuitModel, vocabulary: Vocabulary) -> None:
-    embedding = circuit.model.hf.get_input_embeddings().weight
+def test_direct_scores_are_de_embeddings(circuit: ReplacementModel, vocabulary: Vocabulary) -> None:
+    embedding = plain(circuit.model).hf.get_input_embeddings().weight
     found = score_tokens(circuit, vocabulary, vectors(circuit), "direct")
     for row, vector in zip(found, vectors(circuit), strict=True):
         assert_close(row, torch.stack([token @ vector for token in embedding]))
 
 
-def test_linear_scores_are_weighted_de_embeddings_of_the_best_connected_features(
-    circuit: CircuitModel, vocabulary: Vocabulary
+def test_embeddings_are_as_they_enter_the_residual_stream(
+    tmp_path: Path, random_dictionary: Make
 ) -> None:
-    embedding = circuit.model.hf.get_input_embeddings().weight
+    source = SyntheticModel(type="synthetic", architecture="gemma2", license="none")
+    model = Model(source=source, n_layers=1, d_model=32, bos_token="<|endoftext|>")
+    fetch_model(model, tmp_path / "gemma2", seed=0)
+    mix: Any = {0: "transcoder"}
+    circuit = make_circuit(load_model(tmp_path / "gemma2"), random_dictionary, mix, first=1)
+    found = read_vocabulary(circuit).embedding
+    alone = torch.arange(len(found))[:, None]
+    with torch.no_grad():
+        stream = plain(circuit.model).hf(alone, output_hidden_states=True).hidden_states[0]
+    assert_close(found, stream[:, 0])
+
+
+def test_linear_scores_are_weighted_de_embeddings_of_the_best_connected_features(
+    circuit: ReplacementModel, vocabulary: Vocabulary
+) -> None:
+    embedding = plain(circuit.model).hf.get_input_embeddings().weight
     weights = circuit.transcoders[0]
     found = score_tokens(circuit, vocabulary, vectors(circuit), "layer 0, linear")
     for row, vector in zip(found, vectors(circuit), strict=True):
@@ -64,26 +81,25 @@ def test_linear_scores_are_weighted_de_embeddings_of_the_best_connected_features
 
 
 def test_scores_through_layer_0_are_what_the_token_alone_writes(
-    circuit: CircuitModel, vocabulary: Vocabulary
+    circuit: ReplacementModel, vocabulary: Vocabulary
 ) -> None:
-    model = circuit.model
-    embedding = model.hf.get_input_embeddings().weight
-    norm = model.blocks[0].get_submodule(model.architecture.norm_before_mlp)
+    embedding = plain(circuit.model).hf.get_input_embeddings().weight
+    norm = plain(circuit.model).blocks[0].norm_2
     weights = circuit.transcoders[0]
     found = score_tokens(circuit, vocabulary, vectors(circuit), "layer 0")
     for token in (0, 7, 100, len(embedding) - 1):
-        z = torch.relu(norm(embedding[token]) @ weights.W_enc + weights.b_enc)
+        z = torch.relu(without_weight(norm, embedding[token]) @ weights.W_enc + weights.b_enc)
         stream = embedding[token] + z @ weights.W_dec
         for row, vector in zip(found, vectors(circuit), strict=True):
             assert row[token].item() == pytest.approx(float(stream @ vector), rel=1e-3, abs=1e-4)
 
 
 def test_heads_are_those_below_through_which_tokens_move_the_feature_most(
-    circuit: CircuitModel, vocabulary: Vocabulary
+    circuit: ReplacementModel, vocabulary: Vocabulary
 ) -> None:
     vector = vectors(circuit)[0]
     found = vectors_of_heads(circuit, vocabulary, vector, 2)
-    embedding = circuit.model.hf.get_input_embeddings().weight
+    embedding = plain(circuit.model).hf.get_input_embeddings().weight
     layers = range(2 if circuit.is_parallel else 3)
     reads = [
         circuit.W_V[layer, head] @ (circuit.W_O[layer, head] @ vector)
@@ -108,7 +124,7 @@ def text() -> Text:
 
 
 def planted(
-    circuit: CircuitModel, vocabulary: Vocabulary, text: Text, *, honest: bool
+    circuit: ReplacementModel, vocabulary: Vocabulary, text: Text, *, honest: bool
 ) -> tuple[Observed, Text]:
     """Features active on just the tokens that layer 0 predicts (or on the worst of them)."""
     dictionary = circuit.transcoders[2]
@@ -134,7 +150,7 @@ def planted(
 
 
 def studied(
-    circuit: CircuitModel, vocabulary: Vocabulary, observed: Observed, text: Text,
+    circuit: ReplacementModel, vocabulary: Vocabulary, observed: Observed, text: Text,
     tiny_models: dict[str, Path],
 ) -> pd.DataFrame:  # fmt: skip
     return study_features(
@@ -144,7 +160,7 @@ def studied(
 
 
 def test_features_that_do_as_predicted_get_the_full_score_and_others_none(
-    circuit: CircuitModel, vocabulary: Vocabulary, text: Text, tiny_models: dict[str, Path]
+    circuit: ReplacementModel, vocabulary: Vocabulary, text: Text, tiny_models: dict[str, Path]
 ) -> None:
     tables = {
         honest: studied(
@@ -165,7 +181,7 @@ def test_features_that_do_as_predicted_get_the_full_score_and_others_none(
 
 
 def test_the_control_is_another_features_prediction(
-    circuit: CircuitModel, vocabulary: Vocabulary, text: Text, tiny_models: dict[str, Path]
+    circuit: ReplacementModel, vocabulary: Vocabulary, text: Text, tiny_models: dict[str, Path]
 ) -> None:
     observed, seen = planted(circuit, vocabulary, text, honest=True)
     table = studied(circuit, vocabulary, observed, seen, tiny_models)
@@ -182,7 +198,7 @@ def test_the_control_is_another_features_prediction(
 
 
 def test_nothing_of_the_examples_reaches_the_predictions(
-    circuit: CircuitModel, vocabulary: Vocabulary, text: Text, tiny_models: dict[str, Path]
+    circuit: ReplacementModel, vocabulary: Vocabulary, text: Text, tiny_models: dict[str, Path]
 ) -> None:
     predicted = [
         studied(
@@ -236,7 +252,7 @@ def test_summaries_take_features_together_by_layer_and_by_thirds() -> None:
 
 
 def test_the_same_seed_draws_the_same_features(
-    circuit: CircuitModel, vocabulary: Vocabulary, text: Text, tiny_models: dict[str, Path]
+    circuit: ReplacementModel, vocabulary: Vocabulary, text: Text, tiny_models: dict[str, Path]
 ) -> None:
     observed = planted(circuit, vocabulary, text, honest=True)
     first, second = (studied(circuit, vocabulary, *observed, tiny_models) for _ in range(2))

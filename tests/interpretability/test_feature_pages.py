@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from helpers_circuits import Make, make_circuit
-from transcoders.circuits.model import CircuitModel
+from helpers_circuits import Make, make_circuit, plain, plain_pass, without_weight
+from transcoders.circuits.replacement import ReplacementModel
 from transcoders.config import Scale, Site
 from transcoders.corpus import Rows
 from transcoders.interpretability.automatic import live_features
 from transcoders.interpretability.feature_pages import Subject, pages_of, write_feature_pages
 from transcoders.interpretability.gather import Text, gather, load_observed, load_text
-from transcoders.models import LanguageModel, load_tokenizer
+from transcoders.models import load_model, load_tokenizer
 
 NAME = "a-dictionary"
 
@@ -35,9 +35,9 @@ class Evil:
 def made(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, scale: Scale,
     tiny_models: dict[str, Path], random_dictionary: Make, random_tokens: Callable[..., Tensor],
-) -> tuple[CircuitModel, Subject, Text]:  # fmt: skip
+) -> tuple[ReplacementModel, Subject, Text]:  # fmt: skip
     circuit = make_circuit(
-        LanguageModel.load(tiny_models["llama"]), random_dictionary, {0: "transcoder"}, first=1
+        load_model(tiny_models["llama"]), random_dictionary, {0: "transcoder"}, first=1
     )
     site, dictionary = Site(model="m", layer=2), random_dictionary(request.param, seed=6)
     folder = tmp_path_factory.mktemp("observed") / "observed"
@@ -53,13 +53,13 @@ def made(
 
 
 @pytest.fixture(scope="module")
-def features(made: tuple[CircuitModel, Subject, Text]) -> list[int]:
+def features(made: tuple[ReplacementModel, Subject, Text]) -> list[int]:
     return pages_of(live_features(made[1].observed), 6, seed=0)
 
 
 @pytest.fixture(scope="module")
 def folder(
-    made: tuple[CircuitModel, Subject, Text], features: list[int], tiny_models: dict[str, Path],
+    made: tuple[ReplacementModel, Subject, Text], features: list[int], tiny_models: dict[str, Path],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:  # fmt: skip
     destination = tmp_path_factory.mktemp("pages") / "pages"
@@ -85,7 +85,7 @@ def test_every_link_leads_somewhere_and_nothing_is_fetched(folder: Path) -> None
 
 
 def test_shades_are_activations_over_the_largest(
-    folder: Path, features: list[int], made: tuple[CircuitModel, Subject, Text]
+    folder: Path, features: list[int], made: tuple[ReplacementModel, Subject, Text]
 ) -> None:
     circuit, subject, text = made
     for feature in features:
@@ -95,8 +95,9 @@ def test_shades_are_activations_over_the_largest(
         found = [float(x) for x in re.findall(r'title="([\d.]+) of its largest"', line.group(1))]
         examples = subject.observed.examples
         best = examples[(examples["feature"] == feature) & (examples["kind"] == "top")].iloc[0]
-        read = circuit.model.mlp_activations(text.rows[[best["row"]]], [2])[2].mlp_in
-        z = subject.dictionary.encode(read)[0, :, feature]
+        stream = plain_pass(circuit.model, text.rows[best["row"]].long()).before_mlp[2]
+        read = without_weight(plain(circuit.model).blocks[2].norm_2, stream)
+        z = subject.dictionary.encode(read)[:, feature]
         z[0] = 0
         start, end = max(best["position"] - 16, 1), best["position"] + 7
         shown = [round(float(x / z.max()), 2) for x in z[start:end]]
@@ -106,13 +107,13 @@ def test_shades_are_activations_over_the_largest(
 
 
 def test_what_weights_say_is_there(
-    folder: Path, features: list[int], made: tuple[CircuitModel, Subject, Text],
+    folder: Path, features: list[int], made: tuple[ReplacementModel, Subject, Text],
     tiny_models: dict[str, Path],
 ) -> None:  # fmt: skip
     circuit, subject, _ = made
     tokenizer = load_tokenizer(tiny_models["llama"])
     vector = subject.dictionary.W_enc[:, features[0]]
-    scores = circuit.model.hf.get_input_embeddings().weight @ vector
+    scores = plain(circuit.model).hf.get_input_embeddings().weight @ vector
     page = html.unescape((folder / f"{features[0]}.html").read_text())
     section = page[page.index("Embeddings that drive it") :]
     words = re.findall(r'<span class="word">([^<]*|<unk>|<\|endoftext\|>)</span>', section)[:3]
@@ -120,7 +121,7 @@ def test_what_weights_say_is_there(
 
 
 def test_markup_in_tokens_shows_as_text(
-    made: tuple[CircuitModel, Subject, Text], features: list[int], tmp_path: Path
+    made: tuple[ReplacementModel, Subject, Text], features: list[int], tmp_path: Path
 ) -> None:
     write_feature_pages(*made, Evil(None), features[:2], tmp_path / "pages")
     for path in (tmp_path / "pages").iterdir():
@@ -130,7 +131,7 @@ def test_markup_in_tokens_shows_as_text(
 
 
 def test_the_same_features_give_the_same_bytes(
-    made: tuple[CircuitModel, Subject, Text], features: list[int], folder: Path, tmp_path: Path,
+    made: tuple[ReplacementModel, Subject, Text], features: list[int], folder: Path, tmp_path: Path,
     tiny_models: dict[str, Path],
 ) -> None:  # fmt: skip
     tokenizer = load_tokenizer(tiny_models["llama"])
@@ -140,7 +141,7 @@ def test_the_same_features_give_the_same_bytes(
 
 
 def test_a_feature_that_is_never_active_has_a_page_too(
-    made: tuple[CircuitModel, Subject, Text], tmp_path: Path, tiny_models: dict[str, Path]
+    made: tuple[ReplacementModel, Subject, Text], tmp_path: Path, tiny_models: dict[str, Path]
 ) -> None:
     circuit, subject, text = made
     silent = subject.observed.features.index[subject.observed.features["n_active"] == 0]

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from helpers_circuits import plain, watched, without_weight
 from transcoders.config import Scale, Site
 from transcoders.corpus import Rows
 from transcoders.dictionaries import SparseDictionary
@@ -18,7 +19,7 @@ from transcoders.interpretability.gather import (
     load_text,
     random_directions,
 )
-from transcoders.models import LanguageModel
+from transcoders.models import LanguageModel, load_model
 
 Make = Callable[..., SparseDictionary]
 SEED = 3
@@ -31,7 +32,7 @@ def rows(random_tokens: Callable[..., Tensor]) -> Rows:
 
 @pytest.fixture(scope="module")
 def model(tiny_models: dict[str, Path]) -> LanguageModel:
-    return LanguageModel.load(tiny_models["llama"])
+    return load_model(tiny_models["llama"])
 
 
 @pytest.fixture(scope="module")
@@ -61,10 +62,12 @@ def activations(
     model: LanguageModel, rows: Rows, site: Site, dictionary: SparseDictionary
 ) -> Tensor:
     """Of all rows at once, BOS included."""
-    found = model.mlp_activations(rows.tokens, [site.layer])[site.layer]
-    return dictionary.encode(
-        found.mlp_out if dictionary.traits.reads == "mlp_out" else found.mlp_in
-    )
+    block = plain(model).blocks[site.layer]
+    with watched([block.norm_2, block.mlp]) as seen:
+        plain(model).hf(rows.tokens, use_cache=False)
+    if dictionary.traits.reads == "mlp_out":
+        return dictionary.encode(seen[block.mlp][1])
+    return dictionary.encode(without_weight(block.norm_2, seen[block.norm_2][0]))
 
 
 @pytest.mark.parametrize("name", ["early", "late", "sae", "out"])
@@ -76,13 +79,15 @@ def test_every_dictionary_is_observed_at_its_own_site(
     observed, text = load_observed(folder, name), load_text(folder)
     assert torch.equal(text.rows, rows.tokens)
     expected = (z[:, 1:] > 0).sum(dim=(0, 1))
-    assert (observed.features["n_active"].to_numpy() - expected.numpy()).max() == 0
+    # The plain model rounds elsewhere, which moves activations by 1e-5 and some across 0.
+    difference = observed.features["n_active"].to_numpy() - expected.numpy()
+    assert abs(difference).max() <= 1
     for example in observed.examples.sample(40, random_state=0).itertuples():
         assert example.position >= 1
         peak = z[example.row, 1:, example.feature].max().item()
-        assert example.activation == pytest.approx(peak, rel=1e-4)
+        assert example.activation == pytest.approx(peak, rel=1e-4, abs=1e-5)
         at = z[example.row, example.position, example.feature].item()
-        assert at == pytest.approx(peak, rel=1e-4)
+        assert at == pytest.approx(peak, rel=1e-4, abs=1e-5)
     row, position = text.background.T
     torch.testing.assert_close(
         observed.background, z[row, position], rtol=2e-3, atol=2e-3

@@ -1,6 +1,7 @@
-"""The inputs and outputs of MLPs over the training tokens: cached, or streamed from the model."""
+"""The inputs and outputs of MLPs over the training tokens: cached, streamed, or in memory."""
 
 from transcoders.activations.cache import ActivationCache, cache_activations
+from transcoders.activations.in_memory import ActivationsInMemory
 from transcoders.activations.passes import DTYPES
 from transcoders.activations.statistics import Statistics, load_statistics
 from transcoders.activations.stream import ActivationStream, measure_activations
@@ -9,6 +10,7 @@ __all__ = [
     "DTYPES",
     "ActivationCache",
     "ActivationStream",
+    "ActivationsInMemory",
     "Statistics",
     "cache_activations",
     "load_statistics",

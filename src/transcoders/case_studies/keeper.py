@@ -40,7 +40,7 @@ from transcoders.dictionaries import SparseDictionary
 from transcoders.errors import UserError
 from transcoders.interpretability.gather import load_observed, load_text
 from transcoders.layout import Layout
-from transcoders.models import load_model, load_tokenizer
+from transcoders.models import load_model, load_tokenizer, mlp_activations
 from transcoders.process import settle_elementwise_functions
 
 DIGITS = 6
@@ -219,7 +219,7 @@ class Keeper:
             feature: ``tc8[355]``; by default the one that is studied.
         """
         layer, unit = self._known(feature or self._feature, on_prompt=True)
-        found = self._circuit.model.mlp_activations(self._row(row)[None], [layer])
+        found = mlp_activations(self._circuit.model, self._row(row)[None], [layer])
         z = self._circuit.transcoders[layer].encode(found[layer].mlp_in[0])[:, unit].tolist()
         return list(enumerate(z))[max(start or 0, self._circuit.first_position) : stop]
 

@@ -45,9 +45,11 @@ def read_vocabulary(circuit: ReplacementModel) -> Vocabulary:
 
     Attention of layer 0 is left out: at most it would add what the token itself holds.
     """
-    embedding, block = circuit.model.W_E, circuit.model.blocks[0]
+    model, block = circuit.model, circuit.model.blocks[0]
     norm = block.ln2 if hasattr(block, "ln2") else block.ln1
     with torch.no_grad():
+        # As it enters the residual stream: Gemma multiplies it first.
+        embedding = model.embed(torch.arange(len(model.W_E), device=model.cfg.device)[None])[0]
         z = [
             circuit.transcoders[0].encode(norm(part)).to_sparse() for part in embedding.split(BLOCK)
         ]

@@ -13,8 +13,22 @@ Read :mod:`~transcoders.circuits.replacement` (what is frozen for a prompt),
 :mod:`~transcoders.circuits.faithfulness`.
 """
 
-from transcoders.circuits.notation import Node, parse_head, parse_target
+from transcoders.circuits.drawing import draw_graph
+from transcoders.circuits.notation import Node, NodeKind, parse_head, parse_target
 from transcoders.circuits.paths import ComputationalPath, Search
+from transcoders.circuits.replacement import LocalReplacementModel, ReplacementModel
 from transcoders.circuits.trace import Circuit, Tracer
 
-__all__ = ["Circuit", "ComputationalPath", "Node", "Search", "Tracer", "parse_head", "parse_target"]
+__all__ = [
+    "Circuit",
+    "ComputationalPath",
+    "LocalReplacementModel",
+    "Node",
+    "NodeKind",
+    "ReplacementModel",
+    "Search",
+    "Tracer",
+    "draw_graph",
+    "parse_head",
+    "parse_target",
+]

@@ -1,0 +1,68 @@
+"""The inputs and outputs of one MLP over a few thousand rows, held in memory."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from transcoders.activations.statistics import Statistics
+from transcoders.models import LanguageModel, MLPActivations, mlp_activations
+from transcoders.progress import progress_bar
+
+
+class ActivationsInMemory:
+    """What a dictionary is trained on, without files: for notebooks and small experiments.
+
+    Attributes:
+        n_tokens: tokens that there are.
+        d_model: width of both vectors.
+        statistics: means over all tokens.
+    """
+
+    read_ahead = False
+
+    def __init__(
+        self,
+        mlp_in: Float[Tensor, "tokens d_model"],
+        mlp_out: Float[Tensor, "tokens d_model"],
+    ) -> None:
+        """Take over the inputs and outputs of an MLP."""
+        self.n_tokens, self.d_model = mlp_in.shape
+        self._both = MLPActivations(mlp_in, mlp_out)
+        self.statistics = Statistics(
+            mlp_in.mean(dim=0),
+            mlp_out.mean(dim=0),
+            mlp_in.norm(dim=1).mean(),
+            mlp_out.norm(dim=1).mean(),
+        )
+
+    @classmethod
+    def of(
+        cls,
+        model: LanguageModel,
+        tokens: Int[Tensor, "row position"],
+        layer: int,
+        *,
+        first_position: int = 1,
+        batch_rows: int = 16,
+    ) -> "ActivationsInMemory":
+        """Run a model over rows of tokens and keep what enters and leaves one MLP.
+
+        Args:
+            model: of :func:`~transcoders.models.load_model`.
+            tokens: rows that begin with BOS.
+            layer: of the MLP.
+            first_position: positions before it are left out: 1 leaves out BOS.
+            batch_rows: rows in a forward pass.
+        """
+        parts: list[MLPActivations] = []
+        with progress_bar(tokens.numel(), f"activations of layer {layer}") as bar:
+            for batch in tokens.split(batch_rows):
+                both = mlp_activations(model, batch, [layer])[layer]
+                parts.append(MLPActivations(*(t[:, first_position:].flatten(0, 1) for t in both)))
+                bar.update(batch.numel())
+        # Without gradients, but fit for training: tensors of inference mode are not.
+        return cls(*(torch.cat(tensors).clone() for tensors in zip(*parts, strict=True)))
+
+    def read(self, start: int, stop: int) -> MLPActivations:
+        """Tokens ``start`` to ``stop`` (exclusive), of shape (tokens, d_model)."""
+        return MLPActivations(*(tensor[start:stop] for tensor in self._both))
