@@ -24,14 +24,22 @@ BLOCK_ENTRIES = {"cpu": 2**18, "cuda": 2**25}
 class DictionaryAdam:
     """Adam with projection and renormalisation of the decoder's rows.
 
+    The transpose of ``W_enc`` must be contiguous, as :func:`initial_dictionary` makes it: both
+    matrices are updated by rows of a feature each.
+
     Attributes:
         parameters: of the dictionary, by name. ``W_enc`` is transposed: a row a feature.
         steps: how many were made.
         first_moment: of every parameter: the running mean of its gradient.
         second_moment: the running mean of the gradient's square.
+
+    Raises:
+        ValueError: another layout of ``W_enc``.
     """
 
     def __init__(self, dictionary: SparseDictionary, betas: tuple[float, float]) -> None:
+        if not dictionary.W_enc.T.is_contiguous():
+            raise ValueError("W_enc: expected one whose transpose is contiguous")
         self._dictionary = dictionary
         self._betas = betas
         self.steps = 0
@@ -64,7 +72,8 @@ class DictionaryAdam:
 
     def _update_matrices(self, W_enc: Tensor, W_dec: Tensor, learning_rate: float) -> None:
         """By whole gradients, a block of rows at a time."""
-        n_rows = max(BLOCK_ENTRIES[W_dec.device.type] // W_dec.shape[1], 1)
+        # Multiples of 64, so that no block ends amid a vector of any processor.
+        n_rows = max(BLOCK_ENTRIES[W_dec.device.type] // W_dec.shape[1] // 64, 1) * 64
         for start in range(0, len(W_dec), n_rows):
             here = slice(start, start + n_rows)
             row, gradient = self.parameters["W_dec"][here], W_dec[here]
