@@ -290,7 +290,7 @@ def test_extensions_are_groups_after_those_of_the_paper(tmp_path):
 
 @pytest.mark.parametrize("kind", TRAITS)
 def test_a_kind_has_its_place_among_groups_or_among_extensions(tmp_path, kind):
-    entry = {"kind": kind, **({"k": 8} if kind == "topk_transcoder" else {"l1_coefficient": 0.25})}
+    entry = {"kind": kind, **({"k": 8} if TRAITS[kind].is_topk else {"l1_coefficient": 0.25})}
     as_extension = extended(dictionaries=[entry])
     among_groups = smoke()
     among_groups["groups"][0]["dictionaries"].append(entry)

@@ -28,16 +28,16 @@ def step_bytes(d_model: int, n_features: int, training: Training, device: str = 
     tokens = min(training.micro_batch_tokens or training.batch_tokens, training.batch_tokens)
     entries = tokens * n_features
     chunk = min(entries, max(CHUNK_ENTRIES[device], tokens))
-    # what is made for some features at a time: two products, which are active, rows of a gradient
-    in_chunks = (2 * FLOAT + 1) * chunk + FLOAT * d_model * (chunk // tokens)
+    # What is made for some features at a time: a product, which are active, rows of a gradient.
+    in_chunks = (FLOAT + 2) * chunk + FLOAT * d_model * (chunk // tokens)
     in_bf16 = training.precision == "bf16"
     z = FLOAT * entries + (2 * (entries + d_model * n_features) if in_bf16 else 0)
     active = int(training.sparse_below_density * entries)
     of_entries = BYTES_PER_ENTRY * active + (2 * (chunk + d_model * n_features) if in_bf16 else 0)
     gradients = 2 * FLOAT * d_model * n_features
     if tokens < training.batch_tokens:
-        gradients *= 2  # those of one part beside their sums
-    block = FLOAT * 4 * min(BLOCK_ENTRIES[device], n_features * d_model)
+        gradients *= 2  # Those of one part beside their sums.
+    block = FLOAT * 2 * min(BLOCK_ENTRIES[device], n_features * d_model)
     vectors = FLOAT * VECTORS_PER_TOKEN * training.batch_tokens * d_model
     return max(z, of_entries) + in_chunks + gradients + block + vectors + FLOAT * 16 * n_features
 
