@@ -42,7 +42,7 @@ from torch import Tensor
 from torch.nn import functional
 from training_peers import LEARNING_RATE, Size
 
-from transcoders import loss
+from transcoders import entries, loss
 from transcoders.dictionaries import SparseDictionary
 from transcoders.files import read_json, write_json
 from transcoders.training import DictionaryAdam, Trainer
@@ -200,9 +200,7 @@ def by_width(size: Size, rounds: int) -> list[dict[str, float]]:
     for expansion, job in jobs.items():
         job.step()  # the first is dense, as in a training job
         actions["step", expansion] = job.step
-        actions["encoder", expansion] = lambda job=job: (
-            x @ job.trainer.dictionary.W_enc.detach()
-        )
+        actions["encoder", expansion] = lambda job=job: x @ job.trainer.dictionary.W_enc.detach()
     seconds = _in_turn(actions, rounds)
     return [
         _say(
@@ -267,9 +265,9 @@ def share_of_step(size: Size) -> dict[str, float]:
             (ours, "batch", "data"),
             (Trainer, "_input_and_target", "data"),
             (loss, "active_entries", "finding active entries"),
-            (loss, "product", "encoder's product"),
-            (loss, "_decode", "decoder"),
-            (loss, "_gradient_of_z", "gradient of z"),
+            (entries, "product", "encoder's product"),
+            (loss, "decode", "decoder"),
+            (loss, "gradient_of_z", "gradient of z"),
             (DictionaryAdam, "_update_matrices_from", "gradients of weights, projection, Adam"),
             (Trainer, "_record", "telemetry"),
         ):

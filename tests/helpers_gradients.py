@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from helpers_training import ALL_KINDS
-from transcoders import loss
+from transcoders import entries
 from transcoders.config import TRAITS, Kind
 from transcoders.dictionaries import SparseDictionary
+from transcoders.loss import Loss
 
 WAYS = ("dense", "sparse", "sparse in PyTorch")
 """The last is what a GPU does."""
@@ -28,7 +29,7 @@ class Problem(NamedTuple):
     def z(self) -> Tensor:
         return self.dictionary.encode(self.x).detach()
 
-    def loss(self, way: str, **options: Any) -> loss.Loss:
+    def loss(self, way: str, **options: Any) -> Loss:
         """By one of WAYS, its gradients in ``grad``."""
         self.dictionary.zero_grad()
         with using(way):
@@ -48,7 +49,7 @@ class Problem(NamedTuple):
 def using(way: str) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         if way == "sparse in PyTorch":
-            patch.setattr(loss, "_is_compiled", lambda _: False)
+            patch.setattr(entries, "_is_compiled", lambda _: False)
         yield
 
 

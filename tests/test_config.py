@@ -2,13 +2,13 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 from pydantic import ValidationError
 
-from transcoders.config import KINDS, TRAITS, Scale, load_scale
+from transcoders.config import KINDS, TRAITS, Kind, Scale, load_scale
 from transcoders.errors import UserError
 
 CONFIG = Path(__file__).resolve().parents[1] / "config"
@@ -286,6 +286,10 @@ def test_extensions_are_groups_after_those_of_the_paper(tmp_path):
     assert {d.group for d in scale.dictionaries[:-2]} == {group.name for group in scale.groups}
     assert scale.group("extensions") == scale.all_groups[len(scale.groups)]
     assert [d.name for d in scale.dictionaries_of(scale.sites[0])] == [*names[:3], *names[-2:]]
+
+
+def test_every_kind_is_declared() -> None:
+    assert tuple(TRAITS) == get_args(Kind)
 
 
 @pytest.mark.parametrize("kind", TRAITS)

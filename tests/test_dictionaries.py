@@ -77,6 +77,8 @@ def test_encode_and_decode_follow_the_formula(random_dictionary: Make, kind: Kin
     torch.testing.assert_close(found.double(), z, rtol=0, atol=1e-5)
     if kind == "skip_transcoder":
         y += torch.einsum("bpd,ed->bpe", x.double(), exact["W_skip"])
+        with pytest.raises(ValueError, match="x: expected the input"):
+            dictionary.decode(found)
     reconstruction = dictionary.decode(found, x)
     torch.testing.assert_close(reconstruction.double(), y, rtol=0, atol=1e-5)
 
@@ -85,8 +87,8 @@ def test_topk_keeps_the_largest_features_that_are_positive(random_dictionary: Ma
     dictionary = random_dictionary("topk_transcoder")
     x = torch.randn(100, 32, generator=torch.Generator().manual_seed(1))
     dictionary.b_enc -= 1.5  # about 9 of 64 are positive: fewer than 8 for some tokens
-    kept, all_of_them = dictionary.encode(x), SparseDictionary("transcoder", **dict(dictionary.named_parameters()))
-    z = all_of_them.encode(x)
+    kept = dictionary.encode(x)
+    z = SparseDictionary("transcoder", **dict(dictionary.named_parameters())).encode(x)
     assert torch.equal((kept > 0).sum(dim=1), (z > 0).sum(dim=1).clamp(max=8))
     assert {7, 8} <= set((kept > 0).sum(dim=1).tolist())
     for token in range(100):

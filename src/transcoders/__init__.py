@@ -11,6 +11,9 @@ The modules are listed here in the order in which data flows; each imports only 
     models       language models, fetched and loaded; the tensors around their MLPs
     corpus       text -> documents -> rows of tokens, split by document
     activations  the inputs and outputs of MLPs, cached in shards
+    kernels      inner loops of training on a CPU, compiled
+    entries      the active entries of features, found and decoded
+    loss         the loss of a dictionary and its gradients
     dictionaries transcoders and sparse autoencoders
     training     from cached activations to trained dictionaries
     splice       a dictionary in place of an MLP

@@ -24,9 +24,10 @@ from torch import Tensor, nn
 
 from transcoders.checksums import check_sha256, sha256
 from transcoders.config import TRAITS, Kind, Traits
+from transcoders.entries import Precision, product
 from transcoders.errors import UserError
 from transcoders.files import made_folder, read_json, save_tensors, write_json
-from transcoders.loss import Loss, Normalization, Precision, RowGradients, loss_of, product
+from transcoders.loss import Loss, Normalization, RowGradients, loss_of
 
 SAELENS_FORMAT = "6.54.0"
 """The SAELens version whose file format is written."""
@@ -56,7 +57,7 @@ class SparseDictionary(nn.Module):
         W_skip: Float[Tensor, "d_out d_in"] | None = None,
         k: int | None = None,
     ) -> None:
-        """Take over tensors as parameters, without gradients until ``requires_grad_()`` is called."""
+        """Take over tensors as parameters; they need ``requires_grad_()`` before training."""
         super().__init__()
         self.kind, self.k = kind, k
         self.W_enc = nn.Parameter(W_enc, requires_grad=False)
@@ -103,9 +104,18 @@ class SparseDictionary(nn.Module):
         Args:
             z: feature activations.
             x: the input, which only a skip transcoder needs.
+
+        Raises:
+            ValueError: a skip transcoder was given no ``x``.
         """
         y = z @ self.W_dec + self.b_dec
-        return y if self.W_skip is None else y + x @ self.W_skip.T
+        if self.W_skip is None:
+            return y
+        if x is None:
+            raise ValueError(
+                "x: expected the input, as a skip transcoder adds x W_skip to its output"
+            )
+        return y + x @ self.W_skip.T
 
     def forward(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "... d_out"]:
         """The approximation of the target from the input ``x``."""

@@ -29,7 +29,7 @@ compiled = njit(nogil=True, error_model="numpy")
 
 
 def in_threads(kernel: Callable[..., None], n: int, *arguments: Any) -> None:
-    """Call ``kernel(first, last, *arguments)`` for parts of 0 to n, one for each of torch's threads."""
+    """Call ``kernel(first, last, *arguments)`` on a part of 0 to n for each of torch's threads."""
     threads = torch.get_num_threads()
     if threads == 1:
         kernel(0, n, *arguments)
@@ -55,7 +55,7 @@ def count_active(first, last, products, b_enc, counts):
 
 @compiled
 def list_active(first, last, products, b_enc, start, token, value):
-    """Write token and activation of each active entry, feature by feature from start (features + 1)."""
+    """Write tokens and values of active entries, each feature's from start (features + 1) on."""
     for i in range(first, last):
         row, bias = products[i], b_enc[i]
         n = start[i]
@@ -78,7 +78,7 @@ def add_decoded(first, last, start, token, value, W_dec, y):
 
 @compiled
 def gradient_of_z(first, last, start, token, W_dec, r, l1, dz, b_enc):
-    """For each entry of features first to last: dz = r · W_dec row + l1; b_enc is the sums of dz."""
+    """Of features first to last: dz = r · (row of W_dec) + l1 of each entry; b_enc is its sums."""
     partial = np.empty(LANES, W_dec.dtype)
     for i in range(first, last):
         for entry in range(start[i], start[i + 1]):
@@ -87,10 +87,13 @@ def gradient_of_z(first, last, start, token, W_dec, r, l1, dz, b_enc):
 
 
 @compiled
-def update_rows(first, last, start, token, z, dz, read, r, W_enc, m_enc, v_enc, W_dec, m_dec, v_dec, adam):  # fmt: skip
+def update_rows(
+    first, last, start, token, z, dz, read, r, W_enc, m_enc, v_enc, W_dec, m_dec, v_dec, adam
+):
     """Gradient, projection, Adam and renormalisation of rows first to last, in one pass.
 
-    W_enc (features, d_in) is transposed; m and v are Adam's moments, adam its constants. All float32.
+    All are float32. W_enc (features, d_in) is transposed; m and v are Adam's moments, and adam is
+    its constants.
     """
     of_enc = np.empty(W_enc.shape[1], np.float32)
     of_dec = np.empty(W_dec.shape[1], np.float32)

@@ -84,7 +84,8 @@ def test_dictionaries_of_all_kinds_start_from_the_same_matrices():
     assert first.W_enc.T.is_contiguous() and first.W_dec.is_contiguous()
     skip = initial_dictionary("skip_transcoder", 8, 32, b_dec, seed=1).W_skip
     assert skip is not None and skip.shape == (8, 8) and not skip.any()
-    assert not torch.equal(initial_dictionary("transcoder", 8, 32, b_dec, seed=2).W_dec, first.W_dec)
+    other = initial_dictionary("transcoder", 8, 32, b_dec, seed=2)
+    assert not torch.equal(other.W_dec, first.W_dec)
 
 
 @OF_ALL_KINDS

@@ -12,7 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from helpers_gradients import WAYS, Problem, distance, plain_loss, problem, problems
 from helpers_training import ALL_KINDS
 from transcoders.config import TRAITS, Kind
-from transcoders.loss import CHUNK_ENTRIES, RowGradients
+from transcoders.entries import CHUNK_ENTRIES
+from transcoders.loss import RowGradients
 
 ALL_WAYS = pytest.mark.parametrize("way", WAYS)
 OF_ALL_KINDS = pytest.mark.parametrize("kind", ALL_KINDS)
@@ -80,16 +81,15 @@ def test_gradients_by_entries_add_up_to_those_in_grad(kind: Kind) -> None:
     feature = torch.arange(80).repeat_interleave(entries.active)
     for name, weight, of_token in (("W_enc", dz, read), ("W_dec", entries.value, r)):
         assert found[name] is None
-        added = torch.zeros(80, 16).index_add_(0, feature, weight[:, None] * of_token[entries.token])
+        terms = weight[:, None] * of_token[entries.token]
+        added = torch.zeros(80, 16).index_add_(0, feature, terms)
         torch.testing.assert_close(added, expected[name].T if name == "W_enc" else expected[name])
     for name in found.keys() - {"W_enc", "W_dec"}:
         assert torch.equal(found[name], expected[name])
 
 
 @OF_ALL_KINDS
-def test_the_number_of_threads_changes_no_byte(
-    kind: Kind, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_number_of_threads_changes_no_byte(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
     p = problem(kind, 0.2)
     one = p.gradients("sparse")
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)

@@ -36,7 +36,9 @@ def mean_max_cosine(true: Tensor, found: Tensor) -> float:
     return (true @ functional.normalize(found, dim=1).T).amax(dim=1).mean().item()
 
 
-@pytest.mark.parametrize("kind", ["transcoder", "mlp_out_sae", "mlp_in_sae", "topk_transcoder", "topk_sae"])
+@pytest.mark.parametrize(
+    "kind", ["transcoder", "mlp_out_sae", "mlp_in_sae", "topk_transcoder", "topk_sae"]
+)
 def test_training_finds_the_directions_of_a_sparse_problem(kind, monkeypatch):
     ways = watch_ways(monkeypatch)
     cache, directions_in, directions_out = sparse_problem(

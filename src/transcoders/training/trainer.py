@@ -116,7 +116,7 @@ class Trainer:
     def _loss_and_gradients(
         self, x: Tensor, y: Tensor, l1_coefficient: float
     ) -> tuple[Loss, RowGradients | None]:
-        """The batch's loss, and its gradients in ``grad``, or those of matrices in what is returned.
+        """The batch's loss; its gradients are in ``grad``, or those of the matrices are returned.
 
         A batch in micro-batches has their mean loss, and ``grad`` adds up their gradients.
         """
