@@ -169,25 +169,26 @@ def training(
             torch.backends.cuda.matmul.fp32_precision = "tf32" if precision == "tf32" else "ieee"
         return _milliseconds(lambda: trainer.step(0, batch), device)
 
-    weights, x = trainer.weights, batch.mlp_in
-    products = x[:CALIBRATION_TOKENS] @ weights.W_enc
+    x, n_features = batch.mlp_in, trainer.dictionary.n_features
+    W_enc, b_enc = trainer.dictionary.W_enc.detach(), trainer.dictionary.b_enc.detach()
+    products = x[:CALIBRATION_TOKENS] @ W_enc
     by_l0 = {}
     for l0 in L0S:
-        weights.b_enc.fill_(bias_for(products, min(l0, len(weights.b_enc) // 2)))
+        b_enc.fill_(bias_for(products, min(l0, n_features // 2)))
         by_l0[l0] = step(1.0)
-    weights.b_enc.fill_(bias_for(products, min(L0, len(weights.b_enc) // 2)))
-    milliseconds = {"encoder": _milliseconds(lambda: x @ weights.W_enc, device)}
+    b_enc.fill_(bias_for(products, min(L0, n_features // 2)))
+    milliseconds = {"encoder": _milliseconds(lambda: x @ W_enc, device)}
     for precision in ("tf32", "bf16", "float32"):  # the last stays
         milliseconds[f"dense_{precision}"] = step(0.0, precision)
         milliseconds[f"sparse_{precision}"] = step(1.0, precision)
-    autograd = DenseAutograd(weights)
+    autograd = DenseAutograd(trainer.dictionary)
     milliseconds["autograd"] = _milliseconds(lambda: autograd.step(x), device)
     evens = np.interp(milliseconds["dense_float32"], list(by_l0.values()), list(by_l0))
     return {
         "memory": memory,
         "milliseconds": milliseconds,
         "sparse_milliseconds_by_l0": by_l0,
-        "sparse_is_faster_below_density": round(evens / len(weights.b_enc), 4),
+        "sparse_is_faster_below_density": round(evens / n_features, 4),
     }
 
 
@@ -204,14 +205,16 @@ def evaluation(settings: Scale, model: LanguageModel, site: Site, device: str) -
     entries = settings.dictionaries_of(site)
     dictionaries = [
         SparseDictionary(
-            Weights(normal(width, wide), normal(wide), normal(wide, width), normal(width)),
-            entry.kind, entry.k,
+            entry.kind,
+            W_enc=normal(width, wide),
+            b_enc=normal(wide),
+            W_dec=normal(wide, width),
+            b_dec=normal(width),
+            W_skip=normal(width, width) if entry.traits.has_skip else None,
+            k=entry.k,
         )
         for entry in entries
-    ]  # fmt: skip
-    for entry, dictionary in zip(entries, dictionaries, strict=True):
-        if entry.traits.has_skip:
-            dictionary.W_skip = normal(width, width)
+    ]
     options = settings.evaluation.model_copy(update={"bootstrap_resamples": 2})
     n_rows = EVALUATED_BATCHES * settings.evaluation.batch_contexts
     rows = Rows(

@@ -85,8 +85,9 @@ class Ours:
 
     def set_l0(self, l0: float) -> None:
         """Set one bias for all features."""
-        products = self._sample @ self.trainer.weights.W_enc
-        self.trainer.weights.b_enc.fill_(bias_for(products, l0))
+        with torch.no_grad():
+            products = self._sample @ self.trainer.dictionary.W_enc
+            self.trainer.dictionary.b_enc.fill_(bias_for(products, l0))
 
     def choose(self, path: str) -> None:
         """Make all coming steps dense, or sparse."""
@@ -102,7 +103,7 @@ class Ours:
     @property
     def l0(self) -> float:
         """Of the last step."""
-        return self.trainer.density * len(self.trainer.weights.b_enc)
+        return self.trainer.density * len(self.trainer.dictionary.b_enc)
 
     def batch(self) -> MLPActivations:
         """Take the next batch from the stream, in float32."""

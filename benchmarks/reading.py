@@ -61,7 +61,7 @@ def main(steps: int = 300) -> None:
             stream = batches(cache, training, seed=0)
             for trainer in trainers:
                 trainer.density = 0.01  # as in most of training: with active features only
-                trainer.weights.b_enc.fill_(-0.2)
+                trainer.dictionary.b_enc.data.fill_(-0.2)
             began = time.perf_counter()
             for step in range(steps):
                 batch = _as_float32(next(stream))

@@ -42,9 +42,10 @@ from torch import Tensor
 from torch.nn import functional
 from training_peers import LEARNING_RATE, Size
 
-from transcoders.dictionaries import Weights
+from transcoders import entries, loss
+from transcoders.dictionaries import SparseDictionary
 from transcoders.files import read_json, write_json
-from transcoders.training import Trainer, gradients
+from transcoders.training import DictionaryAdam, Trainer
 
 HERE = Path(__file__).parent
 OUTPUT = HERE / "training.json"
@@ -120,11 +121,9 @@ def steps_in_turn(size: Size, rounds: int) -> dict[str, Any]:
     prepare(size.threads)
     ours = Ours(size)
     ours.step()  # the first is dense, as in a training job
-    dense = DenseAutograd(ours.trainer.weights)
-    x = ours.batch().mlp_out
-    seconds = _in_turn(
-        {"encoder": lambda: x @ ours.trainer.weights.W_enc, "ours": ours.step}, 3 * rounds
-    )
+    dense = DenseAutograd(ours.trainer.dictionary)
+    x, W_enc = ours.batch().mlp_out, ours.trainer.dictionary.W_enc.detach()
+    seconds = _in_turn({"encoder": lambda: x @ W_enc, "ours": ours.step}, 3 * rounds)
     against_dense = _in_turn(
         {"ours": ours.step, "autograd": lambda: dense.step(ours.batch().mlp_out)}, rounds
     )
@@ -142,9 +141,9 @@ def steps_in_turn(size: Size, rounds: int) -> dict[str, Any]:
 class DenseAutograd:
     """The same training as PyTorch's autograd does it, with all features."""
 
-    def __init__(self, weights: Weights) -> None:
-        tensors = (weights.W_enc, weights.b_enc, weights.W_dec, weights.b_dec)
-        self.parameters = [t.clone(memory_format=torch.contiguous_format) for t in tensors]
+    def __init__(self, dictionary: SparseDictionary) -> None:
+        tensors = (dictionary.W_enc, dictionary.b_enc, dictionary.W_dec, dictionary.b_dec)
+        self.parameters = [t.detach().contiguous().clone() for t in tensors]
         for parameter in self.parameters:
             parameter.requires_grad_()
         self.adam = torch.optim.Adam(self.parameters, lr=LEARNING_RATE, fused=True)
@@ -201,7 +200,7 @@ def by_width(size: Size, rounds: int) -> list[dict[str, float]]:
     for expansion, job in jobs.items():
         job.step()  # the first is dense, as in a training job
         actions["step", expansion] = job.step
-        actions["encoder", expansion] = lambda job=job: x @ job.trainer.weights.W_enc
+        actions["encoder", expansion] = lambda job=job: x @ job.trainer.dictionary.W_enc.detach()
     seconds = _in_turn(actions, rounds)
     return [
         _say(
@@ -260,21 +259,16 @@ def share_of_step(size: Size) -> dict[str, float]:
     for _ in range(size.warm_up + 1):
         ours.step()
 
-    def of_sums(*arguments: Any) -> str:  # the reconstruction is the one sum that has a gradient
-        return "decoder, gradient of z" if arguments[-1].requires_grad else "gradients of weights"
-
     with ExitStack() as patches:
         for owner, name, part in (
-            (ours, "step", "ordering entries, loss, the rest"),
+            (ours, "step", "loss, autograd, the rest"),
             (ours, "batch", "data"),
             (Trainer, "_input_and_target", "data"),
-            (gradients, "_active_entries", "finding active entries"),
-            (gradients, "_product", "encoder's product"),
-            (gradients, "_weighted_sums", of_sums),
-            (torch.autograd, "grad", "decoder, gradient of z"),
-            (gradients, "_assemble", "gradients of weights"),
-            (Trainer, "_descend", "projection, norms"),
-            (ours.trainer._adam, "update", "Adam"),
+            (loss, "active_entries", "finding active entries"),
+            (entries, "product", "encoder's product"),
+            (loss, "decode", "decoder"),
+            (loss, "gradient_of_z", "gradient of z"),
+            (DictionaryAdam, "_update_matrices_from", "gradients of weights, projection, Adam"),
             (Trainer, "_record", "telemetry"),
         ):
             patches.enter_context(

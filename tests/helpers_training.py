@@ -1,6 +1,7 @@
-"""Small activations, settings, and what the loss is, for the tests of training."""
+"""Small activations and settings for the tests of training."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
@@ -9,14 +10,14 @@ from torch.nn import functional
 
 from transcoders.activations import Statistics
 from transcoders.config import TRAITS, Dictionary, Kind, Site, Training
-from transcoders.dictionaries import Weights
+from transcoders.dictionaries import SparseDictionary
+from transcoders.loss import Loss
 from transcoders.models import MLPActivations
-from transcoders.training import Objective, TrainedDictionary, Trainer
+from transcoders.training import TrainedDictionary, Trainer
 from transcoders.training import group as group_module
 
 SITE = Site(model="tiny", layer=1)
 ALL_KINDS: tuple[Kind, ...] = tuple(TRAITS)
-NORMALIZATIONS = ("none", "released")
 
 
 @dataclass
@@ -133,22 +134,17 @@ def saved(trained: TrainedDictionary) -> tuple[dict[str, bytes], str]:
     }, trained.training_csv
 
 
-def plain_loss(weights: Weights, x: Tensor, y: Tensor, objective: Objective) -> Tensor:
-    """Equations 4 and 5 of the paper, token by token, with the extensions."""
-    total = torch.zeros((), dtype=x.dtype)
-    for x_token, y_token in zip(x, y, strict=True):
-        read = x_token - weights.b_dec if objective.is_sae else x_token
-        z = (read @ weights.W_enc + weights.b_enc).clamp(min=0)
-        if objective.k is not None:
-            z = torch.where(z >= z.sort().values[-objective.k], z, 0)
-        reconstruction = z @ weights.W_dec + weights.b_dec
-        if weights.W_skip is not None:
-            reconstruction = reconstruction + weights.W_skip @ x_token
-        error = ((y_token - reconstruction) ** 2).sum()
-        if objective.loss_normalization == "released":
-            error = error / (y_token**2).sum().sqrt() / len(y_token)
-        total = total + error + objective.l1_coefficient * z.abs().sum()
-    return total / len(x)
+def watch_ways(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A list that grows by ``dense`` or ``sparse`` with every loss."""
+    ways: list[str] = []
+    loss = SparseDictionary.loss
+
+    def watched(*arguments: Any, sparse: bool, **options: Any) -> Loss:
+        ways.append("sparse" if sparse else "dense")
+        return loss(*arguments, sparse=sparse, **options)
+
+    monkeypatch.setattr(SparseDictionary, "loss", watched)
+    return ways
 
 
 class KilledError(Exception):

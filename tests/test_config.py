@@ -2,13 +2,13 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 from pydantic import ValidationError
 
-from transcoders.config import KINDS, TRAITS, Scale, load_scale
+from transcoders.config import KINDS, TRAITS, Kind, Scale, load_scale
 from transcoders.errors import UserError
 
 CONFIG = Path(__file__).resolve().parents[1] / "config"
@@ -288,9 +288,13 @@ def test_extensions_are_groups_after_those_of_the_paper(tmp_path):
     assert [d.name for d in scale.dictionaries_of(scale.sites[0])] == [*names[:3], *names[-2:]]
 
 
+def test_every_kind_is_declared() -> None:
+    assert tuple(TRAITS) == get_args(Kind)
+
+
 @pytest.mark.parametrize("kind", TRAITS)
 def test_a_kind_has_its_place_among_groups_or_among_extensions(tmp_path, kind):
-    entry = {"kind": kind, **({"k": 8} if kind == "topk_transcoder" else {"l1_coefficient": 0.25})}
+    entry = {"kind": kind, **({"k": 8} if TRAITS[kind].is_topk else {"l1_coefficient": 0.25})}
     as_extension = extended(dictionaries=[entry])
     among_groups = smoke()
     among_groups["groups"][0]["dictionaries"].append(entry)

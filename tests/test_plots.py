@@ -66,9 +66,10 @@ def evaluation() -> pd.DataFrame:
 
 @pytest.fixture
 def extended(evaluation) -> pd.DataFrame:
-    """The same with extensions at the second site: skip transcoders, and two with TopK."""
+    """The same with extensions at the second site: skip transcoders, and two of each with TopK."""
     rows = [row_of(15, "skip_transcoder", l1, step) for step, l1 in enumerate(SWEEP)]
-    rows += [row_of(15, "topk_transcoder", k, step) for k, step in ((32, 1), (64, 0))]
+    for kind in ("topk_transcoder", "topk_sae"):
+        rows += [row_of(15, kind, k, step) for k, step in ((32, 1), (64, 0))]
     return pd.concat([evaluation, pd.DataFrame(rows)], ignore_index=True)
 
 
@@ -172,7 +173,7 @@ def test_extensions_have_a_panel_of_their_own_beside_the_sites_transcoders(exten
 def test_topk_dictionaries_are_labelled_with_their_k(evaluation, extended):
     *papers, extensions = tradeoff_figure(extended).axes
     texts = [text.get_text() for text in extensions.texts]
-    assert (texts.count("32"), texts.count("64")) == (1, 1)
+    assert (texts.count("32"), texts.count("64")) == (2, 2)
     assert texts.count("0.001") == 2  # of the transcoder and the skip transcoder
     for panel in papers:
         assert not {"32", "64", "nan"} & {text.get_text() for text in panel.texts}

@@ -24,8 +24,10 @@ from torch import Tensor, nn
 
 from transcoders.checksums import check_sha256, sha256
 from transcoders.config import TRAITS, Kind, Traits
+from transcoders.entries import Precision, product
 from transcoders.errors import UserError
 from transcoders.files import made_folder, read_json, save_tensors, write_json
+from transcoders.loss import Loss, Normalization, RowGradients, loss_of
 
 SAELENS_FORMAT = "6.54.0"
 """The SAELens version whose file format is written."""
@@ -55,7 +57,7 @@ class SparseDictionary(nn.Module):
         W_skip: Float[Tensor, "d_out d_in"] | None = None,
         k: int | None = None,
     ) -> None:
-        """Take over tensors as parameters; ``requires_grad_()`` makes them trainable."""
+        """Take over tensors as parameters; they need ``requires_grad_()`` before training."""
         super().__init__()
         self.kind, self.k = kind, k
         self.W_enc = nn.Parameter(W_enc, requires_grad=False)
@@ -74,14 +76,25 @@ class SparseDictionary(nn.Module):
         """Width of the dictionary."""
         return self.W_dec.shape[0]
 
-    def encode(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "... n_features"]:
-        """Feature activations z of the input activations ``x``."""
-        centred = x if self.traits.is_transcoder else x - self.b_dec
-        z = torch.relu(centred @ self.W_enc + self.b_enc)
+    def read(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "... d_in"]:
+        """What the encoder multiplies: ``x``, or ``x - b_dec`` for an SAE."""
+        return x if self.traits.is_transcoder else x - self.b_dec
+
+    def encode(
+        self, x: Float[Tensor, "... d_in"], *, precision: Precision = "float32"
+    ) -> Float[Tensor, "... n_features"]:
+        """Feature activations z.
+
+        Args:
+            x: input activations.
+            precision: of the product x W_enc.
+        """
+        z = product(self.read(x), self.W_enc, precision).add_(self.b_enc).relu_()
         if self.k is None:
             return z
         largest = z.topk(self.k, dim=-1)
-        return torch.zeros_like(z).scatter(-1, largest.indices, largest.values)
+        kept = torch.zeros_like(z) if z.requires_grad else z.zero_()
+        return kept.scatter_(-1, largest.indices, largest.values)
 
     def decode(
         self, z: Float[Tensor, "... n_features"], x: Float[Tensor, "... d_in"] | None = None
@@ -91,16 +104,59 @@ class SparseDictionary(nn.Module):
         Args:
             z: feature activations.
             x: the input, which only a skip transcoder needs.
+
+        Raises:
+            ValueError: a skip transcoder was given no ``x``.
         """
         y = z @ self.W_dec + self.b_dec
         if self.W_skip is None:
             return y
-        assert x is not None, "a skip transcoder decodes features and input"
+        if x is None:
+            raise ValueError(
+                "x: expected the input, as a skip transcoder adds x W_skip to its output"
+            )
         return y + x @ self.W_skip.T
 
     def forward(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "... d_out"]:
         """The approximation of the target from the input ``x``."""
         return self.decode(self.encode(x), x)
+
+    def loss(
+        self,
+        x: Float[Tensor, "batch d_in"],
+        y: Float[Tensor, "batch d_out"],
+        *,
+        l1_coefficient: float = 0.0,
+        normalization: Normalization = "none",
+        precision: Precision = "float32",
+        sparse: bool = False,
+        into: list[RowGradients] | None = None,
+    ) -> Loss:
+        """The loss of a batch: squared error plus λ₁ times the L1 norm of z (paper, section 3.1).
+
+        ``loss.loss.backward()`` leaves the gradients in the parameters' ``grad``. No gradient
+        flows to ``x`` and ``y``.
+
+        Args:
+            x: input activations.
+            y: target activations; for an SAE the same as ``x``.
+            l1_coefficient: λ₁; 0 for TopK, whose sparsity is given.
+            normalization: of the squared error. ``none``: its sum, as the paper states it.
+                ``released``: over the norm of ``y`` and averaged over d_out, as the released code
+                computes it.
+            precision: of the large matrix products.
+            sparse: whether to visit active entries of z only. The same loss and gradients, to
+                rounding; faster below a density of a few percent, slower and larger far above.
+            into: with ``sparse``, a list that ``backward`` appends the gradients of ``W_enc`` and
+                ``W_dec`` to, not yet added up, in place of their ``grad``.
+
+        Raises:
+            ValueError: another ``normalization``, or ``into`` without ``sparse``.
+        """
+        return loss_of(
+            self, x, y, l1_coefficient=l1_coefficient, normalization=normalization,
+            precision=precision, sparse=sparse, into=into,
+        )  # fmt: skip
 
     def save_pretrained(
         self, folder: Path, record: dict[str, Any], *, training_csv: str | None = None

@@ -1,84 +1,111 @@
-"""Adam by rows is Adam."""
+"""The dictionary's Adam is Adam, with decoder rows of unit norm."""
 
 import pytest
 import torch
-from torch import Tensor
+from torch.nn import functional
 
-from transcoders.training.adam import AdamByRows
+from helpers_gradients import Problem, problem
+from helpers_training import ALL_KINDS
+from transcoders.config import Kind
+from transcoders.loss import RowGradients
+from transcoders.training import DictionaryAdam
+from transcoders.training import adam as module
 
 BETAS = (0.8, 0.99)
-SHAPES = {"W": (150, 8), "W_transposed": (150, 5), "b": (150,)}
+OF_ALL_KINDS = pytest.mark.parametrize("kind", ALL_KINDS)
 
 
-def normal(*shape: int, seed: int) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+def unit_rows(kind: Kind) -> Problem:
+    """Features 0 and 1 are never active, their decoder rows of norm 1 exactly."""
+    p = problem(kind, 0.2)
+    W_dec, b_enc = p.dictionary.W_dec.data, p.dictionary.b_enc.data
+    functional.normalize(W_dec, dim=1, out=W_dec)
+    W_dec[:2] = torch.eye(16)[:2]
+    b_enc[:2] = -1e3
+    return p
 
 
-def gradients_of(step: int) -> dict[str, Tensor]:
-    """Of sizes from 1e-4 to 1e4; the first rows never have one, the next after step 0 no more."""
-    gradients = {}
-    for number, (name, shape) in enumerate(SHAPES.items()):
-        gradient = normal(*shape, seed=1000 * number + step)
-        gradient *= 10.0 ** torch.arange(-4, 5)[torch.arange(150) % 9].view(
-            -1, *[1] * len(shape[1:])
-        )
-        gradient[:10] = 0
-        if step:
-            gradient[10:20] = 0
-        gradients[name] = gradient
-    return gradients
+def step(p: Problem, optimizer: DictionaryAdam, way: str, rate: float = 1e-2) -> None:
+    """``rows`` is the way that trains on a CPU: gradients that are not added up."""
+    rows: list[RowGradients] = []
+    if way == "rows":
+        p.loss("sparse", into=rows)
+    else:
+        p.loss(way)
+    optimizer.step(rate, rows[0] if rows else None)
+    assert all(parameter.grad is None for parameter in p.dictionary.parameters())
 
 
-def learning_rate(step: int) -> float:
-    return 1e-2 * min((step + 1) / 10, (100 - step) / 30, 1)
-
-
-def run(block: int, n_steps: int = 100) -> tuple[dict[str, Tensor], AdamByRows]:
-    parameters = {name: normal(*shape, seed=7) for name, shape in SHAPES.items()}
-    optimizer = AdamByRows(parameters, BETAS)
-    for step in range(n_steps):
-        optimizer.begin_step()
-        for start in range(0, 150, block):
-            rows = slice(start, start + block)
-            here = {name: gradient[rows] for name, gradient in gradients_of(step).items()}
-            optimizer.update(here, learning_rate(step), rows)
-    return parameters, optimizer
-
-
-def test_a_hundred_steps_are_those_of_torchs_plain_adam() -> None:
-    found, _ = run(block=64)
-    expected = {name: normal(*shape, seed=7).double() for name, shape in SHAPES.items()}
-    plain = torch.optim.Adam(expected.values(), betas=BETAS, foreach=False, fused=False)
-    for step in range(100):
-        for name, gradient in gradients_of(step).items():
-            expected[name].grad = gradient.double()
-        plain.param_groups[0]["lr"] = learning_rate(step)
+@pytest.mark.parametrize("way", ["dense", "sparse", "rows"])
+@OF_ALL_KINDS
+def test_a_hundred_steps_are_those_of_torchs_plain_adam(kind: Kind, way: str) -> None:
+    p = unit_rows(kind)
+    optimizer = DictionaryAdam(p.dictionary, BETAS)
+    book = {name: tensor.double() for name, tensor in p.dictionary.state_dict().items()}
+    plain = torch.optim.Adam(book.values(), betas=BETAS, foreach=False, fused=False)
+    for number in range(100):
+        gradients = p.gradients("dense" if way == "dense" else "sparse")
+        for name, tensor in book.items():
+            tensor.grad = gradients[name].double()
+        book["W_dec"].grad -= (book["W_dec"].grad * book["W_dec"]).sum(1, True) * book["W_dec"]
+        rate = 1e-2 * min((number + 1) / 10, (100 - number) / 30, 1)
+        plain.param_groups[0]["lr"] = rate
         plain.step()
-    for name, tensor in found.items():
+        functional.normalize(book["W_dec"], dim=1, out=book["W_dec"])
+        step(p, optimizer, way, rate)
+    for name, parameter in p.dictionary.named_parameters():
         # Each step rounds to float32, 6e-8 of entries of order 1, a hundred times.
-        torch.testing.assert_close(tensor.double(), expected[name], rtol=0, atol=5e-6)
-        moved = (tensor - normal(*SHAPES[name], seed=7)).abs().view(150, -1).amax(dim=1)
-        assert not moved[:10].any()
-        assert moved[10:].min() > 0
+        torch.testing.assert_close(parameter.double(), book[name], rtol=0, atol=1e-5)
+    assert torch.equal(p.dictionary.W_dec[:2], torch.eye(16)[:2])
+    assert optimizer.steps == 100
 
 
-@pytest.mark.parametrize("block", [64, 128])
-def test_blocks_of_rows_change_no_byte(block: int) -> None:
-    found, optimizer = run(block, n_steps=20)
-    expected, in_one = run(150, n_steps=20)
-    assert optimizer.steps == in_one.steps == 20
-    for name, tensor in expected.items():
-        assert torch.equal(found[name], tensor)
-        assert torch.equal(optimizer.first_moment[name], in_one.first_moment[name])
-        assert torch.equal(optimizer.second_moment[name], in_one.second_moment[name])
+@pytest.mark.parametrize("way", ["dense", "rows"])
+@OF_ALL_KINDS
+def test_adams_gradient_is_orthogonal_to_decoder_rows_of_unit_norm(kind: Kind, way: str) -> None:
+    p = unit_rows(kind)
+    before = p.dictionary.W_dec.detach().clone()
+    optimizer = DictionaryAdam(p.dictionary, BETAS)
+    step(p, optimizer, way)
+    gradient = optimizer.first_moment["W_dec"]
+    assert gradient.norm() > 0
+    # 16 products of float32 entries
+    assert (gradient * before).sum(dim=1).abs().max() < 1e-5 * gradient.abs().max()
+    torch.testing.assert_close(p.dictionary.W_dec.norm(dim=1), torch.ones(80))
 
 
-def test_a_row_whose_gradient_has_ended_moves_by_momentum() -> None:
-    after_one, _ = run(block=64, n_steps=1)
-    after_two, _ = run(block=64, n_steps=2)
-    start = normal(150, 8, seed=7)
-    first = (after_one["W"] - start)[10:20].norm(dim=1)
-    second = (after_two["W"] - after_one["W"])[10:20].norm(dim=1)
-    # By the book: m / √v is 1 at the first step and 0.8·0.2/0.36 / √(0.99·0.01/0.0199) at the next,
-    # whose learning rate is twice that of the first.
-    torch.testing.assert_close(second / first, torch.full((10,), 1.2602), rtol=1e-3, atol=0)
+@pytest.mark.parametrize("way", ["dense", "rows"])
+def test_threads_and_blocks_change_no_byte(way: str) -> None:
+    found = []
+    for threads, block in ((1, 2**18), (3, 1)):
+        p = unit_rows("mlp_out_sae")
+        optimizer = DictionaryAdam(p.dictionary, BETAS)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+            patch.setitem(module.BLOCK_ENTRIES, "cpu", block)
+            for _ in range(10):
+                step(p, optimizer, way)
+        found.append([*optimizer.parameters.values(), *optimizer.second_moment.values()])
+    assert all(map(torch.equal, *found))
+
+
+@pytest.mark.parametrize("way", ["dense", "rows"])
+def test_a_row_whose_gradient_has_ended_moves_by_momentum(way: str) -> None:
+    p = unit_rows("transcoder")
+    p.dictionary.b_enc.data[2:] += 4  # all active for some tokens
+    optimizer = DictionaryAdam(p.dictionary, BETAS)
+    moved = []
+    for bias in (0.0, -1e3):
+        p.dictionary.b_enc.data += bias
+        before = p.dictionary.W_enc.detach().clone()
+        step(p, optimizer, way)
+        moved.append((p.dictionary.W_enc - before).norm(dim=0)[2:])
+    # By the book: m / √v is 1 at the first step and 0.8·0.2/0.36 / √(0.99·0.01/0.0199) at the next.
+    torch.testing.assert_close(moved[1] / moved[0], torch.full((78,), 0.6301), rtol=1e-3, atol=0)
+
+
+def test_an_encoder_that_does_not_lie_by_features_is_refused() -> None:
+    dictionary = unit_rows("transcoder").dictionary
+    dictionary.W_enc.data = dictionary.W_enc.data.contiguous()
+    with pytest.raises(ValueError, match="W_enc: expected"):
+        DictionaryAdam(dictionary, BETAS)

@@ -20,13 +20,13 @@ from helpers_training import (
     random_cache,
     saved,
     settings,
+    watch_ways,
 )
 from transcoders.activations import Statistics
 from transcoders.config import Dictionary, Training
 from transcoders.errors import UserError
 from transcoders.models import MLPActivations
 from transcoders.training import train_group
-from transcoders.training import trainer as trainer_module
 
 TESTS = Path(__file__).parents[1]
 # Two epochs of 6 batches in buffers of 3. Nothing falls together: checkpoints after steps 5 and
@@ -97,17 +97,10 @@ def test_saving_checkpoints_changes_no_byte(checkpoint, uninterrupted):
 
 
 def test_the_job_takes_both_ways_to_the_gradients(monkeypatch):
-    calls = []
-    for way in ("dense", "sparse"):
-        compute = getattr(trainer_module, f"{way}_gradients")
-        monkeypatch.setattr(
-            trainer_module,
-            f"{way}_gradients",
-            lambda *arguments, way=way, compute=compute: calls.append(way) or compute(*arguments),
-        )
+    ways = watch_ways(monkeypatch)
     train(entries=[entry("transcoder", 0.3)])
     # A run that starts does so dense; one that resumes must know the density of a batch before.
-    assert (calls[0], calls[EVERY], calls[2 * EVERY]) == ("dense", "sparse", "sparse")
+    assert (ways[0], ways[EVERY], ways[2 * EVERY]) == ("dense", "sparse", "sparse")
 
 
 @pytest.mark.parametrize("killed_after", range(1, N_STEPS + 1))

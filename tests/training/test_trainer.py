@@ -1,246 +1,104 @@
-"""A step of training: the loss, Adam, and which way it takes to the gradients."""
+"""One dictionary in training: schedules, which way its steps take, and what it writes down."""
 
-from collections import Counter
-from typing import NamedTuple
+import csv
+import io
+import math
 
 import pytest
 import torch
-from torch import Tensor
-from torch.nn import functional
+from pydantic import ValidationError
 
 from helpers_training import (
     ALL_KINDS,
-    NORMALIZATIONS,
-    plain_loss,
+    CacheInMemory,
+    entry,
     random_cache,
     settings,
     trainer_of,
+    watch_ways,
 )
 from transcoders.config import TRAITS
-from transcoders.dictionaries import Weights
 from transcoders.errors import UserError
-from transcoders.training import Gradients, Objective, Trainer
-from transcoders.training import trainer as trainer_module
+from transcoders.training import Trainer, train_group
 
-
-class Call(NamedTuple):
-    """A step's way to the gradients, ``dense`` or ``sparse``, and what it gave."""
-
-    way: str
-    active: Tensor
-    gradients: Weights
+OF_ALL_KINDS = pytest.mark.parametrize("kind", ALL_KINDS)
 
 
 @pytest.fixture
-def watched(monkeypatch) -> list[Call]:
-    """A growing list of every step's call."""
-    calls = []
-    for way in ("dense", "sparse"):
-        compute = getattr(trainer_module, f"{way}_gradients")
-
-        def watch(*arguments, way=way, compute=compute) -> Gradients:
-            given = compute(*arguments)
-            tensors = {n: t.clone() for n, t in given.by_parameter.tensors().items()}
-            calls.append(Call(way, given.active, Weights(**tensors)))
-            return given
-
-        monkeypatch.setattr(trainer_module, f"{way}_gradients", watch)
-    return calls
+def ways(monkeypatch) -> list[str]:
+    """A growing list of every step's way to the gradients, ``dense`` or ``sparse``."""
+    return watch_ways(monkeypatch)
 
 
-def randomise(trainer: Trainer) -> None:
-    """Put a trainer where all parameters matter; biases start at values that hide mistakes."""
-    generator = torch.Generator().manual_seed(7)
-    for name, tensor in trainer.weights.tensors().items():
-        tensor.copy_(0.5 * torch.randn(tensor.shape, generator=generator))
-        if name == "W_dec":
-            functional.normalize(tensor, dim=1, out=tensor)
-
-
-@pytest.mark.parametrize("normalization", NORMALIZATIONS)
-@pytest.mark.parametrize("kind", ALL_KINDS)
-def test_the_loss_is_the_papers_formula(kind, normalization):
-    cache = random_cache(n_tokens=32)
-    trainer = trainer_of(kind, cache, settings(loss_normalization=normalization))
-    randomise(trainer)
-    weights = Weights(**{name: t.double() for name, t in trainer.weights.tensors().items()})
-    x = cache.mlp_out if kind == "mlp_out_sae" else cache.mlp_in
-    y = cache.mlp_in if kind == "mlp_in_sae" else cache.mlp_out
-    k = 4 if TRAITS[kind].is_topk else None
-    objective = Objective(0.0 if k else 0.1, normalization, not TRAITS[kind].is_transcoder, k)
-    expected = plain_loss(weights, x.double(), y.double(), objective).item()
-    trainer.step(0, cache.read(0, 32))
-    # float32 sums over 32 × 8 terms of like size
-    assert trainer.log[0]["loss"] == pytest.approx(expected, rel=1e-5)
-
-
-@pytest.mark.parametrize("kind", ALL_KINDS)
-@pytest.mark.parametrize("sparse_below", [0, 0.6])
-def test_a_hundred_steps_are_those_of_adam_by_the_book(kind, sparse_below, watched):
-    cache = random_cache(n_tokens=3200)
-    training = settings(
-        adam_betas=[0.8, 0.99], warmup_steps=10, decay_fraction=0.3,
-        sparse_below_density=sparse_below,
-    )  # fmt: skip
-    trainer = trainer_of(kind, cache, training, n_steps=100)
-    trainer.weights.b_enc[:2] = -1e3  # never active
-    trainer.weights.W_dec[:2] = torch.eye(8)[:2]  # of norm 1 exactly: no rounding moves it
-    book = {name: tensor.double() for name, tensor in trainer.weights.tensors().items()}
-    first = {name: torch.zeros_like(tensor) for name, tensor in book.items()}
-    second = {name: torch.zeros_like(tensor) for name, tensor in book.items()}
-    for step in range(100):
-        rows = trainer.weights.W_dec.double()
-        trainer.step(step, cache.read(32 * step, 32 * step + 32))
-        rate = 1e-2 * min((step + 1) / 10, 1) * min((100 - step) / 30, 1)
-        for name, gradient in watched[-1].gradients.tensors().items():
-            g = gradient.double()
-            if name == "W_dec":
-                g = g - (g * rows).sum(dim=1, keepdim=True) * rows
-            first[name] = 0.8 * first[name] + 0.2 * g
-            second[name] = 0.99 * second[name] + 0.01 * g**2
-            mean = first[name] / (1 - 0.8 ** (step + 1))
-            square = second[name] / (1 - 0.99 ** (step + 1))
-            book[name] = book[name] - rate * mean / (square.sqrt() + 1e-8)
-        book["W_dec"] = functional.normalize(book["W_dec"], dim=1)
-    assert {call.way for call in watched} == ({"dense", "sparse"} if sparse_below else {"dense"})
-    for name, tensor in trainer.weights.tensors().items():
-        # Each step rounds to float32, 6e-8 of entries of order 1, a hundred times.
-        torch.testing.assert_close(tensor.double(), book[name], rtol=0, atol=1e-5)
-    assert torch.equal(trainer.weights.W_dec[:2], torch.eye(8)[:2])
-
-
-def test_a_feature_that_was_active_once_goes_on_by_momentum(watched):
-    cache = random_cache(n_tokens=192)
-    cache.mlp_in[:, 0] = -10
-    cache.mlp_in[:32, 0] = 10
-    trainer = trainer_of("transcoder", cache, settings(sparse_below_density=1))
-    trainer.weights.W_enc[:, 0] = torch.eye(8)[0]
-    trainer.weights.b_enc[0] = -5
-    moved = []
-    for step in range(6):
-        before = trainer.weights.W_dec[0].clone()
-        trainer.step(step, cache.read(32 * step, 32 * step + 32))
-        moved.append((trainer.weights.W_dec[0] - before).norm().item())
-    assert [call.active[0].item() for call in watched] == [32, 0, 0, 0, 0, 0]
-    # With betas of 0.9 and 0.999, momentum fades by 0.9 a step and its divisor hardly.
-    assert moved == sorted(moved, reverse=True)
-    assert moved[-1] > 0.1 * moved[0] > 0
-
-
-@pytest.mark.parametrize("kind", ALL_KINDS)
-def test_the_decoders_gradient_is_orthogonal_to_its_rows(kind):
-    cache = random_cache()
-    # Without a first moment, what Adam keeps is the last gradient.
-    trainer = trainer_of(kind, cache, settings(adam_betas=[0, 0.999]))
-    for step in range(3):
-        W_dec = trainer.weights.W_dec.clone()
-        trainer.step(step, cache.read(32 * step, 32 * step + 32))
-        gradient = trainer.state()[0]["first_moment.W_dec"]
-        assert gradient.norm() > 0
-        # d_model = 8 products of float32 entries
-        assert (gradient * W_dec).sum(dim=1).abs().max() < 1e-5 * gradient.abs().max()
-
-
-@pytest.mark.parametrize("kind", ALL_KINDS)
-@pytest.mark.parametrize("sparse_below", [0, 1])
-def test_blocks_of_features_change_no_byte(kind, sparse_below, monkeypatch):
-    cache = random_cache()
-    training = settings(expansion=20, sparse_below_density=sparse_below)
-    results = []
-    for entries, n_rows in ((2**18, 32_768), (1, 64)):  # 160 features: 64, 64 and 32
-        monkeypatch.setitem(trainer_module.BLOCK_ENTRIES, "cpu", entries)
-        assert trainer_module.rows_at_a_time(8, "cpu") == n_rows
-        trainer = trainer_of(kind, cache, training)
-        for step in range(8):
-            trainer.step(step, cache.read(32 * step, 32 * step + 32))
-        results.append(trainer.state())
-    (tensors, record), (in_blocks, record_in_blocks) = results
-    assert repr(record_in_blocks) == repr(record)  # NaN is equal to NaN here
-    assert in_blocks.keys() == tensors.keys()
-    for name, tensor in tensors.items():
-        assert torch.equal(in_blocks[name], tensor), name
-
-
-@pytest.mark.parametrize("kind", ALL_KINDS)
-def test_decoder_rows_have_unit_norm_after_each_step(kind):
-    cache = random_cache()
-    trainer = trainer_of(kind, cache, settings(learning_rate=0.3))
-    for step in range(4):
-        before = trainer.weights.W_dec.clone()
-        trainer.step(step, cache.read(32 * step, 32 * step + 32))
-        after = trainer.weights.W_dec
-        torch.testing.assert_close(after.norm(dim=1), torch.ones(len(after)))
-        assert not torch.equal(after, before)
-
-
-def losses(kind, cache, training, *, b_enc=0.0, l1_coefficient=0.1) -> list[float]:
-    n_steps = cache.n_tokens // 32
-    trainer = trainer_of(kind, cache, training, n_steps=n_steps, l1_coefficient=l1_coefficient)
-    trainer.weights.b_enc.fill_(b_enc)
-    for step in range(n_steps):
+def take_steps(trainer: Trainer, cache: CacheInMemory) -> list[float]:
+    """As many as the cache has batches for; their losses."""
+    for step in range(cache.n_tokens // 32):
         trainer.step(step, cache.read(32 * step, 32 * step + 32))
     return [row["loss"] for row in trainer.log]
 
 
-@pytest.mark.parametrize("kind", ["transcoder", "mlp_in_sae", "skip_transcoder"])
-def test_the_way_to_the_gradients_follows_the_density_of_the_batch_before(kind, watched):
+@OF_ALL_KINDS
+def test_training_of_any_way_and_in_micro_batches_has_the_same_losses(kind, ways):
+    cache = random_cache(n_tokens=32 * 40)
+    losses = {}
+    for below in (0, 0.4):
+        for micro_batch_tokens in (None, 8):
+            training = settings(
+                learning_rate=3e-3, normalize_activations="mean_norm",
+                sparse_below_density=below, micro_batch_tokens=micro_batch_tokens,
+            )  # fmt: skip
+            trainer = trainer_of(kind, cache, training, n_steps=40, l1_coefficient=1.0)
+            ways.clear()
+            losses[below, micro_batch_tokens] = take_steps(trainer, cache)
+            assert len(ways) == 40 * (4 if micro_batch_tokens else 1)
+            assert ("dense" in ways, "sparse" in ways) == (
+                not below or not TRAITS[kind].is_topk, bool(below),
+            )  # fmt: skip
+    expected = losses[0, None]
+    for found in losses.values():
+        # float32, other order of sums: measured 1.5e-7, which forty steps may amplify
+        assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_parts_must_divide_the_batch():
+    with pytest.raises(ValidationError, match="expected a divisor of batch_tokens"):
+        settings(batch_tokens=32, micro_batch_tokens=12)
+
+
+def test_the_way_follows_the_density_of_the_batch_before(ways):
     # Batches whose inputs stand out from a negative b_enc, and batches that do not.
     large = [True, True, False, False, True, False, True, False, False, False]
     cache = random_cache(n_tokens=32 * len(large))
-    cache.mlp_in *= torch.tensor([10.0 if one else 0.01 for one in large]).repeat_interleave(32)[
-        :, None
-    ]
+    cache.mlp_in *= torch.where(torch.tensor(large), 10.0, 0.01).repeat_interleave(32)[:, None]
     training = settings(learning_rate=1e-3, sparse_below_density=0.2)
-    switching = losses(kind, cache, training, b_enc=-0.5)
-    ways = [call.way for call in watched]
-    before = [True, *large[:-1]]  # training starts dense
-    assert ways == ["dense" if one else "sparse" for one in before]
-    densities = [call.active.sum().item() / (32 * 32) for call in watched]
-    assert [density > 0.2 for density in densities] == large
-    watched.clear()
-    dense = losses(kind, cache, settings(learning_rate=1e-3, sparse_below_density=0), b_enc=-0.5)
-    assert Counter(call.way for call in watched) == {"dense": 10}
-    assert switching == pytest.approx(dense, rel=1e-5)  # float32, other order of sums
+    trainer = trainer_of("transcoder", cache, training)
+    trainer.dictionary.b_enc.data.fill_(-0.5)
+    take_steps(trainer, cache)
+    assert ways == ["dense" if one else "sparse" for one in [True, *large[:-1]]]
 
 
-@pytest.mark.parametrize("kind", ALL_KINDS)
-def test_a_run_that_becomes_sparse_has_the_losses_of_a_dense_one(kind, watched):
-    cache = random_cache(n_tokens=32 * 40)
-    how = {"learning_rate": 3e-3, "normalize_activations": "mean_norm"}
-    training = settings(**how, sparse_below_density=0.4)
-    switching = losses(kind, cache, training, l1_coefficient=1.0)
-    ways = [call.way for call in watched]
-    training = settings(**how, sparse_below_density=0)
-    dense = losses(kind, cache, training, l1_coefficient=1.0)
-    assert ways[0] == "dense"
-    assert ways.count("sparse") > 10
-    # float32, other order of sums: measured 1.5e-7, which forty steps may amplify
-    assert switching == pytest.approx(dense, rel=1e-5)
-    assert switching != dense
+def test_topk_is_sparse_from_the_first_step(ways):
+    cache = random_cache()
+    take_steps(trainer_of("topk_sae", cache, settings(sparse_below_density=0.5)), cache)
+    assert set(ways) == {"sparse"}
 
 
-def test_the_first_step_is_dense_whatever_the_threshold(watched):
-    losses("topk_transcoder", random_cache(), settings(sparse_below_density=1))
-    assert [call.way for call in watched] == ["dense"] + ["sparse"] * 7
-
-
-@pytest.mark.parametrize("kind", ALL_KINDS)
+@OF_ALL_KINDS
 def test_bf16_stays_close_to_float32_and_keeps_weights_and_adam_in_it(kind):
     cache = random_cache(n_tokens=32 * 10)
     found = {}
     for precision in ("float32", "bf16"):
         trainer = trainer_of(kind, cache, settings(precision=precision))
-        for step in range(10):
-            trainer.step(step, cache.read(32 * step, 32 * step + 32))
-        found[precision] = [row["loss"] for row in trainer.log]
-        tensors, _ = trainer.state()
-        assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
+        found[precision] = take_steps(trainer, cache)
+        assert {t.dtype for t in trainer.state()[0].values() if t.is_floating_point()} == {
+            torch.float32
+        }
     assert found["bf16"] != found["float32"]
     # bf16 keeps 8 bits of each factor, 0.4%.
     assert found["bf16"] == pytest.approx(found["float32"], rel=2e-2)
 
 
-@pytest.mark.parametrize("kind", ALL_KINDS)
+@OF_ALL_KINDS
 @pytest.mark.parametrize("sparse_below", [0, 1])
 def test_a_loss_that_is_not_finite_names_the_dictionary_and_the_numbers(kind, sparse_below):
     cache = random_cache()
@@ -250,19 +108,81 @@ def test_a_loss_that_is_not_finite_names_the_dictionary_and_the_numbers(kind, sp
     trainer.step(0, cache.read(0, 32))
     with pytest.raises(UserError) as caught:
         trainer.step(1, cache.read(32, 64), last_checkpoint="some/file after step 7")
-    message = str(caught.value)
-    is_topk = TRAITS[kind].is_topk
-    assert message.startswith(f"tiny_layer1_{kind}_{'k-4' if is_topk else 'l1-0.25'}: ")
-    l1_coefficient = "L1 coefficient 0," if is_topk else "L1 coefficient 0.25,"
-    for part in ("is nan at step 1 ", l1_coefficient, "learning rate 0.005)", "lower learning_rate",
-                 "last good checkpoint: some/file after step 7"):  # fmt: skip
-        assert part in message
+    name, l1 = ("k-4", "0") if TRAITS[kind].is_topk else ("l1-0.25", "0.25")
+    assert str(caught.value) == (
+        f"tiny_layer1_{kind}_{name}: the loss is nan at step 1 (L1 coefficient {l1}, learning rate "
+        "0.005); lower learning_rate; last good checkpoint: some/file after step 7"
+    )
 
 
 def test_a_step_reads_its_batch_without_changing_it():
     cache = random_cache(n_tokens=32)
-    batch = cache.read(0, 32)
-    copy: list[Tensor] = [tensor.clone() for tensor in batch]
+    copy = [tensor.clone() for tensor in cache.read(0, 32)]
     for kind in ALL_KINDS:
-        trainer_of(kind, cache, settings(normalize_activations="mean_norm")).step(0, batch)
-    assert all(map(torch.equal, batch, copy))
+        trainer = trainer_of(kind, cache, settings(normalize_activations="mean_norm"))
+        trainer.step(0, cache.read(0, 32))
+    assert all(map(torch.equal, cache.read(0, 32), copy))
+
+
+def logged(kind="transcoder", **changes) -> list[dict[str, float]]:
+    """The rows of training.csv of 20 steps."""
+    training = settings(**changes)
+    cache = random_cache(n_tokens=20 * training.batch_tokens)
+    (result,) = train_group([entry(kind, 0.2, k=3)], cache, training, seed=0)
+    rows = csv.DictReader(io.StringIO(result.training_csv))
+    return [{key: float(value or "nan") for key, value in row.items()} for row in rows]
+
+
+def test_learning_rate_and_l1_coefficient_follow_their_schedules():
+    rows = logged(warmup_steps=4, decay_fraction=0.25, l1_warmup_fraction=0.25)
+    # 1/4 to 4/4 of 1e-2; constant; then 5/5, 4/5 ... 1/5, and 0 after the last step
+    rates = [0.0025, 0.005, 0.0075] + [0.01] * 13 + [0.008, 0.006, 0.004, 0.002]
+    assert [row["learning_rate"] for row in rows] == pytest.approx(rates, rel=1e-5)  # six digits
+    coefficients = [0.04, 0.08, 0.12, 0.16] + [0.2] * 16
+    assert [row["l1_coefficient"] for row in rows] == pytest.approx(coefficients, rel=1e-5)
+    assert {row["learning_rate"] for row in logged()} == {0.01}
+
+
+def test_the_first_step_uses_the_warm_ups_first_values():
+    cache = random_cache(n_tokens=32)
+    losses = {}
+    for fraction in (0.0, 0.5):  # at step 0 of 10: all of λ₁, and a fifth of it
+        training = settings(l1_warmup_fraction=fraction, warmup_steps=4)
+        trainer = trainer_of("transcoder", cache, training, l1_coefficient=1.0)
+        before = {name: t.clone() for name, t in trainer.dictionary.state_dict().items()}
+        (losses[fraction],) = take_steps(trainer, cache)
+        # Adam's first step is learning rate × sign of the gradient, but for its epsilon.
+        moved = (trainer.dictionary.b_dec - before["b_dec"]).abs()
+        torch.testing.assert_close(moved, torch.full((8,), 0.0025), rtol=1e-3, atol=0)
+    z = (cache.mlp_in @ before["W_enc"] + before["b_enc"]).relu()
+    l1_norm = z.sum(dim=1).mean().item()
+    assert losses[0.0] - losses[0.5] == pytest.approx(0.8 * l1_norm, rel=1e-4)  # float32
+
+
+@pytest.mark.parametrize("kind", ["transcoder", "topk_transcoder", "topk_sae"])
+def test_training_csv_has_means_over_the_steps_since_the_row_before(kind):
+    each, coarse = logged(kind), logged(kind, log_every_steps=6)
+    columns = "step tokens learning_rate l1_coefficient loss l0 fvu dead_fraction"
+    assert list(each[0]) == columns.split()
+    assert [row["step"] for row in coarse] == [6, 12, 18, 20]
+    assert [row["tokens"] for row in coarse] == [6 * 32, 12 * 32, 18 * 32, 20 * 32]
+    for first, row in zip((0, 6, 12, 18), coarse, strict=True):
+        of_row = each[first : first + 6]
+        for name in ("loss", "l0"):
+            mean = sum(one[name] for one in of_row) / len(of_row)
+            assert row[name] == pytest.approx(mean, rel=1e-4)  # six digits in the table
+        assert row["dead_fraction"] <= min(one["dead_fraction"] for one in of_row) + 1e-6
+    if TRAITS[kind].is_topk:
+        assert all(math.isnan(row["l1_coefficient"]) for row in each)
+        assert each[0]["l0"] == 3
+        assert all(row["l0"] <= 3 for row in each)  # fewer where fewer are positive
+
+
+def test_a_feature_that_never_fires_counts_as_dead():
+    cache = random_cache(n_tokens=32)
+    trainer = trainer_of("transcoder", cache, settings())
+    trainer.dictionary.b_enc.data[:8] = -1e3  # no input is as large
+    trainer.dictionary.b_enc.data[8:] = 1e3
+    trainer.step(0, cache.read(0, 32))
+    assert trainer.log[0]["dead_fraction"] == pytest.approx(8 / 32)
+    assert trainer.log[0]["l0"] == pytest.approx(24)

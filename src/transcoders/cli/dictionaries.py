@@ -1,6 +1,6 @@
 """Dictionaries: imported, trained, measured."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from transcoders.cli.app import ScaleName, Threads, app, open_scale, section
 from transcoders.cli.data import sources_of_activations
@@ -46,7 +46,6 @@ def train(scale: ScaleName, group: str, threads: Threads = None) -> None:
     if training.precision == "tf32":
         torch.backends.cuda.matmul.fp32_precision = "tf32"
     activations = _open_activations(settings, layout, site, device)
-    manifest_hash = made_sha256(layout.corpus_manifest)
     found = (activations.n_tokens, activations.d_model)
     expected = (settings.corpus.train_tokens, settings.model(site.model).d_model)
     if found != expected:
@@ -69,39 +68,43 @@ def train(scale: ScaleName, group: str, threads: Threads = None) -> None:
         },
     )
     steps = steps_per_epoch(activations.n_tokens, training) * training.epochs
-    tokens_trained = steps * training.batch_tokens
-    versions = package_versions("torch", "numpy", "safetensors")
+    shared = {
+        "scale": settings.name,
+        "seed": settings.seed,
+        "tokens_trained": steps * training.batch_tokens,
+        **training.model_dump(mode="json", exclude_none=True),
+        "train_positions": settings.corpus.train_positions,
+        "activations_dtype": section(settings, "activations").dtype,
+        "activations_of_sha256": activations.record["sources"],
+        "corpus_manifest_sha256": made_sha256(layout.corpus_manifest),
+        "threads": settings.resources.train.threads,
+        "device": device_name(device),
+        "versions": package_versions("torch", "numpy", "numba", "safetensors"),
+    }
     for entry, result in zip(entries, trained, strict=True):
-        points = {"mlp_in": "ln2.hook_normalized", "mlp_out": "hook_mlp_out"}
         record = {
-            "metadata": {
-                "model_name": site.model,
-                "hook_name": f"blocks.{site.layer}.{points[entry.traits.reads]}",
-                "hook_name_out": f"blocks.{site.layer}.{points[entry.traits.imitates]}",
-                "prepend_bos": True,
-                "context_size": settings.corpus.context_length,
-            },
-            "training": {
-                "scale": settings.name,
-                "seed": settings.seed,
-                "l1_coefficient": entry.l1_coefficient,
-                "k": entry.k,
-                "tokens_trained": tokens_trained,
-                **training.model_dump(mode="json", exclude_none=True),
-                **entry.model_dump(mode="json", include={"learning_rate"}, exclude_none=True),
-                "train_positions": settings.corpus.train_positions,
-                "activations_dtype": section(settings, "activations").dtype,
-                "activations_of_sha256": activations.record["sources"],
-                "corpus_manifest_sha256": manifest_hash,
-                "threads": settings.resources.train.threads,
-                "device": device_name(device),
-                "versions": versions,
-            },
+            "metadata": _metadata(entry, settings.corpus.context_length),
+            "training": shared
+            | {"l1_coefficient": entry.l1_coefficient, "k": entry.k}
+            | entry.model_dump(mode="json", include={"learning_rate"}, exclude_none=True),
         }
         result.dictionary.save_pretrained(
             layout.dictionary(entry.name), record, training_csv=result.training_csv
         )
     checkpoint.unlink(missing_ok=True)
+
+
+def _metadata(entry: Dictionary, context_length: int) -> dict[str, Any]:
+    """Which activations a dictionary reads and imitates, in SAELens's words."""
+    points = {"mlp_in": "ln2.hook_normalized", "mlp_out": "hook_mlp_out"}
+    layer = f"blocks.{entry.site.layer}"
+    return {
+        "model_name": entry.site.model,
+        "hook_name": f"{layer}.{points[entry.traits.reads]}",
+        "hook_name_out": f"{layer}.{points[entry.traits.imitates]}",
+        "prepend_bos": True,
+        "context_size": context_length,
+    }
 
 
 def _open_activations(

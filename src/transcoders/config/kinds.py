@@ -2,7 +2,14 @@
 
 from typing import Literal, NamedTuple
 
-Kind = Literal["transcoder", "mlp_out_sae", "mlp_in_sae", "skip_transcoder", "topk_transcoder"]
+Kind = Literal[
+    "transcoder",
+    "mlp_out_sae",
+    "mlp_in_sae",
+    "skip_transcoder",
+    "topk_transcoder",
+    "topk_sae",
+]
 Tensors = Literal["mlp_in", "mlp_out"]
 
 
@@ -30,6 +37,7 @@ TRAITS: dict[Kind, Traits] = {
     "mlp_in_sae": Traits("SAE on MLP input", "mlp_in", "mlp_in"),
     "skip_transcoder": Traits("skip transcoder", "mlp_in", "mlp_out", has_skip=True),
     "topk_transcoder": Traits("TopK transcoder", "mlp_in", "mlp_out", is_topk=True),
+    "topk_sae": Traits("TopK SAE on MLP output", "mlp_out", "mlp_out", is_topk=True),
 }
 KINDS: tuple[Kind, ...] = ("transcoder", "mlp_out_sae", "mlp_in_sae")
 """The kinds that the paper compares; the others are extensions."""

@@ -21,6 +21,7 @@ COLOURS = {
     "mlp_in_sae": "#009E73",
     "skip_transcoder": "#CC79A7",
     "topk_transcoder": "#E69F00",
+    "topk_sae": "#56B4E9",
 }
 MARKERS = {
     "transcoder": "o",
@@ -28,6 +29,7 @@ MARKERS = {
     "mlp_in_sae": "^",
     "skip_transcoder": "D",
     "topk_transcoder": "v",
+    "topk_sae": "P",
 }
 LABELS = {kind: traits.label for kind, traits in TRAITS.items()}
 BOUND_COLOUR = "#555555"

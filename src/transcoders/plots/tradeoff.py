@@ -23,6 +23,7 @@ LABEL_PLACES: dict[str, dict[str, Any]] = {  # apart from each other where front
     "mlp_in_sae": {"xytext": (5, 4), "ha": "left", "va": "bottom"},
     "skip_transcoder": {"xytext": (-5, -4), "ha": "right", "va": "top"},
     "topk_transcoder": {"xytext": (-5, -4), "ha": "right", "va": "top"},
+    "topk_sae": {"xytext": (5, 4), "ha": "left", "va": "bottom"},
 }
 L0_TICKS = [subs * 10**power for power in range(5) for subs in (1, 2, 5)]
 

@@ -6,8 +6,8 @@ take their steps one after another; it is bounded by the larger of a dense and a
 """
 
 from transcoders.config import Training
-from transcoders.training.gradients import CHUNK_ENTRIES
-from transcoders.training.trainer import BLOCK_ENTRIES
+from transcoders.entries import CHUNK_ENTRIES
+from transcoders.training.adam import BLOCK_ENTRIES
 
 FLOAT = 4
 BYTES_PER_ENTRY = 64
@@ -25,21 +25,21 @@ def dictionary_bytes(d_model: int, n_features: int) -> int:
 
 def step_bytes(d_model: int, n_features: int, training: Training, device: str = "cuda") -> int:
     """What one step of one dictionary makes besides, at most."""
-    tokens = training.micro_batch_tokens or training.batch_tokens
+    tokens = min(training.micro_batch_tokens or training.batch_tokens, training.batch_tokens)
     entries = tokens * n_features
     chunk = min(entries, max(CHUNK_ENTRIES[device], tokens))
+    # What is made for some features at a time: a product, which are active, rows of a gradient.
+    in_chunks = (FLOAT + 2) * chunk + FLOAT * d_model * (chunk // tokens)
     in_bf16 = training.precision == "bf16"
-    copies = 2 * (entries + 2 * d_model * n_features) + FLOAT * entries if in_bf16 else 0
-    # z and its gradient; for some features at a time, their products and which are active
-    dense = 2 * FLOAT * entries + (FLOAT + 1) * chunk + copies
+    z = FLOAT * entries + (2 * (entries + d_model * n_features) if in_bf16 else 0)
     active = int(training.sparse_below_density * entries)
-    sparse = (FLOAT + 1) * chunk + BYTES_PER_ENTRY * active + copies
-    block = FLOAT * 4 * min(BLOCK_ENTRIES[device], n_features * d_model)
+    of_entries = BYTES_PER_ENTRY * active + (2 * (chunk + d_model * n_features) if in_bf16 else 0)
+    gradients = 2 * FLOAT * d_model * n_features
+    if tokens < training.batch_tokens:
+        gradients *= 2  # Those of one part beside their sums.
+    block = FLOAT * 2 * min(BLOCK_ENTRIES[device], n_features * d_model)
     vectors = FLOAT * VECTORS_PER_TOKEN * training.batch_tokens * d_model
-    sums = 0
-    if training.micro_batch_tokens:
-        sums = 2 * FLOAT * d_model * n_features
-    return max(dense, sparse) + block + vectors + sums + FLOAT * 16 * n_features
+    return max(z, of_entries) + in_chunks + gradients + block + vectors + FLOAT * 16 * n_features
 
 
 def buffer_bytes(d_model: int, training: Training) -> int:

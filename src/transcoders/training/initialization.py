@@ -1,4 +1,4 @@
-"""Where training starts: the scaling of inputs and targets, and the initial weights."""
+"""Initial weights, and the scaling of inputs and targets in training."""
 
 import math
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from transcoders.activations import Statistics
 from transcoders.config import TRAITS, Kind
-from transcoders.dictionaries import Weights
+from transcoders.dictionaries import SparseDictionary
 
 INITIAL_ENCODER_NORM = 0.1
 
@@ -23,35 +23,46 @@ class Scaling:
     input_scale: float
     target_scale: float
     target_mean: Float[Tensor, " d_out"]
-    """Of the target, unscaled: where ``b_dec`` starts, and what FVU compares with."""
+    """Of the target, unscaled: the first ``b_dec``, and what FVU compares with."""
 
 
-def initial_weights(
+def initial_dictionary(
+    kind: Kind,
     d_model: int,
     n_features: int,
     b_dec: Float[Tensor, " d_model"],
     *,
     seed: int,
-    has_skip: bool = False,
-) -> Weights:
-    """Random directions; zero ``b_enc`` and ``W_skip``.
+    k: int | None = None,
+) -> SparseDictionary:
+    """A dictionary with random directions, on the CPU; zero ``b_enc`` and ``W_skip``.
 
     Decoder rows have unit norm and encoder columns a small one, so that the sum of thousands of
-    features that are all half active starts out small beside the target. The directions of encoder
+    features that are all half active is small beside the target at first. The directions of encoder
     and decoder are independent, as in the released code: a transcoder's live in different spaces.
     ``W_enc`` lies in memory feature by feature, as ``W_dec`` does: its transpose is contiguous.
+
+    Args:
+        kind: of dictionary.
+        d_model: width of inputs and targets.
+        n_features: width of the dictionary.
+        b_dec: what ``b_dec`` is set to.
+        seed: of the directions, which depend on nothing else.
+        k: of a TopK dictionary.
     """
     generator = torch.Generator().manual_seed(seed)
 
     def directions() -> Tensor:
         return functional.normalize(torch.randn(n_features, d_model, generator=generator), dim=1)
 
-    return Weights(
+    return SparseDictionary(
+        kind,
         W_enc=(INITIAL_ENCODER_NORM * directions()).T,
         b_enc=torch.zeros(n_features),
         W_dec=directions(),
         b_dec=b_dec.clone(),
-        W_skip=torch.zeros(d_model, d_model) if has_skip else None,
+        W_skip=torch.zeros(d_model, d_model) if TRAITS[kind].has_skip else None,
+        k=k,
     )
 
 
@@ -69,8 +80,9 @@ def scaling_of(kind: Kind, statistics: Statistics, d_model: int, normalize: str)
     return Scaling(statistics.mlp_in_mean, input_scale, target_scale, target_mean)
 
 
-def fold_scaling(weights: Weights, scaling: Scaling) -> Weights:
-    """Weights that do on raw activations what ``weights`` do on scaled ones.
+@torch.no_grad()
+def fold_scaling(trained: SparseDictionary, scaling: Scaling) -> SparseDictionary:
+    """The dictionary that does on raw activations what ``trained`` does on scaled ones.
 
     With a the input scale, m the input mean and b the target scale, the trained map is
     y·b = ReLU(a (x - m) W_enc + b_enc) W_dec + b_dec. ReLU commutes with a positive factor, so the
@@ -78,14 +90,16 @@ def fold_scaling(weights: Weights, scaling: Scaling) -> Weights:
     affine: a (x - m) W_skipᵀ / b.
     """
     a, b = scaling.input_scale, scaling.target_scale
-    b_dec, W_skip = weights.b_dec, weights.W_skip
-    if W_skip is not None:
-        b_dec = b_dec - a * W_skip @ scaling.input_mean
-        W_skip = W_skip * (a / b)
-    return Weights(
-        W_enc=weights.W_enc * (a / b),
-        b_enc=(weights.b_enc - a * scaling.input_mean @ weights.W_enc) / b,
-        W_dec=weights.W_dec,
+    b_dec, W_skip = trained.b_dec.detach(), None
+    if trained.W_skip is not None:
+        b_dec = b_dec - a * trained.W_skip @ scaling.input_mean
+        W_skip = trained.W_skip * (a / b)
+    return SparseDictionary(
+        trained.kind,
+        W_enc=trained.W_enc * (a / b),
+        b_enc=(trained.b_enc - a * scaling.input_mean @ trained.W_enc) / b,
+        W_dec=trained.W_dec.detach().clone(),
         b_dec=b_dec / b,
         W_skip=W_skip,
+        k=trained.k,
     )

@@ -1,0 +1,184 @@
+"""The active entries of z: finding them, decoding them, and the gradient with respect to them.
+
+On a CPU, compiled loops visit them feature by feature (:mod:`transcoders.kernels`). Elsewhere
+PyTorch's operations do the same, token by token where they must.
+"""
+
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional
+
+if TYPE_CHECKING:
+    from transcoders.dictionaries import SparseDictionary
+
+Precision = Literal["float32", "tf32", "bf16"]
+CHUNK_ENTRIES = {"cpu": 2**22, "cuda": 2**26}
+"""Numbers of batch × features made at a time: 16 MB on a CPU, near its caches."""
+
+
+class Entries(NamedTuple):
+    """The active entries of z, ordered by feature, then by token."""
+
+    start: Int[Tensor, " n_features_plus_1"]
+    """Where each feature's entries begin."""
+    token: Int[Tensor, " entries"]
+    value: Float[Tensor, " entries"]
+
+    @property
+    def active(self) -> Int[Tensor, " n_features"]:
+        """How many entries each feature has."""
+        return self.start.diff()
+
+
+class ByToken(NamedTuple):
+    """The same entries ordered by token, in the graph of their decoder's output."""
+
+    order: Int[Tensor, " entries"]
+    z: Float[Tensor, " entries"]
+    y: Float[Tensor, "batch d_out"]
+
+
+def active_entries(
+    dictionary: "SparseDictionary", read: Float[Tensor, "batch d_in"], precision: Precision
+) -> Entries:
+    """The active entries of the features of ``read``, without holding all pre-activations.
+
+    Args:
+        dictionary: whose.
+        read: the input as the encoder reads it.
+        precision: of the encoder's product.
+    """
+    if dictionary.k is not None:
+        return _topk_entries(dictionary, read, dictionary.k, precision)
+    chunk = chunk_size(len(read), read)
+    parts = [
+        _positive_entries(product(rows, read.T, precision), bias)
+        for rows, bias in zip(
+            dictionary.W_enc.detach().T.split(chunk),
+            dictionary.b_enc.detach().split(chunk),
+            strict=True,
+        )
+    ]
+    active, token, value = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+    return Entries(_starts(active), token, value)
+
+
+def product(a: Tensor, b: Tensor, precision: Precision) -> Tensor:
+    """The product a b in float32, of factors rounded to bf16 if that is the precision.
+
+    TF32 is a setting of the CUDA library, made where the device is chosen.
+    """
+    return (a.bfloat16() @ b.bfloat16()).float() if precision == "bf16" else a @ b
+
+
+def _topk_entries(
+    dictionary: "SparseDictionary", read: Tensor, k: int, precision: Precision
+) -> Entries:
+    n_features = dictionary.n_features
+    W_enc, b_enc = dictionary.W_enc.detach(), dictionary.b_enc.detach()
+    values, features = [], []
+    for part in read.split(chunk_size(n_features, read)):
+        largest = product(part, W_enc, precision).add_(b_enc).topk(k, dim=1, sorted=False)
+        values.append(largest.values.flatten())
+        features.append(largest.indices.flatten())
+    value, feature = torch.cat(values), torch.cat(features)
+    token = torch.arange(len(read), device=read.device).repeat_interleave(k)
+    active = ~(value <= 0)  # NaN counts as active, so that the loss shows it
+    feature = torch.where(active, feature, n_features)  # those that are not active go last
+    order = torch.argsort(feature, stable=True)[: int(active.sum())]
+    sizes = torch.bincount(feature[order], minlength=n_features)
+    return Entries(_starts(sizes), token[order], value[order])
+
+
+def _positive_entries(
+    products: Float[Tensor, "features batch"], b_enc: Float[Tensor, " features"]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Of some features: how many entries are active, and their tokens and values.
+
+    NaN counts as active, so that the loss shows it.
+    """
+    if _is_compiled(products):
+        from transcoders import kernels
+
+        active = torch.empty(len(products), dtype=torch.long)
+        arrays = (products.numpy(), b_enc.numpy())
+        kernels.in_threads(kernels.count_active, len(products), *arrays, active.numpy())
+        start = _starts(active)
+        token = torch.empty(int(start[-1]), dtype=torch.long)
+        value = torch.empty(len(token), dtype=products.dtype)
+        written = (start.numpy(), token.numpy(), value.numpy())
+        kernels.in_threads(kernels.list_active, len(products), *arrays, *written)
+        return active, token, value
+    z = products.add_(b_enc[:, None])
+    is_active = ~(z <= 0)
+    position = is_active.view(-1).nonzero()[:, 0]
+    return is_active.sum(dim=1), position % z.shape[1], z.view(-1)[position]
+
+
+def decode(entries: Entries, W_dec: Tensor, n_tokens: int) -> tuple[Tensor, ByToken | None]:
+    """Z W_dec, and what its gradient needs."""
+    start, token, value = entries
+    if _is_compiled(W_dec):
+        from transcoders import kernels
+
+        y = torch.zeros(n_tokens, W_dec.shape[1], dtype=W_dec.dtype)
+        arrays = (tensor.numpy() for tensor in (start, token, value, W_dec, y))
+        kernels.in_threads(kernels.add_decoded, y.shape[1], *arrays)
+        return y, None
+    order = torch.argsort(token, stable=True)
+    token_start = _starts(torch.bincount(token, minlength=n_tokens))
+    z = value[order].requires_grad_()
+    with torch.enable_grad():
+        y = weighted_sums(W_dec, _feature(entries)[order], token_start, z)
+    return y.detach(), ByToken(order, z, y)
+
+
+def gradient_of_z(
+    entries: Entries, by_token: ByToken | None, W_dec: Tensor, r: Tensor, l1: Tensor
+) -> tuple[Float[Tensor, " entries"], Float[Tensor, " n_features"]]:
+    """∂z of the active entries, and its sums by feature."""
+    dz = torch.empty_like(entries.value)
+    b_enc = W_dec.new_zeros(len(W_dec))
+    if by_token is None:
+        from transcoders import kernels
+
+        read = (tensor.numpy() for tensor in (entries.start, entries.token, W_dec, r))
+        number = l1.to(r.dtype).numpy()[()]
+        kernels.in_threads(
+            kernels.gradient_of_z, len(W_dec), *read, number, dz.numpy(), b_enc.numpy()
+        )
+        return dz, b_enc
+    (dz_by_token,) = torch.autograd.grad(by_token.y, by_token.z, r)
+    dz[by_token.order] = dz_by_token
+    dz += l1
+    return dz, b_enc.index_add_(0, _feature(entries), dz)
+
+
+def _feature(entries: Entries) -> Int[Tensor, " entries"]:
+    sizes = entries.active
+    numbers = torch.arange(len(sizes), device=sizes.device)
+    return numbers.repeat_interleave(sizes, output_size=len(entries.token))
+
+
+def _starts(sizes: Int[Tensor, " n"]) -> Int[Tensor, " n_plus_1"]:
+    return functional.pad(sizes.cumsum(0), (1, 0))
+
+
+def weighted_sums(rows: Tensor, index: Tensor, start: Tensor, weight: Tensor) -> Tensor:
+    """For each group i: the sum of weight[j] · rows[index[j]] over start[i] ≤ j < start[i + 1]."""
+    return functional.embedding_bag(
+        index, rows, start, mode="sum", per_sample_weights=weight, include_last_offset=True
+    )
+
+
+def chunk_size(width: int, tensor: Tensor) -> int:
+    """How many rows of ``width`` numbers to make at a time."""
+    return max(CHUNK_ENTRIES[tensor.device.type] // width, 1)
+
+
+def _is_compiled(tensor: Tensor) -> bool:
+    """Whether the loops of :mod:`transcoders.kernels` apply; elsewhere PyTorch does the same."""
+    return tensor.device.type == "cpu"
