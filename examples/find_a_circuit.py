@@ -1,6 +1,6 @@
 """Why does a feature fire on a prompt? Follow it back through the model, path by path.
 
-    .venv/bin/python examples/find_a_circuit.py            a few seconds, after train_a_transcoder.py
+    .venv/bin/python examples/find_a_circuit.py       seconds, after train_a_transcoder.py
 
     --prompt "He was born in Germany and studied at the University of"
     --target "tc5[top]@-1"         the most active feature at the last token; or tc5[123]@-1; or
@@ -32,6 +32,8 @@ def main(
     prompt: str = PROMPT, target: str = "tc5[top]@-1", layer: int = 5, bos: str = "<|endoftext|>",
     out: Path = OUT,
 ) -> None:  # fmt: skip
+    if not (out / "transcoder").exists():
+        raise SystemExit(f"{out / 'transcoder'}: no such folder; run train_a_transcoder.py first")
     # The replacement model: the language model with a transcoder in place of one MLP. The other
     # MLPs are single nodes; give more layers a transcoder to see into them.
     tokenizer = load_tokenizer(out / "model")

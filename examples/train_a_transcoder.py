@@ -26,7 +26,8 @@ from transcoders import (
     train_dictionary,
 )
 
-LAYER, BOS = 5, 1  # positions before BOS + 0 hold no text: they train nothing and are not measured
+LAYER = 5
+FIRST = 1  # the first position with text; position 0 always holds the same token
 OUT = Path("examples/out")
 
 
@@ -46,7 +47,7 @@ def main(scale: str = "laptop", rows: int = 2000, layer: int = LAYER, out: Path 
 
     # 2. What enters and leaves the MLP.
     train_rows = load_rows(out / "tokens", "train").tokens[:rows]
-    activations = ActivationsInMemory.of(model, train_rows, layer, first_position=BOS)
+    activations = ActivationsInMemory.of(model, train_rows, layer, first_position=FIRST)
 
     # 3. Train: ||MLP(x) - TC(x)||² + λ₁ ||z||₁.
     transcoder = train_dictionary(activations, "transcoder", l1_coefficient=2.0, seed=0)
@@ -56,23 +57,23 @@ def main(scale: str = "laptop", rows: int = 2000, layer: int = LAYER, out: Path 
     # 4. Put it in the MLP's place on text it has not seen.
     tokens = load_rows(out / "tokens", "eval").tokens[:32].long()
     site = run_through_site(model, tokens, layer)
-    spliced = splice(transcoder, site, model, layer, first_position=BOS)
+    spliced = splice(transcoder, site, model, layer, first_position=FIRST)
     mean = activations.statistics.mlp_out_mean.expand_as(site.activations.mlp_out)
 
     def ce(logits: torch.Tensor) -> float:
-        return cross_entropy(logits[:, BOS:-1].flatten(0, 1), tokens[:, BOS + 1 :].flatten()).item()
+        return cross_entropy(
+            logits[:, FIRST:-1].flatten(0, 1), tokens[:, FIRST + 1 :].flatten()
+        ).item()
 
     error = (spliced.target - spliced.reconstruction).square().sum()
     variance = (spliced.target - spliced.target.mean(dim=(0, 1))).square().sum()
+    replaced = continue_with_mlp_out(model, site, layer, spliced.mlp_out)
+    ablated = continue_with_mlp_out(model, site, layer, mean)
     print(f"L0   {(spliced.z > 0).sum(dim=-1).float().mean():.1f} active features a token")
     print(f"FVU  {error / variance:.3f} of the MLP's output is left unexplained")
     print(f"CE   {ce(site.logits):.4f} nats, the model as it is")
-    print(
-        f"     {ce(continue_with_mlp_out(model, site, layer, spliced.mlp_out)):.4f} with the transcoder in place of the MLP"
-    )
-    print(
-        f"     {ce(continue_with_mlp_out(model, site, layer, mean)):.4f} with the MLP's mean output"
-    )
+    print(f"     {ce(replaced):.4f} with the transcoder in place of the MLP")
+    print(f"     {ce(ablated):.4f} with the MLP's mean output")
 
 
 if __name__ == "__main__":

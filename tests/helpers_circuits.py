@@ -139,14 +139,19 @@ class PlainPass(NamedTuple):
     logits: Tensor
 
 
-@torch.no_grad()
 def plain_pass(model: LanguageModel, tokens: Tensor) -> PlainPass:
     """Run the plain model on one prompt, with hooks on its own modules."""
-    hf, blocks, final_norm = plain(model)
+    return _plain_pass(model.cfg.model_name, tuple(tokens.tolist()))
+
+
+@cache
+@torch.no_grad()
+def _plain_pass(folder: str, tokens: tuple[int, ...]) -> PlainPass:
+    hf, blocks, final_norm = _plain(folder)
     norms_1, norms_2, outs, mlps, _, _ = zip(*blocks, strict=True)
     modules = [*norms_1, *norms_2, *outs, *mlps, final_norm]
     with watched(modules) as seen:
-        output = hf(tokens[None], output_attentions=True, use_cache=False)
+        output = hf(torch.tensor([tokens]), output_attentions=True, use_cache=False)
     return PlainPass(
         before_attention=[seen[norm][0][0] for norm in norms_1],
         before_mlp=[seen[norm][0][0] for norm in norms_2],

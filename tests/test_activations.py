@@ -25,7 +25,7 @@ from transcoders.models import (
     mlp_activations,
     run_through_site,
 )
-from transcoders.splice import replace_from
+from transcoders.splicing import replace_from
 
 LAYERS = [0, 2]
 ROWS, LENGTH = 10, 8

@@ -13,7 +13,7 @@ which data flows:
     dictionaries      one module for transcoders and sparse autoencoders; loss, kernels: its loss
     training          from activations to trained dictionaries
     imported          transcoders that others released
-    splice            a dictionary in place of an MLP
+    splicing          a dictionary in place of an MLP
     evaluation        L0, cross entropy and the other columns of ``evaluation.csv``
     fronts            two kinds of dictionary compared at the same sparsity
     circuits          attribution through transcoders: vectors, paths, graphs, checks of them
@@ -44,7 +44,7 @@ _ROOMS = {
         "continue_with_mlp_out", "fetch_model", "load_model", "load_tokenizer", "mlp_activations",
         "run_through_site",
     ],
-    "splice": ["splice"],
+    "splicing": ["splice"],
     "training": ["train_dictionary"],
 }  # fmt: skip
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}

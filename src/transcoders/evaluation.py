@@ -28,7 +28,7 @@ from transcoders.models import (
     run_through_site,
 )
 from transcoders.progress import progress_bar
-from transcoders.splice import Spliced, replace_from, splice
+from transcoders.splicing import Spliced, replace_from, splice
 
 BY_DOCUMENT_COLUMNS = ["dictionary", "document", "tokens", "ce", "ce_original", "l0"]
 

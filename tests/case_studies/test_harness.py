@@ -83,7 +83,10 @@ class Direct(NamedTuple):
 def load_direct(files: StudyFiles) -> Direct:
     circuit = ReplacementModel(
         load_model(files.model),
-        {layer: SparseDictionary.from_pretrained(folder) for layer, folder in files.transcoders.items()},
+        {
+            layer: SparseDictionary.from_pretrained(folder)
+            for layer, folder in files.transcoders.items()
+        },
         first_position=files.first_position,
     )
     observed = load_observed(files.observed, files.transcoders[2].name)

@@ -147,7 +147,10 @@ def test_a_part_is_named_without_its_token_and_placed_by_it() -> None:
         assert _part(Node(NodeKind.FEATURE, 2, 17, token), prompts) == ("tc2[17]", expected)
         # A head is placed by what it reads, wherever it writes.
         for writes in (4, 6):
-            assert _part(Node(NodeKind.HEAD, 1, 3, writes, token), prompts) == ("attn1[3]", expected)
+            assert _part(Node(NodeKind.HEAD, 1, 3, writes, token), prompts) == (
+                "attn1[3]",
+                expected,
+            )
 
 
 def test_a_year_at_the_end_is_the_year() -> None:

@@ -100,7 +100,9 @@ def ablated_by_hand(setting: Setting, layer: int, head: int, kind: str | None) -
 
 def value_bias(setting: Setting, block: PlainBlock, head: int) -> Tensor:
     """What a head's values are where its norm gives nothing but its bias."""
-    attention = setting.hf.get_submodule(name_of(setting.hf, block.attention_out).rpartition(".")[0])
+    attention = setting.hf.get_submodule(
+        name_of(setting.hf, block.attention_out).rpartition(".")[0]
+    )
     match setting.architecture:
         case "gpt2":
             own = attention.c_attn.bias[64:].view(2, 16)[head]
@@ -228,7 +230,9 @@ class ByHand:
         for sums in (self.mlps, self.heads, *self.into.values()):
             sums.div_(n)
 
-    def _add(self, local: LocalReplacementModel, weights: dict[int, float], year_token: int) -> None:
+    def _add(
+        self, local: LocalReplacementModel, weights: dict[int, float], year_token: int
+    ) -> None:
         target = logit_target(local, weights, -1, name="later")
         totals = total_attributions(local, target)
         written = outputs(local)
@@ -247,7 +251,11 @@ class ByHand:
 
 
 def through_heads_by_hand(
-    local: LocalReplacementModel, written: dict[Node, Tensor], feature: Node, attribution: float, source: int
+    local: LocalReplacementModel,
+    written: dict[Node, Tensor],
+    feature: Node,
+    attribution: float,
+    source: int,
 ) -> Tensor:
     """What each head brings one feature from one token, times what the feature is worth."""
     model, weights = local.circuit.model, local.circuit.transcoders[feature.layer]

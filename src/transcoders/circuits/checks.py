@@ -18,7 +18,7 @@ from transcoders.circuits.trace import Tracer
 from transcoders.config import FeatureCheck
 from transcoders.errors import UserError
 from transcoders.models import mlp_activations, mlp_interventions
-from transcoders.splice import replace_from
+from transcoders.splicing import replace_from
 
 
 def check_features(tracer: Tracer, checks: Sequence[FeatureCheck]) -> pd.DataFrame:

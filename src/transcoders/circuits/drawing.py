@@ -35,8 +35,8 @@ WIDEST = 5.0
 def draw_graph(graph: nx.DiGraph, tokens: list[str], destination: Path) -> None:
     """Write ``destination`` with the suffixes ``.pdf`` and ``.png``.
 
-    Remainder nodes are left out. Edges are as wide as their path attribution is large, blue where it is
-    positive, orange and dashed where it is negative.
+    Remainder nodes are left out. Edges are as wide as their path attribution is large: blue where
+    it is positive, orange and dashed where it is negative.
 
     Args:
         graph: small enough to be looked at.

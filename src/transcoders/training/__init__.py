@@ -13,6 +13,7 @@ from transcoders.training.initialization import (
     initial_dictionary,
     scaling_of,
 )
+from transcoders.training.single import train_dictionary
 from transcoders.training.trainer import TrainedDictionary, Trainer
 
 __all__ = [
@@ -28,5 +29,6 @@ __all__ = [
     "save_checkpoint",
     "scaling_of",
     "steps_per_epoch",
+    "train_dictionary",
     "train_group",
 ]

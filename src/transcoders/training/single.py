@@ -1,6 +1,6 @@
 """One dictionary, trained with settings that suit a few hundred thousand tokens."""
 
-from transcoders.config import DictionaryEntry, Dictionary, Kind, Site, Training
+from transcoders.config import Dictionary, Kind, Site, Training
 from transcoders.dictionaries import SparseDictionary
 from transcoders.training.group import train_group
 from transcoders.training.trainer import SiteActivations

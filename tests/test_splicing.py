@@ -15,7 +15,7 @@ from transcoders.models import (
     mlp_out_for,
     run_through_site,
 )
-from transcoders.splice import replace_from, splice
+from transcoders.splicing import replace_from, splice
 
 Make = Callable[..., SparseDictionary]
 LAYER = 1
