@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from helpers_circuits import Make, assert_close, centred, make_circuit, plain, without_weight
+from helpers_circuits import Make, assert_close, make_circuit, plain, without_weight
 from transcoders.case_studies.predictions import (
     METHODS,
     Vocabulary,

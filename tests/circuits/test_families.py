@@ -9,7 +9,9 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from helpers_circuits import MIXES, Make, assert_close, make_circuit, prompt, some_targets
+from transcoders.circuits.notation import NodeKind
 from transcoders.circuits.replacement import LocalReplacementModel, ReplacementModel
+from transcoders.circuits.vectors import contributions, pull_back
 from transcoders.circuits.verify import NodeValues, completeness, frozen_value
 from transcoders.config import Model, SyntheticModel
 from transcoders.errors import UserError
@@ -71,6 +73,23 @@ def test_circuits_are_complete(of_family: LocalReplacementModel) -> None:
         assert found.value.item() == pytest.approx(target.value, rel=1e-5, abs=1e-5 * size)
         value = frozen_value(of_family, target, NodeValues.ones(of_family)).item()
         assert value == pytest.approx(target.value, rel=1e-5, abs=1e-5 * size)
+
+
+@torch.no_grad()
+def test_pulled_back_vectors_read_the_contributions_they_were_pulled_from(
+    of_family: LocalReplacementModel,
+) -> None:
+    for target in some_targets(of_family):
+        found = contributions(of_family, target.vectors)
+        kinds = torch.tensor([kind.code for kind in NodeKind if kind.reads])
+        is_read = torch.isin(found.columns.kind, kinds) & (found.values[0] != 0)
+        column = is_read.nonzero()[:, 0]
+        if not len(column):
+            continue  # the first layer of a parallel block reads the embedding alone
+        pulled = pull_back(of_family, target.vectors, found, torch.zeros_like(column), column)
+        sums = completeness(of_family, pulled)
+        assert sums.error.max() < 1e-5
+        assert_close(sums.value, found.values[0, column])
 
 
 def test_attention_that_does_more_than_mix_values_is_refused(

@@ -116,7 +116,7 @@ def test_a_direct_weight_is_what_the_nodes_output_adds_to_its_reader(
         graph = build_graph(find_paths(mixed, target, Search(40, 3, CONTRIBUTORS, sign="both")))
         for start, end, data in graph.edges(data=True):
             if start.kind not in CONTRIBUTORS or (start.kind == "error" and start.layer < 0):
-                continue  # a leaf
+                continue  # a remainder
             if end == target.node:
                 reads = target_reader(target).vector
             elif end.kind == "feature":
@@ -143,6 +143,7 @@ def test_adding_an_output_again_moves_a_features_pre_activation_by_the_direct_we
         if end.kind == "feature" and start.kind in ("feature", "head", "mlp", "embed")
     ]
     assert len(edges) > 10
+    written = outputs(mixed)
     for start, end, weight in edges:
         weights = circuit.transcoders[end.layer]
         stream = passed.before_mlp[end.layer, end.token]
@@ -152,7 +153,7 @@ def test_adding_an_output_again_moves_a_features_pre_activation_by_the_direct_we
             read = circuit.centre(residual) / scale  # noqa: B023
             return (read @ weights.W_enc[:, end.unit] + weights.b_enc[end.unit]).item()  # noqa: B023
 
-        moved = pre_activation(stream + outputs(mixed)[start]) - pre_activation(stream)
+        moved = pre_activation(stream + written[start]) - pre_activation(stream)
         assert moved == pytest.approx(weight, rel=1e-3, abs=1e-5)
 
 

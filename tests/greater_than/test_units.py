@@ -20,6 +20,7 @@ from helpers_greater_than import (
     trap_tokenizer,
 )
 from transcoders.dictionaries import SparseDictionary
+from transcoders.errors import UserError
 from transcoders.greater_than.answers import Answers
 from transcoders.greater_than.task import Numbers, make_prompts
 from transcoders.greater_than.units import ChosenMLP, UnitKind
@@ -328,3 +329,15 @@ def test_no_hooks_are_left_when_something_fails_inside(
         with pytest.raises(PlannedError):
             chosen(setting, dictionaries, None)
     assert hooks_of_ours(setting.model) == []
+
+
+def test_neurons_of_other_families_make_up_the_mlp_or_are_refused(other_setting: Setting) -> None:
+    if other_setting.architecture == "gemma2":
+        with pytest.raises(UserError, match="found a norm after the MLP"):
+            chosen(other_setting, {}, None)
+        return
+    for first in (None, 1):
+        mlp = chosen(other_setting, {}, first)
+        assert_same(mlp.with_kept("neurons", torch.arange(N_NEURONS)), mlp.metrics())
+        without = mlp.with_kept("neurons", torch.arange(0))
+        assert (without - mlp.metrics()).abs().max() > 1e-3

@@ -1,17 +1,15 @@
 """Ablations are those of hooks on the whole model, and the rule finds a planted circuit."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from helpers_circuits import (
     Make,
-    PlainBlock,
     Reader,
     assert_close,
     centred,
@@ -67,7 +65,7 @@ def ablated_by_hand(setting: Setting, layer: int, head: int, kind: str | None) -
     """The next token's probability difference, a part ablated at the end of whole prompts."""
     block, numbers = plain(setting.model).blocks[layer], setting.numbers
     # A bias of a head's values is added whatever it reads, so it stays.
-    bias = torch.zeros(16) if head < 0 else value_bias(setting, block, head)
+    bias = torch.zeros(16) if head < 0 else value_bias(setting, layer, head)
 
     def changed(values: Tensor, constant: Tensor | float) -> Tensor:
         result = values.clone()
@@ -98,25 +96,18 @@ def ablated_by_hand(setting: Setting, layer: int, head: int, kind: str | None) -
     return sum(differences) / len(differences)
 
 
-def value_bias(setting: Setting, block: PlainBlock, head: int) -> Tensor:
+def value_bias(setting: Setting, layer: int, head: int) -> Tensor:
     """What a head's values are where its norm gives nothing but its bias."""
-    attention = setting.hf.get_submodule(
-        name_of(setting.hf, block.attention_out).rpartition(".")[0]
-    )
     match setting.architecture:
         case "gpt2":
-            own = attention.c_attn.bias[64:].view(2, 16)[head]
+            own = setting.hf.transformer.h[layer].attn.c_attn.bias[64:].view(2, 16)[head]
         case "gpt_neox":
+            attention = setting.hf.gpt_neox.layers[layer].attention
             own = attention.query_key_value.bias.view(2, 3, 16)[head, 2]
         case _:
             return torch.zeros(16)
+    block: Any = plain(setting.model).blocks[layer]
     return own + block.norm_1.bias @ block.W_V[head]
-
-
-def name_of(hf: Any, module: nn.Module) -> str:
-    """Where a module is in a model."""
-    [name] = [name for name, other in hf.named_modules() if other is module]
-    return name
 
 
 @pytest.fixture(scope="module")
@@ -504,3 +495,32 @@ def test_mean_ablation_ranks_the_years_head_before_one_that_reads_no_year(
     _, table = ablate(circuit, numbers, [prompts])
     lost = table[table["kind"] == "head"].set_index("part")["mean"]
     assert lost.idxmax() == f"attn{plant.head[0]}[{plant.head[1]}]"
+
+
+@torch.no_grad()
+def test_mean_ablations_of_other_families_are_those_of_hooks_on_the_plain_model(
+    other_setting: Setting,
+) -> None:
+    setting, group = other_setting, other_setting.prompts[0]
+    layers = setting.hf.get_decoder().layers
+    name = {"opt": "out_proj", "phi": "dense"}.get(setting.architecture, "o_proj")
+
+    def on_heads(_: Any, arguments: tuple[Tensor, ...]) -> tuple[Tensor]:
+        changed = arguments[0].clone()
+        changed[:, -1, :16] = changed[:, -1, :16].mean(dim=0)
+        return (changed,)
+
+    def difference() -> float:
+        logits = setting.hf(input_ids=group.rows, use_cache=False).logits[:, -1]
+        p = logits[:, setting.numbers.ids].softmax(dim=1)
+        return (p * setting.numbers.signs(group.years)).sum(dim=1)[1:99].mean().item()
+
+    whole, table = ablate(ReplacementModel(setting.model, {}), setting.numbers, [group])
+    table = table.set_index("part")
+    assert whole == pytest.approx(difference(), abs=1e-5)
+    for layer in range(3):
+        output = getattr(layers[layer].self_attn, name)
+        with hooked(output.register_forward_pre_hook(on_heads)):
+            left = difference()
+        assert table["mean"][f"attn{layer}[0]"] == pytest.approx(whole - left, abs=1e-5)
+    assert table["mean"].abs().max() > 1e-4

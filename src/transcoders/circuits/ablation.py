@@ -123,7 +123,7 @@ def target_values(
 ) -> Float[Tensor, " row"]:
     """The target in the real model, for each row: a feature's activation, or a sum of logits."""
     position, model = target.node.token, circuit.model
-    if target.node.kind is NodeKind.FEATURE:
+    if target.node.kind == NodeKind.FEATURE:
         layer, unit = target.node.layer, target.node.unit
         read = mlp_activations(model, tokens, [layer])[layer].mlp_in[:, position]
         return circuit.transcoders[layer].encode(read)[:, unit]

@@ -1,9 +1,10 @@
 """Where in the model greater-than is computed: ablation, attribution, and a rule that chooses.
 
 Ablation takes away what one MLP or head writes at the last position of the prompt and asks what
-that does to the probability difference of the next token. **Zero** ablation takes away everything,
-**mean** ablation (over the prompts of a template that have equally many tokens) only what depends
-on the year. A part whose answer is right for most years whatever the year loses little by it.
+that does to the probability difference of the next token. **Zero** ablation takes away everything
+(of a head, all but the bias of its values, which it adds whatever it reads), **mean** ablation
+(over the prompts of a template that have equally many tokens) only what depends on the year. A part
+whose answer is right for most years whatever the year loses little by it.
 
 Attribution splits the logit difference exactly, with attention patterns, scales and active
 features held fixed (:mod:`transcoders.circuits`). An MLP's is the sum over all paths that start at
@@ -68,7 +69,7 @@ def attribute(
         circuit: the model with its transcoders.
         numbers: how it writes years.
         prompts: of all templates.
-        visit: is given every local, its prompts, its year and its target.
+        visit: is given each prompt, frozen, its group, its year and its target.
     """
     groups = list(prompts)
     device = circuit.W_O.device
