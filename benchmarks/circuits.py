@@ -17,10 +17,10 @@ from typing import Annotated
 
 import torch
 import typer
+from transcoders.circuits.model import CircuitModel, Run
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from transcoders.circuits import Search
-from transcoders.circuits.model import CircuitModel, Run
 from transcoders.circuits.paths import find_paths
 from transcoders.circuits.vectors import logit_target
 from transcoders.dictionaries import SparseDictionary
@@ -46,7 +46,11 @@ def transcoder(
     products = model.mlp_activations(prompts, [layer])[layer].mlp_in.flatten(0, 1) @ W_enc
     bias = -products.flatten().topk(L0 * len(products)).values[-1]
     return SparseDictionary(
-        Weights(W_enc, torch.full((width,), bias.item()), W_dec, torch.zeros(d_model)), "transcoder"
+        "transcoder",
+        W_enc=W_enc,
+        b_enc=torch.full((width,), bias.item()),
+        W_dec=W_dec,
+        b_dec=torch.zeros(d_model),
     )
 
 

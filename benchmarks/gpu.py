@@ -30,6 +30,7 @@ import torch
 import typer
 from torch import Tensor
 from training_peers import CALIBRATION_TOKENS, bias_for
+from transcoders.models.language_model import truncate
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from training import DenseAutograd
@@ -42,7 +43,6 @@ from transcoders.evaluation import evaluate_site
 from transcoders.files import write_json
 from transcoders.layout import Layout
 from transcoders.models import LanguageModel, MLPActivations
-from transcoders.models.language_model import truncate
 from transcoders.plan import (
     DENSE_SHARE_OF_STEPS,
     flops_of_evaluation,

@@ -12,22 +12,20 @@ from torch import Tensor
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
+from helpers_models import TINY_WIDTH, make_tiny_model
 from transcoders.activations import cache, stream
-from transcoders.config import TRAITS, Kind, Model, Scale, SyntheticModel, load_scale
+from transcoders.config import TRAITS, Kind, Scale, load_scale
 from transcoders.dictionaries import SparseDictionary
 from transcoders.models import (
     SYNTHETIC_VOCABULARY,
     LanguageModel,
     MLPActivations,
-    fetch_model,
     load_model,
     mlp_activations,
 )
 from workflow.running import snakemake, workspace
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-TINY_LAYERS = 3
-TINY_WIDTH = 32
 # The files whose tests ask for the fixture `run` below.
 OF_THE_RUN = [
     "test_smoke.py", "test_golden.py", "test_resources.py", "test_faults.py",
@@ -100,18 +98,6 @@ def scale() -> Scale:
     return load_scale(REPOSITORY / "config/smoke.yaml")
 
 
-def make_tiny_model(architecture: str, folder: Path) -> Path:
-    """Write a tiny model of one family with random weights."""
-    model = Model(
-        source=SyntheticModel(type="synthetic", architecture=architecture, license="none"),
-        n_layers=TINY_LAYERS,
-        d_model=TINY_WIDTH,
-        bos_token="<|endoftext|>",
-    )
-    fetch_model(model, folder, seed=0)
-    return folder
-
-
 @pytest.fixture(scope="session")
 def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The folder of a tiny model with random weights, by architecture."""
@@ -137,7 +123,7 @@ def tiny_model(tiny_model_folder: Path) -> LanguageModel:
 
 @pytest.fixture
 def stand_in_models(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let an object with a method ``mlp_activations`` pass for a model where activations are made."""
+    """Let an object with a method ``mlp_activations`` pass for a model."""
 
     def activations(model: Any, tokens: Tensor, layers: list[int]) -> dict[int, MLPActivations]:
         is_bridge = hasattr(model, "hook_dict")

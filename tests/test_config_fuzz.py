@@ -18,11 +18,11 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transcoders.shown import shown
 
 from transcoders.config import KINDS, Scale, load_scale
 from transcoders.errors import UserError
 from transcoders.plan import make_plan
-from transcoders.shown import shown
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = ("laptop", "paper", "published", "smoke")

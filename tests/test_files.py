@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from transcoders.case_studies.worked import load_worked
+from transcoders.case_studies.scripts import load_script
 from transcoders.checksums import check_sha256, sha256
 from transcoders.claims import load_claims
 from transcoders.config import load_scale
@@ -182,7 +182,7 @@ def test_disk_is_measured_where_the_folder_will_be(tmp_path):
         check_disk(tmp_path / "not" / "yet" / "there", 10**18, "more than there is")
 
 
-@pytest.mark.parametrize("load", [read_yaml, load_scale, load_claims, load_worked])
+@pytest.mark.parametrize("load", [read_yaml, load_scale, load_claims, load_script])
 @pytest.mark.parametrize(
     ("written", "found"),
     [

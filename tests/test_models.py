@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from conftest import make_tiny_model
+from helpers_models import FAMILIES, make_tiny_model
 from transcoders.config import Model, ModelFolder
 from transcoders.errors import UserError
 from transcoders.models import (
@@ -26,16 +26,12 @@ from transcoders.models import (
     mlp_activations,
     mlp_input,
     mlp_out_for,
-    mlp_output,
     run_blocks,
     run_through_site,
     unembed,
 )
 from transcoders.models.support import broken_sum
 
-FAMILIES = (
-    "gpt2", "gpt_neox", "llama", "mistral", "qwen2", "qwen3", "opt", "phi", "gemma2", "gemma3_text",
-)  # fmt: skip
 # Where the plain model keeps its blocks, its MLP's last map, and the norm after that, if any.
 BLOCKS = {"gpt2": "transformer.h", "gpt_neox": "gpt_neox.layers", "opt": "model.decoder.layers"}
 OUTPUT = {
@@ -179,9 +175,7 @@ def test_a_mixture_of_experts_is_refused_by_name(tmp_path: Path) -> None:
         load_model(folder)
 
 
-def test_a_model_that_scales_what_it_adds_is_found_out(
-    tiny_models: dict[str, Path], tokens: Tensor
-) -> None:
+def test_a_model_that_scales_what_it_adds_is_found_out(tiny_models: dict[str, Path]) -> None:
     model = load_model(tiny_models["llama"])
     assert broken_sum(model) is None
     with interventions(model, {"blocks.1.hook_resid_post": lambda x: 2 * x}, (1, 4)):
@@ -189,7 +183,7 @@ def test_a_model_that_scales_what_it_adds_is_found_out(
 
 
 def test_a_family_that_transformer_lens_does_not_know_is_refused(
-    tiny_models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from transformer_lens.model_bridge import TransformerBridge
 

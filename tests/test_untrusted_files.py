@@ -51,8 +51,8 @@ from helpers_pickles import (
 from helpers_rating import Rater, make_study
 from test_sources import CONTENT, wheel_source, write_wheel
 from transcoders.case_studies.page import study_notebook
+from transcoders.case_studies.scripts import ANSWERS, TABLE4_COLUMNS, TRANSCRIPT, StudyScript
 from transcoders.case_studies.transcript import OPENED, REVEALED, Transcript
-from transcoders.case_studies.worked import ANSWERS, TABLE4_COLUMNS, TRANSCRIPT, WorkedStudy
 from transcoders.circuits.graph import build_graph
 from transcoders.circuits.page import circuit_page
 from transcoders.circuits.paths import Search, find_paths
@@ -969,7 +969,7 @@ def test_hostile_tokens_are_texts_on_the_page_of_a_case_study(tmp_path: Path) ->
         {"thought": "So.", "ask": {question: arguments}}
         for question, arguments, _ in [*asked[1:], ("examples", {}, None)]
     ]
-    worked = WorkedStudy.model_validate(
+    worked = StudyScript.model_validate(
         {
             "title": "A feature", "feature": "tc2[42]", "weights_sha256": "none", "steps": steps,
             "hypothesis": "Words.", "pattern": "⟦.*⟧", "afterwards": "So it was.",

@@ -15,7 +15,7 @@ from yaml.constructor import ConstructorError
 
 from transcoders.checksums import check_made, recorded
 from transcoders.errors import UserError
-from transcoders.shown import shown
+from transcoders.short_repr import short_repr
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -152,7 +152,7 @@ class _UniqueKeys(yaml.SafeLoader):
             if isinstance(key, yaml.ScalarNode):
                 if (key.tag, key.value) in seen:
                     raise ConstructorError(
-                        problem=f"the key {shown(key.value)} stands there twice",
+                        problem=f"the key {short_repr(key.value)} stands there twice",
                         problem_mark=key.start_mark,
                     )
                 seen.add((key.tag, key.value))

@@ -28,7 +28,7 @@ from transcoders.config import ImportedTranscoder, Model
 from transcoders.dictionaries import SparseDictionary
 from transcoders.errors import UserError
 from transcoders.files import check_disk
-from transcoders.shown import shown
+from transcoders.short_repr import short_repr
 from transcoders.sources import fetch_from_hub
 
 RELEASED_CLASS = "sae_training.config.LanguageModelSAERunnerConfig"
@@ -91,7 +91,9 @@ def load_released(
     content = _read(path)
     if not isinstance(content, dict) or not {"cfg", "state_dict"} <= set(content):
         found = list(content) if isinstance(content, dict) else content
-        raise UserError(f"{path}: expected a mapping with cfg and state_dict, found {shown(found)}")
+        raise UserError(
+            f"{path}: expected a mapping with cfg and state_dict, found {short_repr(found)}"
+        )
     tensors = _tensors(content["state_dict"])
     expected = {
         "W_enc": (d_model, n_features),
@@ -103,7 +105,7 @@ def load_released(
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if shapes != expected:
         raise UserError(
-            f"{path}: expected tensors of shapes {expected}, found {shown(shapes)}; correct "
+            f"{path}: expected tensors of shapes {expected}, found {short_repr(shapes)}; correct "
             "n_features or file in the scale file"
         )
     for name, tensor in tensors.items():
@@ -150,7 +152,7 @@ def _tensors(state: Any) -> dict[str, Tensor]:
     if not isinstance(state, dict):
         return {}
     return {
-        name if isinstance(name, str) else shown(name): (
+        name if isinstance(name, str) else short_repr(name): (
             Tensor.detach(value)
             if isinstance(value, Tensor) and (value.layout, value.device) == IN_MEMORY
             else torch.empty(())
@@ -177,4 +179,4 @@ def _plain_values(configuration: Any) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    return str(value) if isinstance(value, torch.dtype | torch.device) else shown(value)
+    return str(value) if isinstance(value, torch.dtype | torch.device) else short_repr(value)

@@ -130,7 +130,7 @@ class Layout:
         return self.results / "case_studies" / "systematic_summary.csv"
 
     @property
-    def worked_studies(self) -> Path:
+    def study_scripts(self) -> Path:
         """What analysts wrote: an input, not a result."""
         return Path("workflow/case_studies") / plain(self.scale)
 

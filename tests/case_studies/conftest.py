@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from transcoders.case_studies.keeper import StudyFiles
+from transcoders.case_studies.study_server import StudyFiles
 from transcoders.config import Interpretability, Site
 from transcoders.corpus import Rows
 from transcoders.dictionaries import SparseDictionary

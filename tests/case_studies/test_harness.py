@@ -24,7 +24,7 @@ from helpers_circuits import plain, plain_pass, without_weight
 from transcoders.case_studies import harness
 from transcoders.case_studies import transcript as transcripts
 from transcoders.case_studies.harness import BlindStudy, RefusedError
-from transcoders.case_studies.keeper import Keeper, StudyFiles
+from transcoders.case_studies.study_server import StudyFiles, StudyServer
 from transcoders.case_studies.transcript import digest, verify_transcript
 from transcoders.circuits.export import paths_of_record, paths_record
 from transcoders.circuits.graph import build_graph
@@ -109,13 +109,13 @@ def any_direct(any_files: StudyFiles) -> Direct:
 
 
 @pytest.fixture(scope="module")
-def any_keepers(
+def any_servers(
     any_files: StudyFiles, any_direct: Direct, tmp_path_factory: pytest.TempPathFactory
-) -> dict[bool, Keeper]:
+) -> dict[bool, StudyServer]:
     """Of every architecture, in this process; by whether the study is restricted."""
-    folder = tmp_path_factory.mktemp("keepers")
+    folder = tmp_path_factory.mktemp("servers")
     return {
-        restricted: Keeper(
+        restricted: StudyServer(
             any_files,
             any_direct.feature,
             restricted=restricted,
@@ -131,10 +131,10 @@ def direct(files: StudyFiles) -> Direct:
 
 
 @pytest.fixture
-def keeper(files: StudyFiles, direct: Direct, tmp_path: Path) -> Keeper:
+def server(files: StudyFiles, direct: Direct, tmp_path: Path) -> StudyServer:
     """A new one, in this process."""
     path = tmp_path / "transcript.json"
-    return Keeper(files, direct.feature, restricted=False, transcript=path)
+    return StudyServer(files, direct.feature, restricted=False, transcript=path)
 
 
 @pytest.fixture(scope="module")
@@ -144,16 +144,16 @@ def transcript(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def study(files: StudyFiles, direct: Direct, transcript: Path) -> Iterator[BlindStudy]:
-    """A restricted one with a keeper in a process of its own, as analysts have it."""
+    """A restricted one with a server in a process of its own, as analysts have it."""
     opened = BlindStudy(files, feature=direct.feature, restricted=True, transcript=transcript)
     with opened as study:
         yield study
 
 
-def ask(keeper: Keeper, question: str, **arguments: Any) -> Any:
+def ask(server: StudyServer, question: str, **arguments: Any) -> Any:
     """As a study asks, without a process."""
     line = json.dumps({"number": 3, "question": question, "arguments": arguments})
-    reply = json.loads(json.dumps(keeper.reply(line)))
+    reply = json.loads(json.dumps(server.reply(line)))
     assert reply["number"] == 3
     if reply["refused"] is not None:
         assert reply["answer"] is None
@@ -182,19 +182,19 @@ def words(best: Any, tokenizer: Any) -> list[Any]:
 
 
 def test_examples_are_those_that_were_gathered(
-    any_keepers: dict[bool, Keeper], any_direct: Direct
+    any_servers: dict[bool, StudyServer], any_direct: Direct
 ) -> None:
-    found = ask(any_keepers[False], "examples")
+    found = ask(any_servers[False], "examples")
     assert len(found) >= 6
     assert found == [
         {**row, "activation": close(row["activation"])}
         for row in any_direct.examples.drop(columns="feature").to_dict("records")
     ]
-    assert ask(any_keepers[True], "examples") == found
+    assert ask(any_servers[True], "examples") == found
 
 
 def test_activations_are_the_transcoders(
-    any_keepers: dict[bool, Keeper], any_direct: Direct
+    any_servers: dict[bool, StudyServer], any_direct: Direct
 ) -> None:
     row, position = any_direct.place
     tokens = any_direct.text.rows[row]
@@ -205,10 +205,10 @@ def test_activations_are_the_transcoders(
         z = any_direct.circuit.transcoders[layer].encode(mlp_in)[:, unit].tolist()
         expected = [[at, close(value)] for at, value in enumerate(z)]
         asked = {"row": row, "feature": f"tc{layer}[{unit}]"}
-        assert ask(any_keepers[False], "activations", **asked) == expected[1:]
-        assert ask(any_keepers[False], "activations", **asked, start=0) == expected[1:]
-        assert ask(any_keepers[False], "activations", **asked, start=3, stop=6) == expected[3:6]
-    of_studied = ask(any_keepers[True], "activations", row=row)
+        assert ask(any_servers[False], "activations", **asked) == expected[1:]
+        assert ask(any_servers[False], "activations", **asked, start=0) == expected[1:]
+        assert ask(any_servers[False], "activations", **asked, start=3, stop=6) == expected[3:6]
+    of_studied = ask(any_servers[True], "activations", row=row)
     assert of_studied[position - 1][1] > 0
     peak = any_direct.examples.query("row == @row and position == @position")["activation"].iloc[0]
     assert of_studied[position - 1] == [position, close(peak)]
@@ -228,13 +228,16 @@ def test_activations_are_the_transcoders(
     ],
 )
 def test_circuits_are_those_of_the_text_up_to_the_place(
-    any_keepers: dict[bool, Keeper], any_direct: Direct, arguments: dict[str, Any], search: Search
+    any_servers: dict[bool, StudyServer],
+    any_direct: Direct,
+    arguments: dict[str, Any],
+    search: Search,
 ) -> None:
     row, position = any_direct.place
     local = any_direct.local()
     target = feature_target(local, 2, any_direct.unit, position)
     expected = find_paths(local, target, search)
-    found = ask(any_keepers[False], "circuit", row=row, position=position, **arguments)
+    found = ask(any_servers[False], "circuit", row=row, position=position, **arguments)
     assert len(found) == len(expected) > 3
     for path, wanted in zip(found, paths_record(expected), strict=True):
         numbers = ("attribution", "activation", "bias", "error")
@@ -253,14 +256,16 @@ def test_what_follows_the_place_makes_no_difference(direct: Direct) -> None:
     assert first.node.token == position < direct.text.rows.shape[1] - 1
 
 
-def test_circuits_of_other_features(any_keepers: dict[bool, Keeper], any_direct: Direct) -> None:
+def test_circuits_of_other_features(
+    any_servers: dict[bool, StudyServer], any_direct: Direct
+) -> None:
     row, position = any_direct.place
     local = any_direct.local()
     here = (local.active.layer == 0) & (local.active.token == position)
     unit = int(local.active.unit[here][0])
     paths = find_paths(local, feature_target(local, 0, unit, position), Search())
     asked = {"row": row, "position": position, "feature": f"tc0[{unit}]"}
-    found = ask(any_keepers[False], "circuit", **asked)
+    found = ask(any_servers[False], "circuit", **asked)
     assert [path["node"] for path in found] == [str(path.node) for path in paths]
     assert [path["attribution"] for path in found] == close([path.attribution for path in paths])
 
@@ -268,9 +273,9 @@ def test_circuits_of_other_features(any_keepers: dict[bool, Keeper], any_direct:
 @pytest.mark.parametrize("restricted", [False, True])
 @pytest.mark.parametrize("largest", [True, False])
 def test_what_weights_say(
-    any_keepers: dict[bool, Keeper], any_direct: Direct, restricted: bool, largest: bool
+    any_servers: dict[bool, StudyServer], any_direct: Direct, restricted: bool, largest: bool
 ) -> None:
-    keeper, circuit, name = any_keepers[restricted], any_direct.circuit, any_direct.feature
+    server, circuit, name = any_servers[restricted], any_direct.circuit, any_direct.feature
     asked = {"k": 4, "largest": largest}
     one, four = torch.tensor([any_direct.unit]), torch.tensor([4])
     reads = circuit.encoder_vectors(2, one)
@@ -286,12 +291,12 @@ def test_what_weights_say(
     }
     for vector, expected in vectors.items():
         best = de_embeddings(circuit, expected, 4, largest=largest)
-        found = ask(keeper, "de_embedding", vector=vector, **asked)
+        found = ask(server, "de_embedding", vector=vector, **asked)
         assert found == words(best, any_direct.tokenizer)
     for layer, unit in ((2, any_direct.unit), (0, 4)):
         writes = circuit.transcoders[layer].W_dec[unit][None]
         best = direct_logits(circuit, writes, 4, largest=largest)
-        found = ask(keeper, "direct_logits", feature=f"tc{layer}[{unit}]", **asked)
+        found = ask(server, "direct_logits", feature=f"tc{layer}[{unit}]", **asked)
         assert found == words(best, any_direct.tokenizer)
     for vector, head in ((name, None), (f"{name} <- attn1[1]", (1, 1))):
         best = connections(circuit, 0, 2, one, 4, head=head, largest=largest)
@@ -299,28 +304,28 @@ def test_what_weights_say(
             [f"tc0[{unit}]", close(value)]
             for unit, value in zip(best.indices[0].tolist(), best.values[0].tolist(), strict=True)
         ]
-        assert ask(keeper, "connections", vector=vector, layer=0, **asked) == expected
+        assert ask(server, "connections", vector=vector, layer=0, **asked) == expected
     twice = through_head(circuit, pulled, 0, 0)
     assert not torch.allclose(best_products(twice, W_dec, 1).values, best.values[:, :1])
 
 
-def test_pull_backs_are_names(any_keepers: dict[bool, Keeper], any_direct: Direct) -> None:
+def test_pull_backs_are_names(any_servers: dict[bool, StudyServer], any_direct: Direct) -> None:
     name = any_direct.feature
-    once = ask(any_keepers[True], "pull_back", vector=name, through=" attn1[0]")
+    once = ask(any_servers[True], "pull_back", vector=name, through=" attn1[0]")
     assert once == f"{name} <- attn1[0]"
-    twice = ask(any_keepers[True], "pull_back", vector=once, through="tc0[3]")
+    twice = ask(any_servers[True], "pull_back", vector=once, through="tc0[3]")
     assert twice == f"{name} <- attn1[0] <- tc0[3]"
 
 
 def test_heads_of_a_parallel_block_do_not_feed_its_mlp(
-    any_keepers: dict[bool, Keeper], any_direct: Direct
+    any_servers: dict[bool, StudyServer], any_direct: Direct
 ) -> None:
     asked = {"vector": any_direct.feature, "through": "attn2[0]"}
     if any_direct.circuit.is_parallel:
         with pytest.raises(RefusedError, match="writes nothing that is read there"):
-            ask(any_keepers[False], "pull_back", **asked)
+            ask(any_servers[False], "pull_back", **asked)
     else:
-        assert ask(any_keepers[False], "pull_back", **asked) == f"{any_direct.feature} <- attn2[0]"
+        assert ask(any_servers[False], "pull_back", **asked) == f"{any_direct.feature} <- attn2[0]"
 
 
 QUESTIONS: dict[str, Callable[[BlindStudy, int, int, str], Any]] = {
@@ -338,16 +343,16 @@ def test_a_study_hands_on_what_its_keeper_says(
     study: BlindStudy, files: StudyFiles, direct: Direct, tmp_path: Path
 ) -> None:
     path = tmp_path / "transcript.json"
-    keeper = Keeper(files, direct.feature, restricted=True, transcript=path)
-    assert list(QUESTIONS) == [name for name in keeper.questions if name != "reveal"]
+    server = StudyServer(files, direct.feature, restricted=True, transcript=path)
+    assert list(QUESTIONS) == [name for name in server.questions if name != "reveal"]
     place = (*direct.place, direct.feature)
     row, position, feature = place
     found = {name: question(study, *place) for name, question in QUESTIONS.items()}
-    assert found["examples"].to_dict("records") == ask(keeper, "examples")
+    assert found["examples"].to_dict("records") == ask(server, "examples")
     assert [*found["activations"].items()] == [
-        tuple(pair) for pair in ask(keeper, "activations", row=row, start=2)
+        tuple(pair) for pair in ask(server, "activations", row=row, start=2)
     ]
-    record = ask(keeper, "circuit", row=row, position=position, n_paths=6)
+    record = ask(server, "circuit", row=row, position=position, n_paths=6)
     assert paths_record(found["circuit"].paths) == record
     graph = build_graph(paths_of_record(record))
     assert dict(found["circuit"].graph.nodes(data=True)) == dict(graph.nodes(data=True))
@@ -360,7 +365,7 @@ def test_a_study_hands_on_what_its_keeper_says(
         ("connections", ["feature", "value"], {"vector": feature, "layer": 0}),
     ):
         assert list(found[name].columns) == columns
-        assert found[name].values.tolist() == ask(keeper, name, **asked, k=3)
+        assert found[name].values.tolist() == ask(server, name, **asked, k=3)
 
 
 def test_facts_are_sizes(study: BlindStudy, direct: Direct) -> None:
@@ -403,7 +408,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "an inner method": ("_words", {"best": []}, "does not answer"),
     "a dunder": ("__getattribute__", {"name": "_rows"}, "does not answer"),
     "an attribute": ("facts", {}, "does not answer"),
-    "the keeper's door": ("reply", {"line": "{}"}, "does not answer"),
+    "the server's door": ("reply", {"line": "{}"}, "does not answer"),
     "opening again": ("open", {"restricted": False}, "does not answer"),
     "no question": ("", {}, "does not answer"),
     "logit as target": ("circuit", {"feature": "logit[w1]@-1"}, "expected a feature by its name"),
@@ -499,7 +504,7 @@ def patched(study: BlindStudy) -> Any:
 ATTEMPTS: dict[str, Callable[[BlindStudy], Any]] = {
     **{f"attribute {name}": lambda study, name=name: getattr(study, name) for name in (
         "rows", "_rows", "text", "tokens", "_text", "tokenizer", "_tokenizer", "model", "_model",
-        "circuit_model", "_circuit", "_keeper", "keeper", "run", "_run", "__dict__", "__wrapped__",
+        "circuit_model", "_circuit", "_server", "server", "run", "_run", "__dict__", "__wrapped__",
         "_BlindStudy__rows", "observed", "_examples", "__getstate__", "__closure__",
     )},
     "vars": vars,
@@ -514,7 +519,7 @@ ATTEMPTS: dict[str, Callable[[BlindStudy], Any]] = {
     ],
     "process": lambda study: vars(study._process),
     "command line": lambda study: study._process.args,
-    "what the keeper was started with": lambda study: Path(
+    "what the server was started with": lambda study: Path(
         f"/proc/{study._process.pid}/cmdline"
     ).read_text(),
     "pickle": pickle.dumps,
@@ -640,21 +645,21 @@ def test_the_search_for_secrets_finds_them(direct: Direct) -> None:
     assert not list(secrets_in([[1, 2], ids[:2], "tc2[3]@4", Holder(5)], direct))
 
 
-def test_a_keeper_that_fails_says_no_more_than_how(keeper: Keeper, tmp_path: Path) -> None:
+def test_a_server_that_fails_says_no_more_than_how(server: StudyServer, tmp_path: Path) -> None:
     def fail() -> None:
         raise KeyError("w5 stands there")
 
-    keeper.questions["examples"] = fail
+    server.questions["examples"] = fail
     with pytest.raises(RefusedError, match=r"^examples: failed with KeyError$"):
-        ask(keeper, "examples")
+        ask(server, "examples")
     assert "w5" not in (tmp_path / "transcript.json").read_text()
 
 
-def test_a_keepers_process_is_silent(files: StudyFiles) -> None:
+def test_a_servers_process_is_silent(files: StudyFiles) -> None:
     """Even if it prints, warns and crashes."""
     script = """
 import sys
-from transcoders.case_studies import keeper
+from transcoders.case_studies import study_server
 class Chatterer:
     facts = {"feature": "tc2[3]"}
     def __init__(self, *arguments, **options):
@@ -663,8 +668,8 @@ class Chatterer:
         print("heard: w5")
         print("heard: w5", file=sys.stderr)
         raise KeyError("w5")
-keeper.Keeper = Chatterer
-keeper.serve()
+study_server.StudyServer = Chatterer
+study_server.serve()
 """
     opening = {
         "number": 0, "files": files.model_dump(mode="json"), "feature": "tc2[3]",
@@ -688,12 +693,12 @@ keeper.serve()
 
 @pytest.mark.parametrize("name", list(LAYER_0_SEARCHES))
 def test_restricted_circuits_hide_the_features_of_layer_0(
-    any_keepers: dict[bool, Keeper], any_direct: Direct, name: str
+    any_servers: dict[bool, StudyServer], any_direct: Direct, name: str
 ) -> None:
     row, position = any_direct.place
     asked = {"row": row, "position": position, **LAYER_0_SEARCHES[name]}
-    for restricted, keeper in any_keepers.items():
-        found = ask(keeper, "circuit", **asked)
+    for restricted, server in any_servers.items():
+        found = ask(server, "circuit", **asked)
         kinds = {(path["kind"], path["layer"]) for path in found}
         assert (("feature", 0) in kinds) != restricted
         if restricted and name != "features":
@@ -703,7 +708,7 @@ def test_restricted_circuits_hide_the_features_of_layer_0(
 
 
 def test_restricted_circuits_add_the_features_of_layer_0_up(
-    any_keepers: dict[bool, Keeper], any_direct: Direct
+    any_servers: dict[bool, StudyServer], any_direct: Direct
 ) -> None:
     row, position = any_direct.place
     local = any_direct.local()
@@ -712,14 +717,14 @@ def test_restricted_circuits_add_the_features_of_layer_0_up(
     of_layer_0 = (parts.columns.kind == NodeKind.FEATURE.code) & (parts.columns.layer == 0)
     expected = parts.values[0, of_layer_0].sum().item()
     asked = {"row": row, "position": position, "sign": "both"}
-    found = ask(any_keepers[True], "circuit", **asked, iterations=1, n_paths=1000)
+    found = ask(any_servers[True], "circuit", **asked, iterations=1, n_paths=1000)
     (together,) = [path for path in found if path["node"] == f"mlp0@{position}"]
     assert together["attribution"] == close(expected)
     # However few paths are kept, and whatever else is left out, it is the same.
-    alone = ask(any_keepers[True], "circuit", **asked, n_paths=1, layers=[0], components=["mlp"])
+    alone = ask(any_servers[True], "circuit", **asked, n_paths=1, layers=[0], components=["mlp"])
     assert alone[1]["attribution"] == together["attribution"]
     # What is left is all there: a node's attribution is the sum over its causes.
-    graph = build_graph(paths_of_record(ask(any_keepers[True], "circuit", **asked)))
+    graph = build_graph(paths_of_record(ask(any_servers[True], "circuit", **asked)))
     for node in graph:
         causes = [data["path_attribution"] for *_, data in graph.in_edges(node, data=True)]
         if causes:
@@ -727,7 +732,7 @@ def test_restricted_circuits_add_the_features_of_layer_0_up(
 
 
 def test_restricted_runs_differ_only_at_layer_0(any_direct: Direct) -> None:
-    from transcoders.case_studies.keeper import layer_0_together
+    from transcoders.case_studies.study_server import layer_0_together
 
     local = any_direct.local()
     together = layer_0_together(local)
@@ -745,7 +750,7 @@ def test_restricted_runs_differ_only_at_layer_0(any_direct: Direct) -> None:
 
 @pytest.mark.parametrize("question", ["activations", "circuit"])
 def test_restricted_studies_hide_prompts_on_layer_0(
-    any_keepers: dict[bool, Keeper], any_direct: Direct, question: str
+    any_servers: dict[bool, StudyServer], any_direct: Direct, question: str
 ) -> None:
     row, position = any_direct.place
     asked = {"row": row} if question == "activations" else {"row": row, "position": position}
@@ -753,10 +758,10 @@ def test_restricted_studies_hide_prompts_on_layer_0(
     here = (local.active.layer == 0) & (local.active.token == position)
     for feature in (f"tc0[{int(local.active.unit[here][0])}]", "tc0[0]", " tc0[0] ", "tc00[0]"):
         with pytest.raises(RefusedError, match="a restricted study hides what prompts make"):
-            ask(any_keepers[True], question, **asked, feature=feature)
+            ask(any_servers[True], question, **asked, feature=feature)
     silent = next(u for u in range(64) if u not in local.active.unit[here].tolist())
     with pytest.raises(RefusedError, match=r"most active: tc0\["):  # which says why it is hidden
-        ask(any_keepers[False], "circuit", row=row, position=position, feature=f"tc0[{silent}]")
+        ask(any_servers[False], "circuit", row=row, position=position, feature=f"tc0[{silent}]")
 
 
 # Opening, and going wrong.
@@ -776,14 +781,14 @@ def test_features_that_cannot_be_studied(
 ) -> None:
     path = tmp_path / "transcript.json"
     with pytest.raises(UserError, match=message):
-        Keeper(files, feature, restricted=restricted, transcript=path)
+        StudyServer(files, feature, restricted=restricted, transcript=path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_features_of_layer_0_can_be_studied(files: StudyFiles, tmp_path: Path) -> None:
-    keeper = Keeper(files, "tc0[3]", restricted=False, transcript=tmp_path / "transcript.json")
+    server = StudyServer(files, "tc0[3]", restricted=False, transcript=tmp_path / "transcript.json")
     examples = load_observed(files.observed, "layer0_transcoder").examples
-    assert len(ask(keeper, "examples")) == (examples["feature"] == 3).sum() > 0
+    assert len(ask(server, "examples")) == (examples["feature"] == 3).sum() > 0
 
 
 def test_a_feature_that_is_never_active(files: StudyFiles, tmp_path: Path) -> None:
@@ -795,10 +800,12 @@ def test_a_feature_that_is_never_active(files: StudyFiles, tmp_path: Path) -> No
     features.loc[3, "mean"] = float("nan")
     features.to_parquet(folder / "features.parquet", index=False)
     silent = files.model_copy(update={"observed": observed})
-    keeper = Keeper(silent, "tc2[3]", restricted=False, transcript=tmp_path / "transcript.json")
-    assert keeper.facts["mean"] is None
-    assert ask(keeper, "examples") == []
-    assert ask(keeper, "reveal", hypothesis="Never.")["examples"] == []
+    server = StudyServer(
+        silent, "tc2[3]", restricted=False, transcript=tmp_path / "transcript.json"
+    )
+    assert server.facts["mean"] is None
+    assert ask(server, "examples") == []
+    assert ask(server, "reveal", hypothesis="Never.")["examples"] == []
 
 
 def test_a_study_that_cannot_begin_says_why(files: StudyFiles, tmp_path: Path) -> None:
@@ -809,7 +816,7 @@ def test_a_study_that_cannot_begin_says_why(files: StudyFiles, tmp_path: Path) -
     path.unlink()
     missing = files.model_copy(update={"observed": tmp_path / "nowhere"})
     with pytest.raises(UserError, match=r"text.safetensors: no such file"):
-        Keeper(missing, "tc2[3]", restricted=False, transcript=path)
+        StudyServer(missing, "tc2[3]", restricted=False, transcript=path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -885,32 +892,32 @@ def test_a_study_whose_process_ends_says_so(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_study_that_is_broken_off_leaves_a_transcript_in_good_order(
-    keeper: Keeper, files: StudyFiles, direct: Direct, tmp_path: Path
+    server: StudyServer, files: StudyFiles, direct: Direct, tmp_path: Path
 ) -> None:
     path = tmp_path / "transcript.json"
-    ask(keeper, "examples")
+    ask(server, "examples")
     assert [path.name for path in tmp_path.iterdir()] == ["transcript.json"]
     assert [entry["question"] for entry in json.loads(path.read_text())] == ["open", "examples"]
     with pytest.raises(UserError, match="without one the transcript is not sealed"):
         verify_transcript(path)
     kept = path.read_bytes()
     with pytest.raises(UserError, match="there is a transcript already, and it stays"):
-        Keeper(files, direct.feature, restricted=False, transcript=path)
+        StudyServer(files, direct.feature, restricted=False, transcript=path)
     assert path.read_bytes() == kept
 
 
 # The transcript.
 
 
-def converse(keeper: Keeper, direct: Direct) -> dict[str, Any]:
+def converse(server: StudyServer, direct: Direct) -> dict[str, Any]:
     """Some questions, one refused, and the end."""
     row, position = direct.place
-    ask(keeper, "examples")
-    ask(keeper, "circuit", row=row, position=position, n_paths=6)
+    ask(server, "examples")
+    ask(server, "circuit", row=row, position=position, n_paths=6)
     with pytest.raises(RefusedError):
-        ask(keeper, "tokens", row=row)
-    ask(keeper, "de_embedding", vector=direct.feature)
-    return dict(ask(keeper, "reveal", hypothesis=HYPOTHESIS, context=3))
+        ask(server, "tokens", row=row)
+    ask(server, "de_embedding", vector=direct.feature)
+    return dict(ask(server, "reveal", hypothesis=HYPOTHESIS, context=3))
 
 
 @pytest.fixture(scope="module")
@@ -919,8 +926,8 @@ def sealed(
 ) -> tuple[Path, dict[str, Any]]:
     """A finished study's transcript, and what was revealed."""
     path = tmp_path_factory.mktemp("sealed") / "transcript.json"
-    keeper = Keeper(files, direct.feature, restricted=False, transcript=path)
-    return path, converse(keeper, direct)
+    server = StudyServer(files, direct.feature, restricted=False, transcript=path)
+    return path, converse(server, direct)
 
 
 def test_a_transcript_holds_every_question(
@@ -955,7 +962,7 @@ ANALYST = """
 import gc, json, sys
 from pathlib import Path
 from transcoders.case_studies.harness import BlindStudy, RefusedError
-from transcoders.case_studies.keeper import StudyFiles
+from transcoders.case_studies.study_server import StudyFiles
 files, feature, row, position, path, hypothesis = json.loads(sys.argv[1])
 study = BlindStudy(StudyFiles.model_validate(files), feature=feature, transcript=Path(path))
 study.examples()
@@ -984,7 +991,7 @@ def test_the_same_study_writes_the_same_bytes(
 ) -> None:
     path, _ = sealed
     again = tmp_path / "again.json"
-    converse(Keeper(files, direct.feature, restricted=False, transcript=again), direct)
+    converse(StudyServer(files, direct.feature, restricted=False, transcript=again), direct)
     assert again.read_bytes() == path.read_bytes()
 
 
@@ -1027,9 +1034,9 @@ def test_what_is_revealed_is_the_text(sealed: tuple[Path, dict[str, Any]], direc
 
 
 def test_after_the_seal_nothing_is_answered_or_written(
-    keeper: Keeper, direct: Direct, tmp_path: Path
+    server: StudyServer, direct: Direct, tmp_path: Path
 ) -> None:
-    converse(keeper, direct)
+    converse(server, direct)
     kept = (tmp_path / "transcript.json").read_bytes()
     row, position = direct.place
     for question, asked in (
@@ -1041,22 +1048,22 @@ def test_after_the_seal_nothing_is_answered_or_written(
         ("tokens", {"row": row}),
     ):
         with pytest.raises(RefusedError, match="the study is sealed"):
-            ask(keeper, question, **asked)
-    assert keeper.reply("no question")["refused"].startswith("the study is sealed")
+            ask(server, question, **asked)
+    assert server.reply("no question")["refused"].startswith("the study is sealed")
     assert (tmp_path / "transcript.json").read_bytes() == kept
 
 
-def test_a_refused_hypothesis_does_not_seal(keeper: Keeper) -> None:
+def test_a_refused_hypothesis_does_not_seal(server: StudyServer) -> None:
     for hypothesis in ("", "  ", "..."):
         with pytest.raises(RefusedError, match="expected a hypothesis in words"):
-            ask(keeper, "reveal", hypothesis=hypothesis)
-    assert ask(keeper, "examples")
-    assert ask(keeper, "reveal", hypothesis="Ü")["seal"]
+            ask(server, "reveal", hypothesis=hypothesis)
+    assert ask(server, "examples")
+    assert ask(server, "reveal", hypothesis="Ü")["seal"]
 
 
 @pytest.mark.parametrize("question", ["examples", "reveal"])
 def test_what_cannot_be_recorded_is_not_answered(
-    keeper: Keeper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, question: str
+    server: StudyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, question: str
 ) -> None:
     asked = {"hypothesis": HYPOTHESIS} if question == "reveal" else {}
     path = tmp_path / "transcript.json"
@@ -1068,14 +1075,14 @@ def test_what_cannot_be_recorded_is_not_answered(
     with monkeypatch.context() as patch:
         patch.setattr(transcripts, "write_json", fail)
         with pytest.raises(RefusedError, match=r"not recorded \(No space left on device\), so not"):
-            ask(keeper, question, **asked)
+            ask(server, question, **asked)
     assert path.read_bytes() == kept
-    assert ask(keeper, question, **asked)
+    assert ask(server, question, **asked)
     assert [entry["question"] for entry in json.loads(path.read_text())] == ["open", question]
 
 
 def test_the_hypothesis_is_on_disk_before_a_text_leaves(
-    keeper: Keeper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: StudyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, seen = tmp_path / "transcript.json", []
     write = transcripts.write_json
@@ -1086,19 +1093,19 @@ def test_the_hypothesis_is_on_disk_before_a_text_leaves(
 
     monkeypatch.setattr(transcripts, "write_json", watch)
     line = {"number": 0, "question": "reveal", "arguments": {"hypothesis": HYPOTHESIS}}
-    reply = keeper.reply(json.dumps(line))
+    reply = server.reply(json.dumps(line))
     assert seen == [HYPOTHESIS]
     assert reply["answer"]["seal"] == verify_transcript(path).seal
 
 
 def test_a_transcript_that_is_tampered_with_during_a_study_is_written_anew(
-    keeper: Keeper, tmp_path: Path
+    server: StudyServer, tmp_path: Path
 ) -> None:
     path = tmp_path / "transcript.json"
     with pytest.raises(RefusedError):
-        ask(keeper, "tokens", row=0)
+        ask(server, "tokens", row=0)
     path.write_text("[]")
-    ask(keeper, "reveal", hypothesis=HYPOTHESIS)
+    ask(server, "reveal", hypothesis=HYPOTHESIS)
     questions = [entry["question"] for entry in verify_transcript(path).entries]
     assert questions == ["open", "tokens", "reveal"]
 

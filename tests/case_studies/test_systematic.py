@@ -17,7 +17,7 @@ from transcoders.case_studies.predictions import (
     score_tokens,
     vectors_of_heads,
 )
-from transcoders.case_studies.systematic import K, Revealed, study_features, summarise_studies
+from transcoders.case_studies.systematic import ActiveTokens, K, study_features, summarise_studies
 from transcoders.circuits.replacement import ReplacementModel
 from transcoders.config import Model, SyntheticModel
 from transcoders.interpretability.gather import Observed, Text
@@ -191,7 +191,7 @@ def test_the_control_is_another_features_prediction(
     for place, row in own.iterrows():
         other = int(own["feature"][(int(str(place)) + 1) % 4])
         assert other != row["feature"]
-        found = Revealed(observed, seen, row["feature"])
+        found = ActiveTokens(observed, seen, row["feature"])
         predicted = scores[other].topk(K).indices.numpy()
         assert row["precision_control"] == found.precision(predicted)
         assert row["correlation_control"] == pytest.approx(found.correlation(scores[other]))
@@ -216,7 +216,7 @@ def test_tokens_before_the_peak_are_looked_for_in_a_window() -> None:
          "activation": [2.0, 1.0]}
     )  # fmt: skip
     text = Text(rows, torch.tensor([[0, 1]]))
-    found = Revealed(Observed(pd.DataFrame(), examples, torch.zeros(1, 1)), text, 0)
+    found = ActiveTokens(Observed(pd.DataFrame(), examples, torch.zeros(1, 1)), text, 0)
     assert found.peaks.tolist() == [13, 16]
     assert found.before == [set(range(5, 13)), {14, 15}]
     assert found.precision_before(np.array([5])) == 0.5

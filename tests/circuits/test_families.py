@@ -9,32 +9,20 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from helpers_circuits import MIXES, Make, assert_close, make_circuit, prompt, some_targets
+from helpers_models import FAMILIES, make_tiny_model
 from transcoders.circuits.notation import NodeKind
 from transcoders.circuits.replacement import LocalReplacementModel, ReplacementModel
 from transcoders.circuits.vectors import contributions, pull_back
 from transcoders.circuits.verify import NodeValues, completeness, frozen_value
-from transcoders.config import Model, SyntheticModel
 from transcoders.errors import UserError
-from transcoders.models import LanguageModel, fetch_model, interventions, load_model
+from transcoders.models import LanguageModel, interventions, load_model
 from transcoders.models.support import PROBE_TOKENS
-
-FAMILIES = (
-    "gpt2", "gpt_neox", "llama", "mistral", "qwen2", "qwen3", "opt", "phi", "gemma2", "gemma3_text",
-)  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny model of a family."""
-    model = Model(
-        source=SyntheticModel(type="synthetic", architecture=request.param, license="none"),
-        n_layers=3,
-        d_model=32,
-        bos_token="<|endoftext|>",
-    )
-    folder = tmp_path_factory.mktemp("families") / request.param
-    fetch_model(model, folder, seed=0)
-    return folder
+    return make_tiny_model(request.param, tmp_path_factory.mktemp("families") / request.param)
 
 
 @pytest.fixture(scope="module")

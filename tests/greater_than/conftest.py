@@ -6,9 +6,8 @@ import pytest
 import torch
 
 from helpers_greater_than import Setting, load_setting, plain_model
-from transcoders.config import Model, SyntheticModel
+from helpers_models import make_tiny_model
 from transcoders.greater_than.task import Numbers
-from transcoders.models import fetch_model
 
 
 @pytest.fixture(scope="session")
@@ -38,8 +37,5 @@ def other_setting(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Setting:
     """Families that differ where it matters here: biases, positions, norms, capped logits."""
-    source = SyntheticModel(type="synthetic", architecture=request.param, license="none")
-    model = Model(source=source, n_layers=3, d_model=32, bos_token="<|endoftext|>")
-    folder = tmp_path_factory.mktemp("others") / request.param
-    fetch_model(model, folder, seed=0)
+    folder = make_tiny_model(request.param, tmp_path_factory.mktemp("others") / request.param)
     return load_setting(folder, plain_model(folder))

@@ -3,7 +3,7 @@
 from transcoders.checksums import sha256
 
 FEATURE_PAGES = []
-STUDY_FILES = sorted(LAYOUT.worked_studies.glob("*.yaml"))
+STUDY_FILES = sorted(LAYOUT.study_scripts.glob("*.yaml"))
 WORKED = [path.stem for path in STUDY_FILES]
 CARRIED_OUT = {
     study: [

@@ -79,7 +79,7 @@ if SCALE.interpretability is not None:
                 notebook=f"case_study_{study}",
                 message=f"Case study: {study}",
                 tables=[
-                    LAYOUT.worked_studies / f"{study}.yaml",
+                    LAYOUT.study_scripts / f"{study}.yaml",
                     LAYOUT.table4,
                     *CARRIED_OUT[study],
                 ],

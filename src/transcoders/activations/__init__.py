@@ -1,8 +1,8 @@
 """The inputs and outputs of MLPs over the training tokens: cached, streamed, or in memory."""
 
+from transcoders.activations.batches import DTYPES
 from transcoders.activations.cache import ActivationCache, cache_activations
 from transcoders.activations.in_memory import ActivationsInMemory
-from transcoders.activations.passes import DTYPES
 from transcoders.activations.statistics import Statistics, load_statistics
 from transcoders.activations.stream import ActivationStream, measure_activations
 

@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from transcoders.activations.passes import (
+from transcoders.activations.batches import (
     DTYPES,
     check_range,
     identity_of,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from transcoders.activations.passes import (
+from transcoders.activations.batches import (
     DTYPES,
     batches_of_rows,
     check_range,

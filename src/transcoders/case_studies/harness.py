@@ -7,10 +7,10 @@
     study.reveal("Fires on ...").examples              # only now: what is written there
 
 Model, text and tokenizer are in a **process of their own**, with a
-:class:`~transcoders.case_studies.keeper.Keeper`. The analyst's process never loads them: a
-:class:`BlindStudy` is a pipe, a question going in as a line of JSON and an answer coming out as
-one. So nothing is to be found in its attributes, frames, copies or pickles, and patching it changes
-what is asked, never what is answered. The keeper answers what it lists in ``questions``, checks
+:class:`~transcoders.case_studies.study_server.StudyServer`. The analyst's process never loads
+them: a :class:`BlindStudy` is a pipe, a question going in as a line of JSON and an answer coming
+out as one. So nothing is to be found in its attributes, frames, copies or pickles, and patching it
+changes what is asked, never what is answered. The server answers what it lists in ``questions``, checks
 arguments by type, writes every question to the transcript before the answer leaves
 (:mod:`~transcoders.case_studies.transcript`), and rounds to six digits.
 
@@ -24,7 +24,7 @@ scales such vectors. **Refused**: texts, token ids, logits, and every vector tha
 their activations, and circuits that explain them. In other circuits all of them at a token are one
 node, ``mlp0@t``, put together before paths are searched for, so that no search tells them apart.
 
-**Out of reach**: whoever can read the text's files, look into the keeper's memory or change this
+**Out of reach**: whoever can read the text's files, look into the server's memory or change this
 code sees tokens. And the numbers that the rule allows depend on the tokens: to search the
 vocabulary for what fits them breaks the rule by arithmetic. The transcript shows what was asked
 for, not what was done with it.
@@ -39,11 +39,11 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
-from transcoders.case_studies.keeper import UNREADABLE, StudyFiles
 from transcoders.case_studies.questions import Questions, RefusedError
+from transcoders.case_studies.study_server import UNREADABLE, StudyFiles
 from transcoders.errors import UserError
 
-START = "from transcoders.case_studies.keeper import serve; serve()"
+START = "from transcoders.case_studies.study_server import serve; serve()"
 
 
 class BlindStudy(Questions):
@@ -54,7 +54,7 @@ class BlindStudy(Questions):
     def __init__(
         self, files: StudyFiles, *, feature: str, restricted: bool = False, transcript: Path
     ) -> None:
-        """Start a keeper.
+        """Start a server.
 
         Args:
             files: of the model, its transcoders and the text.
@@ -72,7 +72,7 @@ class BlindStudy(Questions):
             stdout=subprocess.PIPE,
             encoding="utf-8",
             env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
-            start_new_session=True,  # what interrupts the analyst does not interrupt the keeper
+            start_new_session=True,  # what interrupts the analyst does not interrupt the server
         )
         try:
             self._facts = self._exchange(
@@ -101,16 +101,16 @@ class BlindStudy(Questions):
         return cls(files, feature=feature, restricted=restricted, transcript=transcript)
 
     def ask(self, question: str, /, **arguments: Any) -> Any:
-        """Put any question to the keeper."""
+        """Put any question to the server."""
         return self._exchange(question=question, arguments=arguments)
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What the keeper told when it began."""
+        """What the server told when it began."""
         return dict(self._facts)
 
     def close(self) -> None:
-        """End the keeper. A transcript that is not sealed stays so."""
+        """End the server. A transcript that is not sealed stays so."""
         assert self._process.stdin is not None and self._process.stdout is not None
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()

@@ -1,11 +1,11 @@
-"""A worked case study as a notebook: a thought, a question, its answer, and so on to the text."""
+"""A case study as a notebook: a thought, a question, its answer, and so on to the text."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 from transcoders.case_studies.questions import RefusedError
-from transcoders.case_studies.worked import MOSTLY, SUCCESS, RecordedStudy, Step, WorkedStudy
+from transcoders.case_studies.scripts import MOSTLY, SUCCESS, RecordedStudy, Step, StudyScript
 from transcoders.files import read_table
 from transcoders.tables.html import in_markdown
 
@@ -25,23 +25,23 @@ VERDICTS = {
 }
 
 
-def study_notebook(name: str, worked: WorkedStudy, folder: Path, table4: Path) -> Any:
+def study_notebook(name: str, script: StudyScript, folder: Path, table4: Path) -> Any:
     """A notebook that reads a carried-out study again, not yet executed.
 
     Args:
         name: of the study, as in Table 4.
-        worked: what the analyst wrote.
+        script: what the analyst wrote.
         folder: where the study was carried out.
         table4: the table with its score.
     """
     from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
     row = read_table(table4).set_index("study").loc[name]
-    variant = "restricted " if worked.restricted else ""
+    variant = "restricted " if script.restricted else ""
     cells = [
         new_markdown_cell(
-            f"# {worked.title}\n\n"
-            f"**Question.** What is feature `{worked.feature}` about? A {variant}blind case study: "
+            f"# {script.title}\n\n"
+            f"**Question.** What is feature `{script.feature}` about? A {variant}blind case study: "
             "until a hypothesis is written down, the analyst sees rows, positions, activations, "
             "circuits and weights, and no token of the text (the paper's section 4.3).\n\n"
             "**Method.** Attribution through features splits into an activation times a product of "
@@ -58,7 +58,7 @@ def study_notebook(name: str, worked: WorkedStudy, folder: Path, table4: Path) -
         ),
         new_code_cell(
             "from pathlib import Path\n\nimport pandas as pd\nfrom IPython.display import HTML\n\n"
-            "from transcoders.case_studies.worked import RecordedStudy\n"
+            "from transcoders.case_studies.scripts import RecordedStudy\n"
             "from transcoders.tables.html import html_table\n\n"
             'pd.set_option("display.max_colwidth", None)\n'
             f'study = RecordedStudy(Path("{folder.as_posix()}"))\n'
@@ -66,7 +66,7 @@ def study_notebook(name: str, worked: WorkedStudy, folder: Path, table4: Path) -
         ),
     ]
     study = RecordedStudy(folder)
-    for step in worked.steps:
+    for step in script.steps:
         cells.append(new_markdown_cell(step.thought))
         try:
             study.ask(step.question, **step.arguments)
@@ -79,8 +79,8 @@ def study_notebook(name: str, worked: WorkedStudy, folder: Path, table4: Path) -
             cells.append(new_code_cell(call))
     cells += [
         new_markdown_cell(
-            f"## The hypothesis\n\n{worked.hypothesis}\n\n"
-            f"As a pattern, with the peak in ⟦ ⟧: `{worked.pattern}`"
+            f"## The hypothesis\n\n{script.hypothesis}\n\n"
+            f"As a pattern, with the peak in ⟦ ⟧: `{script.pattern}`"
         ),
         new_markdown_cell("## What is written there"),
         new_code_cell(
@@ -95,7 +95,7 @@ def study_notebook(name: str, worked: WorkedStudy, folder: Path, table4: Path) -
             f"where it is silent: balanced accuracy {row['balanced_accuracy']:.2f}, where guessing "
             f"has 0.5, {SUCCESS} counts as right and {MOSTLY} as mostly right."
         ),
-        new_markdown_cell(worked.afterwards),
+        new_markdown_cell(script.afterwards),
         new_markdown_cell(
             "## How this differs from the paper\n\nAnother model, text and dictionaries, with a "
             "transcoder on few layers, so that much of a circuit ends in MLPs that no path goes "

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import networkx as nx
 import pandas as pd
 
-from transcoders.case_studies.keeper import EXAMPLE_COLUMNS
+from transcoders.case_studies.study_server import EXAMPLE_COLUMNS
 from transcoders.case_studies.transcript import REVEALED
 from transcoders.circuits.export import paths_of_record
 from transcoders.circuits.graph import build_graph
@@ -61,13 +61,13 @@ class Questions(ABC):
         return pd.DataFrame(self.ask("examples"), columns=EXAMPLE_COLUMNS)
 
     def activations(self, row: int, **arguments: Any) -> pd.Series:
-        """Of a feature on a row, by position; see :meth:`Keeper.activations`."""
+        """Of a feature on a row, by position; see :meth:`StudyServer.activations`."""
         found = self.ask("activations", row=row, **arguments)
         values, positions = [v for _, v in found], [p for p, _ in found]
         return pd.Series(values, index=positions, name="activation", dtype=float)
 
     def circuit(self, row: int, position: int, **arguments: Any) -> BlindCircuit:
-        """Of a feature at a place, by Algorithms 1 and 2; see :meth:`Keeper.circuit`."""
+        """Of a feature at a place, by Algorithms 1 and 2; see :meth:`StudyServer.circuit`."""
         paths = paths_of_record(self.ask("circuit", row=row, position=position, **arguments))
         return BlindCircuit(paths, build_graph(paths))
 
@@ -76,22 +76,22 @@ class Questions(ABC):
         return str(self.ask("pull_back", vector=vector, through=through))
 
     def de_embedding(self, vector: str, **arguments: Any) -> pd.DataFrame:
-        """Rows ``token, value``; see :meth:`Keeper.de_embedding`."""
+        """Rows ``token, value``; see :meth:`StudyServer.de_embedding`."""
         found = self.ask("de_embedding", vector=vector, **arguments)
         return pd.DataFrame(found, columns=["token", "value"])
 
     def direct_logits(self, feature: str, **arguments: Any) -> pd.DataFrame:
-        """Rows ``token, value``; see :meth:`Keeper.direct_logits`."""
+        """Rows ``token, value``; see :meth:`StudyServer.direct_logits`."""
         found = self.ask("direct_logits", feature=feature, **arguments)
         return pd.DataFrame(found, columns=["token", "value"])
 
     def connections(self, vector: str, layer: int, **arguments: Any) -> pd.DataFrame:
-        """Rows ``feature, value``; see :meth:`Keeper.connections`."""
+        """Rows ``feature, value``; see :meth:`StudyServer.connections`."""
         found = self.ask("connections", vector=vector, layer=layer, **arguments)
         return pd.DataFrame(found, columns=["feature", "value"])
 
     def reveal(self, hypothesis: str, **arguments: Any) -> Revealed:
-        """Put down a hypothesis, end the blind study, and see; see :meth:`Keeper.reveal`."""
+        """Put down a hypothesis, end the blind study, and see; see :meth:`StudyServer.reveal`."""
         found = self.ask(REVEALED, hypothesis=hypothesis, **arguments)
         columns = [*EXAMPLE_COLUMNS, "text"]
         return Revealed(pd.DataFrame(found["examples"], columns=columns), found["seal"])

@@ -44,7 +44,7 @@ SHOWN = 5
 """Predicted tokens that the table shows."""
 
 
-class Revealed:
+class ActiveTokens:
     """What is looked at after predicting: a feature's examples."""
 
     def __init__(self, observed: Observed, text: Text, feature: int) -> None:
@@ -124,7 +124,7 @@ def study_features(
     }
     through_heads = [_best_of_heads(circuit, vocabulary, vector, layer) for vector in vectors]
 
-    revealed = [Revealed(observed, text, int(feature)) for feature in features]
+    revealed = [ActiveTokens(observed, text, int(feature)) for feature in features]
     frequency = live.set_index("feature")["frequency"]
     rows = []
     for i, (feature, found) in enumerate(zip(features.tolist(), revealed, strict=True)):

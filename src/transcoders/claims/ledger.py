@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from transcoders.claims.listed import Claim
+from transcoders.claims.definitions import Claim
 from transcoders.claims.measures import MEASURES, Evidence, Outcome
 from transcoders.claims.verdicts import Measured, Untestable, verdict
 from transcoders.config import Site

@@ -7,11 +7,11 @@ from transcoders.process import prepare_process
 
 @app.command()
 def case_studies(scale: ScaleName, threads: Threads = None) -> None:
-    """Carry out the worked case studies of a scale again, and score their hypotheses: Table 4."""
+    """Carry out the case studies of a scale again, and score their hypotheses: Table 4."""
     import pandas as pd
 
-    from transcoders.case_studies.keeper import StudyFiles, marked_text
-    from transcoders.case_studies.worked import TABLE4_COLUMNS, carry_out, load_worked, score
+    from transcoders.case_studies.scripts import TABLE4_COLUMNS, carry_out, load_script, score
+    from transcoders.case_studies.study_server import StudyFiles, marked_text
     from transcoders.interpretability.gather import load_observed, load_text
     from transcoders.models import load_tokenizer
 
@@ -21,10 +21,10 @@ def case_studies(scale: ScaleName, threads: Threads = None) -> None:
     tokenizer = load_tokenizer(files.model)
     text = load_text(layout.observed)
     rows = []
-    for path in sorted(layout.worked_studies.glob("*.yaml")):
-        worked = load_worked(path)
-        study = carry_out(worked, files, layout.carried_out(path.stem))
-        layer, unit = worked.layer_and_unit
+    for path in sorted(layout.study_scripts.glob("*.yaml")):
+        script = load_script(path)
+        study = carry_out(script, files, layout.carried_out(path.stem))
+        layer, unit = script.layer_and_unit
         folder = files.transcoders[layer]
         silent = load_observed(files.observed, folder.name).background[:, unit] == 0
         texts = [
@@ -32,19 +32,19 @@ def case_studies(scale: ScaleName, threads: Threads = None) -> None:
             for row, position in text.background[silent].tolist()
         ]
         weights = folder / "sae_weights.safetensors"
-        rows.append(score(path.stem, worked, study, texts, weights=weights))
+        rows.append(score(path.stem, script, study, texts, weights=weights))
     write_table(layout.table4, pd.DataFrame(rows, columns=TABLE4_COLUMNS))
 
 
 @app.command()
 def case_study_page(scale: ScaleName, study: str, threads: Threads = None) -> None:
-    """Render a worked case study, as it was carried out, as a notebook and a page."""
+    """Render a case study, as it was carried out, as a notebook and a page."""
     from transcoders.case_studies.page import study_notebook
-    from transcoders.case_studies.worked import load_worked
+    from transcoders.case_studies.scripts import load_script
     from transcoders.notebooks import execute_notebook
 
     settings, layout = open_scale(scale)
     prepare_process(threads, settings.resources.notebook)
-    source = layout.worked_studies / f"{study}.yaml"
-    notebook = study_notebook(study, load_worked(source), layout.carried_out(study), layout.table4)
+    source = layout.study_scripts / f"{study}.yaml"
+    notebook = study_notebook(study, load_script(source), layout.carried_out(study), layout.table4)
     execute_notebook(notebook, str(source), layout.notebook(f"case_study_{study}"))

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from transcoders.shown import shown
+from transcoders.short_repr import short_repr
 
 LIMIT = 2**63
 """Of what is counted: what is reckoned from such numbers stays within a float."""
@@ -23,13 +23,13 @@ def _number(value: Any) -> Any:
 
 def _countable(value: int) -> int:
     if value >= LIMIT:
-        raise ValueError(f"expected a number below 2^63, found {shown(value)}")
+        raise ValueError(f"expected a number below 2^63, found {short_repr(value)}")
     return value
 
 
 def _fit_for_pip(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+!-]*", value):
-        raise ValueError(f"expected letters, digits and . _ - + ! only, found {shown(value)}")
+        raise ValueError(f"expected letters, digits and . _ - + ! only, found {short_repr(value)}")
     return value
 
 

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from transcoders.config.scale import Scale
 from transcoders.errors import UserError
 from transcoders.files import read_yaml
-from transcoders.shown import shown
+from transcoders.short_repr import short_repr
 
 CLAIMS = "claims.yaml"
 """The one file beside the scales that is none."""
@@ -56,11 +56,12 @@ def _explain(problem: Any) -> str:
     if problem["type"] == "value_error":
         return message if not key else f"{key}: {message}"
     # A key that is no text has no place that could be named.
-    return f"{key or shown(problem['input'])}: expected {message}, found {shown(problem['input'])}"
+    found = short_repr(problem["input"])
+    return f"{key or found}: expected {message}, found {found}"
 
 
 def _part(key: Any) -> str:
-    return key if isinstance(key, str) and 0 < len(key.strip()) < LONGEST_KEY else shown(key)
+    return key if isinstance(key, str) and 0 < len(key.strip()) < LONGEST_KEY else short_repr(key)
 
 
 def _on_one_line(text: str) -> str:

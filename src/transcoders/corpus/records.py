@@ -10,7 +10,7 @@ from typing import Any
 from transcoders.config import HubDataset
 from transcoders.errors import UserError
 from transcoders.progress import progress_bar
-from transcoders.shown import shown
+from transcoders.short_repr import short_repr
 from transcoders.sources import fetch_from_hub, hub_error
 
 FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -121,7 +121,7 @@ def text_of(record: dict[str, Any], column: str, name: str) -> str:
     text = record[column]
     if text is not None and not isinstance(text, str):
         raise UserError(
-            f"{name}: expected text in the column `{column}`, found {shown(text)}; "
+            f"{name}: expected text in the column `{column}`, found {short_repr(text)}; "
             "correct text_column in the scale file"
         )
     return text or ""

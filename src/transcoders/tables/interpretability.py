@@ -80,7 +80,7 @@ def studies_table(studies: pd.DataFrame, n: int = 6) -> str:
 
 
 def case_studies_table(table4: pd.DataFrame) -> str:
-    """Table 4: worked case studies with how far their hypotheses tell where features are active."""
+    """Table 4: case studies with how far their hypotheses tell where features are active."""
     columns = {
         "study": "study",
         "feature": "feature",

@@ -1,8 +1,8 @@
-"""Worked case studies: blind studies written down so that they can be done again and read.
+"""Case studies: blind studies written down so that they can be done again and read.
 
 A file in ``workflow/case_studies/<scale>/`` holds what the analyst thought and asked, step by step,
 the hypothesis, and the same as a pattern that can be looked for in text. :func:`carry_out` asks all
-of it again of a new keeper, which writes a sealed transcript; the answers are kept beside it, and
+of it again of a new server, which writes a sealed transcript; the answers are kept beside it, and
 :class:`RecordedStudy` gives them out to whoever asks the same, so that a study can be read on a
 machine without the model. An answer whose digest is not in the sealed transcript is refused.
 
@@ -20,8 +20,8 @@ import pandas as pd
 from pydantic import AfterValidator, Field, ValidationError
 
 from transcoders.case_studies.harness import BlindStudy
-from transcoders.case_studies.keeper import FEATURE, StudyFiles
 from transcoders.case_studies.questions import Questions, RefusedError
+from transcoders.case_studies.study_server import FEATURE, StudyFiles
 from transcoders.case_studies.transcript import OPENED, REVEALED, digest, verify_transcript
 from transcoders.checksums import sha256
 from transcoders.config.fields import Section
@@ -65,8 +65,8 @@ class Step(Section):
         return self.ask[self.question]
 
 
-class WorkedStudy(Section):
-    """A file of a worked study."""
+class StudyScript(Section):
+    """A file of a study."""
 
     title: str
     feature: Annotated[str, Field(pattern=FEATURE)]
@@ -88,14 +88,14 @@ class WorkedStudy(Section):
         return int(found[1]), int(found[2])
 
 
-def load_worked(path: Path) -> WorkedStudy:
-    """Read a worked study.
+def load_script(path: Path) -> StudyScript:
+    """Read a study.
 
     Raises:
         UserError: it is missing or not valid; the message names the keys.
     """
     try:
-        return WorkedStudy.model_validate(read_yaml(path))
+        return StudyScript.model_validate(read_yaml(path))
     except FileNotFoundError:
         known = ", ".join(sorted(other.stem for other in path.parent.glob("*.yaml")))
         raise UserError(f"{path}: no such case study; there are {known or 'none'}") from None
@@ -106,22 +106,22 @@ def load_worked(path: Path) -> WorkedStudy:
         raise UserError(f"{path}: the case study is not valid: {problems}") from None
 
 
-def carry_out(worked: WorkedStudy, files: StudyFiles, folder: Path) -> "RecordedStudy":
+def carry_out(script: StudyScript, files: StudyFiles, folder: Path) -> "RecordedStudy":
     """Ask everything again, reveal, and keep transcript and answers in a folder."""
     with made_folder(folder) as temporary:
         with BlindStudy(
             files,
-            feature=worked.feature,
-            restricted=worked.restricted,
+            feature=script.feature,
+            restricted=script.restricted,
             transcript=temporary / TRANSCRIPT,
         ) as study:
             answers: list[Any] = [study.facts]
-            for step in worked.steps:
+            for step in script.steps:
                 try:
                     answers.append(study.ask(step.question, **step.arguments))
                 except RefusedError:  # on record; with other weights, a feature may be silent there
                     answers.append(None)
-            answers.append(study.ask(REVEALED, hypothesis=worked.hypothesis)["examples"])
+            answers.append(study.ask(REVEALED, hypothesis=script.hypothesis)["examples"])
         write_json(temporary / ANSWERS, answers)
     return RecordedStudy(folder)
 
@@ -154,7 +154,7 @@ class RecordedStudy(Questions):
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What the keeper told when it began."""
+        """What the server told when it began."""
         return dict(self._answers[0])
 
     def ask(self, question: str, /, **arguments: Any) -> Any:
@@ -175,7 +175,7 @@ class RecordedStudy(Questions):
 
 def score(
     name: str,
-    worked: WorkedStudy,
+    script: StudyScript,
     study: RecordedStudy,
     silent: Sequence[str],
     *,
@@ -185,7 +185,7 @@ def score(
 
     Args:
         name: of the study.
-        worked: what was thought.
+        script: what was thought.
         study: what was answered.
         silent: texts around places where the feature is silent, marked like the revealed ones.
         weights: the transcoder's file, which may be another than the analyst's.
@@ -194,24 +194,24 @@ def score(
         :data:`TABLE4_COLUMNS`. Balanced accuracy is the mean of the share of sampled active places
         that match and the share of silent places that do not.
     """
-    matched = re.compile(worked.pattern).search
-    examples = study.reveal(worked.hypothesis).examples
+    matched = re.compile(script.pattern).search
+    examples = study.reveal(script.hypothesis).examples
     matches = examples["text"].map(matched).notna()
     is_top = examples["kind"] == "top"
     silent_matched = pd.Series(silent, dtype=object).map(matched).notna().mean()
     accuracy = (matches[~is_top].mean() + 1 - silent_matched) / 2
     return {
         "study": name,
-        "feature": worked.feature,
-        "restricted": worked.restricted,
-        "questions": len(worked.steps),
-        "hypothesis": " ".join(worked.hypothesis.split()),
-        "pattern": worked.pattern,
+        "feature": script.feature,
+        "restricted": script.restricted,
+        "questions": len(script.steps),
+        "hypothesis": " ".join(script.hypothesis.split()),
+        "pattern": script.pattern,
         "top_matched": matches[is_top].mean(),
         "sampled_matched": matches[~is_top].mean(),
         "silent_matched": silent_matched,
         "balanced_accuracy": accuracy,
-        "outcome": outcome(accuracy, same=sha256(weights) == worked.weights_sha256),
+        "outcome": outcome(accuracy, same=sha256(weights) == script.weights_sha256),
         "seal": study.seal,
     }
 

@@ -30,6 +30,6 @@ class _Short(reprlib.Repr):
         return f"<{type(x).__name__}>" if hasattr(x, "__len__") else super().repr_instance(x, level)
 
 
-def shown(value: Any) -> str:
+def short_repr(value: Any) -> str:
     """As ``repr``, but short: lists nested in lists may stand for more than memory holds."""
     return _Short().repr(value)

@@ -1,4 +1,4 @@
-"""Worked case studies: written down, carried out again, read from their record, scored."""
+"""Case studies: written down, carried out again, read from their record, scored."""
 
 import json
 import re
@@ -13,16 +13,16 @@ import yaml
 
 from transcoders.case_studies.page import VERDICTS, study_notebook
 from transcoders.case_studies.questions import RefusedError
-from transcoders.case_studies.worked import (
+from transcoders.case_studies.scripts import (
     ANSWERS,
     MOSTLY,
     SUCCESS,
     TABLE4_COLUMNS,
     TRANSCRIPT,
     RecordedStudy,
-    WorkedStudy,
+    StudyScript,
     carry_out,
-    load_worked,
+    load_script,
     outcome,
     score,
 )
@@ -39,19 +39,19 @@ STEPS = [
 ]  # fmt: skip
 
 
-def worked_study(**changes: Any) -> WorkedStudy:
+def study_script(**changes: Any) -> StudyScript:
     content = {
         "title": "A feature", "feature": "tc2[42]", "weights_sha256": "none", "steps": STEPS,
         "hypothesis": "Words.", "pattern": "⟦.*⟧", "afterwards": "So it was.",
     }  # fmt: skip
-    return WorkedStudy.model_validate(content | changes)
+    return StudyScript.model_validate(content | changes)
 
 
 @pytest.fixture(scope="module")
 def folder(make_files: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where :func:`worked_study` has been carried out."""
+    """Where :func:`study_script` has been carried out."""
     place = tmp_path_factory.mktemp("worked") / "study"
-    carry_out(worked_study(), make_files("llama"), place)
+    carry_out(study_script(), make_files("llama"), place)
     return place
 
 
@@ -80,7 +80,7 @@ def test_a_record_answers_what_was_asked_and_nothing_else(folder: Path) -> None:
 
 
 def test_the_same_study_gives_the_same_bytes(folder: Path, make_files: Any, tmp_path: Path) -> None:
-    carry_out(worked_study(), make_files("llama"), tmp_path / "again")
+    carry_out(study_script(), make_files("llama"), tmp_path / "again")
     for name in (TRANSCRIPT, ANSWERS):
         assert (tmp_path / "again" / name).read_bytes() == (folder / name).read_bytes()
 
@@ -122,7 +122,7 @@ def test_a_hypothesis_is_scored_as_a_rule(folder: Path, tmp_path: Path) -> None:
     silent = ["a⟦b⟧c", "x⟦y⟧z", "a⟦b⟧", "⟦⟧"]
 
     def scored(**changes: Any) -> dict[str, Any]:
-        worked = worked_study(**(right | changes))
+        worked = study_script(**(right | changes))
         return score("mine", worked, study, silent, weights=weights)
 
     everything = scored()
@@ -163,28 +163,28 @@ def test_a_file_that_is_not_valid_says_where(
     tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
     path = tmp_path / "mine.yaml"
-    path.write_text(yaml.safe_dump(worked_study().model_dump(mode="json") | changes))
+    path.write_text(yaml.safe_dump(study_script().model_dump(mode="json") | changes))
     with pytest.raises(UserError, match=f"mine.yaml: the case study is not valid: .*{message}"):
-        load_worked(path)
+        load_script(path)
 
 
 def test_a_missing_file_names_those_there_are(tmp_path: Path) -> None:
     (tmp_path / "other.yaml").touch()
     with pytest.raises(UserError, match=r"mine.yaml: no such case study; there are other"):
-        load_worked(tmp_path / "mine.yaml")
+        load_script(tmp_path / "mine.yaml")
     (tmp_path / "other.yaml").write_text("a: [")
     with pytest.raises(UserError, match="expected YAML"):
-        load_worked(tmp_path / "other.yaml")
+        load_script(tmp_path / "other.yaml")
 
 
 @pytest.mark.parametrize("verdict", list(VERDICTS))
 def test_a_notebook_asks_what_the_study_asked(folder: Path, tmp_path: Path, verdict: str) -> None:
     weights = tmp_path / "weights"
     weights.write_bytes(b"some")
-    row = score("mine", worked_study(), RecordedStudy(folder), ["⟦⟧"], weights=weights)
+    row = score("mine", study_script(), RecordedStudy(folder), ["⟦⟧"], weights=weights)
     table = tmp_path / "table4.csv"
     write_table(table, pd.DataFrame([row | {"outcome": verdict}]))
-    notebook = study_notebook("mine", worked_study(), folder, table)
+    notebook = study_notebook("mine", study_script(), folder, table)
     nbformat.validate(notebook)
     code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
     assert code[1:4] == [
@@ -207,7 +207,7 @@ def test_a_notebook_asks_what_the_study_asked(folder: Path, tmp_path: Path, verd
     "name", sorted(path.stem for path in (REPOSITORY / "workflow/case_studies/laptop").iterdir())
 )
 def test_committed_studies_are_whole_and_as_they_were_written(name: str) -> None:
-    worked = load_worked(REPOSITORY / f"workflow/case_studies/laptop/{name}.yaml")
+    worked = load_script(REPOSITORY / f"workflow/case_studies/laptop/{name}.yaml")
     results = REPOSITORY / "results/laptop/case_studies"
     study = RecordedStudy(results / name)
     assert study.facts["feature"] == worked.feature and study.hypothesis == worked.hypothesis

@@ -57,7 +57,7 @@ EXAMPLE_COLUMNS = ["kind", "rank", "row", "position", "activation"]
 
 
 class StudyFiles(BaseModel):
-    """Where the keeper finds what it keeps: all that an analyst's process knows of it."""
+    """Where the server finds what it keeps: all that an analyst's process knows of it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -103,7 +103,7 @@ class StudyFiles(BaseModel):
         )
 
 
-class Keeper:
+class StudyServer:
     """Keeps the text, and answers what a blind analyst may know.
 
     Attributes:
@@ -428,7 +428,7 @@ def _rounded(answer: Any) -> Any:
 
 
 def serve() -> None:
-    """The keeper's process: lines in and lines out, until the pipe is closed."""
+    """The server's process: lines in and lines out, until the pipe is closed."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     with (
         open(0, encoding="utf-8", errors="replace", closefd=False) as questions,
@@ -442,7 +442,7 @@ def serve() -> None:
         settle_elementwise_functions()
         reply = {"number": opening["number"], "answer": None, "refused": None}
         try:
-            keeper = Keeper(
+            server = StudyServer(
                 files,
                 opening["feature"],
                 restricted=opening["restricted"],
@@ -451,8 +451,8 @@ def serve() -> None:
         except UserError as error:
             print(json.dumps(reply | {"refused": str(error)}), file=answers)
             return
-        print(json.dumps(reply | {"answer": keeper.facts}), file=answers)
+        print(json.dumps(reply | {"answer": server.facts}), file=answers)
         for stream in (1, 2):  # from here on, not even a warning or a crash is heard
             os.dup2(nowhere, stream)
         for line in questions:
-            print(json.dumps(keeper.reply(line)), file=answers)
+            print(json.dumps(server.reply(line)), file=answers)
