@@ -18,11 +18,11 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transcoders.shown import shown
 
 from transcoders.config import KINDS, Scale, load_scale
 from transcoders.errors import UserError
 from transcoders.plan import make_plan
+from transcoders.short_repr import short_repr
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = ("laptop", "paper", "published", "smoke")
@@ -186,7 +186,7 @@ def check_refusal(message: str, path: Path, content: Any) -> None:
     first, *lines = message.removeprefix(f"{path}: ").split("\n")
     assert (first == "the scale file is not valid" and lines) or first.startswith("name: ")
     keys = [key for mapping in containers(content, dict) for key in mapping]
-    known = KEYS | {text for key in keys for text in (shown(key), f"{key}")} - {""}
+    known = KEYS | {text for key in keys for text in (short_repr(key), f"{key}")} - {""}
     known |= {"0", "1"}  # so pydantic calls false and true
     known = {"".join(c if c.isprintable() else repr(c)[1:-1] for c in key) for key in known}
     odd = tuple(key for key in known if not re.fullmatch(r"\w+", key))

@@ -7,10 +7,10 @@
     study.reveal("Fires on ...").examples              # only now: what is written there
 
 Model, text and tokenizer are in a **process of their own**, with a
-:class:`~transcoders.case_studies.study_server.StudyServer`. The analyst's process never loads
-them: a :class:`BlindStudy` is a pipe, a question going in as a line of JSON and an answer coming
-out as one. So nothing is to be found in its attributes, frames, copies or pickles, and patching it
-changes what is asked, never what is answered. The server answers what it lists in ``questions``, checks
+:class:`~transcoders.case_studies.study_server.StudyServer`. The analyst's process never loads them:
+a :class:`BlindStudy` is a pipe, a question going in as a line of JSON and an answer coming out as
+one. So nothing is to be found in its attributes, frames, copies or pickles, and patching it changes
+what is asked, never what is answered. The server answers what it lists in ``questions``, checks
 arguments by type, writes every question to the transcript before the answer leaves
 (:mod:`~transcoders.case_studies.transcript`), and rounds to six digits.
 
