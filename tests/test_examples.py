@@ -1,0 +1,91 @@
+"""The examples run from a plain ``python``, without the workflow; here with a tiny model."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from transcoders.notebooks import execute_notebook
+
+ROOT = Path(__file__).resolve().parents[1]
+SMALL = ("--layer", "1")
+
+
+def run(script: str, *arguments: str) -> str:
+    """What an example prints."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    command = [sys.executable, f"examples/{script}", *arguments]
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Where the first example has run, and what it printed."""
+    folder = tmp_path_factory.mktemp("examples") / "out"
+    printed = run(
+        "train_a_transcoder.py", "--scale", "smoke", "--rows", "64", *SMALL, "--out", str(folder)
+    )
+    return folder, printed
+
+
+def test_a_transcoder_is_trained_and_measured(out: tuple[Path, str]) -> None:
+    folder, printed = out
+    assert [line.split()[0] for line in printed.splitlines()[:3]] == ["L0", "FVU", "CE"]
+    assert {"cfg.json", "sae_weights.safetensors"} <= {
+        path.name for path in (folder / "transcoder").iterdir()
+    }
+
+
+def test_a_circuit_is_found_printed_and_drawn(out: tuple[Path, str]) -> None:
+    folder, _ = out
+    printed = run(
+        "find_a_circuit.py", "--prompt", "w1 w2 w3 w4", "--target", "tc1[top]@-1", *SMALL,
+        "--out", str(folder),
+    )  # fmt: skip
+    assert printed.count("tc1[") > 5 and " <- " in printed
+    assert (folder / "circuit.pdf").stat().st_size > 1000
+    assert (folder / "circuit.png").stat().st_size > 1000
+
+
+def test_the_second_example_names_the_first_if_that_has_not_run(tmp_path: Path) -> None:
+    command = [sys.executable, "examples/find_a_circuit.py", "--out", str(tmp_path)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "run train_a_transcoder.py first" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_the_tour_runs(
+    out: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notebook = nbformat.read(ROOT / "examples/tour.ipynb", as_version=4)
+    first = next(cell for cell in notebook.cells if "SCALE, LAYER, ROWS" in cell.source)
+    settings = {
+        'SCALE, LAYER, ROWS = "laptop", 5, 240': 'SCALE, LAYER, ROWS = "smoke", 1, 64',
+        "He was born in Germany and studied at the University of": "w1 w2 w3 w4",
+        'OUT = Path("out")': f"OUT = Path({str(out[0])!r})",
+        'ROOT = Path("..")': f"ROOT = Path({str(ROOT)!r})",
+    }
+    for old, new in settings.items():
+        assert old in first.source
+        first.source = first.source.replace(old, new)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "src"))
+    execute_notebook(notebook, "tour", tmp_path / "tour.ipynb")
+    done = nbformat.read(tmp_path / "tour.ipynb", as_version=4)
+    assert "is the sum of" in str(done.cells)
+
+
+def test_the_committed_tour_was_executed() -> None:
+    notebook = nbformat.read(ROOT / "examples/tour.ipynb", as_version=4)
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert all(cell.execution_count for cell in cells)
+    assert any("image/png" in output.get("data", {}) for cell in cells for output in cell.outputs)
