@@ -1,5 +1,10 @@
 """The dictionary's Adam is Adam, with decoder rows of unit norm."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from torch.nn import functional
@@ -11,6 +16,7 @@ from transcoders.loss import RowGradients
 from transcoders.training import DictionaryAdam
 from transcoders.training import adam as module
 
+ROOT = Path(__file__).parents[2]
 BETAS = (0.8, 0.99)
 OF_ALL_KINDS = pytest.mark.parametrize("kind", ALL_KINDS)
 
@@ -109,3 +115,30 @@ def test_an_encoder_that_does_not_lie_by_features_is_refused() -> None:
     dictionary.W_enc.data = dictionary.W_enc.data.contiguous()
     with pytest.raises(ValueError, match="W_enc: expected"):
         DictionaryAdam(dictionary, BETAS)
+
+
+STEPS = """
+import hashlib, sys
+sys.path[:0] = ["src", "tests", "tests/training"]
+from test_adam import BETAS, DictionaryAdam, step, unit_rows
+p = unit_rows("mlp_out_sae")
+optimizer = DictionaryAdam(p.dictionary, BETAS)
+for _ in range(5):
+    step(p, optimizer, "rows")
+tensors = [*optimizer.parameters.values(), *optimizer.second_moment.values()]
+print(hashlib.sha256(b"".join(tensor.numpy().tobytes() for tensor in tensors)).hexdigest())
+"""
+
+
+@pytest.mark.full
+def test_the_width_of_the_processors_vectors_changes_no_byte() -> None:
+    found = set()
+    for processor in ("", "x86-64", "haswell"):  # this one, vectors of 4 numbers, of 8
+        environment = os.environ | {"NUMBA_CPU_NAME": processor} if processor else os.environ
+        command = [sys.executable, "-c", STEPS]
+        run = subprocess.run(
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+        )
+        assert run.returncode == 0, run.stderr
+        found.add(run.stdout)
+    assert len(found) == 1

@@ -18,8 +18,8 @@ class ActivationSource(Protocol):
 
     n_tokens: int
     read_ahead: bool
-    """Whether reading waits for a disk rather than for a processor, so that it is worth doing
-    beside the training."""
+    """Whether reading waits for a disk rather than for a processor; it is then done ahead, beside
+    the training."""
 
     def read(self, start: int, stop: int) -> MLPActivations:
         """Tokens ``start`` to ``stop`` (exclusive)."""
