@@ -17,15 +17,16 @@ from typing import Annotated
 
 import torch
 import typer
-from transcoders.circuits.model import CircuitModel, Run
-from transformers import AutoConfig, AutoModelForCausalLM
+from random_models import random_model
+from transformers import AutoConfig
 
 from transcoders.circuits import Search
 from transcoders.circuits.paths import find_paths
+from transcoders.circuits.replacement import LocalReplacementModel, ReplacementModel
 from transcoders.circuits.vectors import logit_target
 from transcoders.dictionaries import SparseDictionary
 from transcoders.files import write_json
-from transcoders.models import LanguageModel
+from transcoders.models import LanguageModel, mlp_activations, run_blocks
 from transcoders.models.prompt import run_prompt
 
 OUT = Path(__file__).with_name("circuits.json")
@@ -39,11 +40,11 @@ def transcoder(
 ) -> SparseDictionary:
     """Random, with a bias for all features that leaves :data:`L0` of them active."""
     generator = torch.Generator().manual_seed(layer)
-    d_model = model.hf.config.hidden_size
+    d_model = model.cfg.d_model
     W_enc = torch.randn(d_model, width, generator=generator) / d_model**0.5
     W_dec = torch.randn(width, d_model, generator=generator)
     W_dec /= W_dec.norm(dim=1, keepdim=True)
-    products = model.mlp_activations(prompts, [layer])[layer].mlp_in.flatten(0, 1) @ W_enc
+    products = mlp_activations(model, prompts, [layer])[layer].mlp_in.flatten(0, 1) @ W_enc
     bias = -products.flatten().topk(L0 * len(products)).values[-1]
     return SparseDictionary(
         "transcoder",
@@ -67,25 +68,25 @@ def main(
     torch.set_num_threads(THREADS)
     torch.manual_seed(0)
     config = AutoConfig.for_model("gpt2", n_layer=layers, bos_token_id=0, eos_token_id=0)
-    model = LanguageModel(AutoModelForCausalLM.from_config(config))
+    model = random_model(config)
     tokens = torch.randint(1, config.vocab_size, (64,))
     tokens[0] = 0
     transcoders = {i: transcoder(model, i, tokens[None], width) for i in range(layers)}
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     before = memory_mb("VmRSS")
-    circuit = CircuitModel(model, transcoders)
-    run = Run.of(circuit, run_prompt(model, tokens))
-    target = logit_target(run, {5: 1.0, 7: -1.0}, -1, name="difference of two logits")
+    replacement = ReplacementModel(model, transcoders)
+    local = LocalReplacementModel.of(replacement, run_prompt(model, tokens))
+    target = logit_target(local, {5: 1.0, 7: -1.0}, -1, name="difference of two logits")
     search = Search(n_paths=25, iterations=5)
-    paths = find_paths(run, target, search)
+    paths = find_paths(local, target, search)
     peak = memory_mb("VmHWM")
     forwards, searches = [], []
     for _ in range(ROUNDS):
         start = time.perf_counter()
         with torch.inference_mode():
-            model.hf(input_ids=tokens[None], use_cache=False)
+            model.unembed(run_blocks(model, tokens=tokens[None]))
         middle = time.perf_counter()
-        find_paths(run, target, search)
+        find_paths(local, target, search)
         searches.append(time.perf_counter() - middle)
         forwards.append(middle - start)
     ratios = [s / f for s, f in zip(searches, forwards, strict=True)]

@@ -21,7 +21,7 @@ from transcoders.dictionaries import SparseDictionary
 from transcoders.files import write_json
 from transcoders.interpretability.examples import FeatureExamples
 from transcoders.layout import Layout
-from transcoders.models import LanguageModel
+from transcoders.models import load_model, mlp_activations
 
 ROUNDS = 8
 
@@ -40,7 +40,7 @@ def main(
         layout.documents, settings.corpus, settings.model(site.model), layout.model(site.model),
         contexts, seed=settings.seed,
     ).tokens  # fmt: skip
-    model = LanguageModel.load(layout.model(site.model), n_layers=site.layer + 1)
+    model = load_model(layout.model(site.model))
     dictionary = SparseDictionary.from_pretrained(layout.dictionary(entry.name))
     first = settings.corpus.first_train_position
     found = FeatureExamples(
@@ -53,7 +53,7 @@ def main(
     def look(numbers: torch.Tensor, *, keep: bool) -> float:
         start = time.perf_counter()
         for batch in numbers.split(wanted.batch_contexts):
-            read = model.mlp_activations(rows[batch], [site.layer])[site.layer].mlp_in[:, first:]
+            read = mlp_activations(model, rows[batch], [site.layer])[site.layer].mlp_in[:, first:]
             z = dictionary.encode(read)
             if keep:
                 found.add(z, batch, first_position=first)

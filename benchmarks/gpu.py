@@ -28,10 +28,10 @@ from typing import Any
 import numpy as np
 import torch
 import typer
+from random_models import random_model
 from torch import Tensor
 from training_peers import CALIBRATION_TOKENS, bias_for
-from transcoders.models.language_model import truncate
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig
 
 from training import DenseAutograd
 from transcoders.activations import ActivationStream, measure_activations
@@ -42,7 +42,7 @@ from transcoders.environment import device_name
 from transcoders.evaluation import evaluate_site
 from transcoders.files import write_json
 from transcoders.layout import Layout
-from transcoders.models import LanguageModel, MLPActivations
+from transcoders.models import LanguageModel, MLPActivations, mlp_activations
 from transcoders.plan import (
     DENSE_SHARE_OF_STEPS,
     flops_of_evaluation,
@@ -87,11 +87,10 @@ def main(quick: bool = False) -> None:
 
 def measure(settings: Scale, site: Site, device: str) -> dict[str, Any]:
     """Everything of one site."""
-    model = random_model(site.model, settings.models[site.model], device)
+    model = model_of_size(site.model, settings.models[site.model], device)
     groups = [group for group in settings.groups if group.site == site]
     group = max(groups, key=lambda group: len(group.dictionaries))
     record: dict[str, Any] = {"evaluate": evaluation(settings, model, site, device)}
-    truncate(model.hf, site.layer + 1)
     _start_counting(device)
     with tempfile.TemporaryDirectory() as folder:
         stream, record["pass"] = streamed(settings, model, site, device, Path(folder))
@@ -100,7 +99,7 @@ def measure(settings: Scale, site: Site, device: str) -> dict[str, Any]:
     return record
 
 
-def random_model(name: str, model: Model, device: str) -> LanguageModel:
+def model_of_size(name: str, model: Model, device: str) -> LanguageModel:
     """A model of the sizes of a real one."""
     gpt2 = name.startswith("gpt2")
     config = AutoConfig.for_model(
@@ -112,8 +111,7 @@ def random_model(name: str, model: Model, device: str) -> LanguageModel:
         **({} if gpt2 else {"intermediate_size": 4 * model.d_model}),
     )
     torch.manual_seed(0)
-    with torch.device(device):
-        return LanguageModel(AutoModelForCausalLM.from_config(config, dtype=torch.float32))
+    return random_model(config, device)
 
 
 def streamed(
@@ -127,7 +125,7 @@ def streamed(
         torch.zeros(settings.training.buffer_tokens // length, dtype=torch.int32),
     )
     shared: Any = (settings.activations, settings.corpus)
-    model.mlp_activations(rows.tokens[:2].to(device), [site.layer])
+    mlp_activations(model, rows.tokens[:2].to(device), [site.layer])
     measuring = _seconds(
         lambda: measure_activations(
             model, rows, {site: folder}, *shared, sources={}, device=device

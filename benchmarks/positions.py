@@ -21,7 +21,7 @@ from transcoders.config import load_scale
 from transcoders.corpus import load_rows
 from transcoders.files import write_json
 from transcoders.layout import Layout
-from transcoders.models import LanguageModel
+from transcoders.models import continue_with_mlp_out, load_model, run_through_site
 
 SHOWN = [0, 1, 2, 4, 8, 16, 32, 64, 127]
 
@@ -31,11 +31,11 @@ def main(scale: Annotated[str, typer.Option()] = "laptop", contexts: int = 32) -
     settings = load_scale(layout.config)
     sites: dict[str, object] = {}
     for site in settings.all_sites:
-        model = LanguageModel.load(layout.model(site.model))
+        model = load_model(layout.model(site.model))
         tokens = load_rows(layout.tokens(site.model), "eval").tokens[:contexts]
-        passed = model.run_through_site(tokens, site.layer)
+        passed = run_through_site(model, tokens, site.layer)
         rounded = passed.activations.mlp_out.to(DTYPES[settings.activations.dtype]).float()
-        change = model.continue_with_mlp_out(passed, site.layer, rounded) - passed.logits
+        change = continue_with_mlp_out(model, passed, site.layer, rounded) - passed.logits
         same_top = (passed.logits + change).argmax(-1) == passed.logits.argmax(-1)
         shown = [position for position in SHOWN if position < tokens.shape[1]]
         norms = {

@@ -135,7 +135,7 @@ def test_rows_say_which_dictionary_was_measured_on_what(
     for number, (kind, row) in enumerate(zip(TRAITS, table.to_dict("records"), strict=True)):
         # TopK has no L1 coefficient: NaN here, an empty field in the file.
         found = {key: None if pd.isna(row[key]) else row[key] for key in COLUMNS.split()[:10]}
-        is_topk = kind == "topk_transcoder"
+        is_topk = TRAITS[kind].is_topk
         sparsity = f"k-{32 + number}" if is_topk else f"l1-{0.5 + number}"
         assert found == {
             "dictionary": f"tiny_layer1_{kind}_{sparsity}",
@@ -241,8 +241,8 @@ def test_fvu_and_l2_ratio_and_l0_are_those_of_the_own_target(
 ) -> None:  # fmt: skip
     dictionary = random_dictionary(kind)
     mlp_in, mlp_out = mlp_activations(tiny_model, rows.tokens, [LAYER])[LAYER]
-    source = (mlp_out if kind == "mlp_out_sae" else mlp_in)[:, first:].flatten(0, 1)
-    target = (mlp_in if kind == "mlp_in_sae" else mlp_out)[:, first:].flatten(0, 1)
+    source = (mlp_in if TRAITS[kind].reads == "mlp_in" else mlp_out)[:, first:].flatten(0, 1)
+    target = (mlp_in if TRAITS[kind].imitates == "mlp_in" else mlp_out)[:, first:].flatten(0, 1)
     z = dictionary.encode(source)
     x, y = target.double().numpy(), dictionary.decode(z, source).double().numpy()
     table, _ = measure(dictionary, first=first)
@@ -253,7 +253,7 @@ def test_fvu_and_l2_ratio_and_l0_are_those_of_the_own_target(
     assert row.fvu == pytest.approx(fvu, rel=1e-5)
     assert row.l2_ratio == pytest.approx(norms[0] / norms[1], rel=1e-5)
     assert row.l0 == pytest.approx((z > 0).sum(dim=1).double().mean().item())
-    assert kind != "topk_transcoder" or row.l0 <= 8
+    assert not TRAITS[kind].is_topk or row.l0 <= 8
     assert row.dead_fraction == pytest.approx(1 - (z > 0).any(dim=0).double().mean().item())
 
 

@@ -250,7 +250,7 @@ def verified(n_parts: int = 3) -> tuple[pd.DataFrame, pd.DataFrame, int]:
     sizes = [0, 1, 2, 4, 8, 64, 512, 4096]
     shares = {"faithfulness": [0, 0.1, 0.2, 0.3, 0.4, 0.6, 0.9, 1.0]}
     curve = pd.DataFrame({"n_nodes": sizes, **shares})
-    return effects, curve.assign(completeness=1 - curve["faithfulness"]), n_parts
+    return effects, curve.assign(remaining=1 - curve["faithfulness"]), n_parts
 
 
 def test_verification_has_a_row_a_circuit_and_every_node_and_size_in_it():

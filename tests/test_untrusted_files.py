@@ -824,7 +824,7 @@ def graph(
         {0: "transcoder", 2: "transcoder"},
         first=1,
     )
-    run = circuit.run(random_tokens(1, len(TOKENS))[0].long())
+    run = circuit.freeze(random_tokens(1, len(TOKENS))[0].long())
     return build_graph(find_paths(run, some_targets(run)[-1], Search(30, 4, sign="both")))
 
 

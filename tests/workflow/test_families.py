@@ -7,8 +7,11 @@ import pytest
 
 from workflow.running import snakemake, workspace
 
-OTHERS = {"tiny-gpt2": ("tiny-opt", "gpt2", "opt"), "tiny-neox": ("tiny-gemma", "gpt_neox", "gemma2"),
-          "tiny-llama": ("tiny-qwen", "llama", "qwen2")}  # fmt: skip
+OTHERS = {
+    "tiny-gpt2": ("tiny-opt", "gpt2", "opt"),
+    "tiny-neox": ("tiny-gemma", "gpt_neox", "gemma2"),
+    "tiny-llama": ("tiny-qwen", "llama", "qwen2"),
+}
 
 
 @pytest.mark.full

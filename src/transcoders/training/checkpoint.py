@@ -18,7 +18,7 @@ from torch import Tensor
 from transcoders.errors import UserError
 from transcoders.files import atomic_path, check_disk, save_tensors
 
-FORMAT = 1
+FORMAT = 2
 
 
 class Checkpoint(NamedTuple):
