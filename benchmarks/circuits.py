@@ -100,7 +100,7 @@ def main(
         },
         "paths": len(paths) - 1,
         "rounds": search.iterations,
-        "l0": round(len(run.active.z) / (layers * len(tokens)), 1),
+        "l0": round(len(local.active.z) / (layers * len(tokens)), 1),
         "tokens": len(tokens),
         "threads": THREADS,
         "command": "python benchmarks/circuits.py",

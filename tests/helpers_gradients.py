@@ -13,7 +13,7 @@ from helpers_training import ALL_KINDS
 from transcoders import entries
 from transcoders.config import TRAITS, Kind
 from transcoders.dictionaries import SparseDictionary
-from transcoders.loss import Loss
+from transcoders.dictionaries.loss import Loss
 
 WAYS = ("dense", "sparse", "sparse in PyTorch")
 """The last is what a GPU does."""

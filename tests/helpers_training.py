@@ -11,7 +11,7 @@ from torch.nn import functional
 from transcoders.activations import Statistics
 from transcoders.config import TRAITS, Dictionary, Kind, Site, Training
 from transcoders.dictionaries import SparseDictionary
-from transcoders.loss import Loss
+from transcoders.dictionaries.loss import Loss
 from transcoders.models import MLPActivations
 from transcoders.training import TrainedDictionary, Trainer
 from transcoders.training import group as group_module

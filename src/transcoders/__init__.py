@@ -10,7 +10,7 @@ which data flows:
     models            language models, fetched, loaded and run through TransformerLens
     corpus            text -> documents -> rows of tokens, split by document
     activations       the inputs and outputs of MLPs: cached, streamed, or in memory
-    dictionaries      one module for transcoders and sparse autoencoders; loss, kernels: its loss
+    dictionaries      one module for transcoders and sparse autoencoders, and its loss
     training          from activations to trained dictionaries
     imported          transcoders that others released
     splicing          a dictionary in place of an MLP

@@ -12,7 +12,7 @@ from torch.nn import functional
 from helpers_gradients import Problem, problem
 from helpers_training import ALL_KINDS
 from transcoders.config import Kind
-from transcoders.loss import RowGradients
+from transcoders.dictionaries.loss import RowGradients
 from transcoders.training import DictionaryAdam
 from transcoders.training import adam as module
 

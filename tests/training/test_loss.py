@@ -12,8 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from helpers_gradients import WAYS, Problem, distance, plain_loss, problem, problems
 from helpers_training import ALL_KINDS
 from transcoders.config import TRAITS, Kind
-from transcoders.entries import CHUNK_ENTRIES
-from transcoders.loss import RowGradients
+from transcoders.dictionaries.entries import CHUNK_ENTRIES
+from transcoders.dictionaries.loss import RowGradients
 
 ALL_WAYS = pytest.mark.parametrize("way", WAYS)
 OF_ALL_KINDS = pytest.mark.parametrize("kind", ALL_KINDS)

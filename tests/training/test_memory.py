@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 from helpers_gradients import using
 from helpers_training import ALL_KINDS, random_cache, settings, trainer_of
 from transcoders.dictionaries import SparseDictionary
-from transcoders.entries import CHUNK_ENTRIES
+from transcoders.dictionaries.entries import CHUNK_ENTRIES
 from transcoders.training import memory
 from transcoders.training.adam import BLOCK_ENTRIES
 

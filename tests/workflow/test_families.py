@@ -1,4 +1,4 @@
-"""Other families of models than the smoke scale's run the whole workflow from a copied scale file."""
+"""Other families than the smoke scale's run the whole workflow from a copied scale file."""
 
 from pathlib import Path
 

@@ -14,7 +14,7 @@ from torch.nn import functional
 from torch.optim.adam import adam
 
 from transcoders.dictionaries import SparseDictionary
-from transcoders.loss import RowGradients
+from transcoders.dictionaries.loss import RowGradients
 
 EPSILON = 1e-8
 BLOCK_ENTRIES = {"cpu": 2**18, "cuda": 2**25}
@@ -83,7 +83,7 @@ class DictionaryAdam:
             functional.normalize(row, dim=1, out=row)
 
     def _update_matrices_from(self, rows: RowGradients, learning_rate: float) -> None:
-        """By entries, a row at a time (:func:`transcoders.kernels.update_rows`)."""
+        """By entries, a row at a time (:func:`transcoders.dictionaries.kernels.update_rows`)."""
         from transcoders import kernels
 
         entries = rows.entries

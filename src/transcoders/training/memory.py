@@ -6,7 +6,7 @@ take their steps one after another; it is bounded by the larger of a dense and a
 """
 
 from transcoders.config import Training
-from transcoders.entries import CHUNK_ENTRIES
+from transcoders.dictionaries.entries import CHUNK_ENTRIES
 from transcoders.training.adam import BLOCK_ENTRIES
 
 FLOAT = 4

@@ -24,8 +24,8 @@ from torch import Tensor
 from transcoders.activations import Statistics
 from transcoders.config import Dictionary, Training
 from transcoders.dictionaries import SparseDictionary
+from transcoders.dictionaries.loss import Loss, RowGradients
 from transcoders.errors import UserError
-from transcoders.loss import Loss, RowGradients
 from transcoders.models import MLPActivations
 from transcoders.training.adam import DictionaryAdam
 from transcoders.training.batches import ActivationSource

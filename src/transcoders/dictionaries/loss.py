@@ -29,7 +29,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from transcoders.entries import (
+from transcoders.dictionaries.entries import (
     Entries,
     Precision,
     active_entries,

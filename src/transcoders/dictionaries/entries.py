@@ -1,7 +1,7 @@
 """The active entries of z: finding them, decoding them, and the gradient with respect to them.
 
-On a CPU, compiled loops visit them feature by feature (:mod:`transcoders.kernels`). Elsewhere
-PyTorch's operations do the same, token by token where they must.
+On a CPU, compiled loops visit them feature by feature (``kernels``). Elsewhere PyTorch's operations
+do the same, token by token where they must.
 """
 
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -180,5 +180,5 @@ def chunk_size(width: int, tensor: Tensor) -> int:
 
 
 def _is_compiled(tensor: Tensor) -> bool:
-    """Whether the loops of :mod:`transcoders.kernels` apply; elsewhere PyTorch does the same."""
+    """Whether the compiled loops apply; elsewhere PyTorch does the same."""
     return tensor.device.type == "cpu"

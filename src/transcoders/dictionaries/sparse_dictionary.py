@@ -24,10 +24,10 @@ from torch import Tensor, nn
 
 from transcoders.checksums import check_sha256, sha256
 from transcoders.config import TRAITS, Kind, Traits
-from transcoders.entries import Precision, product
+from transcoders.dictionaries.entries import Precision, product
+from transcoders.dictionaries.loss import Loss, Normalization, RowGradients, loss_of
 from transcoders.errors import UserError
 from transcoders.files import made_folder, read_json, save_tensors, write_json
-from transcoders.loss import Loss, Normalization, RowGradients, loss_of
 
 SAELENS_FORMAT = "6.54.0"
 """The SAELens version whose file format is written."""
