@@ -150,7 +150,7 @@ def test_every_circuit_is_found_checked_and_drawn(run: Path, scale: Scale) -> No
             range(len(record["tokens"]))
         )
         curve = pd.read_csv(folder / "faithfulness.csv")
-        assert list(curve.loc[0, ["faithfulness", "completeness"]]) == [0, 1]
+        assert list(curve.loc[0, ["faithfulness", "remaining"]]) == [0, 1]
         assert len(pd.read_csv(folder / "ablation.csv")) > 0
         assert (folder / "circuit.html").stat().st_size > 10_000
         for suffix in (".pdf", ".png"):
