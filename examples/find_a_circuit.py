@@ -3,7 +3,7 @@
     .venv/bin/python examples/find_a_circuit.py       seconds, after train_a_transcoder.py
 
     --prompt "He was born in Germany and studied at the University of"
-    --target "tc5[top]@-1"         the most active feature at the last token; or tc5[123]@-1; or
+    --target "tc3[top]@-1"         the most active feature at the last token; or tc3[123]@-1; or
                                    "logit[ France]-logit[ Germany]@-1"
 
 Prints the strongest computational paths (the paper's Algorithm 1) and draws their graph
@@ -29,7 +29,7 @@ PROMPT = "He was born in Germany and studied at the University of"
 
 
 def main(
-    prompt: str = PROMPT, target: str = "tc5[top]@-1", layer: int = 5, bos: str = "<|endoftext|>",
+    prompt: str = PROMPT, target: str = "tc3[top]@-1", layer: int = 3, bos: str = "<|endoftext|>",
     out: Path = OUT,
 ) -> None:  # fmt: skip
     if not (out / "transcoder").exists():

@@ -26,7 +26,7 @@ from transcoders import (
     train_dictionary,
 )
 
-LAYER = 5
+LAYER = 3
 FIRST = 1  # the first position with text; position 0 always holds the same token
 OUT = Path("examples/out")
 
@@ -50,12 +50,12 @@ def main(scale: str = "laptop", rows: int = 2000, layer: int = LAYER, out: Path 
     activations = ActivationsInMemory.of(model, train_rows, layer, first_position=FIRST)
 
     # 3. Train: ||MLP(x) - TC(x)||² + λ₁ ||z||₁.
-    transcoder = train_dictionary(activations, "transcoder", l1_coefficient=2.0, seed=0)
+    transcoder = train_dictionary(activations, "transcoder", l1_coefficient=1.0, seed=0)
     record = {"metadata": {"model_name": name, "layer": layer}}
     transcoder.save_pretrained(out / "transcoder", record)
 
     # 4. Put it in the MLP's place on text it has not seen.
-    tokens = load_rows(out / "tokens", "eval").tokens[:32].long()
+    tokens = load_rows(out / "tokens", "eval").tokens[:16].long()
     site = run_through_site(model, tokens, layer)
     spliced = splice(transcoder, site, model, layer, first_position=FIRST)
     mean = activations.statistics.mlp_out_mean.expand_as(site.activations.mlp_out)

@@ -70,7 +70,7 @@ def test_the_tour_runs(
     notebook = nbformat.read(ROOT / "examples/tour.ipynb", as_version=4)
     first = next(cell for cell in notebook.cells if "SCALE, LAYER, ROWS" in cell.source)
     settings = {
-        'SCALE, LAYER, ROWS = "laptop", 5, 240': 'SCALE, LAYER, ROWS = "smoke", 1, 64',
+        'SCALE, LAYER, ROWS = "laptop", 3, 240': 'SCALE, LAYER, ROWS = "smoke", 1, 64',
         "He was born in Germany and studied at the University of": "w1 w2 w3 w4",
         'OUT = Path("out")': f"OUT = Path({str(out[0])!r})",
         'ROOT = Path("..")': f"ROOT = Path({str(ROOT)!r})",

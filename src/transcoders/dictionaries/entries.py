@@ -101,7 +101,7 @@ def _positive_entries(
     NaN counts as active, so that the loss shows it.
     """
     if _is_compiled(products):
-        from transcoders import kernels
+        from transcoders.dictionaries import kernels
 
         active = torch.empty(len(products), dtype=torch.long)
         arrays = (products.numpy(), b_enc.numpy())
@@ -122,7 +122,7 @@ def decode(entries: Entries, W_dec: Tensor, n_tokens: int) -> tuple[Tensor, ByTo
     """Z W_dec, and what its gradient needs."""
     start, token, value = entries
     if _is_compiled(W_dec):
-        from transcoders import kernels
+        from transcoders.dictionaries import kernels
 
         y = torch.zeros(n_tokens, W_dec.shape[1], dtype=W_dec.dtype)
         arrays = (tensor.numpy() for tensor in (start, token, value, W_dec, y))
@@ -143,7 +143,7 @@ def gradient_of_z(
     dz = torch.empty_like(entries.value)
     b_enc = W_dec.new_zeros(len(W_dec))
     if by_token is None:
-        from transcoders import kernels
+        from transcoders.dictionaries import kernels
 
         read = (tensor.numpy() for tensor in (entries.start, entries.token, W_dec, r))
         number = l1.to(r.dtype).numpy()[()]

@@ -84,7 +84,7 @@ class DictionaryAdam:
 
     def _update_matrices_from(self, rows: RowGradients, learning_rate: float) -> None:
         """By entries, a row at a time (:func:`transcoders.dictionaries.kernels.update_rows`)."""
-        from transcoders import kernels
+        from transcoders.dictionaries import kernels
 
         entries = rows.entries
         tensors = [entries.start, entries.token, entries.value, rows.dz, rows.read, rows.r]
