@@ -42,8 +42,7 @@ from torch import Tensor
 from torch.nn import functional
 from training_peers import LEARNING_RATE, Size
 
-from transcoders import entries, loss
-from transcoders.dictionaries import SparseDictionary
+from transcoders.dictionaries import SparseDictionary, entries, loss
 from transcoders.files import read_json, write_json
 from transcoders.training import DictionaryAdam, Trainer
 

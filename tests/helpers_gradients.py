@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from helpers_training import ALL_KINDS
-from transcoders import entries
 from transcoders.config import TRAITS, Kind
-from transcoders.dictionaries import SparseDictionary
+from transcoders.dictionaries import SparseDictionary, entries
 from transcoders.dictionaries.loss import Loss
 
 WAYS = ("dense", "sparse", "sparse in PyTorch")

@@ -162,9 +162,9 @@ def test_final_values_are_those_of_the_last_rows(curves):
     page = final_values_table(curves)
     table = cells(page)
     assert list(table["kind"]) == [LABELS[kind] for kind in ALL_KINDS]
-    assert list(table["λ₁ or k"]) == ["0.25"] * 4 + ["32"]
-    assert list(table["loss"]) == ["1.2"] * 5  # 1.25, to one digit
-    assert list(table["L0"]) == ["8.0", "9.0", "10.0", "11.0", "12.0"]
+    assert list(table["λ₁ or k"]) == ["0.25"] * 4 + ["32"] * 2
+    assert list(table["loss"]) == ["1.2"] * 6  # 1.25, to one digit
+    assert list(table["L0"]) == ["8.0", "9.0", "10.0", "11.0", "12.0", "13.0"]
     assert bold_rows(page) == {0, 2, 3, 4}
     assert page == final_values_table(curves)
 

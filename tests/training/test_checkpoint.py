@@ -98,7 +98,7 @@ def test_an_identity_that_lacks_a_key_is_another(path: Path) -> None:
 
 def test_another_format_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoint, "FORMAT", 99)
-    assert "format is 1 there, 99 here" in refusal(path, IDENTITY)
+    assert "format is 2 there, 99 here" in refusal(path, IDENTITY)
 
 
 def test_another_version_of_torch_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
