@@ -165,7 +165,7 @@ def test_final_values_are_those_of_the_last_rows(curves):
     assert list(table["λ₁ or k"]) == ["0.25"] * 4 + ["32"] * 2
     assert list(table["loss"]) == ["1.2"] * 6  # 1.25, to one digit
     assert list(table["L0"]) == ["8.0", "9.0", "10.0", "11.0", "12.0", "13.0"]
-    assert bold_rows(page) == {0, 2, 3, 4}
+    assert bold_rows(page) == {0, 2, 3, 4, 5}
     assert page == final_values_table(curves)
 
 
