@@ -179,10 +179,10 @@ def run_blocks(
 def fused_attention(model: LanguageModel) -> Iterator[None]:
     """Let attention that no hook watches run as Hugging Face's own module, in one fused kernel.
 
-    TransformerLens computes attention step by step, so that every step has a hook: that makes a
-    forward pass 0.87 times as fast as Hugging Face's, and 1.0 times with this
-    (``benchmarks/caching.json``). Other attention than plain scaled dot products (biases by
-    distance, capped scores, joint maps of queries, keys and values) stays with TransformerLens.
+    TransformerLens computes attention step by step, so that every step has a hook, which slows a
+    forward pass (``benchmarks/caching.py`` compares it with Hugging Face's). Other attention than
+    plain scaled dot products (biases by distance, capped scores, joint maps of queries, keys and
+    values) stays with TransformerLens.
     """
     if not all(_is_plain(block.attn) for block in model.blocks if hasattr(block, "attn")):
         yield
