@@ -1,6 +1,5 @@
 """What was made is on record, and whoever reads or starts notices a change."""
 
-import os
 import subprocess
 from pathlib import Path
 
@@ -147,27 +146,6 @@ def test_all_that_was_changed_is_named_at_once_and_large_files_on_demand():
         check_folders([Path("results")], largest=50)
     assert "a.csv" in str(caught.value) and "c.csv" not in str(caught.value)
     assert check_folders([Path("missing")]) == 0
-
-
-def test_a_file_that_git_put_back_is_as_good_as_one_made_here():
-    def git(*arguments: str) -> None:
-        identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
-        environment = os.environ | {"GIT_CONFIG_GLOBAL": "/dev/null"}
-        subprocess.run(
-            ["git", *identity, *arguments], env=environment, check=True, capture_output=True
-        )
-
-    git("init")
-    git("add", str(PATH))
-    git("commit", "--message", "as published")
-    write_table(PATH, TABLE * 2)
-    check_made(PATH)
-    git("checkout", "--", str(PATH))
-    check_made(PATH)
-    pd.testing.assert_frame_equal(read_table(PATH), TABLE)
-    PATH.write_text("neither of the two")
-    with pytest.raises(UserError, match="expected SHA-256"):
-        check_made(PATH)
 
 
 def test_a_hash_of_what_is_missing_is_refused():

@@ -7,13 +7,12 @@ none of this code. Whoever reads a table or a record checks it first, and Snakem
 files when it starts. So a file that was damaged, exchanged or edited after it was made does not
 become part of a result.
 
-The records belong to the machine that made the files and are not committed. A file that git has put
-back is as good as one made here; files without a record, a fresh clone's, are git's to watch.
+The records belong to the machine that made the files and are not committed. Files without a record,
+such as those of a fresh clone, are not checked: git knows whether they changed.
 """
 
 import hashlib
 import shutil
-import subprocess
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -75,10 +74,10 @@ def check_made(path: Path) -> None:
         return
     words = record.read_text(errors="replace").split()
     expected, found = words[0] if words else "nothing", sha256(path)
-    if found != expected and not _is_committed(path):
+    if found != expected:
         raise UserError(
             f"{path}: expected SHA-256 {expected}, as when it was made, found {found}; delete it "
-            f"and run again, or restore it (if it was changed on purpose, delete {record} instead)"
+            f"and run again (if you or git changed it on purpose, delete {record} instead)"
         )
 
 
@@ -128,19 +127,3 @@ def _record_of(path: Path) -> Path | None:
     except ValueError:
         return None
     return None if any(part.startswith(".") for part in inside.parts) else RECORDS / inside
-
-
-def _is_committed(path: Path) -> bool:
-    """Whether git's last commit holds the file just as it is."""
-
-    def git(*arguments: str) -> list[str]:
-        try:
-            run = subprocess.run(
-                ["git", *arguments], cwd=path.parent, capture_output=True, text=True, check=False
-            )
-        except OSError:  # no git on this machine
-            return []
-        return run.stdout.split()
-
-    committed = git("ls-tree", "HEAD", "--", path.name)  # mode, type, hash, name
-    return len(committed) >= 3 and committed[2:3] == git("hash-object", "--", path.name)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from yaml.constructor import ConstructorError
 
-from transcoders.checksums import check_made, recorded
+from transcoders.checksums import check_made, check_sha256, recorded
 from transcoders.errors import UserError
 from transcoders.short_repr import short_repr
 
@@ -142,6 +142,43 @@ def read_table(path: Path, **options: Any) -> "pd.DataFrame":
         raise UserError(
             f"{path}: expected a table, found {error}; delete it and run again"
         ) from None
+
+
+def read_tensors(
+    path: Path,
+    *,
+    sha256: str | None = None,
+    shapes: dict[str, tuple[int, ...]] | None = None,
+    remedy: str = "delete it and run again",
+) -> "dict[str, Tensor]":
+    """Read a safetensors file, naming the file in every error.
+
+    Args:
+        path: the file.
+        sha256: what another record says of its bytes.
+        shapes: the tensors that it must hold, by name.
+        remedy: what the user can do about a file that is not as expected.
+
+    Raises:
+        UserError: the file is missing, was changed since it was made, differs from ``sha256``, or
+            does not hold these tensors.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not path.exists():
+        raise UserError(f"{path}: no such file; run snakemake to make it")
+    check_made(path)
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: expected safetensors, found {error}; {remedy}") from None
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if shapes is not None and found != shapes:
+        raise UserError(f"{path}: expected tensors of shapes {shapes}, found {found}; {remedy}")
+    if sha256 is not None:
+        check_sha256(path, sha256, remedy)
+    return tensors
 
 
 class _UniqueKeys(yaml.SafeLoader):
