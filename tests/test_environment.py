@@ -25,69 +25,44 @@ from transcoders.tables.claims import environment_table
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.fixture
-def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A repository with one commit that holds code and results."""
-    for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
-        monkeypatch.delenv(name, raising=False)
-    for name in ("src/code.py", "results/table.csv"):
-        (tmp_path / name).parent.mkdir()
-        (tmp_path / name).write_text("first\n")
-    git(tmp_path, "init", "--quiet")
-    git(tmp_path, "add", ".")
-    git(tmp_path, "-c", "user.name=A", "-c", "user.email=a@b.c", "commit", "--quiet", "-m", "all")
-    return tmp_path
-
-
 def git(folder: Path, *arguments: str) -> str:
-    command = ["git", *arguments]
+    command = ["git", "-c", "user.name=A", "-c", "user.email=a@b.c", *arguments]
     return subprocess.run(
         command, cwd=folder, check=True, capture_output=True, text=True
     ).stdout.strip()
 
 
-def test_the_commit_is_the_one_checked_out(checkout):
-    assert commit(checkout) == git(checkout, "rev-parse", "HEAD")
+def test_the_commit_is_the_one_checked_out_and_changed_code_is_said(tmp_path, monkeypatch):
+    for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("src/code.py", "results/table.csv", "copy/src/code.py"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text("first\n")
+    git(tmp_path, "init", "--quiet")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "--quiet", "-m", "all")
+    head = git(tmp_path, "rev-parse", "HEAD")
+    assert commit(tmp_path) == head
+    (tmp_path / "results/table.csv").write_text("second\n")  # as during a run
+    assert commit(tmp_path) == head
+    (tmp_path / "src/more.py").write_text("new\n")
+    assert commit(tmp_path) == f"{head} with uncommitted changes"
+    # Not the commit of a repository around a copy without a history.
+    assert commit(tmp_path / "copy") == "unknown: not a Git checkout"
+    monkeypatch.setenv("PATH", "")  # no Git
+    assert commit(tmp_path) == "unknown: not a Git checkout"
 
 
-def test_results_may_change_but_changed_code_is_said(checkout):
-    (checkout / "results/table.csv").write_text("second\n")
-    assert commit(checkout) == git(checkout, "rev-parse", "HEAD")
-    (checkout / "src/code.py").write_text("second\n")
-    assert commit(checkout).endswith(" with uncommitted changes")
-    git(checkout, "checkout", "--", "src")
-    (checkout / "src/more.py").write_text("new\n")
-    assert commit(checkout).endswith(" with uncommitted changes")
-
-
-def test_a_copy_without_history_has_no_commit_not_even_that_of_a_repository_around_it(
-    checkout, tmp_path_factory
-):
-    copy = checkout / "copy"
-    copy.mkdir()
-    assert commit(copy) == "unknown: not a Git checkout"
-    assert commit(tmp_path_factory.mktemp("elsewhere")) == "unknown: not a Git checkout"
-
-
-def test_without_git_the_commit_is_unknown(checkout, monkeypatch):
-    monkeypatch.setenv("PATH", "")
-    assert commit(checkout) == "unknown: not a Git checkout"
-
-
-def test_versions_are_those_installed_without_the_build(monkeypatch):
+def test_versions_are_those_installed_without_the_build(tmp_path, monkeypatch):
     assert package_versions("numpy") == {"numpy": version("numpy")}
+    lock = tmp_path / "requirements.lock"
+    lock.write_text(f"# a comment\nnumpy=={version('numpy')}\npandas==0.1\nno-such-package==1.0\n")
+    assert differing(lock) == {"pandas": version("pandas"), "no-such-package": "missing"}
     monkeypatch.setattr(environment, "version", lambda _: "2.13.0+cu130")
     assert package_versions("torch") == {"torch": "2.13.0"}
 
 
-def test_packages_that_differ_from_the_lock_are_named(tmp_path):
-    lock = tmp_path / "requirements.lock"
-    lock.write_text(f"# a comment\nnumpy=={version('numpy')}\npandas==0.1\nno-such-package==1.0\n")
-    assert differing(lock) == {"pandas": version("pandas"), "no-such-package": "missing"}
-
-
 def test_hardware_names_the_machine(monkeypatch):
-    assert len(hardware()["gpus"]) == torch.cuda.device_count()
     assert hardware()["vector_instructions"] == torch.backends.cpu.get_cpu_capability()
     assert hardware()["cores"] >= 1 and hardware()["memory_gib"] >= 1
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
@@ -112,12 +87,8 @@ def test_the_record_is_the_same_every_time_and_holds_no_path_host_or_user(monkey
 
 
 def test_dictionaries_that_are_missing_are_named(tmp_path, monkeypatch):
-    for name in ("config", "requirements.lock"):
-        (tmp_path / name).symlink_to(ROOT / name)
     layout = Layout("laptop")
-    (tmp_path / layout.corpus_manifest).parent.mkdir(parents=True)
-    (tmp_path / layout.corpus_manifest).write_text("{}")
+    scale = load_scale(ROOT / layout.config)
     monkeypatch.chdir(tmp_path)
-    scale = load_scale(layout.config)
     with pytest.raises(UserError, match=r"cfg\.json: no such file; run snakemake"):
         environment_record(scale, layout)

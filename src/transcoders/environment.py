@@ -2,15 +2,15 @@
 
 import os
 import platform
+import re
 import subprocess
 from collections import Counter
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from transcoders.checksums import made_sha256
 from transcoders.config import Scale
-from transcoders.files import read_json
+from transcoders.files import made_sha256, read_json
 from transcoders.layout import Layout
 
 LOCK = Path("requirements.lock")
@@ -21,7 +21,7 @@ SHOWN = ("numpy", "pandas", "scikit-learn", "scipy", "snakemake", "tokenizers", 
 
 
 def environment_record(scale: Scale, layout: Layout) -> dict[str, Any]:
-    """What this machine and this checkout are, without anything of the moment.
+    """Describe this machine and this checkout, without anything of the moment.
 
     The same machine and checkout give the same record: no time, no path, no name of host or user.
     ``trained_on`` is collected from the dictionaries, which on a cluster other machines trained.
@@ -29,48 +29,40 @@ def environment_record(scale: Scale, layout: Layout) -> dict[str, Any]:
     Raises:
         UserError: a dictionary or the corpus has not been made yet.
     """
+    hashed, trained = (layout.config, layout.corpus_manifest), scale.dictionaries
+    records = [read_json(layout.dictionary(entry.name) / "cfg.json") for entry in trained]
     return {
         "scale": scale.name,
         "commit": commit(Path.cwd()),
-        "sha256": {
-            str(path): made_sha256(path) for path in (layout.config, layout.corpus_manifest)
-        },
+        "sha256": {str(path): made_sha256(path) for path in hashed},
         "python": platform.python_version(),
         "versions": package_versions(*SHOWN),
         "not_as_locked": differing(LOCK),
         "hardware": hardware(),
-        "threads": {
-            rule: resources["threads"] for rule, resources in scale.resources.model_dump().items()
-        },
-        "trained_on": dict(
-            Counter(
-                read_json(layout.dictionary(entry.name) / "cfg.json")["training"]["device"]
-                for entry in scale.dictionaries
-            )
-        ),
+        "threads": {rule: each["threads"] for rule, each in scale.resources.model_dump().items()},
+        "trained_on": dict(Counter(record["training"]["device"] for record in records)),
     }
 
 
 def commit(folder: Path) -> str:
     """The Git commit that is checked out in ``folder``, and whether the code differs from it.
 
-    A copy without its history, as from a downloaded archive, has none.
+    A copy without its history, such as a downloaded archive, has none, even if another repository
+    is around it.
     """
-    if _git(folder, "rev-parse", "--show-cdup") != "":  # also if another repository is around it
-        return "unknown: not a Git checkout"
-    changed = _git(folder, "status", "--porcelain", "--", *CODE)
-    return f"{_git(folder, 'rev-parse', 'HEAD')}{' with uncommitted changes' if changed else ''}"
 
-
-def _git(folder: Path, *arguments: str) -> str | None:
-    """What a Git command prints, or None if it fails."""
-    try:
+    def git(*arguments: str) -> str:
         done = subprocess.run(
             ["git", *arguments], cwd=folder, capture_output=True, text=True, check=False
         )
+        return done.stdout.strip()
+
+    try:
+        head = git("rev-parse", "HEAD") if (folder / ".git").exists() else ""
+        changed = " with uncommitted changes" if git("status", "--porcelain", "--", *CODE) else ""
     except FileNotFoundError:  # Git is not installed
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
+        head = ""
+    return head + changed if head else "unknown: not a Git checkout"
 
 
 def package_versions(*packages: str) -> dict[str, str]:
@@ -83,10 +75,8 @@ def differing(lock: Path) -> dict[str, str]:
     found = {}
     for line in lock.read_text(encoding="utf-8").splitlines():
         package, pinned, locked = line.partition("==")
-        if not pinned:
-            continue
         try:
-            installed = package_versions(package)[package]
+            installed = package_versions(package)[package] if pinned else locked
         except PackageNotFoundError:
             installed = "missing"
         if installed != locked:
@@ -95,12 +85,14 @@ def differing(lock: Path) -> dict[str, str]:
 
 
 def hardware() -> dict[str, Any]:
-    """The processor, what of it PyTorch uses, memory, and GPUs."""
+    """The processor, the instructions of it that PyTorch uses, memory, and GPUs."""
     import torch
 
+    described = Path("/proc/cpuinfo")  # Linux alone has one
+    model = re.search(r"model name\s*: (.*)", described.read_text() if described.exists() else "")
     return {
         "system": platform.platform(),
-        "processor": _processor(),
+        "processor": model[1] if model else platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
         "memory_gib": round(memory_bytes() / 2**30),
         "vector_instructions": torch.backends.cpu.get_cpu_capability(),
@@ -109,23 +101,12 @@ def hardware() -> dict[str, Any]:
 
 
 def memory_bytes() -> int:
-    """Of this machine, used or not."""
+    """The memory of this machine, whether it is in use or not."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def device_name(device: str) -> str:
-    """``cpu``, or ``cuda`` with what the GPU is called by its maker."""
+    """``cpu``, or ``cuda`` with the maker's name for the GPU."""
     import torch
 
     return device if device == "cpu" else f"cuda ({torch.cuda.get_device_name(device)})"
-
-
-def _processor() -> str:
-    """What the maker calls it; Linux alone says it in a file."""
-    described = Path("/proc/cpuinfo")
-    if described.exists():
-        for line in described.read_text(encoding="utf-8").splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() == "model name":
-                return value.strip()
-    return platform.processor() or platform.machine()

@@ -1,6 +1,7 @@
-"""Writing files so that nothing half-written is left under its final name, and reading them.
+"""The one place where files are written and read.
 
-What is made is recorded, and checked when it is read (:mod:`transcoders.checksums`).
+Nothing half-written is ever left under its final name. What is made is recorded, and it is checked
+when it is read (:mod:`transcoders.checksums`).
 """
 
 import json
@@ -11,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from safetensors import SafetensorError
 from yaml.constructor import ConstructorError
 
-from transcoders.checksums import check_made, check_sha256, recorded
+from transcoders import checksums
 from transcoders.errors import UserError
 from transcoders.short_repr import short_repr
 
@@ -21,20 +23,24 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
 
+AGAIN = "delete it and run again"
+
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path`` that takes its name when the block succeeds.
+    """Yield a temporary path beside ``path``; it takes that name when the block succeeds.
 
-    The temporary name is hidden and keeps the suffix, since some writers choose a format by it.
-    On an error, or on the way out of a killed process's successor, the temporary file is removed.
-    The file is not recorded: for one whose hash stands elsewhere.
+    The temporary name is hidden and keeps the suffix, since some writers choose a format by it. If
+    the block fails, what it wrote is removed. If it is killed, the next attempt removes that. The
+    file is not recorded: use this for a file whose hash stands elsewhere.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.partial{path.suffix}")
     _remove(temporary)
     try:
         yield temporary
+        if temporary.is_dir():
+            _remove(path)
         temporary.replace(path)
     finally:
         _remove(temporary)
@@ -43,24 +49,16 @@ def atomic_path(path: Path) -> Iterator[Path]:
 @contextmanager
 def made_path(path: Path) -> Iterator[Path]:
     """As :func:`atomic_path`, and the file is recorded."""
-    with recorded(path), atomic_path(path) as temporary:
+    with checksums.recorded(path), atomic_path(path) as temporary:
         yield temporary
 
 
 @contextmanager
 def made_folder(path: Path) -> Iterator[Path]:
     """As :func:`made_path`, for a folder. A folder already at ``path`` is replaced."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.partial")
-    _remove(temporary)
-    temporary.mkdir()
-    try:
+    with made_path(path) as temporary:
+        temporary.mkdir()
         yield temporary
-        with recorded(path):
-            _remove(path)
-            temporary.replace(path)
-    finally:
-        _remove(temporary)
 
 
 def write_json(path: Path, record: Any) -> None:
@@ -91,9 +89,7 @@ def save_tensors(
 
 @contextmanager
 def safetensors_errors(path: Path) -> Iterator[None]:
-    """Name the file in the error of a library that writes no file's name into its errors."""
-    from safetensors import SafetensorError
-
+    """Name the file when safetensors fails to write it; the library's own errors do not."""
     try:
         yield
     except SafetensorError as error:
@@ -109,13 +105,8 @@ def read_json(path: Path) -> Any:
     Raises:
         UserError: the file is missing, was changed since it was made, or is not JSON.
     """
-    check_made(path)
-    try:
+    with _checked(path, "JSON"):
         return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; run snakemake to make it") from None
-    except ValueError as error:
-        raise UserError(f"{path}: expected JSON, found {error}; delete it and run again") from None
 
 
 def read_table(path: Path, **options: Any) -> "pd.DataFrame":
@@ -130,18 +121,9 @@ def read_table(path: Path, **options: Any) -> "pd.DataFrame":
     """
     import pandas as pd
 
-    check_made(path)
-    read = pd.read_parquet if path.suffix == ".parquet" else pd.read_csv
-    try:
+    with _checked(path, "a table"):
+        read = pd.read_parquet if path.suffix == ".parquet" else pd.read_csv
         return read(path, **options)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; run snakemake to make it") from None
-    except (ValueError, OSError) as error:  # of pandas and of pyarrow; theirs derive from these
-        if isinstance(error, OSError) and error.errno is not None:  # the system's, not pyarrow's
-            raise
-        raise UserError(
-            f"{path}: expected a table, found {error}; delete it and run again"
-        ) from None
 
 
 def read_tensors(
@@ -149,7 +131,7 @@ def read_tensors(
     *,
     sha256: str | None = None,
     shapes: dict[str, tuple[int, ...]] | None = None,
-    remedy: str = "delete it and run again",
+    remedy: str = AGAIN,
 ) -> "dict[str, Tensor]":
     """Read a safetensors file, naming the file in every error.
 
@@ -163,36 +145,52 @@ def read_tensors(
         UserError: the file is missing, was changed since it was made, differs from ``sha256``, or
             does not hold these tensors.
     """
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    if not path.exists():
-        raise UserError(f"{path}: no such file; run snakemake to make it")
-    check_made(path)
-    try:
+    with _checked(path, "safetensors", remedy):
         tensors = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path}: expected safetensors, found {error}; {remedy}") from None
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if shapes is not None and found != shapes:
         raise UserError(f"{path}: expected tensors of shapes {shapes}, found {found}; {remedy}")
     if sha256 is not None:
-        check_sha256(path, sha256, remedy)
+        checksums.check_sha256(path, sha256, remedy)
     return tensors
 
 
+def made_sha256(path: Path) -> str:
+    """SHA-256 of a file, for the record of something made from it.
+
+    Raises:
+        UserError: the file is missing, or was changed since it was made.
+    """
+    with _checked(path, "a file"):
+        return checksums.sha256(path)
+
+
+@contextmanager
+def _checked(path: Path, kind: str, remedy: str = AGAIN) -> Iterator[None]:
+    """Check a file before the block reads it; name it if the block fails to read it."""
+    if not path.exists():
+        raise UserError(f"{path}: no such file; run snakemake to make it")
+    checksums.check_made(path)
+    try:
+        yield
+    except (ValueError, SafetensorError, OSError) as error:
+        if isinstance(error, OSError) and error.errno:  # the system's, which names the file
+            raise
+        raise UserError(f"{path}: expected {kind}, found {error}; {remedy}") from None
+
+
 class _UniqueKeys(yaml.SafeLoader):
+    """Refuses a key that is written twice; YAML would take the last one without a word."""
+
     def compose_mapping_node(self, anchor: Any) -> Any:
         node = super().compose_mapping_node(anchor)  # as it is written, before keys are merged
-        seen = set()
+        first: dict[tuple[str, str], Any] = {}
         for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                if (key.tag, key.value) in seen:
-                    raise ConstructorError(
-                        problem=f"the key {short_repr(key.value)} stands there twice",
-                        problem_mark=key.start_mark,
-                    )
-                seen.add((key.tag, key.value))
+            if first.setdefault((key.tag, str(key.value)), key) is not key:
+                problem = f"the key {short_repr(key.value)} stands there twice"
+                raise ConstructorError(problem=problem, problem_mark=key.start_mark)
         return node
 
 
@@ -200,27 +198,20 @@ def read_yaml(path: Path) -> Any:
     """Read YAML that somebody wrote by hand, naming the file in every error but a missing one's.
 
     Raises:
-        FileNotFoundError: there is no such file; the caller knows which there are.
-        UserError: it is not text or not YAML, or a mapping has a key twice, of which YAML would
-            silently take the last.
+        FileNotFoundError: there is no such file; the caller knows which files there are.
+        UserError: it is not YAML in UTF-8, or a mapping has a key twice.
     """
     try:
         return yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
     except OSError:
         raise
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: expected text in UTF-8, found: {error}") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: expected YAML, found: {error}") from None
     except Exception as error:  # of any class: what a wrong date, number, tag or nesting raises
-        raise UserError(
-            f"{path}: expected YAML, found a value that cannot be read "
-            f"({type(error).__name__}: {error})"
-        ) from None
+        found = f"{type(error).__name__}: {error}"
+        raise UserError(f"{path}: expected YAML in UTF-8, found {found}") from None
 
 
 def free_bytes(folder: Path) -> int:
-    """Free on the file system of ``folder``, which need not exist yet."""
+    """Free space on the file system of ``folder``, which need not exist yet."""
     existing = next(p for p in [folder, *folder.absolute().parents] if p.exists())
     return shutil.disk_usage(existing).free
 

@@ -32,8 +32,10 @@ from transcoders.short_repr import short_repr
 from transcoders.sources import fetch_from_hub
 
 RELEASED_CLASS = "sae_training.config.LanguageModelSAERunnerConfig"
-FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-IN_MEMORY = (torch.strided, torch.device("cpu"))
+IN_MEMORY = [
+    (dtype, torch.strided, "cpu")
+    for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+]
 
 
 class ReleasedConfig:
@@ -85,8 +87,8 @@ def load_released(
         The transcoder, and those fields of its configuration that are plain values.
 
     Raises:
-        UserError: the file is missing, damaged, names a class or function that is not expected, or
-            its tensors have other names, shapes or types, or values that are not finite.
+        UserError: the file is damaged or names a class or function that is not expected, or its
+            tensors have other names, shapes or types, or values that are not finite.
     """
     content = _read(path)
     if not isinstance(content, dict) or not {"cfg", "state_dict"} <= set(content):
@@ -105,11 +107,9 @@ def load_released(
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if shapes != expected:
         raise UserError(
-            f"{path}: expected tensors of shapes {expected}, found {short_repr(shapes)}; correct "
-            "n_features or file in the scale file"
+            f"{path}: expected floating-point tensors of shapes {expected}, found "
+            f"{short_repr(shapes)}; correct n_features or file in the scale file"
         )
-    for name, tensor in tensors.items():
-        _check_finite(f"{path}: {name}", tensor)
     exact = {name: tensors[name].double() for name in expected}
     dictionary = SparseDictionary(
         "transcoder",
@@ -119,8 +119,15 @@ def load_released(
         b_dec=exact["b_dec_out"].float(),
     )
     for name, tensor in dictionary.state_dict().items():
-        _check_finite(f"{path}: {name} in float32", tensor)
-    return dictionary, _plain_values(content["cfg"])
+        if not tensor.isfinite().all():
+            raise UserError(
+                f"{path}: expected finite numbers in float32, found others in {name}; delete the "
+                "file from the hub's cache and run again"
+            )
+    fields = getattr(content["cfg"], "fields", None)
+    fields = fields if isinstance(fields, dict) else {}
+    names = sorted(name for name in fields if isinstance(name, str))
+    return dictionary, {name: _plain(fields[name]) for name in names}
 
 
 def _read(path: Path) -> Any:
@@ -128,8 +135,6 @@ def _read(path: Path) -> Any:
     try:
         with torch.serialization.safe_globals(allowed):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file in the repository; correct `file`") from None
     except pickle.UnpicklingError as error:
         named = re.search(r"GLOBAL (\S{1,100})", str(error))
         raise UserError(
@@ -139,44 +144,25 @@ def _read(path: Path) -> Any:
     except Exception as error:  # whatever a damaged file makes the loader raise
         reason = str(error).partition("\n")[0]
         raise UserError(
-            f"{path}: damaged ({type(error).__name__}: {reason}); delete it from the hub's cache "
-            "and run again"
+            f"{path}: cannot be read ({type(error).__name__}: {reason}); delete it from the hub's "
+            "cache and run again"
         ) from None
 
 
 def _tensors(state: Any) -> dict[str, Tensor]:
-    """What a state holds, by name; in place of what is no tensor in memory, one without a shape.
+    """The tensors of a state that are in memory and hold numbers, by name.
 
-    A file can attach things to a tensor that hide its methods: they are left behind.
+    A file can attach things to a tensor that hide its methods; ``detach`` leaves them behind.
     """
-    if not isinstance(state, dict):
-        return {}
     return {
-        name if isinstance(name, str) else short_repr(name): (
-            Tensor.detach(value)
-            if isinstance(value, Tensor) and (value.layout, value.device) == IN_MEMORY
-            else torch.empty(())
-        )
-        for name, value in state.items()
+        str(name): Tensor.detach(value)
+        for name, value in (state.items() if isinstance(state, dict) else ())
+        if isinstance(value, Tensor) and (value.dtype, value.layout, value.device.type) in IN_MEMORY
     }
 
 
-def _check_finite(what: str, tensor: Tensor) -> None:
-    if not (tensor.dtype in FLOATS and tensor.isfinite().all()):
-        raise UserError(
-            f"{what}: expected finite floating-point numbers, found others; delete the file from "
-            "the hub's cache and run again"
-        )
-
-
-def _plain_values(configuration: Any) -> dict[str, Any]:
-    fields = getattr(configuration, "fields", None)
-    if not (isinstance(configuration, ReleasedConfig) and isinstance(fields, dict)):
-        return {}
-    return {name: _plain(fields[name]) for name in sorted(n for n in fields if isinstance(n, str))}
-
-
 def _plain(value: Any) -> Any:
+    """A value of the configuration as JSON can hold it."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     return str(value) if isinstance(value, torch.dtype | torch.device) else short_repr(value)

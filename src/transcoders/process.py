@@ -1,19 +1,18 @@
 """What a job sets for its whole process before it computes."""
 
 import ctypes
-import fcntl
 import os
-import sys
 import tempfile
 from pathlib import Path
-from typing import IO
+
+from filelock import FileLock, Timeout
 
 from transcoders.config import Resources
 from transcoders.errors import UserError
 
 ELEMENTWISE = ("cos", "erf", "exp", "log", "sin", "sqrt", "tanh")
-_claims: list[IO[str]] = []
-"""Files that this process has locked. The system unlocks them when it ends, however it ends."""
+_claims: list[FileLock] = []
+"""GPUs of this process. The system gives them back when the process ends, however it ends."""
 
 
 def prepare_process(
@@ -25,17 +24,17 @@ def prepare_process(
 ) -> str:
     """Fix what may change a byte: the number of threads, the device, the choice of algorithms.
 
-    Sums split over another number of threads round differently, so fewer cores than the scale file
-    fixes are refused rather than used.
+    Sums split over another number of threads round differently. So a job refuses to run on another
+    number of cores than the scale file fixes.
 
     Args:
         granted: cores that the caller has; None if nobody counted.
         resources: what the scale file allots to the job.
         device: ``cpu``, ``auto`` for a GPU if there is one, or ``cuda`` for one where the job is
             allotted it: all others use the CPU.
-        keep_freed_memory: whether large blocks are reused rather than returned to the system:
-            faster where the same sizes come again and again, as in training, and wasteful
-            where sizes vary, as in evaluation.
+        keep_freed_memory: whether large blocks are reused rather than returned to the system. That
+            is faster where the same sizes come again and again, as in training, and wasteful where
+            sizes vary, as in evaluation.
 
     Returns:
         ``cpu`` or ``cuda``.
@@ -51,9 +50,9 @@ def prepare_process(
             f"give snakemake at least --cores {resources.threads}, or lower `threads` in the scale "
             "file (results then differ by rounding)"
         )
-    if device == "cuda" and not resources.gpus:
-        device = "cpu"
-    if device == "cuda" and not torch.cuda.is_available():
+    wants_gpu = device == "auto" or (device == "cuda" and resources.gpus > 0)
+    on_gpu = wants_gpu and torch.cuda.is_available()
+    if device == "cuda" and wants_gpu and not on_gpu:
         raise UserError(
             "device: expected a GPU that PyTorch can use, found none; set `device: cpu` in the "
             "scale file, or install PyTorch's CUDA build of the version in requirements.lock"
@@ -65,40 +64,34 @@ def prepare_process(
     torch.use_deterministic_algorithms(True)
     # A help for debugging that writes to every new tensor; nothing here reads what it did not set.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda":
-        # Without a workspace of its own, cuBLAS may add up in another order from call to call.
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        if granted is not None and resources.gpus:
-            gpus = range(torch.cuda.device_count())
-            torch.cuda.set_device(
-                claim_gpu([str(torch.cuda.get_device_properties(n).uuid) for n in gpus])
-            )
-    return device
+    if not on_gpu:
+        return "cpu"
+    # Without a workspace of its own, cuBLAS may add up in another order from call to call.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    if granted is not None and resources.gpus:
+        gpus = map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
+        torch.cuda.set_device(claim_gpu([str(gpu.uuid) for gpu in gpus]))
+    return "cuda"
 
 
 def claim_gpu(uuids: list[str]) -> int:
-    """The number of a GPU that no other job on this machine has, now claimed by this process.
+    """Claim a GPU that no other job on this machine has, and return its number.
 
     A scheduler such as Slurm shows each job its own GPU only, as number 0. On a machine without
     one, jobs find out among themselves.
 
     Args:
-        uuids: what the GPUs that this process sees are called by their makers, by number.
+        uuids: the unique identifiers of the GPUs that this process sees, by number.
 
     Raises:
         UserError: all are taken.
     """
     for number, uuid in enumerate(uuids):
         path = Path(tempfile.gettempdir()) / f"transcoders-{os.getuid()}-gpu-{uuid}.lock"
-        claim = path.open("w")
         try:
-            fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            claim.close()
+            _claims.append(FileLock(path, blocking=False).acquire().lock)
+        except Timeout:
             continue
-        _claims.append(claim)
         return number
     raise UserError(
         f"resources: all {len(uuids)} GPUs that this job can see are in use by other jobs; run "
@@ -109,7 +102,7 @@ def claim_gpu(uuids: list[str]) -> int:
 def settle_elementwise_functions() -> None:
     """Call the functions that models apply to numbers one by one, on a single thread.
 
-    The mathematical library underneath settles at the first call of such a function how to compute
+    The mathematical library underneath decides at the first call of such a function how to compute
     it. If several threads make that call together, one of them may get a coarser way, and the first
     batch of the process other digits.
     """
@@ -122,14 +115,10 @@ def settle_elementwise_functions() -> None:
 def _keep_freed_memory() -> None:
     """Ask the C library to reuse large blocks instead of returning them to the system.
 
-    Tensors of some ten megabytes come and go at every step; getting them page by page from the
+    Tensors of some ten megabytes come and go at every step. Getting them page by page from the
     system each time costs more than the arithmetic on them.
     """
-    if sys.platform == "linux":
-        trim_threshold, mmap_threshold, largest = -1, -3, 2**31 - 1
-        try:
-            mallopt = ctypes.CDLL(None).mallopt
-        except AttributeError:  # another C library than glibc
-            return
-        mallopt(trim_threshold, largest)
+    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):  # of glibc
+        trim_threshold, mmap_threshold = -1, -3
+        mallopt(trim_threshold, 2**31 - 1)
         mallopt(mmap_threshold, 2**30)

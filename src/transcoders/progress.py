@@ -5,8 +5,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-LOG_INTERVAL_SECONDS = 15
-LINE_FORMAT = "{desc}: {n_fmt}/{total_fmt} {unit}, {rate_fmt}, {remaining} left{postfix}"
+LINE = "{desc}: {n_fmt}/{total_fmt} {unit}, {rate_fmt}, {remaining} left{postfix}"
 
 
 def progress_bar(
@@ -14,32 +13,21 @@ def progress_bar(
 ) -> "tqdm[Any]":
     """A bar with rate and ETA that counts up to ``total`` units, from ``initial`` on.
 
-    None stands for a total that nobody knows. Use as a context manager and call ``update(n)``;
+    ``total`` is None if nobody knows it. Use as a context manager and call ``update(n)``;
     ``set_postfix(loss=...)`` adds fields. Where standard error is not a terminal, each refresh is a
-    line of its own and they are far apart.
+    line of its own, and 15 seconds lie between two.
     """
     on_terminal = sys.stderr.isatty()
     return tqdm(
-        total=total,
-        initial=initial,
-        desc=description,
-        unit=unit,
-        unit_scale=True,
-        dynamic_ncols=on_terminal,
-        mininterval=0.2 if on_terminal else LOG_INTERVAL_SECONDS,
-        maxinterval=LOG_INTERVAL_SECONDS,
-        file=sys.stderr if on_terminal else _LineWriter(),
-        bar_format=None if on_terminal else LINE_FORMAT,
-    )
+        total=total, initial=initial, desc=description, unit=unit, unit_scale=True,
+        dynamic_ncols=on_terminal, mininterval=0.2 if on_terminal else 15, maxinterval=15,
+        file=sys.stderr if on_terminal else _Lines(), bar_format=None if on_terminal else LINE,
+    )  # fmt: skip
 
 
-class _LineWriter:
+class _Lines:
     """Turns the carriage returns with which tqdm redraws its bar into line ends."""
 
     def write(self, text: str) -> None:
-        line = text.strip("\r\n ")
-        if line:
-            sys.stderr.write(line + "\n")
-
-    def flush(self) -> None:
-        sys.stderr.flush()
+        if line := text.strip("\r\n "):
+            print(line, file=sys.stderr, flush=True)

@@ -1,35 +1,27 @@
-"""Values from outside as texts that stay short, whatever they are."""
+"""Values from outside as texts that stay short, whatever the values are."""
 
 import reprlib
 from typing import Any
-
-LONGEST_INTEGER = 200
-"""Bits. Python itself refuses to write one of thousands of digits."""
 
 
 class _Short(reprlib.Repr):
     """As ``repr``, with ``...`` in place of what would make it long."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.maxlevel = 3
-        self.maxlist = self.maxtuple = self.maxset = self.maxdict = 10
-        self.maxstring = self.maxlong = self.maxother = 100
-
     def repr_int(self, x: int, level: int) -> str:
-        bits = x.bit_length()
-        return (
-            f"an integer of {bits} bits" if bits > LONGEST_INTEGER else super().repr_int(x, level)
-        )
-
-    def repr_bytes(self, x: bytes, level: int) -> str:  # noqa: ARG002
-        return repr(x[: self.maxstring])
+        bits = x.bit_length()  # Python refuses to write an integer of thousands of digits
+        return f"an integer of {bits} bits" if bits > 200 else super().repr_int(x, level)
 
     def repr_instance(self, x: Any, level: int) -> str:
         """Of containers without a limit of their own, the type alone."""
         return f"<{type(x).__name__}>" if hasattr(x, "__len__") else super().repr_instance(x, level)
 
 
+_SHORT = _Short()
+_SHORT.maxlevel = 3
+_SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxset = _SHORT.maxdict = 10
+_SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = 100
+
+
 def short_repr(value: Any) -> str:
     """As ``repr``, but short: lists nested in lists may stand for more than memory holds."""
-    return _Short().repr(value)
+    return _SHORT.repr(value)

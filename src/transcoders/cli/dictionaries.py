@@ -6,7 +6,7 @@ from transcoders.cli.app import ScaleName, Threads, app, open_scale, section
 from transcoders.cli.data import sources_of_activations
 from transcoders.config import Dictionary, Scale, Site
 from transcoders.errors import UserError
-from transcoders.files import read_json, read_table, write_table
+from transcoders.files import made_sha256, read_json, read_table, write_table
 from transcoders.layout import Layout
 from transcoders.process import prepare_process
 
@@ -32,7 +32,6 @@ def train(scale: ScaleName, group: str, threads: Threads = None) -> None:
     """Train the dictionaries of one group; a killed job goes on from its last checkpoint."""
     import torch
 
-    from transcoders.checksums import made_sha256
     from transcoders.environment import device_name, package_versions
     from transcoders.training import steps_per_epoch, train_group
 

@@ -1,11 +1,6 @@
 """Text into documents, documents into rows of tokens, split by document."""
 
-from transcoders.corpus.documents import (
-    CHARACTERS_PER_TOKEN,
-    Split,
-    assign_splits,
-    fetch_corpus,
-)
+from transcoders.corpus.documents import Split, assign_splits, fetch_corpus
 from transcoders.corpus.readers import Document, clean_wikitext, read_mediawiki
 from transcoders.corpus.tokens import (
     Rows,
@@ -16,7 +11,6 @@ from transcoders.corpus.tokens import (
 )
 
 __all__ = [
-    "CHARACTERS_PER_TOKEN",
     "Document",
     "Rows",
     "Split",

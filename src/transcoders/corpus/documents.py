@@ -18,8 +18,8 @@ from transcoders.files import check_disk, made_path
 
 Split = Literal["train", "eval"]
 CHARACTERS_PER_TOKEN = 8
-"""More than any tokenizer needs on the texts here: a document with this many characters for each
-token wanted of it has enough tokens."""
+"""More than any tokenizer needs on the texts here. So a document with this many characters for each
+token that is wanted of it has enough tokens."""
 
 
 def fetch_corpus(corpus: Corpus, destination: Path, *, seed: int) -> None:
@@ -41,31 +41,26 @@ def fetch_corpus(corpus: Corpus, destination: Path, *, seed: int) -> None:
     table = pd.DataFrame(documents, columns=list(Document._fields))
     table["characters"] = table["text"].str.len()
     table["split"] = assign_splits(documents, corpus, seed=seed)
-    table = table.dropna(subset="split")
+    table = table.dropna(subset="split")[["id", "title", "split", "characters", "text"]]
     check_disk(destination.parent, int(table["characters"].sum()) * 2, "the corpus")
     with made_path(destination) as temporary:
-        columns = ["id", "title", "split", "characters", "text"]
-        table[columns].to_parquet(temporary, index=False)
+        table.to_parquet(temporary, index=False)
 
 
 def assign_splits(documents: list[Document], corpus: Corpus, *, seed: int) -> list[Split | None]:
     """Hold out ``corpus.eval_documents`` whole documents.
 
     Documents too short to give their share of ``corpus.eval_contexts`` are never held out. Where
-    some documents are for evaluation only, those held out are among them, and the others of them
-    are not used (None).
+    some documents are for evaluation only, the held-out ones are chosen among these, and the rest
+    of these is not used (None).
 
     Raises:
         UserError: too few documents are long enough.
     """
     contexts_each = -(-corpus.eval_contexts // corpus.eval_documents)
     enough = contexts_each * corpus.context_length * CHARACTERS_PER_TOKEN
-    apart = any(document.eval_only for document in documents)
-    eligible = [
-        document.id
-        for document in documents
-        if len(document.text) >= enough and document.eval_only == apart
-    ]
+    apart = any(one.eval_only for one in documents)
+    eligible = [one.id for one in documents if len(one.text) >= enough and one.eval_only == apart]
     if len(eligible) < corpus.eval_documents:
         raise UserError(
             f"corpus.eval_documents is {corpus.eval_documents} with {contexts_each} contexts each, "

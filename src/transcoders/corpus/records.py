@@ -28,23 +28,21 @@ def check_formats(names: list[str], key: str) -> None:
 
     Args:
         names: of the files.
-        key: of the scale file, which names them.
+        key: the key of the scale file that names them.
 
     Raises:
         UserError: they are of a type that cannot be read, or of several types.
     """
-    kinds = set()
     for name in names:
-        suffix = Path(name).suffix.lower()
-        if suffix not in FORMATS:
+        if Path(name).suffix.lower() not in FORMATS:
             raise UserError(
                 f"{name}: expected a file of text ({', '.join(FORMATS)}), found another type; "
                 f"leave it out of {key}"
             )
-        kinds.add(FORMATS[suffix][0])
+    kinds = sorted({FORMATS[Path(name).suffix.lower()][0] for name in names})
     if len(kinds) > 1:
         raise UserError(
-            f"{key}: expected files of one type, found {', '.join(sorted(kinds))}; keep one type"
+            f"{key}: expected files of one type, found {', '.join(kinds)}; keep one type"
         )
 
 
@@ -66,12 +64,11 @@ def records_of_file(path: Path, name: str) -> Iterator[dict[str, Any]]:
     try:
         # The library takes the path for a pattern. Streaming leaves no copy of the file behind.
         yield from _load(kind, data_files=escape(str(path)), streaming=True, **options)
-    except UnicodeDecodeError as error:
-        raise UserError(f"{name}: expected UTF-8 text, found {error}; convert it") from None
     except Exception as error:  # whatever the readers of four formats raise
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise UserError(
-            f"{name}: expected a file that can be read as {kind}, found an error "
-            f"({_first_line(error)}); mend the file or leave it out"
+            f"{name}: expected a {kind} file in UTF-8, found an error ({reason}); mend the file "
+            "or leave it out"
         ) from None
 
 
@@ -85,11 +82,13 @@ def records_of_hub(source: HubDataset) -> Iterator[dict[str, Any]]:
     # `datasets` hides why the hub refuses something. This asks first, and checks what is pinned.
     fetch_from_hub(source, ["README*", *source.sha256], repo_type="dataset")
     total = source.documents
+    where: dict[str, Any] = {
+        "split": source.split,
+        "revision": source.revision,
+        "streaming": total is not None,
+    }
     try:
-        records = _load(
-            source.repo, source.config, split=source.split, revision=source.revision,
-            streaming=total is not None,
-        )  # fmt: skip
+        records = _load(source.repo, source.config, **where)
         with progress_bar(total, "reading documents", "doc") as bar:
             for record in islice(records, total):
                 yield record
@@ -113,25 +112,21 @@ def text_of(record: dict[str, Any], column: str, name: str) -> str:
     Raises:
         UserError: there is no such column, or it holds something else than text.
     """
-    if column not in record:
+    text = record.get(column)
+    if column not in record or not isinstance(text, str | None):
+        found = short_repr(text) if column in record else f"the columns {', '.join(record)}"
         raise UserError(
-            f"{name}: expected a column `{column}`, found {', '.join(record)}; "
-            "correct text_column in the scale file"
-        )
-    text = record[column]
-    if text is not None and not isinstance(text, str):
-        raise UserError(
-            f"{name}: expected text in the column `{column}`, found {short_repr(text)}; "
+            f"{name}: expected text in the column `{column}`, found {found}; "
             "correct text_column in the scale file"
         )
     return text or ""
 
 
 def _load(*what: str | None, split: str = "train", **options: Any) -> Iterator[dict[str, Any]]:
-    """Rows that the library reads, in silence, with a cache that is deleted.
+    """Rows as the library reads them, without output, and with a cache that is deleted.
 
-    Nor is anybody told: the library counts what is read by asking a server for it, even for files
-    on this machine.
+    The library would count each reading by asking a server, even for files on this machine; that is
+    turned off.
     """
     import datasets
 
@@ -140,7 +135,3 @@ def _load(*what: str | None, split: str = "train", **options: Any) -> Iterator[d
     datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False
     with tempfile.TemporaryDirectory() as cache:
         yield from datasets.load_dataset(*what, split=split, cache_dir=cache, **options)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -21,7 +21,7 @@ from transcoders.models.sites import (
     mlp_out_for,
     run_through_site,
 )
-from transcoders.models.synthetic import SYNTHETIC_VOCABULARY
+from transcoders.synthetic import SYNTHETIC_VOCABULARY
 
 __all__ = [
     "SYNTHETIC_VOCABULARY",

