@@ -38,13 +38,11 @@ class Refusal(NamedTuple):
 
 
 class Request(NamedTuple):
-    """What a client asked for, and how much of a file it was sent."""
+    """What a client asked for."""
 
     method: str
     what: str
     """``list`` for the list of files, otherwise a file's name."""
-    range: str | None
-    sent: int
 
 
 @dataclass
@@ -71,11 +69,7 @@ class HubServer:
 
     def gets(self) -> list[Request]:
         """The requests for the contents of files."""
-        return [
-            request
-            for request in self.requests
-            if request.method == "GET" and request.what != "list"
-        ]
+        return [one for one in self.requests if one.method == "GET" and one.what != "list"]
 
     @contextmanager
     def running(self) -> Iterator["HubServer"]:
@@ -99,11 +93,10 @@ class _Handler(BaseHTTPRequestHandler):
     hub: HubServer
     protocol_version = "HTTP/1.1"
 
-    def do_HEAD(self) -> None:
-        self._answer()
-
     def do_GET(self) -> None:
         self._answer()
+
+    do_HEAD = do_GET  # noqa: N815
 
     def do_POST(self) -> None:  # only the files of a dataset that is streamed are asked about so
         self.rfile.read(int(self.headers["Content-Length"]))
@@ -128,17 +121,15 @@ class _Handler(BaseHTTPRequestHandler):
             refusal = Refusal(404, "RevisionNotFound")
         elif refusal is None and start == resolve and name not in hub.files:
             refusal = Refusal(404, "EntryNotFound")
+        hub.requests.append(Request(self.command, what))
         if refusal:
-            hub.requests.append(Request(self.command, what, self.headers["Range"], 0))
             self._send(refusal.status, {"X-Error-Code": refusal.code} if refusal.code else {}, b"")
         elif what == "info":
-            hub.requests.append(Request(self.command, what, None, 0))
             self._send_json({"id": hub.repo, "sha": hub.revision})
         elif what == "list":
-            hub.requests.append(Request(self.command, what, None, 0))
             self._send_json(self._listing(name))
         else:
-            self._send_file(name, hub.files[name])
+            self._send_file(hub.files[name])
 
     def _listing(self, folder: str) -> list[dict[str, Any]]:
         """Files and folders in a folder, and in those below it if that was asked for."""
@@ -146,17 +137,20 @@ class _Handler(BaseHTTPRequestHandler):
         files = {path: c for path, c in self.hub.files.items() if path.startswith(start)}
         folders = {str(parent) for path in files for parent in PurePosixPath(path).parents}
         below = "recursive=true" in self.path.lower()
-        entries = [
-            {"type": "file", "path": path, "size": len(content), "oid": digest(content)[:40]}
-            for path, content in files.items()
-        ] + [
-            {"type": "directory", "path": path, "size": 0, "oid": digest(path.encode())[:40]}
-            for path in sorted(folders)
-            if path.startswith(start) and path != "."
+        paths = [("file", path) for path in files]
+        paths += [("directory", path) for path in sorted(folders - {".", folder})]
+        return [
+            {
+                "type": kind,
+                "path": path,
+                "size": len(files.get(path, b"")),
+                "oid": digest(files.get(path, path.encode()))[:40],
+            }
+            for kind, path in paths
+            if path.startswith(start) and (below or "/" not in path.removeprefix(start))
         ]
-        return [one for one in entries if below or "/" not in one["path"].removeprefix(start)]
 
-    def _send_file(self, name: str, content: bytes) -> None:
+    def _send_file(self, content: bytes) -> None:
         hub, asked = self.hub, self.headers["Range"]
         first, _, last = (asked or "bytes=0-").removeprefix("bytes=").partition("-")
         body = content[int(first) : int(last) + 1 if last else None]
@@ -168,13 +162,11 @@ class _Handler(BaseHTTPRequestHandler):
         if asked:
             end = int(first) + len(body) - 1
             headers["Content-Range"] = f"bytes {first}-{end}/{len(content)}"
-        cut = next(hub.cuts) if self.command == "GET" else None
-        sent = 0 if self.command == "HEAD" else len(body[:cut])
-        hub.requests.append(Request(self.command, name, asked, sent))
         if hub.stalls and self.command == "GET":
             hub.closing.wait(10)
             self.close_connection = True
         else:
+            cut = next(hub.cuts) if self.command == "GET" else None
             self._send(206 if asked else 200, headers, body, cut)
 
     def _send_json(self, content: Any) -> None:

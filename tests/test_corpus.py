@@ -37,15 +37,10 @@ WORDS_OF_A_DOCUMENT = 10
 
 def corpus_of(source: dict[str, object], **changes: object) -> Corpus:
     values = {
-        "source": source,
-        "context_length": CONTEXT_LENGTH,
-        "pack_documents": False,
-        "train_positions": "without_bos",
-        "metric_positions": "without_bos",
-        "train_contexts": 30,
-        "eval_documents": 4,
-        "eval_contexts": 10,
-    }
+        "source": source, "context_length": CONTEXT_LENGTH, "pack_documents": False,
+        "train_positions": "without_bos", "metric_positions": "without_bos",
+        "train_contexts": 30, "eval_documents": 4, "eval_contexts": 10,
+    }  # fmt: skip
     return Corpus.model_validate(values | changes)
 
 
@@ -105,36 +100,19 @@ def documents_of_tokens(tokens: torch.Tensor) -> list[set[int]]:
 DOCUMENTS = [Document(f"id{number}", "", "x" * (50 * number)) for number in range(30)]
 
 
-@given(seed=st.integers(0, 2**63))
+@given(seed=st.integers(0, 2**63), order=st.permutations(DOCUMENTS))
 @settings(max_examples=50, deadline=None)
-def test_exactly_the_documents_asked_for_are_held_out_and_each_is_long_enough(seed):
+def test_long_enough_documents_are_held_out_whatever_their_order(seed, order):
     corpus = synthetic(eval_documents=4, eval_contexts=12)
     splits = assign_splits(DOCUMENTS, corpus, seed=seed)
     held_out = [d for d, split in zip(DOCUMENTS, splits, strict=True) if split == "eval"]
-    assert len(splits) == len(DOCUMENTS)
     assert len(held_out) == 4
     assert all(len(document.text) >= 3 * CONTEXT_LENGTH for document in held_out)
-
-
-@given(seed=st.integers(0, 2**63), order=st.permutations(DOCUMENTS))
-@settings(max_examples=50, deadline=None)
-def test_the_split_does_not_depend_on_the_order_of_documents(seed, order):
-    corpus = synthetic()
-    expected = dict(zip(DOCUMENTS, assign_splits(DOCUMENTS, corpus, seed=seed), strict=True))
+    expected = dict(zip(DOCUMENTS, splits, strict=True))
     assert dict(zip(order, assign_splits(order, corpus, seed=seed), strict=True)) == expected
-
-
-def test_another_seed_holds_out_other_documents():
-    splits = {tuple(assign_splits(DOCUMENTS, synthetic(), seed=seed)) for seed in range(5)}
-    assert len(splits) == 5
-
-
-def test_a_document_that_is_not_held_out_does_not_change_who_is():
-    corpus = synthetic()
-    splits = assign_splits(DOCUMENTS, corpus, seed=0)
-    without = splits.index("train")
+    without = splits.index("train")  # one that is not held out does not change who is
     fewer = DOCUMENTS[:without] + DOCUMENTS[without + 1 :]
-    assert assign_splits(fewer, corpus, seed=0) == splits[:without] + splits[without + 1 :]
+    assert assign_splits(fewer, corpus, seed=seed) == splits[:without] + splits[without + 1 :]
 
 
 def test_too_few_documents_long_enough_to_hold_out_are_refused():
@@ -151,61 +129,30 @@ def test_where_documents_are_only_for_evaluation_those_are_held_out_and_the_rest
     assert sorted(splits[len(DOCUMENTS) :], key=str) == [None] * (len(DOCUMENTS) - 4) + ["eval"] * 4
 
 
-@given(seed=st.integers(0, 2**32))
-@settings(max_examples=8, deadline=None)
-def test_no_document_feeds_both_training_and_evaluation(
-    tmp_path_factory, texts, model, model_folder, seed
-):
-    folder = tmp_path_factory.mktemp("split")
-    rows = tokenize(of_files(texts), model, model_folder, folder, seed)
-    train, evaluation = load_rows(rows, "train"), load_rows(rows, "eval")
-    assert not set(train.document.tolist()) & set(evaluation.document.tolist())
-    used = [set.union(*documents_of_tokens(part.tokens)) for part in (train, evaluation)]
-    assert not used[0] & used[1]
-    assert len(used[1]) == 4
-
-
 @pytest.mark.parametrize("pack", [True, False])
-def test_rows_are_bos_and_then_text(texts, model, model_folder, tmp_path, pack):
-    rows = tokenize(of_files(texts, pack_documents=pack), model, model_folder, tmp_path)
-    for split, wanted in (("train", 30), ("eval", 10)):
-        tokens = load_rows(rows, split).tokens
-        assert tokens.shape == (wanted, CONTEXT_LENGTH)
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_rows_are_bos_and_text_and_no_document_feeds_both_splits(
+    texts, model, model_folder, tmp_path, pack, seed
+):
+    folder = tokenize(of_files(texts, pack_documents=pack), model, model_folder, tmp_path, seed)
+    titles = pd.read_parquet(tmp_path / "documents.parquet")["title"]
+    recorded, used = json.loads((folder / "tokens.json").read_text()), []
+    for split in ("train", "eval"):
+        tokens, document = load_rows(folder, split)
         assert (tokens[:, 0] == 0).all()
         assert (tokens[:, 1:] >= 2).all()  # neither BOS nor an unknown word
-
-
-def test_a_row_names_the_document_it_begins_in(texts, model, model_folder, tmp_path):
-    rows = tokenize(of_files(texts), model, model_folder, tmp_path)
-    titles = pd.read_parquet(tmp_path / "documents.parquet")["title"]
-    for split in ("train", "eval"):
-        tokens, document = load_rows(rows, split)
         first = ((tokens[:, 1] - 2) // WORDS_OF_A_DOCUMENT).tolist()
         assert [titles[index] for index in document.tolist()] == [f"text{n:02d}" for n in first]
-
-
-def test_without_packing_no_row_mixes_documents(texts, model, model_folder, tmp_path):
-    rows = tokenize(of_files(texts), model, model_folder, tmp_path)
-    for split in ("train", "eval"):
-        assert all(len(one) == 1 for one in documents_of_tokens(load_rows(rows, split).tokens))
-
-
-def all_train_rows(corpus, model, model_folder, folder) -> tuple[list[list[int]], list[list[int]]]:
-    """The text of every training row, and the tokens of every training document in order."""
-    fetch_corpus(corpus, folder / "documents.parquet", seed=0)
-    table = pd.read_parquet(folder / "documents.parquet").query("split == 'train'")
-    documents = [[int(word[1:]) + 2 for word in text.split()] for text in table["text"]]
-    length = CONTEXT_LENGTH - 1
-    n_rows = (
-        sum(len(document) for document in documents) // length
-        if corpus.pack_documents
-        else sum(len(document) // length for document in documents)
-    )
-    every = corpus.model_copy(update={"train_contexts": n_rows})
-    tokenize_corpus(
-        folder / "documents.parquet", every, model, model_folder, folder / "tokens", seed=0
-    )
-    return load_rows(folder / "tokens", "train").tokens[:, 1:].tolist(), documents
+        assert pack or all(len(one) == 1 for one in documents_of_tokens(tokens))
+        assert len(tokens.unique(dim=0)) == len(tokens)  # 10^7 possible rows: chance makes no twins
+        used.append(set.union(*documents_of_tokens(tokens)))
+        content = (folder / f"{split}.safetensors").read_bytes()
+        assert recorded[split].pop("rows_available") >= len(tokens)
+        assert recorded[split] == {
+            "rows": len(document), "tokens": tokens.numel(),
+            "documents": len(document.unique()), "sha256": hashlib.sha256(content).hexdigest(),
+        }  # fmt: skip
+    assert not used[0] & used[1] and len(used[1]) == 4
 
 
 def cut(tokens: list[int]) -> list[list[int]]:
@@ -213,41 +160,32 @@ def cut(tokens: list[int]) -> list[list[int]]:
     return [tokens[i : i + length] for i in range(0, len(tokens) - length + 1, length)]
 
 
-def test_with_packing_rows_are_the_stream_of_all_documents_cut_up(
-    texts, model, model_folder, tmp_path
+@pytest.mark.parametrize("pack", [True, False])
+def test_rows_are_each_document_or_the_stream_of_all_cut_up(
+    texts, model, model_folder, tmp_path, pack
 ):
-    corpus = of_files(texts, pack_documents=True)
-    rows, documents = all_train_rows(corpus, model, model_folder, tmp_path)
-    assert sorted(rows) == sorted(cut(list(chain(*documents))))
-
-
-def test_without_packing_rows_are_each_document_cut_up(texts, model, model_folder, tmp_path):
-    rows, documents = all_train_rows(of_files(texts), model, model_folder, tmp_path)
-    assert sorted(rows) == sorted(row for document in documents for row in cut(document))
+    corpus, documents = of_files(texts, pack_documents=pack), tmp_path / "documents.parquet"
+    fetch_corpus(corpus, documents, seed=0)
+    table = pd.read_parquet(documents).query("split == 'train'")
+    tokens = [[int(word[1:]) + 2 for word in text.split()] for text in table["text"]]
+    expected = cut(list(chain(*tokens))) if pack else [row for one in tokens for row in cut(one)]
+    every = corpus.model_copy(update={"train_contexts": len(expected)})
+    tokenize_corpus(documents, every, model, model_folder, tmp_path / "tokens", seed=0)
+    assert sorted(load_rows(tmp_path / "tokens", "train").tokens[:, 1:].tolist()) == sorted(
+        expected
+    )
 
 
 @pytest.mark.parametrize("eval_contexts", [4, 10, 12])
-def test_evaluation_rows_are_spread_evenly_over_the_held_out_documents(
+def test_evaluation_rows_are_spread_evenly_and_training_rows_drawn_from_everywhere(
     texts, model, model_folder, tmp_path, eval_contexts
 ):
-    corpus = of_files(texts, eval_contexts=eval_contexts)
-    document = load_rows(tokenize(corpus, model, model_folder, tmp_path), "eval").document
-    counts = document.unique(return_counts=True)[1]
-    assert len(counts) == 4
-    assert counts.sum() == eval_contexts
+    corpus = of_files(texts, eval_contexts=eval_contexts, train_contexts=100)
+    folder = tokenize(corpus, model, model_folder, tmp_path)
+    counts = load_rows(folder, "eval").document.unique(return_counts=True)[1]
+    assert len(counts) == 4 and counts.sum() == eval_contexts
     assert counts.max() - counts.min() <= 1
-
-
-def test_no_row_is_drawn_twice(texts, model, model_folder, tmp_path):
-    rows = tokenize(of_files(texts), model, model_folder, tmp_path)
-    for split in ("train", "eval"):
-        tokens = load_rows(rows, split).tokens
-        assert len(tokens.unique(dim=0)) == len(tokens)  # 10^7 possible rows: chance makes no twins
-
-
-def test_training_rows_are_drawn_from_all_training_documents(texts, model, model_folder, tmp_path):
-    corpus = of_files(texts, train_contexts=100)
-    document = load_rows(tokenize(corpus, model, model_folder, tmp_path), "train").document
+    document = load_rows(folder, "train").document
     assert len(document.unique()) == 16
     assert document.tolist() != sorted(document.tolist())
 
@@ -264,36 +202,17 @@ def test_more_rows_than_there_are_is_refused_by_key(texts, model, model_folder, 
     assert not (tmp_path / "t").exists()
 
 
-def test_the_counts_recorded_are_those_of_the_rows(texts, model, model_folder, tmp_path):
-    folder = tokenize(of_files(texts), model, model_folder, tmp_path)
-    recorded = json.loads((folder / "tokens.json").read_text())
-    for split in ("train", "eval"):
-        rows = load_rows(folder, split)
-        assert recorded[split]["rows"] == len(rows.tokens) == len(rows.document)
-        assert recorded[split]["tokens"] == rows.tokens.numel()
-        assert recorded[split]["documents"] == len(rows.document.unique())
-        assert recorded[split]["rows_available"] >= recorded[split]["rows"]
-
-
-def bytes_of(folder: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
-
-
 @pytest.mark.parametrize("source", ["synthetic", "files"])
 def test_the_same_seed_gives_the_same_bytes_and_another_does_not(
     texts, model, model_folder, tmp_path, source
 ):
-    corpus = synthetic() if source == "synthetic" else of_files(texts)
+    corpus, contents = synthetic() if source == "synthetic" else of_files(texts), []
     for name, seed in (("first", 3), ("again", 3), ("other", 4)):
         tokenize(corpus, model, model_folder, tmp_path / name, seed)
-    first, again, other = (bytes_of(tmp_path / name) for name in ("first", "again", "other"))
-    assert first == again
-    assert set(first) == set(other)
-    assert all(first[name] != other[name] for name in first)
+        paths = sorted(path for path in (tmp_path / name).rglob("*") if path.is_file())
+        contents.append([path.read_bytes() for path in paths])
+    first, again, other = contents
+    assert first == again and all(a != b for a, b in zip(first, other, strict=True))
 
 
 def test_documents_of_a_corpus_are_whole_and_sorted(texts, tmp_path):
@@ -305,11 +224,15 @@ def test_documents_of_a_corpus_are_whole_and_sorted(texts, tmp_path):
     assert list(table["characters"]) == [len(text) for text in table["text"]]
 
 
+@pytest.fixture
+def tokenized(texts, model, model_folder, tmp_path) -> Path:
+    return tokenize(of_files(texts), model, model_folder, tmp_path)
+
+
 @pytest.mark.parametrize("split", ["train", "eval"])
 @pytest.mark.parametrize("damage", ["cut", "changed", "emptied", "missing"])
-def test_damaged_rows_are_refused_by_name(texts, model, model_folder, tmp_path, damage, split):
-    folder = tokenize(of_files(texts), model, model_folder, tmp_path)
-    path = folder / f"{split}.safetensors"
+def test_damaged_rows_are_refused_by_name(tokenized, damage, split):
+    path = tokenized / f"{split}.safetensors"
     content = path.read_bytes()
     if damage == "missing":
         path.unlink()
@@ -317,13 +240,8 @@ def test_damaged_rows_are_refused_by_name(texts, model, model_folder, tmp_path, 
         changed = content[:-1] + bytes([content[-1] ^ 1])
         path.write_bytes({"cut": content[:-7], "changed": changed, "emptied": b""}[damage])
     with pytest.raises(UserError) as caught:
-        load_rows(folder, split)
+        load_rows(tokenized, split)
     assert str(caught.value).startswith(f"{path}: expected SHA-256 ")
-
-
-@pytest.fixture
-def tokenized(texts, model, model_folder, tmp_path) -> Path:
-    return tokenize(of_files(texts), model, model_folder, tmp_path)
 
 
 def manifest_of(texts: Path, tokens: Path, folder: Path) -> dict:
@@ -332,19 +250,13 @@ def manifest_of(texts: Path, tokens: Path, folder: Path) -> dict:
     return json.loads(destination.read_text())
 
 
-def test_the_manifest_records_every_document_with_its_split_and_hash(texts, tokenized, tmp_path):
+def test_the_manifest_records_every_document_and_token_file(texts, tokenized, tmp_path):
     record = manifest_of(texts, tokenized, tmp_path)
     assert record["documents_by_split"] == {"eval": 4, "train": 16}
     hashes = {p.stem: hashlib.sha256(p.read_bytes()).hexdigest() for p in texts.glob("*.txt")}
     assert {one["id"]: one["sha256"] for one in record["documents"]} == hashes
     assert [one["split"] for one in record["documents"]].count("eval") == 4
-
-
-def test_the_manifest_records_the_hash_of_every_token_file(texts, tokenized, tmp_path):
-    record = manifest_of(texts, tokenized, tmp_path)
-    for split in ("train", "eval"):
-        content = (tokenized / f"{split}.safetensors").read_bytes()
-        assert record["models"]["tiny"][split]["sha256"] == hashlib.sha256(content).hexdigest()
+    assert record["models"] == {"tiny": json.loads((tokenized / "tokens.json").read_text())}
 
 
 def test_a_document_in_both_splits_is_refused_by_name(texts, tokenized, tmp_path):
@@ -357,18 +269,15 @@ def test_a_document_in_both_splits_is_refused_by_name(texts, tokenized, tmp_path
     with pytest.raises(UserError, match="feed both training and evaluation") as caught:
         manifest_of(texts, tokenized, tmp_path)
     assert all(one in str(caught.value) for one in shared)
-    assert not (tmp_path / "manifest.json").exists()
 
 
 def test_a_manifest_of_many_documents_holds_one_hash_over_the_list(texts, tokenized, tmp_path):
-    table = pd.read_parquet(tmp_path / "documents.parquet")
-    digests = []
+    table, digests = pd.read_parquet(tmp_path / "documents.parquet"), []
     for last in ("same", "same", "other"):
         more = [{**table.iloc[-1], "id": f"more{n}", "text": "text"} for n in range(1000)]
         more[-1]["text"] = last
-        pd.concat([table, pd.DataFrame(more)]).reset_index(drop=True).to_parquet(
-            tmp_path / "documents.parquet"
-        )
+        longer = pd.concat([table, pd.DataFrame(more)]).reset_index(drop=True)
+        longer.to_parquet(tmp_path / "documents.parquet")
         record = manifest_of(texts, tokenized, tmp_path)
         assert record["documents"]["count"] == 1020
         digests.append(record["documents"]["sha256"])
@@ -395,46 +304,29 @@ They have a [http://example.org long] history.<!-- a comment -->
 [[Category:Pets]]
 [[de:Haushund]]
 """
-
-
-def test_an_article_becomes_its_prose():
-    assert clean_wikitext(ARTICLE).split("\n") == [
-        "Dogs are domesticated animals.",
-        "They bark.",
-        "History",
-        "They have a long history.",
-        "Early",
-        "first item",
-    ]
-
-
-@pytest.mark.parametrize(
-    "heading",
-    ["See also", "References", "Notes", "External links", "Further reading", "Bibliography"],
-)
-@pytest.mark.parametrize("markup", ["=={}==", "== {} =="])
-def test_the_sections_after_the_prose_are_cut(heading, markup):
-    article = (
-        f"Some prose.\n\n{markup.format(heading)}\n{{{{reflist}}}}\n* [[A link]]\n\n==Last==\nX"
-    )
-    assert clean_wikitext(article) == "Some prose."
-
-
-def test_a_sentence_that_begins_like_such_a_heading_is_not_cut():
-    article = "Some prose.\nReferences are kept.\n\nNotes on style.\n\nMore."
-    assert clean_wikitext(article) == "Some prose.\nReferences are kept.\nNotes on style.\nMore."
+PROSE = """Dogs are domesticated animals.
+They bark.
+History
+They have a long history.
+Early
+first item"""
 
 
 @pytest.mark.parametrize(
     ("wikitext", "text"),
     [
+        (ARTICLE, PROSE),
+        *(
+            (f"Prose.\n\n{heading}\n{{{{reflist}}}}\n* [[A link]]\n\n==Last==\nX", "Prose.")
+            for heading in ("==See also==", "== References ==", "== External links ==", "==Notes==")
+        ),
+        ("Prose.\nReferences stay.\n\nNotes on it.", "Prose.\nReferences stay.\nNotes on it."),
         ("[[Batman: Year One]] is a comic.", "Batman: Year One is a comic."),
         ("[[Alien: Covenant|The film]] is new.", "The film is new."),
         ("A [[file system|file]] is kept.", "A file is kept."),
-        ("An [[image]] is kept.", "An image is kept."),
     ],
-)
-def test_a_link_to_an_article_keeps_its_text(wikitext, text):
+)  # fmt: skip
+def test_an_article_becomes_its_prose(wikitext, text):
     assert clean_wikitext(wikitext) == text
 
 
@@ -487,27 +379,16 @@ def gpt2(tmp_path) -> tuple[Model, Path]:
 
 
 @pytest.mark.parametrize("text", ["Hello world, and again. ", "Not the <|endoftext|> of a text. "])
-def test_rows_of_gpt2s_own_tokenizer_hold_its_bos_at_position_0_alone(gpt2, tmp_path, text):
+def test_rows_of_gpt2s_own_tokenizer_are_its_bos_and_read_back_as_the_text(gpt2, tmp_path, text):
+    from transformers import AutoTokenizer
+
     (tmp_path / "texts").mkdir()
     for number in range(6):
         (tmp_path / "texts" / f"{number}.txt").write_text(text * 40)
     corpus = of_files(tmp_path / "texts", train_contexts=20, eval_documents=2, eval_contexts=2)
     rows = tokenize(corpus, *gpt2, tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(gpt2[1], local_files_only=True)
     for split in ("train", "eval"):
         tokens = load_rows(rows, split).tokens
-        assert (tokens[:, 0] == 50256).all()
-        assert (tokens[:, 1:] != 50256).all()
-
-
-def test_rows_of_gpt2s_own_tokenizer_read_back_as_the_text(gpt2, tmp_path):
-    from transformers import AutoTokenizer
-
-    (tmp_path / "texts").mkdir()
-    text = "Hello world, and again. " * 40
-    for number in range(6):
-        (tmp_path / "texts" / f"{number}.txt").write_text(text)
-    corpus = of_files(tmp_path / "texts", eval_documents=2, eval_contexts=2)
-    tokens = load_rows(tokenize(corpus, *gpt2, tmp_path), "train").tokens
-    tokenizer = AutoTokenizer.from_pretrained(gpt2[1], local_files_only=True)
-    for row in tokens:
-        assert tokenizer.decode(row[1:]) in text
+        assert (tokens[:, 0] == 50256).all() and (tokens[:, 1:] != 50256).all()
+        assert all(tokenizer.decode(row[1:]) in text * 40 for row in tokens)

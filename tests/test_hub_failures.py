@@ -144,10 +144,14 @@ def test_what_the_hub_does_not_have_is_said():
     assert len(message_of([f"{number}.bin" for number in range(80)], revision="b" * 40)) < 600
 
 
-def test_a_server_that_is_gone_or_silent(server, gone, monkeypatch):
+def test_a_server_that_does_not_answer(server, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.05)
     server.stalls = True
     assert re.search("no working connection.*timed out", message_of(["config.json"]))
+
+
+@pytest.mark.usefixtures("server")
+def test_a_server_that_is_gone(gone, monkeypatch):
     connect(monkeypatch, gone)
     message = message_of()
     assert f"expected {', '.join(NAMES)}, found no working connection to {gone} (" in message

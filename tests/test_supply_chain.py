@@ -3,7 +3,7 @@
 import re
 import runpy
 import tomllib
-from importlib.metadata import PathDistribution, requires, version
+from importlib.metadata import requires, version
 from pathlib import Path
 
 import pytest
@@ -73,11 +73,8 @@ def test_nothing_is_pinned_that_nobody_needs(needed: dict[str, str]) -> None:
     assert LOCK.keys() - needed.keys() == set()
 
 
-def test_the_locks_share_no_package() -> None:
+def test_each_extra_lock_has_what_it_is_for_and_nothing_of_another() -> None:
     assert CUDA.keys() & LOCK.keys() == SLURM.keys() & (LOCK | CUDA).keys() == set()
-
-
-def test_each_extra_lock_has_what_it_is_for() -> None:
     slurm = map(Requirement, PROJECT["optional-dependencies"]["slurm"])
     assert {canonicalize_name(one.name) for one in slurm} <= SLURM.keys()
     assert {"cuda-toolkit", "nvidia-cudnn-cu13", "triton"} <= CUDA.keys()
@@ -109,27 +106,3 @@ def test_the_page_lists_the_licences_of_what_is_locked() -> None:
     listed = [canonicalize_name(name) for _, _, names in rows for name in names.split(", ")]
     assert sorted(listed) == sorted(LOCK), RENEW
     assert written == licences["table"](), RENEW
-
-
-@pytest.mark.parametrize(
-    ("fields", "name"),
-    [
-        ("License-Expression: mit and BSD-3-Clause\nLicense: x", "MIT AND BSD-3-Clause"),
-        (
-            "License: Apache 2.0\nClassifier: License :: OSI Approved :: MIT License",
-            "Apache-2.0; MIT",
-        ),
-        (
-            "License: BSD-3-Clause\nClassifier: License :: OSI Approved :: BSD License",
-            "BSD-3-Clause",
-        ),
-        ("License: UNKNOWN\nClassifier: License :: Public Domain", "public domain"),
-        ("License: A licence of its own", "A licence of its own"),
-        ("License: Copyright A\n  Permission is hereby granted, free of charge, to", "MIT"),
-        ("Summary: says nothing", "not stated"),
-    ],
-)
-def test_a_licence_has_a_short_name(fields: str, name: str, tmp_path: Path) -> None:
-    (tmp_path / "METADATA").write_text(f"Metadata-Version: 2.4\nName: a\n{fields}\n")
-    licences = runpy.run_path(str(ROOT / "docs/licences.py"))
-    assert licences["licence"](PathDistribution(tmp_path)) == name

@@ -29,6 +29,7 @@ FORKS.set_forkserver_preload(
     ["torch", "transformers", "pandas", "scipy.stats", "sklearn.tree", "matplotlib.pyplot",
      "nbclient", "nbconvert"]
 )  # fmt: skip
+SNAKEMAKE = [sys.executable, "-m", "snakemake", "--cores", "2"]
 SECONDS = 300
 """After which a command counts as hanging."""
 
@@ -69,8 +70,7 @@ class Prepared:
 
     def copy(self, destination: Path) -> Path:
         """The whole run, to be damaged."""
-        if destination.exists():
-            shutil.rmtree(destination)
+        shutil.rmtree(destination, ignore_errors=True)
         shutil.copytree(self.clean, destination, ignore=shutil.ignore_patterns("__pycache__"))
         return destination
 
@@ -113,44 +113,29 @@ def hashes(folder: Path) -> dict[str, str]:
     }
 
 
-def run(
-    folder: Path,
-    command: Sequence[str],
-    *,
-    moment: str = "0",
-    prefix: Sequence[str] = (),
-    more: dict[str, str] | None = None,
-) -> Run:
+def run(folder: Path, command: Sequence[str], *, moment: str = "0") -> Run:
     """Run a subcommand in a folder, to be killed at some moment.
 
     It runs in a process forked from one that has imported the libraries, which takes most of the
-    time of a small command; behind another program, or with more in its environment, in its own.
+    time of a small command.
     """
     arguments = [command[0], "--scale", SCALE, *command[1:]]
     log = folder / "events.log"
     log.unlink(missing_ok=True)
-    if not prefix and not more:
-        given = (str(folder), environment(folder), moment, str(log), arguments)
-        forked = FORKS.Process(target=process.run_forked, args=given)
-        forked.start()
-        forked.join(SECONDS)
-        if forked.exitcode is None:
-            forked.kill()
-            raise WrongResultError(f"{command} hangs")
-        return Run(forked.exitcode, (folder / "said.log").read_text())
-    ended = subprocess.run(
-        [*prefix, sys.executable, process.__file__, moment, str(log), *arguments],
-        cwd=folder, env=environment(folder) | (more or {}), capture_output=True, text=True,
-        check=False, timeout=SECONDS,
-    )  # fmt: skip
-    return Run(ended.returncode, ended.stderr + ended.stdout)
+    given = (str(folder), environment(folder), moment, str(log), arguments)
+    forked = FORKS.Process(target=process.run_forked, args=given)
+    forked.start()
+    forked.join(SECONDS)
+    if forked.exitcode is None:
+        forked.kill()
+        raise WrongResultError(f"{command} hangs")
+    return Run(forked.exitcode, (folder / "said.log").read_text())
 
 
 def snakemake(folder: Path, *arguments: str) -> Run:
     """Run Snakemake in a folder, on two cores."""
-    command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]
     ended = subprocess.run(
-        [*command, "--config", f"scale={SCALE}"],
+        [*SNAKEMAKE, *arguments, "--config", f"scale={SCALE}"],
         cwd=folder, env=environment(folder), capture_output=True, text=True, check=False,
         timeout=SECONDS,
     )  # fmt: skip
@@ -188,15 +173,12 @@ def remove_outputs(folder: Path, written: Iterable[Event]) -> None:
             (folder / path).unlink()
 
 
-def resumes(
-    prepared: Prepared, folder: Path, command: Sequence[str], *, but: Sequence[str] = ()
-) -> Ending:
+def resumes(prepared: Prepared, folder: Path, command: Sequence[str]) -> Ending:
     """Run the command, which must succeed and leave all as it is in the clean run."""
     again = run(folder, command)
     if again.status != 0:
         raise WrongResultError(f"{command} does not succeed: {again.said}")
-    differences = prepared.differences(folder, but=but)
-    if differences:
+    if differences := prepared.differences(folder):
         raise WrongResultError(f"after {command}, other than in a clean run: {differences}")
     return "resumed"
 
@@ -220,8 +202,8 @@ def judged(
         but: paths that may differ from the clean run.
         damaged: paths that were damaged, which nobody is asked to repair.
     """
+    differences = prepared.differences(folder, but=[*but, *damaged])
     if ended.status == 0:
-        differences = prepared.differences(folder, but=[*but, *damaged])
         if differences:
             raise WrongResultError(f"it passed, and these differ: {differences}")
         return "resumed"
@@ -229,12 +211,7 @@ def judged(
         raise WrongResultError(f"it is not explained: {ended.said}")
     if not any(name in ended.said for name in names):
         raise WrongResultError(f"none of {names} is named: {ended.said}")
-    made = [
-        name
-        for name in prepared.differences(folder, but=[*but, *damaged])
-        if (folder / name).exists()
-    ]
-    if made:
+    if made := [name for name in differences if (folder / name).exists()]:
         raise WrongResultError(f"it was refused, but something was made: {made}")
     return "refused"
 

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import count
 from pathlib import Path
 
 import torch
@@ -27,9 +28,7 @@ from transcoders.checksums import sha256
 from transcoders.files import read_json, write_json
 from workflow.running import REPOSITORY, workspace
 
-COMPARED = ("*.csv", "*.json", "*.safetensors", "*.parquet")
-OF_THE_MACHINE = ("environment.json",)
-"""Tells of the commit, so that it may differ."""
+COMPARED = (".csv", ".json", ".safetensors", ".parquet")
 
 
 def main() -> None:
@@ -40,19 +39,25 @@ def main() -> None:
                         help="the shortest and the longest time between two kills")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="of those times")
     parser.add_argument("--like", type=Path, default=REPOSITORY, help="where the other run is")
-    parser.add_argument("--folder", type=Path, help="where to run; a temporary one by default")
     arguments = parser.parse_args()
-    check_instructions(arguments.like / "results" / arguments.scale / "environment.json")
+    instructions = torch.backends.cpu.get_cpu_capability()
+    other = arguments.like / "results" / arguments.scale
+    there = read_json(other / "environment.json")["hardware"]["vector_instructions"]
+    if instructions != there:  # a comparison that must fail
+        sys.exit(
+            f"{other}: that run used {there}, this machine uses {instructions}; set "
+            f"ATEN_CPU_CAPABILITY={there.lower()}, or compare with another run (--like FOLDER)"
+        )
     with tempfile.TemporaryDirectory(prefix="long-run-") as temporary:
-        folder = workspace(arguments.folder or Path(temporary) / "run")
+        folder = workspace(Path(temporary) / "run")
         began = time.monotonic()
         kills = run_under_kills(folder, arguments.scale, arguments.minutes, arguments.seed)
         seconds = round(time.monotonic() - began)
-        compared, different = compare(folder, arguments.like, arguments.scale)
+        compared, different = compare(folder / "results" / arguments.scale, other)
     record = {
         "command": " ".join(["python -m faults.long_run", *sys.argv[1:]]),
         "machine": platform.platform(),
-        "vector_instructions": torch.backends.cpu.get_cpu_capability(),
+        "vector_instructions": instructions,
         "kills": kills,
         "seconds": seconds,
         "files_compared": compared,
@@ -63,57 +68,39 @@ def main() -> None:
     sys.exit(1 if different or not compared else 0)
 
 
-def check_instructions(record: Path) -> None:
-    """Refuse to spend an hour on a comparison that must fail."""
-    here = torch.backends.cpu.get_cpu_capability()
-    there = read_json(record)["hardware"]["vector_instructions"]
-    if here != there:
-        sys.exit(
-            f"{record}: that run used {there}, this machine uses {here}; set ATEN_CPU_CAPABILITY="
-            f"{there.lower()}, or compare with another run (--like FOLDER)"
-        )
-
-
 def run_under_kills(folder: Path, scale: str, minutes: tuple[float, float], seed: int) -> int:
     """How often it took a kill until the run ended by itself, well."""
     chosen = random.Random(seed)
     base = [sys.executable, "-m", "snakemake", "--cores", "all", "--config", f"scale={scale}"]
-    kills = 0
-    while True:
+    for kills in count():
         with (folder / "snakemake.log").open("ab") as log:
-            running = subprocess.Popen(
-                base, cwd=folder, env=environment(folder), stdout=log, stderr=log,
-                start_new_session=True,
-            )  # fmt: skip
+            options = {"cwd": folder, "env": environment(folder), "stdout": log, "stderr": log}
+            running = subprocess.Popen(base, start_new_session=True, **options)
             try:
                 status = running.wait(60 * chosen.uniform(*minutes))
             except subprocess.TimeoutExpired:
                 os.killpg(running.pid, signal.SIGKILL)
                 running.wait()
-                kills += 1
-                print(f"kill {kills}", file=sys.stderr)
-                subprocess.run(
-                    [*base[:-2], "--unlock", *base[-2:]], cwd=folder, env=environment(folder),
-                    stdout=log, stderr=log, check=True,
-                )  # fmt: skip
+                print(f"kill {kills + 1}", file=sys.stderr)
+                subprocess.run([*base[:-2], "--unlock", *base[-2:]], check=True, **options)
                 continue
         if status != 0:
-            sys.exit(f"{folder / 'snakemake.log'}: the run ended with {status} after {kills} kills")
+            sys.exit(f"{(folder / 'snakemake.log').read_text()}\nended with {status}")
         return kills
+    raise AssertionError  # count() does not end
 
 
-def compare(folder: Path, other: Path, scale: str) -> tuple[int, list[str]]:
+def compare(results: Path, other: Path) -> tuple[int, list[str]]:
     """How many files both runs have, and which of them differ."""
-    results = folder / "results" / scale
     both = [
-        path.relative_to(folder)
-        for pattern in COMPARED
-        for path in sorted(results.rglob(pattern))
-        if "logs" not in path.parts
-        and path.name not in OF_THE_MACHINE
-        and (other / path.relative_to(folder)).exists()
+        path.relative_to(results)
+        for path in sorted(results.rglob("*"))
+        if path.suffix in COMPARED
+        and "logs" not in path.parts
+        and path.name != "environment.json"  # tells of the commit, so that it may differ
+        and (other / path.relative_to(results)).exists()
     ]
-    return len(both), [str(p) for p in both if sha256(folder / p) != sha256(other / p)]
+    return len(both), [str(p) for p in both if sha256(results / p) != sha256(other / p)]
 
 
 if __name__ == "__main__":

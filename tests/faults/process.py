@@ -1,7 +1,5 @@
 """A command of this project that kills itself at a chosen moment of its writing.
 
-    python process.py MOMENT LOG SUBCOMMAND ...
-
 Moments are counted in the interpreter's own audit events: every opening for writing, renaming,
 making or removing of a path below the folders WATCHED. Nothing in the code under
 test knows of it. MOMENT is a number (SIGKILL just before that event), the same with ``torn`` behind
@@ -55,19 +53,10 @@ def _files(path: str) -> list[str]:
     return below or [path]
 
 
-def run(moment: str, log: str, *arguments: str) -> None:
-    """Run the command in this process, which ends with it."""
-    sys.argv[:] = ["transcoders", *arguments]
-    from transcoders.cli import main
-
-    sys.addaudithook(Watch(moment, log))
-    main()
-
-
 def run_forked(
     folder: str, environment: dict[str, str], moment: str, log: str, arguments: list[str]
 ) -> None:
-    """The same in a process forked for it, with all that it says in a file ``said.log``."""
+    """Run the command in a process forked for it, with all that it says in ``said.log``."""
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
@@ -77,8 +66,8 @@ def run_forked(
     said = os.open("said.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for stream in (1, 2):
         os.dup2(said, stream)
-    run(moment, log, *arguments)
+    sys.argv[:] = ["transcoders", *arguments]
+    from transcoders.cli import main
 
-
-if __name__ == "__main__":
-    run(*sys.argv[1:])
+    sys.addaudithook(Watch(moment, log))
+    main()
