@@ -97,7 +97,7 @@ def test_a_malicious_file_is_refused_and_nothing_in_it_runs(tmp_path, exploit, p
     canary = tmp_path / "executed"
     content: dict[str, Any] = {"cfg": None, "state_dict": released_tensors()}
     path = write(tmp_path, content | {place: exploit(canary)}, zipped=zipped)
-    assert "refused, since it is no file of tensors and plain values: it names" in refusal(path)
+    assert "refused, since it holds more than tensors and plain values: it names" in refusal(path)
     assert not canary.exists()
 
 

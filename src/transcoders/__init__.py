@@ -26,9 +26,10 @@ which data flows:
     notebooks, landing  pages
     cli               one subcommand for each rule of the workflow
 
-Below them, used by all: ``errors`` (the one exception that a user is meant to read), ``files`` and
-``checksums`` (reading and writing whole files), ``layout`` (where the files of a scale live),
-``process``, ``progress``, ``environment``, ``plan``, ``intervals`` and ``short_repr``.
+Below them, used by all: ``errors`` (the one exception that a user is meant to read), ``files`` (the
+place where files are read and written), ``checksums`` (what was made, and by which command),
+``layout`` (where the files of a scale live), ``synthetic`` (tiny models and texts), ``process``,
+``progress``, ``environment``, ``plan``, ``intervals`` and ``short_repr``.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""What a run ran on: versions, hardware, threads, and hashes of what it was asked to do."""
+"""What a run ran on: versions, hardware, threads, and hashes of its settings and its corpus."""
 
 import os
 import platform
@@ -71,7 +71,7 @@ def package_versions(*packages: str) -> dict[str, str]:
 
 
 def differing(lock: Path) -> dict[str, str]:
-    """Packages whose installed version is not the locked one: the installed one, or ``missing``."""
+    """The installed version, or ``missing``, of each package that is not as in the lock file."""
     found = {}
     for line in lock.read_text(encoding="utf-8").splitlines():
         package, pinned, locked = line.partition("==")

@@ -1,4 +1,4 @@
-"""The one exception that a user is meant to read, and how the system's own read."""
+"""The one exception that a user is meant to read, and the system's errors in the same words."""
 
 import errno
 

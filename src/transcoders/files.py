@@ -195,7 +195,7 @@ class _UniqueKeys(yaml.SafeLoader):
 
 
 def read_yaml(path: Path) -> Any:
-    """Read YAML that somebody wrote by hand, naming the file in every error but a missing one's.
+    """Read YAML that somebody wrote by hand, naming the file in every error unless it is missing.
 
     Raises:
         FileNotFoundError: there is no such file; the caller knows which files there are.

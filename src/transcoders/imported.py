@@ -138,7 +138,7 @@ def _read(path: Path) -> Any:
     except pickle.UnpicklingError as error:
         named = re.search(r"GLOBAL (\S{1,100})", str(error))
         raise UserError(
-            f"{path}: refused, since it is no file of tensors and plain values"
+            f"{path}: refused, since it holds more than tensors and plain values"
             f"{': it names ' + named[1] if named else ''}; do not open it by other means"
         ) from None
     except Exception as error:  # whatever a damaged file makes the loader raise

@@ -22,7 +22,7 @@ def prepare_process(
     *,
     keep_freed_memory: bool = False,
 ) -> str:
-    """Fix what may change a byte: the number of threads, the device, the choice of algorithms.
+    """Fix what may change results: the number of threads, the device, the choice of algorithms.
 
     Sums split over another number of threads round differently. So a job refuses to run on another
     number of cores than the scale file fixes.
@@ -30,8 +30,8 @@ def prepare_process(
     Args:
         granted: cores that the caller has; None if nobody counted.
         resources: what the scale file allots to the job.
-        device: ``cpu``, ``auto`` for a GPU if there is one, or ``cuda`` for one where the job is
-            allotted it: all others use the CPU.
+        device: ``cpu``; ``auto`` for a GPU if there is one; or ``cuda`` for a GPU in the jobs that
+            are allotted one, while the others use the CPU.
         keep_freed_memory: whether large blocks are reused rather than returned to the system. That
             is faster where the same sizes come again and again, as in training, and wasteful where
             sizes vary, as in evaluation.

@@ -65,8 +65,8 @@ def read_source(source: TextSource, *, seed: int) -> Iterator[Document]:
 def _read_hub_files(source: HubDataset) -> Iterator[Document]:
     """Named files of a dataset. Documents without text are kept.
 
-    The last part of its file's path names a document, or all of the path where files in several
-    folders have the same name.
+    A document is named after the last part of its file's path, or after the whole path if files in
+    several folders have the same name.
     """
     files = [*source.data_files, *source.eval_data_files]
     is_short = len({Path(file).name for file in files}) == len(files)

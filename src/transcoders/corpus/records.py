@@ -20,7 +20,7 @@ FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     ".csv": ("csv", {"keep_default_na": False}),  # "NA" and "null" are texts too
     ".parquet": ("parquet", {}),
 }
-"""By the end of a file's name: what the library calls its type, and how it is to read it."""
+"""By the suffix of a file: the library's name for its type, and the options to read it with."""
 
 
 def check_formats(names: list[str], key: str) -> None:
@@ -54,7 +54,7 @@ def records_of_file(path: Path, name: str) -> Iterator[dict[str, Any]]:
         name: what messages call it.
 
     Raises:
-        UserError: the file cannot be read as what the end of its name says it is.
+        UserError: the file cannot be read as the type that its suffix names.
     """
     if not path.is_file():
         raise UserError(f"{name}: expected a file, found none; correct its path in the scale file")
