@@ -103,6 +103,13 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, read, kind, name, content
         read(path)
 
 
+def test_what_the_system_refuses_is_left_to_it(tmp_path):
+    with pytest.raises(IsADirectoryError):
+        read_json(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        read_yaml(tmp_path / "absent.yaml")
+
+
 def test_tensors_are_those_that_were_saved_or_refused(tmp_path):
     path, tensors = tmp_path / "a.safetensors", {"W": torch.arange(6.0).reshape(2, 3)}
     save_tensors(path, tensors)
