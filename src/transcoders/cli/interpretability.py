@@ -98,11 +98,11 @@ def study_features(scale: ScaleName, threads: Threads = None) -> None:
     """Predict from weights alone which tokens make features active, then look, and score."""
     import pandas as pd
 
-    from transcoders.case_studies.predictions import read_vocabulary
-    from transcoders.case_studies.systematic import study_features, summarise_studies
     from transcoders.circuits import Tracer
     from transcoders.dictionaries import SparseDictionary
     from transcoders.interpretability.gather import load_observed, load_text
+    from transcoders.interpretability.predictions import read_vocabulary
+    from transcoders.interpretability.systematic import study_features, summarise_studies
 
     settings, layout = open_scale(scale)
     device = prepare_process(threads, settings.resources.study_features, settings.device)
