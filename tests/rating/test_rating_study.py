@@ -24,7 +24,7 @@ from helpers_rating import (
 )
 from transcoders.errors import UserError
 from transcoders.interpretability.gather import Observed, Text
-from transcoders.rating.records import Rating, Record, load_record, record_path, save_record
+from transcoders.rating.records import Rating, Record, load_record, save_record
 from transcoders.rating.study import RatedDictionary, Study, begin, create_study, visible
 
 
@@ -288,10 +288,6 @@ class TestRecord:
         with pytest.raises(UserError, match="rater: expected 1 to 40"):
             begin(make_study(), tmp_path / "ratings", rater)
         assert not (tmp_path / "ratings").exists()
-
-    @pytest.mark.parametrize("rater", ["anna", "A-b_9", "a" * 40, "-x"])
-    def test_names_are_names_of_files(self, rater: str, tmp_path: Path) -> None:
-        assert record_path(tmp_path, rater) == tmp_path / f"{rater}.json"
 
     def test_what_is_written_is_read(self, tmp_path: Path) -> None:
         record = begin(make_study(), tmp_path, "anna")

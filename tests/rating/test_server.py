@@ -238,19 +238,6 @@ class TestRating:
         later.rate_all(N_ITEMS)
         assert later.client.get("/", base_url=SITE).location == "/item/1"
 
-    def test_two_raters_have_a_file_each(self, study: Study, tmp_path: Path) -> None:
-        anna, bob = (
-            Rater(make_app(study, tmp_path, name).test_client()) for name in ("anna", "bob")
-        )
-        anna.rate(1, "maybe", note="only anna")
-        bob.rate(2, "interpretable")
-        assert load_record(tmp_path, "anna").ratings == {
-            1: Rating(verdict="maybe", note="only anna")
-        }
-        assert load_record(tmp_path, "bob").ratings == {2: Rating(verdict="interpretable")}
-        assert "only anna" not in bob.page("/item/1")
-        assert files_in(tmp_path) == ["anna.json", "bob.json"]
-
     def test_what_makes_no_sense_is_refused_and_changes_nothing(
         self, anna: Rater, tmp_path: Path
     ) -> None:

@@ -10,7 +10,6 @@ import pytest
 from scipy import stats
 
 from helpers_rating import make_study
-from transcoders.errors import UserError
 from transcoders.rating.records import VERDICTS, Rating, Record, save_record
 from transcoders.rating.study import Study, begin
 from transcoders.rating.table1 import (
@@ -158,15 +157,6 @@ def test_who_has_not_finished_is_not_counted(tmp_path: Path) -> None:
     assert set(pd.read_csv(table)["rater"]) == {"anna"}
     assert pd.read_csv(table)["transcoder"].tolist() == [12, 5, 3, 2, 20]
     assert json.loads(record.read_text())["under_way"] == {"bob": {"rated": 1, "of": 40}}
-
-
-def test_a_rater_of_another_study_stops_it_all(tmp_path: Path) -> None:
-    rate(make_study(), tmp_path, "anna", COUNTS)
-    with pytest.raises(UserError, match=r"anna\.json: expected 40 items and commitment"):
-        write_table1(
-            make_study(seed=6), tmp_path, table=tmp_path / "t.csv", record=tmp_path / "t.json"
-        )
-    assert not (tmp_path / "t.csv").exists()
 
 
 class TestAgreement:
