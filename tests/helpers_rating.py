@@ -1,6 +1,5 @@
 """Two made-up dictionaries to rate, and what a rater does to a page."""
 
-import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -122,27 +121,16 @@ class Rater:
 
     def __init__(self, client: FlaskClient) -> None:
         self.client = client
-        self._token = ""
 
     def page(self, path: str) -> str:
         response = self.client.get(path, base_url=SITE)
         assert response.status_code == 200
         return response.text
 
-    def token(self) -> str:
-        """What the page's forms hold; looked up once, since a finished page has no form."""
-        if not self._token:
-            found = re.search(r'name="token" value="([^"]+)"', self.page("/item/1"))
-            assert found
-            self._token = found[1]
-        return self._token
-
     def post(self, path: str, headers: dict[str, str] | None = None, **fields: str) -> Any:
-        """Post a form as the page would; fields that are given replace the page's."""
-        form = {"token": self.token(), "note": ""} | fields
-        return self.client.post(
-            path, data=form, base_url=SITE, headers=headers or {"Origin": SITE}
-        )  # fmt: skip
+        """Post a form as the page would."""
+        sent = {"Origin": SITE} if headers is None else headers
+        return self.client.post(path, data={"note": ""} | fields, base_url=SITE, headers=sent)
 
     def rate(self, number: int, verdict: str, **fields: str) -> Any:
         response = self.post(f"/item/{number}", verdict=verdict, **fields)

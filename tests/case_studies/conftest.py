@@ -1,4 +1,4 @@
-"""Tiny models with random transcoders and what was gathered of them, as folders."""
+"""Scales of tiny models with random transcoders, and what was gathered of them."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,68 +7,57 @@ import pytest
 import torch
 from torch import Tensor
 
-from transcoders.case_studies.study_server import StudyFiles
 from transcoders.config import Interpretability, Site
 from transcoders.corpus import Rows
 from transcoders.dictionaries import SparseDictionary
 from transcoders.interpretability.gather import gather
+from transcoders.layout import Layout
 from transcoders.models import load_model
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 N_ROWS, ROW_LENGTH = 16, 10
-LAYERS = (0, 2)
+LAYERS = (0, 1)
+ARCHITECTURES = ("gpt2", "gpt_neox", "llama")
 
 
 @pytest.fixture(scope="session")
-def make_files(
+def repository(
     tiny_models: dict[str, Path],
     random_dictionary: Callable[..., SparseDictionary],
     random_tokens: Callable[..., Tensor],
     tmp_path_factory: pytest.TempPathFactory,
-) -> Callable[[str], StudyFiles]:
-    """The files of a study of an architecture: transcoders at layers 0 and 2, after BOS."""
-    made: dict[str, StudyFiles] = {}
+) -> Path:
+    """A folder with a scale for each architecture: transcoders at layers 0 and 1, after BOS."""
+    root = tmp_path_factory.mktemp("repository")
+    (root / "config").mkdir()
+    smoke = (REPOSITORY / "config/smoke.yaml").read_text()
+    for architecture in ARCHITECTURES:
+        name = architecture.replace("_", "-")
+        source = smoke.replace("architecture: llama", f"architecture: {architecture}")
+        (root / f"config/{name}.yaml").write_text(source)
+        layout = Layout(name)
+        (root / layout.model("x")).parent.mkdir(parents=True)
+        (root / layout.model("tiny-llama")).symlink_to(tiny_models[architecture])
+        dictionaries = {}
+        for layer in LAYERS:
+            dictionary = random_dictionary("transcoder", seed=10 + layer)
+            folder = layout.dictionary(f"tiny-llama_layer{layer}_transcoder_l1-0.5")
+            dictionary.save_pretrained(root / folder, {"metadata": {}})
+            dictionaries[folder.name] = (Site(model="tiny", layer=layer), dictionary)
+        gather(
+            load_model(tiny_models[architecture]),
+            Rows(random_tokens(N_ROWS, ROW_LENGTH, seed=6), torch.zeros(N_ROWS, dtype=torch.long)),
+            dictionaries,
+            Interpretability.model_construct(
+                batch_contexts=8, top_examples=4, sampled_examples=5, background_tokens=20
+            ),
+            root / layout.observed,
+            first_position=1,
+            seed=0,
+        )
+    return root
 
-    def make(architecture: str) -> StudyFiles:
-        if architecture not in made:
-            root = tmp_path_factory.mktemp(architecture)
-            folders = {layer: root / f"layer{layer}_transcoder" for layer in LAYERS}
-            for layer, folder in folders.items():
-                dictionary = random_dictionary("transcoder", seed=10 + layer)
-                dictionary.save_pretrained(folder, {"metadata": {}})
-            model = tiny_models[architecture]
-            observe(model, folders, random_tokens(N_ROWS, ROW_LENGTH, seed=6), root / "observed")
-            made[architecture] = StudyFiles(
-                model=model, transcoders=folders, observed=root / "observed", first_position=1
-            )
-        return made[architecture]
 
-    return make
-
-
-@pytest.fixture(scope="session")
-def files(make_files: Callable[[str], StudyFiles]) -> StudyFiles:
-    """Of a single architecture, for what does not depend on it."""
-    return make_files("gpt2")
-
-
-@pytest.fixture(scope="session")
-def observe_text() -> Callable[[Path, dict[int, Path], Tensor, Path], None]:
-    """To gather what transcoders do on some rows."""
-    return observe
-
-
-def observe(model: Path, folders: dict[int, Path], rows: Tensor, destination: Path) -> None:
-    gather(
-        load_model(model),
-        Rows(rows, torch.zeros(len(rows), dtype=torch.long)),
-        {
-            folder.name: (Site(model="tiny", layer=layer), SparseDictionary.from_pretrained(folder))
-            for layer, folder in folders.items()
-        },
-        Interpretability.model_construct(
-            batch_contexts=8, top_examples=4, sampled_examples=5, background_tokens=20
-        ),
-        destination,
-        first_position=1,
-        seed=0,
-    )
+@pytest.fixture(autouse=True)
+def inside(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(repository)

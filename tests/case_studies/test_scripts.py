@@ -12,7 +12,6 @@ import pytest
 import yaml
 
 from transcoders.case_studies.page import VERDICTS, study_notebook
-from transcoders.case_studies.questions import RefusedError
 from transcoders.case_studies.scripts import (
     ANSWERS,
     MOSTLY,
@@ -20,20 +19,21 @@ from transcoders.case_studies.scripts import (
     TABLE4_COLUMNS,
     TRANSCRIPT,
     RecordedStudy,
+    Row,
     StudyScript,
     carry_out,
     load_script,
     outcome,
     score,
 )
-from transcoders.checksums import sha256
+from transcoders.case_studies.study_server import RefusedError
 from transcoders.errors import UserError
 from transcoders.files import read_json, write_table
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 STEPS = [
     {"thought": "Where?", "ask": {"examples": {}}},
-    {"thought": "What?", "ask": {"connections": {"vector": "tc2[42]", "layer": 0, "k": 2}}},
+    {"thought": "What?", "ask": {"connections": {"vector": "tc1[41]", "layer": 0, "k": 2}}},
     {"thought": "Why?", "ask": {"circuit": {"row": 0, "position": 5, "n_paths": 3}}},
     {"thought": "Which token?", "ask": {"tokens": {"row": 0}}},
 ]  # fmt: skip
@@ -41,18 +41,24 @@ STEPS = [
 
 def study_script(**changes: Any) -> StudyScript:
     content = {
-        "title": "A feature", "feature": "tc2[42]", "weights_sha256": "none", "steps": STEPS,
+        "title": "A feature", "feature": "tc1[41]", "weights_sha256": "none", "steps": STEPS,
         "hypothesis": "Words.", "pattern": "⟦.*⟧", "afterwards": "So it was.",
     }  # fmt: skip
     return StudyScript.model_validate(content | changes)
 
 
 @pytest.fixture(scope="module")
-def folder(make_files: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where :func:`study_script` has been carried out."""
+def worked(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Row]:
+    """Where :func:`study_script` has been carried out, and its row of Table 4."""
     place = tmp_path_factory.mktemp("worked") / "study"
-    carry_out(study_script(), make_files("llama"), place)
-    return place
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(repository)
+        return place, carry_out("mine", study_script(), "llama", place, "cpu")
+
+
+@pytest.fixture
+def folder(worked: tuple[Path, Row]) -> Path:
+    return worked[0]
 
 
 @pytest.fixture
@@ -63,83 +69,72 @@ def copied(folder: Path, tmp_path: Path) -> Path:
 def test_a_record_answers_what_was_asked_and_nothing_else(folder: Path) -> None:
     study = RecordedStudy(folder)
     answers = read_json(folder / ANSWERS)
-    assert study.facts == answers[0] and study.facts["feature"] == "tc2[42]"
+    assert study.facts == answers[0] and study.facts["feature"] == "tc1[41]"
     assert study.ask("examples") == answers[1]
-    assert len(study.connections("tc2[42]", 0, k=2)) == 2
+    assert len(study.connections("tc1[41]", 0, k=2)) == 2
     assert study.circuit(0, 5, n_paths=3).paths
     revealed = study.reveal("Words.")
     assert revealed.seal == study.seal and revealed.examples["text"].str.contains("⟦").all()
     for question, arguments in (
-        ("connections", {"vector": "tc2[42]", "layer": 0, "k": 3}),
-        ("de_embedding", {"vector": "tc2[42]"}),
+        ("connections", {"vector": "tc1[41]", "layer": 0, "k": 3}),
+        ("de_embedding", {"vector": "tc1[41]"}),
         ("reveal", {"hypothesis": "Other words."}),
-        ("open", {"feature": "tc2[42]", "restricted": False}),
+        ("open", {"feature": "tc1[41]", "restricted": False}),
     ):
         with pytest.raises(RefusedError, match="was not asked"):
             study.ask(question, **arguments)
 
 
-def test_the_same_study_gives_the_same_bytes(folder: Path, make_files: Any, tmp_path: Path) -> None:
-    carry_out(study_script(), make_files("llama"), tmp_path / "again")
+def test_the_same_study_gives_the_same_bytes(worked: tuple[Path, Row], tmp_path: Path) -> None:
+    row = carry_out("mine", study_script(), "llama", tmp_path / "again", "cpu")
+    assert row == worked[1] and list(row) == TABLE4_COLUMNS
+    assert row["outcome"] == "other weights" and row["silent_matched"] == 1
     for name in (TRANSCRIPT, ANSWERS):
-        assert (tmp_path / "again" / name).read_bytes() == (folder / name).read_bytes()
+        assert (tmp_path / "again" / name).read_bytes() == (worked[0] / name).read_bytes()
 
 
-@pytest.mark.parametrize("number", [0, 1, 3, 5])
-def test_an_answer_that_was_not_given_is_refused(copied: Path, number: int) -> None:
-    answers = read_json(copied / ANSWERS)
-    answers[number] = answers[number][1:] if isinstance(answers[number], list) else {}
-    (copied / ANSWERS).write_text(json.dumps(answers))
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda answers: [{}, *answers[1:]],
+        lambda answers: [*answers[:3], answers[3][1:], *answers[4:]],
+        lambda answers: answers[:-1],
+        lambda answers: [*answers, []],
+        lambda answers: [*answers[:4], ["w5"], *answers[5:]],  # it was refused
+    ],
+)
+def test_an_answer_that_was_not_given_is_refused(copied: Path, change: Any) -> None:
+    (copied / ANSWERS).write_text(json.dumps(change(read_json(copied / ANSWERS))))
     with pytest.raises(UserError, match="whose digests are in"):
         RecordedStudy(copied)
 
 
-def test_missing_and_further_answers_are_refused(copied: Path) -> None:
-    answers = read_json(copied / ANSWERS)
-    for wrong in (answers[:-1], [*answers, []]):
-        (copied / ANSWERS).write_text(json.dumps(wrong))
-        with pytest.raises(UserError, match="whose digests are in"):
-            RecordedStudy(copied)
-
-
-def test_a_refused_question_is_on_record_and_stays_refused(folder: Path, copied: Path) -> None:
-    answers = read_json(folder / ANSWERS)
-    assert answers[4] is None
+def test_a_refused_question_stays_refused(folder: Path) -> None:
     with pytest.raises(RefusedError, match="does not answer this"):
         RecordedStudy(folder).ask("tokens", row=0)
-    answers[4] = ["w5"]
-    (copied / ANSWERS).write_text(json.dumps(answers))
-    with pytest.raises(UserError, match="whose digests are in"):
-        RecordedStudy(copied)
 
 
-def test_a_hypothesis_is_scored_as_a_rule(folder: Path, tmp_path: Path) -> None:
-    study, weights = RecordedStudy(folder), tmp_path / "weights"
-    weights.write_bytes(b"some")
+def test_a_hypothesis_is_scored_as_a_rule(folder: Path) -> None:
+    study = RecordedStudy(folder)
     examples = study.reveal("Words.").examples
-    assert set(examples["kind"]) == {"top", "sampled"}
-    right = {"weights_sha256": sha256(weights)}
     silent = ["a⟦b⟧c", "x⟦y⟧z", "a⟦b⟧", "⟦⟧"]
 
-    def scored(**changes: Any) -> dict[str, Any]:
-        worked = study_script(**(right | changes))
-        return score("mine", worked, study, silent, weights=weights)
+    def scored(pattern: str, weights: str = "none") -> Row:
+        return score("mine", study_script(pattern=pattern), study, silent, weights)
 
-    everything = scored()
-    assert list(everything) == TABLE4_COLUMNS
+    everything = scored("⟦.*⟧")
     assert everything["top_matched"] == everything["sampled_matched"] == 1
     assert everything["silent_matched"] == 1 and everything["balanced_accuracy"] == 0.5
     assert everything["outcome"] == "failure"
-    nothing = scored(pattern="never there")
+    nothing = scored("never there")
     assert nothing["silent_matched"] == 0 and nothing["balanced_accuracy"] == 0.5
-    half = scored(pattern="⟦(?!b).+⟧")  # a group would be no trouble either
+    half = scored("⟦(?!b).+⟧")
     assert half["silent_matched"] == 0.25
     assert half["balanced_accuracy"] == (half["sampled_matched"] + 0.75) / 2
-    assert scored(weights_sha256="others")["outcome"] == "other weights"
-    first = examples.loc[examples["kind"] == "top", "text"].iloc[0]
-    n_same = (examples.loc[examples["kind"] == "top", "text"] == first).sum()
-    n_top = (examples["kind"] == "top").sum()
-    assert scored(pattern=f"^{re.escape(first)}$")["top_matched"] == n_same / n_top
+    assert scored("⟦", weights="others")["outcome"] == "other weights"
+    top = examples.loc[examples["kind"] == "top", "text"]
+    share = (top == top.iloc[0]).mean()
+    assert scored(f"^{re.escape(top.iloc[0])}$")["top_matched"] == share
 
 
 def test_outcomes_follow_the_rule() -> None:
@@ -153,7 +148,7 @@ def test_outcomes_follow_the_rule() -> None:
     ("changes", "message"),
     [
         ({"pattern": "("}, "pattern: .*regular expression"),
-        ({"feature": "tc2[42]@4"}, "feature: "),
+        ({"feature": "tc1[41]@4"}, "feature: "),
         ({"steps": []}, "steps: "),
         ({"steps": [{"thought": "Two", "ask": {"examples": {}, "circuit": {}}}]}, "steps.0.ask: "),
         ({"hypotheses": "Two"}, "hypotheses: "),
@@ -178,18 +173,17 @@ def test_a_missing_file_names_those_there_are(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("verdict", list(VERDICTS))
-def test_a_notebook_asks_what_the_study_asked(folder: Path, tmp_path: Path, verdict: str) -> None:
-    weights = tmp_path / "weights"
-    weights.write_bytes(b"some")
-    row = score("mine", study_script(), RecordedStudy(folder), ["⟦⟧"], weights=weights)
-    table = tmp_path / "table4.csv"
+def test_a_notebook_asks_what_the_study_asked(
+    worked: tuple[Path, Row], tmp_path: Path, verdict: str
+) -> None:
+    (folder, row), table = worked, tmp_path / "table4.csv"
     write_table(table, pd.DataFrame([row | {"outcome": verdict}]))
     notebook = study_notebook("mine", study_script(), folder, table)
     nbformat.validate(notebook)
     code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
     assert code[1:4] == [
         "study.examples().head(12)",
-        'study.connections(vector="tc2[42]", layer=0, k=2)',
+        'study.connections(vector="tc1[41]", layer=0, k=2)',
         "print(study.circuit(row=0, position=5, n_paths=3).table(12))",
     ]
     assert not any("tokens" in line for line in code)
@@ -212,6 +206,6 @@ def test_committed_studies_are_whole_and_as_they_were_written(name: str) -> None
     study = RecordedStudy(results / name)
     assert study.facts["feature"] == worked.feature and study.hypothesis == worked.hypothesis
     for step in worked.steps:
-        study.ask(step.question, **step.arguments)
+        study.ask(step.question[0], **step.question[1])
     row = pd.read_csv(results / "table4.csv").set_index("study").loc[name]
-    assert row["seal"] == study.seal and row["pattern"] == worked.pattern
+    assert row["seal"] == study.seal and row["pattern"] == worked.pattern.pattern

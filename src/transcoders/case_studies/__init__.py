@@ -1,9 +1,10 @@
-"""Blind studies: what weights say of a feature, before anyone looks at where it is active.
+"""Blind studies: what a feature is about, told before anyone looks at where it is active.
 
-- ``predictions``: which tokens should make a feature active, from weights alone;
-- ``systematic``: the same of many features, scored on their examples;
-- ``harness``: one feature studied by a person who sees no token until a hypothesis is written down;
-- ``study_server``: the process that keeps the tokens meanwhile;
-- ``questions``: what may be asked of it;
-- ``scripts``: studies written down, done again, scored (Table 4), and ``page``: to be read.
+From a command to Table 4, in the order in which to read:
+
+- ``harness``: what an analyst can ask, from a process that holds no token;
+- ``study_server``: the process that keeps the tokens, and answers;
+- ``transcript``: its record of every question, sealed by the hypothesis;
+- ``scripts``: studies written down, carried out again and scored;
+- ``page.py``, ``page.md.j2``: such a study as a notebook.
 """

@@ -1,13 +1,13 @@
-"""Case studies: blind studies written down so that they can be done again and read.
+"""Case studies: blind studies written down so that others can repeat and read them.
 
 A file in ``workflow/case_studies/<scale>/`` holds what the analyst thought and asked, step by step,
-the hypothesis, and the same as a pattern that can be looked for in text. :func:`carry_out` asks all
-of it again of a new server, which writes a sealed transcript; the answers are kept beside it, and
-:class:`RecordedStudy` gives them out to whoever asks the same, so that a study can be read on a
-machine without the model. An answer whose digest is not in the sealed transcript is refused.
+the hypothesis, and the hypothesis as a pattern that can be searched for in text. :func:`carry_out`
+asks all of it again and keeps the sealed transcript and the answers. :class:`RecordedStudy` gives
+these answers to the same questions, so that a study can be read on a machine without the model. It
+refuses an answer whose digest is not in the transcript.
 
 The hypothesis is scored as a rule (:func:`score`): the share of places where the feature is active
-that match the pattern, against the share of places where it is silent. The feature's number means
+that match the pattern, against the share of places where it is silent. A feature's number means
 something only with the weights that the analyst had, so a file names their hash.
 """
 
@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pandas as pd
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import Field, ValidationError
 
-from transcoders.case_studies.harness import BlindStudy
-from transcoders.case_studies.questions import Questions, RefusedError
-from transcoders.case_studies.study_server import FEATURE, StudyFiles
+from transcoders.case_studies.harness import Questions
+from transcoders.case_studies.study_server import FEATURE, RefusedError, StudyServer, problems
 from transcoders.case_studies.transcript import OPENED, REVEALED, digest, verify_transcript
 from transcoders.checksums import sha256
 from transcoders.config.fields import Section
@@ -33,18 +32,12 @@ SUCCESS, MOSTLY = 0.8, 0.65
 """Balanced accuracy from which on a hypothesis counts as right, or mostly right: fixed before the
 first study. Guessing has 0.5."""
 Outcome = Literal["success", "mostly", "failure", "other weights"]
+Row = dict[str, Any]
+"""Of Table 4."""
 TABLE4_COLUMNS = [
     "study", "feature", "restricted", "questions", "hypothesis", "pattern", "top_matched",
     "sampled_matched", "silent_matched", "balanced_accuracy", "outcome", "seal",
 ]  # fmt: skip
-
-
-def _compiles(pattern: str) -> str:
-    try:
-        re.compile(pattern)
-    except re.error as error:
-        raise ValueError(f"expected a regular expression, {error}") from None
-    return pattern
 
 
 class Step(Section):
@@ -55,14 +48,9 @@ class Step(Section):
     """The question's name, and its arguments."""
 
     @property
-    def question(self) -> str:
-        """Its name."""
-        return next(iter(self.ask))
-
-    @property
-    def arguments(self) -> dict[str, Any]:
-        """Of the question."""
-        return self.ask[self.question]
+    def question(self) -> tuple[str, dict[str, Any]]:
+        """Its name and its arguments."""
+        return next(iter(self.ask.items()))
 
 
 class StudyScript(Section):
@@ -75,17 +63,10 @@ class StudyScript(Section):
     restricted: bool = False
     steps: Annotated[tuple[Step, ...], Field(min_length=1, strict=False)]
     hypothesis: str
-    pattern: Annotated[str, AfterValidator(_compiles)]
+    pattern: re.Pattern[str]
     """The hypothesis as a regular expression, searched for in ``before⟦peak⟧after``."""
     afterwards: str
     """What the analyst says once the text is revealed."""
-
-    @property
-    def layer_and_unit(self) -> tuple[int, int]:
-        """Of the feature."""
-        found = FEATURE.fullmatch(self.feature)
-        assert found is not None  # the field's pattern is this
-        return int(found[1]), int(found[2])
 
 
 def load_script(path: Path) -> StudyScript:
@@ -100,30 +81,7 @@ def load_script(path: Path) -> StudyScript:
         known = ", ".join(sorted(other.stem for other in path.parent.glob("*.yaml")))
         raise UserError(f"{path}: no such case study; there are {known or 'none'}") from None
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()
-        )
-        raise UserError(f"{path}: the case study is not valid: {problems}") from None
-
-
-def carry_out(script: StudyScript, files: StudyFiles, folder: Path) -> "RecordedStudy":
-    """Ask everything again, reveal, and keep transcript and answers in a folder."""
-    with made_folder(folder) as temporary:
-        with BlindStudy(
-            files,
-            feature=script.feature,
-            restricted=script.restricted,
-            transcript=temporary / TRANSCRIPT,
-        ) as study:
-            answers: list[Any] = [study.facts]
-            for step in script.steps:
-                try:
-                    answers.append(study.ask(step.question, **step.arguments))
-                except RefusedError:  # on record; with other weights, a feature may be silent there
-                    answers.append(None)
-            answers.append(study.ask(REVEALED, hypothesis=script.hypothesis)["examples"])
-        write_json(temporary / ANSWERS, answers)
-    return RecordedStudy(folder)
+        raise UserError(f"{path}: the case study is not valid: {problems(error)}") from None
 
 
 class RecordedStudy(Questions):
@@ -133,8 +91,6 @@ class RecordedStudy(Questions):
         seal: the last digest of its transcript.
         hypothesis: as it was sealed.
     """
-
-    __slots__ = ("_answers", "_entries", "hypothesis", "seal")
 
     def __init__(self, folder: Path) -> None:
         """Read what :func:`carry_out` wrote.
@@ -151,17 +107,13 @@ class RecordedStudy(Questions):
                 f"{folder / ANSWERS}: expected the {len(recorded)} answers whose digests are in "
                 f"{TRANSCRIPT}, found others; restore both files, or carry the study out again"
             )
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """What the server told when it began."""
-        return dict(self._answers[0])
+        self.facts = self._answers[0]
 
     def ask(self, question: str, /, **arguments: Any) -> Any:
         """The answer of then.
 
         Raises:
-            RefusedError: it was refused then, or not asked.
+            RefusedError: the server refused it then, or nobody asked.
         """
         for entry, answer in zip(self._entries, self._answers, strict=True):
             asked = (entry["question"], entry["arguments"])
@@ -173,47 +125,66 @@ class RecordedStudy(Questions):
         raise RefusedError(f"{question}: it was not asked with these arguments in this study")
 
 
-def score(
-    name: str,
-    script: StudyScript,
-    study: RecordedStudy,
-    silent: Sequence[str],
-    *,
-    weights: Path,
-) -> dict[str, Any]:
-    """A row of Table 4: the hypothesis as a rule that tells where the feature is active.
+def carry_out(name: str, script: StudyScript, scale: str, folder: Path, device: str) -> Row:
+    """Ask everything again, keep transcript and answers in a folder, and score the hypothesis.
 
     Args:
         name: of the study.
-        script: what was thought.
+        script: what the analyst wrote.
+        scale: name of a file in ``config/``, whose results are there.
+        folder: to write.
+        device: ``cpu`` or ``cuda``.
+
+    Returns:
+        :data:`TABLE4_COLUMNS`.
+    """
+    with made_folder(folder) as temporary:
+        path, restricted = temporary / TRANSCRIPT, script.restricted
+        server = StudyServer(
+            scale, script.feature, restricted=restricted, transcript=path, device=device
+        )
+        answers: list[Any] = [server.facts]
+        for step in script.steps:
+            question, arguments = step.question
+            try:
+                answers.append(server.ask(question, **arguments))
+            except RefusedError:  # on record; with other weights, a feature may be silent there
+                answers.append(None)
+        answers.append(server.ask(REVEALED, hypothesis=script.hypothesis)["examples"])
+        write_json(temporary / ANSWERS, answers)
+    weights = sha256(server.folder / "sae_weights.safetensors")
+    return score(name, script, RecordedStudy(folder), server.silent_texts(), weights)
+
+
+def score(
+    name: str, script: StudyScript, study: RecordedStudy, silent: Sequence[str], weights: str
+) -> Row:
+    """The hypothesis as a rule that tells where the feature is active.
+
+    Args:
+        name: of the study.
+        script: what the analyst wrote.
         study: what was answered.
         silent: texts around places where the feature is silent, marked like the revealed ones.
-        weights: the transcoder's file, which may be another than the analyst's.
+        weights: SHA-256 of the transcoder's file, which may be another than the analyst's.
 
     Returns:
         :data:`TABLE4_COLUMNS`. Balanced accuracy is the mean of the share of sampled active places
         that match and the share of silent places that do not.
     """
-    matched = re.compile(script.pattern).search
+    matched = script.pattern.search
     examples = study.reveal(script.hypothesis).examples
     matches = examples["text"].map(matched).notna()
-    is_top = examples["kind"] == "top"
+    top, sampled = (matches[examples["kind"] == kind].mean() for kind in ("top", "sampled"))
     silent_matched = pd.Series(silent, dtype=object).map(matched).notna().mean()
-    accuracy = (matches[~is_top].mean() + 1 - silent_matched) / 2
-    return {
-        "study": name,
-        "feature": script.feature,
-        "restricted": script.restricted,
-        "questions": len(script.steps),
-        "hypothesis": " ".join(script.hypothesis.split()),
-        "pattern": script.pattern,
-        "top_matched": matches[is_top].mean(),
-        "sampled_matched": matches[~is_top].mean(),
-        "silent_matched": silent_matched,
-        "balanced_accuracy": accuracy,
-        "outcome": outcome(accuracy, same=sha256(weights) == script.weights_sha256),
-        "seal": study.seal,
-    }
+    accuracy = (sampled + 1 - silent_matched) / 2
+    verdict = outcome(accuracy, same=weights == script.weights_sha256)
+    hypothesis = " ".join(script.hypothesis.split())
+    values = (
+        name, script.feature, script.restricted, len(script.steps), hypothesis,
+        script.pattern.pattern, top, sampled, silent_matched, accuracy, verdict, study.seal,
+    )  # fmt: skip
+    return dict(zip(TABLE4_COLUMNS, values, strict=True))
 
 
 def outcome(accuracy: float, *, same: bool) -> Outcome:

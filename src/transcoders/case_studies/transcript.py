@@ -1,15 +1,15 @@
 """The record of a blind study: every question in order, each entry bound to all before it.
 
-An entry says what was asked, with which arguments, and the SHA-256 of the answer or why there was
-none. No clock is read, so the same study gives the same bytes. Every entry holds the digest of the
-one before, and its own digest covers that, so the last one, the **seal**, stands for the whole
-record: an entry that is changed, dropped, moved or put in breaks the chain.
+An entry says what was asked, with which arguments, and the SHA-256 of the answer or the reason for
+a refusal. No clock is read, so the same study gives the same bytes. Every entry holds the digest of
+the entry before it, and its own digest covers that one. So the last digest, the **seal**, stands
+for the whole record: whoever changes, drops, moves or inserts an entry breaks the chain.
 
-The file is written whole at every entry, before the answer leaves: whatever an analyst has learnt
-is on record, however a study ends. Questions are few, so this costs nothing.
+The file is written anew for every entry, before the answer leaves. Whatever an analyst has learnt
+is on record, however a study ends.
 
-A chain does not stop somebody who computes every later digest anew. Note the seal where it cannot
-be changed (a commit, a mail to a colleague) and give it to :func:`verify_transcript`.
+The chain does not stop somebody who computes all later digests again. Note the seal in a place
+where it cannot be changed: Table 4 has a column for it.
 """
 
 import hashlib
@@ -21,10 +21,9 @@ from transcoders.errors import UserError
 from transcoders.files import read_json, write_json
 
 OPENED, REVEALED = "open", "reveal"
-"""The first question of every transcript, and the last of one that is sealed."""
-FIELDS = ("number", "question", "arguments", "answer", "refused", "previous", "digest")
+"""The first question of every transcript, and the last question of a sealed one."""
 NOTHING = "0" * 64
-"""What the first entry holds as the digest before it."""
+"""What the first entry holds in place of an earlier digest."""
 
 
 class Verified(NamedTuple):
@@ -38,44 +37,40 @@ class Verified(NamedTuple):
 
 
 class Transcript:
-    """A record that only grows, until it is sealed."""
+    """A record that only grows, until it is sealed.
+
+    Attributes:
+        is_sealed: whether a hypothesis was accepted. Nothing can be added after that.
+    """
 
     def __init__(self, path: Path) -> None:
         """Begin a record; the file appears with its first entry.
 
         Raises:
-            UserError: there is one already: a study is not written over.
+            UserError: the file exists already.
         """
         if path.exists():
-            raise UserError(
-                f"{path}: there is a transcript already, and it stays; name another file"
-            )
+            raise UserError(f"{path}: this transcript exists already and stays; name another file")
+        self.is_sealed = False
         self._path = path
         self._entries: list[dict[str, Any]] = []
 
-    @property
-    def is_sealed(self) -> bool:
-        """Whether a hypothesis was accepted: nothing is added any more."""
-        return bool(self._entries) and _is_seal(self._entries[-1])
-
     def add(
-        self,
-        question: str,
-        arguments: dict[str, Any],
-        *,
-        answer: Any = None,
-        refused: str | None = None,
+        self, question: str, arguments: dict[str, Any], *, answer: Any = None, refused: Any = None
     ) -> str:
-        """Write an entry to the file, and return its digest.
+        """Write an entry to the file.
 
         Args:
             question: name of what is asked.
             arguments: of the question, as JSON.
             answer: as JSON; only its digest is kept.
-            refused: why there is none.
+            refused: why there is no answer.
+
+        Returns:
+            The entry's digest.
 
         Raises:
-            OSError: it cannot be written; the record is then as before.
+            OSError: the file cannot be written; the record is then as before.
         """
         entry = {
             "number": len(self._entries),
@@ -88,6 +83,7 @@ class Transcript:
         entry["digest"] = digest(entry)
         write_json(self._path, [*self._entries, entry])
         self._entries.append(entry)
+        self.is_sealed = question == REVEALED and refused is None
         return str(entry["digest"])
 
 
@@ -97,53 +93,29 @@ def digest(record: Any) -> str:
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
-def verify_transcript(path: Path, *, seal: str | None = None) -> Verified:
+def verify_transcript(path: Path) -> Verified:
     """Check that a transcript is whole, in order, and sealed with a hypothesis.
-
-    Args:
-        path: of the file.
-        seal: the last digest, as noted elsewhere; without it, a transcript that was computed anew
-            from some entry on cannot be told from a true one.
 
     Raises:
         UserError: it is not; the message names the first entry at fault.
     """
-    entries = read_json(path)
-    if not isinstance(entries, list) or not entries:
-        raise UserError(f"{path}: expected the entries of a transcript, found none")
-    previous = NOTHING
-    for number, entry in enumerate(entries):
-        if not isinstance(entry, dict) or tuple(entry) != FIELDS:
-            raise UserError(f"{path}: entry {number}: expected the fields {', '.join(FIELDS)}")
-        content = {name: value for name, value in entry.items() if name != "digest"}
-        if entry["digest"] != digest(content):
-            raise UserError(f"{path}: entry {number}: it was changed after it was written")
-        if entry["previous"] != previous or entry["number"] != number:
-            raise UserError(
-                f"{path}: entry {number}: it does not follow the one before; entries were "
-                "dropped, moved or put in"
-            )
-        if (entry["question"] == OPENED) != (number == 0):
-            raise UserError(f"{path}: entry {number}: expected {OPENED!r} first, and only there")
-        if _is_seal(entry) != (number == len(entries) - 1):
-            raise UserError(
-                f"{path}: entry {number}: expected an accepted {REVEALED!r} last, and only there; "
-                "without one the transcript is not sealed, or its end was cut off"
-            )
-        previous = entry["digest"]
-    arguments = entries[-1]["arguments"]
-    hypothesis = arguments.get("hypothesis") if isinstance(arguments, dict) else None
-    if not isinstance(hypothesis, str) or not says_something(hypothesis):
-        raise UserError(f"{path}: expected a hypothesis, found {hypothesis!r}")
-    if seal is not None and previous != seal:
-        raise UserError(f"{path}: expected the seal {seal}, found {previous}")
-    return Verified(entries, hypothesis, previous)
-
-
-def says_something(hypothesis: str) -> bool:
-    """Whether there is a letter or digit in it: blanks and dashes explain nothing."""
-    return any(character.isalnum() for character in hypothesis)
-
-
-def _is_seal(entry: dict[str, Any]) -> bool:
-    return entry["question"] == REVEALED and entry["refused"] is None
+    entries, previous = read_json(path), NOTHING
+    try:
+        for number, entry in enumerate(entries):
+            content = {name: value for name, value in entry.items() if name != "digest"}
+            if entry["digest"] != digest(content) or entry["previous"] != previous:
+                raise UserError(
+                    f"{path}: entry {number}: expected the entry that was written there, found a "
+                    "change in it or before it; restore the file, or carry the study out again"
+                )
+            if (entry["question"] == REVEALED and entry["refused"] is None) != (
+                number == len(entries) - 1
+            ):
+                raise UserError(
+                    f"{path}: entry {number}: expected an accepted hypothesis at the end, and only "
+                    "there; the study was not finished, or the file was cut"
+                )
+            previous = entry["digest"]
+        return Verified(entries, str(entries[-1]["arguments"]["hypothesis"]), previous)
+    except (AttributeError, IndexError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: expected the entries of a transcript ({error!r})") from None

@@ -10,29 +10,14 @@ def case_studies(scale: ScaleName, threads: Threads = None) -> None:
     """Carry out the case studies of a scale again, and score their hypotheses: Table 4."""
     import pandas as pd
 
-    from transcoders.case_studies.scripts import TABLE4_COLUMNS, carry_out, load_script, score
-    from transcoders.case_studies.study_server import StudyFiles, marked_text
-    from transcoders.interpretability.gather import load_observed, load_text
-    from transcoders.models import load_tokenizer
+    from transcoders.case_studies.scripts import TABLE4_COLUMNS, carry_out, load_script
 
     settings, layout = open_scale(scale)
     device = prepare_process(threads, settings.resources.study_features, settings.device)
-    files = StudyFiles.of_scale(scale, device=device)
-    tokenizer = load_tokenizer(files.model)
-    text = load_text(layout.observed)
-    rows = []
-    for path in sorted(layout.study_scripts.glob("*.yaml")):
-        script = load_script(path)
-        study = carry_out(script, files, layout.carried_out(path.stem))
-        layer, unit = script.layer_and_unit
-        folder = files.transcoders[layer]
-        silent = load_observed(files.observed, folder.name).background[:, unit] == 0
-        texts = [
-            marked_text(tokenizer, text.rows[row], position)
-            for row, position in text.background[silent].tolist()
-        ]
-        weights = folder / "sae_weights.safetensors"
-        rows.append(score(path.stem, script, study, texts, weights=weights))
+    rows = [
+        carry_out(path.stem, load_script(path), scale, layout.carried_out(path.stem), device)
+        for path in sorted(layout.study_scripts.glob("*.yaml"))
+    ]
     write_table(layout.table4, pd.DataFrame(rows, columns=TABLE4_COLUMNS))
 
 

@@ -12,7 +12,7 @@ from transcoders.layout import Layout
 from transcoders.process import prepare_process
 
 if TYPE_CHECKING:
-    from transcoders.rating import Study
+    from transcoders.rating.study import Study
 
 
 @app.command()
@@ -98,11 +98,11 @@ def study_features(scale: ScaleName, threads: Threads = None) -> None:
     """Predict from weights alone which tokens make features active, then look, and score."""
     import pandas as pd
 
-    from transcoders.case_studies.predictions import read_vocabulary
-    from transcoders.case_studies.systematic import study_features, summarise_studies
     from transcoders.circuits import Tracer
     from transcoders.dictionaries import SparseDictionary
     from transcoders.interpretability.gather import load_observed, load_text
+    from transcoders.interpretability.predictions import read_vocabulary
+    from transcoders.interpretability.systematic import study_features, summarise_studies
 
     settings, layout = open_scale(scale)
     device = prepare_process(threads, settings.resources.study_features, settings.device)
@@ -125,7 +125,7 @@ def study_features(scale: ScaleName, threads: Threads = None) -> None:
                 load_observed(layout.observed, entry.name),
                 text,
                 tracer.tokenizer,
-                # As many for one as for the other, and at least so many as asked for.
+                # The same number for each dictionary, rounded up.
                 n_features=-(-wanted.studied_features // len(entries)),
                 seed=settings.seed,
                 vocabulary=vocabulary,
@@ -186,7 +186,9 @@ def feature_pages(
 def rate(
     scale: ScaleName,
     rater: Annotated[str, typer.Option(help="Whose ratings; a name of letters and digits.")],
-    port: Annotated[int, typer.Option(help="Of the page; 0 for any that is free.")] = 8765,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Of the page; 0 for any that is free.")
+    ] = 8765,
 ) -> None:
     """Rate features blind, in a browser on this machine; go on where the rater stopped."""
     from transcoders.rating.server import serve
@@ -213,7 +215,7 @@ def _rating_study(settings: Scale, layout: Layout) -> "Study":
     """The blind study of the rated site's transcoder and MLP-in SAE."""
     from transcoders.interpretability.gather import load_observed, load_text
     from transcoders.models import load_tokenizer
-    from transcoders.rating import RatedDictionary, create_study
+    from transcoders.rating.study import RatedDictionary, create_study
 
     wanted = section(settings, "interpretability")
     entries = [settings.rated("transcoder"), settings.rated("mlp_in_sae")]

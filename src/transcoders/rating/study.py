@@ -19,11 +19,10 @@ every item stays the same in the same place.
 import hashlib
 import json
 import secrets
-import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
@@ -37,16 +36,12 @@ from transcoders.rating.records import Record, load_record, record_path, save_re
 
 RATED_KINDS: tuple[Kind, Kind] = ("transcoder", "mlp_in_sae")
 """What Table 1 compares."""
-N_FEATURES = 50
-"""Of each dictionary; the paper's number."""
 N_TOP = 12
 N_SAMPLED = 6
 """Examples shown at most: those where a feature is most active, and others."""
 REACH = 10
 """Tokens shown to each side of the peak."""
-SIGNS = {"\n": "⏎", "\r": "␍", "\t": "⇥"}
-INVISIBLE = ("Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp")
-"""Unicode's categories of characters that would not show, or would turn the line around."""
+SIGNS = {"\n": "⏎", "\r": "␍", "\t": "⇥", "\xa0": "\xa0"}
 
 
 class RatedDictionary(NamedTuple):
@@ -100,13 +95,11 @@ class Study:
             UserError: its commitment does not fit this key and these items.
         """
         expected = (len(self.items), self.commit(record.nonce))
-        found = (record.n_items, record.commitment)
-        if found != expected:
+        if (found := (record.n_items, record.commitment)) != expected:
             raise UserError(
                 f"{record.rater}.json: expected {expected[0]} items and commitment {expected[1]}, "
-                f"as the study has, found {found[0]} and {found[1]}; the seed, the examples or the "
-                f"text are not those that {record.rater} began with: restore them, or move the "
-                "file away and rate anew"
+                f"found {found[0]} and {found[1]}; the seed, the examples or the text changed "
+                f"since {record.rater} began: restore them, or move the file away and rate anew"
             )
 
     def open(self, record: Record) -> pd.DataFrame:
@@ -115,15 +108,11 @@ class Study:
         Raises:
             UserError: the rater has not finished, or the record is of another study.
         """
-        if record.unrated:
+        if record.unrated or not record.finished:
             raise UserError(
-                f"{record.rater}.json: expected all {record.n_items} items to be rated before the "
-                f"key is opened, {len(record.unrated)} are missing; go on rating as {record.rater}"
-            )
-        if not record.finished:
-            raise UserError(
-                f"{record.rater}.json: expected finished ratings before the key is opened, found "
-                f"that they can still be changed; press Finish on the page of {record.rater}"
+                f"{record.rater}.json: expected finished ratings of all {record.n_items} items "
+                f"before the key is opened, {len(record.unrated)} are missing; rate the rest as "
+                f"{record.rater} and press Finish"
             )
         self.check(record)
         key = pd.DataFrame(self._key, columns=list(Source._fields))
@@ -136,7 +125,7 @@ def create_study(
     text: Text,
     tokenizer: Any,
     *,
-    n_features: int = N_FEATURES,
+    n_features: int,
     seed: int,
 ) -> Study:
     """Draw live features of a transcoder and an MLP-in SAE and shuffle them together (Section 4).
@@ -149,15 +138,9 @@ def create_study(
         seed: of the draw and the order.
 
     Raises:
-        UserError: other kinds, or a dictionary has fewer live features.
+        UserError: a dictionary has fewer live features.
     """
-    kinds = tuple(dictionary.kind for dictionary in dictionaries)
-    if kinds != RATED_KINDS:
-        raise UserError(
-            f"rating: expected dictionaries of kinds {RATED_KINDS}, found {kinds}; choose a site "
-            "with a headline transcoder and a headline MLP-in SAE"
-        )
-    drawn = [list(_draw(dictionary, n_features, seed)) for dictionary in dictionaries]
+    drawn = [_draw(dictionary, n_features, seed) for dictionary in dictionaries]
     rows = text.rows.numpy()
     shown: list[tuple[Item, Source]] = []
     for pair in zip(*drawn, strict=True):
@@ -182,7 +165,7 @@ class _Drawn(NamedTuple):
     """Drawn ones of other rows, likewise."""
 
 
-def _draw(dictionary: RatedDictionary, n_features: int, seed: int) -> Iterator[_Drawn]:
+def _draw(dictionary: RatedDictionary, n_features: int, seed: int) -> list[_Drawn]:
     live = live_features(dictionary.observed)["feature"].to_numpy()
     if len(live) < n_features:
         raise UserError(
@@ -191,20 +174,14 @@ def _draw(dictionary: RatedDictionary, n_features: int, seed: int) -> Iterator[_
         )
     examples = dictionary.observed.examples
     examples = examples[examples["feature"].isin(live)].sort_values(["feature", "kind", "rank"])
-    places = np.stack(
-        [examples["kind"] == "top", examples["row"], examples["position"]], axis=1
-    ).astype(int)
-    features, starts = np.unique(examples["feature"].to_numpy(), return_index=True)
-    parts = dict(zip(features.tolist(), np.split(places, starts[1:]), strict=True))
-    lots = {feature: _lot(seed, "draw", part.tolist()) for feature, part in parts.items()}
-    for feature in sorted(lots, key=lots.__getitem__)[:n_features]:
-        is_top, at = parts[feature][:, 0] == 1, parts[feature][:, 1:]
-        others = ~is_top & ~np.isin(at[:, 0], at[is_top, 0])
-        yield _Drawn(
-            Source(dictionary.name, dictionary.kind, feature),
-            at[is_top],
-            at[others],
-        )
+    drawn = []
+    for feature, its in examples.groupby("feature"):
+        at, is_top = its[["row", "position"]].to_numpy(), (its["kind"] == "top").to_numpy()
+        others = at[~is_top & ~np.isin(at[:, 0], at[is_top, 0])]
+        lot = _lot(seed, "draw", np.column_stack([is_top, at]).tolist())
+        source = Source(dictionary.name, dictionary.kind, int(cast("int", feature)))
+        drawn.append((lot, _Drawn(source, at[is_top], others)))
+    return [one for _, one in sorted(drawn, key=lambda both: both[0])[:n_features]]
 
 
 def _lot(seed: int, purpose: str, content: Any) -> str:
@@ -227,7 +204,7 @@ def _example(
         texts = before, through[len(before) :], whole[len(through) :]
     else:  # The peak is a part of a character.
         texts = before, decode([tokens[peak]]), decode(tokens[peak + 1 :])
-    before, marked, after = (visible(part) for part in texts)
+    before, marked, after = map(visible, texts)
     word = marked.lstrip()
     if not word:
         return Example(before.lstrip(), "␣" * len(marked) or "⟨nothing⟩", after)
@@ -238,13 +215,7 @@ def _example(
 def visible(text: str) -> str:
     """A text with signs in place of line ends, and of what would not show."""
     return "".join(
-        SIGNS.get(character)
-        or (
-            f"⟨U+{ord(character):04X}⟩"
-            if unicodedata.category(character) in INVISIBLE
-            else character
-        )
-        for character in text
+        sign if sign.isprintable() else SIGNS.get(sign, f"⟨U+{ord(sign):04X}⟩") for sign in text
     )
 
 

@@ -15,9 +15,11 @@ from typing import Any
 
 import pandas as pd
 from scipy import stats
+from sklearn.metrics import cohen_kappa_score
 
+from transcoders.config import Kind
 from transcoders.files import write_json, write_table
-from transcoders.rating.records import VERDICTS, Rating, Record, is_rater, load_record
+from transcoders.rating.records import VERDICTS, Record, load_record
 from transcoders.rating.study import RATED_KINDS, Study
 
 CONTEXT_FREE = "context-free"
@@ -48,8 +50,8 @@ def read_ratings(folder: Path) -> dict[str, Record]:
     Raises:
         UserError: a file is damaged.
     """
-    # Sorted, since folders are not; hidden files are those that a killed process left half-written.
-    names = sorted(path.stem for path in folder.glob("*.json") if is_rater(path.stem))
+    # Hidden files are those that a killed process left half-written.
+    names = sorted(path.stem for path in folder.glob("[!.]*.json"))
     return {name: load_record(folder, name) for name in names}
 
 
@@ -74,18 +76,17 @@ def table1(ratings: Mapping[str, Record], keys: Mapping[str, pd.DataFrame]) -> p
         all of these. Without a rater, one block whose rater is "no ratings yet" and whose counts
         are missing.
     """
-    counts: dict[str, Mapping[str, tuple[Any, Any]]] = {
-        rater: _counts(ratings[rater], key) for rater, key in keys.items()
-    }
-    if not counts:
-        counts = {NO_RATINGS: dict.fromkeys(ROWS, (pd.NA, pd.NA))}
-    rows = [
-        (rater, rating, *of_rater[rating], *PAPER[rating])
-        for rater, of_rater in counts.items()
-        for rating in ROWS
-    ]
+    missing = {NO_RATINGS: dict.fromkeys(ROWS, (pd.NA, pd.NA))}
+    counts = {rater: _counts(ratings[rater], key) for rater, key in keys.items()} or missing
     columns = [*RATED_KINDS, *(f"paper_{kind}" for kind in RATED_KINDS)]
-    table = pd.DataFrame(rows, columns=["rater", "rating", *columns])
+    table = pd.DataFrame(
+        [
+            (rater, row, *of_rater[row], *PAPER[row])
+            for rater, of_rater in counts.items()
+            for row in ROWS
+        ],
+        columns=["rater", "rating", *columns],
+    )
     return table.astype(dict.fromkeys(columns, "Int64"))
 
 
@@ -100,7 +101,7 @@ def statistics(ratings: Mapping[str, Record], keys: Mapping[str, pd.DataFrame]) 
     return {
         "text": f"ratings by {', '.join(finished)}" if finished else NO_RATINGS,
         "under_way": {
-            rater: {"rated": record.n_rated, "of": record.n_items}
+            rater: {"rated": record.n_items - len(record.unrated), "of": record.n_items}
             for rater, record in ratings.items()
             if rater not in keys
         },
@@ -128,87 +129,52 @@ def write_table1(study: Study, folder: Path, *, table: Path, record: Path) -> No
     write_json(record, statistics(ratings, keys))
 
 
-def cohen_kappa(first: list[Any], second: list[Any]) -> float | None:
-    """Agreement of two raters beyond what their habits alone would give (Cohen, 1960).
-
-    (p_o - p_e) / (1 - p_e), with p_o the share of items on which they agree, and p_e what it would
-    be if each spread the same ratings over the items at random.
-
-    Returns:
-        None where p_e is 1: both gave one and the same rating to everything.
-    """
-    n = len(first)
-    agreed = sum(one == other for one, other in zip(first, second, strict=True)) / n
-    chance = sum(first.count(value) * second.count(value) for value in set(first)) / n**2
-    return None if chance == 1 else (agreed - chance) / (1 - chance)
-
-
 def _counts(record: Record, key: pd.DataFrame) -> Counts:
-    items = [key.loc[key["kind"] == kind, "item"] for kind in RATED_KINDS]
+    def count(row: str, kind: Kind) -> int:
+        ratings = [record.ratings[item] for item in key.loc[key["kind"] == kind, "item"]]
+        if row == CONTEXT_FREE:
+            return sum(rating.context_free for rating in ratings)
+        return len(ratings) if row == RATED else sum(rating.verdict == row for rating in ratings)
 
-    def count(row: str, kind: int) -> int:
-        return sum(_belongs(record.ratings[item], row) for item in items[kind])
-
-    return {row: (count(row, 0), count(row, 1)) for row in ROWS}
-
-
-def _belongs(rating: Rating, row: str) -> bool:
-    if row == RATED:
-        return True
-    return rating.context_free if row == CONTEXT_FREE else rating.verdict == row
+    return {row: (count(row, RATED_KINDS[0]), count(row, RATED_KINDS[1])) for row in ROWS}
 
 
 def _compare(counts: Counts) -> dict[str, Any]:
-    totals = counts[RATED]
+    """Shares of both kinds with Wilson's intervals, and Fisher's exact tests."""
+    n = counts[RATED]
     shares = {
-        row: {
-            kind: _share(count, total)
-            for kind, count, total in zip(RATED_KINDS, counts[row], totals, strict=True)
-        }
+        row: dict(zip(RATED_KINDS, map(_share, counts[row], n), strict=True))
         for row in ROWS
         if row != RATED
     }
     tests = {}
     for row in TESTED:
-        table = [[count, total - count] for count, total in zip(counts[row], totals, strict=True)]
-        test = stats.fisher_exact(table)
-        tests[row] = {
-            "odds_ratio": _finite(test.statistic),
-            "p_value": float(test.pvalue),
-        }
+        of = counts[row]
+        test = stats.fisher_exact([[of[0], n[0] - of[0]], [of[1], n[1] - of[1]]])
+        tests[row] = {"odds_ratio": _finite(test.statistic), "p_value": float(test.pvalue)}
     return {"shares": shares, "tests": tests}
 
 
 def _share(count: int, total: int) -> dict[str, float]:
-    interval = stats.binomtest(count, total).proportion_ci(method="wilson")
-    return {
-        "count": count,
-        "of": total,
-        "share": count / total,
-        "low": float(interval.low),
-        "high": float(interval.high),
-    }
+    low, high = map(float, stats.binomtest(count, total).proportion_ci(method="wilson"))
+    return {"count": count, "of": total, "share": count / total, "low": low, "high": high}
 
 
 def _agreement(records: Mapping[str, Record]) -> dict[str, Any] | None:
+    """Cohen's kappa of each pair of raters, and the mean; null if both gave one rating to all."""
     pairs: list[dict[str, Any]] = []
     for (name, first), (other, second) in combinations(records.items(), 2):
         items = sorted(first.ratings.keys() & second.ratings.keys())
-        kappas = {
-            said: cohen_kappa(
-                [getattr(first.ratings[item], said) for item in items],
-                [getattr(second.ratings[item], said) for item in items],
-            )
-            for said in SAID
-        }
-        pairs.append({"raters": [name, other], "items": len(items), **kappas})
+        pair: dict[str, Any] = {"raters": [name, other], "items": len(items)}
+        for said in SAID:
+            both = [[getattr(of.ratings[item], said) for item in items] for of in (first, second)]
+            alike = len({*both[0], *both[1]}) == 1
+            pair[said] = None if alike else float(cohen_kappa_score(*both))
+        pairs.append(pair)
     if not pairs:
         return None
-    defined = {said: [pair[said] for pair in pairs if pair[said] is not None] for said in SAID}
-    means = {
-        said: sum(kappas) / len(kappas) if kappas else None for said, kappas in defined.items()
-    }
-    return {"mean_kappa": means, "pairs": pairs}
+    means = {said: pd.Series([pair[said] for pair in pairs], dtype=float).mean() for said in SAID}
+    return {"mean_kappa": {said: _finite(mean) for said, mean in means.items()}, "pairs": pairs}
 
 
 def _finite(value: float) -> float | None:

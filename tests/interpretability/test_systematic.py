@@ -10,17 +10,22 @@ import torch
 from torch import Tensor
 
 from helpers_circuits import Make, assert_close, make_circuit, plain, without_weight
-from transcoders.case_studies.predictions import (
+from transcoders.circuits.replacement import ReplacementModel
+from transcoders.config import Model, SyntheticModel
+from transcoders.interpretability.gather import Observed, Text
+from transcoders.interpretability.predictions import (
     METHODS,
     Vocabulary,
     read_vocabulary,
     score_tokens,
     vectors_of_heads,
 )
-from transcoders.case_studies.systematic import ActiveTokens, K, study_features, summarise_studies
-from transcoders.circuits.replacement import ReplacementModel
-from transcoders.config import Model, SyntheticModel
-from transcoders.interpretability.gather import Observed, Text
+from transcoders.interpretability.systematic import (
+    ActiveTokens,
+    K,
+    study_features,
+    summarise_studies,
+)
 from transcoders.models import fetch_model, load_model, load_tokenizer
 
 

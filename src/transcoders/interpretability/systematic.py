@@ -1,7 +1,7 @@
 """Blind studies of many features at once: predict from weights, then look, and score.
 
 For features drawn at random, the tokens that should make them active are predicted from weights
-alone (:mod:`~transcoders.case_studies.predictions`). Then their examples are revealed, and two
+alone (:mod:`~transcoders.interpretability.predictions`). Then their examples are revealed, and two
 scores are taken:
 
 - **precision**: the share of a feature's best examples whose peak is on one of the k tokens with
@@ -22,17 +22,17 @@ from jaxtyping import Float, Int
 from scipy import stats
 from torch import Tensor
 
-from transcoders.case_studies.predictions import (
+from transcoders.circuits.replacement import ReplacementModel
+from transcoders.dictionaries import SparseDictionary
+from transcoders.interpretability.automatic import live_features
+from transcoders.interpretability.gather import Observed, Text
+from transcoders.interpretability.predictions import (
     METHODS,
     Vocabulary,
     read_vocabulary,
     score_tokens,
     vectors_of_heads,
 )
-from transcoders.circuits.replacement import ReplacementModel
-from transcoders.dictionaries import SparseDictionary
-from transcoders.interpretability.automatic import live_features
-from transcoders.interpretability.gather import Observed, Text
 from transcoders.intervals import mean_interval
 
 K = 10
