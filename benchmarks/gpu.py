@@ -34,7 +34,7 @@ from training_peers import CALIBRATION_TOKENS, bias_for
 from transformers import AutoConfig
 
 from training import DenseAutograd
-from transcoders.activations import ActivationStream, measure_activations
+from transcoders.activations import ActivationStream, cache_activations
 from transcoders.config import Group, Model, Resources, Scale, Site, load_scale
 from transcoders.corpus import Rows
 from transcoders.dictionaries import SparseDictionary
@@ -127,9 +127,7 @@ def streamed(
     shared: Any = (settings.activations, settings.corpus)
     mlp_activations(model, rows.tokens[:2].to(device), [site.layer])
     measuring = _seconds(
-        lambda: measure_activations(
-            model, rows, {site: folder}, *shared, sources={}, device=device
-        ),
+        lambda: cache_activations(model, rows, {site: folder}, *shared, sources={}, device=device),
         device,
     )
     stream = ActivationStream(model, site, rows, folder, *shared, sources={}, device=device)

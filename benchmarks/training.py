@@ -44,7 +44,8 @@ from training_peers import LEARNING_RATE, Size
 
 from transcoders.dictionaries import SparseDictionary, entries, loss
 from transcoders.files import read_json, write_json
-from transcoders.training import DictionaryAdam, Trainer
+from transcoders.training import Trainer
+from transcoders.training.adam import DictionaryAdam
 
 HERE = Path(__file__).parent
 OUTPUT = HERE / "training.json"

@@ -56,7 +56,7 @@ def main(
         for entry in settings.dictionaries
         if entry.kind == "transcoder" and entry.headline and entry.site.layer == layer
     )
-    cache = ActivationCache(layout.activations(entry.site.name), verify=False)
+    cache = ActivationCache(layout.activations(entry.site.name))
     training = settings.training_of(settings.group(entry.group))
     curves = train_both(entry, cache, training, seed=settings.seed, steps=steps)
     with atomic_path(folder / "training_curves.csv") as temporary:

@@ -83,11 +83,6 @@ def test_fronts_are_interpolated_linearly_in_the_logarithm_of_l0() -> None:
     assert 0 < gap.share_better < 1
 
 
-def test_points_need_not_come_in_the_order_of_l0() -> None:
-    backwards = gap_of(transcoder=CROSSING[::-1], mlp_out_sae=SAES[::-1])
-    assert some(backwards) == gap_of(transcoder=CROSSING, mlp_out_sae=SAES)
-
-
 @pytest.mark.parametrize(
     "transcoders",
     [
@@ -99,16 +94,6 @@ def test_points_need_not_come_in_the_order_of_l0() -> None:
 )
 def test_there_is_no_gap_where_fronts_share_no_range(transcoders: Points) -> None:
     assert gap_of(transcoder=transcoders, mlp_out_sae=SAES) is None
-
-
-def test_there_is_no_gap_between_single_dictionaries() -> None:
-    assert gap_of(transcoder=[(30.0, 3.3)], mlp_out_sae=[(30.0, 3.4)]) is None
-
-
-def test_other_kinds_can_be_compared() -> None:
-    made = tables(mlp_in_sae=shifted(SAES, 0.2), mlp_out_sae=SAES)
-    gap = front_gap(*made, "gpt2_layer8", kind="mlp_in_sae", other="mlp_out_sae", resamples=100)
-    assert some(gap).mean == pytest.approx(0.2)
 
 
 def noisy_tables() -> tuple[pd.DataFrame, pd.DataFrame]:

