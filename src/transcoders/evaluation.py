@@ -21,7 +21,7 @@ from torch import Tensor
 from transcoders.config import Corpus, Dictionary, Evaluation
 from transcoders.corpus import Rows
 from transcoders.dictionaries import SparseDictionary
-from transcoders.models import LanguageModel, SitePass, continue_with_mlp_out, run_through_site
+from transcoders.models import LanguageModel, continue_with_mlp_out, run_through_site
 from transcoders.progress import progress_bar
 from transcoders.splicing import Spliced, replace_from, splice
 
@@ -140,11 +140,12 @@ def _run(
             ce["original"].append(_ce_by_row(log_probs, tokens, first))
             for name, value in bounds.items():
                 ablated = replace_from(passed.activations.mlp_out, value, first)
-                found = _continue(model, passed, site.layer, ablated, first)
-                ce[name].append(_ce_by_row(found, tokens, first))
+                logits = continue_with_mlp_out(model, passed, site.layer, ablated)
+                ce[name].append(_ce_by_row(_log_probs(logits, first), tokens, first))
             for (_, weights, _), own in zip(dictionaries, sums, strict=True):
                 spliced = splice(weights, passed, model, site.layer, first_position=first)
-                found = _continue(model, passed, site.layer, spliced.mlp_out, first)
+                logits = continue_with_mlp_out(model, passed, site.layer, spliced.mlp_out)
+                found = _log_probs(logits, first)
                 own.add(spliced)
                 own.ce.append(_ce_by_row(found, tokens, first))
                 kl = (log_probs.exp() * (log_probs - found)).sum(dim=(1, 2))
@@ -226,12 +227,6 @@ def paired_interval(documents: pd.DataFrame, resamples: int, *, seed: int) -> tu
         rng=np.random.default_rng(seed),
     )
     return float(result.confidence_interval.low), float(result.confidence_interval.high)
-
-
-def _continue(
-    model: LanguageModel, passed: SitePass, layer: int, mlp_out: Tensor, first: int
-) -> Float[Tensor, "batch prediction vocabulary"]:
-    return _log_probs(continue_with_mlp_out(model, passed, layer, mlp_out), first)
 
 
 def _log_probs(

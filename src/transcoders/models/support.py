@@ -21,7 +21,7 @@ TOLERANCE = 1e-3
 
 
 def unsupported(hf: Any, folder: Path, reason: str) -> UserError:
-    """The error for a model that cannot be used."""
+    """The error for a model of a family that cannot be used."""
     return UserError(
         f"{folder}: models of type {hf.config.model_type!r} cannot be used here: {reason}; use a "
         "decoder whose blocks add the output of one MLP straight to the residual stream, such as "

@@ -11,9 +11,9 @@ from transcoders.dictionaries import SparseDictionary
 from transcoders.errors import UserError
 from transcoders.models import MLPActivations
 from transcoders.progress import progress_bar
-from transcoders.training.batches import batches, steps_per_epoch
+from transcoders.training.batches import SiteActivations, batches, steps_per_epoch
 from transcoders.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from transcoders.training.trainer import SiteActivations, TrainedDictionary, Trainer
+from transcoders.training.trainer import TrainedDictionary, Trainer
 
 
 def train_group(
@@ -122,8 +122,6 @@ def train_dictionary(
     k: int | None = None,
     expansion: int = 8,
     epochs: int = 1,
-    batch_tokens: int = 256,
-    learning_rate: float = 4e-3,
     seed: int = 0,
     device: str = "cpu",
 ) -> SparseDictionary:
@@ -137,11 +135,9 @@ def train_dictionary(
         activations: what the MLP reads and writes.
         kind: ``transcoder``, ``mlp_out_sae``, or another of ``transcoders.config.TRAITS``.
         l1_coefficient: λ₁, for kinds with a ReLU.
-        k: active features a token, for kinds with TopK.
+        k: active features for each token, for kinds with TopK.
         expansion: features for each dimension of the residual stream.
         epochs: passes over the tokens.
-        batch_tokens: tokens in a step.
-        learning_rate: Adam's.
         seed: of the initial weights and of the order of tokens.
         device: ``cpu`` or ``cuda``.
 
@@ -151,10 +147,10 @@ def train_dictionary(
     """
     training = Training(
         expansion=expansion,
-        batch_tokens=batch_tokens,
+        batch_tokens=256,
         epochs=epochs,
         buffer_tokens=2**17,
-        learning_rate=learning_rate,
+        learning_rate=4e-3,
         warmup_steps=100,
         decay_fraction=0.2,
         l1_warmup_fraction=0.8,
@@ -166,12 +162,7 @@ def train_dictionary(
         log_every_steps=100,
         checkpoint_every_steps=1_000_000,
     )
-    entry = Dictionary(
-        kind=kind,
-        l1_coefficient=l1_coefficient,
-        k=k,
-        site=Site(model="any", layer=0),
-        group="single",
-    )
+    site = Site(model="any", layer=0)
+    entry = Dictionary(kind=kind, l1_coefficient=l1_coefficient, k=k, site=site, group="single")
     [trained] = train_group([entry], activations, training, seed=seed, device=device)
     return trained.dictionary

@@ -15,7 +15,7 @@ The loss is :meth:`transcoders.dictionaries.SparseDictionary.loss`, with target 
 import io
 import math
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import pandas as pd
 import torch
@@ -28,15 +28,8 @@ from transcoders.dictionaries.loss import Loss, RowGradients
 from transcoders.errors import UserError
 from transcoders.models import MLPActivations
 from transcoders.training.adam import DictionaryAdam
-from transcoders.training.batches import ActivationSource
+from transcoders.training.batches import SiteActivations
 from transcoders.training.initialization import fold_scaling, initial_dictionary, scaling_of
-
-
-class SiteActivations(ActivationSource, Protocol):
-    """A stream of a site's activations, with what else training needs to know of the site."""
-
-    d_model: int
-    statistics: Statistics
 
 
 @dataclass(frozen=True)
