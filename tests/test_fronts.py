@@ -103,17 +103,6 @@ def noisy_tables() -> tuple[pd.DataFrame, pd.DataFrame]:
     return evaluation, by_document.assign(ce=by_document["ce"] + noise)
 
 
-def test_the_interval_is_a_function_of_the_seed() -> None:
-    made = noisy_tables()
-    first, again, other = (
-        some(front_gap(*made, "gpt2_layer8", resamples=200, seed=seed)) for seed in (1, 1, 2)
-    )
-    assert first == again
-    assert (first.mean, first.share_better) == (other.mean, other.share_better)
-    assert first.low != other.low
-    assert first.low < first.mean < first.high
-
-
 def test_the_interval_has_the_width_of_the_standard_error() -> None:
     evaluation, by_document = tables(transcoder=SAES, mlp_out_sae=SAES)
     by_document = by_document.drop_duplicates("dictionary").drop(columns="document")

@@ -73,11 +73,6 @@ def reopen(both: Both, **changes: object) -> ActivationStream:
     return ActivationStream(site=SITE, **arguments)
 
 
-def test_no_activation_is_written(both: Both) -> None:
-    names = sorted(path.name for path in both.folder.iterdir())
-    assert names == ["activations.json", "statistics.safetensors"]
-
-
 def test_statistics_have_the_same_bytes(both: Both) -> None:
     assert both.stream.n_tokens == both.cache.n_tokens == N_TOKENS
     assert both.stream.d_model == both.cache.d_model

@@ -71,12 +71,6 @@ def test_the_way_follows_the_density_of_the_batch_before(ways):
     assert ways == ["dense" if one else "sparse" for one in [True, *large[:-1]]]
 
 
-def test_topk_is_sparse_from_the_first_step(ways):
-    cache = random_cache()
-    take_steps(trainer_of("topk_sae", cache, settings(sparse_below_density=0.5)), cache)
-    assert set(ways) == {"sparse"}
-
-
 @OF_ALL_KINDS
 @pytest.mark.parametrize("sparse_below", [0, 1])
 def test_a_loss_that_is_not_finite_names_the_dictionary_and_the_numbers(kind, sparse_below):
