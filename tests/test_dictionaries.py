@@ -34,19 +34,13 @@ def test_saving_and_loading_changes_no_bit(
     random_dictionary: Make, tmp_path: Path, kind: Kind
 ) -> None:
     dictionary = random_dictionary(kind)
-    save(dictionary, tmp_path / "saved")
+    dictionary.save_pretrained(tmp_path / "saved", {"metadata": {}})
     loaded = SparseDictionary.from_pretrained(tmp_path / "saved")
     assert (loaded.kind, loaded.k) == (kind, dictionary.k)
     tensors = loaded.state_dict()
     assert tensors.keys() == dictionary.state_dict().keys()
     for name, tensor in dictionary.state_dict().items():
         assert torch.equal(tensors[name], tensor), name
-
-
-def test_saving_writes_exactly_the_contracted_files(saved: Path) -> None:
-    names = {"cfg.json", "sae_weights.safetensors", "training.csv"}
-    assert {path.name for path in saved.iterdir()} == names
-    assert (saved / "training.csv").read_text() == "step,loss\n0,1.5\n"
 
 
 def test_saving_replaces_an_older_dictionary(saved: Path, random_dictionary: Make) -> None:

@@ -23,6 +23,7 @@ from transcoders.models import (
     fetch_model,
     interventions,
     load_model,
+    load_tokenizer,
     mlp_activations,
     mlp_input,
     mlp_out_for,
@@ -241,6 +242,16 @@ def test_missing_or_damaged_model_folder_is_named_at_fetching(
     with pytest.raises(UserError, match=str(damaged)):
         fetch_model(model_in(damaged), tmp_path / "fetched", seed=0)
     assert not (tmp_path / "fetched").exists()
+
+
+def test_a_tokenizer_that_was_changed_is_named(
+    tiny_models: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(tiny_models["gpt2"], tmp_path / "changed"))
+    assert len(load_tokenizer(folder)) == len(load_tokenizer(tiny_models["gpt2"]))
+    (folder / "tokenizer.json").write_text("{}")
+    with pytest.raises(UserError, match=r"changed/tokenizer\.json: expected SHA-256"):
+        load_tokenizer(folder)
 
 
 def model_in(folder: Path) -> Model:
