@@ -2,10 +2,10 @@
 
     make benchmark        or        python benchmarks/caching.py [--scale laptop]
 
-Both run in this process, in turn, on the same tokens, and take turns at going first: the bare model
-truncated after the deepest site, without logits, and the caching of every site to disk, checksums
-and statistics included. Writes benchmarks/caching.json; `of_bare_forward` is the median over rounds
-of bare time / caching time.
+Both run in this process on the same tokens, alternately, and each goes first in every second round.
+The bare model is truncated after the deepest site and computes no logits. Caching writes every site
+to disk, checksums and statistics included. Writes benchmarks/caching.json; `of_bare_forward` is the
+median over rounds of bare time / caching time.
 """
 
 import statistics

@@ -27,7 +27,7 @@ from transcoders.circuits.vectors import logit_target
 from transcoders.dictionaries import SparseDictionary
 from transcoders.files import write_json
 from transcoders.models import LanguageModel, mlp_activations, run_blocks
-from transcoders.models.prompt import run_prompt
+from transcoders.models.passes import run_prompt
 
 OUT = Path(__file__).with_name("circuits.json")
 THREADS = 2

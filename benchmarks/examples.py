@@ -1,11 +1,11 @@
-"""What looking for every feature's examples costs, over a forward pass and encoding alone.
+"""How much longer a forward pass takes when every feature's examples are collected.
 
     make benchmark        or        python benchmarks/examples.py [--scale laptop]
 
-Both run in this process, in turn, on the same held-out rows, and take turns at going first: the
-model up to the rated site with its transcoder's encoder, and the same with everything that is kept
-of each feature. Writes benchmarks/examples.json; `over_forward_and_encode` is the ratio of the sums
-of all rounds, `kept_bytes` what is kept at the end.
+Both run in this process on the same held-out rows, alternately, and each goes first in every second
+round. One is the model up to the rated site with its transcoder's encoder. The other also collects
+the examples. Writes benchmarks/examples.json: `over_forward_and_encode` is the ratio of the total
+times, `kept_bytes` the size of what is kept at the end.
 """
 
 import time

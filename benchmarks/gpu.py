@@ -2,20 +2,20 @@
 
     .venv/bin/python benchmarks/gpu.py [--quick]
 
-At the first site of each model of config/paper.yaml, with the model's sizes, random weights and
-random tokens, and the largest group that trains there:
+It measures the first site of each model of config/paper.yaml, with the model's sizes, random
+weights and random tokens, and the largest group that trains there:
 
-pass      tokens a second that the truncated model passes, when activations are measured and when a
+pass      tokens per second of the truncated model, when activations are measured and when a
           training job fills its buffer
-step      of one dictionary: with all features; with the active ones only, by L0, which one bias
-          for all features sets; with products in TF32 and bf16; the encoder's product alone; dense
-          autograd, with a fused Adam
-evaluate  tokens a second with all dictionaries of the site
+step      time of one dictionary's step: with all features; with the active ones only, at several
+          L0 (one bias for all features sets it); with products in TF32 and bf16; the encoder's
+          product alone; dense autograd with a fused Adam
+evaluate  tokens per second with all dictionaries of the site
 memory    the most that PyTorch held in tensors at a time in such a job, against the bound of `plan`
 
 `hours` adds these up for all of the scale's groups and sites, with the share of dense steps that
-`plan` assumes. Writes benchmarks/gpu.json. `--quick` tries everything at tiny sizes, on whatever
-device there is, and writes nothing.
+`plan` assumes. Writes benchmarks/gpu.json. `--quick` tries everything at tiny sizes, on any device,
+and writes nothing.
 """
 
 import statistics
@@ -34,7 +34,7 @@ from training_peers import CALIBRATION_TOKENS, bias_for
 from transformers import AutoConfig
 
 from training import DenseAutograd
-from transcoders.activations import ActivationStream, measure_activations
+from transcoders.activations import ActivationStream, cache_activations
 from transcoders.config import Group, Model, Resources, Scale, Site, load_scale
 from transcoders.corpus import Rows
 from transcoders.dictionaries import SparseDictionary
@@ -127,9 +127,7 @@ def streamed(
     shared: Any = (settings.activations, settings.corpus)
     mlp_activations(model, rows.tokens[:2].to(device), [site.layer])
     measuring = _seconds(
-        lambda: measure_activations(
-            model, rows, {site: folder}, *shared, sources={}, device=device
-        ),
+        lambda: cache_activations(model, rows, {site: folder}, *shared, sources={}, device=device),
         device,
     )
     stream = ActivationStream(model, site, rows, folder, *shared, sources={}, device=device)

@@ -1,4 +1,4 @@
-"""Steps of our trainer, at a given size and sparsity; alone, a process like saelens_peer.py.
+"""Steps of our trainer at a given size and sparsity. As a script, it matches saelens_peer.py.
 
     .venv/bin/python benchmarks/our_peer.py '{"d_model": 768, ...}'
 
@@ -102,7 +102,7 @@ class Ours:
 
     @property
     def l0(self) -> float:
-        """Of the last step."""
+        """Active features for each token in the last step."""
         return self.trainer.density * len(self.trainer.dictionary.b_enc)
 
     def batch(self) -> MLPActivations:

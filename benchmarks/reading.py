@@ -1,11 +1,11 @@
-"""How fast training jobs read cached activations, and how fast they use them up.
+"""How fast training jobs can read cached activations, and how fast they need them.
 
     make benchmark        or        python benchmarks/reading.py
 
-A cache of the laptop scale's width with random contents, its files in the system's page cache: what
-the code can read, not the disk. Batches are drawn as in training and turned into float32, first
-alone, then with the steps of the given number of dictionaries. Writes benchmarks/reading.json;
-`needed_mb_per_second` is what one job on one thread asks of a disk.
+The cache has the laptop scale's width and random contents. Its files are in the system's page
+cache, so this measures the code and not the disk. Batches are drawn as in training and turned into
+float32, first alone, then with the steps of the given number of dictionaries. Writes
+benchmarks/reading.json; `needed_mb_per_second` is the rate that one job on one thread needs.
 """
 
 import tempfile

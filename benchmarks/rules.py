@@ -4,8 +4,8 @@
 
 Writes benchmarks/rules.csv from the files that the rules' `benchmark:` lines leave in
 results/<scale>/logs, beside the memory that the scale file allots, and prints the disk that each
-kind of result takes. Times depend on the machine; they are here to plan with, and in no table of
-results.
+kind of result takes. Times depend on the machine. They are here for planning and are in no table
+of results.
 """
 
 from pathlib import Path

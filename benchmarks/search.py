@@ -50,7 +50,7 @@ def _run(scale: str, variant: tuple[Kind, int, float, dict[str, Any]]) -> dict[s
     torch.set_num_threads(1)
     settings = load_scale(Layout(scale).config)
     site = next(site for site in settings.all_sites if site.layer == layer)
-    cache = ActivationCache(Layout(scale).activations(site.name), verify=False)
+    cache = ActivationCache(Layout(scale).activations(site.name))
     measured = cache.read(cache.n_tokens - MEASURED_TOKENS, cache.n_tokens)
     cache.n_tokens -= MEASURED_TOKENS
 

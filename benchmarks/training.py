@@ -2,9 +2,9 @@
 
     make benchmark     or     python benchmarks/training.py [--only steps] [--only ...] [--quick]
 
-What is timed is the whole step of an MLP-out SAE: the batch from the shuffled stream, to float32,
-loss, gradients, Adam, projection, telemetry (our_peer.py). L0 is set through `b_enc` and stays, as
-the learning rate is next to none. Activations are random. Five parts:
+It times the whole step of an MLP-out SAE: the next batch from the shuffled stream, its conversion
+to float32, loss, gradients, Adam, projection, log (our_peer.py). `b_enc` sets L0, which stays the
+same because the learning rate is almost zero. Activations are random. There are five parts:
 
 steps   `step_over_encoder`: the step over x @ W_enc alone; `times_dense_autograd`: the step of a
         few lines of dense autograd, below, over ours. In this process, in turn.
@@ -16,8 +16,8 @@ l0      the step's time by L0 with active entries only, relative to L0 50, and o
         own dense step, which is the same at any L0: where it passes 1, dense is faster.
 shares  share of the step's time by what it does.
 
-Ratios are medians over rounds; `milliseconds` and `processes` hold what they come from, and mean
-little by themselves. Writes benchmarks/training.json; `--only` replaces those parts of it.
+Ratios are medians over rounds. `milliseconds` and `processes` hold the measured numbers, which mean
+little by themselves. Writes benchmarks/training.json; `--only` replaces the named parts of it.
 `--quick` tries everything at tiny sizes and writes nothing.
 """
 
@@ -44,7 +44,8 @@ from training_peers import LEARNING_RATE, Size
 
 from transcoders.dictionaries import SparseDictionary, entries, loss
 from transcoders.files import read_json, write_json
-from transcoders.training import DictionaryAdam, Trainer
+from transcoders.training import Trainer
+from transcoders.training.adam import DictionaryAdam
 
 HERE = Path(__file__).parent
 OUTPUT = HERE / "training.json"
@@ -138,7 +139,7 @@ def steps_in_turn(size: Size, rounds: int) -> dict[str, Any]:
 
 
 class DenseAutograd:
-    """The same training as PyTorch's autograd does it, with all features."""
+    """The same training by PyTorch's autograd, with all features."""
 
     def __init__(self, dictionary: SparseDictionary) -> None:
         tensors = (dictionary.W_enc, dictionary.b_enc, dictionary.W_dec, dictionary.b_dec)
@@ -252,7 +253,7 @@ def by_l0(size: Size, l0s: tuple[int, ...], rounds: int) -> list[dict[str, float
 
 
 def share_of_step(size: Size) -> dict[str, float]:
-    """Where the time of our step goes, by a stopwatch around the functions that it calls."""
+    """Time our step part by part, with a stopwatch around the functions that it calls."""
     prepare(size.threads)
     ours, watch = Ours(size), Stopwatch()
     for _ in range(size.warm_up + 1):
@@ -280,14 +281,14 @@ def share_of_step(size: Size) -> dict[str, float]:
 
 
 class Stopwatch:
-    """Time by part; what an inner part takes does not count for the outer one."""
+    """Time by part. The time of an inner part does not count for the outer one."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
         self._inner = [0.0]
 
     def around(self, function: Callable[..., Any], part: str | Callable[..., str]) -> Any:
-        """The function, its time counted for ``part``, or for what ``part`` says of a call."""
+        """The function, with its time counted for ``part``, which may depend on the call."""
 
         def timed(*arguments: Any, **keywords: Any) -> Any:
             name = part if isinstance(part, str) else part(*arguments)

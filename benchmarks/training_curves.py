@@ -2,11 +2,11 @@
 
     python benchmarks/training_curves.py        after a run; some minutes at laptop scale
 
-The headline transcoder of a site, on the site's cached activations, by the same code with the same
-settings but one: `sparse_below_density` is 0 (every step is dense), or the scale's. The two take
-turns at every step, on the same batch, so that a busy machine slows both; each is charged its own
-steps and every fetch of a batch. Writes benchmarks/training_curves.csv, a row for both every few
-steps, with the means since the row before, and draws it as benchmarks/training_curves.png.
+It trains the headline transcoder of a site on the site's cached activations. Both ways use the same
+code and settings but one: `sparse_below_density` is 0 (every step is dense), or the scale's value.
+The two take turns at every step, on the same batch, so that a busy machine slows both. The time of
+each includes its own steps and every fetch of a batch. Writes benchmarks/training_curves.csv, with
+the means over a few steps in each row, and draws it as benchmarks/training_curves.png.
 """
 
 import time
@@ -30,7 +30,7 @@ from transcoders.plots import STYLE
 from transcoders.process import prepare_process
 from transcoders.progress import progress_bar
 from transcoders.training import Trainer, batches, steps_per_epoch
-from transcoders.training.trainer import SiteActivations
+from transcoders.training.batches import SiteActivations
 
 LOG_EVERY_STEPS = 25
 LOOKS: dict[str, dict[str, Any]] = {  # Okabe and Ito's colours; one curve shows under the other
@@ -56,7 +56,7 @@ def main(
         for entry in settings.dictionaries
         if entry.kind == "transcoder" and entry.headline and entry.site.layer == layer
     )
-    cache = ActivationCache(layout.activations(entry.site.name), verify=False)
+    cache = ActivationCache(layout.activations(entry.site.name))
     training = settings.training_of(settings.group(entry.group))
     curves = train_both(entry, cache, training, seed=settings.seed, steps=steps)
     with atomic_path(folder / "training_curves.csv") as temporary:

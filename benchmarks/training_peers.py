@@ -1,7 +1,7 @@
-"""What our process and SAELens's have in common: the activations, the sparsity, clock and memory.
+"""What our process and SAELens's share: activations, sparsity, clock, and memory.
 
-Runs in both environments, so it imports neither of the two. A process of either side is given a
-`Size` as JSON, trains for a few steps, and prints one line of JSON.
+It runs in both environments, so it imports neither of the two packages. Each process gets a `Size`
+as JSON, trains for a few steps, and prints one line of JSON.
 """
 
 import itertools
@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 BATCHES = 8
-"""In memory; both sides go over them again and again."""
+"""Batches in memory, which both sides use again and again."""
 LEARNING_RATE = 1e-12
-"""All the work of a step, and weights that stay as they are, so that L0 does."""
+"""So small that a step does all its work and leaves the weights, and so L0, as they are."""
 CALIBRATION_TOKENS = 256
 
 
@@ -39,7 +39,7 @@ TINY = Size(d_model=8, n_features=32, batch=16, l0=2, threads=1, warm_up=1, step
 
 
 def activations(size: Size) -> Tensor:
-    """16-bit activations, (BATCHES · batch, d_model); made batch by batch, to take no more."""
+    """16-bit activations, (BATCHES · batch, d_model); made batch by batch to save memory."""
     generator = torch.Generator().manual_seed(0)
     tokens = torch.empty(BATCHES * size.batch, size.d_model, dtype=torch.float16)
     for part in tokens.split(size.batch):

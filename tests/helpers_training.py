@@ -13,8 +13,8 @@ from transcoders.config import TRAITS, Dictionary, Kind, Site, Training
 from transcoders.dictionaries import SparseDictionary
 from transcoders.dictionaries.loss import Loss
 from transcoders.models import MLPActivations
-from transcoders.training import TrainedDictionary, Trainer
 from transcoders.training import group as group_module
+from transcoders.training.trainer import TrainedDictionary, Trainer
 
 SITE = Site(model="tiny", layer=1)
 ALL_KINDS: tuple[Kind, ...] = tuple(TRAITS)
@@ -172,7 +172,7 @@ class Steps:
         if self.done == self.killed_after:
             raise KilledError
 
-    def set_postfix(self, **_: object) -> None:
+    def set_postfix(self, *_: object, **__: object) -> None:
         pass
 
 

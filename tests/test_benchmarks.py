@@ -67,16 +67,6 @@ def test_processes_are_compared_the_right_way_round(
     assert found["memory_of_saelens"] == 0.25
 
 
-@pytest.mark.parametrize("l0", [10, 40])
-def test_a_step_has_the_wanted_l0(training: ModuleType, l0: int) -> None:
-    size = training.QUICK_SIZES["gpt2_small"]._replace(n_features=2048, batch=256, l0=l0)
-    ours = training.Ours(size)
-    for path in ("dense", "sparse"):
-        ours.choose(path)
-        ours.step()
-        assert ours.l0 == pytest.approx(l0, rel=0.1)
-
-
 def test_dense_autograd_has_the_gradients_of_our_step(training: ModuleType) -> None:
     """What is compared does the same work."""
     ours = training.Ours(training.QUICK_SIZES["gpt2_small"])

@@ -13,7 +13,6 @@ from transcoders.activations import (
     ActivationCache,
     ActivationStream,
     cache_activations,
-    measure_activations,
 )
 from transcoders.config import Activations, Scale, Site
 from transcoders.corpus import Rows
@@ -102,11 +101,10 @@ def test_activations_are_made_on_the_device(
     cached, streamed = tmp_path / "cached", tmp_path / "streamed"
     with pretended_gpu():
         model = load_model(tiny_model_folder, device="cuda")
-        for write, folder, activations in (
-            (cache_activations, cached, CACHE),
-            (measure_activations, streamed, stream_settings),
-        ):
-            write(model, rows, {SITE: folder}, activations, scale.corpus, sources={}, device="cuda")
+        for folder, activations in ((cached, CACHE), (streamed, stream_settings)):
+            cache_activations(
+                model, rows, {SITE: folder}, activations, scale.corpus, sources={}, device="cuda"
+            )
         cache = ActivationCache(cached)
         stream = ActivationStream(
             model, SITE, rows, streamed, stream_settings, scale.corpus, sources={}, device="cuda"

@@ -83,11 +83,6 @@ def test_fronts_are_interpolated_linearly_in_the_logarithm_of_l0() -> None:
     assert 0 < gap.share_better < 1
 
 
-def test_points_need_not_come_in_the_order_of_l0() -> None:
-    backwards = gap_of(transcoder=CROSSING[::-1], mlp_out_sae=SAES[::-1])
-    assert some(backwards) == gap_of(transcoder=CROSSING, mlp_out_sae=SAES)
-
-
 @pytest.mark.parametrize(
     "transcoders",
     [
@@ -101,32 +96,11 @@ def test_there_is_no_gap_where_fronts_share_no_range(transcoders: Points) -> Non
     assert gap_of(transcoder=transcoders, mlp_out_sae=SAES) is None
 
 
-def test_there_is_no_gap_between_single_dictionaries() -> None:
-    assert gap_of(transcoder=[(30.0, 3.3)], mlp_out_sae=[(30.0, 3.4)]) is None
-
-
-def test_other_kinds_can_be_compared() -> None:
-    made = tables(mlp_in_sae=shifted(SAES, 0.2), mlp_out_sae=SAES)
-    gap = front_gap(*made, "gpt2_layer8", kind="mlp_in_sae", other="mlp_out_sae", resamples=100)
-    assert some(gap).mean == pytest.approx(0.2)
-
-
 def noisy_tables() -> tuple[pd.DataFrame, pd.DataFrame]:
     """Tables in which the gap differs from document to document."""
     evaluation, by_document = tables(transcoder=CROSSING, mlp_out_sae=SAES)
     noise = np.random.default_rng(0).normal(scale=0.1, size=len(by_document))
     return evaluation, by_document.assign(ce=by_document["ce"] + noise)
-
-
-def test_the_interval_is_a_function_of_the_seed() -> None:
-    made = noisy_tables()
-    first, again, other = (
-        some(front_gap(*made, "gpt2_layer8", resamples=200, seed=seed)) for seed in (1, 1, 2)
-    )
-    assert first == again
-    assert (first.mean, first.share_better) == (other.mean, other.share_better)
-    assert first.low != other.low
-    assert first.low < first.mean < first.high
 
 
 def test_the_interval_has_the_width_of_the_standard_error() -> None:

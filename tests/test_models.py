@@ -23,6 +23,7 @@ from transcoders.models import (
     fetch_model,
     interventions,
     load_model,
+    load_tokenizer,
     mlp_activations,
     mlp_input,
     mlp_out_for,
@@ -30,7 +31,7 @@ from transcoders.models import (
     run_through_site,
     unembed,
 )
-from transcoders.models.support import broken_sum
+from transcoders.models.support import probe
 
 # Where the plain model keeps its blocks, its MLP's last map, and the norm after that, if any.
 BLOCKS = {"gpt2": "transformer.h", "gpt_neox": "gpt_neox.layers", "opt": "model.decoder.layers"}
@@ -177,9 +178,9 @@ def test_a_mixture_of_experts_is_refused_by_name(tmp_path: Path) -> None:
 
 def test_a_model_that_scales_what_it_adds_is_found_out(tiny_models: dict[str, Path]) -> None:
     model = load_model(tiny_models["llama"])
-    assert broken_sum(model) is None
+    assert probe(model) == (None, False)
     with interventions(model, {"blocks.1.hook_resid_post": lambda x: 2 * x}, (1, 4)):
-        assert "layer 1 scales" in str(broken_sum(model))
+        assert "layer 1 scales" in str(probe(model)[0])
 
 
 def test_a_family_that_transformer_lens_does_not_know_is_refused(
@@ -241,6 +242,16 @@ def test_missing_or_damaged_model_folder_is_named_at_fetching(
     with pytest.raises(UserError, match=str(damaged)):
         fetch_model(model_in(damaged), tmp_path / "fetched", seed=0)
     assert not (tmp_path / "fetched").exists()
+
+
+def test_a_tokenizer_that_was_changed_is_named(
+    tiny_models: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(tiny_models["gpt2"], tmp_path / "changed"))
+    assert len(load_tokenizer(folder)) == len(load_tokenizer(tiny_models["gpt2"]))
+    (folder / "tokenizer.json").write_text("{}")
+    with pytest.raises(UserError, match=r"changed/tokenizer\.json: expected SHA-256"):
+        load_tokenizer(folder)
 
 
 def model_in(folder: Path) -> Model:

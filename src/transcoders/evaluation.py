@@ -1,7 +1,7 @@
 """What a dictionary costs the model: every column of ``evaluation.csv``.
 
 All dictionaries of a site are measured on the same held-out rows in one process. The model runs
-once a batch; for every dictionary and both bounds, only the layers after the site run again.
+once for each batch; for every dictionary and both bounds, only the layers after the site run again.
 
 Cross entropy (CE, in nats) is that of the next token, and L0 the number of active features, both
 averaged over the metric positions of all rows. The interval of CE is that of the *paired*
@@ -21,24 +21,19 @@ from torch import Tensor
 from transcoders.config import Corpus, Dictionary, Evaluation
 from transcoders.corpus import Rows
 from transcoders.dictionaries import SparseDictionary
-from transcoders.models import (
-    LanguageModel,
-    SitePass,
-    continue_with_mlp_out,
-    run_through_site,
-)
+from transcoders.models import LanguageModel, continue_with_mlp_out, run_through_site
 from transcoders.progress import progress_bar
 from transcoders.splicing import Spliced, replace_from, splice
 
-BY_DOCUMENT_COLUMNS = ["dictionary", "document", "tokens", "ce", "ce_original", "l0"]
+Entries = list[tuple[Dictionary, SparseDictionary, int]]
+"""Dictionaries of one site: entry, weights, and tokens trained on."""
 
 
 @dataclass
 class _Sums:
-    """Running sums of one dictionary."""
+    """Running sums of one dictionary. CE and KL of a row are summed over its positions."""
 
     ce: list[Tensor] = field(default_factory=list)
-    """CE of every row, summed over its positions; likewise the next two."""
     kl: list[Tensor] = field(default_factory=list)
     l0: list[Tensor] = field(default_factory=list)
     squared_error: float = 0.0
@@ -46,7 +41,7 @@ class _Sums:
     target: Tensor | float = 0.0
     reconstruction_norm: float = 0.0
     target_norm: float = 0.0
-    alive: Tensor | None = None
+    alive: Tensor | bool = False
 
     def add(self, spliced: Spliced) -> None:
         reconstruction, target = spliced.reconstruction, spliced.target
@@ -57,21 +52,19 @@ class _Sums:
         self.target = self.target + target.double().sum(dim=(0, 1))
         self.reconstruction_norm += reconstruction.norm(dim=2).double().sum().item()
         self.target_norm += target.norm(dim=2).double().sum().item()
-        fired = active.any(dim=1).any(dim=0)
-        self.alive = fired if self.alive is None else self.alive | fired
+        self.alive = active.any(dim=1).any(dim=0) | self.alive
 
     def fvu(self, n_tokens: int) -> float:
         """Fraction of variance unexplained: squared error over squared deviation from the mean."""
-        assert isinstance(self.target, Tensor)
-        variance = self.squared_target - self.target.square().sum().item() / n_tokens
-        return self.squared_error / variance
+        squared_sum = torch.as_tensor(self.target).square().sum().item()
+        return self.squared_error / (self.squared_target - squared_sum / n_tokens)
 
 
 def evaluate_site(
     model: LanguageModel,
     rows: Rows,
     document_ids: list[str],
-    dictionaries: list[tuple[Dictionary, SparseDictionary, int]],
+    dictionaries: Entries,
     mean_mlp_out: Float[Tensor, " d_model"],
     corpus: Corpus,
     evaluation: Evaluation,
@@ -94,116 +87,94 @@ def evaluate_site(
 
     Returns:
         The rows of ``evaluation.csv`` and of ``evaluation_by_document.csv`` for this site.
-        ``tokens_evaluated`` counts positions at which the dictionary acts; ``tokens`` by document
-        counts predictions, one fewer a row, since the last position has no next token.
+        ``tokens_evaluated`` counts positions at which the dictionary acts. ``tokens`` by document
+        counts predictions, one fewer for each row: the last position has no next token.
     """
-    site = dictionaries[0][0].site
     first = corpus.first_metric_position
-    bounds: dict[str, list[Tensor]] = {"original": [], "mean": [], "zero": []}
-    sums = {entry.name: _Sums() for entry, _, _ in dictionaries}
-    with progress_bar(rows.tokens.numel(), f"evaluating {site.name}") as bar:
-        for batch in rows.tokens.split(evaluation.batch_contexts):
-            tokens = batch.to(device)
-            passed = run_through_site(model, tokens, site.layer)
-            log_probs = _log_probs(passed.logits, first)
-            bounds["original"].append(_ce_by_row(log_probs, tokens, first))
-            for name, value in (("mean", mean_mlp_out.to(device)), ("zero", torch.zeros(()))):
-                ablated = replace_from(passed.activations.mlp_out, value, first)
-                bounds[name].append(
-                    _ce_by_row(_continue(model, passed, site.layer, ablated, first), tokens, first)
-                )
-            for entry, weights, _ in dictionaries:
-                spliced = splice(weights, passed, model, site.layer, first_position=first)
-                own = _continue(model, passed, site.layer, spliced.mlp_out, first)
-                sums[entry.name].add(spliced)
-                sums[entry.name].ce.append(_ce_by_row(own, tokens, first))
-                kl = (log_probs.exp() * (log_probs - own)).sum(dim=(1, 2))
-                sums[entry.name].kl.append(kl.double().cpu())
-            bar.update(tokens.numel())
-
-    n_positions = rows.tokens.shape[1] - first
+    bounds = {"mean": mean_mlp_out.to(device), "zero": torch.zeros(())}
+    ce, sums = _run(model, rows, dictionaries, bounds, first, evaluation.batch_contexts, device)
+    n_tokens = rows.tokens[:, first:].numel()
     table, by_document = [], []
-    ce = {name: torch.cat(parts).numpy() for name, parts in bounds.items()}
-    for entry, weights, tokens_trained in dictionaries:
-        documents = _by_document(entry.name, sums[entry.name], ce["original"], rows, first)
+    for (entry, weights, tokens_trained), own in zip(dictionaries, sums, strict=True):
+        documents = _by_document(entry.name, own, ce["original"], rows, first)
         by_document.append(documents)
+        interval = paired_interval(documents, evaluation.bootstrap_resamples, seed=seed)
         table.append(
-            _summarise(
-                entry, weights, sums[entry.name], ce, documents, n_positions, evaluation, seed
-            )
-            | {"tokens_trained": tokens_trained}
+            {
+                "dictionary": entry.name,
+                "site": entry.site.name,
+                "model": entry.site.model,
+                "layer": entry.site.layer,
+                "kind": entry.kind,
+                "headline": entry.headline,
+                "l1_coefficient": entry.l1_coefficient,
+                "n_features": weights.n_features,
+                "tokens_trained": tokens_trained,
+                "tokens_evaluated": n_tokens,
+                **_measures(own, ce, interval, n_tokens, int(documents["tokens"].sum())),
+            }
         )
     per_document = pd.concat(by_document, ignore_index=True)
     per_document["document"] = [document_ids[index] for index in per_document["document"]]
-    return pd.DataFrame(table)[EVALUATION_COLUMNS], per_document
+    return pd.DataFrame(table), per_document
 
 
-EVALUATION_COLUMNS = [
-    "dictionary",
-    "site",
-    "model",
-    "layer",
-    "kind",
-    "headline",
-    "l1_coefficient",
-    "n_features",
-    "tokens_trained",
-    "tokens_evaluated",
-    "l0",
-    "ce",
-    "ce_low",
-    "ce_high",
-    "ce_original",
-    "ce_mean_ablated",
-    "ce_zero_ablated",
-    "ce_recovered",
-    "kl",
-    "fvu",
-    "dead_fraction",
-    "l2_ratio",
-]
+def _run(
+    model: LanguageModel,
+    rows: Rows,
+    dictionaries: Entries,
+    bounds: dict[str, Tensor],
+    first: int,
+    batch_contexts: int,
+    device: str,
+) -> tuple[dict[str, np.ndarray], list[_Sums]]:
+    """CE of every row, of the model and with its MLP ablated; and the sums of each dictionary."""
+    site = dictionaries[0][0].site
+    ce: dict[str, list[Tensor]] = {name: [] for name in ("original", *bounds)}
+    sums = [_Sums() for _ in dictionaries]
+    with progress_bar(rows.tokens.numel(), f"evaluating {site.name}") as bar:
+        for batch in rows.tokens.split(batch_contexts):
+            tokens = batch.to(device)
+            passed = run_through_site(model, tokens, site.layer)
+            log_probs = _log_probs(passed.logits, first)
+            ce["original"].append(_ce_by_row(log_probs, tokens, first))
+            for name, value in bounds.items():
+                ablated = replace_from(passed.activations.mlp_out, value, first)
+                logits = continue_with_mlp_out(model, passed, site.layer, ablated)
+                ce[name].append(_ce_by_row(_log_probs(logits, first), tokens, first))
+            for (_, weights, _), own in zip(dictionaries, sums, strict=True):
+                spliced = splice(weights, passed, model, site.layer, first_position=first)
+                logits = continue_with_mlp_out(model, passed, site.layer, spliced.mlp_out)
+                found = _log_probs(logits, first)
+                own.add(spliced)
+                own.ce.append(_ce_by_row(found, tokens, first))
+                kl = (log_probs.exp() * (log_probs - found)).sum(dim=(1, 2))
+                own.kl.append(kl.double().cpu())
+            bar.update(tokens.numel())
+    return {name: torch.cat(parts).numpy() for name, parts in ce.items()}, sums
 
 
-def _summarise(
-    entry: Dictionary,
-    weights: SparseDictionary,
+def _measures(
     sums: _Sums,
-    bounds: dict[str, np.ndarray],
-    documents: pd.DataFrame,
-    n_positions: int,
-    evaluation: Evaluation,
-    seed: int,
-) -> dict[str, object]:
-    n_rows = len(bounds["original"])
-    n_tokens = n_rows * n_positions
-    n_predictions = int(documents["tokens"].sum())
-    original, mean, zero = (
-        bounds[name].sum() / n_predictions for name in ("original", "mean", "zero")
-    )
+    ce_by_row: dict[str, np.ndarray],
+    interval: tuple[float, float],
+    n_tokens: int,
+    n_predictions: int,
+) -> dict[str, float]:
+    original, mean, zero = (by_row.sum() / n_predictions for by_row in ce_by_row.values())
     ce = torch.cat(sums.ce).sum().item() / n_predictions
-    low, high = paired_interval(documents, evaluation.bootstrap_resamples, seed=seed)
-    assert sums.alive is not None
     return {
-        "dictionary": entry.name,
-        "site": entry.site.name,
-        "model": entry.site.model,
-        "layer": entry.site.layer,
-        "kind": entry.kind,
-        "headline": entry.headline,
-        "l1_coefficient": entry.l1_coefficient,
-        "n_features": weights.n_features,
-        "tokens_evaluated": n_tokens,
         "l0": torch.cat(sums.l0).sum().item() / n_tokens,
         "ce": ce,
-        "ce_low": original + low,
-        "ce_high": original + high,
+        "ce_low": original + interval[0],
+        "ce_high": original + interval[1],
         "ce_original": original,
         "ce_mean_ablated": mean,
         "ce_zero_ablated": zero,
         "ce_recovered": (mean - ce) / (mean - original),
         "kl": torch.cat(sums.kl).sum().item() / n_predictions,
         "fvu": sums.fvu(n_tokens),
-        "dead_fraction": 1 - sums.alive.double().mean().item(),
+        "dead_fraction": 1 - torch.as_tensor(sums.alive).double().mean().item(),
         "l2_ratio": sums.reconstruction_norm / sums.target_norm,
     }
 
@@ -215,6 +186,7 @@ def _by_document(
     n_predictions = rows.tokens.shape[1] - 1 - first
     table = pd.DataFrame(
         {
+            "dictionary": name,
             "document": rows.document.numpy(),
             "tokens": n_predictions,
             "ce": torch.cat(sums.ce).numpy() / n_predictions,
@@ -222,13 +194,15 @@ def _by_document(
             "l0": torch.cat(sums.l0).numpy() / (n_predictions + 1),
         }
     )
-    grouped = table.groupby("document", as_index=False).agg(
-        tokens=("tokens", "sum"),
-        ce=("ce", "mean"),
-        ce_original=("ce_original", "mean"),
-        l0=("l0", "mean"),
-    )
-    return grouped.assign(dictionary=name)[BY_DOCUMENT_COLUMNS]
+    how = {
+        "dictionary": "first",
+        "tokens": "sum",
+        "ce": "mean",
+        "ce_original": "mean",
+        "l0": "mean",
+    }
+    columns = list(table)
+    return table.groupby("document", as_index=False).agg(how)[columns]
 
 
 def paired_interval(documents: pd.DataFrame, resamples: int, *, seed: int) -> tuple[float, float]:
@@ -252,14 +226,7 @@ def paired_interval(documents: pd.DataFrame, resamples: int, *, seed: int) -> tu
         method="percentile",
         rng=np.random.default_rng(seed),
     )
-    interval = result.confidence_interval
-    return float(interval.low), float(interval.high)
-
-
-def _continue(
-    model: LanguageModel, passed: SitePass, layer: int, mlp_out: Tensor, first: int
-) -> Float[Tensor, "batch prediction vocabulary"]:
-    return _log_probs(continue_with_mlp_out(model, passed, layer, mlp_out), first)
+    return float(result.confidence_interval.low), float(result.confidence_interval.high)
 
 
 def _log_probs(

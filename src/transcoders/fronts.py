@@ -1,7 +1,7 @@
 """Two kinds of dictionary compared at the same sparsity.
 
 Each kind's dictionaries at a site trace a front on the plane of L0 and cross entropy. The fronts
-are interpolated linearly in log L0 and compared over the range of L0 that both cover, so no kind is
+are interpolated linearly in log L0 and compared over the range of L0 that both cover. So no kind is
 judged where it has no dictionaries.
 """
 
@@ -22,7 +22,7 @@ class FrontGap(NamedTuple):
     """Negative where the first kind is better. In nats."""
     low: float
     high: float
-    """95% interval, documents resampled whole and all dictionaries on the same resample."""
+    """95% interval. Whole documents are resampled, and all dictionaries share each resample."""
     share_better: float
     """Share of the common range (in log L0) on which the first kind's front is below."""
 

@@ -18,7 +18,7 @@ from helpers_circuits import (
     without_weight,
 )
 from transcoders.models import LanguageModel
-from transcoders.models.prompt import PromptPass, run_prompt
+from transcoders.models.passes import PromptPass, run_prompt
 
 
 @pytest.fixture(scope="module")

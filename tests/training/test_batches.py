@@ -45,17 +45,6 @@ def test_every_epoch_is_a_permutation_of_all_full_batches(n_tokens, buffer_token
         assert sorted(of_epoch) == list(range(per_epoch * 10))
 
 
-def test_epochs_differ_in_their_order():
-    numbers = token_numbers(100)
-    assert numbers[:10] != numbers[10:20] != numbers[20:]
-
-
-def test_buffers_differ_in_their_order():
-    numbers = token_numbers(80, epochs=1)
-    first, second = (list(chain(*numbers[start : start + 4])) for start in (0, 4))
-    assert first != [number - 40 for number in second]
-
-
 def test_the_order_is_a_function_of_the_seed():
     assert token_numbers(100, seed=1) == token_numbers(100, seed=1)
     assert token_numbers(100, seed=1) != token_numbers(100, seed=2)
@@ -145,13 +134,6 @@ def test_a_source_that_computes_is_read_when_it_is_needed_one_buffer_at_a_time()
     assert all(torch.equal(a.mlp_in, b.mlp_in) for a, b in zip(ahead, again, strict=True))
 
 
-def test_batches_hold_no_buffer_in_memory():
-    source = WatchedSource(numbered_cache(400))
-    kept = list(batches(source, small(), seed=0))
-    assert max(source.in_memory) == 1
-    assert len(kept) == 120
-
-
 @pytest.mark.parametrize("first_step", [0, 3, 4, 9, 10, 25])
 def test_buffers_before_the_first_step_are_not_read(first_step):
     source = WatchedSource(numbered_cache(100))
@@ -159,12 +141,6 @@ def test_buffers_before_the_first_step_are_not_read(first_step):
     in_epoch = [(0, 40), (40, 80), (80, 100)]
     skipped = 3 * (first_step // 10) + first_step % 10 // 4
     assert source.reads == (in_epoch * 3)[skipped:]
-
-
-def test_nothing_is_read_where_no_step_is_left():
-    source = WatchedSource(numbered_cache(100))
-    assert list(batches(source, small(), seed=0, first_step=30)) == []
-    assert source.reads == []
 
 
 @pytest.mark.parametrize(("fails_at", "batches_before"), [(0, 0), (1, 4), (2, 8), (3, 10)])

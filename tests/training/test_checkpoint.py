@@ -1,7 +1,6 @@
 """The file of a checkpoint: what is read is what was written, or a message that names the file."""
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +9,7 @@ import pytest
 import torch
 
 from transcoders.errors import UserError
-from transcoders.training import Checkpoint, checkpoint, load_checkpoint, save_checkpoint
+from transcoders.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
 IDENTITY: dict[str, Any] = {
     "dictionaries": [{"kind": "transcoder", "l1_coefficient": 0.1}],
@@ -91,22 +90,6 @@ def test_another_identity_is_refused_with_what_differs(
     assert f"other settings: {message}" in refusal(path, IDENTITY | change)
 
 
-def test_an_identity_that_lacks_a_key_is_another(path: Path) -> None:
-    fewer = {key: value for key, value in IDENTITY.items() if key != "seed"}
-    assert "seed is 42 there, None here" in refusal(path, fewer)
-
-
-def test_another_format_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoint, "FORMAT", 99)
-    assert "format is 2 there, 99 here" in refusal(path, IDENTITY)
-
-
-def test_another_version_of_torch_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = str(torch.__version__)
-    monkeypatch.setattr(torch, "__version__", "2.99.0")
-    assert f"torch is {found!r} there, '2.99.0' here" in refusal(path, IDENTITY)
-
-
 def test_a_truncated_file_is_refused_wherever_it_ends(path: Path) -> None:
     whole = path.read_bytes()
     for length in [*range(0, len(whole), 10), len(whole) - 1]:
@@ -144,32 +127,6 @@ def test_a_safetensors_file_that_is_no_checkpoint_is_refused(path: Path, header:
 
     save_file({"x": torch.ones(3)}, path, None if header is None else {"checkpoint": header})
     refusal(path, IDENTITY)
-
-
-Break = Callable[..., None]
-
-
-def write_half(path: Path, tensors: object, header: object) -> None:  # noqa: ARG001
-    path.write_bytes(b"half")
-    raise OSError("the disk is full")
-
-
-def be_killed(path: Path, tensors: object, header: object) -> None:  # noqa: ARG001
-    path.write_bytes(b"half")
-    raise KeyboardInterrupt
-
-
-@pytest.mark.parametrize(
-    ("how", "error"), [(write_half, OSError), (be_killed, KeyboardInterrupt)], ids=["disk", "kill"]
-)
-def test_a_write_that_fails_leaves_the_checkpoint_before(
-    path: Path, monkeypatch: pytest.MonkeyPatch, how: Break, error: type[BaseException]
-) -> None:
-    monkeypatch.setattr(checkpoint, "save_tensors", how)
-    with pytest.raises(error):
-        save_checkpoint(path, example()._replace(step=8), IDENTITY)
-    assert same(load_checkpoint(path, IDENTITY), example())
-    assert list(path.parent.iterdir()) == [path]
 
 
 def test_too_little_disk_is_refused_before_anything_is_written(

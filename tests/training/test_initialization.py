@@ -7,7 +7,12 @@ from torch import Tensor
 from helpers_gradients import problem
 from helpers_training import ALL_KINDS, random_cache, settings, trainer_of
 from transcoders.config import TRAITS
-from transcoders.training import Scaling, fold_scaling, initial_dictionary, scaling_of
+from transcoders.training.initialization import (
+    Scaling,
+    fold_scaling,
+    initial_dictionary,
+    scaling_of,
+)
 
 OF_ALL_KINDS = pytest.mark.parametrize("kind", ALL_KINDS)
 

@@ -38,19 +38,6 @@ def test_gradients_are_those_of_the_formula(way: str, p: Problem, chunk: int) ->
     assert abs(found.squared_error - squared_error) <= 1e-10 * squared_error
 
 
-@ALL_WAYS
-@OF_ALL_KINDS
-def test_a_plain_loop_with_torchs_adam_trains(kind: Kind, way: str) -> None:
-    p = problem(kind, 0.3)
-    adam = torch.optim.Adam(p.dictionary.parameters(), lr=1e-2)
-    losses = []
-    for _ in range(50):
-        losses.append(p.loss(way).loss.item())
-        adam.step()
-    assert losses[-1] < 0.5 * losses[0]
-    assert {t.dtype for t in p.dictionary.state_dict().values()} == {torch.float32}
-
-
 @pytest.mark.parametrize("density", [0, 0.02, 0.2, 1])
 @OF_ALL_KINDS
 def test_sparse_equals_dense_up_to_rounding(kind: Kind, density: float) -> None:
@@ -151,11 +138,3 @@ def test_no_gradient_flows_to_the_activations() -> None:
     p.x.requires_grad_()
     p.loss("dense")
     assert p.x.grad is None
-
-
-def test_options_that_mean_nothing_are_refused() -> None:
-    p = problem("transcoder", 0.3)
-    with pytest.raises(ValueError, match="expected 'none' or 'released', found 'paper'"):
-        p._replace(normalization="paper").loss("dense")
-    with pytest.raises(ValueError, match="into: expected None"):
-        p.loss("dense", into=[])

@@ -105,12 +105,3 @@ def test_the_bound_holds_at_the_size_of_the_papers_largest_dictionaries(
     assert gb * 1e9 < live.peak <= bound < 5e9
     kept = memory.dictionary_bytes(d_model, n_features)
     assert kept == 3 * 4 * sum(parameter.numel() for parameter in dictionary.parameters())
-
-
-def test_the_dense_bound_is_not_far_above_what_is_taken():
-    training = settings(expansion=32, batch_tokens=1024, sparse_below_density=0)
-    cache = random_cache(n_tokens=1024, d_model=64)
-    trainer = trainer_of("transcoder", cache, training)
-    with LiveBytes() as live:
-        trainer.step(0, cache.read(0, 1024))
-    assert live.peak <= memory.step_bytes(64, 2048, training, "cpu") <= 2 * live.peak

@@ -7,11 +7,11 @@ import pytest
 import yaml
 from safetensors.torch import load_file
 
+from test_evaluation import COLUMNS
 from transcoders.checksums import sha256
 from transcoders.circuits.export import load_circuit
 from transcoders.config import Scale, load_scale
 from transcoders.dictionaries import SparseDictionary
-from transcoders.evaluation import EVALUATION_COLUMNS
 from transcoders.files import read_json
 from transcoders.layout import Layout
 from workflow.running import REPOSITORY, cli, planned_rules, snakemake, workspace
@@ -27,7 +27,7 @@ def scale() -> Scale:
 
 def test_nine_headline_dictionaries_are_trained_and_measured(run: Path, scale: Scale) -> None:
     table = pd.read_csv(run / LAYOUT.evaluation)
-    assert list(table.columns) == EVALUATION_COLUMNS
+    assert list(table.columns) == COLUMNS.split()
     by_site = [d for site in scale.all_sites for d in scale.dictionaries_of(site)]
     assert list(table["dictionary"]) == [d.name for d in by_site]
     compared = table["site"].isin([site.name for site in scale.sites])

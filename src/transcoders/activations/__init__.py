@@ -1,10 +1,9 @@
 """The inputs and outputs of MLPs over the training tokens: cached, streamed, or in memory."""
 
-from transcoders.activations.batches import DTYPES
 from transcoders.activations.cache import ActivationCache, cache_activations
 from transcoders.activations.in_memory import ActivationsInMemory
-from transcoders.activations.statistics import Statistics, load_statistics
-from transcoders.activations.stream import ActivationStream, measure_activations
+from transcoders.activations.statistics import DTYPES, Statistics, load_statistics
+from transcoders.activations.stream import ActivationStream
 
 __all__ = [
     "DTYPES",
@@ -14,5 +13,4 @@ __all__ = [
     "Statistics",
     "cache_activations",
     "load_statistics",
-    "measure_activations",
 ]

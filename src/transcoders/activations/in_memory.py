@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from transcoders.activations.statistics import Statistics
+from transcoders.activations.statistics import Statistics, rounded_activations
 from transcoders.models import LanguageModel, MLPActivations, mlp_activations
 from transcoders.progress import progress_bar
 
@@ -13,7 +13,7 @@ class ActivationsInMemory:
     """What a dictionary is trained on, without files: for notebooks and small experiments.
 
     Attributes:
-        n_tokens: tokens that there are.
+        n_tokens: number of tokens.
         d_model: width of both vectors.
         statistics: means over all tokens.
     """
@@ -51,16 +51,16 @@ class ActivationsInMemory:
             model: of :func:`~transcoders.models.load_model`.
             tokens: rows that begin with BOS.
             layer: of the MLP.
-            first_position: positions before it are left out: 1 leaves out BOS.
+            first_position: earlier positions are left out: 1 leaves out BOS.
             batch_rows: rows in a forward pass.
         """
         parts: list[MLPActivations] = []
         with progress_bar(tokens.numel(), f"activations of layer {layer}") as bar:
             for batch in tokens.split(batch_rows):
                 both = mlp_activations(model, batch, [layer])[layer]
-                parts.append(MLPActivations(*(t[:, first_position:].flatten(0, 1) for t in both)))
+                parts.append(rounded_activations(both, first_position, torch.float32))
                 bar.update(batch.numel())
-        # Without gradients, but fit for training: tensors of inference mode are not.
+        # Copies, since autograd cannot use the tensors of inference mode.
         return cls(*(torch.cat(tensors).clone() for tensors in zip(*parts, strict=True)))
 
     def read(self, start: int, stop: int) -> MLPActivations:

@@ -1,19 +1,19 @@
-"""What is known of a site's activations over all training tokens, and the record of it."""
+"""What every mode shares: the rows of a forward pass, rounding, means, and the record of a site."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from transcoders.checksums import check_made, sha256
-from transcoders.config import Site
+from transcoders.checksums import sha256
+from transcoders.config import Activations, Corpus, Site
 from transcoders.errors import UserError
-from transcoders.files import made_path, read_json, save_tensors, write_json
+from transcoders.files import made_path, read_json, read_tensors, save_tensors, write_json
 from transcoders.models import MLPActivations
+
+DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 class Statistics(NamedTuple):
@@ -26,8 +26,47 @@ class Statistics(NamedTuple):
     mlp_out_norm: Float[Tensor, ""]
 
 
+def identity_of(
+    activations: Activations, corpus: Corpus, sources: dict[str, str]
+) -> dict[str, Any]:
+    """Everything that activations are a function of."""
+    return {
+        "sources": sources,
+        "first_position": corpus.first_train_position,
+        **activations.model_dump(mode="json", exclude={"disk_limit_gb"}),
+    }
+
+
+def batches_of_rows(
+    tokens: Shaped[Tensor, "rows position"], activations: Activations
+) -> list[Shaped[Tensor, "batch position"]]:
+    """The rows of each forward pass.
+
+    They are the same in every mode, since the last digits of a row depend on the rows that pass
+    with it.
+    """
+    return [
+        batch
+        for shard in tokens.split(activations.shard_contexts)
+        for batch in shard.split(activations.batch_contexts)
+    ]
+
+
+def rounded_activations(
+    both: MLPActivations, first_position: int, dtype: torch.dtype
+) -> MLPActivations:
+    """What training sees of a forward pass: the trained positions, one after another.
+
+    Args:
+        both: tensors of shape (row, position, d_model).
+        first_position: earlier positions do not train dictionaries.
+        dtype: of the result, two tensors of shape (token, d_model).
+    """
+    return MLPActivations(*(tensor[:, first_position:].flatten(0, 1).to(dtype) for tensor in both))
+
+
 class Totals:
-    """Sums over tokens, added up batch by batch."""
+    """Sums over the tokens of a site, added up batch by batch."""
 
     def __init__(self, site: Site) -> None:
         self.site = site
@@ -43,83 +82,90 @@ class Totals:
         self.n_tokens += len(both.mlp_in)
         for name, tensor in both._asdict().items():
             norms = tensor.float().norm(dim=1).sum(dtype=torch.float64)
-            if not norms.isfinite():  # as one of the values is not
+            if not norms.isfinite():
                 raise UserError(
                     f"{self.site.name}: an activation is too large for its dtype; set "
                     "activations.dtype to bfloat16 in the scale file"
                 )
-            for key, value in (
-                (f"{name}_mean", tensor.double().sum(dim=0)),
-                (f"{name}_norm", norms),
-            ):
+            means = {f"{name}_mean": tensor.double().sum(dim=0), f"{name}_norm": norms}
+            for key, value in means.items():
                 self._sums[key] = self._sums[key] + value if key in self._sums else value
 
-    def means(self) -> Statistics:
-        """Of what was added."""
-        return Statistics(
+    def save(self, folder: Path, identity: dict[str, Any], shards: dict[str, str]) -> None:
+        """Write the statistics and, last, the record that makes the folder complete.
+
+        Args:
+            folder: of the site.
+            identity: what the activations are a function of.
+            shards: SHA-256 of the other files of the folder, by name.
+        """
+        statistics = Statistics(
             **{key: (total / self.n_tokens).float().cpu() for key, total in self._sums.items()}
         )
-
-
-def save_statistics(
-    folder: Path, totals: Totals, identity: dict[str, Any], shards: dict[str, str]
-) -> None:
-    """Write the statistics and, last, the record that makes the folder complete.
-
-    ``shards`` are the hashes of the files that the folder holds besides, by name.
-    """
-    statistics = totals.means()
-    path = folder / "statistics.safetensors"
-    with made_path(path) as temporary:
-        save_tensors(temporary, statistics._asdict())
-    record = {
-        "site": totals.site.name,
-        "tokens": totals.n_tokens,
-        "d_model": len(statistics.mlp_in_mean),
-        **identity,
-        "files": {**shards, path.name: sha256(path)},
-    }
-    write_json(folder / "activations.json", record)
-
-
-def load_record(folder: Path, mode: str, *, verify: bool = True) -> dict[str, Any]:
-    """The record of a complete folder, and a check of the files that it lists.
-
-    Args:
-        folder: of one site.
-        mode: as the scale file has it.
-        verify: whether to compute every file's SHA-256, besides looking whether it is there.
-
-    Raises:
-        UserError: the record is missing or of the other mode, or a file is missing or differs from
-            what was written.
-    """
-    path = folder / "activations.json"
-    record = read_json(path)
-    found = record.get("mode")
-    if found != mode:
-        raise UserError(
-            f"{path}: expected activations of mode {mode}, as the scale file says, found {found}; "
-            f"delete {folder} and run again"
-        )
-    for name, expected in record["files"].items():
-        if not (folder / name).exists() or (verify and sha256(folder / name) != expected):
-            raise UserError(
-                f"{folder / name}: expected the file that activations.json lists, with SHA-256 "
-                f"{expected}, found it missing, cut short or changed; delete {folder} and run again"
-            )
-    return record
+        path = folder / "statistics.safetensors"
+        with made_path(path) as temporary:
+            save_tensors(temporary, statistics._asdict())
+        record = {
+            "site": self.site.name,
+            "tokens": self.n_tokens,
+            "d_model": len(statistics.mlp_in_mean),
+            **identity,
+            "files": {**shards, path.name: sha256(path)},
+        }
+        write_json(folder / "activations.json", record)
 
 
 def load_statistics(folder: Path) -> Statistics:
-    """The statistics of a complete folder.
+    """The statistics of a site.
 
     Raises:
         UserError: the file is missing, damaged or was changed since it was made.
     """
-    path = folder / "statistics.safetensors"
-    check_made(path)
-    try:
-        return Statistics(**load_file(path))
-    except (SafetensorError, OSError, TypeError) as error:
-        raise UserError(f"{path}: unreadable ({error}); delete {folder} and run again") from None
+    remedy = f"delete {folder} and run again"
+    return Statistics(**read_tensors(folder / "statistics.safetensors", remedy=remedy))
+
+
+class Recorded:
+    """The complete folder of one site.
+
+    Attributes:
+        n_tokens: training tokens.
+        d_model: width of both vectors.
+        statistics: over all tokens.
+        record: what ``activations.json`` holds.
+    """
+
+    def __init__(self, folder: Path, mode: str) -> None:
+        """Read the record and the statistics.
+
+        Raises:
+            UserError: they are missing, damaged or of another mode than the scale file says.
+        """
+        self._folder, self._remedy = folder, f"delete {folder} and run again"
+        self.record = read_json(folder / "activations.json")
+        self.check({"mode": mode})
+        self.n_tokens: int = self.record["tokens"]
+        self.d_model: int = self.record["d_model"]
+        self.statistics = Statistics(**self.read_file("statistics.safetensors"))
+
+    def check(self, expected: dict[str, Any]) -> None:
+        """Compare the record with what the scale file asks for.
+
+        Raises:
+            UserError: a value differs.
+        """
+        for key, value in expected.items():
+            if self.record.get(key) != value:
+                raise UserError(
+                    f"{self._folder / 'activations.json'}: expected {key} {value!r}, as the scale "
+                    f"file says, found {self.record.get(key)!r}; {self._remedy}"
+                )
+
+    def read_file(self, name: str) -> dict[str, Tensor]:
+        """The tensors of a file that the record lists, mapped into memory.
+
+        Raises:
+            UserError: it is missing, damaged or was changed.
+        """
+        expected = self.record["files"][name]
+        return read_tensors(self._folder / name, sha256=expected, remedy=self._remedy)

@@ -30,7 +30,7 @@ from torch import Tensor
 from transcoders.dictionaries import SparseDictionary
 from transcoders.errors import UserError
 from transcoders.models import LanguageModel, logit_bias
-from transcoders.models.prompt import PromptPass, run_prompt
+from transcoders.models.passes import PromptPass, run_prompt
 from transcoders.models.support import PROBE_TOKENS, differ, unsupported_attention
 
 

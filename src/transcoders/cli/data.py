@@ -63,7 +63,7 @@ def cache_activations(scale: ScaleName, model: str, threads: Threads = None) -> 
 
     Where they are streamed: their means, which training starts from.
     """
-    from transcoders.activations import cache_activations, measure_activations
+    from transcoders.activations import cache_activations
     from transcoders.corpus import load_rows
     from transcoders.models import load_model
 
@@ -73,13 +73,11 @@ def cache_activations(scale: ScaleName, model: str, threads: Threads = None) -> 
     sites = settings.sites_of(model)
     if not sites:
         raise UserError(f"{layout.config}: sites: none is of {model}, so it needs no activations")
-    activations = section(settings, "activations")
-    run = cache_activations if activations.mode == "cache" else measure_activations
-    run(
+    cache_activations(
         load_model(layout.model(model), device=device),
         load_rows(layout.tokens(model), "train"),
         {site: layout.activations(site.name) for site in sites},
-        activations,
+        section(settings, "activations"),
         settings.corpus,
         sources=sources_of_activations(layout, model),
         device=device,

@@ -8,15 +8,20 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Int
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from transcoders.checksums import sha256
 from transcoders.config import Corpus, Model
 from transcoders.corpus.documents import Split
 from transcoders.errors import UserError
-from transcoders.files import made_folder, read_json, read_table, save_tensors, write_json
+from transcoders.files import (
+    made_folder,
+    read_json,
+    read_table,
+    read_tensors,
+    save_tensors,
+    write_json,
+)
 from transcoders.models import load_tokenizer
 from transcoders.progress import progress_bar
 
@@ -46,31 +51,31 @@ def tokenize_corpus(
     Raises:
         UserError: the corpus has fewer rows than the scale file asks for.
     """
-    tokenizer = load_tokenizer(model_folder)
-    bos = tokenizer.convert_tokens_to_ids(model.bos_token)
-    table = read_table(documents)
+    tokenizer, table = load_tokenizer(model_folder), read_table(documents)
+    wanted_rows: dict[Split, int] = {"train": corpus.train_contexts, "eval": corpus.eval_contexts}
     random = np.random.default_rng(seed)
     with made_folder(destination) as folder:
         counts: dict[str, Any] = {}
-        for split, wanted in (("train", corpus.train_contexts), ("eval", corpus.eval_contexts)):
-            rows = _rows_of(table[table["split"] == split], tokenizer, bos, corpus, split)
+        for split, wanted in wanted_rows.items():
+            rows = _rows_of(table, split, tokenizer, model.bos_token, corpus)
+            available = len(rows.tokens)
+            if available < wanted:
+                raise UserError(
+                    f"corpus.{split}_contexts is {wanted} rows of {corpus.context_length} tokens, "
+                    f"but the {split} documents give only {available}; lower it, or add text"
+                )
             chosen = (
-                _sample(len(rows.tokens), wanted, random)
+                random.permutation(available)[:wanted]
                 if split == "train"
                 else _spread(rows.document.numpy(), wanted, random)
             )
-            if len(chosen) < wanted:
-                raise UserError(
-                    f"corpus.{split}_contexts is {wanted} rows of {corpus.context_length} tokens, "
-                    f"but the {split} documents give only {len(rows.tokens)}; lower it, or add text"
-                )
             kept = Rows(rows.tokens[chosen], rows.document[chosen])
             save_tensors(folder / f"{split}.safetensors", kept._asdict())
             counts[split] = {
-                "rows": len(chosen),
-                "tokens": len(chosen) * corpus.context_length,
-                "rows_available": len(rows.tokens),
-                "documents": int(kept.document.unique().numel()),
+                "rows": wanted,
+                "tokens": wanted * corpus.context_length,
+                "rows_available": available,
+                "documents": kept.document.unique().numel(),
                 "sha256": sha256(folder / f"{split}.safetensors"),
             }
         write_json(folder / "tokens.json", counts)
@@ -89,16 +94,16 @@ def held_out_rows(
         wanted: how many; fewer if there are not so many.
         seed: of the choice within documents.
     """
-    tokenizer = load_tokenizer(model_folder)
-    table = read_table(documents)
-    bos = tokenizer.convert_tokens_to_ids(model.bos_token)
-    rows = _rows_of(table[table["split"] == "eval"], tokenizer, bos, corpus, "eval")
+    tokenizer, table = load_tokenizer(model_folder), read_table(documents)
+    rows = _rows_of(table, "eval", tokenizer, model.bos_token, corpus)
     chosen = _spread(rows.document.numpy(), wanted, np.random.default_rng(seed))
     return Rows(rows.tokens[chosen], rows.document[chosen])
 
 
-def _rows_of(table: pd.DataFrame, tokenizer: Any, bos: int, corpus: Corpus, split: str) -> Rows:
+def _rows_of(table: pd.DataFrame, split: Split, tokenizer: Any, bos: str, corpus: Corpus) -> Rows:
     """All full rows of the documents of one split, in order."""
+    first = tokenizer.convert_tokens_to_ids(bos)
+    table = table[table["split"] == split]
     text_length = corpus.context_length - 1
     rows: list[np.ndarray] = []
     document_of_row: list[int] = []
@@ -113,17 +118,15 @@ def _rows_of(table: pd.DataFrame, tokenizer: Any, bos: int, corpus: Corpus, spli
             pending_documents = pending_documents + [int(str(index))] * len(tokens)
             n_full = len(pending) // text_length
             for start in range(0, n_full * text_length, text_length):
-                rows.append(np.array([bos, *pending[start : start + text_length]], dtype=np.int32))
+                rows.append(
+                    np.array([first, *pending[start : start + text_length]], dtype=np.int32)
+                )
                 document_of_row.append(pending_documents[start])
             pending = pending[n_full * text_length :]
             pending_documents = pending_documents[n_full * text_length :]
             bar.update()
     tokens = np.stack(rows) if rows else np.empty((0, corpus.context_length), dtype=np.int32)
     return Rows(torch.from_numpy(tokens), torch.tensor(document_of_row, dtype=torch.int32))
-
-
-def _sample(available: int, wanted: int, random: np.random.Generator) -> np.ndarray:
-    return random.permutation(available)[:wanted]
 
 
 def _spread(document: np.ndarray, wanted: int, random: np.random.Generator) -> np.ndarray:
@@ -140,18 +143,10 @@ def load_rows(folder: Path, split: Split) -> Rows:
     Raises:
         UserError: the file is missing, or was changed or cut short since it was written.
     """
+    expected = read_json(folder / "tokens.json")[split]["sha256"]
+    remedy = f"delete the folder {folder} and run again"
     path = folder / f"{split}.safetensors"
-    recorded = read_json(folder / "tokens.json")[split]["sha256"]
-    if not path.exists() or sha256(path) != recorded:
-        raise UserError(
-            f"{path}: expected SHA-256 {recorded}, found a file that is missing or differs; "
-            f"delete the folder {folder} and run again"
-        )
-    try:
-        tensors = load_file(path)
-    except SafetensorError as error:
-        raise UserError(f"{path}: expected safetensors, found {error}; delete {folder}") from None
-    return Rows(tensors["tokens"], tensors["document"])
+    return Rows(**read_tensors(path, sha256=expected, remedy=remedy))
 
 
 def write_manifest(
@@ -165,34 +160,22 @@ def write_manifest(
     table = read_table(documents)
     models = {}
     for model, folder in token_folders.items():
-        used = {split: load_rows(folder, split).document.unique() for split in ("train", "eval")}
-        shared = set(used["train"].tolist()) & set(used["eval"].tolist())
-        if shared:
-            ids = ", ".join(table["id"][sorted(shared)])
+        train, held_out = (
+            set(load_rows(folder, split).document.tolist()) for split in ("train", "eval")
+        )
+        if shared := sorted(train & held_out):
+            ids = ", ".join(table["id"][shared])
             raise UserError(f"{folder}: documents {ids} feed both training and evaluation")
         models[model] = read_json(folder / "tokens.json")
-    listed = [
-        {
-            "id": row.id,
-            "title": row.title,
-            "split": row.split,
-            "characters": row.characters,
-            "sha256": hashlib.sha256(str(row.text).encode()).hexdigest(),
-        }
-        for row in table.itertuples()
-    ]
+    columns = table[["id", "title", "split", "characters"]]
+    hashes = [hashlib.sha256(text.encode()).hexdigest() for text in table["text"]]
+    listed = columns.assign(sha256=hashes).to_dict("records")
+    digest = hashlib.sha256(repr(listed).encode()).hexdigest()
     record = {
         "source": corpus.source.model_dump(),
         "documents_by_split": table["split"].value_counts().sort_index().to_dict(),
         "models": models,
-        "documents": listed if len(listed) <= 1000 else _digest_of(listed),
+        # Millions of documents do not belong in a committed file: one hash stands for the list.
+        "documents": listed if len(listed) <= 1000 else {"count": len(listed), "sha256": digest},
     }
     write_json(destination, record)
-
-
-def _digest_of(listed: list[dict[str, Any]]) -> dict[str, Any]:
-    # Millions of documents do not belong in a committed file: one hash over the list stands for it.
-    return {
-        "count": len(listed),
-        "sha256": hashlib.sha256(repr(listed).encode()).hexdigest(),
-    }

@@ -1,7 +1,7 @@
 """The active entries of z: finding them, decoding them, and the gradient with respect to them.
 
 On a CPU, compiled loops visit them feature by feature (``kernels``). Elsewhere PyTorch's operations
-do the same, token by token where they must.
+do the same, some of them token by token.
 """
 
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -34,7 +34,7 @@ class Entries(NamedTuple):
 
 
 class ByToken(NamedTuple):
-    """The same entries ordered by token, in the graph of their decoder's output."""
+    """The same entries ordered by token, with the autograd graph of their decoded output."""
 
     order: Int[Tensor, " entries"]
     z: Float[Tensor, " entries"]

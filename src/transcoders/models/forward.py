@@ -71,37 +71,37 @@ def captured(
     """
     found: dict[str, Tensor] = {}
 
-    def keeping(name: str) -> Callable[..., None]:
-        def keep(tensor: Tensor, hook: Any) -> None:  # noqa: ARG001
-            found[name] = by_row(tensor, shape)
+    def keeping(name: str) -> Callable[[Tensor], None]:
+        def keep(tensor: Tensor) -> None:
+            found[name] = tensor
 
         return keep
 
-    with model.hooks(fwd_hooks=[(name, keeping(name)) for name in dict.fromkeys(names)]):
+    with interventions(model, {name: keeping(name) for name in names}, shape):
         yield found
-
-
-def by_row(tensor: Tensor, shape: Sequence[int]) -> Tensor:
-    """A tensor with a dimension for rows and one for positions. OPT's blocks join the two."""
-    joined = len(tensor) == shape[0] * shape[1] and tensor.ndim == 2
-    return tensor.unflatten(0, tuple(shape)) if joined else tensor
 
 
 @contextmanager
 def interventions(
-    model: LanguageModel, changes: Mapping[str, Callable[[Tensor], Tensor]], shape: Sequence[int]
+    model: LanguageModel,
+    changes: Mapping[str, Callable[[Tensor], Tensor | None]],
+    shape: Sequence[int],
 ) -> Iterator[None]:
     """Change what passes some hooks, within the block.
 
     Args:
         model: whose hooks.
-        changes: by hook name; each is given the tensor and returns what goes on in its place.
-        shape: rows and positions of the tokens that will be run.
+        changes: by hook name; each is given the tensor and returns what replaces it, or None to
+            leave it.
+        shape: rows and positions of the tokens that will be run. OPT's blocks join the two
+            dimensions; ``changes`` see them apart.
     """
 
-    def changed(change: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
-        def hook(tensor: Tensor, hook: Any) -> Tensor:  # noqa: ARG001
-            return change(by_row(tensor, shape)).reshape(tensor.shape)
+    def changed(change: Callable[[Tensor], Tensor | None]) -> Callable[..., Tensor | None]:
+        def hook(tensor: Tensor, hook: Any) -> Tensor | None:  # noqa: ARG001
+            joined = tensor.ndim == 2 and len(tensor) == shape[0] * shape[1]
+            replacement = change(tensor.unflatten(0, tuple(shape)) if joined else tensor)
+            return None if replacement is None else replacement.reshape(tensor.shape)
 
         return hook
 
@@ -128,8 +128,7 @@ def mlp_interventions(
         def changed(layer: int) -> Callable[[Tensor], Tensor]:
             return lambda mlp_out: changes[layer](read[mlp_input(model, layer)], mlp_out)
 
-        by_hook = {mlp_output(layer): changed(layer) for layer in changes}
-        with interventions(model, by_hook, shape):
+        with interventions(model, {mlp_output(layer): changed(layer) for layer in changes}, shape):
             yield
 
 
@@ -146,15 +145,15 @@ def run_blocks(
 
     Args:
         model: whose blocks.
-        tokens: what to run; or else
+        tokens: what to run; give either these or ``residual``.
         residual: the residual stream before block ``start``.
-        start: the first block that runs; the number of blocks for the final norm alone.
-        stop: the first block that does not run; None for all from ``start`` on.
+        start: the first block that runs; the number of blocks runs the final norm alone.
+        stop: the first block that does not run; None runs all from ``start`` on.
         arguments: for the Hugging Face model: masks, positions, a cache of keys and values.
 
     Returns:
-        The residual stream after the final norm, for :func:`unembed`. With ``stop`` it means
-        nothing: such a run is made for what its hooks keep.
+        The residual stream after the final norm, for :func:`unembed`. It means nothing if ``stop``
+        is given: such a run is made for the tensors that its hooks keep.
     """
     blocks = list(model.blocks)
     if start == len(blocks):
@@ -184,15 +183,15 @@ def fused_attention(model: LanguageModel) -> Iterator[None]:
     plain scaled dot products (biases by distance, capped scores, joint maps of queries, keys and
     values) stays with TransformerLens.
     """
-    if not all(_is_plain(block.attn) for block in model.blocks if hasattr(block, "attn")):
+    blocks = [block for block in model.blocks if hasattr(block, "attn")]
+    if not all(_is_plain(block.attn) for block in blocks):
         yield
         return
     config = model.original_model.config
     implementation = config._attn_implementation
     swapped = [
         (block.original_component, part)
-        for block in model.blocks
-        if hasattr(block, "attn")
+        for block in blocks
         for part in (block.attn, block.ln1)
         if not _is_watched(part)
     ]
@@ -224,7 +223,7 @@ def _is_watched(part: nn.Module) -> bool:
 
 
 class _PassThrough(nn.Module):
-    """Takes the place of a block that is not to run."""
+    """Takes the place of a block that must not run."""
 
     def __init__(self, as_tuple: bool) -> None:
         super().__init__()
@@ -245,7 +244,7 @@ def unembed(
     Args:
         model: whose unembedding.
         normalized: what :func:`run_blocks` returns.
-        tokens: for which logits are wanted; None for all.
+        tokens: compute the logits of these tokens only; None means all.
     """
     if tokens is None:
         logits = model.unembed(normalized)
@@ -258,5 +257,5 @@ def unembed(
 
 
 def logit_bias(model: LanguageModel) -> Float[Tensor, " vocabulary"] | None:
-    """The bias of the logits, the final norm's folded in; None for a model without either."""
+    """The bias of the logits, which includes the final norm's; None if the model has neither."""
     return getattr(model, "b_U", None)

@@ -9,12 +9,7 @@ from transcoders.checksums import check_sha256
 from transcoders.errors import UserError
 from transcoders.files import read_json
 from transcoders.models.forward import LanguageModel
-from transcoders.models.support import (
-    blocks_return_tuples,
-    broken_sum,
-    missing_part,
-    unsupported,
-)
+from transcoders.models.support import missing_part, probe, unsupported
 
 FETCH_AGAIN = "delete the folder and run snakemake to fetch the model"
 
@@ -27,8 +22,8 @@ def load_model(folder: Path, *, device: str = "cpu") -> LanguageModel:
         unembedding is not centred, so logits are those of the Hugging Face model.
 
     Raises:
-        UserError: the folder or its weights are missing, unreadable or not those that were
-            written; or the model is of a family that cannot be treated exactly.
+        UserError: the folder or its weights are missing, unreadable or were changed, or the model
+            is of a family that cannot be treated exactly.
     """
     check_model_files(folder)
     return to_bridge(load_hugging_face(folder).to(device), folder, device=device)
@@ -51,7 +46,7 @@ def to_bridge(hf: Any, folder: Path, *, device: str = "cpu") -> LanguageModel:
         model = TransformerBridge.boot_transformers(
             str(folder),
             hf_model=hf.eval(),
-            tokenizer=load_tokenizer(folder),
+            tokenizer=read_tokenizer(folder),
             device=device,
             dtype=torch.float32,
         )
@@ -62,9 +57,9 @@ def to_bridge(hf: Any, folder: Path, *, device: str = "cpu") -> LanguageModel:
         raise unsupported(hf, folder, lacking)
     model.enable_compatibility_mode(disable_warnings=True, center_unembed=False)
     model.requires_grad_(False)
-    if broken := broken_sum(model):
+    broken, model.cfg.blocks_return_tuples = probe(model)
+    if broken:
         raise unsupported(hf, folder, broken)
-    model.cfg.blocks_return_tuples = blocks_return_tuples(model)
     return model
 
 
@@ -108,15 +103,23 @@ def load_hugging_face(folder: Path, *, remedy: str = FETCH_AGAIN) -> Any:
     return hf
 
 
-def load_tokenizer(folder: Path, *, gguf_file: str | None = None, remedy: str = FETCH_AGAIN) -> Any:
-    """The tokenizer of a model folder, or of a GGUF file in it, without a network.
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a model folder, without a network.
 
     Raises:
-        UserError: there is none, or it is unreadable or not the one that was written.
+        UserError: it is missing, unreadable or not the one that was written.
+    """
+    check_model_files(folder, weights=False)
+    return read_tokenizer(folder)
+
+
+def read_tokenizer(folder: Path, *, gguf_file: str | None = None, remedy: str = FETCH_AGAIN) -> Any:
+    """The tokenizer of a folder, or of a GGUF file in it, whose hashes need no check.
+
+    Raises:
+        UserError: it is missing or unreadable; the message ends with ``remedy``.
     """
     from transformers import AutoTokenizer
-
-    check_model_files(folder, weights=False)
 
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, gguf_file=gguf_file)

@@ -29,8 +29,8 @@ class DictionaryAdam:
 
     Attributes:
         parameters: of the dictionary, by name. ``W_enc`` is transposed: a row a feature.
-        steps: how many were made.
-        first_moment: of every parameter: the running mean of its gradient.
+        steps: how many steps were made.
+        first_moment: the running mean of each parameter's gradient.
         second_moment: the running mean of the gradient's square.
 
     Raises:
@@ -50,12 +50,12 @@ class DictionaryAdam:
 
     @torch.no_grad()
     def step(self, learning_rate: float, rows: RowGradients | None = None) -> None:
-        """Update all parameters by their gradients, and let go of these.
+        """Update all parameters by their gradients, and clear the gradients.
 
         Args:
             learning_rate: of this step.
-            rows: the gradients of ``W_enc`` and ``W_dec``, if the loss was told to leave them
-                there: a float32 dictionary on a CPU. None if they are in ``grad``.
+            rows: the gradients of ``W_enc`` and ``W_dec``, of a float32 dictionary on a CPU. None
+                if they are in ``grad``.
         """
         self.steps += 1
         gradients = {
@@ -71,7 +71,7 @@ class DictionaryAdam:
         self._dictionary.zero_grad()
 
     def _update_matrices(self, W_enc: Tensor, W_dec: Tensor, learning_rate: float) -> None:
-        """By whole gradients, a block of rows at a time."""
+        """Update the matrices by whole gradients, a block of rows at a time."""
         # Multiples of 64, so that no block ends amid a vector of any processor.
         n_rows = max(BLOCK_ENTRIES[W_dec.device.type] // W_dec.shape[1] // 64, 1) * 64
         for start in range(0, len(W_dec), n_rows):
@@ -83,7 +83,7 @@ class DictionaryAdam:
             functional.normalize(row, dim=1, out=row)
 
     def _update_matrices_from(self, rows: RowGradients, learning_rate: float) -> None:
-        """By entries, a row at a time (:func:`transcoders.dictionaries.kernels.update_rows`)."""
+        """Update the matrices by entries, a row at a time, in compiled loops."""
         from transcoders.dictionaries import kernels
 
         entries = rows.entries

@@ -4,80 +4,72 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import zip_longest
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 
+from transcoders.activations import Statistics
 from transcoders.config import Training
 from transcoders.models import MLPActivations
 
 
-class ActivationSource(Protocol):
-    """A stream of a site's activations that can be read anywhere, such as an ActivationCache."""
+class SiteActivations(Protocol):
+    """A site's activations, which can be read anywhere: an ActivationCache, for example."""
 
     n_tokens: int
+    d_model: int
+    statistics: Statistics
     read_ahead: bool
-    """Whether reading waits for a disk rather than for a processor; it is then done ahead, beside
-    the training."""
+    """Whether reading waits for a disk and not for a processor. Then a thread reads ahead."""
 
     def read(self, start: int, stop: int) -> MLPActivations:
         """Tokens ``start`` to ``stop`` (exclusive)."""
         ...
 
 
-class _Buffer(NamedTuple):
-    """Tokens that are shuffled together."""
-
-    epoch: int
-    number: int
-    start: int
-    stop: int
-
-
 def steps_per_epoch(n_tokens: int, training: Training) -> int:
-    """Full batches in one pass; the last, incomplete one is left out."""
+    """Full batches in one pass. An incomplete batch at the end is left out."""
     return n_tokens // training.batch_tokens
 
 
 def batches(
-    source: ActivationSource, training: Training, *, seed: int, first_step: int = 0
+    source: SiteActivations, training: Training, *, seed: int, first_step: int = 0
 ) -> Iterator[MLPActivations]:
     """All batches of all epochs from ``first_step`` on, in the source's 16-bit dtype.
 
-    The stream is cut into buffers of about ``buffer_tokens``, a whole number of batches each; each
-    is shuffled by itself, with a generator that is a function of seed, epoch and buffer only. So a
-    batch is a function of seed and step, whatever came before. From a source that is read ahead, a
-    thread reads the next buffer while one is used: two are in memory at a time.
+    The stream is cut into buffers of about ``buffer_tokens``, each a whole number of batches. Each
+    buffer is shuffled by itself, with a generator that depends on seed, epoch and buffer only. So a
+    batch is a function of seed and step, whatever came before. If the source is read ahead, a
+    thread reads the next buffer while one is used, and two are in memory at a time.
     """
     size = training.batch_tokens
     length = max(training.buffer_tokens // size, 1) * size
     usable = steps_per_epoch(source.n_tokens, training) * size
+    parts = [(start, min(start + length, usable)) for start in range(0, usable, length)]
+    # Each buffer has the epoch, its number in the epoch, and its first and last token.
     buffers = [
-        _Buffer(epoch, number, start, min(start + length, usable))
+        (epoch, number, *part)
         for epoch in range(training.epochs)
-        for number, start in enumerate(range(0, usable, length))
+        for number, part in enumerate(parts)
     ]
-    skipped = first_step
-    while buffers and skipped >= (steps := (buffers[0].stop - buffers[0].start) // size):
-        skipped -= steps
-        del buffers[0]
+    epoch, skipped = divmod(first_step * size, usable or 1)
+    del buffers[: epoch * len(parts) + skipped // length]
     with ThreadPoolExecutor(max_workers=1) as reader:
 
-        def ask(buffer: _Buffer) -> Callable[[], MLPActivations]:
+        def ask(start: int, stop: int) -> Callable[[], MLPActivations]:
             if source.read_ahead:
-                return reader.submit(source.read, buffer.start, buffer.stop).result
-            return partial(source.read, buffer.start, buffer.stop)
+                return reader.submit(source.read, start, stop).result
+            return partial(source.read, start, stop)
 
-        coming = [ask(buffer) for buffer in buffers[:1]]
-        for here, following in zip_longest(buffers, buffers[1:]):
+        coming = [ask(start, stop) for _, _, start, stop in buffers[:1]]
+        skipped %= length
+        for (*place, start, stop), following in zip_longest(buffers, buffers[1:]):
             tokens = coming.pop()()
             if following is not None:
-                coming.append(ask(following))
-            order = np.random.default_rng([seed, here.epoch, here.number]).permutation(
-                here.stop - here.start
-            )
-            for chosen in torch.from_numpy(order).split(size)[skipped:]:
+                coming.append(ask(*following[2:]))
+            order = np.random.default_rng([seed, *place]).permutation(stop - start)
+            for chosen in torch.from_numpy(order).split(size)[skipped // size :]:
                 yield MLPActivations(tokens.mlp_in[chosen], tokens.mlp_out[chosen])
             skipped = 0
             del tokens  # before the next buffer is made

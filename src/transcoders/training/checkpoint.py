@@ -1,9 +1,9 @@
 """What a training job saves, so that it can be killed at any moment and lose little.
 
-One file a group: all tensors (weights, Adam's moments, sums of the telemetry), and in the header
-the step, what else a trainer knows, the *identity* of the job (every setting and input that its
-result depends on), and a hash of all that. A job goes on only from a checkpoint of its own
-identity; then it ends with the same bytes as one that was never interrupted.
+Each group has one file. It holds all tensors: weights, Adam's moments, sums for the log. Its header
+holds the step, the other state of each trainer, the *identity* of the job (every setting and input
+that its result depends on), and a hash of all this. A job goes on only from a checkpoint of its own
+identity. Then it ends with the same bytes as a job that was never interrupted.
 """
 
 import hashlib
@@ -25,10 +25,10 @@ class Checkpoint(NamedTuple):
     """A job at some step."""
 
     step: int
-    """Steps that are done."""
+    """Number of steps done."""
     tensors: dict[str, Tensor]
     records: list[dict[str, Any]]
-    """One a dictionary, of what is not a tensor."""
+    """For each dictionary, the state that is not a tensor."""
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint, identity: dict[str, Any]) -> None:

@@ -5,15 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from transcoders.config import Dictionary, Training
+from transcoders.config import Dictionary, Kind, Site, Training
+from transcoders.dictionaries import SparseDictionary
 from transcoders.errors import UserError
 from transcoders.models import MLPActivations
 from transcoders.progress import progress_bar
-from transcoders.training.batches import batches, steps_per_epoch
+from transcoders.training.batches import SiteActivations, batches, steps_per_epoch
 from transcoders.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from transcoders.training.trainer import SiteActivations, TrainedDictionary, Trainer
+from transcoders.training.trainer import TrainedDictionary, Trainer
 
 
 def train_group(
@@ -34,8 +34,8 @@ def train_group(
         training: everything that the dictionaries share.
         seed: of initialisation and order of the data.
         device: ``cpu`` or ``cuda``.
-        checkpoint: where to save what is needed to go on after a kill, and to go on from if it is
-            there. None to save nothing. Whoever saves the result deletes it.
+        checkpoint: where the job saves its state, and goes on from if the file is there. None
+            saves nothing. The caller deletes it after saving the result.
         inputs: what identifies the activations; a checkpoint made with others is refused.
 
     Returns:
@@ -52,18 +52,8 @@ def train_group(
             f"{source.n_tokens} tokens of activations that there are"
         )
     trainers = [Trainer(entry, source, training, n_steps, seed, device) for entry in entries]
-    identity = {
-        "dictionaries": [entry.model_dump(mode="json") for entry in entries],
-        **training.model_dump(mode="json", exclude={"checkpoint_every_steps"}),
-        "seed": seed,
-        "device": device,
-        **(inputs or {}),
-    }
-    saved = load_checkpoint(checkpoint, identity) if checkpoint else None
-    if saved:
-        for number, (trainer, record) in enumerate(zip(trainers, saved.records, strict=True)):
-            trainer.restore(_of_trainer(saved.tensors, number), record)
-    done = saved.step if saved else 0
+    identity = _identity_of(entries, training, seed, device, inputs or {})
+    done = _restore(trainers, checkpoint, identity) if checkpoint else 0
     size = training.batch_tokens
     waited, began = 0.0, time.monotonic()
     with progress_bar(n_steps * size, "training", initial=done * size) as bar:
@@ -72,36 +62,107 @@ def train_group(
             before = time.monotonic()
             batch = MLPActivations(*(t.to(device, torch.float32) for t in next(stream)))
             waited += time.monotonic() - before
+            last_checkpoint = f"{checkpoint} after step {done}" if checkpoint and done else "none"
             for trainer in trainers:
-                trainer.step(step, batch, last_checkpoint=_describe(checkpoint, done))
+                trainer.step(step, batch, last_checkpoint=last_checkpoint)
             bar.update(size)
-            if trainers[0].log and trainers[0].log[-1]["step"] == step + 1:
-                shown = trainers[0].log[-1]
-                share = waited / (time.monotonic() - began)
-                bar.set_postfix(
-                    loss=shown["loss"], L0=shown["l0"], dead=shown["dead_fraction"],
-                    waited=f"{share:.1%}", refresh=False,
-                )  # fmt: skip
+            if (log := trainers[0].log) and log[-1]["step"] == step + 1:
+                _show(bar, log[-1], waited / (time.monotonic() - began))
             if checkpoint and (step + 1) % training.checkpoint_every_steps == 0:
                 done = step + 1
-                save_checkpoint(checkpoint, _checkpoint_of(trainers, done), identity)
+                _save(trainers, done, checkpoint, identity)
     return [trainer.result() for trainer in trainers]
 
 
-def _checkpoint_of(trainers: list[Trainer], step: int) -> Checkpoint:
+def _identity_of(
+    entries: list[Dictionary], training: Training, seed: int, device: str, inputs: dict[str, Any]
+) -> dict[str, Any]:
+    return {
+        "dictionaries": [entry.model_dump(mode="json") for entry in entries],
+        **training.model_dump(mode="json", exclude={"checkpoint_every_steps"}),
+        "seed": seed,
+        "device": device,
+        **inputs,
+    }
+
+
+def _show(bar: Any, row: dict[str, float], waited: float) -> None:
+    """Show the last row of the log, and the share of time spent waiting for activations."""
+    numbers = {"loss": row["loss"], "L0": row["l0"], "dead": row["dead_fraction"]}
+    bar.set_postfix(numbers, waited=f"{waited:.1%}", refresh=False)
+
+
+def _restore(trainers: list[Trainer], checkpoint: Path, identity: dict[str, Any]) -> int:
+    """Go on from a checkpoint if it is there; how many steps are done."""
+    saved = load_checkpoint(checkpoint, identity)
+    if saved is None:
+        return 0
+    for number, (trainer, record) in enumerate(zip(trainers, saved.records, strict=True)):
+        prefix = f"{number}."
+        own = {n.removeprefix(prefix): t for n, t in saved.tensors.items() if n.startswith(prefix)}
+        trainer.restore(own, record)
+    return saved.step
+
+
+def _save(trainers: list[Trainer], step: int, path: Path, identity: dict[str, Any]) -> None:
     states = [trainer.state() for trainer in trainers]
     tensors = {
         f"{number}.{name}": tensor
         for number, (of_one, _) in enumerate(states)
         for name, tensor in of_one.items()
     }
-    return Checkpoint(step, tensors, [record for _, record in states])
+    save_checkpoint(path, Checkpoint(step, tensors, [record for _, record in states]), identity)
 
 
-def _of_trainer(tensors: dict[str, Tensor], number: int) -> dict[str, Tensor]:
-    prefix = f"{number}."
-    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+def train_dictionary(
+    activations: SiteActivations,
+    kind: Kind,
+    *,
+    l1_coefficient: float | None = None,
+    k: int | None = None,
+    expansion: int = 8,
+    epochs: int = 1,
+    seed: int = 0,
+    device: str = "cpu",
+) -> SparseDictionary:
+    """Train one dictionary, without files or a workflow.
 
+    Training scales inputs and targets to a mean norm of √d_model, and λ₁ has its meaning on that
+    scale; the returned weights work on raw activations. The other settings are those of the laptop
+    scale, which ``config/README.md`` explains.
 
-def _describe(checkpoint: Path | None, step: int) -> str:
-    return f"{checkpoint} after step {step}" if checkpoint and step else "none"
+    Args:
+        activations: what the MLP reads and writes.
+        kind: ``transcoder``, ``mlp_out_sae``, or another of ``transcoders.config.TRAITS``.
+        l1_coefficient: λ₁, for kinds with a ReLU.
+        k: active features for each token, for kinds with TopK.
+        expansion: features for each dimension of the residual stream.
+        epochs: passes over the tokens.
+        seed: of the initial weights and of the order of tokens.
+        device: ``cpu`` or ``cuda``.
+
+    Raises:
+        UserError: fewer tokens than a batch, or the loss is no longer finite.
+        pydantic.ValidationError: a setting is out of range, or the kind takes another sparsity.
+    """
+    training = Training(
+        expansion=expansion,
+        batch_tokens=256,
+        epochs=epochs,
+        buffer_tokens=2**17,
+        learning_rate=4e-3,
+        warmup_steps=100,
+        decay_fraction=0.2,
+        l1_warmup_fraction=0.8,
+        adam_betas=(0.9, 0.99),
+        loss_normalization="none",
+        normalize_activations="mean_norm",
+        precision="float32",
+        sparse_below_density=0.1,
+        log_every_steps=100,
+        checkpoint_every_steps=1_000_000,
+    )
+    site = Site(model="any", layer=0)
+    entry = Dictionary(kind=kind, l1_coefficient=l1_coefficient, k=k, site=site, group="single")
+    [trained] = train_group([entry], activations, training, seed=seed, device=device)
+    return trained.dictionary

@@ -23,7 +23,7 @@ class Scaling:
     input_scale: float
     target_scale: float
     target_mean: Float[Tensor, " d_out"]
-    """Of the target, unscaled: the first ``b_dec``, and what FVU compares with."""
+    """The unscaled mean of the target: the first ``b_dec``, and the reference of FVU."""
 
 
 def initial_dictionary(
@@ -37,10 +37,11 @@ def initial_dictionary(
 ) -> SparseDictionary:
     """A dictionary with random directions, on the CPU; zero ``b_enc`` and ``W_skip``.
 
-    Decoder rows have unit norm and encoder columns a small one, so that the sum of thousands of
-    features that are all half active is small beside the target at first. The directions of encoder
-    and decoder are independent, as in the released code: a transcoder's live in different spaces.
-    ``W_enc`` lies in memory feature by feature, as ``W_dec`` does: its transpose is contiguous.
+    Decoder rows have unit norm. Encoder columns have a small norm: at first, half of all features
+    are active, and their sum must be small beside the target. The directions of encoder and decoder
+    are independent, as in the released code, since a transcoder's inputs and outputs live in
+    different spaces. ``W_enc`` lies in memory feature by feature, as ``W_dec`` does: its transpose
+    is contiguous.
 
     Args:
         kind: of dictionary.

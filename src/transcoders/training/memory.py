@@ -1,8 +1,8 @@
 """How much memory training takes, as an upper bound: to size groups of dictionaries to a GPU.
 
-What stays for the whole of a training job is counted exactly: weights and Adam's two moments of
-every dictionary. What one step makes and lets go is that of one dictionary, since those of a group
-take their steps one after another; it is bounded by the larger of a dense and a sparse step.
+Each dictionary keeps its weights and Adam's two moments for the whole job; these are counted
+exactly. The dictionaries of a group take their steps one after another, so only one of them needs
+memory for a step at any moment. That memory is bounded by the larger of a dense and a sparse step.
 """
 
 from transcoders.config import Training
@@ -19,12 +19,12 @@ their copies."""
 
 
 def dictionary_bytes(d_model: int, n_features: int) -> int:
-    """What one dictionary keeps: weights and Adam's moments."""
+    """Bytes that one dictionary keeps: weights and Adam's moments."""
     return 3 * FLOAT * (2 * d_model * n_features + n_features + d_model)
 
 
 def step_bytes(d_model: int, n_features: int, training: Training, device: str = "cuda") -> int:
-    """What one step of one dictionary makes besides, at most."""
+    """The largest number of bytes that one step of one dictionary needs besides."""
     tokens = min(training.micro_batch_tokens or training.batch_tokens, training.batch_tokens)
     entries = tokens * n_features
     chunk = min(entries, max(CHUNK_ENTRIES[device], tokens))
@@ -43,5 +43,5 @@ def step_bytes(d_model: int, n_features: int, training: Training, device: str = 
 
 
 def buffer_bytes(d_model: int, training: Training) -> int:
-    """The shuffled tokens, two 16-bit vectors each."""
+    """Bytes of the shuffled tokens, which are two 16-bit vectors each."""
     return training.buffer_tokens * d_model * 2 * 2

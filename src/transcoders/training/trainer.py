@@ -15,7 +15,7 @@ The loss is :meth:`transcoders.dictionaries.SparseDictionary.loss`, with target 
 import io
 import math
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import pandas as pd
 import torch
@@ -28,15 +28,8 @@ from transcoders.dictionaries.loss import Loss, RowGradients
 from transcoders.errors import UserError
 from transcoders.models import MLPActivations
 from transcoders.training.adam import DictionaryAdam
-from transcoders.training.batches import ActivationSource
+from transcoders.training.batches import SiteActivations
 from transcoders.training.initialization import fold_scaling, initial_dictionary, scaling_of
-
-
-class SiteActivations(ActivationSource, Protocol):
-    """What training needs to know of a site besides the stream."""
-
-    d_model: int
-    statistics: Statistics
 
 
 @dataclass(frozen=True)
@@ -46,8 +39,8 @@ class TrainedDictionary:
     dictionary: SparseDictionary
     training_csv: str
     """Columns ``step, tokens, learning_rate, l1_coefficient, loss, l0, fvu, dead_fraction``; the
-    last four over the steps since the row before. A feature counts as dead that fired on none of
-    those tokens."""
+    last four over the steps since the row before. A feature is dead if it fired on none of those
+    tokens."""
 
 
 class Trainer:
@@ -56,7 +49,8 @@ class Trainer:
     Attributes:
         entry: which dictionary.
         dictionary: on scaled activations.
-        density: share of active features in the batch before. At first 1, or TopK's k of them all.
+        density: share of active features in the batch before; at first 1, or k / n_features for
+            TopK.
         log: the rows of ``training.csv`` so far.
     """
 
@@ -116,9 +110,9 @@ class Trainer:
     def _loss_and_gradients(
         self, x: Tensor, y: Tensor, l1_coefficient: float
     ) -> tuple[Loss, RowGradients | None]:
-        """The batch's loss; its gradients are in ``grad``, or those of the matrices are returned.
+        """The loss of a batch; its gradients are in ``grad``, or the matrices' are returned.
 
-        A batch in micro-batches has their mean loss, and ``grad`` adds up their gradients.
+        The loss of a batch is the mean over its micro-batches, whose gradients ``grad`` adds up.
         """
         size = min(self.training.micro_batch_tokens or len(x), len(x))
         n_parts = len(x) // size

@@ -1,4 +1,4 @@
-"""One prompt through the model, with every tensor that attribution holds fixed."""
+"""Forward passes whose tensors are kept: around one MLP, or of one prompt layer by layer."""
 
 from typing import NamedTuple
 
@@ -10,10 +10,71 @@ from transcoders.models.forward import (
     LanguageModel,
     MLPActivations,
     captured,
+    interventions,
     mlp_input,
     mlp_output,
     run_blocks,
+    unembed,
 )
+
+
+class SitePass(NamedTuple):
+    """A forward pass of the whole model, kept so that it can be continued from one layer on."""
+
+    activations: MLPActivations
+    residual_before: Float[Tensor, "batch position d_model"]
+    """The residual stream before the site's layer."""
+    residual_after: Float[Tensor, "batch position d_model"]
+    """The residual stream after the site's layer."""
+    logits: Float[Tensor, "batch position vocabulary"]
+
+
+@torch.inference_mode()
+def run_through_site(
+    model: LanguageModel, tokens: Int[Tensor, "batch position"], layer: int
+) -> SitePass:
+    """Run the whole model once and keep what :func:`continue_with_mlp_out` needs."""
+    residuals = [f"blocks.{layer}.hook_resid_{side}" for side in ("pre", "post")]
+    names = [mlp_input(model, layer), mlp_output(layer), *residuals]
+    with captured(model, names, tokens.shape) as found:
+        logits = unembed(model, run_blocks(model, tokens=tokens))
+    mlp_in, mlp_out, before, after = (found[name] for name in names)
+    return SitePass(MLPActivations(mlp_in, mlp_out), before, after, logits)
+
+
+@torch.inference_mode()
+def continue_with_mlp_out(
+    model: LanguageModel,
+    site: SitePass,
+    layer: int,
+    mlp_out: Float[Tensor, "batch position d_model"],
+) -> Float[Tensor, "batch position vocabulary"]:
+    """Logits of the model with the output of one layer's MLP replaced.
+
+    Only the layers after the site run. The replacement enters as a difference, so putting back the
+    MLP's own output leaves every bit of the residual stream as it was.
+    """
+    residual = site.residual_after + (mlp_out - site.activations.mlp_out)
+    return unembed(model, run_blocks(model, residual=residual, start=layer + 1))
+
+
+@torch.inference_mode()
+def mlp_out_for(
+    model: LanguageModel,
+    site: SitePass,
+    layer: int,
+    mlp_in: Float[Tensor, "batch position d_model"],
+) -> Float[Tensor, "batch position d_model"]:
+    """What a layer's MLP writes when it is given another input. Only that layer runs."""
+    own = f"blocks.{layer}.ln2.hook_out"
+    entrance = own if own in model.hook_dict else f"blocks.{layer}.mlp.hook_in"
+    shape = mlp_in.shape[:2]
+    with (
+        interventions(model, {entrance: lambda _: mlp_in}, shape),
+        captured(model, [mlp_output(layer)], shape) as found,
+    ):
+        run_blocks(model, residual=site.residual_before, start=layer, stop=layer + 1)
+    return found[mlp_output(layer)]
 
 
 class PromptPass(NamedTuple):
@@ -51,10 +112,10 @@ def run_prompt(model: LanguageModel, tokens: Int[Tensor, " token"]) -> PromptPas
     has_post_norm = "blocks.0.ln1_post.hook_scale" in model.hook_dict
     names = [
         "hook_resid_pre", f"{norm}.hook_in", "ln1.hook_scale", f"{norm}.hook_scale",
-        "attn.hook_pattern", "hook_attn_out", *(["ln1_post.hook_scale"] if has_post_norm else []),
+        "attn.hook_pattern", "hook_attn_out", f"{norm}.hook_normalized", "hook_mlp_out",
+        *(["ln1_post.hook_scale"] if has_post_norm else []),
     ]  # fmt: skip
     wanted = [f"blocks.{layer}.{name}" for layer in layers for name in names]
-    wanted += [name for layer in layers for name in (mlp_input(model, layer), mlp_output(layer))]
     final = ["ln_final.hook_in", "ln_final.hook_scale"]
     with captured(model, [*wanted, *final], (1, len(tokens))) as found:
         normalized = run_blocks(model, tokens=tokens[None])
@@ -76,9 +137,6 @@ def run_prompt(model: LanguageModel, tokens: Int[Tensor, " token"]) -> PromptPas
         patterns=patterns,
         attention=patterns / out_scale[:, None, :, None],
         attention_out=stacked("hook_attn_out"),
-        mlp=MLPActivations(
-            torch.stack([found[mlp_input(model, layer)][0] for layer in layers]),
-            torch.stack([found[mlp_output(layer)][0] for layer in layers]),
-        ),
+        mlp=MLPActivations(stacked(f"{norm}.hook_normalized"), stacked("hook_mlp_out")),
         logits=model.unembed(normalized)[0],
     )
