@@ -20,17 +20,17 @@ from transcoders.greater_than.task import Numbers
 
 
 def year_logits(
-    circuit: ReplacementModel, numbers: Numbers, layer: int, features: Int[Tensor, " feature"]
+    replacement: ReplacementModel, numbers: Numbers, layer: int, features: Int[Tensor, " feature"]
 ) -> Float[Tensor, "feature candidate"]:
     """DLA over the next numbers, less its mean, which changes no probability among them."""
     ids = numbers.ids.to(features.device)
-    rows, _ = circuit.unembedding(ids)
-    logits = circuit.transcoders[layer].W_dec[features] @ rows.T
+    rows, _ = replacement.unembedding(ids)
+    logits = replacement.transcoders[layer].W_dec[features] @ rows.T
     return logits - logits.mean(dim=1, keepdim=True)
 
 
 def year_de_embeddings(
-    circuit: ReplacementModel,
+    replacement: ReplacementModel,
     numbers: Numbers,
     layer: int,
     features: Int[Tensor, " feature"],
@@ -42,13 +42,16 @@ def year_de_embeddings(
 
     A head that reads before layer 0's MLP writes is de-embedded itself.
     """
-    embedding = circuit.model.W_E[numbers.ids.to(features.device)]
-    if int(circuit.attention_reads(head[0])) < int(circuit.mlp_writes[0]):
-        return through_head(circuit, circuit.encoder_vectors(layer, features), *head) @ embedding.T
-    best = connections(circuit, 0, layer, features, n_upstream, head=head)
+    embedding = replacement.model.W_E[numbers.ids.to(features.device)]
+    if int(replacement.attention_reads(head[0])) < int(replacement.mlp_writes[0]):
+        return (
+            through_head(replacement, replacement.encoder_vectors(layer, features), *head)
+            @ embedding.T
+        )
+    best = connections(replacement, 0, layer, features, n_upstream, head=head)
     return torch.stack(
         [
-            values @ (circuit.encoder_vectors(0, upstream) @ embedding.T)
+            values @ (replacement.encoder_vectors(0, upstream) @ embedding.T)
             for values, upstream in zip(best.values, best.indices, strict=True)
         ]
     )
