@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from jaxtyping import Int
 from torch import Tensor
 
@@ -19,6 +20,7 @@ from transcoders.circuits.ablation import (
 )
 from transcoders.circuits.export import attribution_graph, paths_record
 from transcoders.circuits.graph import influence, prune_graph
+from transcoders.circuits.notation import Node
 from transcoders.circuits.page import circuit_page
 from transcoders.circuits.trace import Circuit, Notes, Tracer
 from transcoders.circuits.verify import completeness, total_attributions
@@ -46,8 +48,7 @@ def write_circuit(
     Args:
         tracer: that found the circuit.
         circuit: what was found.
-        rows: of text. Ablated parts are replaced by their means on it, and it has the examples of
-            features.
+        rows: of text, for means that replace ablated parts and for examples of features.
         folder: of the files. An older circuit there is replaced.
         name: short, for files and addresses.
         model: its name.
@@ -55,13 +56,7 @@ def write_circuit(
         settings: of the search, for the record.
     """
     local, target, graph, tokens = circuit.local, circuit.target, circuit.graph, circuit.tokens
-    shares = influence(graph)
-    nodes = sorted((n for n in graph if n != target.node), key=lambda n: (-shares[n], n))
-    parts = [node for node in nodes if node.kind in REPLACEABLE]
-    totals = total_attributions(local, target)
-    effects = ablation_effects(local, target, totals, parts)
-    means = mean_activations(local.replacement, rows)
-    curve = faithfulness(local, target, [*parts, *parts_by_attribution(totals)], means, SIZES)
+    parts, effects, curve = _check(circuit, rows)
     notes = tracer.notes([target.node, *parts], rows)
     correlation = rank_correlation(effects)
     record = {
@@ -87,12 +82,9 @@ def write_circuit(
         token_ids=local.passed.tokens.tolist(),
         labels={node: _label(str(node), notes) for node in graph},
     )
+    title, summary = f"{name}: why {target.name}?", _summary(circuit, correlation)
     page = circuit_page(
-        prune_graph(graph, SHOWN),
-        title=f"{name}: why {target.name}?",
-        tokens=tokens,
-        summary=_summary(circuit, correlation),
-        notes=notes,
+        prune_graph(graph, SHOWN), title=title, tokens=tokens, summary=summary, notes=notes
     )
     with made_folder(folder) as temporary:
         write_json(temporary / "paths.json", record)
@@ -100,6 +92,20 @@ def write_circuit(
         write_table(temporary / "ablation.csv", effects)
         write_table(temporary / "faithfulness.csv", curve)
         (temporary / "circuit.html").write_text(page, encoding="utf-8")
+
+
+def _check(
+    circuit: Circuit, rows: Int[Tensor, "row token"]
+) -> tuple[list[Node], pd.DataFrame, pd.DataFrame]:
+    """The parts of a circuit by influence, ``ablation.csv`` and ``faithfulness.csv``."""
+    local, target, shares = circuit.local, circuit.target, influence(circuit.graph)
+    nodes = sorted(shares, key=lambda node: (-shares[node], node))
+    parts = [node for node in nodes if node.kind in REPLACEABLE and node != target.node]
+    totals = total_attributions(local, target)
+    effects = ablation_effects(local, target, totals, parts)
+    means = mean_activations(local.replacement, rows)
+    ranked = [*parts, *parts_by_attribution(totals)]
+    return parts, effects, faithfulness(local, target, ranked, means, SIZES)
 
 
 def _summary(circuit: Circuit, correlation: float) -> str:

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from transcoders.circuits.paths import Search
+from transcoders.circuits.replacement import ReplacementModel
 from transcoders.circuits.trace import Tracer
 from transcoders.config import GreaterThan
 from transcoders.dictionaries import SparseDictionary
@@ -28,14 +29,7 @@ from transcoders.greater_than.sweep import (
 )
 from transcoders.greater_than.task import Numbers, make_prompts
 from transcoders.greater_than.units import ChosenMLP, UnitKind
-from transcoders.greater_than.where import (
-    COMPONENTS,
-    Recurring,
-    ablate,
-    attribute,
-    choose,
-    where_table,
-)
+from transcoders.greater_than.where import COMPONENTS, Where, find_where
 from transcoders.greater_than.years import agreement, step, year_de_embeddings, year_logits
 
 
@@ -56,23 +50,21 @@ def study_greater_than(
         settings: templates, numbers of units to keep, number of features to show.
         load_sae: gives the SAE on the MLP's output at a layer, if there is one.
         destination: a folder.
-        n_paths: of Algorithm 1.
-        iterations: of Algorithm 1.
+        n_paths: of Algorithm 1, as are ``iterations``.
+        iterations: rounds of the search.
         seed: of the intervals.
 
     Raises:
-        UserError: the tokenizer writes numbers neither in pairs of digits nor in digits, more
-            units are to be kept than there are, or no feature changes with the year.
+        UserError: the tokenizer does not write years as the study needs it, ``kept`` asks for more
+            units than there are, or no feature changes with the year.
     """
     replacement = tracer.replacement
     # The task.
     numbers = Numbers.of(tracer.tokenizer)
     prompts = make_prompts(settings.templates, tracer.tokenizer, tracer.bos_id)
     # Where the model does it: one MLP and one head.
-    recurring = Recurring(Search(n_paths, iterations, COMPONENTS))
-    found = attribute(replacement, numbers, prompts, recurring.add)
-    difference, ablations = ablate(replacement, numbers, prompts)
-    layer, head = choose(replacement, found)
+    where = find_where(replacement, numbers, prompts, Search(n_paths, iterations, COMPONENTS))
+    layer, head = where.layer, where.head
     # How few units of that MLP carry it.
     first = None if settings.positions == "predicting" else replacement.first_position
     units: dict[UnitKind, SparseDictionary] = {"transcoder": replacement.transcoders[layer]}
@@ -86,29 +78,36 @@ def study_greater_than(
     features, by_year = _describe_features(tracer, mlp, head, bad, settings)
 
     with made_folder(destination) as folder:
-        where = where_table(ablations, found, replacement, layer)
-        write_table(folder / "where.csv", where)
+        write_table(folder / "where.csv", where.table)
         write_table(folder / "metric.csv", _metric_table(metrics))
         write_table(folder / "curves.csv", curves)
         write_table(folder / "features.csv", features)
         write_table(folder / "features_by_year.csv", by_year)
-        write_table(folder / "recurring.csv", recurring.table())
-        write_table(folder / "paths.csv", recurring.examples())
-        summary = {
-            "model": settings.model,
-            "templates": settings.templates,
-            "numbers": numbers.style,
-            "positions": settings.positions,
-            "layers_with_transcoder": list(replacement.transcoders),
-            "prompts_attributed": recurring.n_prompts,
-            "logit_difference": found.value,
-            "next_token_difference": difference,
-            "layer": layer,
-            "head": f"attn{head[0]}[{head[1]}]",
+        write_table(folder / "recurring.csv", where.recurring.table())
+        write_table(folder / "paths.csv", where.recurring.examples())
+        summary = _place(settings, numbers, replacement, where) | {
             "metric": {name: resampler.estimate(m).record() for name, m in metrics.items()},
             **about_curves,
         }
         write_json(folder / "summary.json", summary)
+
+
+def _place(
+    settings: GreaterThan, numbers: Numbers, replacement: ReplacementModel, where: Where
+) -> dict[str, Any]:
+    """What ``summary.json`` says of the task and of the place where the model does it."""
+    return {
+        "model": settings.model,
+        "templates": settings.templates,
+        "numbers": numbers.style,
+        "positions": settings.positions,
+        "layers_with_transcoder": list(replacement.transcoders),
+        "prompts_attributed": where.recurring.n_prompts,
+        "logit_difference": where.logit_difference,
+        "next_token_difference": where.next_token_difference,
+        "layer": where.layer,
+        "head": f"attn{where.head[0]}[{where.head[1]}]",
+    }
 
 
 def _keep_few(

@@ -21,7 +21,7 @@ last, or another.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -47,6 +47,41 @@ EXAMPLE_YEARS = (20, 35, 60)
 PATHS_SHOWN = 10
 Visit = Callable[[LocalReplacementModel, Prompts, int, Target], None]
 """Is given each prompt, frozen, its group, its year and its target."""
+
+
+class Where(NamedTuple):
+    """Where the model computes greater-than."""
+
+    layer: int
+    """Of the chosen MLP."""
+    head: tuple[int, int]
+    """Layer and number of the chosen head."""
+    logit_difference: float
+    next_token_difference: float
+    """Of probabilities."""
+    table: pd.DataFrame
+    """``where.csv``: ablations, attributions, and what heads carry to the chosen MLP."""
+    recurring: "Recurring"
+
+
+def find_where(
+    replacement: ReplacementModel, numbers: Numbers, groups: Sequence[Prompts], search: Search
+) -> Where:
+    """Ablate and attribute on all prompts, and apply the rule."""
+    recurring = Recurring(search)
+    found = attribute(replacement, numbers, groups, recurring.add)
+    difference, ablations = ablate(replacement, numbers, groups)
+    layer, head = choose(replacement, found)
+    is_mlp, into = ablations["kind"] == "mlp", found.into_mlps[layer]
+    places = list(zip(ablations["layer"], ablations["head"], strict=True))
+    attributions = [found.mlps[i] if h < 0 else found.heads[i, h] for i, h in places]
+    carried = [torch.tensor(torch.nan) if h < 0 else into[i, h] for i, h in places]
+    table = ablations.assign(
+        attribution=[value.item() for value in attributions],
+        into_chosen_mlp=[value.item() for value in carried],
+        has_transcoder=is_mlp & ablations["layer"].isin(list(replacement.transcoders)),
+    )
+    return Where(layer, head, found.value, difference, table, recurring)
 
 
 class Attributions(NamedTuple):
@@ -191,21 +226,6 @@ def _ablated(output: Tensor, *, to: Callable[[Tensor], Tensor], head: int) -> Te
     output = output.clone()
     output[:, :, head] = to(output[:, :, head])
     return output
-
-
-def where_table(
-    ablations: pd.DataFrame, found: Attributions, replacement: ReplacementModel, chosen_layer: int
-) -> pd.DataFrame:
-    """``where.csv``: ablations, attributions, and what heads carry to the chosen MLP."""
-    is_mlp, into = ablations["kind"] == "mlp", found.into_mlps[chosen_layer]
-    places = list(zip(ablations["layer"], ablations["head"], strict=True))
-    attributions = [found.mlps[i] if h < 0 else found.heads[i, h] for i, h in places]
-    carried = [torch.tensor(torch.nan) if h < 0 else into[i, h] for i, h in places]
-    return ablations.assign(
-        attribution=[value.item() for value in attributions],
-        into_chosen_mlp=[value.item() for value in carried],
-        has_transcoder=is_mlp & ablations["layer"].isin(list(replacement.transcoders)),
-    )
 
 
 class Recurring:
