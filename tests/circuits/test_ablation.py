@@ -135,8 +135,8 @@ def test_rank_correlation_is_of_ranks_and_needs_three_nodes() -> None:
 @torch.no_grad()
 def plain_means(local: LocalReplacementModel, rows: Tensor) -> Means:
     """Means of the plain model's own tensors: heads with the bias of their values."""
-    circuit, first = local.replacement, local.replacement.first_position
-    hf, blocks, _ = plain(circuit.model)
+    replacement, first = local.replacement, local.replacement.first_position
+    hf, blocks, _ = plain(replacement.model)
     outs, mlps, norms = (
         [getattr(b, n) for b in blocks] for n in ("attention_out", "mlp", "norm_2")
     )
@@ -149,18 +149,18 @@ def plain_means(local: LocalReplacementModel, rows: Tensor) -> Means:
     heads = torch.stack([mean(seen[out][0]) for out in outs])
     features = {
         layer: mean(t.encode(without_weight(norms[layer], seen[norms[layer]][0])))
-        for layer, t in circuit.transcoders.items()
+        for layer, t in replacement.transcoders.items()
     }
     mlp_out = torch.stack([mean(seen[mlp][1]) for mlp in mlps])
-    return Means(heads.unflatten(1, (circuit.n_heads, -1)), features, mlp_out)
+    return Means(heads.unflatten(1, (replacement.n_heads, -1)), features, mlp_out)
 
 
 def mean_hooks(
     local: LocalReplacementModel, rows: Tensor, nodes: list[Node]
 ) -> dict[torch.nn.Module, Any]:
     """Hooks that put means from the first position on, and leave ``nodes`` as they are."""
-    circuit, means = local.replacement, plain_means(local, rows)
-    first = circuit.first_position
+    replacement, means = local.replacement, plain_means(local, rows)
+    first = replacement.first_position
     hooks: dict[torch.nn.Module, Any] = {}
     read: dict[int, Tensor] = {}
 
@@ -179,7 +179,7 @@ def mean_hooks(
                 if node.kind == "mlp" and node.layer == layer:
                     output[0, node.token] = real[node.token]
                 if node.kind == "feature" and node.layer == layer:
-                    transcoder = circuit.transcoders[layer]
+                    transcoder = replacement.transcoders[layer]
                     z = transcoder.encode(read[layer][node.token])[node.unit]
                     more = z - means.features[layer][node.unit]
                     output[0, node.token] += more * transcoder.W_dec[node.unit]
@@ -189,7 +189,7 @@ def mean_hooks(
 
     def on_attention(layer: int) -> Any:
         def hook(module: Any, arguments: tuple[Tensor, ...], _: Any) -> Tensor:
-            x = arguments[0].clone().unflatten(2, (circuit.n_heads, -1))
+            x = arguments[0].clone().unflatten(2, (replacement.n_heads, -1))
             real = x.clone()
             x[0, first:] = means.heads[layer]
             for node in nodes:
@@ -199,7 +199,7 @@ def mean_hooks(
 
         return hook
 
-    for layer, block in enumerate(plain(circuit.model).blocks):
+    for layer, block in enumerate(plain(replacement.model).blocks):
         hooks[block.attention_out] = on_attention(layer)
         hooks[block.norm_2] = on_norm(layer)
         hooks[block.mlp] = on_mlp(layer)

@@ -23,13 +23,13 @@ def check(feature: str, **values: float) -> FeatureCheck:
 
 @torch.no_grad()
 def test_replacing_equals_running_a_model_whose_mlps_are_the_transcoders(tracer: Tracer) -> None:
-    circuit = tracer.replacement
+    replacement = tracer.replacement
     tokens = tracer.freeze(TEXT).passed.tokens
-    first, last = circuit.first_position, max(circuit.transcoders)
-    hf, blocks, _ = plain(circuit.model)
+    first, last = replacement.first_position, max(replacement.transcoders)
+    hf, blocks, _ = plain(replacement.model)
 
     def stand_in(layer: int) -> Any:
-        transcoder, norm = circuit.transcoders[layer], blocks[layer].norm_2
+        transcoder, norm = replacement.transcoders[layer], blocks[layer].norm_2
 
         def hook(_: Any, __: Any, own: Tensor) -> Tensor:
             z = (without_weight(norm, seen[norm][0]) @ transcoder.W_enc + transcoder.b_enc).relu()
@@ -39,12 +39,12 @@ def test_replacing_equals_running_a_model_whose_mlps_are_the_transcoders(tracer:
         return hook
 
     with watched([block.norm_2 for block in blocks]) as seen, ExitStack() as hooked:
-        for layer in set(circuit.transcoders) - {last}:
+        for layer in set(replacement.transcoders) - {last}:
             hooked.enter_context(blocks[layer].mlp.register_forward_hook(stand_in(layer)))
         hf(tokens[None])
     norm = blocks[last].norm_2
-    expected = circuit.transcoders[last].encode(without_weight(norm, seen[norm][0][0]))[first:]
-    found = feature_activations(circuit, tokens, last, replace_earlier=True)[first:]
+    expected = replacement.transcoders[last].encode(without_weight(norm, seen[norm][0][0]))[first:]
+    found = feature_activations(replacement, tokens, last, replace_earlier=True)[first:]
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 

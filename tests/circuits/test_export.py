@@ -117,7 +117,7 @@ def test_the_viewers_nodes_say_what_ours_are(graph: nx.DiGraph) -> None:
     for shown, (node, data) in zip(exported(graph)["nodes"], graph.nodes(data=True), strict=True):
         assert shown["feature"] == (node.unit if node.kind == "feature" else None)
         assert shown["ctx_idx"] == node.token
-        assert shown["feature_type"] == FEATURE_TYPES[node.kind]
+        assert shown["feature_type"] == FEATURE_TYPES.get(node.kind, "mlp reconstruction error")
         assert shown["clerp"] == str(node)
         assert shown["influence"] == shares[node]
         assert shown["activation"] == data.get("activation")

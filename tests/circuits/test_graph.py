@@ -135,12 +135,8 @@ def test_a_graph_made_by_hand_has_the_numbers_worked_out_by_hand() -> None:
     assert numbers[Node("error", -1, -1, 3)] == 0.5
     # Of the target: 10 - 4 - 3 - 1 - 0.5; of the head: 3 - 2.
     assert numbers[Node("pruned", -1, -1, 3)] == 2.5
-    edge = graph.edges[embed, feature]
-    assert edge["path_attribution"] == 4.5
-    assert edge["direct_weight"] == 1.5  # of the feature's own 2, not of the target
-    assert "direct_weight" not in graph.edges[Node("bias", -1, -1, 3), feature]
-    assert graph.edges[feature, target.node]["direct_weight"] == 4.0
-    assert graph.edges[feature, head]["direct_weight"] == 2.0
+    assert graph.edges[embed, feature]["path_attribution"] == 4.5
+    assert graph.edges[feature, head]["path_attribution"] == 2.0
     assert graph.nodes[feature]["activation"] == 2.0
 
 

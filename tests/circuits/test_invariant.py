@@ -22,7 +22,7 @@ from transcoders.models import LanguageModel
 
 
 @pytest.fixture(scope="module")
-def circuit(tiny_model: LanguageModel, random_dictionary: Make) -> ReplacementModel:
+def replacement(tiny_model: LanguageModel, random_dictionary: Make) -> ReplacementModel:
     return make_circuit(tiny_model, random_dictionary, MIXES["layers 0 and 2"], first=0)
 
 
@@ -54,39 +54,39 @@ def test_any_shape_gives_the_best_of_the_whole(
 
 
 def test_de_embeddings_are_products_with_all_embeddings(
-    circuit: ReplacementModel, vectors: Tensor
+    replacement: ReplacementModel, vectors: Tensor
 ) -> None:
-    hf, _, final_norm = plain(circuit.model)
+    hf, _, final_norm = plain(replacement.model)
     # As the norm before does.
     embedding = centred(final_norm, hf.get_input_embeddings().weight)
     for largest in (True, False):
-        found = de_embeddings(circuit, vectors, 4, largest=largest)
+        found = de_embeddings(replacement, vectors, 4, largest=largest)
         assert_best(found, vectors @ embedding.T, 4, largest=largest)
 
 
-def test_direct_logits_are_how_logits_move(circuit: ReplacementModel, vectors: Tensor) -> None:
-    hf, _, final_norm = plain(circuit.model)
+def test_direct_logits_are_how_logits_move(replacement: ReplacementModel, vectors: Tensor) -> None:
+    hf, _, final_norm = plain(replacement.model)
     written = centred(final_norm, vectors) * final_norm.weight
     dense = written @ hf.get_output_embeddings().weight.T
     for largest in (True, False):
-        found = direct_logits(circuit, vectors, 4, largest=largest)
+        found = direct_logits(replacement, vectors, 4, largest=largest)
         assert_best(found, dense, 4, largest=largest)
 
 
 @pytest.mark.parametrize("largest", [True, False])
 @pytest.mark.parametrize("head", [None, (1, 0), (2, 1)])
 def test_connections_are_products_of_decoders_and_encoders(
-    circuit: ReplacementModel, *, head: tuple[int, int] | None, largest: bool
+    replacement: ReplacementModel, *, head: tuple[int, int] | None, largest: bool
 ) -> None:
     features = torch.tensor([3, 60, 17])
-    encoders = circuit.transcoders[2].W_enc[:, features].T
-    _, blocks, final_norm = plain(circuit.model)
-    written = centred(final_norm, circuit.transcoders[0].W_dec)
+    encoders = replacement.transcoders[2].W_enc[:, features].T
+    _, blocks, final_norm = plain(replacement.model)
+    written = centred(final_norm, replacement.transcoders[0].W_dec)
     if head is not None:
         block = blocks[head[0]]
         written = written * block.norm_1.weight @ block.W_V[head[1]] @ block.W_O[head[1]]
         written = centred(final_norm, written)
-    found = connections(circuit, 0, 2, features, 6, head=head, largest=largest)
+    found = connections(replacement, 0, 2, features, 6, head=head, largest=largest)
     assert_best(found, encoders @ written.T, 6, largest=largest)
 
 

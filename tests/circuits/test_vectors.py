@@ -139,9 +139,9 @@ def test_a_sequential_gpt_neox_is_attributed_in_its_own_order(
     folder = tiny_models["gpt_neox"]
     hf = AutoModelForCausalLM.from_pretrained(folder, use_parallel_residual=False)
     mix = MIXES["all layers"]
-    circuit = make_circuit(to_bridge(hf, folder), random_dictionary, mix, first=1)
-    local = circuit.freeze(prompt(random_tokens))
-    assert not circuit.is_parallel
+    replacement = make_circuit(to_bridge(hf, folder), random_dictionary, mix, first=1)
+    local = replacement.freeze(prompt(random_tokens))
+    assert not replacement.is_parallel
     assert completeness(local, joined(some_targets(local))).error.max() < ROUNDING
 
 
@@ -175,14 +175,14 @@ def test_an_inactive_feature_is_refused_with_the_most_active_ones(
     feature_target(mixed, 2, best[0], 5)
 
 
-def test_a_prompt_longer_than_the_context_is_refused(gpt2_circuit: ReplacementModel) -> None:
+def test_a_prompt_longer_than_the_context_is_refused(gpt2_replacement: ReplacementModel) -> None:
     with pytest.raises(UserError, match="257 tokens, expected at most 256"):
-        gpt2_circuit.freeze(torch.zeros(257, dtype=torch.long))
+        gpt2_replacement.freeze(torch.zeros(257, dtype=torch.long))
 
 
 @pytest.mark.parametrize("kind", ["mlp_out_sae", "mlp_in_sae", "skip_transcoder"])
 def test_dictionaries_that_are_no_plain_transcoder_are_refused(
-    gpt2_circuit: ReplacementModel, random_dictionary: Make, kind: Kind
+    gpt2_replacement: ReplacementModel, random_dictionary: Make, kind: Kind
 ) -> None:
     with pytest.raises(UserError, match="expected a transcoder at layer 1, found a"):
-        ReplacementModel(gpt2_circuit.model, {1: random_dictionary(kind)})
+        ReplacementModel(gpt2_replacement.model, {1: random_dictionary(kind)})

@@ -23,7 +23,7 @@ YEARS = (11, 20, 47, 60, 85)
 Case = tuple[Setting, list[Prompts], Recurring, list[tuple[Prompts, int, list[ComputationalPath]]]]
 
 
-def circuit_of(setting: Setting, make: Make) -> ReplacementModel:
+def replacement_of(setting: Setting, make: Make) -> ReplacementModel:
     mix: Any = {0: "transcoder", 1: "transcoder"}
     return make_circuit(setting.model, make, mix, first=1)
 
@@ -31,14 +31,14 @@ def circuit_of(setting: Setting, make: Make) -> ReplacementModel:
 @pytest.fixture(scope="module")
 def case(setting: Setting, random_dictionary: Make) -> Case:
     """Counts as :func:`attribute` makes them, and the paths of the same prompts."""
-    circuit = circuit_of(setting, random_dictionary)
+    replacement = replacement_of(setting, random_dictionary)
     groups = [only(group, YEARS) for group in setting.prompts]
     recurring = Recurring(SEARCH)
-    attribute(circuit, setting.numbers, groups, recurring.add)
+    attribute(replacement, setting.numbers, groups, recurring.add)
     paths = []
     for group in groups:
         for row, year in zip(group.rows, group.years.tolist(), strict=True):
-            local = circuit.freeze(row)
+            local = replacement.freeze(row)
             weights = setting.numbers.contrast(year)
             assert weights is not None
             target = logit_target(local, weights, -1, name="later")

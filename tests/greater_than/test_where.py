@@ -46,7 +46,7 @@ YEARS = (4, 23, 60, 99)
 """With digits, the first and the last have nothing to tell apart; with pairs, the last."""
 
 
-def circuit_of(setting: Setting, make: Make, first: int = 1) -> ReplacementModel:
+def replacement_of(setting: Setting, make: Make, first: int = 1) -> ReplacementModel:
     """Transcoders at layers 0 and 2, a TopK one among them."""
     mix: Any = {0: "transcoder", 2: "topk_transcoder"}
     return make_circuit(setting.model, make, mix, first=first)
@@ -105,7 +105,7 @@ def value_bias(setting: Setting, layer: int, head: int) -> Tensor:
 @pytest.fixture(scope="module")
 def ablated(any_setting: Setting, random_dictionary: Make) -> tuple[float, pd.DataFrame]:
     return ablate(
-        circuit_of(any_setting, random_dictionary), any_setting.numbers, any_setting.prompts
+        replacement_of(any_setting, random_dictionary), any_setting.numbers, any_setting.prompts
     )
 
 
@@ -132,15 +132,17 @@ def some(any_setting: Setting) -> list[Prompts]:
 class ByHand:
     """Attributions of a few prompts, node by node, averaged at the end."""
 
-    def __init__(self, circuit: ReplacementModel, numbers: Numbers, groups: list[Prompts]) -> None:
+    def __init__(
+        self, replacement: ReplacementModel, numbers: Numbers, groups: list[Prompts]
+    ) -> None:
         self.values: list[float] = []
         self.mlps, self.heads = torch.zeros(3), torch.zeros(3, 2)
-        self.into = {layer: torch.zeros(3, 2) for layer in circuit.transcoders}
+        self.into = {layer: torch.zeros(3, 2) for layer in replacement.transcoders}
         for group in groups:
             for row, year in zip(group.rows, group.years.tolist(), strict=True):
                 weights = numbers.contrast(year)
                 if weights is not None:
-                    self._add(circuit.freeze(row), weights, group.year_token)
+                    self._add(replacement.freeze(row), weights, group.year_token)
         n = len(self.values)
         for sums in (self.mlps, self.heads, *self.into.values()):
             sums.div_(n)
@@ -189,9 +191,9 @@ def through_heads_by_hand(
 def test_attributions_are_sums_over_nodes_averaged_over_prompts(
     any_setting: Setting, random_dictionary: Make, some: list[Prompts]
 ) -> None:
-    circuit = circuit_of(any_setting, random_dictionary)
-    found = attribute(circuit, any_setting.numbers, some)
-    expected = ByHand(circuit, any_setting.numbers, some)
+    replacement = replacement_of(any_setting, random_dictionary)
+    found = attribute(replacement, any_setting.numbers, some)
+    expected = ByHand(replacement, any_setting.numbers, some)
     n_expected = 6 if any_setting.numbers.style == "pairs" else 4
     assert len(expected.values) == n_expected
     assert found.value == pytest.approx(sum(expected.values) / n_expected, rel=1e-4, abs=1e-5)
@@ -200,13 +202,13 @@ def test_attributions_are_sums_over_nodes_averaged_over_prompts(
     assert list(found.into_mlps) == [0, 2]
     for layer, heads in found.into_mlps.items():
         assert_close(heads, expected.into[layer], 1e-4)
-    assert found.into_mlps[2].abs().min() > 0 or circuit.is_parallel
+    assert found.into_mlps[2].abs().min() > 0 or replacement.is_parallel
 
 
 def test_every_prompt_that_has_a_contrast_is_visited(
     any_setting: Setting, random_dictionary: Make
 ) -> None:
-    circuit = circuit_of(any_setting, random_dictionary)
+    replacement = replacement_of(any_setting, random_dictionary)
     years = [0, 9, 10, 50, 89, 90, 98, 99]
     groups = [only(group, years) for group in any_setting.prompts]
     seen = []
@@ -218,7 +220,7 @@ def test_every_prompt_that_has_a_contrast_is_visited(
         assert local.passed.tokens.tolist() == prompts.rows[at].tolist()
         seen.append((prompts.template, year))
 
-    attribute(circuit, any_setting.numbers, groups, visit)
+    attribute(replacement, any_setting.numbers, groups, visit)
     told = years[:-1] if any_setting.numbers.style == "pairs" else years[2:5]
     assert seen == [(template, year) for template in (0, 1) for year in told]
 
@@ -301,9 +303,9 @@ Planted = tuple[Plant, ReplacementModel, Numbers, Prompts, LanguageModel]
 
 
 def test_the_rule_finds_the_planted_mlp_and_head(planted: Planted) -> None:
-    plant, circuit, numbers, prompts, _ = planted
-    found = attribute(circuit, numbers, [only(prompts, range(2, 100, 8))])
-    assert choose(circuit, found) == (plant.layer, plant.head)
+    plant, replacement, numbers, prompts, _ = planted
+    found = attribute(replacement, numbers, [only(prompts, range(2, 100, 8))])
+    assert choose(replacement, found) == (plant.layer, plant.head)
     # It stands out: the plant, and not what is small and random, decides.
     assert found.mlps[plant.layer] > 0.5 * found.value or plant.to_logits is not None
     into = found.into_mlps[plant.layer].flatten().sort(descending=True).values
@@ -313,8 +315,8 @@ def test_the_rule_finds_the_planted_mlp_and_head(planted: Planted) -> None:
 @pytest.mark.parametrize("planted", ALONE, ids=str, indirect=True)
 @pytest.mark.parametrize("ablation", ["zero", "mean"])
 def test_ablation_ranks_the_plant_first_too(planted: Planted, ablation: str) -> None:
-    plant, circuit, numbers, prompts, _ = planted
-    original, table = ablate(circuit, numbers, [prompts])
+    plant, replacement, numbers, prompts, _ = planted
+    original, table = ablate(replacement, numbers, [prompts])
     assert original > 0.5
     for kind, part in (
         ("mlp", f"mlp{plant.layer}"), ("head", f"attn{plant.head[0]}[{plant.head[1]}]"),

@@ -21,21 +21,21 @@ FEATURES = torch.tensor([3, 17, 0])
 
 
 @pytest.fixture(scope="module")
-def circuit(any_setting: Setting, random_dictionary: Make) -> ReplacementModel:
+def replacement(any_setting: Setting, random_dictionary: Make) -> ReplacementModel:
     mix: Any = {0: "transcoder", 2: "transcoder"}
     return make_circuit(any_setting.model, random_dictionary, mix, first=1, n_features=40)
 
 
 @torch.no_grad()
 def test_year_logits_are_those_of_a_plain_loop(
-    any_setting: Setting, circuit: ReplacementModel
+    any_setting: Setting, replacement: ReplacementModel
 ) -> None:
     numbers, norm = any_setting.numbers, plain(any_setting.model).final_norm
     unembedding = any_setting.hf.get_output_embeddings().weight
-    found = year_logits(circuit, numbers, 2, FEATURES)
+    found = year_logits(replacement, numbers, 2, FEATURES)
     rows = []
     for feature in FEATURES.tolist():
-        written = centred(norm, circuit.transcoders[2].W_dec[feature]) * norm.weight
+        written = centred(norm, replacement.transcoders[2].W_dec[feature]) * norm.weight
         logits = [(written @ unembedding[token]).item() for token in numbers.ids.tolist()]
         mean = sum(logits) / len(logits)
         rows.append([logit - mean for logit in logits])
@@ -47,11 +47,11 @@ def test_year_logits_are_those_of_a_plain_loop(
 @pytest.mark.parametrize("head", [(1, 0), (2, 1)])
 @torch.no_grad()
 def test_de_embeddings_are_those_of_plain_loops(
-    any_setting: Setting, circuit: ReplacementModel, head: tuple[int, int], n_upstream: int
+    any_setting: Setting, replacement: ReplacementModel, head: tuple[int, int], n_upstream: int
 ) -> None:
     numbers, embedding = any_setting.numbers, any_setting.hf.get_input_embeddings().weight
     block = plain(any_setting.model).blocks[head[0]]
-    below, above = (circuit.transcoders[layer] for layer in (0, 2))
+    below, above = (replacement.transcoders[layer] for layer in (0, 2))
     rows = []
     for feature in FEATURES.tolist():
         reads = centred(block.norm_2, above.W_enc[:, feature])
@@ -69,7 +69,7 @@ def test_de_embeddings_are_those_of_plain_loops(
             ]
             row.append(sum(connections[i] * d for i, d in zip(best, drives, strict=True)))
         rows.append(row)
-    found = year_de_embeddings(circuit, numbers, 2, FEATURES, head, n_upstream=n_upstream)
+    found = year_de_embeddings(replacement, numbers, 2, FEATURES, head, n_upstream=n_upstream)
     assert_close(found, torch.tensor(rows))
 
 
@@ -110,16 +110,18 @@ def test_agreement_is_of_ranks(numbers: Numbers, seed: int) -> None:
 
 
 def test_a_head_that_reads_before_layer_0_writes_is_de_embedded_itself(
-    any_setting: Setting, circuit: ReplacementModel
+    any_setting: Setting, replacement: ReplacementModel
 ) -> None:
-    layer = max(circuit.transcoders)
+    layer = max(replacement.transcoders)
     features = torch.tensor([0, 3])
-    found = year_de_embeddings(circuit, any_setting.numbers, layer, features, (0, 1), n_upstream=4)
+    found = year_de_embeddings(
+        replacement, any_setting.numbers, layer, features, (0, 1), n_upstream=4
+    )
     embedding = any_setting.hf.get_input_embeddings().weight[any_setting.numbers.ids]
     block = plain(any_setting.model).blocks[0]
     normalised = centred(block.norm_1, embedding) * block.norm_1.weight
     for row, feature in zip(found, features, strict=True):
-        reads = centred(block.norm_2, circuit.transcoders[layer].W_enc[:, feature])
+        reads = centred(block.norm_2, replacement.transcoders[layer].W_enc[:, feature])
         assert_close(row, normalised @ (block.W_V[1] @ (block.W_O[1] @ reads)))
 
 

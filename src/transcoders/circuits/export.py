@@ -20,14 +20,11 @@ from transcoders.files import read_json
 FEATURE_TYPES = {
     "feature": "cross layer transcoder",
     "head": "attention head",
-    "mlp": "mlp reconstruction error",
-    "error": "mlp reconstruction error",
-    "pruned": "mlp reconstruction error",
     "bias": "bias",
     "embed": "embedding",
     "target": "logit",
 }
-"""What the viewers call our nodes. They have no kinds for heads and biases of their own."""
+"""What the viewers call our nodes. All others are ``mlp reconstruction error``."""
 VALUES = ("attribution", "activation", "bias", "error", "expanded")
 """What the record holds of each path, besides its last node and its parent."""
 
@@ -114,7 +111,7 @@ def attribution_graph(
                 "feature": node.unit if node.kind == "feature" else None,
                 "layer": layer,
                 "ctx_idx": node.token,
-                "feature_type": FEATURE_TYPES[node.kind],
+                "feature_type": FEATURE_TYPES.get(node.kind, "mlp reconstruction error"),
                 "jsNodeId": f"{layer}_{number}-{node.token}",
                 "clerp": labels.get(node, str(node)),
                 "influence": shares[node],

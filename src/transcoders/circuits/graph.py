@@ -8,13 +8,8 @@ rest of what a node reads comes from remainder nodes:
 - ``error``: what the transcoders before it fail to reconstruct,
 - ``pruned``: what the search left out. If it never looked into a node, this is all of its input.
 
-So every node's attribution is the sum over its incoming edges. Edges run from causes to effects:
-
-- ``path_attribution``: what flows along the edge to the target, over the paths found;
-- ``direct_weight``: how far the edge's start moves its end when all other outputs stay fixed, in
-  units of the end's own activation (a feature, the target). A head's output is a vector. Only its
-  part in the direction that the graph reads counts, so both weights of an edge into a head are the
-  same. Remainders have no direct weight, since they differ between the paths through a feature.
+So every node's attribution is the sum over its incoming edges. Edges run from causes to effects.
+Their ``path_attribution`` is what flows along them to the target, over the paths found.
 """
 
 import networkx as nx
@@ -34,7 +29,7 @@ def build_graph(paths: list[ComputationalPath]) -> nx.DiGraph:
     for path in paths:
         _add(graph, path.node, path.attribution, path.activation)
         if path.parent is not None:
-            _connect(graph, path.node, path.parent, path.attribution)
+            _connect(graph, path.node, path.parent.node, path.attribution)
     for path in paths:
         if path.node.kind in ("feature", "head", "target"):
             _add_remainders(graph, path)
@@ -49,15 +44,10 @@ def _add(graph: nx.DiGraph, node: Node, attribution: float, activation: float = 
         graph.nodes[node]["activation"] = activation
 
 
-def _connect(graph: nx.DiGraph, start: Node, end: ComputationalPath, attribution: float) -> None:
-    if not graph.has_edge(start, end.node):
-        graph.add_edge(start, end.node, path_attribution=0.0, direct_weight=0.0)
-    edge = graph.edges[start, end.node]
-    edge["path_attribution"] += attribution
-    if end.activation:  # the same whichever path: all of them enter one feature
-        edge["direct_weight"] = attribution * end.activation / end.attribution
-    else:
-        edge["direct_weight"] += attribution
+def _connect(graph: nx.DiGraph, start: Node, end: Node, attribution: float) -> None:
+    if not graph.has_edge(start, end):
+        graph.add_edge(start, end, path_attribution=0.0)
+    graph.edges[start, end]["path_attribution"] += attribution
 
 
 def _add_remainders(graph: nx.DiGraph, path: ComputationalPath) -> None:
@@ -79,9 +69,7 @@ def _add_remainder(graph: nx.DiGraph, kind: NodeKind, end: Node, amount: float) 
     """Let a remainder at the token that ``end`` reads contribute ``amount`` to it."""
     remainder = Node(kind, -1, -1, end.source if end.kind == "head" else end.token)
     _add(graph, remainder, amount)
-    if not graph.has_edge(remainder, end):
-        graph.add_edge(remainder, end, path_attribution=0.0)
-    graph.edges[remainder, end]["path_attribution"] += amount
+    _connect(graph, remainder, end, amount)
 
 
 def without_remainders(graph: nx.DiGraph) -> nx.DiGraph:

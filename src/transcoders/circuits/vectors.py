@@ -104,12 +104,12 @@ def feature_target(
             f"{name}: expected an active feature; most active there: {listed or 'none'} "
             f"(transcoders were trained on tokens from {replacement.first_position} on)"
         )
-    one = torch.tensor([unit], device=z.device)
-    vectors = FeatureVectors(
-        replacement.encoder_vectors(layer, one) / local.passed.mlp_scale[layer, position],
-        depth=torch.tensor([int(replacement.mlp_reads(layer))], device=z.device),
-        token=torch.tensor([position], device=z.device),
-        bias=transcoder.b_enc[one],
+    reads = replacement.encoder_vectors(layer, torch.tensor([unit], device=z.device))[0]
+    vectors = _single(
+        reads / local.passed.mlp_scale[layer, position],
+        int(replacement.mlp_reads(layer)),
+        position,
+        transcoder.b_enc[unit],
     )
     read = local.passed.mlp.mlp_in[layer, position]
     value = (read @ transcoder.W_enc[:, unit] + transcoder.b_enc[unit]).item()
@@ -133,16 +133,18 @@ def logit_target(
     ids = torch.tensor(list(weights), device=device)
     weight = torch.tensor(list(weights.values()), device=device)
     rows, biases = replacement.unembedding(ids)
-    vectors = FeatureVectors(
-        (weight @ rows)[None] / local.passed.final_scale[position],
-        depth=torch.tensor([2 * replacement.n_layers], device=device),
-        token=torch.tensor([position], device=device),
-        bias=(weight @ biases)[None],
-    )
+    reads = (weight @ rows) / local.passed.final_scale[position]
+    vectors = _single(reads, 2 * replacement.n_layers, position, weight @ biases)
     value = (local.passed.logits[position, ids] @ weight).item()
-    return Target(
-        name, vectors, value, Node(NodeKind.TARGET, replacement.n_layers, -1, position), weights
-    )
+    node = Node(NodeKind.TARGET, replacement.n_layers, -1, position)
+    return Target(name, vectors, value, node, weights)
+
+
+def _single(
+    vector: Float[Tensor, " d_model"], depth: int, token: int, bias: Float[Tensor, ""]
+) -> FeatureVectors:
+    at_depth, at_token = (torch.tensor([n], device=vector.device) for n in (depth, token))
+    return FeatureVectors(vector[None], at_depth, at_token, bias[None])
 
 
 def contributions(local: LocalReplacementModel, vectors: FeatureVectors) -> Contributions:
