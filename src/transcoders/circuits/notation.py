@@ -62,7 +62,7 @@ class Node(NamedTuple):
     unit: int
     """Number of the feature or the head; -1 for what has neither."""
     token: int
-    """Where it writes."""
+    """The token that it writes at."""
     source: int = -1
     """The token that a head reads."""
 

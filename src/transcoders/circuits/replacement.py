@@ -10,10 +10,10 @@ linearly:
         + Σ active features i     z_i f_dec,i
         + biases + error nodes + MLPs without a transcoder
 
-A is the attention pattern, divided by the scale of the norm after attention where a model has one
-(Gemma 2 and 3). P subtracts the mean where the norm is a LayerNorm and does nothing where it is an
-RMSNorm. It is folded into the readers here, as the norms' weights are, so that a pull-back only
-divides by σ.
+A is the attention pattern. Where a model has a norm after attention (Gemma 2 and 3), A is divided
+by that norm's scale. P subtracts the mean where the norm is a LayerNorm and does nothing where it
+is an RMSNorm. P and the weights of the norms are folded into the readers, so that a pull-back only
+has to divide by σ.
 
 **Depth** orders reads and writes. Layer l's attention reads at 2l, its MLP at 2l + 1, the logits at
 2L. A part that reads at a depth sees what was written at that depth or before. In a parallel block
@@ -43,7 +43,7 @@ class ReplacementModel:
         first_position: tokens before it keep their MLPs: no transcoder was trained on them.
         W_V: (layer, head, d_model, d_head), normalisation folded in.
         W_O: (layer, head, d_head, d_model), the weight of a norm after attention folded in.
-        attention_bias: (layer, d_model), what attention adds whatever it reads.
+        attention_bias: (layer, d_model), what attention adds independently of what it reads.
     """
 
     def __init__(
@@ -56,7 +56,8 @@ class ReplacementModel:
         """Prepare the weights.
 
         Raises:
-            UserError: a dictionary is no transcoder, or adds a skip, which is no feature.
+            UserError: a dictionary is not a transcoder, or it has a skip connection, which is not
+                a feature.
         """
         for layer, dictionary in transcoders.items():
             if not dictionary.traits.is_transcoder or dictionary.traits.has_skip:
@@ -111,19 +112,19 @@ class ReplacementModel:
         return 2 * torch.arange(self.n_layers, device=self.W_O.device) + 2
 
     def centre(self, vectors: Tensor, dim: int = -1) -> Tensor:
-        """Subtract the mean over the residual stream where the norms do; else nothing."""
+        """Subtract the mean over the residual stream if the norms of the model do so."""
         return vectors - vectors.mean(dim=dim, keepdim=True) if self.is_centred else vectors
 
     def encoder_vectors(
         self, layer: int, features: Int[Tensor, " feature"]
     ) -> Float[Tensor, "feature d_model"]:
-        """What features read in the residual stream, but for the scale."""
+        """What features read in the residual stream, before division by the scale."""
         return self.centre(self.transcoders[layer].W_enc[:, features].T)
 
     def unembedding(
         self, tokens: Int[Tensor, " token"]
     ) -> tuple[Float[Tensor, "token d_model"], Float[Tensor, " token"]]:
-        """What logits read in the residual stream, but for the scale; and their biases."""
+        """What logits read in the residual stream, before division by the scale; their biases."""
         rows = self.model.W_U[:, tokens].T
         bias = logit_bias(self.model)
         return self.centre(rows), rows.new_zeros(len(tokens)) if bias is None else bias[tokens]
@@ -159,14 +160,14 @@ class ReplacementModel:
 def _by_head(
     weights: Float[Tensor, "layer values ..."], n_heads: int
 ) -> Float[Tensor, "layer head ..."]:
-    """One entry a head. Heads that share their values (grouped queries) each have a copy."""
+    """One entry for each head. Heads that share values (grouped queries) each have a copy."""
     return weights.repeat_interleave(n_heads // weights.shape[1], dim=1)
 
 
 def _attention_bias(model: LanguageModel) -> Float[Tensor, "layer d_model"]:
-    """What each layer's attention adds whatever it reads.
+    """What each layer's attention adds independently of what it reads.
 
-    A pattern's rows sum to 1, so a bias of the values passes whole.
+    The rows of a pattern sum to 1, so a bias of the values passes unchanged.
     """
     W_O, n_heads = model.W_O, model.cfg.n_heads
     total = W_O.new_zeros(len(W_O), W_O.shape[3])
@@ -218,11 +219,11 @@ class LocalReplacementModel:
     """What each head takes from each token, without its bias."""
     active: ActiveFeatures
     error: Float[Tensor, "layer token d_model"]
-    """The error nodes: MLP output minus its transcoder's; 0 where there is none."""
+    """The error nodes: MLP output minus the transcoder's output; 0 without a transcoder."""
     mlp_out: Float[Tensor, "layer token d_model"]
-    """Outputs of the MLPs that no transcoder stands in for; 0 elsewhere."""
+    """Outputs of MLPs without a transcoder; 0 elsewhere."""
     bias: Float[Tensor, "layer token d_model"]
-    """``b_dec`` where a transcoder stands; 0 elsewhere."""
+    """``b_dec`` where there is a transcoder; 0 elsewhere."""
 
     @classmethod
     def of(cls, replacement: ReplacementModel, passed: PromptPass) -> "LocalReplacementModel":
@@ -259,7 +260,7 @@ class LocalReplacementModel:
         return len(self.passed.tokens)
 
     def position(self, token: int) -> int:
-        """A token counted from 0, from one that may be counted from the end.
+        """The position of a token that may be counted from the end.
 
         Raises:
             UserError: the prompt has no such token.
