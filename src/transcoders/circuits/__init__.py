@@ -12,8 +12,12 @@ Read in this order: :mod:`~transcoders.circuits.replacement` (what is frozen for
 model).
 """
 
+from transcoders.circuits.drawing import draw_graph
 from transcoders.circuits.notation import Node, parse_head
 from transcoders.circuits.paths import ComputationalPath, Search
+from transcoders.circuits.replacement import ReplacementModel
 from transcoders.circuits.trace import Tracer
 
-__all__ = ["ComputationalPath", "Node", "Search", "Tracer", "parse_head"]
+__all__ = [
+    "ComputationalPath", "Node", "ReplacementModel", "Search", "Tracer", "draw_graph", "parse_head",
+]  # fmt: skip
