@@ -28,7 +28,8 @@ which data flows:
 
 Below them, used by all: ``errors`` (the one exception that a user is meant to read), ``files`` and
 ``checksums`` (reading and writing whole files), ``layout`` (where the files of a scale live),
-``process``, ``progress``, ``environment``, ``plan``, ``intervals`` and ``short_repr``.
+``context`` (tokens as text), ``process``, ``progress``, ``environment``, ``plan``, ``intervals``
+and ``short_repr``.
 """
 
 from importlib import import_module

@@ -145,23 +145,6 @@ def test_a_sequential_gpt_neox_is_attributed_in_its_own_order(
     assert completeness(local, joined(some_targets(local))).error.max() < ROUNDING
 
 
-@pytest.mark.parametrize(
-    ("layer", "index", "token", "message"),
-    [
-        (1, 0, 2, r"layer 1 has no transcoder; layers with a transcoder: 0, 2"),
-        (0, 64, 2, r"layer 0 has 64 features"),
-        (0, 0, 8, r"token 8: expected one from -8 to 7"),
-        (0, 0, -9, r"token -9: expected one from -8 to 7"),
-        (0, 0, 0, r"most active there: none \(transcoders were trained on tokens from 1 on\)"),
-    ],
-)
-def test_a_feature_that_there_is_not_is_refused(
-    mixed: LocalReplacementModel, *, layer: int, index: int, token: int, message: str
-) -> None:
-    with pytest.raises(UserError, match=message):
-        feature_target(mixed, layer, index, token)
-
-
 def test_an_inactive_feature_is_refused_with_the_most_active_ones(
     mixed: LocalReplacementModel,
 ) -> None:
