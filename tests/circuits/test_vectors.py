@@ -152,7 +152,7 @@ def test_an_inactive_feature_is_refused_with_the_most_active_ones(
     inactive = next(unit for unit in range(64) if unit not in best)
     with pytest.raises(UserError, match="expected an active feature") as refused:
         feature_target(mixed, 2, inactive, -3)
-    listed = str(refused.value).partition("there: ")[2].split(", ")
+    listed = str(refused.value).partition("active: ")[2].split(", ")
     names = [entry.split(" ")[0] for entry in listed]
     assert names == [f"tc2[{unit}]@5" for unit in best[:10]]
     feature_target(mixed, 2, best[0], 5)

@@ -100,10 +100,9 @@ def feature_target(
     if unit is None or unit not in best:
         pairs = zip(best[:10], z[:10].tolist(), strict=True)
         listed = ", ".join(f"tc{layer}[{i}]@{position} ({value:.2f})" for i, value in pairs)
-        raise UserError(
-            f"{name}: expected an active feature; most active there: {listed or 'none'} "
-            f"(transcoders were trained on tokens from {replacement.first_position} on)"
-        )
+        early = position < replacement.first_position
+        why = f"; no transcoder was trained on token {position}" if early else ""
+        raise UserError(f"{name}: expected an active feature; most active: {listed or 'none'}{why}")
     reads = replacement.encoder_vectors(layer, torch.tensor([unit], device=z.device))[0]
     vectors = _single(
         reads / local.passed.mlp_scale[layer, position],
