@@ -45,13 +45,13 @@ def make_circuit(
 
 def some_targets(local: LocalReplacementModel) -> list[Target]:
     """The most and the least active feature of each layer, and sums of logits, at some tokens."""
-    first, last = local.circuit.first_position, local.n_tokens - 1
+    first, last = local.replacement.first_position, local.n_tokens - 1
     targets = [
         logit_target(local, {7: 1.0}, -1, name="one"),
         logit_target(local, {7: 1.0, 9: -1.0}, 2, name="difference"),
         logit_target(local, {7: 0.5, 9: -2.0, 200: 3.0}, 0, name="sum"),
     ]
-    for layer in local.circuit.transcoders:
+    for layer in local.replacement.transcoders:
         for token in (first, first + 2, last):
             units = active_units(local, layer, token)
             targets += [feature_target(local, layer, unit, token) for unit in {units[0], units[-1]}]
@@ -60,7 +60,7 @@ def some_targets(local: LocalReplacementModel) -> list[Target]:
 
 def active_units(local: LocalReplacementModel, layer: int, token: int) -> list[int]:
     """The active features of a layer at a token, the most active first."""
-    z = local.circuit.transcoders[layer].encode(local.passed.mlp.mlp_in[layer, token])
+    z = local.replacement.transcoders[layer].encode(local.passed.mlp.mlp_in[layer, token])
     return [int(unit) for unit in z.argsort(descending=True) if z[unit] > 0]
 
 
@@ -195,10 +195,10 @@ def target_reader(target: Target) -> Reader:
 
 def reader_of(local: LocalReplacementModel, node: Node, vector: Tensor) -> Reader:
     """What a feature or head reads to write what ``vector`` reads (paper, section 4.1)."""
-    model = local.circuit.model
+    model = local.replacement.model
     block, passed = plain(model).blocks[node.layer], _pass_of(local)
     if node.kind == "feature":
-        weights = local.circuit.transcoders[node.layer]
+        weights = local.replacement.transcoders[node.layer]
         coefficient = vector @ weights.W_dec[node.unit]
         scale = divisor(block.norm_2, passed.before_mlp[node.layer][node.token])
         encoder = centred(block.norm_2, weights.W_enc[:, node.unit])
@@ -218,18 +218,18 @@ def sees(local: LocalReplacementModel, reader: Reader, node: Node) -> bool:
     if node.kind == "embed" or reader.kind == "target" or node.layer < reader.layer:
         return True
     # Within a layer, an MLP reads what the heads wrote, but for a parallel block.
-    is_parallel = getattr(plain(local.circuit.model).hf.config, "use_parallel_residual", False)
+    is_parallel = getattr(plain(local.replacement.model).hf.config, "use_parallel_residual", False)
     in_layer = node.kind == "head" and reader.kind == "feature" and not is_parallel
     return in_layer and node.layer == reader.layer
 
 
 def outputs(local: LocalReplacementModel) -> dict[Node, Tensor]:
     """What every part writes, from the model's own modules; parts that write nothing left out."""
-    circuit, passed = local.circuit, _pass_of(local)
+    replacement, passed = local.replacement, _pass_of(local)
     written: dict[Node, Tensor] = {}
-    for layer, block in enumerate(plain(circuit.model).blocks):
+    for layer, block in enumerate(plain(replacement.model).blocks):
         read = without_weight(block.norm_1, passed.before_attention[layer]) * block.norm_1.weight
-        for head in range(circuit.n_heads):
+        for head in range(replacement.n_heads):
             values = centred(block.norm_1, read @ block.W_V[head] @ block.W_O[head])
             for token in range(local.n_tokens):
                 for source in range(token + 1):
@@ -238,22 +238,22 @@ def outputs(local: LocalReplacementModel) -> dict[Node, Tensor]:
         mlp_in = without_weight(block.norm_2, passed.before_mlp[layer])
         mlp_out = centred(block.norm_2, passed.mlp_out[layer])
         for token in range(local.n_tokens):
-            transcoder = circuit.transcoders.get(layer)
-            if transcoder is None or token < circuit.first_position:
+            transcoder = replacement.transcoders.get(layer)
+            if transcoder is None or token < replacement.first_position:
                 written[Node("mlp", layer, -1, token)] = mlp_out[token]
                 continue
             z = transcoder.encode(mlp_in[token])
             written[Node("error", layer, -1, token)] = mlp_out[token] - transcoder.decode(z)
             for unit in active_units(local, layer, token):
                 written[Node("feature", layer, unit, token)] = z[unit] * transcoder.W_dec[unit]
-    embedding = centred(plain(circuit.model).blocks[0].norm_1, passed.before_attention[0])
+    embedding = centred(plain(replacement.model).blocks[0].norm_1, passed.before_attention[0])
     for token in range(local.n_tokens):
         written[Node("embed", -1, -1, token)] = embedding[token]
     return written
 
 
 def _pass_of(local: LocalReplacementModel) -> PlainPass:
-    return plain_pass(local.circuit.model, local.passed.tokens)
+    return plain_pass(local.replacement.model, local.passed.tokens)
 
 
 class Found(NamedTuple):

@@ -1,11 +1,11 @@
 """A dictionary in place of an MLP.
 
-Three kinds, three places: a transcoder replaces the MLP, an SAE on the MLP's output replaces that
-output by its reconstruction, an SAE on the MLP's input replaces that input, and the MLP then runs
-on the reconstruction. All three come down to another MLP output for the same tokens.
+Each kind has its place. A transcoder replaces the MLP. An SAE on the MLP's output replaces that
+output by its reconstruction. An SAE on the MLP's input replaces that input, and the MLP runs on the
+reconstruction. In every case, the model goes on with another MLP output for the same tokens.
 
-Positions before ``first_position`` (BOS, where a scale leaves it out of training) keep the MLP's
-own output: a dictionary that never saw a position is not asked to stand in for it.
+Positions before ``first_position`` keep the MLP's own output, since the dictionary was not trained
+on them (BOS, where a scale leaves it out of training).
 """
 
 from typing import NamedTuple
@@ -19,14 +19,14 @@ from transcoders.models import LanguageModel, SitePass, mlp_out_for
 
 
 class Spliced(NamedTuple):
-    """What a dictionary does at one site on one batch, at the positions where it is spliced in."""
+    """What a dictionary does at one site on one batch."""
 
     mlp_out: Float[Tensor, "batch position d_model"]
-    """The MLP's output to continue with, at all positions."""
+    """The output to go on with, at all positions. The others are at the spliced ones."""
     z: Float[Tensor, "batch spliced n_features"]
     reconstruction: Float[Tensor, "batch spliced d_model"]
     target: Float[Tensor, "batch spliced d_model"]
-    """What the dictionary was trained to give: its own target, not the MLP's output."""
+    """What the dictionary was trained to give, which is not always the MLP's output."""
 
 
 @torch.inference_mode()

@@ -33,8 +33,8 @@ def local(
     first: int,
 ) -> LocalReplacementModel:
     """Eight tokens, for every architecture, mix of transcoders and first position."""
-    circuit = make_circuit(tiny_model, random_dictionary, MIXES[mix], first=first)
-    return circuit.freeze(prompt(random_tokens))
+    replacement = make_circuit(tiny_model, random_dictionary, MIXES[mix], first=first)
+    return replacement.freeze(prompt(random_tokens))
 
 
 @pytest.fixture(scope="session")
@@ -42,8 +42,8 @@ def mixed(
     tiny_model: LanguageModel, random_dictionary: Make, random_tokens: Callable[..., Tensor]
 ) -> LocalReplacementModel:
     """Eight tokens, for every architecture: transcoders at layers 0 and 2 after BOS."""
-    circuit = make_circuit(tiny_model, random_dictionary, MIXES["layers 0 and 2"], first=1)
-    return circuit.freeze(prompt(random_tokens))
+    replacement = make_circuit(tiny_model, random_dictionary, MIXES["layers 0 and 2"], first=1)
+    return replacement.freeze(prompt(random_tokens))
 
 
 @pytest.fixture(scope="session")
@@ -54,18 +54,18 @@ def small(
     mix: str,
 ) -> LocalReplacementModel:
     """Four tokens and five features a layer, for every architecture and mix: few paths."""
-    circuit = make_circuit(tiny_model, random_dictionary, MIXES[mix], first=1, n_features=5)
-    return circuit.freeze(prompt(random_tokens, 4))
+    replacement = make_circuit(tiny_model, random_dictionary, MIXES[mix], first=1, n_features=5)
+    return replacement.freeze(prompt(random_tokens, 4))
 
 
 @pytest.fixture(scope="session")
-def gpt2_circuit(tiny_models: dict[str, Path], random_dictionary: Make) -> ReplacementModel:
+def gpt2_replacement(tiny_models: dict[str, Path], random_dictionary: Make) -> ReplacementModel:
     """A single model, for what does not depend on it."""
     model = load_model(tiny_models["gpt2"])
     return make_circuit(model, random_dictionary, MIXES["layers 0 and 2"], first=1)
 
 
 @pytest.fixture(scope="session")
-def tracer(tiny_models: dict[str, Path], gpt2_circuit: ReplacementModel) -> Tracer:
+def tracer(tiny_models: dict[str, Path], gpt2_replacement: ReplacementModel) -> Tracer:
     """The same with its tokenizer, whose tokens are w0, w1 and so on."""
-    return Tracer(gpt2_circuit, load_tokenizer(tiny_models["gpt2"]), 0)
+    return Tracer(gpt2_replacement, load_tokenizer(tiny_models["gpt2"]), 0)

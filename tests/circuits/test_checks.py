@@ -21,34 +21,15 @@ def check(feature: str, **values: float) -> FeatureCheck:
     return FeatureCheck(model="tiny", feature=feature, text=TEXT, **values)
 
 
-def test_activations_are_those_of_the_run(tracer: Tracer) -> None:
-    local = tracer.freeze(TEXT)
-    first = tracer.circuit.first_position
-    for layer, transcoder in tracer.circuit.transcoders.items():
-        z = feature_activations(tracer.circuit, local.passed.tokens, layer)
-        assert (z[:first] == 0).all()
-        expected = transcoder.encode(local.passed.mlp.mlp_in[layer, first:])
-        torch.testing.assert_close(z[first:], expected, rtol=1e-4, atol=1e-5)
-
-
-def test_replacing_earlier_mlps_changes_later_layers_only(tracer: Tracer) -> None:
-    tokens = tracer.freeze(TEXT).passed.tokens
-    layers = list(tracer.circuit.transcoders)
-    for layer in layers:
-        plain = feature_activations(tracer.circuit, tokens, layer)
-        replaced = feature_activations(tracer.circuit, tokens, layer, replace_earlier=True)
-        assert torch.equal(plain, replaced) == (layer == layers[0])
-
-
 @torch.no_grad()
 def test_replacing_equals_running_a_model_whose_mlps_are_the_transcoders(tracer: Tracer) -> None:
-    circuit = tracer.circuit
+    replacement = tracer.replacement
     tokens = tracer.freeze(TEXT).passed.tokens
-    first, last = circuit.first_position, max(circuit.transcoders)
-    hf, blocks, _ = plain(circuit.model)
+    first, last = replacement.first_position, max(replacement.transcoders)
+    hf, blocks, _ = plain(replacement.model)
 
     def stand_in(layer: int) -> Any:
-        transcoder, norm = circuit.transcoders[layer], blocks[layer].norm_2
+        transcoder, norm = replacement.transcoders[layer], blocks[layer].norm_2
 
         def hook(_: Any, __: Any, own: Tensor) -> Tensor:
             z = (without_weight(norm, seen[norm][0]) @ transcoder.W_enc + transcoder.b_enc).relu()
@@ -58,19 +39,19 @@ def test_replacing_equals_running_a_model_whose_mlps_are_the_transcoders(tracer:
         return hook
 
     with watched([block.norm_2 for block in blocks]) as seen, ExitStack() as hooked:
-        for layer in set(circuit.transcoders) - {last}:
+        for layer in set(replacement.transcoders) - {last}:
             hooked.enter_context(blocks[layer].mlp.register_forward_hook(stand_in(layer)))
         hf(tokens[None])
     norm = blocks[last].norm_2
-    expected = circuit.transcoders[last].encode(without_weight(norm, seen[norm][0][0]))[first:]
-    found = feature_activations(circuit, tokens, last, replace_earlier=True)[first:]
+    expected = replacement.transcoders[last].encode(without_weight(norm, seen[norm][0][0]))[first:]
+    found = feature_activations(replacement, tokens, last, replace_earlier=True)[first:]
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_check_reports_the_token_where_the_feature_is_most_active(tracer: Tracer) -> None:
     local = tracer.freeze(TEXT)
-    layer = max(tracer.circuit.transcoders)
-    z = feature_activations(tracer.circuit, local.passed.tokens, layer)
+    layer = max(tracer.replacement.transcoders)
+    z = feature_activations(tracer.replacement, local.passed.tokens, layer)
     unit = int(z.max(dim=0).values.argmax())
     table = check_features(tracer, [check(f"tc{layer}[{unit}]", published=1.5)])
     row = table.iloc[0]
@@ -85,15 +66,15 @@ def test_a_check_reports_the_token_where_the_feature_is_most_active(tracer: Trac
 
 
 def test_top_is_the_feature_most_active_at_the_last_token(tracer: Tracer) -> None:
-    layer = max(tracer.circuit.transcoders)
-    z = feature_activations(tracer.circuit, tracer.freeze(TEXT).passed.tokens, layer)
+    layer = max(tracer.replacement.transcoders)
+    z = feature_activations(tracer.replacement, tracer.freeze(TEXT).passed.tokens, layer)
     table = check_features(tracer, [check(f"tc{layer}[top]")])
     assert table["feature"][0] == f"tc{layer}[{int(z[-1].argmax())}]"
 
 
 def test_a_feature_that_is_nowhere_active_has_no_token(tracer: Tracer) -> None:
-    layer = min(tracer.circuit.transcoders)
-    z = feature_activations(tracer.circuit, tracer.freeze(TEXT).passed.tokens, layer)
+    layer = min(tracer.replacement.transcoders)
+    z = feature_activations(tracer.replacement, tracer.freeze(TEXT).passed.tokens, layer)
     unit = int((z.sum(dim=0) == 0).nonzero()[0])
     row = check_features(tracer, [check(f"tc{layer}[{unit}]")]).iloc[0]
     assert (row["token"], row["activation"]) == ("", 0)

@@ -31,8 +31,8 @@ def of_family(
 ) -> LocalReplacementModel:
     """A prompt, with transcoders at layers 0 and 2."""
     mix = MIXES["layers 0 and 2"]
-    circuit = make_circuit(load_model(folder), random_dictionary, mix, first=1)
-    return circuit.freeze(prompt(random_tokens))
+    replacement = make_circuit(load_model(folder), random_dictionary, mix, first=1)
+    return replacement.freeze(prompt(random_tokens))
 
 
 @torch.no_grad()

@@ -1,14 +1,12 @@
 """Weights alone: the best of every row are those of the dense product."""
 
-from collections.abc import Callable
-
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from helpers_circuits import MIXES, Make, assert_close, centred, make_circuit, plain, prompt
+from helpers_circuits import MIXES, Make, assert_close, centred, make_circuit, plain
 from transcoders.circuits import invariant
 from transcoders.circuits.invariant import (
     Best,
@@ -16,18 +14,15 @@ from transcoders.circuits.invariant import (
     connections,
     de_embeddings,
     direct_logits,
-    through_head,
     token_table,
 )
-from transcoders.circuits.notation import NodeKind
 from transcoders.circuits.replacement import ReplacementModel
 from transcoders.circuits.trace import Tracer
-from transcoders.circuits.vectors import contributions, logit_target, pull_back
 from transcoders.models import LanguageModel
 
 
 @pytest.fixture(scope="module")
-def circuit(tiny_model: LanguageModel, random_dictionary: Make) -> ReplacementModel:
+def replacement(tiny_model: LanguageModel, random_dictionary: Make) -> ReplacementModel:
     return make_circuit(tiny_model, random_dictionary, MIXES["layers 0 and 2"], first=0)
 
 
@@ -41,20 +36,6 @@ def assert_best(found: Best, dense: Tensor, k: int, *, largest: bool = True) -> 
     expected = dense.topk(k, dim=1, largest=largest)
     assert_close(found.values, expected.values)
     assert torch.equal(found.indices, expected.indices)
-
-
-@pytest.mark.parametrize("block_entries", [1, 7, 20, 21, 2**25])
-@pytest.mark.parametrize("largest", [True, False])
-def test_blocks_of_any_size_give_the_best_of_the_whole(
-    monkeypatch: pytest.MonkeyPatch, *, block_entries: int, largest: bool
-) -> None:
-    monkeypatch.setattr(invariant, "BLOCK_ENTRIES", block_entries)
-    generator = torch.Generator().manual_seed(0)
-    vectors = torch.randn(9, 4, generator=generator)
-    rows = torch.randn(7, 4, generator=generator)
-    assert_best(
-        best_products(vectors, rows, 3, largest=largest), vectors @ rows.T, 3, largest=largest
-    )
 
 
 @given(
@@ -72,79 +53,40 @@ def test_any_shape_gives_the_best_of_the_whole(
         assert_best(best_products(vectors, rows, k), vectors @ rows.T, min(k, n_rows))
 
 
-def test_no_more_than_a_block_is_held_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(invariant, "BLOCK_ENTRIES", 30)
-    sizes = []
-    split = Tensor.split
-
-    def watched(tensor: Tensor, size: int) -> tuple[Tensor, ...]:
-        sizes.append(size)
-        return split(tensor, size)
-
-    monkeypatch.setattr(Tensor, "split", watched)
-    best_products(torch.randn(8, 4), torch.randn(10, 4), 2)
-    assert sizes == [3]
-
-
-def test_through_a_head_is_what_is_pulled_back_but_for_pattern_and_scale(
-    circuit: ReplacementModel, random_tokens: Callable[..., Tensor]
-) -> None:
-    local = circuit.freeze(prompt(random_tokens))
-    target = logit_target(local, {7: 1.0}, -1, name="one")
-    found = contributions(local, target.vectors)
-    column = ((found.columns.kind == NodeKind.HEAD.code) & (found.values[0] != 0)).nonzero()[:, 0]
-    pulled = pull_back(local, target.vectors, found, torch.zeros_like(column), column)
-    assert len(column) == 3 * 2 * 8
-    for vector, where in zip(pulled.vector, column.tolist(), strict=True):
-        layer, head = int(found.columns.layer[where]), int(found.columns.unit[where])
-        source = int(found.columns.source[where])
-        factor = local.passed.patterns[layer, head, 7, source]
-        factor = factor / local.passed.attention_scale[layer, source]
-        assert_close(vector, factor * through_head(circuit, target.vectors.vector, layer, head)[0])
-
-
 def test_de_embeddings_are_products_with_all_embeddings(
-    circuit: ReplacementModel, vectors: Tensor
+    replacement: ReplacementModel, vectors: Tensor
 ) -> None:
-    hf, _, final_norm = plain(circuit.model)
+    hf, _, final_norm = plain(replacement.model)
     # As the norm before does.
     embedding = centred(final_norm, hf.get_input_embeddings().weight)
     for largest in (True, False):
-        found = de_embeddings(circuit, vectors, 4, largest=largest)
+        found = de_embeddings(replacement, vectors, 4, largest=largest)
         assert_best(found, vectors @ embedding.T, 4, largest=largest)
 
 
-def test_direct_logits_are_how_logits_move(circuit: ReplacementModel, vectors: Tensor) -> None:
-    hf, _, final_norm = plain(circuit.model)
+def test_direct_logits_are_how_logits_move(replacement: ReplacementModel, vectors: Tensor) -> None:
+    hf, _, final_norm = plain(replacement.model)
     written = centred(final_norm, vectors) * final_norm.weight
     dense = written @ hf.get_output_embeddings().weight.T
     for largest in (True, False):
-        found = direct_logits(circuit, vectors, 4, largest=largest)
+        found = direct_logits(replacement, vectors, 4, largest=largest)
         assert_best(found, dense, 4, largest=largest)
-
-
-def test_direct_logits_and_logit_targets_read_the_same(
-    circuit: ReplacementModel, vectors: Tensor
-) -> None:
-    best = direct_logits(circuit, vectors, 3)
-    for vector, values, tokens in zip(vectors, best.values, best.indices, strict=True):
-        assert_close(circuit.unembedding(tokens)[0] @ vector, values)
 
 
 @pytest.mark.parametrize("largest", [True, False])
 @pytest.mark.parametrize("head", [None, (1, 0), (2, 1)])
 def test_connections_are_products_of_decoders_and_encoders(
-    circuit: ReplacementModel, *, head: tuple[int, int] | None, largest: bool
+    replacement: ReplacementModel, *, head: tuple[int, int] | None, largest: bool
 ) -> None:
     features = torch.tensor([3, 60, 17])
-    encoders = circuit.transcoders[2].W_enc[:, features].T
-    _, blocks, final_norm = plain(circuit.model)
-    written = centred(final_norm, circuit.transcoders[0].W_dec)
+    encoders = replacement.transcoders[2].W_enc[:, features].T
+    _, blocks, final_norm = plain(replacement.model)
+    written = centred(final_norm, replacement.transcoders[0].W_dec)
     if head is not None:
         block = blocks[head[0]]
         written = written * block.norm_1.weight @ block.W_V[head[1]] @ block.W_O[head[1]]
         written = centred(final_norm, written)
-    found = connections(circuit, 0, 2, features, 6, head=head, largest=largest)
+    found = connections(replacement, 0, 2, features, 6, head=head, largest=largest)
     assert_best(found, encoders @ written.T, 6, largest=largest)
 
 
@@ -158,9 +100,3 @@ def test_a_token_table_has_a_row_for_each_rank(tracer: Tracer) -> None:
         ["b", 1, "<|endoftext|>", 0.5],
         ["b", 2, "w253", -1.0],
     ]
-
-
-def test_a_token_table_of_nothing_has_its_columns(tracer: Tracer) -> None:
-    empty = Best(torch.zeros(0, 2), torch.zeros(0, 2, dtype=torch.long))
-    table = token_table(empty, tracer.tokenizer, [])
-    assert (list(table.columns), len(table)) == (["name", "rank", "token", "value"], 0)

@@ -59,23 +59,8 @@ def test_every_tensor_is_the_plain_models(
     assert torch.equal(passed.attention, passed.patterns)
 
 
-def test_hidden_states_are_the_plain_models(
-    tiny_model: LanguageModel, tokens: Tensor, passed: PromptPass
-) -> None:
-    hf, blocks, _ = plain(tiny_model)
-    states = hf(tokens[None], output_hidden_states=True).hidden_states[:-1]
-    for block, found, state in zip(blocks, passed.before_attention, states, strict=True):
-        assert_close(found, centred(block.norm_1, state[0]))
-
-
 def test_no_hook_stays_even_if_the_pass_fails(tiny_model: LanguageModel, tokens: Tensor) -> None:
     run_prompt(tiny_model, tokens)
     with pytest.raises(IndexError):  # an id beyond the vocabulary
         run_prompt(tiny_model, torch.full((4,), 10_000))
     assert hooks_of_ours(tiny_model) == []
-
-
-def test_a_single_token_can_be_run(tiny_model: LanguageModel) -> None:
-    passed = run_prompt(tiny_model, torch.tensor([0]))
-    assert passed.patterns.shape == (3, 2, 1, 1)
-    assert_close(passed.logits, plain_pass(tiny_model, torch.tensor([0])).logits)

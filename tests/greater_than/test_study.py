@@ -7,24 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 import pytest
-import torch
 
 from helpers_circuits import Make, hooks_of_ours
 from helpers_greater_than import TEMPLATES, TRAP_TEMPLATES, trap_tokenizer
-from transcoders.circuits.notation import parse_head
 from transcoders.circuits.replacement import ReplacementModel
 from transcoders.circuits.trace import Tracer
 from transcoders.config import GreaterThan
 from transcoders.dictionaries import SparseDictionary
 from transcoders.errors import UserError
 from transcoders.greater_than import study, study_greater_than
-from transcoders.greater_than.task import Numbers, make_prompts
-from transcoders.greater_than.units import ChosenMLP, UnitKind
-from transcoders.greater_than.where import Chosen, ablate, attribute
-from transcoders.greater_than.years import agreement, step, year_de_embeddings, year_logits
 from transcoders.models import load_model, load_tokenizer
 
 FILES = {
@@ -121,7 +114,7 @@ def done(
 def test_all_files_are_written_and_nothing_else(done: Done) -> None:
     assert {path.name for path in done.folder.iterdir()} == FILES
     assert [path.name for path in done.folder.parent.iterdir()] == ["greater_than"]
-    assert hooks_of_ours(done.case.tracer.circuit.model) == []
+    assert hooks_of_ours(done.case.tracer.replacement.model) == []
 
 
 def test_every_prompt_has_a_metric(done: Done) -> None:
@@ -136,16 +129,6 @@ def test_every_prompt_has_a_metric(done: Done) -> None:
     for name in names:
         assert table[name].between(-1.00001, 1.00001).all()
     assert table.loc[table["year"] == 99, "original"].tolist() == pytest.approx([-1] * n_templates)
-
-
-def test_the_summary_has_the_means_of_the_metric(done: Done) -> None:
-    table = done.table("metric")
-    averaged = table[table["year"].isin(YEARS)]
-    found = done.summary["metric"]
-    assert list(found) == list(table.columns[2:])
-    for name, estimate in found.items():
-        assert estimate["value"] == pytest.approx(averaged[name].mean(), abs=1e-5)
-        assert estimate["low"] < estimate["value"] < estimate["high"]
 
 
 def test_curves_go_from_the_constant_to_all_units(done: Done) -> None:
@@ -174,35 +157,6 @@ def test_curves_go_from_the_constant_to_all_units(done: Done) -> None:
     assert at_none["metric"].iloc[0] == pytest.approx(removed, abs=1e-5)
 
 
-def test_the_summary_describes_the_curves(done: Done) -> None:
-    table = done.table("curves")
-    table = table[table["kept"].isin(KEPT)]  # at the same numbers, whatever else was measured
-    summary, means = done.summary, {}
-    for kind in done.kinds:
-        curve = table[(table["curve"] == kind) & (table["template"] == "all")]
-        area = sum(
-            (b - a) * (x + y) / 2
-            for a, b, x, y in zip(
-                curve["kept"], curve["kept"][1:], curve["metric"], curve["metric"][1:], strict=False
-            )
-        )
-        means[kind] = area / KEPT[-1]
-    found = summary["mean_of_curve"]
-    assert {kind: each["value"] for kind, each in found.items()} == pytest.approx(means, abs=1e-5)
-    above = summary["mean_above_neurons"]
-    assert list(above) == list(summary["neurons_catch_up"]) == done.kinds[:-1]
-    of_all = table[table["template"] == "all"]
-    heights = {}
-    for kind in done.kinds:
-        curve = of_all[of_all["curve"] == kind]
-        heights[kind] = np.interp(range(1, KEPT[-1] + 1), curve["kept"], curve["metric"])
-    for kind, estimate in above.items():
-        assert estimate["value"] == pytest.approx(means[kind] - means["neurons"], abs=1e-5)
-        ahead = heights[kind] > heights["neurons"]
-        expected = None if ahead.all() else ahead.argmin() + 1
-        assert summary["neurons_catch_up"][kind]["value"] == expected
-
-
 def test_every_part_of_the_model_has_its_place_in_where(done: Done) -> None:
     table, summary = done.table("where"), done.summary
     assert list(table.columns) == [
@@ -219,22 +173,6 @@ def test_every_part_of_the_model_has_its_place_in_where(done: Done) -> None:
     best = seen.nlargest(1, "into_chosen_mlp")
     assert best["part"].tolist() == [summary["head"]]
     assert (table.loc[~is_mlp & (table["layer"] > 1), "into_chosen_mlp"] == 0).all()
-
-
-def test_features_are_described_in_their_ranking(done: Done) -> None:
-    table = done.table("features")
-    assert list(table.columns) == ["feature", "rank", "variance", "step", "agreement", "bad"]
-    assert table["rank"].tolist() == list(range(1, len(table) + 1))
-    assert 5 < len(table) <= N_FEATURES
-    assert table["variance"].is_monotonic_decreasing
-    assert (table["variance"] > 0).all()
-    assert table["feature"].is_unique
-    assert table["feature"].str.fullmatch(r"tc1\[\d+\]").all()
-    assert table["agreement"].between(-1, 1).all()
-    bad = [f"tc1[{each['unit']}]" for each in done.summary["bad_features"]]
-    assert table.loc[table["bad"], "feature"].tolist() == bad
-    ranks = [each["rank"] for each in done.summary["bad_features"]]
-    assert table.loc[table["bad"], "rank"].tolist() == ranks
 
 
 def test_shown_features_have_a_value_for_every_number(done: Done) -> None:
@@ -258,82 +196,6 @@ def test_shown_features_have_a_value_for_every_number(done: Done) -> None:
     assert (dla.mean().abs() < 1e-4).all()
 
 
-def chosen_mlp(done: Done) -> tuple[Numbers, ChosenMLP]:
-    """The MLP of layer 1, once more."""
-    tracer, settings = done.case.tracer, done.case.settings
-    numbers = Numbers.of(tracer.tokenizer)
-    prompts = make_prompts(settings.templates, tracer.tokenizer, 0)
-    transcoders: dict[UnitKind, SparseDictionary] = {"transcoder": tracer.circuit.transcoders[1]}
-    first = 1 if settings.positions == "all" else None  # after BOS
-    mlp = ChosenMLP(tracer.circuit.model, numbers, prompts, 1, transcoders, first_position=first)
-    return numbers, mlp
-
-
-def test_metrics_are_those_of_the_mlp_at_the_positions_asked_for(done: Done) -> None:
-    _, mlp = chosen_mlp(done)
-    table, everything = done.table("metric"), torch.arange(N_FEATURES)
-    expected = {
-        "original": mlp.metrics(),
-        "transcoder": mlp.with_kept("transcoder", everything),
-        "removed": mlp.with_kept("neurons", everything[:0]),
-    }
-    for bad in done.summary["bad_features"]:
-        remaining = everything[everything != bad["unit"]]
-        expected["transcoder_without_bad"] = mlp.with_kept("transcoder", remaining)
-    for name, values in expected.items():
-        assert table[name].tolist() == pytest.approx(values.flatten().tolist(), abs=2e-5)
-
-
-def test_features_have_the_values_of_their_mlp(done: Done) -> None:
-    tracer = done.case.tracer
-    numbers, mlp = chosen_mlp(done)
-    layer, head = parse_head(done.summary["head"])
-    described = done.table("features")
-    by_year = done.table("features_by_year")
-    at_last = mlp.at_last("transcoder")
-    variance = sum(of_template.var(dim=0) for of_template in at_last) / len(at_last)
-    for row, unit in zip(
-        described.to_dict("records"), mlp.ranking("transcoder")[: len(described)], strict=True
-    ):
-        assert row["feature"] == f"tc1[{unit}]"
-        activation = at_last[:, :, unit].mean(dim=0)
-        [dla] = year_logits(tracer.circuit, numbers, 1, unit[None])
-        [read] = year_de_embeddings(
-            tracer.circuit, numbers, 1, unit[None], (layer, head), n_upstream=5
-        )
-        assert row["variance"] == pytest.approx(variance[unit].item(), rel=1e-4)
-        assert row["step"] == pytest.approx(step(activation, dla, numbers), rel=1e-4, abs=1e-5)
-        expected = agreement(activation, read, numbers)
-        assert row["agreement"] == pytest.approx(expected, rel=1e-4, abs=1e-5)
-        if row["rank"] <= 3:
-            for quantity, values in (
-                ("activation", activation), ("dla", dla), ("de_embedding", read),
-            ):  # fmt: skip
-                chosen = (by_year["feature"] == row["feature"]) & (by_year["quantity"] == quantity)
-                found = by_year.loc[chosen, "value"].tolist()
-                assert found == pytest.approx(values.tolist(), rel=1e-4, abs=1e-5)
-
-
-def test_where_has_the_values_of_ablation_and_attribution(done: Done) -> None:
-    tracer, settings = done.case.tracer, done.case.settings
-    numbers = Numbers.of(tracer.tokenizer)
-    prompts = make_prompts(settings.templates, tracer.tokenizer, 0)
-    found = attribute(tracer.circuit, numbers, prompts)
-    difference, ablated = ablate(tracer.circuit, numbers, prompts)
-    assert done.summary["logit_difference"] == pytest.approx(found.value, rel=1e-5)
-    assert done.summary["next_token_difference"] == pytest.approx(difference, rel=1e-5)
-    table = done.table("where").set_index("part")
-    for column in ("zero", "mean"):
-        assert table[column].tolist() == pytest.approx(ablated[column].tolist(), abs=1e-6)
-    for layer in range(3):
-        expected = [found.mlps[layer], *found.heads[layer]]
-        parts = [f"mlp{layer}", f"attn{layer}[0]", f"attn{layer}[1]"]
-        attributions = table.loc[parts, "attribution"].tolist()
-        assert attributions == pytest.approx([float(x) for x in expected], rel=1e-4, abs=1e-5)
-        into = table.loc[parts[1:], "into_chosen_mlp"].tolist()
-        assert into == pytest.approx(found.into_mlps[1][layer].tolist(), rel=1e-4, abs=1e-5)
-
-
 def test_a_bad_feature_costs_what_the_curves_say(done: Done) -> None:
     curves = done.table("curves")
     curve = curves[(curves["curve"] == "transcoder") & (curves["template"] == "all")]
@@ -347,26 +209,13 @@ def test_a_bad_feature_costs_what_the_curves_say(done: Done) -> None:
         assert 0 < bad["drop"]["low"] <= bad["drop"]["value"] <= bad["drop"]["high"]
 
 
-def test_who_recurs_does_so_in_the_prompts_that_were_attributed(done: Done) -> None:
-    table, summary = done.table("recurring"), done.summary
-    assert list(table.columns) == ["part", "token", "prompts", "share", "attribution"]
-    n_prompts = (80 if summary["numbers"] == "digits" else 99) * len(summary["templates"])
-    assert summary["prompts_attributed"] == n_prompts
-    assert table["prompts"].between(1, n_prompts).all()
-    expected = [count / n_prompts for count in table["prompts"]]
-    assert table["share"].tolist() == pytest.approx(expected, abs=1e-5)
-    paths = done.table("paths")
-    assert list(paths.columns) == ["template", "year", "rank", "attribution", "path"]
-    assert set(paths["year"]) == {20, 35, 60}
-
-
 def test_the_summary_says_what_was_studied(done: Done) -> None:
     summary, settings = done.summary, done.case.settings
     assert summary["model"] == "tiny"
     assert summary["templates"] == settings.templates
     assert summary["positions"] == settings.positions
     assert summary["layers_with_transcoder"] == [0, 1]
-    architecture = done.case.tracer.circuit.model.original_model.config.model_type
+    architecture = done.case.tracer.replacement.model.original_model.config.model_type
     assert summary["numbers"] == ("digits" if architecture == "llama" else "pairs")
     assert math.isfinite(summary["logit_difference"])
     assert -1 <= summary["next_token_difference"] <= 1
@@ -424,54 +273,7 @@ def test_a_failure_half_way_leaves_nothing_and_what_was_there_before(
         case.run(tmp_path / "greater_than")
     assert list(tmp_path.rglob("*")) == [before.parent, before]
     assert before.read_text() == "of an earlier study"
-    assert hooks_of_ours(case.tracer.circuit.model) == []
-
-
-def test_a_study_replaces_an_earlier_one(
-    tmp_path: Path, tiny_models: dict[str, Path], random_dictionary: Make
-) -> None:
-    case = short(make_case("gpt2 with SAE", tiny_models, random_dictionary))
-    (tmp_path / "greater_than").mkdir()
-    (tmp_path / "greater_than" / "old.csv").write_text("old")
-    case.run(tmp_path / "greater_than")
-    assert {path.name for path in (tmp_path / "greater_than").iterdir()} == FILES
-    # Of 24 features one is ever kept.
-    features = Done(case, tmp_path / "greater_than").table("features")
-    assert features["rank"].tolist() == [1]
-
-
-def test_the_sae_is_that_of_the_chosen_layer(
-    tmp_path: Path,
-    tiny_models: dict[str, Path],
-    random_dictionary: Make,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    case = short(make_case("gpt2 with SAE", tiny_models, random_dictionary))
-    asked = []
-
-    def load_sae(layer: int) -> SparseDictionary | None:
-        asked.append(layer)
-        raise PlannedError
-
-    monkeypatch.setattr(study, "choose", lambda *_: Chosen(0, (0, 1)))
-    with pytest.raises(PlannedError):
-        case._replace(load_sae=load_sae).run(tmp_path / "greater_than")
-    assert asked == [0]
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_tokenizer_without_numbers_is_refused_before_anything_runs(
-    tmp_path: Path, tiny_models: dict[str, Path], random_dictionary: Make
-) -> None:
-    case = make_case("llama with SAE", tiny_models, random_dictionary)
-    tokenizer = load_tokenizer(tiny_models["llama"])
-    tokenizer.backend_tokenizer.pre_tokenizer = None  # all digits but single ones are unknown
-    tokenizer.backend_tokenizer.model = type(tokenizer.backend_tokenizer.model)(
-        {"<unk>": 1}, unk_token="<unk>"
-    )
-    with pytest.raises(UserError, match="greater_than"):
-        case._replace(tracer=Tracer(case.tracer.circuit, tokenizer, 0)).run(tmp_path / "none")
-    assert list(tmp_path.iterdir()) == []
+    assert hooks_of_ours(case.tracer.replacement.model) == []
 
 
 def test_positions_decide_where_units_are_set_to_zero(
@@ -492,9 +294,9 @@ def test_positions_decide_where_units_are_set_to_zero(
 def with_dead_features(case: Case) -> Case:
     """The same with a transcoder at layer 1 whose features are never active."""
     tracer = case.tracer
-    dead = copy.deepcopy(tracer.circuit.transcoders[1])
+    dead = copy.deepcopy(tracer.replacement.transcoders[1])
     dead.b_enc.fill_(-100)
-    circuit = copy.copy(tracer.circuit)
+    circuit = copy.copy(tracer.replacement)
     circuit.transcoders = {**circuit.transcoders, 1: dead}
     return case._replace(tracer=Tracer(circuit, tracer.tokenizer, tracer.bos_id))
 
@@ -510,10 +312,3 @@ def test_more_units_than_there_are_cannot_be_kept(done: Done, tmp_path) -> None:
     settings = done.case.settings.model_copy(update={"kept": [0, 8, 10_000]})
     with pytest.raises(UserError, match=r"greater_than\.kept: 10000 units, expected at most 24"):
         done.case._replace(settings=settings).run(tmp_path / "out")
-
-
-def test_a_bad_feature_that_is_always_active_alike_is_described(done: Done) -> None:
-    bad = {each["unit"] for each in done.summary["bad_features"]}
-    described = done.table("features")
-    assert {f"tc1[{unit}]" for unit in bad} == set(described.loc[described["bad"], "feature"])
-    assert described["rank"].is_monotonic_increasing

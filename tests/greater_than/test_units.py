@@ -1,30 +1,24 @@
 """An MLP's output as a sum of units: against plain hooks on the whole model, all cases alike."""
 
-from typing import Any
-
 import pytest
 import torch
 from torch import Tensor, nn
 
-from helpers_circuits import Make, centred, hooks_of_ours, plain, watched, without_weight
+from helpers_circuits import Make, centred, plain, watched, without_weight
 from helpers_greater_than import (
     TRAP_TEMPLATES,
     Inside,
     Setting,
     hooked,
-    metric_by_hand,
     metrics_with,
     neurons_out,
     only,
-    probabilities_by_hand,
     trap_tokenizer,
 )
 from transcoders.dictionaries import SparseDictionary
 from transcoders.errors import UserError
-from transcoders.greater_than.answers import Answers
 from transcoders.greater_than.task import Numbers, make_prompts
 from transcoders.greater_than.units import ChosenMLP, UnitKind
-from transcoders.models import interventions, mlp_output
 
 LAYER = 1
 N_FEATURES = 40
@@ -108,23 +102,6 @@ def metrics_with_neurons(setting: Setting, kept: Tensor, first: int | None) -> T
     return result
 
 
-@pytest.mark.parametrize("first", FIRST_POSITIONS)
-def test_all_units_of_a_dictionary_are_the_dictionary_in_the_mlps_place(
-    any_setting: Setting, dictionaries: dict[UnitKind, SparseDictionary], first: int | None
-) -> None:
-    setting = some_years(any_setting)
-    mlp = chosen(setting, dictionaries, first)
-    original = mlp.metrics()
-    for kind, dictionary in dictionaries.items():
-
-        def spliced(mlp_in: Tensor, mlp_out: Tensor, it: SparseDictionary = dictionary) -> Tensor:
-            return it.decode(it.encode(mlp_in if it.kind == "transcoder" else mlp_out))
-
-        found = mlp.with_kept(kind, torch.arange(N_FEATURES))
-        assert_same(found, metrics_with(setting, LAYER, spliced, first))
-        assert (found - original).nan_to_num().abs().max() > 1e-3
-
-
 @pytest.mark.parametrize("first", [None, 3])
 def test_some_units_are_kept_and_the_others_set_to_zero(
     any_setting: Setting, dictionaries: dict[UnitKind, SparseDictionary], first: int | None
@@ -134,27 +111,10 @@ def test_some_units_are_kept_and_the_others_set_to_zero(
     for kind, dictionary in dictionaries.items():
         for kept in (mlp.ranking(kind)[:3], torch.tensor([1, 0, 17, 25])):
             expected = metrics_with(setting, LAYER, with_features(dictionary, kept), first)
-            assert_same(mlp.with_kept(kind, kept), expected)
+            assert_same(mlp.metrics(kind, kept), expected)
     for kept in (mlp.ranking("neurons")[:9], torch.tensor([127, 5, 64])):
         expected = metrics_with_neurons(setting, kept, first)
-        assert_same(mlp.with_kept("neurons", kept), expected)
-
-
-@pytest.mark.parametrize("first", [None, 3])
-def test_with_no_units_the_constant_stays(
-    any_setting: Setting, dictionaries: dict[UnitKind, SparseDictionary], first: int | None
-) -> None:
-    setting = some_years(any_setting)
-    mlp = chosen(setting, dictionaries, first)
-    nothing = torch.arange(0)
-    for kind, dictionary in dictionaries.items():
-        expected = metrics_with(setting, LAYER, with_features(dictionary, nothing), first)
-        assert_same(mlp.with_kept(kind, nothing), expected)
-    output = neurons_out(setting, LAYER)
-    bias = torch.zeros(32) if output.bias is None else output.bias
-    assert bias.any() == (setting.architecture != "llama")
-    expected = metrics_with(setting, LAYER, lambda _, out: bias.expand_as(out), first)
-    assert_same(mlp.with_kept("neurons", nothing), expected)
+        assert_same(mlp.metrics("neurons", kept), expected)
 
 
 @pytest.mark.parametrize("first", FIRST_POSITIONS)
@@ -162,38 +122,7 @@ def test_all_neurons_are_the_model_as_it_is(any_setting: Setting, first: int | N
     mlp = chosen(any_setting, {}, first)
     assert list(mlp.units) == ["neurons"]
     assert mlp.units["neurons"].n_units == N_NEURONS
-    assert_same(mlp.with_kept("neurons", torch.arange(N_NEURONS)), mlp.metrics())
-
-
-def test_the_metric_of_the_model_as_it_is(any_setting: Setting) -> None:
-    found = chosen(any_setting, {}, None).metrics()
-    for group in any_setting.prompts:
-        p = probabilities_by_hand(any_setting.hf, any_setting.numbers, group.rows)
-        years = group.years.tolist()
-        expected = [metric_by_hand(row, year) for row, year in zip(p, years, strict=True)]
-        assert_same(found[group.template, years], torch.tensor(expected))
-
-
-def test_the_order_of_units_does_not_matter(
-    setting: Setting, dictionaries: dict[UnitKind, SparseDictionary]
-) -> None:
-    mlp = chosen(some_years(setting), dictionaries, None)
-    kept = torch.tensor([1, 4, 5, 8, 10])
-    assert_same(mlp.with_kept("transcoder", kept.flip(0)), mlp.with_kept("transcoder", kept))
-
-
-def test_units_write_their_activations_times_their_vectors(
-    setting: Setting, dictionaries: dict[UnitKind, SparseDictionary]
-) -> None:
-    mlp = chosen(some_years(setting), dictionaries, None)
-    for units in mlp.units.values():
-        for group, z in enumerate(units.activations):
-            whole = units.output(group, torch.arange(units.n_units))
-            expected = torch.einsum("pnu,ud->pnd", z, units.W_dec) + units.bias
-            assert_same(whole, expected, 1e-4)
-            for kept in (torch.tensor([1]), torch.tensor([4, 1])):
-                part = sum(z[..., [u]] * units.W_dec[u] for u in kept.tolist())
-                assert_same(units.output(group, kept), part + units.bias, 1e-4)
+    assert_same(mlp.metrics("neurons", torch.arange(N_NEURONS)), mlp.metrics())
 
 
 @torch.no_grad()
@@ -221,15 +150,6 @@ def ranked_by_hand(at_last: Tensor) -> list[int]:
     return sorted(range(len(variances)), key=lambda unit: -variances[unit])
 
 
-@pytest.mark.parametrize("first", FIRST_POSITIONS)
-def test_activations_at_the_last_position(
-    any_setting: Setting, dictionaries: dict[UnitKind, SparseDictionary], first: int | None
-) -> None:
-    mlp = chosen(any_setting, dictionaries, first)
-    for kind, dictionary in dictionaries.items():
-        assert_same(mlp.at_last(kind), at_last_by_hand(any_setting, dictionary), 1e-4)
-
-
 @pytest.mark.parametrize("first", [None, 1])
 def test_units_are_ranked_by_variance_over_years_within_templates(
     any_setting: Setting, dictionaries: dict[UnitKind, SparseDictionary], first: int | None
@@ -242,31 +162,6 @@ def test_units_are_ranked_by_variance_over_years_within_templates(
         at_last = mlp.at_last(kind)
         assert ranking != at_last.flatten(0, 1).var(dim=0).argsort(descending=True).tolist()
         assert ranking != at_last.mean(dim=(0, 1)).argsort(descending=True).tolist()
-
-
-def test_units_that_never_vary_come_last_in_their_order(
-    setting: Setting, dictionaries: dict[UnitKind, SparseDictionary]
-) -> None:
-    mlp = chosen(setting, dictionaries, None)
-    for kind in dictionaries:
-        varies = mlp.at_last(kind).var(dim=1).mean(dim=0) > 0
-        constant = [unit for unit in range(N_FEATURES) if not varies[unit]]
-        assert set(range(0, N_FEATURES, 3)) <= set(constant)
-        assert mlp.ranking(kind)[-len(constant) :].tolist() == constant
-
-
-@torch.no_grad()
-def test_neurons_are_what_the_output_map_reads(setting: Setting) -> None:
-    mlp = chosen(setting, {}, None)
-    output = neurons_out(setting, LAYER)
-    for group in setting.prompts:
-        with watched([output]) as seen:
-            setting.hf(input_ids=group.rows, use_cache=False)
-        found = mlp.at_last("neurons")[group.template, group.years]
-        assert_same(found, seen[output][0][:, -1], 1e-4)
-    W_dec = output.weight if setting.architecture == "gpt2" else output.weight.T
-    norm = plain(setting.model).blocks[LAYER].norm_2
-    assert_same(mlp.units["neurons"].W_dec, centred(norm, W_dec), 1e-6)
 
 
 @pytest.mark.parametrize("first", [None, 2])
@@ -283,52 +178,10 @@ def test_prompts_of_unequal_length_are_all_measured(
     kept = mlp.ranking("transcoder")[:5]
     inside = with_features(dictionaries["transcoder"], kept)
     expected = metrics_with(setting, LAYER, inside, first)
-    assert_same(mlp.with_kept("transcoder", kept), expected)
+    assert_same(mlp.metrics("transcoder", kept), expected)
     by_hand = at_last_by_hand(setting, dictionaries["transcoder"])
     assert_same(mlp.at_last("transcoder"), by_hand, 1e-4)
     assert mlp.ranking("transcoder").tolist() == ranked_by_hand(mlp.at_last("transcoder"))
-
-
-def test_measuring_leaves_no_hooks_and_changes_nothing(
-    any_setting: Setting, dictionaries: dict[UnitKind, SparseDictionary]
-) -> None:
-    mlp = chosen(some_years(any_setting), dictionaries, None)
-    before = mlp.metrics()
-    first = mlp.with_kept("transcoder", torch.arange(3))
-    mlp.with_kept("neurons", torch.arange(0))
-    assert hooks_of_ours(any_setting.model) == []
-    assert_same(mlp.metrics(), before, 0)
-    assert_same(mlp.with_kept("transcoder", torch.arange(3)), first, 0)
-
-
-class PlannedError(Exception):
-    pass
-
-
-def test_no_hooks_are_left_when_something_fails_inside(
-    settings: dict[str, Setting],
-    dictionaries: dict[UnitKind, SparseDictionary],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    setting = some_years(settings["llama"])
-    mlp = chosen(setting, dictionaries, None)
-
-    def fail(*_: Any) -> None:
-        raise PlannedError
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Answers, "next_logits", fail)
-        with pytest.raises(PlannedError):
-            mlp.with_kept("transcoder", torch.arange(3))
-        with pytest.raises(PlannedError):
-            chosen(setting, dictionaries, None)
-    assert hooks_of_ours(setting.model) == []
-    with interventions(setting.model, {mlp_output(2): fail}, (1, 1)):
-        with pytest.raises(PlannedError):
-            mlp.with_kept("transcoder", torch.arange(3))
-        with pytest.raises(PlannedError):
-            chosen(setting, dictionaries, None)
-    assert hooks_of_ours(setting.model) == []
 
 
 def test_neurons_of_other_families_make_up_the_mlp_or_are_refused(other_setting: Setting) -> None:
@@ -338,6 +191,6 @@ def test_neurons_of_other_families_make_up_the_mlp_or_are_refused(other_setting:
         return
     for first in (None, 1):
         mlp = chosen(other_setting, {}, first)
-        assert_same(mlp.with_kept("neurons", torch.arange(N_NEURONS)), mlp.metrics())
-        without = mlp.with_kept("neurons", torch.arange(0))
+        assert_same(mlp.metrics("neurons", torch.arange(N_NEURONS)), mlp.metrics())
+        without = mlp.metrics("neurons", torch.arange(0))
         assert (without - mlp.metrics()).abs().max() > 1e-3

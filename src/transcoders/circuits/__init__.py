@@ -4,31 +4,20 @@
     circuit = tracer.trace("The war lasted from 1732 to 17", "logit[5]-logit[1]@-1")
     print(circuit.table())
 
-Read :mod:`~transcoders.circuits.replacement` (what is frozen for a prompt),
+Read in this order: :mod:`~transcoders.circuits.replacement` (what is frozen for a prompt),
 :mod:`~transcoders.circuits.vectors` (contributions and pull-backs),
-:mod:`~transcoders.circuits.paths` (Algorithm 1), :mod:`~transcoders.circuits.graph`
-(Algorithm 2), in this order; then
-:mod:`~transcoders.circuits.invariant` (weights alone), and for what it is all worth
-:mod:`~transcoders.circuits.verify`, :mod:`~transcoders.circuits.ablation` and
-:mod:`~transcoders.circuits.faithfulness`.
+:mod:`~transcoders.circuits.paths` (Algorithm 1), :mod:`~transcoders.circuits.graph` (Algorithm 2),
+:mod:`~transcoders.circuits.invariant` (weights alone). The checks are in
+:mod:`~transcoders.circuits.verify` (algebra) and :mod:`~transcoders.circuits.ablation` (the real
+model).
 """
 
 from transcoders.circuits.drawing import draw_graph
-from transcoders.circuits.notation import Node, NodeKind, parse_head, parse_target
+from transcoders.circuits.notation import Node, parse_head
 from transcoders.circuits.paths import ComputationalPath, Search
-from transcoders.circuits.replacement import LocalReplacementModel, ReplacementModel
-from transcoders.circuits.trace import Circuit, Tracer
+from transcoders.circuits.replacement import ReplacementModel
+from transcoders.circuits.trace import Tracer
 
 __all__ = [
-    "Circuit",
-    "ComputationalPath",
-    "LocalReplacementModel",
-    "Node",
-    "NodeKind",
-    "ReplacementModel",
-    "Search",
-    "Tracer",
-    "draw_graph",
-    "parse_head",
-    "parse_target",
-]
+    "ComputationalPath", "Node", "ReplacementModel", "Search", "Tracer", "draw_graph", "parse_head",
+]  # fmt: skip

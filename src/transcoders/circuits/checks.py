@@ -1,8 +1,8 @@
 """How active a feature is on a text, in the model and with earlier MLPs replaced.
 
-The paper checks what it believes of a feature on a few texts, and whether that survives when all
-earlier MLPs with a transcoder are replaced by it: what a circuit says of the feature is about that
-model, not quite the real one.
+The paper checks what it believes of a feature on a few texts. It also asks whether that survives
+when transcoders replace all earlier MLPs that they can: a circuit describes that model, which is
+not quite the real one.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,10 +13,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from transcoders.circuits.notation import FeatureName, parse_target
-from transcoders.circuits.replacement import LocalReplacementModel, ReplacementModel
+from transcoders.circuits.replacement import ReplacementModel
 from transcoders.circuits.trace import Tracer
 from transcoders.config import FeatureCheck
-from transcoders.errors import UserError
 from transcoders.models import mlp_activations, mlp_interventions
 from transcoders.splicing import replace_from
 
@@ -25,20 +24,25 @@ def check_features(tracer: Tracer, checks: Sequence[FeatureCheck]) -> pd.DataFra
     """Measure each feature on its text, at the token where it is most active.
 
     Returns:
-        Columns ``feature, text, token`` (where it is most active, if anywhere), ``activation``,
-        ``activation_replaced`` (at that token, with earlier MLPs replaced), and the paper's values
-        ``published`` and ``published_replaced``, if any.
+        Columns ``feature``, ``text``, ``token`` (empty if the feature is active nowhere),
+        ``activation``, ``activation_replaced`` (at that token, with earlier MLPs replaced), and the
+        paper's values ``published`` and ``published_replaced``, if any.
 
     Raises:
         UserError: there is no such transcoder or feature.
     """
-    rows = []
+    replacement, rows = tracer.replacement, []
     for check in checks:
         local = tracer.freeze(check.text)
+        name = parse_target(f"{check.feature}@-1")
+        assert isinstance(name, FeatureName)  # the scale file allows nothing else
+        layer, unit = name.layer, name.unit
+        if unit is None:
+            unit = tracer.target(local, f"{check.feature}@-1").node.unit
+        replacement.transcoder_of(layer, unit, f"circuits.checks: {check.feature}")
         tokens = local.passed.tokens
-        layer, unit = _find(tracer, local, check)
-        z = feature_activations(tracer.circuit, tokens, layer)[:, unit]
-        replaced = feature_activations(tracer.circuit, tokens, layer, replace_earlier=True)[:, unit]
+        z = feature_activations(replacement, tokens, layer)[:, unit]
+        replaced = feature_activations(replacement, tokens, layer, replace_earlier=True)[:, unit]
         best = int(z.argmax())
         rows.append(
             {
@@ -54,27 +58,9 @@ def check_features(tracer: Tracer, checks: Sequence[FeatureCheck]) -> pd.DataFra
     return pd.DataFrame(rows)
 
 
-def _find(tracer: Tracer, local: LocalReplacementModel, check: FeatureCheck) -> tuple[int, int]:
-    """Layer and number of the feature that a check is about."""
-    name = parse_target(f"{check.feature}@-1")
-    assert isinstance(name, FeatureName)  # the scale file allows nothing else
-    if name.unit is None:
-        node = tracer.target(local, f"{check.feature}@-1").node
-        return node.layer, node.unit
-    transcoder = tracer.circuit.transcoders.get(name.layer)
-    if transcoder is None or name.unit >= transcoder.n_features:
-        known = ", ".join(f"{at}" for at in tracer.circuit.transcoders)
-        found = "no transcoder" if transcoder is None else f"{transcoder.n_features} features"
-        raise UserError(
-            f"circuits.checks: {check.feature}: layer {name.layer} has {found}; layers with a "
-            f"transcoder: {known}"
-        )
-    return name.layer, name.unit
-
-
 @torch.no_grad()
 def feature_activations(
-    circuit: ReplacementModel,
+    replacement: ReplacementModel,
     tokens: Int[Tensor, " token"],
     layer: int,
     *,
@@ -83,23 +69,20 @@ def feature_activations(
     """Activations of a layer's transcoder on one prompt; 0 before its first position.
 
     Args:
-        circuit: the model with its transcoders.
+        replacement: the model with its transcoders.
         tokens: of the prompt, BOS first.
         layer: of the transcoder.
         replace_earlier: put the transcoders of all earlier layers in place of their MLPs.
     """
-    first = circuit.first_position
-    earlier = [each for each in circuit.transcoders if each < layer] if replace_earlier else []
+    model, first = replacement.model, replacement.first_position
+    earlier = [each for each in replacement.transcoders if each < layer] if replace_earlier else []
 
     def imitation(at: int) -> Callable[[Tensor, Tensor], Tensor]:
-        def change(mlp_in: Tensor, mlp_out: Tensor) -> Tensor:
-            return replace_from(mlp_out, circuit.transcoders[at](mlp_in[:, first:]), first)
+        transcoder = replacement.transcoders[at]
+        return lambda mlp_in, mlp_out: replace_from(mlp_out, transcoder(mlp_in[:, first:]), first)
 
-        return change
-
-    model = circuit.model
     with mlp_interventions(model, {at: imitation(at) for at in earlier}, (1, len(tokens))):
         read = mlp_activations(model, tokens[None], [layer])[layer].mlp_in[0]
-    z = circuit.transcoders[layer].encode(read)
+    z = replacement.transcoders[layer].encode(read)
     z[:first] = 0
     return z

@@ -1,9 +1,8 @@
-"""A circuit as a picture, laid out by Graphviz: causes below, effects above, a row a layer."""
+"""A circuit as a picture, laid out by Graphviz: causes below, effects above."""
 
 import itertools
 import os
 import re
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ import networkx as nx
 
 from transcoders.circuits.graph import without_remainders
 from transcoders.circuits.notation import Node
+from transcoders.context import one_line
 from transcoders.files import made_path
 
 FILLS = {
@@ -26,17 +26,17 @@ FILLS = {
 }
 POSITIVE, NEGATIVE = "#0072B2", "#D55E00"
 CREATION_DATE = re.compile(rb"/CreationDate \(D:[^)]*\)")
-"""Written into every PDF by Graphviz's library; all else there is the same every time."""
+"""Graphviz writes it into every PDF. Everything else is the same each time."""
 FONT_SETTINGS = "<fontconfig><dir>{fonts}</dir><cachedir>{cache}</cachedir></fontconfig>"
 WIDEST = 5.0
-"""Points, of the strongest edge."""
+"""Width of the strongest edge, in points."""
 
 
 def draw_graph(graph: nx.DiGraph, tokens: list[str], destination: Path) -> None:
-    """Write ``destination`` with the suffixes ``.pdf`` and ``.png``.
+    """Draw a graph without its remainder nodes, as ``.pdf`` and as ``.png``.
 
-    Remainder nodes are left out. Edges are as wide as their path attribution is large: blue where
-    it is positive, orange and dashed where it is negative.
+    The width of an edge shows the size of its path attribution. Positive edges are blue, negative
+    ones orange and dashed.
 
     Args:
         graph: small enough to be looked at.
@@ -71,7 +71,7 @@ def draw_graph(graph: nx.DiGraph, tokens: list[str], destination: Path) -> None:
             color=POSITIVE if weight > 0 else NEGATIVE,
             style="solid" if weight > 0 else "dashed",
         )
-    # A chain of row names, so that every row of the model has a rank of its own.
+    # A chain of row names gives every row of the model its own rank.
     rows = sorted({node.row: node.row_name for node in shown}.items())
     for row, name in rows:
         picture.add_node(f"row{row}", label=name, shape="plaintext", style="", fontcolor="#555555")
@@ -90,38 +90,30 @@ def draw_graph(graph: nx.DiGraph, tokens: list[str], destination: Path) -> None:
 
 
 def _quoted(tokens: list[str], node: Node) -> str:
-    """The token's text, or for a head what it reads and where it writes."""
-    text = tokens[node.token].replace("\n", "⏎")
-    if node.kind == "head":
-        return f"“{tokens[node.source]}” → “{text}”".replace("\n", "⏎")
-    return f"“{text}”"
+    """The token's text. For a head, the token that it reads comes first."""
+    source = f"“{tokens[node.source]}” → " if node.kind == "head" else ""
+    return one_line(f"{source}“{tokens[node.token]}”")
 
 
 @contextmanager
 def _matplotlibs_fonts() -> Iterator[None]:
-    """Let Graphviz use the fonts of our other figures, the same everywhere, and no others.
+    """Let Graphviz use the fonts of our other figures, which are the same on every machine.
 
-    Its font library also looks at the machine's own settings, and remarks on what it does not know
-    in them; those remarks are dropped, so that no page holds them.
+    Graphviz's font library also reads the machine's own settings and remarks on them. The remarks
+    go nowhere, so that no page holds them.
     """
-    fonts = Path(mpl.get_data_path()) / "fonts" / "ttf"
-    before, stderr = os.environ.get("FONTCONFIG_FILE"), os.dup(2)
-    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as said:
+    fonts, stderr = Path(mpl.get_data_path()) / "fonts" / "ttf", os.dup(2)
+    with tempfile.TemporaryDirectory() as folder, Path(os.devnull).open("w") as nowhere:
         settings = Path(folder) / "fonts.conf"
         settings.write_text(FONT_SETTINGS.format(fonts=fonts, cache=folder), encoding="utf-8")
         os.environ["FONTCONFIG_FILE"] = str(settings)  # read once in a process, at the first use
-        os.dup2(said.fileno(), 2)
+        os.dup2(nowhere.fileno(), 2)
         try:
             yield
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)
             del os.environ["FONTCONFIG_FILE"]
-            if before is not None:
-                os.environ["FONTCONFIG_FILE"] = before
-            said.seek(0)
-            lines = said.read().decode(errors="replace").splitlines(keepends=True)
-            sys.stderr.writelines(line for line in lines if not line.startswith("Fontconfig"))
 
 
 def _same_length(date: re.Match[bytes]) -> bytes:

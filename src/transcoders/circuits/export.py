@@ -1,17 +1,14 @@
 """Circuits as files: our own record of the paths, and the graph for other people's viewers.
 
-``paths.json`` holds everything a figure or page needs, so that both can be made again without a
-model. ``graph.json`` follows the attribution-graph format of circuit-tracer's and Neuronpedia's
-viewers (the fields are described in github.com/hijohnnylin/neuronpedia,
-apps/webapp/app/api/graph/graph-schema.json; our schema of what must be there is checked before
-anything is written).
+``paths.json`` holds everything that figures and pages need, so both can be made again without a
+model. ``graph.json`` has the attribution-graph format of the viewers of circuit-tracer and
+Neuronpedia (github.com/hijohnnylin/neuronpedia, apps/webapp/app/api/graph/graph-schema.json
+describes its fields).
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import networkx as nx
 
 from transcoders.circuits.graph import influence
@@ -20,33 +17,27 @@ from transcoders.circuits.paths import ComputationalPath
 from transcoders.errors import UserError
 from transcoders.files import read_json
 
-SCHEMA = Path(__file__).with_name("attribution_graph.schema.json")
 FEATURE_TYPES = {
     "feature": "cross layer transcoder",
     "head": "attention head",
-    "mlp": "mlp reconstruction error",
-    "error": "mlp reconstruction error",
-    "pruned": "mlp reconstruction error",
     "bias": "bias",
     "embed": "embedding",
     "target": "logit",
 }
-"""What the viewers call our nodes. They know no heads and no biases; they show them as others."""
+"""What the viewers call our nodes. All others are ``mlp reconstruction error``."""
+VALUES = ("attribution", "activation", "bias", "error", "expanded")
+"""What the record holds of each path, besides its last node and its parent."""
 
 
 def paths_record(paths: list[ComputationalPath]) -> list[dict[str, Any]]:
-    """Paths as JSON; a parent is given by its place in the list."""
+    """Paths as JSON. A parent is given by its place in the list."""
     place = {id(path): number for number, path in enumerate(paths)}
     return [
         {
             "node": str(path.node),
             "parent": None if path.parent is None else place[id(path.parent)],
             **path.node._asdict(),
-            "attribution": path.attribution,
-            "activation": path.activation,
-            "bias": path.bias,
-            "error": path.error,
-            "expanded": path.expanded,
+            **{name: getattr(path, name) for name in VALUES},
         }
         for path in paths
     ]
@@ -58,15 +49,9 @@ def paths_of_record(record: list[dict[str, Any]]) -> list[ComputationalPath]:
     for row in record:
         node = Node(*(row[name] for name in Node._fields))
         parent = None if row["parent"] is None else paths[row["parent"]]
-        path = ComputationalPath(
-            (*(parent.nodes if parent else ()), node),
-            row["attribution"],
-            row["activation"],
-            parent,
-            row["bias"],
-            row["error"],
-            row["expanded"],
-        )
+        nodes = (*(parent.nodes if parent else ()), node)
+        values = {name: row[name] for name in VALUES}
+        path = ComputationalPath(nodes=nodes, parent=parent, **values)
         if parent is not None:
             parent.children.append(path)
         paths.append(path)
@@ -108,10 +93,7 @@ def attribution_graph(
         prompt: as text.
         tokens: of the prompt with BOS, as texts.
         token_ids: the same as numbers.
-        labels: what to show beside a node, if anything.
-
-    Raises:
-        ValueError: the result does not follow the schema, which is a mistake of ours.
+        labels: text to show with a node, in place of its name.
     """
     shares = influence(graph)
     n_layers = 1 + max((node.layer for node in graph), default=0)
@@ -119,8 +101,9 @@ def attribution_graph(
     for node, data in graph.nodes(data=True):
         layer = {"embed": "E", "target": str(n_layers)}.get(node.kind, str(max(node.layer, 0)))
         number = token_ids[node.token] if node.kind == "embed" else max(node.unit, 0)
-        ids[node] = f"{layer}_{number}_{node.token}"
-        if node.kind not in ("feature", "embed", "target"):  # those are named as elsewhere
+        if node.kind in ("feature", "embed", "target"):  # as the viewers name them
+            ids[node] = f"{layer}_{number}_{node.token}"
+        else:
             ids[node] = f"{node.kind}_{node.key.partition('/')[2].replace('/', '_')}"
         nodes.append(
             {
@@ -128,7 +111,7 @@ def attribution_graph(
                 "feature": node.unit if node.kind == "feature" else None,
                 "layer": layer,
                 "ctx_idx": node.token,
-                "feature_type": FEATURE_TYPES[node.kind],
+                "feature_type": FEATURE_TYPES.get(node.kind, "mlp reconstruction error"),
                 "jsNodeId": f"{layer}_{number}-{node.token}",
                 "clerp": labels.get(node, str(node)),
                 "influence": shares[node],
@@ -136,14 +119,10 @@ def attribution_graph(
                 "is_target_logit": node.kind == "target",
             }
         )
-    record = {
-        "metadata": {
-            "slug": slug,
-            "scan": model,
-            "prompt": prompt,
-            "prompt_tokens": tokens,
-            "info": {"generator": {"name": "transcoders"}},
-        },
+    info = {"generator": {"name": "transcoders"}}
+    metadata = {"slug": slug, "scan": model, "prompt": prompt, "prompt_tokens": tokens}
+    return {
+        "metadata": {**metadata, "info": info},
         "qParams": {"pinnedIds": [], "supernodes": [], "linkType": "both", "clickedId": ""},
         "nodes": nodes,
         "links": [
@@ -151,8 +130,3 @@ def attribution_graph(
             for start, end, weight in graph.edges(data="path_attribution")
         ],
     }
-    try:
-        jsonschema.validate(record, json.loads(SCHEMA.read_text(encoding="utf-8")))
-    except jsonschema.ValidationError as error:
-        raise ValueError(f"graph of {slug}: {error.message}") from None
-    return record

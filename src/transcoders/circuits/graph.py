@@ -1,21 +1,15 @@
 """From paths to a graph (the paper's Algorithm 2), completed by remainders, pruned.
 
-Every path was found as an extension of a shorter one, so the paths are all prefixes of themselves,
-each once. A node's attribution is the sum of those of the paths that end there, an edge's the sum
-of those whose last step it is. What a node reads beside its edges comes from
-remainder nodes:
+Every path extends a shorter one that was also found. The attribution of a node is the sum over the
+paths that end there; that of an edge is the sum over the paths of which it is the last step. The
+rest of what a node reads comes from remainder nodes:
 
 - ``bias``: biases of the node and of the parts before it,
 - ``error``: what the transcoders before it fail to reconstruct,
-- ``pruned``: what the search left out, the whole input of a node that it did not look into.
+- ``pruned``: what the search left out. If it never looked into a node, this is all of its input.
 
-So every node's attribution is the sum over its incoming edges. Edges run from causes to effects:
-
-- ``path_attribution``: what flows along the edge to the target, over the paths found;
-- ``direct_weight``: by how much the edge's start moves its end, all other outputs being fixed, in
-  units of the end's own activation (a feature, the target). A head's output is a vector; it is
-  counted in the direction in which the graph reads it, so into a head both weights are the same.
-  Remainders have none: what is left out differs from one path through a feature to the next.
+So every node's attribution is the sum over its incoming edges. Edges run from causes to effects.
+Their ``path_attribution`` is what flows along them to the target, over the paths found.
 """
 
 import networkx as nx
@@ -35,7 +29,7 @@ def build_graph(paths: list[ComputationalPath]) -> nx.DiGraph:
     for path in paths:
         _add(graph, path.node, path.attribution, path.activation)
         if path.parent is not None:
-            _connect(graph, path.node, path.parent, path.attribution)
+            _connect(graph, path.node, path.parent.node, path.attribution)
     for path in paths:
         if path.node.kind in ("feature", "head", "target"):
             _add_remainders(graph, path)
@@ -50,29 +44,24 @@ def _add(graph: nx.DiGraph, node: Node, attribution: float, activation: float = 
         graph.nodes[node]["activation"] = activation
 
 
-def _connect(graph: nx.DiGraph, start: Node, end: ComputationalPath, attribution: float) -> None:
-    if not graph.has_edge(start, end.node):
-        graph.add_edge(start, end.node, path_attribution=0.0, direct_weight=0.0)
-    edge = graph.edges[start, end.node]
-    edge["path_attribution"] += attribution
-    if end.activation:  # the same whichever path: all of them enter one feature
-        edge["direct_weight"] = attribution * end.activation / end.attribution
-    else:
-        edge["direct_weight"] += attribution
+def _connect(graph: nx.DiGraph, start: Node, end: Node, attribution: float) -> None:
+    if not graph.has_edge(start, end):
+        graph.add_edge(start, end, path_attribution=0.0)
+    graph.edges[start, end]["path_attribution"] += attribution
 
 
 def _add_remainders(graph: nx.DiGraph, path: ComputationalPath) -> None:
     kept = sum(child.attribution for child in path.children)
-    kept_error = sum(c.attribution for c in path.children if c.node.kind == "error")
+    error = path.error - sum(c.attribution for c in path.children if c.node.kind == "error")
     amounts = {
         NodeKind.BIAS: path.bias,
-        NodeKind.ERROR: path.error - kept_error,
-        NodeKind.PRUNED: path.attribution - kept - path.bias - (path.error - kept_error),
+        NodeKind.ERROR: error,
+        NodeKind.PRUNED: path.attribution - kept - path.bias - error,
     }
     if not path.expanded:
         amounts = {NodeKind.PRUNED: path.attribution}
-    for kind in REMAINDERS:
-        if amount := amounts.get(kind, 0.0):
+    for kind, amount in amounts.items():
+        if amount:
             _add_remainder(graph, kind, path.node, amount)
 
 
@@ -80,21 +69,19 @@ def _add_remainder(graph: nx.DiGraph, kind: NodeKind, end: Node, amount: float) 
     """Let a remainder at the token that ``end`` reads contribute ``amount`` to it."""
     remainder = Node(kind, -1, -1, end.source if end.kind == "head" else end.token)
     _add(graph, remainder, amount)
-    if not graph.has_edge(remainder, end):
-        graph.add_edge(remainder, end, path_attribution=0.0)
-    graph.edges[remainder, end]["path_attribution"] += amount
+    _connect(graph, remainder, end, amount)
 
 
 def without_remainders(graph: nx.DiGraph) -> nx.DiGraph:
-    """The parts of the model alone: what is drawn."""
+    """Only the parts of the model. This is what gets drawn."""
     return graph.subgraph(node for node in graph if node.kind not in REMAINDERS)
 
 
 def influence(graph: nx.DiGraph) -> dict[Node, float]:
-    """Each node's share of the target: 1 for the target, handed on to what it reads.
+    """Each node's share of the target.
 
-    A node hands its influence to its causes in proportion to the sizes of their edges, so
-    remainders and embeddings end up with shares that sum to 1.
+    The target has an influence of 1. Every node hands its influence on to its causes, in proportion
+    to the sizes of their edges. So the shares of all nodes that read nothing sum to 1.
     """
     shares = dict.fromkeys(graph, 0.0)
     shares[graph.graph["target"]] = 1.0
@@ -107,15 +94,16 @@ def influence(graph: nx.DiGraph) -> dict[Node, float]:
 
 
 def prune_graph(graph: nx.DiGraph, keep: float) -> nx.DiGraph:
-    """Keep the most influential nodes, and hand what the others contributed to ``pruned`` nodes.
+    """Keep the most influential nodes. Remainders take over what the others contributed.
 
     Args:
         graph: of one prompt.
-        keep: share of the influence of all nodes but the target and remainders to keep, 0 to 1.
+        keep: the share of influence to keep, from 0 to 1. The target and the remainders do not
+            count.
     """
     shares = influence(graph)
     target = graph.graph["target"]
-    inner = [n for n in graph if n.kind not in REMAINDERS and n != target]
+    inner = [node for node in without_remainders(graph) if node != target]
     inner.sort(key=lambda node: (-shares[node], node))
     budget = keep * sum(shares[node] for node in inner)
     kept, reached = {target}, 0.0
@@ -125,13 +113,12 @@ def prune_graph(graph: nx.DiGraph, keep: float) -> nx.DiGraph:
         kept.add(node)
         reached += shares[node]
     pruned = graph.subgraph(kept).copy()
-    # What no longer reaches the target explains nothing.
+    # A node that no longer reaches the target explains nothing.
     pruned = pruned.subgraph(nx.ancestors(pruned, target) | {target}).copy()
-    inner_nodes = sorted(pruned)
-    for end in inner_nodes:
+    inner = sorted(pruned)
+    for end in inner:
         for start, _, amount in graph.in_edges(end, data="path_attribution"):
-            if start not in inner_nodes:
-                _add_remainder(
-                    pruned, start.kind if start.kind in REMAINDERS else NodeKind.PRUNED, end, amount
-                )
+            if start not in inner:
+                kind = start.kind if start.kind in REMAINDERS else NodeKind.PRUNED
+                _add_remainder(pruned, kind, end, amount)
     return pruned

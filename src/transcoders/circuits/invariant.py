@@ -1,12 +1,12 @@
-"""What features mean and how they connect whatever the prompt: weights alone (paper, section 4.2).
+"""What weights alone say of features and their connections, on any prompt (paper, section 4.2).
 
 - De-embedding, W_E f: how much each token of the vocabulary, read straight from its embedding,
   drives a feature vector f; through a head, W_E W_V W_O f.
 - Direct logit attribution (DLA), f_dec W_U: how a feature moves each logit.
 - Connections, f_dec · f': between features of two layers, directly or through a head.
 
-A model of 50,000 tokens and 25,000 features has a billion of each of these, so everything here
-takes the best k of one row at a time, some rows together, within :data:`BLOCK_ENTRIES`.
+A model with 50,000 tokens and 25,000 features has a billion of each of these numbers. So only the
+best k of each row are kept, and at most :data:`BLOCK_ENTRIES` numbers are held at a time.
 """
 
 from typing import Any, NamedTuple
@@ -23,32 +23,32 @@ BLOCK_ENTRIES = 2**25
 
 
 class Best(NamedTuple):
-    """The best of each row."""
+    """The best entries of each row."""
 
     values: Float[Tensor, "row k"]
     indices: Int[Tensor, "row k"]
 
 
 def through_head(
-    circuit: ReplacementModel, vectors: Float[Tensor, "vector d_model"], layer: int, head: int
+    replacement: ReplacementModel, vectors: Float[Tensor, "vector d_model"], layer: int, head: int
 ) -> Float[Tensor, "vector d_model"]:
-    """What a head reads to move these vectors, for an attention of 1 and a scale of 1."""
-    return vectors @ circuit.W_O[layer, head].T @ circuit.W_V[layer, head].T
+    """What a head reads to move these vectors, if its attention and its scale are 1."""
+    return vectors @ replacement.W_O[layer, head].T @ replacement.W_V[layer, head].T
 
 
 def de_embeddings(
-    circuit: ReplacementModel,
+    replacement: ReplacementModel,
     vectors: Float[Tensor, "vector d_model"],
     k: int,
     *,
     largest: bool = True,
 ) -> Best:
     """The tokens whose embeddings drive each vector most (or least)."""
-    return best_products(circuit.centre(vectors), circuit.model.W_E, k, largest=largest)
+    return best_products(replacement.centre(vectors), replacement.model.W_E, k, largest=largest)
 
 
 def direct_logits(
-    circuit: ReplacementModel,
+    replacement: ReplacementModel,
     vectors: Float[Tensor, "vector d_model"],
     k: int,
     *,
@@ -58,11 +58,11 @@ def direct_logits(
 
     Up to the final norm's scale, which depends on the prompt; its weight is in ``W_U``.
     """
-    return best_products(circuit.centre(vectors), circuit.model.W_U.T, k, largest=largest)
+    return best_products(replacement.centre(vectors), replacement.model.W_U.T, k, largest=largest)
 
 
 def connections(
-    circuit: ReplacementModel,
+    replacement: ReplacementModel,
     upstream: int,
     downstream: int,
     features: Int[Tensor, " feature"],
@@ -71,21 +71,21 @@ def connections(
     head: tuple[int, int] | None = None,
     largest: bool = True,
 ) -> Best:
-    """The features of an earlier layer that each of some features is connected to most.
+    """The features of an earlier layer with the strongest connections to some features.
 
     Args:
-        circuit: with transcoders at both layers.
+        replacement: with transcoders at both layers.
         upstream: the earlier layer, whose features write.
         downstream: the later layer, whose ``features`` read.
         features: of the later layer.
         k: how many.
         head: layer and head in between; None for the direct connection.
-        largest: or the most negative.
+        largest: False for the most negative ones.
     """
-    vectors = circuit.encoder_vectors(downstream, features)
+    vectors = replacement.encoder_vectors(downstream, features)
     if head is not None:
-        vectors = through_head(circuit, vectors, *head)
-    return best_products(vectors, circuit.transcoders[upstream].W_dec, k, largest=largest)
+        vectors = through_head(replacement, vectors, *head)
+    return best_products(vectors, replacement.transcoders[upstream].W_dec, k, largest=largest)
 
 
 def best_products(

@@ -1,9 +1,9 @@
 """The paper's compact names of the parts of a circuit, as data and as text.
 
     tc10[5315]@8         feature 5315 of the transcoder of layer 10, at token 8
-    tc10[top]@8          as a target: the feature that is most active there
+    tc10[top]@8          only as a target: the most active feature there
     attn9[1]@6           head 1 of layer 9, reading token 6
-    mlp3@8               the MLP of layer 3, whole: it has no transcoder there
+    mlp3@8               the whole MLP of layer 3, if no transcoder replaces it at token 8
     embed@8              the token's embedding
     logit[ 40]@-1        the logit of the token " 40" after the last token of the prompt
     logit[ 40]-logit[ 20]@-1
@@ -48,9 +48,9 @@ class NodeKind(StrEnum):
 CONTRIBUTORS = (
     NodeKind.FEATURE, NodeKind.HEAD, NodeKind.MLP, NodeKind.ERROR, NodeKind.EMBED,
 )  # fmt: skip
-"""What contributes to a feature vector besides biases."""
+"""What contributes to a feature vector, apart from biases."""
 REMAINDERS = (NodeKind.BIAS, NodeKind.ERROR, NodeKind.PRUNED)
-"""Nodes that complete a graph: what a node reads besides the paths that were found."""
+"""Nodes that complete a graph. They stand for what a node reads outside the paths found."""
 
 
 class Node(NamedTuple):
@@ -62,38 +62,29 @@ class Node(NamedTuple):
     unit: int
     """Number of the feature or the head; -1 for what has neither."""
     token: int
-    """Where it writes."""
+    """The token that it writes at."""
     source: int = -1
     """The token that a head reads."""
 
     @property
     def key(self) -> str:
-        """All that identifies it, as one text: the name leaves out where a head writes."""
+        """A text that no other node has. Heads that write at different tokens share a name."""
         return "/".join(str(part) for part in self)
 
     @property
     def row(self) -> int:
-        """Its place from the inputs up: remainders, embeddings, heads and MLP by layer, logits."""
+        """Its row in a picture, from below: remainders, embeddings, layers, logits."""
         if self.layer < 0:
             return 0 if self.kind == "embed" else -1
-        match self.kind:
-            case "head":
-                return 2 * self.layer + 1
-            case _:
-                return 2 * self.layer + 2
+        return 2 * self.layer + (1 if self.kind == "head" else 2)
 
     @property
     def row_name(self) -> str:
-        """What to call its row."""
+        """What its row is called."""
         if self.layer < 0:
             return "embedding" if self.kind == "embed" else "remainders"
-        match self.kind:
-            case "head":
-                return f"heads {self.layer}"
-            case "target":
-                return "logits"
-            case _:
-                return f"MLP {self.layer}"
+        names = {"head": f"heads {self.layer}", "target": "logits"}
+        return names.get(self.kind, f"MLP {self.layer}")
 
     def __str__(self) -> str:
         match self.kind:
@@ -112,7 +103,7 @@ class FeatureName(NamedTuple):
 
     layer: int
     unit: int | None
-    """None: the one that is most active."""
+    """None stands for the most active one."""
     token: int
 
 
@@ -133,7 +124,7 @@ def parse_head(text: str) -> tuple[int, int]:
     """Layer and head of a text such as ``attn9[1]``.
 
     Raises:
-        UserError: it is no such text.
+        UserError: the text names no head.
     """
     if found := re.fullmatch(r"attn(\d+)\[(\d+)\]", text.strip()):
         return int(found[1]), int(found[2])
@@ -144,7 +135,7 @@ def parse_target(text: str) -> FeatureName | LogitName:
     """Read the name of a target.
 
     Raises:
-        UserError: it is neither a feature nor a sum of logits.
+        UserError: the text names neither a feature nor a sum of logits.
     """
     if found := FEATURE.fullmatch(text.strip()):
         layer, unit, token = found.groups()

@@ -12,11 +12,12 @@ from transcoders.circuits.drawing import FILLS
 from transcoders.circuits.graph import influence, without_remainders
 from transcoders.circuits.notation import REMAINDERS, Node
 from transcoders.circuits.trace import Notes
+from transcoders.context import one_line
 
 REMAINDER_NAMES = {
-    "bias": "of it from biases",
-    "error": "of it from transcoders’ errors",
-    "pruned": "of it from what is not shown",
+    "bias": "… from biases",
+    "error": "… from the errors of transcoders",
+    "pruned": "… from parts not shown here",
 }
 LEGEND = {
     "target": "target",
@@ -28,12 +29,7 @@ LEGEND = {
 
 
 def circuit_page(
-    graph: nx.DiGraph,
-    *,
-    title: str,
-    tokens: list[str],
-    summary: str,
-    notes: Notes,
+    graph: nx.DiGraph, *, title: str, tokens: list[str], summary: str, notes: Notes
 ) -> str:
     """The page of one circuit.
 
@@ -42,17 +38,14 @@ def circuit_page(
         title: heading.
         tokens: of the prompt, as texts.
         summary: a sentence or two below the heading.
-        notes: lists to show with a feature.
+        notes: lists to show with features.
     """
-    shares, target = influence(graph), graph.graph["target"]
-    shown = without_remainders(graph)
-    nodes = [_node(graph, node, shares[node], tokens, notes) for node in sorted(shown)]
-    rows = {node.row: node.row_name for node in sorted(shown)}
+    shares, shown = influence(graph), without_remainders(graph)
     data = {
-        "target": target.key,
-        "tokens": [token.replace("\n", "⏎") for token in tokens],
-        "rows": rows,
-        "nodes": nodes,
+        "target": graph.graph["target"].key,
+        "tokens": [one_line(token) for token in tokens],
+        "rows": {node.row: node.row_name for node in sorted(shown)},
+        "nodes": [_node(graph, node, shares[node], tokens, notes) for node in sorted(shown)],
         "edges": [
             {"source": start.key, "target": end.key, "weight": weight}
             for start, end, weight in sorted(shown.edges(data="path_attribution"))
@@ -60,14 +53,13 @@ def circuit_page(
     }
     source = files("transcoders.circuits").joinpath("circuit.html.j2").read_text(encoding="utf-8")
     template = Environment(autoescape=True, keep_trailing_newline=True).from_string(source)
-    # Inside a script element only "<" could end it; everything else is JSON.
-    encoded = json.dumps(data, ensure_ascii=False).replace("<", "\\u003c")
     return template.render(
         title=title,
         tokens=data["tokens"],
         summary=summary,
         legend=[(LEGEND[kind], FILLS[kind]) for kind in LEGEND],
-        data=Markup(encoded),
+        # Only "<" could end the script element.
+        data=Markup(json.dumps(data, ensure_ascii=False).replace("<", "\\u003c")),
     )
 
 
@@ -84,7 +76,6 @@ def _node(
     where = f"“{tokens[node.token]}” @{node.token}"
     if node.kind == "head":
         where = f"“{tokens[node.source]}” @{node.source} → {where}"
-    facts.append(("token", where))
     return {
         "id": node.key,
         "name": str(node),
@@ -93,6 +84,6 @@ def _node(
         "row": node.row,
         "token": node.token,
         "influence": share,
-        "facts": facts,
+        "facts": [*facts, ("token", where)],
         "lists": notes.get(str(node).partition("@")[0], []),
     }

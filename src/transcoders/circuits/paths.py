@@ -2,11 +2,11 @@
 
 1. Start with one path: the target.
 2. Extend every path of the last round by everything that contributes to what its end reads: active
-   features and embedding at that token, MLPs without a transcoder, every head at every source
-   token. An extension's attribution is its contribution, in units of the target.
-3. Keep the N extensions with the largest attributions. (The paper keeps the N best of each path
-   and then the N best of those, which are the same.)
-4. Repeat from 2 for a given number of rounds; the result is the paths of every length.
+   features and the embedding at that token, MLPs without a transcoder, every head at every source
+   token. The attribution of an extension is this contribution, in units of the target.
+3. Keep the N extensions with the largest attributions. (The paper keeps the N best of each path and
+   then the N best of these. The result is the same.)
+4. Repeat from 2 for a given number of rounds. The result is the paths of all rounds.
 
 One round is a few matrix products over all paths, features, heads and source tokens at once.
 """
@@ -43,20 +43,20 @@ class Search:
     iterations: int = 5
     """Rounds, so the largest number of nodes of a path besides its target."""
     components: Collection[str] = ("feature", "head", "mlp", "embed")
-    """Of ``feature``, ``head``, ``mlp`` (without a transcoder), ``embed``, ``error``."""
+    """Some of ``feature``, ``head``, ``mlp`` (without a transcoder), ``embed``, ``error``."""
     layers: Collection[int] | None = None
     heads: Collection[tuple[int, int]] | None = None
     """Layer and head; None for all."""
     tokens: Collection[int] | None = None
-    """At which features, MLPs and embeddings may lie, and from which heads may read; from 0, or
-    backwards from -1."""
+    """Where features, MLPs and embeddings may lie, and what heads may read. Tokens are counted from
+    0, or backwards from -1."""
     exclude_bos: bool = False
     """Leave out token 0."""
     sign: Sign = "positive"
-    """Of attributions; ``both`` ranks by size."""
+    """The sign of attributions that count. ``both`` ranks them by size."""
 
     def __post_init__(self) -> None:
-        """Check the names.
+        """Check what the user asked for.
 
         Raises:
             UserError: a component does not exist, or a number is not positive.
@@ -81,19 +81,19 @@ class ComputationalPath:
 
     nodes: tuple[Node, ...]
     attribution: float
-    """Of the last node to the target, along this path."""
+    """What the last node contributes to the target along this path."""
     activation: float = 0.0
-    """Of the last node, if it is a feature or the target."""
+    """The activation of the last node, if it is a feature or the target."""
     parent: "ComputationalPath | None" = field(default=None, repr=False)
     """The path without the last node."""
     bias: float = 0.0
-    """What biases contribute to what the last node reads, in units of the target."""
+    """The contribution of biases to what the last node reads, in units of the target."""
     error: float = 0.0
-    """The same of the transcoders' errors."""
+    """The same for the errors of transcoders."""
     expanded: bool = False
     """Whether the search looked at what the last node reads."""
     children: list["ComputationalPath"] = field(default_factory=list, repr=False)
-    """The paths with one node more."""
+    """The paths that extend this one by a node."""
 
     @property
     def node(self) -> Node:
@@ -107,7 +107,7 @@ class ComputationalPath:
 def find_paths(
     local: LocalReplacementModel, target: Target, search: Search
 ) -> list[ComputationalPath]:
-    """The paths that Algorithm 1 finds, by length and then by attribution; first the target's own.
+    """The paths that Algorithm 1 finds: first the target alone, then round by round, best first.
 
     Args:
         local: of the prompt.
@@ -120,10 +120,7 @@ def find_paths(
     if search.tokens is not None:
         search = replace(search, tokens={local.position(token) for token in search.tokens})
     paths = [ComputationalPath((target.node,), target.value, activation=target.value)]
-    found = list(paths)
-    vectors = target.vectors
-    codes = [kind.code for kind in NodeKind if kind.reads]
-    readers = torch.tensor(codes, device=vectors.vector.device)
+    found, vectors = list(paths), target.vectors
     for _ in range(search.iterations):
         if not paths:
             break
@@ -133,22 +130,21 @@ def find_paths(
         row, column = _best(scores, search)
         extensions = _extend(paths, vectors, round_, row.tolist(), column.tolist())
         found += extensions
-        vectors = pull_back(local, vectors, round_, row, column)
-        reads = torch.isin(round_.columns.kind[column], readers)
-        vectors = FeatureVectors(*(part[reads] for part in vectors))
-        paths = [path for path, more in zip(extensions, reads.tolist(), strict=True) if more]
+        reads = torch.tensor([path.node.kind.reads for path in extensions], dtype=torch.bool)
+        vectors = pull_back(local, vectors, round_, row[reads], column[reads])
+        paths = [path for path in extensions if path.node.kind.reads]
     return found
 
 
 def strongest(paths: list[ComputationalPath], n: int) -> list[ComputationalPath]:
-    """Of the paths that were found, the n with the largest attributions by size; not the target."""
+    """The n paths with the largest attributions by size, without the target's own path."""
     return sorted(paths[1:], key=lambda path: -abs(path.attribution))[:n]
 
 
 def _allowed(
     columns: Columns, vectors: FeatureVectors, search: Search
 ) -> Bool[Tensor, "vector column"]:
-    """Which parts the filters let through, for each vector."""
+    """The parts that the filters let through, for each vector."""
     device = columns.kind.device
 
     def among(values: Tensor, wanted: Collection[int]) -> Tensor:
@@ -159,10 +155,10 @@ def _allowed(
     if search.layers is not None:
         allowed &= among(columns.layer, search.layers) | (columns.layer < 0)
     if search.heads is not None:
-        codes = columns.layer * 2**20 + columns.unit
-        is_head = columns.kind == NodeKind.HEAD.code
-        allowed &= ~is_head | among(codes, [layer * 2**20 + head for layer, head in search.heads])
-    # (vector, column): a part without a source token of its own lies at the vector's.
+        numbers = columns.layer * 2**20 + columns.unit
+        wanted = [layer * 2**20 + head for layer, head in search.heads]
+        allowed &= (columns.kind != NodeKind.HEAD.code) | among(numbers, wanted)
+    # (vector, column): a part without a source token lies at the vector's token.
     token = torch.where(columns.source < 0, vectors.token[:, None], columns.source)
     by_vector = allowed.expand(len(vectors.token), -1).clone()
     if search.tokens is not None:
@@ -173,7 +169,7 @@ def _allowed(
 
 
 def _best(scores: Float[Tensor, "vector column"], search: Search) -> tuple[Tensor, Tensor]:
-    """Rows and columns of the N largest scores of the wanted sign, from the largest on."""
+    """Rows and columns of the N largest scores of the wanted sign, the largest first."""
     size = {"positive": scores, "negative": -scores, "both": scores.abs()}[search.sign].flatten()
     best = size.topk(min(search.n_paths, len(size)))
     chosen = best.indices[best.values > 0]

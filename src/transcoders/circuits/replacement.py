@@ -10,10 +10,10 @@ linearly:
         + Σ active features i     z_i f_dec,i
         + biases + error nodes + MLPs without a transcoder
 
-A is the attention pattern, divided by the scale of the norm after attention where a model has one
-(Gemma 2 and 3). P subtracts the mean where the norm is a LayerNorm and does nothing where it is an
-RMSNorm. It is folded into the readers here, as the norms' weights are, so that a pull-back only
-divides by σ.
+A is the attention pattern. Where a model has a norm after attention (Gemma 2 and 3), A is divided
+by that norm's scale. P subtracts the mean where the norm is a LayerNorm and does nothing where it
+is an RMSNorm. P and the weights of the norms are folded into the readers, so that a pull-back only
+has to divide by σ.
 
 **Depth** orders reads and writes. Layer l's attention reads at 2l, its MLP at 2l + 1, the logits at
 2L. A part that reads at a depth sees what was written at that depth or before. In a parallel block
@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from transcoders.dictionaries import SparseDictionary
@@ -43,7 +43,7 @@ class ReplacementModel:
         first_position: tokens before it keep their MLPs: no transcoder was trained on them.
         W_V: (layer, head, d_model, d_head), normalisation folded in.
         W_O: (layer, head, d_head, d_model), the weight of a norm after attention folded in.
-        attention_bias: (layer, d_model), what attention adds whatever it reads.
+        attention_bias: (layer, d_model), what attention adds independently of what it reads.
     """
 
     def __init__(
@@ -56,7 +56,8 @@ class ReplacementModel:
         """Prepare the weights.
 
         Raises:
-            UserError: a dictionary is no transcoder, or adds a skip, which is no feature.
+            UserError: a dictionary is not a transcoder, or it has a skip connection, which is not
+                a feature.
         """
         for layer, dictionary in transcoders.items():
             if not dictionary.traits.is_transcoder or dictionary.traits.has_skip:
@@ -69,9 +70,9 @@ class ReplacementModel:
         self.transcoders = dict(sorted(transcoders.items()))
         self.first_position = first_position
         self.is_centred = not model.ln_final.uses_rms_norm
-        self.W_V = self.centre(by_head(model.W_V, model.cfg.n_heads), dim=2)
+        self.W_V = self.centre(_by_head(model.W_V, model.cfg.n_heads), dim=2)
         self.W_O = model.W_O.clone()
-        self.attention_bias = attention_bias(model)
+        self.attention_bias = _attention_bias(model)
         for layer, block in enumerate(model.blocks):
             if (norm := getattr(block, "ln1_post", None)) is not None:
                 weight = norm.weight + 1 if norm.uses_weight_offset else norm.weight
@@ -79,7 +80,8 @@ class ReplacementModel:
                 self.attention_bias[layer] *= weight
         probe = run_prompt(model, torch.arange(PROBE_TOKENS, device=model.cfg.device))
         self.is_parallel = torch.equal(probe.before_attention, probe.before_mlp)
-        self._check_attention(probe)
+        if differ(frozen_attention(self, probe, values_of(self, probe)), probe.attention_out):
+            raise unsupported_attention(model)
 
     @property
     def n_layers(self) -> int:
@@ -102,9 +104,7 @@ class ReplacementModel:
     @cached_property
     def attention_writes(self) -> Int[Tensor, " layer"]:
         """The first depth that sees what a layer's heads write."""
-        return 2 * torch.arange(self.n_layers, device=self.W_O.device) + (
-            2 if self.is_parallel else 1
-        )
+        return self.mlp_writes - (0 if self.is_parallel else 1)
 
     @cached_property
     def mlp_writes(self) -> Int[Tensor, " layer"]:
@@ -112,28 +112,35 @@ class ReplacementModel:
         return 2 * torch.arange(self.n_layers, device=self.W_O.device) + 2
 
     def centre(self, vectors: Tensor, dim: int = -1) -> Tensor:
-        """Subtract the mean over the residual stream where the norms do; else nothing."""
+        """Subtract the mean over the residual stream if the norms of the model do so."""
         return vectors - vectors.mean(dim=dim, keepdim=True) if self.is_centred else vectors
 
     def encoder_vectors(
         self, layer: int, features: Int[Tensor, " feature"]
     ) -> Float[Tensor, "feature d_model"]:
-        """What features read in the residual stream, but for the scale."""
+        """What features read in the residual stream, before division by the scale."""
         return self.centre(self.transcoders[layer].W_enc[:, features].T)
 
     def unembedding(
         self, tokens: Int[Tensor, " token"]
     ) -> tuple[Float[Tensor, "token d_model"], Float[Tensor, " token"]]:
-        """What logits read in the residual stream, but for the scale; and their biases."""
+        """What logits read in the residual stream, before division by the scale; their biases."""
         rows = self.model.W_U[:, tokens].T
         bias = logit_bias(self.model)
         return self.centre(rows), rows.new_zeros(len(tokens)) if bias is None else bias[tokens]
 
-    def _check_attention(self, probe: PromptPass) -> None:
-        """Refuse a family whose attention is more than a pattern times values and output map."""
-        written = frozen_attention(self, probe, values_of(self, probe))
-        if differ(written, probe.attention_out):
-            raise unsupported_attention(self.model)
+    def transcoder_of(self, layer: int, unit: int, name: str) -> SparseDictionary:
+        """The transcoder that a feature belongs to. Errors begin with ``name``.
+
+        Raises:
+            UserError: there is no such transcoder or feature.
+        """
+        transcoder = self.transcoders.get(layer)
+        if transcoder is None or unit >= transcoder.n_features:
+            found = "no transcoder" if transcoder is None else f"{transcoder.n_features} features"
+            known = ", ".join(map(str, self.transcoders)) or "none"
+            raise UserError(f"{name}: layer {layer} has {found}; layers with a transcoder: {known}")
+        return transcoder
 
     def freeze(self, tokens: Int[Tensor, " token"]) -> "LocalReplacementModel":
         """Run a prompt and keep what attribution holds fixed.
@@ -150,43 +157,45 @@ class ReplacementModel:
         return LocalReplacementModel.of(self, run_prompt(self.model, tokens))
 
 
-def by_head(
+def _by_head(
     weights: Float[Tensor, "layer values ..."], n_heads: int
 ) -> Float[Tensor, "layer head ..."]:
-    """One entry a head. Heads that share their values (grouped queries) each have a copy."""
+    """One entry for each head. Heads that share values (grouped queries) each have a copy."""
     return weights.repeat_interleave(n_heads // weights.shape[1], dim=1)
 
 
-def attention_bias(model: LanguageModel) -> Float[Tensor, "layer d_model"]:
-    """What each layer's attention adds whatever it reads.
+def _attention_bias(model: LanguageModel) -> Float[Tensor, "layer d_model"]:
+    """What each layer's attention adds independently of what it reads.
 
-    A pattern's rows sum to 1, so a bias of the values passes whole.
+    The rows of a pattern sum to 1, so a bias of the values passes unchanged.
     """
     W_O, n_heads = model.W_O, model.cfg.n_heads
     total = W_O.new_zeros(len(W_O), W_O.shape[3])
     if (b_O := getattr(model, "b_O", None)) is not None:
         total += b_O
     if (b_V := getattr(model, "b_V", None)) is not None:
-        b_V = by_head(b_V.reshape(len(W_O), -1, W_O.shape[2]), n_heads)
+        b_V = _by_head(b_V.reshape(len(W_O), -1, W_O.shape[2]), n_heads)
         total += torch.einsum("lhe,lhed->ld", b_V, W_O)
     return total
 
 
 def values_of(
-    circuit: ReplacementModel, passed: PromptPass
+    replacement: ReplacementModel, passed: PromptPass
 ) -> Float[Tensor, "layer head token d_head"]:
     """What each head takes from each token, without its bias."""
     scaled = passed.before_attention / passed.attention_scale[..., None]
-    return torch.einsum("ltd,lhde->lhte", scaled, circuit.W_V)
+    return torch.einsum("ltd,lhde->lhte", scaled, replacement.W_V)
 
 
 def frozen_attention(
-    circuit: ReplacementModel, passed: PromptPass, values: Float[Tensor, "layer head token d_head"]
+    replacement: ReplacementModel,
+    passed: PromptPass,
+    values: Float[Tensor, "layer head token d_head"],
 ) -> Float[Tensor, "layer token d_model"]:
     """What attention adds to the residual stream, from its frozen pattern and its values."""
     mixed = torch.einsum("lhts,lhse->lhte", passed.attention, values)
-    written = torch.einsum("lhte,lhed->ltd", mixed, circuit.W_O)
-    return written + circuit.attention_bias[:, None] / passed.attention_out_scale[..., None]
+    written = torch.einsum("lhte,lhed->ltd", mixed, replacement.W_O)
+    return written + replacement.attention_bias[:, None] / passed.attention_out_scale[..., None]
 
 
 @dataclass(frozen=True)
@@ -204,49 +213,41 @@ class ActiveFeatures:
 class LocalReplacementModel:
     """The replacement model of one prompt: what is frozen, and what each part writes."""
 
-    circuit: ReplacementModel
+    replacement: ReplacementModel
     passed: PromptPass
     values: Float[Tensor, "layer head token d_head"]
     """What each head takes from each token, without its bias."""
     active: ActiveFeatures
     error: Float[Tensor, "layer token d_model"]
-    """The error nodes: MLP output minus its transcoder's; 0 where there is none."""
+    """The error nodes: MLP output minus the transcoder's output; 0 without a transcoder."""
     mlp_out: Float[Tensor, "layer token d_model"]
-    """Outputs of the MLPs that no transcoder stands in for; 0 elsewhere."""
+    """Outputs of MLPs without a transcoder; 0 elsewhere."""
     bias: Float[Tensor, "layer token d_model"]
-    """``b_dec`` where a transcoder stands; 0 elsewhere."""
+    """``b_dec`` where there is a transcoder; 0 elsewhere."""
 
     @classmethod
-    def of(cls, circuit: ReplacementModel, passed: PromptPass) -> "LocalReplacementModel":
+    def of(cls, replacement: ReplacementModel, passed: PromptPass) -> "LocalReplacementModel":
         """Encode the MLPs' inputs and split their outputs."""
-        first = circuit.first_position
+        first = replacement.first_position
         mlp_out, error = passed.mlp.mlp_out.clone(), torch.zeros_like(passed.mlp.mlp_out)
         bias = torch.zeros_like(error)
         parts = []
-        for layer, transcoder in circuit.transcoders.items():
+        for layer, transcoder in replacement.transcoders.items():
             z = transcoder.encode(passed.mlp.mlp_in[layer, first:])
             token, unit = z.nonzero(as_tuple=True)
-            parts.append(
-                (
-                    token + first,
-                    torch.full_like(token, layer),
-                    unit,
-                    z[token, unit],
-                    transcoder.W_dec[unit],
-                )
-            )
+            at = torch.full_like(token, layer)
+            parts.append((token + first, at, unit, z[token, unit], transcoder.W_dec[unit]))
             error[layer, first:] = mlp_out[layer, first:] - transcoder.decode(z)
             mlp_out[layer, first:] = 0
             bias[layer, first:] = transcoder.b_dec
-        width = error.shape[2]
         none = torch.zeros(0, dtype=torch.long, device=error.device)
-        parts.append((none, none, none, error.new_zeros(0), error.new_zeros(0, width)))
+        parts.append((none, none, none, error.new_zeros(0), error[0, :0]))  # without transcoders
         columns = [torch.cat(column) for column in zip(*parts, strict=True)]
         order = torch.argsort(columns[0], stable=True)
         return cls(
-            circuit=circuit,
+            replacement=replacement,
             passed=passed,
-            values=values_of(circuit, passed),
+            values=values_of(replacement, passed),
             active=ActiveFeatures(*(column[order] for column in columns)),
             error=error,
             mlp_out=mlp_out,
@@ -259,7 +260,7 @@ class LocalReplacementModel:
         return len(self.passed.tokens)
 
     def position(self, token: int) -> int:
-        """A token counted from 0, from one that may be counted from the end.
+        """The position of a token that may be counted from the end.
 
         Raises:
             UserError: the prompt has no such token.
@@ -271,7 +272,3 @@ class LocalReplacementModel:
                 f"the prompt has {self.n_tokens} tokens with BOS"
             )
         return position
-
-    def at(self, tokens: Int[Tensor, " wanted"]) -> Bool[Tensor, " active"]:
-        """Which of the active features are at one of these tokens."""
-        return torch.isin(self.active.token, tokens)

@@ -1,32 +1,35 @@
-"""The files of one circuit: its record, the viewers' graph, the page, and the checks against it."""
+"""The files of one circuit: its record, the viewers' graph, the page, and checks in the model."""
 
 import math
 import re
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from jaxtyping import Int
 from torch import Tensor
 
-from transcoders.circuits.ablation import ablation_effects, rank_correlation
-from transcoders.circuits.export import attribution_graph, paths_record
-from transcoders.circuits.faithfulness import (
+from transcoders.circuits.ablation import (
     REPLACEABLE,
+    ablation_effects,
     faithfulness,
     mean_activations,
     parts_by_attribution,
+    rank_correlation,
     replaceable_parts,
 )
+from transcoders.circuits.export import attribution_graph, paths_record
 from transcoders.circuits.graph import influence, prune_graph
+from transcoders.circuits.notation import Node
 from transcoders.circuits.page import circuit_page
 from transcoders.circuits.trace import Circuit, Notes, Tracer
 from transcoders.circuits.verify import completeness, total_attributions
 from transcoders.files import made_folder, write_json, write_table
 
 SIZES = [0, *(2**power for power in range(14))]
-"""Numbers of parts at which faithfulness is measured: those of the graph, then the rest."""
+"""Numbers of parts at which faithfulness is measured. The parts of the graph come first."""
 SHOWN = 0.9
-"""Share of the influence that the nodes of page and picture hold."""
+"""Share of the influence that the nodes on the page hold."""
 
 
 def write_circuit(
@@ -43,76 +46,76 @@ def write_circuit(
     """Check a circuit against the model and write everything about it, all or nothing.
 
     Args:
-        tracer: that found it.
+        tracer: that found the circuit.
         circuit: what was found.
-        rows: of text: for the means that replace what is ablated, and for features' examples.
-        folder: where; an older circuit there is replaced.
+        rows: of text, for means that replace ablated parts and for examples of features.
+        folder: of the files. An older circuit there is replaced.
         name: short, for files and addresses.
         model: its name.
         prompt: as text.
         settings: of the search, for the record.
     """
-    local, target, graph = circuit.local, circuit.target, circuit.graph
-    shares = influence(graph)
-    nodes = sorted((n for n in graph if n != target.node), key=lambda n: (-shares[n], n))
-    parts = [node for node in nodes if node.kind in REPLACEABLE]
-    totals = total_attributions(local, target)
-    effects = ablation_effects(local, target, totals, parts)
-    beyond = parts_by_attribution(local, totals)
-    means = mean_activations(local.circuit, rows)
-    curve = faithfulness(local, target, [*parts, *beyond], means, SIZES)
+    local, target, graph, tokens = circuit.local, circuit.target, circuit.graph, circuit.tokens
+    parts, effects, curve = _check(circuit, rows)
     notes = tracer.notes([target.node, *parts], rows)
-    sums = completeness(local, target.vectors)
     correlation = rank_correlation(effects)
     record = {
         "name": name,
         "model": model,
         "prompt": prompt,
-        "tokens": circuit.tokens,
+        "tokens": tokens,
         "target": {"name": target.name, "value": target.value},
-        "transcoders": list(local.circuit.transcoders),
+        "transcoders": list(local.replacement.transcoders),
         "search": settings,
-        "completeness_error": float(sums.error.max()),
+        "completeness_error": float(completeness(local, target.vectors).error.max()),
         "rank_correlation": None if math.isnan(correlation) else correlation,
         "parts": len(replaceable_parts(parts)),
         "notes": notes,
         "paths": paths_record(circuit.paths),
     }
+    viewed = attribution_graph(
+        graph,
+        slug=re.sub(r"[^A-Za-z0-9.-]+", "-", name),
+        model=model,
+        prompt=prompt,
+        tokens=tokens,
+        token_ids=local.passed.tokens.tolist(),
+        labels={node: _label(str(node), notes) for node in graph},
+    )
+    title, summary = f"{name}: why {target.name}?", _summary(circuit, correlation)
+    page = circuit_page(
+        prune_graph(graph, SHOWN), title=title, tokens=tokens, summary=summary, notes=notes
+    )
     with made_folder(folder) as temporary:
         write_json(temporary / "paths.json", record)
-        write_json(
-            temporary / "graph.json",
-            attribution_graph(
-                graph,
-                slug=re.sub(r"[^A-Za-z0-9.-]+", "-", name),
-                model=model,
-                prompt=prompt,
-                tokens=circuit.tokens,
-                token_ids=local.passed.tokens.tolist(),
-                labels={node: _label(str(node), notes) for node in graph},
-            ),
-        )
-        for table, file in ((effects, "ablation.csv"), (curve, "faithfulness.csv")):
-            write_table(temporary / file, table)
-        page = circuit_page(
-            prune_graph(graph, SHOWN),
-            title=f"{name}: why {target.name}?",
-            tokens=circuit.tokens,
-            summary=_summary(circuit, correlation),
-            notes=notes,
-        )
+        write_json(temporary / "graph.json", viewed)
+        write_table(temporary / "ablation.csv", effects)
+        write_table(temporary / "faithfulness.csv", curve)
         (temporary / "circuit.html").write_text(page, encoding="utf-8")
 
 
+def _check(
+    circuit: Circuit, rows: Int[Tensor, "row token"]
+) -> tuple[list[Node], pd.DataFrame, pd.DataFrame]:
+    """The parts of a circuit by influence, ``ablation.csv`` and ``faithfulness.csv``."""
+    local, target, shares = circuit.local, circuit.target, influence(circuit.graph)
+    nodes = sorted(shares, key=lambda node: (-shares[node], node))
+    parts = [node for node in nodes if node.kind in REPLACEABLE and node != target.node]
+    totals = total_attributions(local, target)
+    effects = ablation_effects(local, target, totals, parts)
+    means = mean_activations(local.replacement, rows)
+    ranked = [*parts, *parts_by_attribution(totals)]
+    return parts, effects, faithfulness(local, target, ranked, means, SIZES)
+
+
 def _summary(circuit: Circuit, correlation: float) -> str:
-    local = circuit.local
-    layers = ", ".join(str(layer) for layer in local.circuit.transcoders)
+    layers = ", ".join(map(str, circuit.local.replacement.transcoders))
     return (
-        f"The target is {circuit.target.value:.3f}. Transcoders stand at layers {layers}; other "
-        f"MLPs are single nodes. Shown are the nodes with {SHOWN:.0%} of the influence. Point at "
-        "one to see what it reads and what is known of it, click to follow it. Spearman's rank "
-        "correlation of attribution with what ablating each node does to the real model is "
-        f"{correlation:.2f}."
+        f"The target is {circuit.target.value:.3f}. Transcoders replace the MLPs of layers "
+        f"{layers}; every other MLP is a single node at each token. The page shows the nodes with "
+        f"{SHOWN:.0%} of the influence. Point at a node to see what it reads and what is known of "
+        "it. Click it to follow its paths. Spearman's rank correlation between attribution and the "
+        f"effect of ablating each node in the real model is {correlation:.2f}."
     )
 
 

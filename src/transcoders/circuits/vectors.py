@@ -1,16 +1,16 @@
-"""Feature vectors: what is read in the residual stream, what contributes to it, and pull-backs.
+"""Feature vectors: what they read in the residual stream, who contributes to it, and pull-backs.
 
-A feature vector f reads the residual stream at one token and depth: its value is f · x. Every part
-of the model that wrote there contributes f · (what it wrote), and these contributions add up to the
-value (paper, section 4.1):
+A feature vector f reads the residual stream x at one token and depth. Its value is f · x. Every
+part of the model that wrote there contributes f · (what it wrote), and these contributions add up
+to the value (paper, section 4.1):
 
 - feature i of layer l                z_i (f · f_dec,i)
 - head h of layer l, source token s   A[t, s] (P x_s / σ_s) W_V W_O f
-- the embedding, an MLP without a transcoder, a transcoder's error, the biases
+- the embedding, an MLP without a transcoder, the error of a transcoder, the biases
 
 To look further back, f is replaced by what the chosen part reads: (f · f_dec,i) P f_enc,i / σ for a
-feature, A[t, s] P W_V W_O f / σ_s for a head. That is again a feature vector, in units of the value
-of the first one. All of this is done for many vectors, features, heads and sources at a time.
+feature, A[t, s] P W_V W_O f / σ_s for a head. This is again a feature vector, in units of the value
+of the first one. All functions work on many vectors, features, heads and sources at a time.
 """
 
 from dataclasses import dataclass, field
@@ -74,56 +74,45 @@ class Contributions(NamedTuple):
     """Of attention, transcoders and the vector itself."""
 
 
-def feature_target(local: LocalReplacementModel, layer: int, index: int, token: int) -> Target:
+def feature_target(
+    local: LocalReplacementModel, layer: int, unit: int | None, token: int
+) -> Target:
     """The pre-activation of a transcoder feature at a token.
+
+    Args:
+        local: of the prompt.
+        layer: of the transcoder.
+        unit: number of the feature. None stands for the one that is most active.
+        token: counted from 0, or backwards from -1.
 
     Raises:
         UserError: there is no such transcoder, feature or token, or the feature is not active
-            there; the message then lists the features that are most active.
+            there. In this case the message lists the most active features.
     """
-    circuit, position = local.circuit, local.position(token)
-    if layer not in circuit.transcoders:
-        known = ", ".join(str(known) for known in circuit.transcoders) or "none"
-        raise UserError(
-            f"target tc{layer}[{index}]@{token}: layer {layer} has no transcoder; layers with one: "
-            f"{known}"
-        )
-    transcoder = circuit.transcoders[layer]
-    if not 0 <= index < transcoder.n_features:
-        raise UserError(
-            f"target tc{layer}[{index}]@{token}: expected a feature from 0 to "
-            f"{transcoder.n_features - 1}"
-        )
-    if position < circuit.first_position:
-        raise UserError(
-            f"target tc{layer}[{index}]@{token}: no transcoder was trained on token {position}; "
-            f"expected a token from {circuit.first_position} on"
-        )
-    active = local.active
+    replacement, active, position = local.replacement, local.active, local.position(token)
+    name = f"target tc{layer}[{'top' if unit is None else unit}]@{token}"
+    transcoder = replacement.transcoder_of(layer, unit or 0, name)
     here = (active.token == position) & (active.layer == layer)
-    if not (here & (active.unit == index)).any():
-        order = active.z[here].argsort(descending=True)[:10]
-        best = [
-            f"tc{layer}[{i:.0f}]@{position} ({z:.2f})"
-            for i, z in zip(
-                active.unit[here][order].tolist(), active.z[here][order].tolist(), strict=True
-            )
-        ]
-        raise UserError(
-            f"target tc{layer}[{index}]@{token}: the feature is not active there; most active: "
-            f"{', '.join(best) or 'none'}"
-        )
-    one = torch.tensor([index], device=active.z.device)
-    scale = local.passed.mlp_scale[layer, position]
-    vectors = FeatureVectors(
-        circuit.encoder_vectors(layer, one) / scale,
-        depth=torch.tensor([int(circuit.mlp_reads(layer))], device=one.device),
-        token=torch.tensor([position], device=one.device),
-        bias=transcoder.b_enc[one],
+    z, order = active.z[here].sort(descending=True, stable=True)
+    best = active.unit[here][order].tolist()
+    if unit is None and best:
+        unit = best[0]
+    if unit is None or unit not in best:
+        pairs = zip(best[:10], z[:10].tolist(), strict=True)
+        listed = ", ".join(f"tc{layer}[{i}]@{position} ({value:.2f})" for i, value in pairs)
+        early = position < replacement.first_position
+        why = f"; no transcoder was trained on token {position}" if early else ""
+        raise UserError(f"{name}: expected an active feature; most active: {listed or 'none'}{why}")
+    reads = replacement.encoder_vectors(layer, torch.tensor([unit], device=z.device))[0]
+    vectors = _single(
+        reads / local.passed.mlp_scale[layer, position],
+        int(replacement.mlp_reads(layer)),
+        position,
+        transcoder.b_enc[unit],
     )
     read = local.passed.mlp.mlp_in[layer, position]
-    value = (read @ transcoder.W_enc[:, index] + transcoder.b_enc[index]).item()
-    node = Node(NodeKind.FEATURE, layer, index, position)
+    value = (read @ transcoder.W_enc[:, unit] + transcoder.b_enc[unit]).item()
+    node = Node(NodeKind.FEATURE, layer, unit, position)
     return Target(str(node), vectors, value, node)
 
 
@@ -136,53 +125,55 @@ def logit_target(
         local: of the prompt.
         weights: by token id; 1 and -1 for a difference.
         token: after which the logits are taken.
-        name: for people.
+        name: shown to people.
     """
-    circuit, position = local.circuit, local.position(token)
+    replacement, position = local.replacement, local.position(token)
     device = local.passed.after.device
     ids = torch.tensor(list(weights), device=device)
     weight = torch.tensor(list(weights.values()), device=device)
-    rows, biases = circuit.unembedding(ids)
-    vectors = FeatureVectors(
-        (weight @ rows)[None] / local.passed.final_scale[position],
-        depth=torch.tensor([2 * circuit.n_layers], device=device),
-        token=torch.tensor([position], device=device),
-        bias=(weight @ biases)[None],
-    )
+    rows, biases = replacement.unembedding(ids)
+    reads = (weight @ rows) / local.passed.final_scale[position]
+    vectors = _single(reads, 2 * replacement.n_layers, position, weight @ biases)
     value = (local.passed.logits[position, ids] @ weight).item()
-    return Target(
-        name, vectors, value, Node(NodeKind.TARGET, circuit.n_layers, -1, position), weights
-    )
+    node = Node(NodeKind.TARGET, replacement.n_layers, -1, position)
+    return Target(name, vectors, value, node, weights)
+
+
+def _single(
+    vector: Float[Tensor, " d_model"], depth: int, token: int, bias: Float[Tensor, ""]
+) -> FeatureVectors:
+    at_depth, at_token = (torch.tensor([n], device=vector.device) for n in (depth, token))
+    return FeatureVectors(vector[None], at_depth, at_token, bias[None])
 
 
 def contributions(local: LocalReplacementModel, vectors: FeatureVectors) -> Contributions:
-    """What every part of the model contributes to each vector (the module's docstring)."""
-    circuit, active = local.circuit, local.active
+    """What every part of the model contributes to each vector (see the module's docstring)."""
+    replacement, active = local.replacement, local.active
     vector, depth, token = vectors.vector, vectors.depth, vectors.token
-    n_vectors, n_layers, n_heads = len(vector), circuit.n_layers, circuit.n_heads
+    n_vectors, n_layers, n_heads = len(vector), replacement.n_layers, replacement.n_heads
 
     def seen(first_depth: Int[Tensor, " part"]) -> Bool[Tensor, "vector part"]:
         return depth[:, None] >= first_depth
 
-    here = local.at(token).nonzero()[:, 0]
+    here = torch.isin(active.token, token).nonzero()[:, 0]
     layer_of, token_of = active.layer[here], active.token[here]
     features = (vector @ active.decoder[here].T).mul_(active.z[here])
-    features.mul_(seen(circuit.mlp_writes[layer_of]) & (token[:, None] == token_of))
+    features.mul_(seen(replacement.mlp_writes[layer_of]) & (token[:, None] == token_of))
 
     # (layer · head, vector, d_head) @ (layer · head, d_head, source)
-    written = (vector @ circuit.W_O.flatten(0, 2).T).view(n_vectors, n_layers * n_heads, -1)
+    written = (vector @ replacement.W_O.flatten(0, 2).T).view(n_vectors, n_layers * n_heads, -1)
     read = torch.bmm(written.transpose(0, 1), local.values.flatten(0, 1).transpose(1, 2))
     heads = read.transpose(0, 1).unflatten(1, (n_layers, n_heads))
     heads = heads * local.passed.attention[:, :, token].permute(2, 0, 1, 3)
-    heads.mul_(seen(circuit.attention_writes)[:, :, None, None])
+    heads.mul_(seen(replacement.attention_writes)[:, :, None, None])
 
-    mlp_seen = seen(circuit.mlp_writes)
+    mlp_seen = seen(replacement.mlp_writes)
 
     def of_layers(outputs: Float[Tensor, "layer token d_model"]) -> Float[Tensor, "vector layer"]:
         return torch.einsum("vd,lvd->vl", vector, outputs[:, token]) * mlp_seen
 
     embed = (vector * local.passed.before_attention[0, token]).sum(dim=1, keepdim=True)
-    attention_bias = (vector @ circuit.attention_bias.T) * seen(circuit.attention_writes)
+    attention_bias = (vector @ replacement.attention_bias.T) * seen(replacement.attention_writes)
     attention_bias = attention_bias / local.passed.attention_out_scale[:, token].T
     return Contributions(
         values=torch.cat(
@@ -208,47 +199,46 @@ def pull_back(
         vectors: those of ``found``.
         found: their contributions.
         row: which vector each chosen part contributes to.
-        column: which part. Other kinds than features and heads read nothing: their vector is 0.
+        column: which part. Only features and heads read; the vectors of others are 0.
     """
-    circuit, passed = local.circuit, local.passed
+    replacement, passed = local.replacement, local.passed
     kind, layer, unit, source, _ = (part[column] for part in found.columns)
     token = torch.where(source < 0, vectors.token[row], source)
     pulled = torch.zeros_like(vectors.vector[row])
     bias, depth = pulled.new_zeros(len(row)), torch.zeros_like(row)
-    for here in circuit.transcoders:
+    for here in replacement.transcoders:
         chosen = ((kind == NodeKind.FEATURE.code) & (layer == here)).nonzero()[:, 0]
         if not len(chosen):
             continue
-        weights = circuit.transcoders[here]
+        weights = replacement.transcoders[here]
         of = unit[chosen]
         coefficient = (vectors.vector[row[chosen]] * weights.W_dec[of]).sum(dim=1)
         scale = passed.mlp_scale[here, token[chosen]]
-        pulled[chosen] = circuit.encoder_vectors(here, of) * (coefficient / scale)[:, None]
+        pulled[chosen] = replacement.encoder_vectors(here, of) * (coefficient / scale)[:, None]
         bias[chosen] = coefficient * weights.b_enc[of]
-        depth[chosen] = int(circuit.mlp_reads(here))
+        depth[chosen] = int(replacement.mlp_reads(here))
     chosen = (kind == NodeKind.HEAD.code).nonzero()[:, 0]
     at, h = layer[chosen], unit[chosen]
     reader = row[chosen]
     strength = passed.attention[at, h, vectors.token[reader], token[chosen]]
     strength = strength / passed.attention_scale[at, token[chosen]]
-    inner = torch.einsum("nd,ned->ne", vectors.vector[reader], circuit.W_O[at, h])
-    pulled[chosen] = torch.einsum("ne,nde->nd", inner, circuit.W_V[at, h]) * strength[:, None]
-    depth[chosen] = circuit.attention_reads(at)
+    inner = torch.einsum("nd,ned->ne", vectors.vector[reader], replacement.W_O[at, h])
+    pulled[chosen] = torch.einsum("ne,nde->nd", inner, replacement.W_V[at, h]) * strength[:, None]
+    depth[chosen] = replacement.attention_reads(at)
     return FeatureVectors(pulled, depth, token, bias)
 
 
 def _columns(local: LocalReplacementModel, here: Int[Tensor, " here"]) -> Columns:
     """The columns for the active features ``here`` and everything else."""
-    n_layers, n_heads, n_tokens = local.circuit.n_layers, local.circuit.n_heads, local.n_tokens
     active, device = local.active, here.device
-    layers = torch.arange(n_layers, device=device)
-    of_heads = torch.cartesian_prod(
-        layers, torch.arange(n_heads, device=device), torch.arange(n_tokens, device=device)
-    ).T
+    sizes = local.replacement.n_layers, local.replacement.n_heads, local.n_tokens
+    layers, heads, tokens = (torch.arange(size, device=device) for size in sizes)
+    of_heads = torch.cartesian_prod(layers, heads, tokens).T
     none, one = torch.full_like(layers, -1), layers.new_full((1,), -1)
-    sizes = torch.tensor([len(here), of_heads.shape[1], n_layers, n_layers, 1], device=device)
+    n = len(layers)
+    counts = torch.tensor([len(here), of_heads.shape[1], n, n, 1], device=device)
     codes = torch.tensor([kind.code for kind in CONTRIBUTORS], device=device)
-    kind = codes.repeat_interleave(sizes)
+    kind = codes.repeat_interleave(counts)
     z = active.z[here]
     return Columns(
         kind=kind,

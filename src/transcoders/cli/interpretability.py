@@ -108,7 +108,7 @@ def study_features(scale: ScaleName, threads: Threads = None) -> None:
     device = prepare_process(threads, settings.resources.study_features, settings.device)
     wanted = section(settings, "interpretability")
     tracer = Tracer.load(scale, wanted.rated_site.model, device=device)
-    vocabulary = read_vocabulary(tracer.circuit)
+    vocabulary = read_vocabulary(tracer.replacement)
     text = load_text(layout.observed)
     entries = [
         entry
@@ -118,7 +118,7 @@ def study_features(scale: ScaleName, threads: Threads = None) -> None:
     studies = pd.concat(
         [
             study_features(
-                tracer.circuit,
+                tracer.replacement,
                 entry.name,
                 entry.site.layer,
                 SparseDictionary.from_pretrained(layout.dictionary(entry.name)).to(device),
@@ -167,7 +167,7 @@ def feature_pages(
             )
     tracer = Tracer.load(scale, entry.site.model, device=device)
     write_feature_pages(
-        tracer.circuit,
+        tracer.replacement,
         Subject(
             entry.name,
             entry.traits.label,

@@ -1,13 +1,14 @@
 """The greater-than case study (paper, section 5): where a model decides that 32 is before 47.
 
+Read :mod:`~transcoders.greater_than.study` first. Its steps are in
+
 - ``task``: the prompts, how a tokenizer writes numbers, and the metric;
 - ``answers``: what a model answers, as it is and changed inside;
-- ``where``: which MLPs and heads carry the task, and the rule that chooses one of each;
+- ``where``: which MLPs and heads carry the task, the rule that chooses one of each, and the parts
+  that recur on the paths of many prompts;
 - ``units``: the chosen MLP's output as a sum of transcoder features, SAE features or neurons;
 - ``sweep``: the metric against the number of units kept (Figure 4);
-- ``years``: what features say about years, from weights alone (Figure 5);
-- ``recurring``: features and heads that are on the paths of many prompts;
-- ``study``: all of it.
+- ``years``: what features say about years, from weights alone (Figure 5).
 """
 
 from transcoders.greater_than.study import study_greater_than

@@ -1,15 +1,16 @@
-"""What a model answers to prompts that differ in a year, and what it answers when changed inside.
+"""What a model answers to prompts that differ in a year, as it is and changed inside.
 
-All that is asked of the model is the probability of some next tokens after the prompt and, where
-numbers are written digit by digit, after the prompt and each of the ten tens digits. So a row is
-run in two parts. The **prefix** goes through once and leaves its keys and values; the **tail** goes
-through again for every change, from the first changed layer on:
+The study only needs the probability of some next tokens after the prompt. Where numbers are written
+digit by digit, it also needs those after the prompt and each of the ten tens digits. So a row is
+run in two parts. The **prefix** is run once, and its keys and values are kept. The **tail** is run
+again for every change, from the first changed layer on:
 
     The war lasted from 1 7 3 2 to 1 │ 7   0 1 2 3 4 5 6 7 8 9
     prefix                             tail: last token, then ten alternatives for the next one
 
-The alternatives stand at the same position and see the prompt and themselves, not each other, so
-one pass gives the units after all ten tens. Only the candidates' rows of the unembedding are used.
+The alternatives stand at the same position. Each sees the prompt and itself but not the others, so
+one pass gives the units digits after all ten tens digits. Only the candidates' rows of the
+unembedding are used.
 """
 
 from copy import deepcopy
@@ -24,7 +25,7 @@ from transcoders.models import LanguageModel, captured, run_blocks, unembed
 
 
 class Answers:
-    """Prompts run through a model once, ready to be run again from any layer on.
+    """Prompts that went through a model once and can be run again from any layer on.
 
     Attributes:
         residual: the residual stream of the tail before each layer.
@@ -48,7 +49,7 @@ class Answers:
             numbers: what the next tokens may be.
             prompts: of one length.
             tail: how many of the prompt's last positions may be changed later.
-            next_only: leave out the alternatives: only the next token is asked for.
+            next_only: leave out the alternatives. Only the next token can be asked for.
         """
         from transformers import DynamicCache
 
@@ -86,7 +87,7 @@ class Answers:
         self.residual: list[Tensor] = [found[name] for name in names]
 
     def _run(self, **arguments: Any) -> Float[Tensor, "prompt position d_model"]:
-        """Run the tail after the prefix. A run appends to the cache that it is given: a copy."""
+        """Run the tail after the prefix. A run appends to its cache, so it gets a copy."""
         arguments |= self._arguments | {"past_key_values": deepcopy(self._prefix)}
         return run_blocks(self.model, **arguments)
 
@@ -100,7 +101,7 @@ class Answers:
     def next_logits(self, first_layer: int) -> Float[Tensor, "prompt read candidate"]:
         """Logits of the candidates after the prompt and after each alternative.
 
-        Layers from ``first_layer`` on are run again, with whatever changes a hook makes now.
+        Layers from ``first_layer`` on are run again, with the hooks that are set now.
         """
         normalized = self._run(residual=self.residual[first_layer], start=first_layer)
         return unembed(self.model, normalized[:, self.tail - 1 :], self._ids)
@@ -110,7 +111,7 @@ class Answers:
         return self.next_logits(first_layer)[:, 0].softmax(dim=-1).cpu()
 
     def probabilities(self, first_layer: int) -> Float[Tensor, "prompt 100"]:
-        """Probabilities of the 100 two-digit continuations, over these."""
+        """Probabilities of the 100 two-digit continuations, which sum to 1."""
         p = self.next_logits(first_layer).softmax(dim=-1).cpu()
         if not self._n_alternatives:
             return p[:, 0]

@@ -1,10 +1,11 @@
 """How much of the task a few units carry (Figure 4): the metric against the number kept.
 
-Units are ranked by variance over the years at the last position; the k first are kept and the
-others set to zero. Intervals resample the years, with all templates of a year together: it is
-years that a model may know or not. Templates are also reported one by one.
+Units are ranked by variance over the years at the last position. The first k are kept, and the
+others are set to zero. Intervals resample the years, with all templates of a year together, since
+a model may know some years and not others. Templates are also reported one by one.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -22,7 +23,7 @@ RESAMPLES = 2000
 
 @dataclass
 class Curve:
-    """The metric with the first so many units of a ranking."""
+    """The metric against the number of units kept, the first of a ranking."""
 
     name: str
     kind: UnitKind
@@ -30,11 +31,14 @@ class Curve:
     values: dict[int, Float[Tensor, "template 100"]]
     """By the number of units kept."""
 
-    def measure(self, mlp: ChosenMLP, n_kept: int) -> None:
-        """Add a point, if it is not there."""
-        if n_kept not in self.values:
-            self.values[n_kept] = mlp.with_kept(self.kind, self.ranking[:n_kept])
-            self.values = dict(sorted(self.values.items()))
+    def measure(self, mlp: ChosenMLP, kept: Iterable[int], title: str) -> None:
+        """Add the points that are not there yet; ``title`` is that of the progress bar."""
+        missing = sorted(set(kept) - set(self.values))
+        with progress_bar(len(missing), title, "points") as bar:
+            for n_kept in missing:
+                self.values[n_kept] = mlp.metrics(self.kind, self.ranking[:n_kept])
+                bar.update(1)
+        self.values = dict(sorted(self.values.items()))
 
     @property
     def kept(self) -> list[int]:
@@ -59,45 +63,42 @@ class BadFeature(NamedTuple):
 
     unit: int
     rank: int
-    """From 1, the unit of the largest variance."""
+    """From 1 on, by variance."""
     drop: Estimate
-    """What adding it takes from the metric. The largest of many drops, so the value is biased
-    upwards; the interval says whether it is a drop for other years too."""
+    """What adding it takes from the metric. It is the largest of many drops, so the value is biased
+    upwards. The interval tells whether other years would show a drop too."""
 
     def record(self) -> dict[str, Any]:
         """For JSON."""
         return {**self._asdict(), "drop": self.drop.record()}
 
 
-def sweep(mlp: ChosenMLP, kind: UnitKind, kept: list[int]) -> Curve:
-    """The curve of one kind."""
-    curve = Curve(kind, kind, mlp.ranking(kind), {})
-    with progress_bar(len(kept), f"keeping {kind}", "points") as bar:
-        for n_kept in kept:
-            curve.measure(mlp, n_kept)
-            bar.update(1)
+def sweep(
+    mlp: ChosenMLP, kind: UnitKind, kept: list[int], *, without_bad: int | None = None
+) -> Curve:
+    """The curve of one kind.
+
+    Args:
+        mlp: the chosen MLP.
+        kind: of units.
+        kept: numbers of units to keep.
+        without_bad: a unit that is never kept.
+    """
+    name, ranking = str(kind), mlp.ranking(kind)
+    if without_bad is not None:
+        name, ranking = f"{kind}_without_bad", ranking[ranking != without_bad]
+    curve = Curve(name, kind, ranking, {})
+    curve.measure(mlp, kept, f"keeping {name}")
     return curve
 
 
-def without(mlp: ChosenMLP, curve: Curve, unit: int, kept: list[int]) -> Curve:
-    """The same curve with one unit never kept."""
-    remaining = curve.ranking[curve.ranking != unit]
-    result = Curve(f"{curve.name}_without_bad", curve.kind, remaining, {})
-    for n_kept in kept:
-        result.measure(mlp, n_kept)
-    return result
-
-
 def find_bad_feature(mlp: ChosenMLP, curve: Curve, resampler: "Resampler") -> BadFeature | None:
-    """The unit whose addition lowers the metric most, if it does so beyond doubt.
+    """The unit whose addition lowers the metric most, if the interval of this drop is above zero.
 
-    The curve is measured at every number of units up to its end first.
+    First, this measures the curve at every number of units up to its end.
     """
     most = curve.kept[-1]
-    with progress_bar(most, "adding units one by one", "units") as bar:
-        for n_kept in range(most):
-            curve.measure(mlp, n_kept)
-            bar.update(1)
+    curve.measure(mlp, range(most), "adding units one by one")
     drops = {rank: curve.values[rank - 1] - curve.values[rank] for rank in range(1, most + 1)}
     rank = max(drops, key=lambda rank: resampler.mean(drops[rank]))
     drop = resampler.estimate(drops[rank])
@@ -134,19 +135,19 @@ def interval(statistic: np.ndarray) -> Estimate:
 
 
 def mean_height(curve: Curve, resampler: Resampler) -> np.ndarray:
-    """The area under a curve over its width (trapezoids), for the data and all resamples."""
+    """The area under a curve divided by its width, for the data and all resamples."""
     heights = np.stack([resampler.means(values) for values in curve.values.values()])
     return np.trapezoid(heights, curve.kept, axis=0) / (curve.kept[-1] - curve.kept[0])
 
 
 def catch_up(first: Curve, second: Curve, resampler: Resampler) -> np.ndarray:
-    """The number of units, from 1 on, at which the second curve is no longer below the first.
+    """The first number of units, from 1 on, at which the second curve is not below the first.
 
-    Both are joined by straight lines between the numbers that were measured.
+    Straight lines join the numbers that were measured.
 
     Returns:
-        For the data and all resamples; infinite where the first is ahead to the end, 1 where it is
-        not ahead with one unit, whatever it is later.
+        For the data and all resamples: infinite where the first curve is ahead to the end, 1 where
+        it is not ahead with one unit, whatever comes later.
     """
     grid = np.arange(1, min(first.kept[-1], second.kept[-1]) + 1)
     behind = _heights(first, resampler, grid) <= _heights(second, resampler, grid)
@@ -160,18 +161,10 @@ def _heights(curve: Curve, resampler: Resampler, grid: np.ndarray) -> np.ndarray
 
 def curve_table(curves: list[Curve], resampler: Resampler) -> pd.DataFrame:
     """Rows ``curve, kept, template, metric, low, high``; template ``all`` is their mean."""
-    rows: list[dict[str, Any]] = []
+    rows = []
     for curve in curves:
         for n_kept, values in curve.values.items():
-            templates = {"all": values} | {
-                str(number): row[None] for number, row in enumerate(values, start=1)
-            }
-            for template, chosen in templates.items():
-                value, low, high = resampler.estimate(chosen)
-                rows.append(
-                    {
-                        "curve": curve.name, "kept": n_kept, "template": template,
-                        "metric": value, "low": low, "high": high,
-                    }
-                )  # fmt: skip
-    return pd.DataFrame(rows)
+            for number, chosen in enumerate([values, *values.split(1)]):
+                template = str(number or "all")
+                rows.append((curve.name, n_kept, template, *resampler.estimate(chosen)))
+    return pd.DataFrame(rows, columns=["curve", "kept", "template", "metric", "low", "high"])

@@ -1,7 +1,7 @@
 """The greater-than task: prompts, how a tokenizer writes numbers, and the metric.
 
-"The war lasted from 1732 to 17" should go on with two digits that make a later year. Over the 100
-two-digit continuations YY' the model's probabilities, renormalised, give the **metric** of a prompt
+"The war lasted from 1732 to 17" should go on with two digits that make a later year. The model's
+probabilities of the 100 two-digit continuations YY', renormalised, give the **metric** of a prompt
 with year YY (Hanna et al. 2023, arXiv 2305.00586; paper, section 5):
 
     Σ over YY' > YY of p(YY')  -  Σ over YY' <= YY of p(YY')
@@ -21,8 +21,8 @@ from transcoders.errors import UserError
 
 YEARS = torch.arange(100)
 AVERAGED_YEARS = slice(1, 99)
-"""Of the metric's mean, as published: nothing is greater than 99, and GPT-2 writes 1700 as one
-token, so that its prompt is shorter than the others."""
+"""The years of the published mean. No year is greater than 99, and GPT-2 writes 1700 as one token,
+so the prompt of 00 is shorter than the others."""
 PLACEHOLDER = "{YY}"
 
 
@@ -31,11 +31,11 @@ class Numbers:
     """How a tokenizer writes the two digits that complete a year."""
 
     ids: Int[Tensor, " candidate"]
-    """Of the tokens 00 to 99, or of 0 to 9."""
+    """Ids of the tokens 00 to 99, or 0 to 9."""
 
     @classmethod
     def of(cls, tokenizer: Any) -> "Numbers":
-        """Find out.
+        """Find out for a tokenizer.
 
         Raises:
             UserError: neither all pairs of digits nor all digits are single tokens.
@@ -62,11 +62,11 @@ class Numbers:
 
     @property
     def n_alternatives(self) -> int:
-        """Next tokens after which a further one must be predicted: the tens digits, or none."""
+        """How many next tokens need a further one: ten tens digits, or none."""
         return 10 if self.style == "digits" else 0
 
     def read(self, years: Int[Tensor, " prompt"]) -> Int[Tensor, " prompt"]:
-        """What each year says about the next token: itself, or its tens digit."""
+        """The number that each year gives for the next token: itself, or its tens digit."""
         return years if self.style == "pairs" else years // 10
 
     def signs(self, years: Int[Tensor, " prompt"]) -> Float[Tensor, "prompt candidate"]:
@@ -101,7 +101,7 @@ class Prompts(NamedTuple):
     """Prompts of one template that have equally many tokens."""
 
     template: int
-    """Its number."""
+    """The number of the template."""
     years: Int[Tensor, " prompt"]
     rows: Int[Tensor, "prompt position"]
     """Tokens, BOS first."""

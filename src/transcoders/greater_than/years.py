@@ -2,10 +2,10 @@
 
 - **DLA** over years: how a feature moves the logit of each next number, f_dec W_U.
 - **De-embedding** over years: which years drive it through the chosen head. The features of layer
-  0 that it is connected to most through that head (f_dec,0 W_V W_O f_enc) are each de-embedded, and
-  their de-embeddings added up, weighted by the connections.
+  0 with the strongest connections through that head (f_dec,0 W_V W_O f_enc) are de-embedded. The
+  result is the sum of their de-embeddings, weighted by the connections.
 
-Both are up to the scales of the norms, which depend on the prompt. Where numbers are written digit
+Both leave out the scales of the norms, which depend on the prompt. Where numbers are written digit
 by digit, the numbers are tens digits.
 """
 
@@ -20,17 +20,17 @@ from transcoders.greater_than.task import Numbers
 
 
 def year_logits(
-    circuit: ReplacementModel, numbers: Numbers, layer: int, features: Int[Tensor, " feature"]
+    replacement: ReplacementModel, numbers: Numbers, layer: int, features: Int[Tensor, " feature"]
 ) -> Float[Tensor, "feature candidate"]:
-    """DLA over the next numbers, less its mean, which changes no probability among them."""
+    """DLA over the next numbers, minus its mean, which does not change their probabilities."""
     ids = numbers.ids.to(features.device)
-    rows, _ = circuit.unembedding(ids)
-    logits = circuit.transcoders[layer].W_dec[features] @ rows.T
+    rows, _ = replacement.unembedding(ids)
+    logits = replacement.transcoders[layer].W_dec[features] @ rows.T
     return logits - logits.mean(dim=1, keepdim=True)
 
 
 def year_de_embeddings(
-    circuit: ReplacementModel,
+    replacement: ReplacementModel,
     numbers: Numbers,
     layer: int,
     features: Int[Tensor, " feature"],
@@ -40,15 +40,18 @@ def year_de_embeddings(
 ) -> Float[Tensor, "feature candidate"]:
     """De-embedding over numbers, through ``n_upstream`` features of layer 0 and a head.
 
-    A head that reads before layer 0's MLP writes is de-embedded itself.
+    If the head reads before layer 0's MLP writes, the embeddings are read through the head alone.
     """
-    embedding = circuit.model.W_E[numbers.ids.to(features.device)]
-    if int(circuit.attention_reads(head[0])) < int(circuit.mlp_writes[0]):
-        return through_head(circuit, circuit.encoder_vectors(layer, features), *head) @ embedding.T
-    best = connections(circuit, 0, layer, features, n_upstream, head=head)
+    embedding = replacement.model.W_E[numbers.ids.to(features.device)]
+    if int(replacement.attention_reads(head[0])) < int(replacement.mlp_writes[0]):
+        return (
+            through_head(replacement, replacement.encoder_vectors(layer, features), *head)
+            @ embedding.T
+        )
+    best = connections(replacement, 0, layer, features, n_upstream, head=head)
     return torch.stack(
         [
-            values @ (circuit.encoder_vectors(0, upstream) @ embedding.T)
+            values @ (replacement.encoder_vectors(0, upstream) @ embedding.T)
             for values, upstream in zip(best.values, best.indices, strict=True)
         ]
     )
@@ -57,11 +60,11 @@ def year_de_embeddings(
 def step(
     activation: Float[Tensor, " year"], dla: Float[Tensor, " candidate"], numbers: Numbers
 ) -> float:
-    """How far a feature raises the logits of later years over the others when it is active.
+    """How far an active feature raises the logits of later years above the others.
 
-    The mean DLA of next numbers that make a later year minus that of those that do not, averaged
-    over the years with the feature's activation as weight. In logits for an activation of 1; NaN if
-    it is active only in years that have no later or no other next number.
+    This is the mean DLA of next numbers that make a later year minus that of those that do not,
+    averaged over years with the feature's activation as weight. It is in logits for an activation
+    of 1. It is NaN if the feature is only active in years without a later or another next number.
     """
     years = torch.arange(len(activation))
     signs = numbers.signs(years)
@@ -77,7 +80,8 @@ def agreement(
 ) -> float:
     """Spearman's correlation over numbers of de-embedding and mean activation.
 
-    Whether the weights alone say on which years the feature is active. NaN if one never varies.
+    It shows whether weights alone tell on which years the feature is active. It is NaN if one of
+    the two is constant.
     """
     read = numbers.read(torch.arange(len(activation)))
     by_number = torch.stack([activation[read == i].mean() for i in range(len(de_embedding))])

@@ -16,25 +16,18 @@ PART_TICKS = [0, 1, 8, 64, 512, 4096]
 
 
 def verification_figure(circuits: dict[str, tuple[pd.DataFrame, pd.DataFrame, int]]) -> Figure:
-    """Circuits against the real model: a row a circuit.
+    """Circuits against the real model, with a row for each circuit.
 
-    Left, what ablating each node costs the target against its attribution; right, how much of the
-    target is left with only the most influential nodes, and without them.
+    Left: how far the target falls when a node is ablated, against the node's attribution. Right:
+    how much of the target is left with only the most influential parts, and without them.
 
     Args:
         circuits: ``ablation.csv``, ``faithfulness.csv`` and the number of parts of each, by name.
     """
     with plt.style.context(STYLE):
-        figure, axes = plt.subplots(
-            len(circuits),
-            2,
-            figsize=(7.2, 3.0 * len(circuits)),
-            squeeze=False,
-            layout="tight",
-        )
-        for (name, (effects, curve, n_parts)), (left, right) in zip(
-            circuits.items(), axes, strict=True
-        ):
+        n, rows = len(circuits), circuits.items()
+        figure, axes = plt.subplots(n, 2, figsize=(7.2, 3.0 * n), squeeze=False, layout="tight")
+        for (name, (effects, curve, n_parts)), (left, right) in zip(rows, axes, strict=True):
             for kind, (label, colour, marker) in NODE_STYLES.items():
                 of_kind = effects[effects["kind"] == kind]
                 left.scatter(
@@ -42,10 +35,7 @@ def verification_figure(circuits: dict[str, tuple[pd.DataFrame, pd.DataFrame, in
                     s=18, color=colour, marker=marker, label=label, alpha=0.8, linewidth=0,
                 )  # fmt: skip
             left.axline((0, 0), slope=1, color=BOUND_COLOUR, linestyle="--", linewidth=0.8)
-            left.set(
-                title=name, xlabel="attribution",
-                ylabel="fall of the target when ablated",
-            )  # fmt: skip
+            left.set(title=name, xlabel="attribution", ylabel="fall of the target when ablated")
             left.legend(loc="upper left", fontsize="x-small")
             for column, label, kind in (
                 ("faithfulness", "only these", "transcoder"),

@@ -1,7 +1,5 @@
 """The greater-than case study: where it is computed, and Figures 4 and 5."""
 
-from typing import Any
-
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
@@ -10,35 +8,23 @@ from matplotlib.ticker import MultipleLocator
 
 from transcoders.plots.style import BOUND_COLOUR, COLOURS, MARKERS, STYLE
 
-PARTS = {"mlp": ("MLPs", "#56B4E9"), "head": ("heads", "#E69F00")}
 MEASURES = {
     "mean": ("mean ablation at the last position", "difference lost"),
     "zero": ("zero ablation at the last position", "difference lost"),
     "attribution": ("attribution to the logit difference", "logits"),
 }
-"""Title and axis of each column of ``where.csv``."""
-CURVE_STYLES: dict[str, tuple[str, dict[str, Any]]] = {
-    "transcoder": (
-        "transcoder features",
-        {"color": COLOURS["transcoder"], "marker": MARKERS["transcoder"]},
-    ),
-    "transcoder_without_bad": (
-        "the same without the bad feature",
-        {"color": COLOURS["transcoder"], "linestyle": ":", "marker": ""},
-    ),
-    "mlp_out_sae": (
-        "features of the SAE on the MLP's output",
-        {"color": COLOURS["mlp_out_sae"], "marker": MARKERS["mlp_out_sae"]},
-    ),
-    "neurons": ("neurons of the MLP", {"color": "#000000", "marker": "x"}),
+"""Title and axis of each panel, by column of ``where.csv``."""
+BLUE, RED = COLOURS["transcoder"], COLOURS["mlp_out_sae"]
+CURVE_STYLES = {
+    "transcoder": ("transcoder features", BLUE, MARKERS["transcoder"], "-"),
+    "transcoder_without_bad": ("the same without the bad feature", BLUE, "", ":"),
+    "mlp_out_sae": ("features of the SAE on the MLP's output", RED, MARKERS["mlp_out_sae"], "-"),
+    "neurons": ("neurons of the MLP", "#000000", "x", "-"),
 }
+"""Label, colour, marker and line of each curve."""
 LEVELS = {
     "original": ("unmodified model", "#009E73", (0, (5, 1))),
-    "transcoder": (
-        "MLP replaced by the whole transcoder",
-        COLOURS["transcoder"],
-        (0, (4, 2, 1, 2)),
-    ),
+    "transcoder": ("MLP replaced by the whole transcoder", BLUE, (0, (4, 2, 1, 2))),
     "removed": ("MLP removed", BOUND_COLOUR, (0, (1, 1))),
 }
 """Label, colour and dashes of the levels of whole models."""
@@ -47,7 +33,6 @@ QUANTITIES = {
     "dla": "what it says:\ndirect logit attribution",
     "de_embedding": "what drives it:\nde-embedding",
 }
-BARE_COLOUR = "#BBBBBB"
 
 
 def where_figure(where: pd.DataFrame, layer: int, head: str) -> Figure:
@@ -55,30 +40,21 @@ def where_figure(where: pd.DataFrame, layer: int, head: str) -> Figure:
 
     Args:
         where: ``where.csv``.
-        layer: of the chosen MLP, which is ringed.
-        head: the chosen head, as ``attn9[1]``, likewise.
+        layer: of the chosen MLP, which gets its name.
+        head: the chosen head, such as ``attn9[1]``, which gets its name too.
     """
     with plt.style.context(STYLE):
-        figure, axes = plt.subplots(
-            len(MEASURES), 1, figsize=(7.2, 6.6), sharex=True, layout="tight"
-        )
+        figure, axes = plt.subplots(3, 1, figsize=(7.2, 6.6), sharex=True, layout="tight")
+        heads, mlps = (where[where["kind"] == kind] for kind in ("head", "mlp"))
+        covered, bare = mlps[mlps["has_transcoder"]], mlps[~mlps["has_transcoder"]]
         for panel, (measure, (title, unit)) in zip(axes, MEASURES.items(), strict=True):
-            heads = where[where["kind"] == "head"]
-            mlps = where[where["kind"] == "mlp"]
-            for covered, colour, remark in (
-                (True, PARTS["mlp"][1], ""),
-                (False, BARE_COLOUR, " without a transcoder"),
-            ):
-                some = mlps[mlps["has_transcoder"] == covered]
-                if len(some):
-                    panel.bar(
-                        some["layer"], some[measure], width=0.7,
-                        color=colour, label=PARTS["mlp"][0] + remark,
-                    )  # fmt: skip
+            panel.bar(covered["layer"], covered[measure], width=0.7, color="#56B4E9", label="MLPs")
+            if len(bare):
+                label = "MLPs without a transcoder"
+                panel.bar(bare["layer"], bare[measure], width=0.7, color="#BBBBBB", label=label)
             panel.scatter(
-                heads["layer"], heads[measure], s=16,
-                color=PARTS["head"][1], edgecolor="black", linewidth=0.3,
-                label=PARTS["head"][0], zorder=3,
+                heads["layer"], heads[measure], s=16, color="#E69F00", edgecolor="black",
+                linewidth=0.3, label="heads", zorder=3,
             )  # fmt: skip
             _mark(panel, where, f"mlp{layer}", measure, "below")
             _mark(panel, where, head, measure, "above")
@@ -96,24 +72,23 @@ def where_figure(where: pd.DataFrame, layer: int, head: str) -> Figure:
 def _mark(panel: Axes, where: pd.DataFrame, part: str, measure: str, side: str) -> None:
     """Name a part of the circuit at its place."""
     row = where[where["part"] == part].iloc[0]
+    offset, horizontal, vertical = (8, 4), "left", "bottom"
+    if side == "below":
+        offset, horizontal = (0, 4), "center"
+        if row[measure] < 0:
+            offset, vertical = (0, -4), "top"
     panel.annotate(
-        part.replace("mlp", "MLP "),
-        (row["layer"], row[measure]),
-        textcoords="offset points",
-        xytext=(8, 4) if side == "above" else (0, 4 if row[measure] >= 0 else -4),
-        ha="left" if side == "above" else "center",
-        va="bottom" if row[measure] >= 0 or side == "above" else "top",
-        fontsize=8,
-        fontweight="bold",
-    )
+        part.replace("mlp", "MLP "), (row["layer"], row[measure]), textcoords="offset points",
+        xytext=offset, ha=horizontal, va=vertical, fontsize=8, fontweight="bold",
+    )  # fmt: skip
 
 
 def kept_figure(curves: pd.DataFrame, metric: dict[str, dict[str, float]]) -> Figure:
     """Figure 4: the metric against the number of units kept.
 
     Args:
-        curves: ``curves.csv``; templates are drawn in panels, their mean first.
-        metric: of ``summary.json``: the levels of the whole models.
+        curves: ``curves.csv``. There is a panel for the mean and for each template.
+        metric: of ``summary.json``. It has the levels of the whole models.
     """
     templates = list(dict.fromkeys(curves["template"].astype(str)))
     if len(templates) == 2:  # one template and the mean of it alone
@@ -126,19 +101,18 @@ def kept_figure(curves: pd.DataFrame, metric: dict[str, dict[str, float]]) -> Fi
         )  # fmt: skip
         for panel, template in zip(axes[0], templates, strict=True):
             rows = curves[curves["template"].astype(str) == template]
-            for name, (label, style) in CURVE_STYLES.items():
+            for name, (label, colour, marker, line) in CURVE_STYLES.items():
                 points = rows[rows["curve"] == name]
                 if points.empty:
                     continue
+                kept = points["kept"]
                 panel.plot(
-                    points["kept"], points["metric"],
-                    label=label, markersize=4, markevery=_marked(points["kept"]), **style,
+                    kept, points["metric"], label=label, color=colour, linestyle=line,
+                    marker=marker, markersize=4, markevery=_marked(kept),
                 )  # fmt: skip
                 if template == "all" and name != "transcoder_without_bad":
-                    panel.fill_between(
-                        points["kept"], points["low"], points["high"],
-                        color=style["color"], alpha=0.12, linewidth=0,
-                    )  # fmt: skip
+                    band = points["low"], points["high"]
+                    panel.fill_between(kept, *band, color=colour, alpha=0.12, linewidth=0)
             panel.set_xscale("symlog", linthresh=4, linscale=0.6)
             ticks = [n for n in (0, 1, 2, 4, 8, 16, 32, 64) if n <= rows["kept"].max()]
             panel.set_xticks(ticks, [str(tick) for tick in ticks])
@@ -157,18 +131,18 @@ def kept_figure(curves: pd.DataFrame, metric: dict[str, dict[str, float]]) -> Fi
 
 
 def _marked(kept: "pd.Series[int]") -> list[int]:
-    """Where to put markers, on a logarithmic axis: the first few, then ever further apart."""
+    """Where to put markers on a logarithmic axis: the first few, then ever further apart."""
     wanted = {0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 18, 22, 26, 32, 40, 50, 60, 80, 100}
     return [place for place, n in enumerate(kept) if n in wanted]
 
 
 def years_figure(features: pd.DataFrame, by_year: pd.DataFrame, numbers: str) -> Figure:
-    """Figure 5: a row a feature; on which years it is active, what it says, and what drives it.
+    """Figure 5, with a row for each feature: when it is active, what it says, and what drives it.
 
     Args:
         features: ``features.csv``.
         by_year: ``features_by_year.csv``.
-        numbers: ``pairs`` or ``digits``: whether weights speak of years or of tens digits.
+        numbers: ``pairs`` if weights are about years, ``digits`` if they are about tens digits.
     """
     shown = list(dict.fromkeys(by_year["feature"]))
     axis = "YY" if numbers == "pairs" else "tens digit of YY"

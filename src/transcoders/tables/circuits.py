@@ -9,7 +9,7 @@ from transcoders.tables.html import html_table, in_markdown
 
 
 def describe_circuit(record: dict[str, Any]) -> str:
-    """A heading and some lines of Markdown: the question, and how well the answer holds."""
+    """A heading and a paragraph of Markdown: the question, and how well the answer holds."""
     prompt = in_markdown("".join(record["tokens"]))
     layers = ", ".join(str(layer) for layer in record["transcoders"])
     correlation = record["rank_correlation"]
@@ -37,7 +37,7 @@ def paths_table(paths: list[ComputationalPath], n: int = 12) -> str:
 
 
 def checks_table(checks: pd.DataFrame) -> str:
-    """How active features are on texts, as an HTML table; empty columns are left out."""
+    """How active features are on texts, as an HTML table without empty columns."""
     shown = checks.dropna(axis="columns", how="all").rename(
         columns={
             "activation_replaced": "earlier MLPs replaced",

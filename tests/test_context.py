@@ -1,0 +1,46 @@
+"""Tokens in their context are shown as the whole text shows them."""
+
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from transcoders.context import in_context, one_line
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> PreTrainedTokenizerFast:
+    """One token for each byte."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    made = Tokenizer(models.BPE({letter: i for i, letter in enumerate(alphabet)}, []))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=made)
+
+
+@pytest.mark.parametrize(
+    ("position", "before", "after", "expected"),
+    [
+        (4, 2, 2, ("cd", "e", "fg")),
+        (0, 3, 1, ("", "a", "b")),
+        (6, 9, 5, ("abcdef", "g", "")),
+        (2, 0, 0, ("", "c", "")),
+    ],
+)
+def test_a_token_stands_between_its_neighbours(
+    tokenizer: PreTrainedTokenizerFast,
+    position: int,
+    before: int,
+    after: int,
+    expected: tuple[str, str, str],
+) -> None:
+    tokens = tokenizer("abcdefg")["input_ids"]
+    assert in_context(tokenizer, tokens, position, before=before, after=after) == expected
+
+
+def test_a_part_of_a_character_is_shown_by_itself(tokenizer: PreTrainedTokenizerFast) -> None:
+    tokens = tokenizer("aéb")["input_ids"]
+    assert in_context(tokenizer, tokens, 1, before=1, after=2) == ("a", "�", "�b")
+
+
+def test_line_ends_are_shown_as_signs() -> None:
+    assert one_line("a\nb\n") == "a⏎b⏎"
