@@ -7,7 +7,7 @@ import torch
 
 from transcoders.interpretability.automatic import (
     OUTSIDE,
-    Windows,
+    windows,
     live_features,
     measure_features,
     summarise,
