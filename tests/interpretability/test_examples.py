@@ -87,14 +87,6 @@ def test_nothing_depends_on_how_the_text_is_batched(batch: int) -> None:
     pd.testing.assert_frame_equal(whole.features(), parts.features())
 
 
-def test_another_seed_draws_others_and_finds_the_same_tops() -> None:
-    z = activations(share=0.5)
-    first, second = (look(z, seed=seed).examples() for seed in (0, 1))
-    tops = [table[table["kind"] == "top"].reset_index(drop=True) for table in (first, second)]
-    pd.testing.assert_frame_equal(*tops)
-    assert not first.equals(second)
-
-
 def test_counts_means_and_histograms_are_those_of_all_tokens() -> None:
     z = activations()
     table = look(z).features()
@@ -119,11 +111,6 @@ def test_activations_beyond_the_histogram_are_in_its_outermost_bins() -> None:
     z[0, 0, 0], z[1, 1, 0] = 1e-9, 1e9
     histogram = look(z, batch=2).features()["histogram"][0]
     assert histogram[0] == histogram[N_BINS - 1] == 1 == histogram.sum() / 2
-
-
-def test_a_silent_feature_has_no_examples() -> None:
-    table = look(activations()).examples()
-    assert of(table, 3, "top").empty and of(table, 3, "sampled").empty
 
 
 def test_memory_does_not_grow_with_the_text(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import pandas as pd
 import pytest
 import torch
 from torch import Tensor
@@ -137,9 +136,3 @@ def test_random_directions_are_as_rare_as_asked(random_dictionary: Make) -> None
     assert (near[0] | near[1]).all() and near[0].any() and near[1].any()
     again = random_directions(like, frequencies, mlp_in, 200, seed=1)
     assert torch.equal(again.b_enc, directions.b_enc)
-
-
-def test_examples_are_a_small_share_of_the_text(folder: Path) -> None:
-    table = pd.read_parquet(folder / "late" / "examples.parquet")
-    assert set(table["kind"]) == {"top", "sampled"}
-    assert table.groupby(["feature", "kind"]).size().max() <= 10
