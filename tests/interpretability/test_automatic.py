@@ -90,17 +90,13 @@ def test_a_feature_that_is_never_silent_has_no_rule(observed: Observed, text: Te
     assert set(table["feature"]) == {ON_TOKEN, AFTER_BEFORE, AT_RANDOM}
 
 
-def test_entropy_and_share_worked_by_hand(text: Text) -> None:
+def test_entropy_and_share_worked_by_hand(observed: Observed, text: Text) -> None:
     rows = text.rows.clone()
     rows[:4, 3] = torch.tensor([50, 50, 51, 52])
-    examples = pd.DataFrame(
-        {"feature": 0, "kind": "top", "rank": range(1, 5), "row": range(4), "position": 3,
-         "activation": [4.0, 3.0, 2.0, 1.0]}
-    )  # fmt: skip
-    one = Observed(
-        pd.DataFrame({"feature": [0], "frequency": [0.1]}), examples, torch.zeros(300, 1)
-    )
-    found = measure_features(one, Text(rows, text.background), seed=0).set_index("measure")["value"]
+    own = observed.examples.query(f"feature == {RARE} and kind == 'top'").head(4)
+    common = observed._replace(features=observed.features.assign(frequency=0.1), examples=own)
+    found = measure_features(common, Text(rows, text.background), seed=0)
+    found = found.set_index("measure")["value"]
     assert found["single_token_share"] == 0.5
     assert found["token_entropy"] == pytest.approx(1.5)
     assert "rule_accuracy" not in found  # four examples are too few to halve

@@ -50,7 +50,6 @@ def folder(
     dictionaries: dict[str, tuple[Site, SparseDictionary]],
 ) -> Path:  # fmt: skip
     destination = tmp_path_factory.mktemp("gathered") / "observed"
-    assert scale.interpretability is not None
     gather(
         model, rows, dictionaries, scale.interpretability, destination, first_position=1, seed=SEED
     )
@@ -95,7 +94,6 @@ def test_every_dictionary_is_observed_at_its_own_site(
 
 def test_background_tokens_are_distinct_and_never_bos(folder: Path, scale: Scale) -> None:
     background = load_text(folder).background
-    assert scale.interpretability is not None
     assert len(background) == scale.interpretability.background_tokens
     assert len(background.unique(dim=0)) == len(background)
     assert (background[:, 1] >= 1).all()
@@ -105,15 +103,11 @@ def test_the_same_seed_gives_the_same_bytes(
     folder: Path, tmp_path: Path, scale: Scale, model: LanguageModel, rows: Rows,
     dictionaries: dict[str, tuple[Site, SparseDictionary]],
 ) -> None:  # fmt: skip
-    assert scale.interpretability is not None
-    gather(
-        model, rows, dictionaries, scale.interpretability, tmp_path / "again", first_position=1,
-        seed=SEED,
-    )  # fmt: skip
-    files = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
-    assert files and all(
-        (folder / file).read_bytes() == (tmp_path / "again" / file).read_bytes() for file in files
-    )
+    again = tmp_path / "again"
+    gather(model, rows, dictionaries, scale.interpretability, again, first_position=1, seed=SEED)
+    files = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
+    assert files
+    assert all((folder / file).read_bytes() == (again / file).read_bytes() for file in files)
 
 
 def test_what_is_missing_is_named(folder: Path) -> None:
