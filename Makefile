@@ -1,14 +1,15 @@
-# `make help` lists what there is. Everything runs in .venv, which `make setup` makes from
-# requirements.lock; set PYTHON to build it with another interpreter.
+# `make help` lists the targets. Everything runs in .venv, which `make setup` makes from
+# requirements.lock. Set PYTHON to build it with another interpreter.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# SAELens pins another TransformerLens, so it lives by itself; a test makes the same when missing.
+# SAELens pins another version of TransformerLens, so it has an environment of its own. If it is
+# missing, a test makes the same one.
 SAELENS := .venv-saelens
 SNAKEMAKE := $(BIN)/snakemake --cores all
 IN_TWO := --numprocesses 2 --no-loadscope-reorder
-# The rules that read committed tables only: no other may run for a figure or a page.
+# These rules read only committed tables. No other rule may run for a figure or a page.
 READERS := figure3 training_curves circuits greater_than_page interpretability_page \
            case_studies_page judge_claims claims_page landing_page \
            $(addprefix case_study_,$(subst -,_,$(basename $(notdir $(wildcard workflow/case_studies/laptop/*.yaml)))))
@@ -40,24 +41,24 @@ figures: setup ## Rebuild the figures from the committed tables
 notebooks: setup ## Rebuild the rendered notebooks from the committed tables
 	$(SNAKEMAKE) notebooks --allowed-rules $(READERS) notebooks
 
-report: notebooks ## One self-contained page of figures, pages and captions: report.html
+report: notebooks ## Write figures, pages and captions into one file: report.html
 	$(SNAKEMAKE) notebooks --report report.html
 
-# In two processes, shared out as tests/conftest.py says.
-test: setup ## The everyday tests: units, and the workflow at smoke scale
+# Two processes share the tests; tests/conftest.py says how.
+test: setup ## Run the everyday tests: units, and the workflow at smoke scale
 	$(BIN)/python -m pytest -m "not full" $(IN_TWO)
 
-test-full: setup ## Longer tests: whole runs, a Slurm cluster, stand-ins of the hub, SAELens
+test-full: setup ## Run the longer tests: whole runs, a Slurm cluster, stand-ins of the hub, SAELens
 	$(BIN)/python -m pytest -m full $(IN_TWO)
 
-faults: setup ## Hundreds of faults, tried on a run of the smoke scale; writes benchmarks/faults.json
+faults: setup ## Try hundreds of faults on a run of the smoke scale; writes benchmarks/faults.json
 	PYTHONPATH=src:tests $(BIN)/python -m faults.campaign
 
-long-run: setup ## The laptop scale under random kills, compared with this checkout's results
+long-run: setup ## Run the laptop scale under random kills and compare with this checkout's results
 	PYTHONPATH=src:tests $(BIN)/python -m faults.long_run
 
-# no cache: whether an import is the project's own depends on files that its entry does not cover
-lint: setup ## Style, types and workflow checks
+# No cache: its entries do not notice when a file that an import names appears or goes away.
+lint: setup ## Check style, types and the workflow
 	$(BIN)/ruff check --no-cache
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
@@ -83,7 +84,7 @@ $(SAELENS)/.installed: | $(VENV)/.installed
 	    print('torch==' + torch.__version__.split('+')[0], 'sae-lens==' + SAELENS_FORMAT)")
 	touch $@
 
-lock: ## Pin what pyproject.toml asks for, in a fresh environment, into requirements.lock
+lock: ## Install the packages of pyproject.toml afresh and pin them in requirements.lock
 	rm -rf .venv-lock
 	$(PYTHON) -m venv .venv-lock
 	.venv-lock/bin/pip install --quiet ".[dev]"

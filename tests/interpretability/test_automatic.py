@@ -7,10 +7,10 @@ import torch
 
 from transcoders.interpretability.automatic import (
     OUTSIDE,
-    Windows,
     live_features,
     measure_features,
     summarise,
+    windows,
 )
 from transcoders.interpretability.gather import Observed, Text
 
@@ -25,14 +25,9 @@ def text() -> Text:
     rows = torch.randint(10, 200, (N_ROWS, N_POSITIONS), generator=generator)
     rows[::2, 7] = TOKEN
     rows[1::2, 11] = BEFORE
-    background = torch.stack(
-        [
-            torch.randint(N_ROWS, (N_BACKGROUND,), generator=generator),
-            torch.randint(1, N_POSITIONS, (N_BACKGROUND,), generator=generator),
-        ],
-        dim=1,
-    )
-    return Text(rows, background)
+    row = torch.randint(N_ROWS, (N_BACKGROUND,), generator=generator)
+    position = torch.randint(1, N_POSITIONS, (N_BACKGROUND,), generator=generator)
+    return Text(rows, torch.stack([row, position], dim=1))
 
 
 @pytest.fixture(scope="module")
@@ -69,29 +64,19 @@ def measures(observed: Observed, text: Text) -> pd.DataFrame:
     return table.pivot(index="feature", columns="measure", values="value")
 
 
-def test_live_features_are_frequent_enough_and_have_four_examples(observed: Observed) -> None:
-    assert live_features(observed)["feature"].tolist() == [ON_TOKEN, AFTER_BEFORE, AT_RANDOM]
+def test_live_features_are_frequent_have_four_examples_and_only_they_are_measured(
+    observed: Observed, measures: pd.DataFrame
+) -> None:
+    live = [ON_TOKEN, AFTER_BEFORE, AT_RANDOM]
+    assert live_features(observed)["feature"].tolist() == measures.index.tolist() == live
 
 
-def test_only_live_features_are_measured(measures: pd.DataFrame) -> None:
-    assert measures.index.tolist() == [ON_TOKEN, AFTER_BEFORE, AT_RANDOM]
-
-
-def test_a_feature_of_one_token_is_context_free(measures: pd.DataFrame) -> None:
+def test_measures_tell_features_of_known_meaning_apart(measures: pd.DataFrame) -> None:
     assert measures.loc[ON_TOKEN, "single_token_share"] == 1
     assert measures.loc[ON_TOKEN, "token_entropy"] == 0
-    assert measures.loc[ON_TOKEN, "rule_accuracy"] > 0.95
-
-
-def test_a_feature_of_what_came_before_is_not_context_free_but_has_a_rule(
-    measures: pd.DataFrame,
-) -> None:
     assert measures.loc[AFTER_BEFORE, "single_token_share"] < 0.3
     assert measures.loc[AFTER_BEFORE, "token_entropy"] > 2.5
-    assert measures.loc[AFTER_BEFORE, "rule_accuracy"] > 0.95
-
-
-def test_a_feature_without_a_rule_is_guessed(measures: pd.DataFrame) -> None:
+    assert (measures.loc[[ON_TOKEN, AFTER_BEFORE], "rule_accuracy"] > 0.95).all()
     assert measures.loc[AT_RANDOM, "rule_accuracy"] == pytest.approx(0.5, abs=0.15)
 
 
@@ -105,17 +90,13 @@ def test_a_feature_that_is_never_silent_has_no_rule(observed: Observed, text: Te
     assert set(table["feature"]) == {ON_TOKEN, AFTER_BEFORE, AT_RANDOM}
 
 
-def test_entropy_and_share_worked_by_hand(text: Text) -> None:
+def test_entropy_and_share_worked_by_hand(observed: Observed, text: Text) -> None:
     rows = text.rows.clone()
     rows[:4, 3] = torch.tensor([50, 50, 51, 52])
-    examples = pd.DataFrame(
-        {"feature": 0, "kind": "top", "rank": range(1, 5), "row": range(4), "position": 3,
-         "activation": [4.0, 3.0, 2.0, 1.0]}
-    )  # fmt: skip
-    one = Observed(
-        pd.DataFrame({"feature": [0], "frequency": [0.1]}), examples, torch.zeros(300, 1)
-    )
-    found = measure_features(one, Text(rows, text.background), seed=0).set_index("measure")["value"]
+    own = observed.examples.query(f"feature == {RARE} and kind == 'top'").head(4)
+    common = observed._replace(features=observed.features.assign(frequency=0.1), examples=own)
+    found = measure_features(common, Text(rows, text.background), seed=0)
+    found = found.set_index("measure")["value"]
     assert found["single_token_share"] == 0.5
     assert found["token_entropy"] == pytest.approx(1.5)
     assert "rule_accuracy" not in found  # four examples are too few to halve
@@ -128,7 +109,7 @@ def test_the_same_seed_gives_the_same_values(observed: Observed, text: Text) -> 
 
 def test_windows_stop_at_the_ends_of_rows() -> None:
     text = np.arange(1, 11).reshape(1, 10)
-    found = Windows.around(text, np.array([0, 0, 0]), np.array([0, 5, 9])).tokens
+    found = windows(text, np.array([[0, 0], [0, 5], [0, 9]]))
     assert found.tolist() == [
         [OUTSIDE, OUTSIDE, OUTSIDE, 1, 2, 3, 4],
         [3, 4, 5, 6, 7, 8, 9],

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import pandas as pd
 import pytest
 import torch
 from torch import Tensor
@@ -51,7 +50,6 @@ def folder(
     dictionaries: dict[str, tuple[Site, SparseDictionary]],
 ) -> Path:  # fmt: skip
     destination = tmp_path_factory.mktemp("gathered") / "observed"
-    assert scale.interpretability is not None
     gather(
         model, rows, dictionaries, scale.interpretability, destination, first_position=1, seed=SEED
     )
@@ -96,7 +94,6 @@ def test_every_dictionary_is_observed_at_its_own_site(
 
 def test_background_tokens_are_distinct_and_never_bos(folder: Path, scale: Scale) -> None:
     background = load_text(folder).background
-    assert scale.interpretability is not None
     assert len(background) == scale.interpretability.background_tokens
     assert len(background.unique(dim=0)) == len(background)
     assert (background[:, 1] >= 1).all()
@@ -106,15 +103,11 @@ def test_the_same_seed_gives_the_same_bytes(
     folder: Path, tmp_path: Path, scale: Scale, model: LanguageModel, rows: Rows,
     dictionaries: dict[str, tuple[Site, SparseDictionary]],
 ) -> None:  # fmt: skip
-    assert scale.interpretability is not None
-    gather(
-        model, rows, dictionaries, scale.interpretability, tmp_path / "again", first_position=1,
-        seed=SEED,
-    )  # fmt: skip
-    files = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
-    assert files and all(
-        (folder / file).read_bytes() == (tmp_path / "again" / file).read_bytes() for file in files
-    )
+    again = tmp_path / "again"
+    gather(model, rows, dictionaries, scale.interpretability, again, first_position=1, seed=SEED)
+    files = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
+    assert files
+    assert all((folder / file).read_bytes() == (again / file).read_bytes() for file in files)
 
 
 def test_what_is_missing_is_named(folder: Path) -> None:
@@ -137,9 +130,3 @@ def test_random_directions_are_as_rare_as_asked(random_dictionary: Make) -> None
     assert (near[0] | near[1]).all() and near[0].any() and near[1].any()
     again = random_directions(like, frequencies, mlp_in, 200, seed=1)
     assert torch.equal(again.b_enc, directions.b_enc)
-
-
-def test_examples_are_a_small_share_of_the_text(folder: Path) -> None:
-    table = pd.read_parquet(folder / "late" / "examples.parquet")
-    assert set(table["kind"]) == {"top", "sampled"}
-    assert table.groupby(["feature", "kind"]).size().max() <= 10

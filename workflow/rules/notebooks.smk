@@ -1,6 +1,6 @@
 # Figures and pages, from tables alone: none of these rules reads a model or activations.
 
-from transcoders.claims.definitions import load_claims
+from transcoders.claims import load_claims
 from transcoders.checksums import sha256
 
 CASES = [case.name for case in SCALE.circuits.cases]

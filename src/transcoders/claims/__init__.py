@@ -1,18 +1,10 @@
 """The paper's claims, judged by the tables of a scale."""
 
-from transcoders.claims.definitions import Claim, load_claims
-from transcoders.claims.ledger import COLUMNS, judge_claims
-from transcoders.claims.measures import Evidence
-from transcoders.claims.verdicts import Measured, Untestable, Verdict, verdict
-
-__all__ = [
-    "COLUMNS",
-    "Claim",
-    "Evidence",
-    "Measured",
-    "Untestable",
-    "Verdict",
-    "judge_claims",
-    "load_claims",
-    "verdict",
-]
+from transcoders.claims.ledger import COLUMNS as COLUMNS
+from transcoders.claims.ledger import Claim as Claim
+from transcoders.claims.ledger import judge_claims as judge_claims
+from transcoders.claims.ledger import load_claims as load_claims
+from transcoders.claims.ledger import verdict as verdict
+from transcoders.claims.measures import Evidence as Evidence
+from transcoders.claims.measures import Measured as Measured
+from transcoders.claims.measures import Untestable as Untestable

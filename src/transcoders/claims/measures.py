@@ -1,25 +1,43 @@
-"""What decides each claim: a number with an interval, computed from committed tables alone."""
+"""What decides each claim: a number with a 95% interval, computed from committed tables alone."""
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 from scipy import stats
 
-from transcoders.claims.verdicts import Measured, Untestable
-from transcoders.config import Scale, Site
+from transcoders.config import Kind, Scale, Site
 from transcoders.files import read_json, read_table
 from transcoders.fronts import front_gap as gap_of_fronts
 from transcoders.layout import Layout
 from transcoders.rating.table1 import NO_RATINGS
 
-NORMAL_95 = 1.959964
 FIRST_FEATURES = 20
-"""Of Figure 5, by variance."""
+"""How many features of Figure 5 count, by variance."""
+RATED_KINDS: tuple[Kind, Kind] = ("transcoder", "mlp_in_sae")
 DE_EMBEDDING = "layer 0, linear"
-"""The paper's way to say from weights which tokens a feature is about."""
+"""How the paper tells from weights alone which tokens a feature is about."""
+
+
+class Measured(NamedTuple):
+    """A value with its 95% interval."""
+
+    value: float
+    low: float
+    high: float
+
+    @classmethod
+    def exactly(cls, value: float) -> "Measured":
+        """A value that has no interval."""
+        return cls(value, value, value)
+
+
+class Untestable(NamedTuple):
+    """Why a scale cannot test a claim."""
+
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -43,7 +61,7 @@ Measure = Callable[[Evidence, Site | None], Outcome]
 
 
 def front_gap(evidence: Evidence, site: Site | None) -> Outcome:
-    """Cross entropy at equal L0, transcoder minus SAE on the MLP's output."""
+    """Cross entropy at equal L0: transcoder minus SAE on the MLP's output."""
     assert site is not None
     gap = gap_of_fronts(
         evidence.table("evaluation.csv"), evidence.table("evaluation_by_document.csv"), site.name
@@ -54,7 +72,7 @@ def front_gap(evidence: Evidence, site: Site | None) -> Outcome:
 
 
 def gap_of_largest_over_smallest_model(evidence: Evidence, _: Site | None) -> Outcome:
-    """By how much more transcoders are better in the largest model than in the smallest."""
+    """How much larger the advantage of transcoders is in the largest model than in the smallest."""
     scale = evidence.scale
     sites = sorted(scale.sites, key=lambda site: scale.models[site.model].n_parameters())
     if len({site.model for site in sites}) < 2:
@@ -63,14 +81,12 @@ def gap_of_largest_over_smallest_model(evidence: Evidence, _: Site | None) -> Ou
     untestable = [gap for gap in gaps if isinstance(gap, Untestable)]
     if untestable:
         return untestable[0]
-    largest, smallest = (
-        Measured(-g.value, -g.high, -g.low) for g in gaps if isinstance(g, Measured)
-    )
-    return _difference(largest, smallest)
+    largest, smallest = (Measured(*gap) for gap in gaps)
+    return _difference(smallest, largest)
 
 
 def rated_interpretable(evidence: Evidence, _: Site | None) -> Outcome:
-    """Share of rated features that people call interpretable, over all raters."""
+    """The share of rated features that people call interpretable, over all raters."""
     table = evidence.table("interpretability/table1.csv")
     table = table[(table["rater"] != NO_RATINGS) & table["transcoder"].notna()]
     if table.empty:
@@ -78,52 +94,45 @@ def rated_interpretable(evidence: Evidence, _: Site | None) -> Outcome:
     verdicts = table[table["rating"].isin(["interpretable", "maybe", "uninterpretable"])]
     found = verdicts[verdicts["rating"] == "interpretable"]
     return _difference_of_shares(
-        *(
-            (int(found[kind].sum()), int(verdicts[kind].sum()))
-            for kind in ("transcoder", "mlp_in_sae")
-        )
+        *((int(found[kind].sum()), int(verdicts[kind].sum())) for kind in RATED_KINDS)
     )
 
 
 def rule_accuracy_gap(evidence: Evidence, _: Site | None) -> Outcome:
-    """How much better a small rule tells where a transcoder's features are active."""
+    """How much better a small rule tells where a feature is active: transcoder minus SAE."""
     summary = evidence.table("interpretability/automatic_summary.csv")
     of_rule = summary[summary["measure"] == "rule_accuracy"].set_index("dictionary")
-    columns = of_rule[["mean", "low", "high"]].to_dict("index")
-    both = [Measured(*columns[name].values()) for name in _rated_names(evidence.scale)]
-    return _difference(*both)
+    of_both = of_rule.loc[_rated_names(evidence.scale), ["mean", "low", "high"]]
+    return _difference(*(Measured(*row) for row in of_both.to_numpy()))
 
 
 def context_free_gap(evidence: Evidence, _: Site | None) -> Outcome:
-    """Share of features whose strongest examples are all on one token."""
+    """The share of features whose strongest examples are all on one token: transcoder minus SAE."""
     measures = evidence.table("interpretability/automatic.csv")
     shares = measures[measures["measure"] == "single_token_share"].groupby("dictionary")["value"]
-    return _difference_of_shares(
-        *(
-            (int((values == 1).sum()), len(values))
-            for values in (shares.get_group(name) for name in _rated_names(evidence.scale))
-        )
-    )
+    of_both = [shares.get_group(name) for name in _rated_names(evidence.scale)]
+    return _difference_of_shares(*((int((values == 1).sum()), len(values)) for values in of_both))
 
 
 def largest_completeness_error(evidence: Evidence, _: Site | None) -> Outcome:
-    """What attributions to a target leave out of it, of the worst circuit."""
-    records = [
-        evidence.record(f"circuits/{case.name}/paths.json")
-        for case in evidence.scale.circuits.cases
-    ]
+    """How much of the target the attributions leave out, in the worst circuit."""
+    names = [case.name for case in evidence.scale.circuits.cases]
+    records = [evidence.record(f"circuits/{name}/paths.json") for name in names]
     return Measured.exactly(max(abs(record["completeness_error"]) for record in records))
 
 
 def precision_of_de_embedding(evidence: Evidence, _: Site | None) -> Outcome:
-    """Precision of the tokens that weights predict, over that of another feature's."""
+    """How much more precise the predicted tokens are than those predicted for another feature."""
     summary = evidence.table("case_studies/systematic_summary.csv")
     row = summary[(summary["by"] == "all") & (summary["method"] == DE_EMBEDDING)].iloc[0]
     return Measured(row["precision_gain"], row["precision_gain_low"], row["precision_gain_high"])
 
 
 def rank_by_ablation(evidence: Evidence, _: Site | None) -> Outcome:
-    """Rank by mean ablation, which knows nothing of transcoders, of what attribution chooses."""
+    """The rank, by mean ablation, of the MLP and head that attribution chooses; the worse one.
+
+    Ablation knows nothing of transcoders.
+    """
     where = evidence.table("greater_than/where.csv")
     summary = evidence.record("greater_than/summary.json")
     ranks = []
@@ -134,30 +143,29 @@ def rank_by_ablation(evidence: Evidence, _: Site | None) -> Outcome:
 
 
 def features_above_neurons(evidence: Evidence, _: Site | None) -> Outcome:
-    """Mean difference of the two curves of Figure 4."""
-    return Measured(
-        **evidence.record("greater_than/summary.json")["mean_above_neurons"]["transcoder"]
-    )
+    """The mean difference between the two curves of Figure 4."""
+    summary = evidence.record("greater_than/summary.json")
+    return Measured(**summary["mean_above_neurons"]["transcoder"])
 
 
 def largest_drop(evidence: Evidence, _: Site | None) -> Outcome:
-    """What the worst feature takes from the metric; 0 where no drop is beyond doubt."""
+    """How much the worst feature lowers the metric; 0 if no drop is certain."""
     bad = evidence.record("greater_than/summary.json")["bad_features"]
     return Measured(**bad[0]["drop"]) if bad else Measured.exactly(0.0)
 
 
 def share_with_step(evidence: Evidence, _: Site | None) -> Outcome:
-    """Features that raise later years over earlier ones on the years on which they are active."""
+    """The share of features that raise later years above those on which they are active."""
     return _share_of_first_features(evidence, "step")
 
 
 def share_in_agreement(evidence: Evidence, _: Site | None) -> Outcome:
-    """Features whose de-embedding goes with the years on which they are active."""
+    """The share of features whose de-embedding agrees with the years on which they are active."""
     return _share_of_first_features(evidence, "agreement")
 
 
 def share_of_successful_studies(evidence: Evidence, _: Site | None) -> Outcome:
-    """Worked studies whose outcome is a success or mostly one."""
+    """The share of worked studies that succeeded or mostly did."""
     outcomes = evidence.table("case_studies/table4.csv")["outcome"]
     judged = outcomes[outcomes != "other weights"]
     if judged.empty:
@@ -186,7 +194,7 @@ MEASURES: dict[str, Measure] = {
 
 
 def _rated_names(scale: Scale) -> list[str]:
-    return [scale.rated(kind).name for kind in ("transcoder", "mlp_in_sae")]
+    return [scale.rated(kind).name for kind in RATED_KINDS]
 
 
 def _share_of_first_features(evidence: Evidence, column: str) -> Outcome:
@@ -204,7 +212,7 @@ def _share(count: int, total: int) -> Measured:
 
 
 def _difference(first: Measured, second: Measured) -> Measured:
-    """Of two values that vary independently: half-widths add in quadrature."""
+    """The difference of two independent values; the half-widths of intervals add in quadrature."""
     value = first.value - second.value
     below = math.hypot(first.value - first.low, second.high - second.value)
     above = math.hypot(first.high - first.value, second.value - second.low)
@@ -212,5 +220,5 @@ def _difference(first: Measured, second: Measured) -> Measured:
 
 
 def _difference_of_shares(first: tuple[int, int], second: tuple[int, int]) -> Measured:
-    """Newcombe's interval: that of :func:`_difference` on two of Wilson's."""
+    """The difference of two shares, with Newcombe's interval."""
     return _difference(_share(*first), _share(*second))

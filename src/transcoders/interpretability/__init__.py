@@ -1,8 +1,9 @@
-"""What features are about, from where in a text they are active.
+"""What features are about, judged by where in a text they are active.
 
-- ``examples``: best examples and a fair sample of every feature, in one pass with bounded memory;
-- ``gather``: that pass, over held-out text, for all dictionaries at once;
-- ``automatic``: measures that no human takes;
+- ``examples``: the best examples and a random sample for every feature, with bounded memory;
+- ``gather``: one pass over held-out text that collects them for all dictionaries at once;
+- ``automatic``: measures that need no person;
 - ``predictions``: which tokens should make a feature active, from weights alone;
-- ``systematic``: such predictions for many features, scored on their examples.
+- ``systematic``: such predictions for many features, scored on their examples;
+- ``feature_pages``: a page for each feature.
 """

@@ -1,15 +1,16 @@
-"""Where in a text each feature of a dictionary is active: its best examples, and a fair sample.
+"""Where in a text each feature of a dictionary is active: its best examples and a random sample.
 
-All features are looked at in one pass over the text, in memory that grows with features × examples
-and not with the text. Of each row (a context), a feature keeps its **peak**: the largest activation
-and where it is. Kept are
+One pass over the text looks at all features. Its memory grows with features × examples, not with
+the text. In each row (a context), a feature has a **peak**: its largest activation and where it is.
+A feature keeps
 
 - the k rows with the largest peaks, and
-- n rows drawn at random from those with a peak above zero: every row gets a random number for every
-  feature, and the n largest numbers stay, so that the draw does not depend on how the text is
-  batched. Sorted by activation, they show the lower quantiles too.
+- n rows drawn at random from those with a peak above zero. Every row gets a random number for every
+  feature, and the rows with the n largest numbers stay. So the draw does not depend on how the text
+  is batched. Sorted by activation, the sample shows the lower quantiles too.
 
-Besides: on how many tokens a feature is active, the mean and largest activation, and a histogram.
+The pass also finds on how many tokens a feature is active, its mean and largest activation, and a
+histogram.
 """
 
 from typing import NamedTuple
@@ -23,21 +24,21 @@ from torch import Tensor
 BINS_PER_OCTAVE = 2
 LOWEST_OCTAVE, HIGHEST_OCTAVE = -10, 10
 N_BINS = (HIGHEST_OCTAVE - LOWEST_OCTAVE) * BINS_PER_OCTAVE
-"""Of activations, logarithmic: from 1/1024 to 1024, with what is beyond in the outermost."""
+"""Logarithmic bins from 1/1024 to 1024. The outermost also hold what lies beyond."""
 MERGE_ROWS = 64
-"""Rows whose peaks are gathered before they are compared with those kept."""
+"""Gather the peaks of this many rows before comparing them with those kept."""
 
 
 def bin_edges() -> Float[np.ndarray, " edge"]:
-    """Activations between the bins of the histograms."""
+    """The activations at the edges of the histograms' bins."""
     return 2.0 ** (np.arange(N_BINS + 1) / BINS_PER_OCTAVE + LOWEST_OCTAVE)
 
 
 class Kept(NamedTuple):
-    """The best so many rows of each feature, by some key, the best first."""
+    """The best rows of each feature by some key, the best first."""
 
     key: Float[Tensor, "rank feature"]
-    """What rows are compared by; -inf where there are not so many."""
+    """What rows are compared by; -inf where a feature has fewer rows."""
     activation: Float[Tensor, "rank feature"]
     row: Int[Tensor, "rank feature"]
     position: Int[Tensor, "rank feature"]
@@ -50,14 +51,14 @@ class Kept(NamedTuple):
         return cls(key, torch.zeros_like(key), none, none)
 
     def merge(self, other: "Kept") -> "Kept":
-        """The best of both; of equal ones, those kept so far."""
+        """The best of both. Among equals, those already kept stay."""
         joined = Kept(*(torch.cat(parts) for parts in zip(self, other, strict=True)))
         order = joined.key.argsort(dim=0, descending=True, stable=True)[: len(self.key)]
         return Kept(*(part.gather(0, order) for part in joined))
 
 
 class FeatureExamples:
-    """What one dictionary's features do on a text, gathered batch by batch."""
+    """What the features of one dictionary do on a text, gathered batch by batch."""
 
     def __init__(
         self, n_features: int, *, n_top: int, n_sampled: int, seed: int, device: str = "cpu"
@@ -65,11 +66,11 @@ class FeatureExamples:
         """Start with no text.
 
         Args:
-            n_features: of the dictionary.
-            n_top: rows with the largest peaks to keep.
-            n_sampled: rows to draw at random.
-            seed: of the draw.
-            device: where activations are.
+            n_features: number of features of the dictionary.
+            n_top: how many rows with the largest peaks to keep.
+            n_sampled: how many rows to draw at random.
+            seed: seed of the draw.
+            device: the activations' device.
         """
         self.n_tokens = 0
         self._seed = seed
@@ -92,15 +93,15 @@ class FeatureExamples:
 
         Args:
             z: activations.
-            rows: their numbers in the text, which are what examples refer to.
-            first_position: of ``z`` in its rows.
+            rows: their numbers in the text; examples refer to these.
+            first_position: where ``z`` starts in each row.
         """
         active = z > 0
         self.n_tokens += active.shape[0] * active.shape[1]
         places = active.flatten().nonzero()[:, 0]
         feature, value = places % z.shape[2], z.flatten()[places]
         self._count += torch.bincount(feature, minlength=z.shape[2])
-        # Not bincount with weights, which PyTorch refuses here on a GPU: its order is not fixed.
+        # PyTorch refuses a weighted bincount here on a GPU, since its order is not fixed.
         self._sum += torch.zeros_like(self._sum).index_add_(0, feature, value.double())
         octave = (value.log2() - LOWEST_OCTAVE) * BINS_PER_OCTAVE
         bins = octave.long().clamp(0, N_BINS - 1)
@@ -119,44 +120,33 @@ class FeatureExamples:
         nothing = torch.full_like(peak, -torch.inf)
         self._top = self._top.merge(Kept(torch.where(peak > 0, peak, nothing), peak, row, position))
         luck = torch.stack([self._luck(int(number)) for number in rows])
-        self._sampled = self._sampled.merge(
-            Kept(torch.where(peak > 0, luck, nothing), peak, row, position)
-        )
+        luck = torch.where(peak > 0, luck, nothing)
+        self._sampled = self._sampled.merge(Kept(luck, peak, row, position))
 
     @property
     def n_bytes(self) -> int:
-        """Memory of what is kept; peaks that wait to be merged are not counted."""
+        """Memory of what is kept, without the peaks that wait to be merged."""
         kept = [*self._top, *self._sampled, self._count, self._sum, self._histogram]
         return sum(tensor.numel() * tensor.element_size() for tensor in kept)
 
     def _luck(self, row: int) -> Float[Tensor, " feature"]:
-        """A row's random numbers, the same whatever is in its batch."""
+        """A row's random numbers. They do not depend on its batch."""
         numbers = np.random.default_rng((self._seed, row)).random(len(self._count), np.float32)
         return torch.from_numpy(numbers).to(self._count.device)
 
     def examples(self) -> pd.DataFrame:
         """Rows ``feature, kind, rank, row, position, activation``.
 
-        Kind is ``top`` (ranked by activation) or ``sampled`` (likewise, among those drawn).
+        ``kind`` is ``top`` or ``sampled``; each kind is ranked by activation.
         """
         self._merge()
         parts = []
         for kind, kept in (("top", self._top), ("sampled", self._sampled)):
-            rank, feature = (kept.row.cpu() >= 0).nonzero(as_tuple=True)
-            parts.append(
-                pd.DataFrame(
-                    {
-                        "feature": feature.numpy(),
-                        "kind": kind,
-                        "row": kept.row.cpu()[rank, feature].numpy(),
-                        "position": kept.position.cpu()[rank, feature].numpy(),
-                        "activation": kept.activation.cpu()[rank, feature].numpy(),
-                    }
-                )
-            )
-        # Rows without a peak took a place with a key of -inf.
-        table = pd.concat([part[part["activation"] > 0] for part in parts])
-        table = table.sort_values(
+            rank, feature = (kept.activation > 0).nonzero(as_tuple=True)
+            columns = {"row": kept.row, "position": kept.position, "activation": kept.activation}
+            values = {name: column[rank, feature].cpu().numpy() for name, column in columns.items()}
+            parts.append(pd.DataFrame({"feature": feature.cpu().numpy(), "kind": kind, **values}))
+        table = pd.concat(parts).sort_values(
             ["feature", "kind", "activation", "row"], ascending=[True, False, False, True]
         )
         table.insert(2, "rank", table.groupby(["feature", "kind"]).cumcount() + 1)

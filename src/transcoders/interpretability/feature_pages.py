@@ -1,11 +1,11 @@
-"""A page for each feature: its examples with tokens shaded, its histogram, what weights say of it.
+"""A page for each feature: its examples with shaded tokens, its histogram, and its weights.
 
-A dictionary gets an index and a page a feature, each one file that needs neither network nor
-script. Activations around the examples are computed again, from the rows of the text that the
-examples are in, so nothing but the examples has to be kept between.
+A dictionary gets an index, and each feature a page. Each page is one file that needs no network and
+no script. Only the examples are kept from the pass over the text. The activations around them are
+computed again, from the rows of the text that hold the examples.
 """
 
-from importlib.resources import files
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float, Int
-from jinja2 import Environment
 from torch import Tensor
 
 from transcoders.circuits.invariant import Best, best_products, de_embeddings, direct_logits
@@ -25,26 +24,55 @@ from transcoders.interpretability.examples import bin_edges
 from transcoders.interpretability.gather import Observed, Text
 from transcoders.models import mlp_activations
 from transcoders.progress import progress_bar
+from transcoders.templates import render
 
 BEFORE, AFTER = 16, 6
-"""Tokens shown on either side of a peak."""
+"""How many tokens are shown before and after a peak."""
 N_TOKENS = 10
-"""Entries of each list of tokens."""
+"""Length of each list of tokens."""
 N_NEAREST = 8
+N_PEAKS = 6
+"""How many tokens at peaks the index shows for each feature."""
 PER_THIRD = 4
-"""Examples drawn at random that are shown of each third."""
+"""How many random examples are shown for each third of activations."""
 BATCH = 8
 
 
 class Subject(NamedTuple):
-    """A dictionary with what is known of its features."""
+    """A dictionary, and what is known about its features."""
 
     name: str
     label: str
-    """Of its kind."""
+    """The name of its kind."""
     site: Site
     dictionary: SparseDictionary
     observed: Observed
+
+
+def shown_token(tokenizer: Any, token: int) -> str:
+    """The text of a token, on one line."""
+    return str(tokenizer.decode([int(token)])).replace("\n", "⏎")
+
+
+def token_in_context(
+    tokenizer: Any, tokens: list[int], z: Float[np.ndarray, " position"], peak: int, largest: float
+) -> list[tuple[str, float, bool]]:
+    """The tokens around a peak, as a page shows them.
+
+    Args:
+        tokenizer: the model's tokenizer.
+        tokens: a row of the text.
+        z: a feature's activations on it.
+        peak: the position of the peak.
+        largest: the feature's largest activation on any row.
+
+    Returns:
+        For each token its text, its share of the largest activation, and whether it is the peak.
+    """
+    return [
+        (shown_token(tokenizer, tokens[at]), round(float(z[at]) / largest, 2), at == peak)
+        for at in range(max(peak - BEFORE, 1), min(peak + AFTER + 1, len(tokens)))
+    ]
 
 
 def write_feature_pages(
@@ -60,71 +88,68 @@ def write_feature_pages(
     Args:
         circuit: the model that the dictionary was trained on.
         subject: the dictionary.
-        text: that its features were observed on.
-        tokenizer: of the model.
-        features: whose pages are wanted.
-        destination: a folder; it is replaced as a whole.
+        text: the text on which its features were observed.
+        tokenizer: the model's tokenizer.
+        features: which features get a page.
+        destination: a folder. It is replaced as a whole.
     """
     chosen = torch.tensor(features)
     activations = _activations(circuit, subject, text, chosen)
     lists = _lists(circuit, subject.dictionary, chosen)
     nearest = _nearest(subject.dictionary, chosen)
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    page, index = (
-        environment.from_string(
-            files("transcoders.interpretability").joinpath(name).read_text(encoding="utf-8")
-        )
-        for name in ("feature.html.j2", "features.html.j2")
-    )
-    described = subject.observed.features.set_index("feature")
-    examples = subject.observed.examples
+    known = subject.observed.features.set_index("feature").loc[features].reset_index()
     entries = []
     with made_folder(destination) as folder:
-        for place, feature in enumerate(features):
-            known: dict[str, Any] = dict(described.loc[feature])
-            shown = _Shown(text, activations[place], known["largest"], tokenizer)
-            own = examples[examples["feature"] == feature]
-            top = own[own["kind"] == "top"]
-            rendered = page.render(
-                title=f"Feature {feature}",
+        for place, entry in enumerate(known.to_dict("records")):
+            groups = {
+                title: [
+                    (value, token_in_context(
+                        tokenizer, text.rows[row].tolist(), activations[row][:, place], at,
+                        entry["largest"],
+                    ))
+                    for row, at, value in rows.itertuples(index=False, name=None)
+                ]
+                for title, rows in _examples(subject, entry["feature"])
+            }  # fmt: skip
+            rendered = render(
+                __package__,
+                "feature.html.j2",
                 subject=subject,
-                facts=[
-                    ("active on", f"{known['frequency']:.3%} of the tokens of the text"),
-                    ("mean activation where active", f"{known['mean']:.2f}"),
-                    ("largest activation", f"{known['largest']:.2f}"),
-                ],
-                bars=_bars(known["histogram"]),
-                lists=[
-                    (title, [(shown.word(token), f"{value:+.2f}") for token, value in rows[place]])
-                    for title, rows in lists.items()
-                ],
-                nearest=[
-                    (other, f"{cosine:.2f}", other in features) for other, cosine in nearest[place]
-                ],
-                groups=[("Most active", [shown.example(row) for row in top.itertuples()])]
-                + [
-                    (f"Drawn at random: {third}", [shown.example(row) for row in part.itertuples()])
-                    for third, part in _thirds(own[own["kind"] == "sampled"])
-                ],
+                entry=entry,
+                bars=_bars(entry["histogram"]),
+                lists={title: rows[place] for title, rows in lists.items()},
+                nearest=nearest[place],
+                features=features,
+                groups=groups,
+                shown=partial(shown_token, tokenizer),
             )
-            (folder / f"{feature}.html").write_text(rendered, encoding="utf-8")
-            entries.append(
-                {
-                    "feature": feature,
-                    "frequency": f"{known['frequency']:.3%}",
-                    "largest": f"{known['largest']:.1f}",
-                    "peaks": [shown.peak(row) for row in top.head(6).itertuples()],
-                }
-            )
-        (folder / "index.html").write_text(
-            index.render(subject=subject, entries=entries), encoding="utf-8"
-        )
+            (folder / f"{entry['feature']}.html").write_text(rendered, encoding="utf-8")
+            best = [tokens for _, tokens in groups["Most active"][:N_PEAKS]]
+            peaks = [word for tokens in best for word, _, is_peak in tokens if is_peak]
+            entries.append(entry | {"peaks": peaks})
+        rendered = render(__package__, "features.html.j2", subject=subject, entries=entries)
+        (folder / "index.html").write_text(rendered, encoding="utf-8")
+
+
+def _examples(subject: Subject, feature: int) -> list[tuple[str, pd.DataFrame]]:
+    """Row, position and activation of the best examples and of some random ones, by title."""
+    examples = subject.observed.examples
+    own = examples[examples["feature"] == feature]
+    top, sampled = (
+        own.loc[own["kind"] == kind, ["row", "position", "activation"]]
+        for kind in ("top", "sampled")
+    )
+    thirds = np.array_split(np.arange(len(sampled)), 3)
+    return [("Most active", top)] + [
+        (f"Random examples: {name} third", sampled.iloc[third[:PER_THIRD]])
+        for name, third in zip(("upper", "middle", "lower"), thirds, strict=True)
+    ]
 
 
 def _lists(
     circuit: ReplacementModel, dictionary: SparseDictionary, chosen: Int[Tensor, " feature"]
 ) -> dict[str, list[list[tuple[int, float]]]]:
-    """What weights say of each feature: tokens and values, by title."""
+    """What weights alone say about each feature: lists of tokens and values, by title."""
     reads = circuit.centre(dictionary.W_enc[:, chosen].T)
     writes = dictionary.W_dec[chosen]
     best = {
@@ -138,7 +163,7 @@ def _lists(
 def _nearest(
     dictionary: SparseDictionary, chosen: Int[Tensor, " feature"]
 ) -> list[list[tuple[int, float]]]:
-    """For each feature, those that write in the most similar directions, with the cosines."""
+    """The features that write in the most similar directions, with the cosines."""
     W_dec = dictionary.W_dec
     directions = W_dec / W_dec.norm(dim=1, keepdim=True).clamp_min(1e-12)
     found = _pairs(best_products(directions[chosen], directions, N_NEAREST + 1))
@@ -155,25 +180,16 @@ def _pairs(best: Best) -> list[list[tuple[int, float]]]:
     ]
 
 
-def _thirds(sampled: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    """Some of the examples drawn at random, from the upper third of activations to the lower."""
-    ordered = sampled.sort_values("activation", ascending=False)
-    parts = np.array_split(np.arange(len(ordered)), 3)
-    names = ("upper third", "middle third", "lower third")
-    return [(name, ordered.iloc[part[:PER_THIRD]]) for name, part in zip(names, parts, strict=True)]
-
-
 @torch.no_grad()
 def _activations(
     circuit: ReplacementModel, subject: Subject, text: Text, chosen: Int[Tensor, " feature"]
-) -> list[dict[int, Float[np.ndarray, " position"]]]:
-    """Activations of each chosen feature in the rows that its examples are in, by row."""
+) -> dict[int, Float[np.ndarray, "position feature"]]:
+    """Activations of the chosen features on the rows that hold their examples, by row."""
     examples = subject.observed.examples
-    wanted = examples[examples["feature"].isin(chosen.tolist())]
-    found: list[dict[int, np.ndarray]] = [{} for _ in chosen]
-    numbers = torch.tensor(sorted(set(wanted["row"].tolist())), dtype=torch.long)
-    features_of = {row: set(group["feature"]) for row, group in wanted.groupby("row")}
+    wanted = examples.loc[examples["feature"].isin(chosen.tolist()), "row"]
+    numbers = torch.tensor(sorted(set(wanted)), dtype=torch.long)
     layer, dictionary = subject.site.layer, subject.dictionary
+    found: dict[int, np.ndarray] = {}
     with progress_bar(len(numbers), f"activations of {subject.name}", "rows") as bar:
         for rows in numbers.split(BATCH) if len(numbers) else []:
             tokens = text.rows[rows].to(circuit.W_O.device)
@@ -181,56 +197,15 @@ def _activations(
             read = getattr(activations, dictionary.traits.reads)
             z = dictionary.encode(read)[:, :, chosen].cpu().numpy()
             z[:, : circuit.first_position] = 0
-            for row, values in zip(rows.tolist(), z, strict=True):
-                for place, feature in enumerate(chosen.tolist()):
-                    if feature in features_of[row]:
-                        found[place][row] = values[:, place]
+            found.update(zip(rows.tolist(), z, strict=True))
             bar.update(len(rows))
     return found
 
 
-class _Shown:
-    """A feature's examples as texts with shades."""
-
-    def __init__(
-        self,
-        text: Text,
-        activations: dict[int, Float[np.ndarray, " position"]],
-        largest: float,
-        tokenizer: Any,
-    ) -> None:
-        self._rows, self._activations = text.rows.numpy(), activations
-        self._largest, self._tokenizer = largest, tokenizer
-
-    def word(self, token: int) -> str:
-        """A token as a text on one line."""
-        return str(self._tokenizer.decode([int(token)])).replace("\n", "⏎")
-
-    def peak(self, example: Any) -> str:
-        """The token at the peak."""
-        return self.word(self._rows[example.row, example.position])
-
-    def example(self, example: Any) -> dict[str, Any]:
-        """Its activation, and tokens, each with its share of the largest activation."""
-        row, z = self._rows[example.row], self._activations[example.row]
-        start = max(example.position - BEFORE, 1)
-        tokens = [
-            (
-                self.word(row[position]),
-                round(float(z[position]) / self._largest, 2),
-                position == example.position,
-            )
-            for position in range(start, min(example.position + AFTER + 1, len(row)))
-        ]
-        return {"activation": f"{example.activation:.2f}", "tokens": tokens}
-
-
 def _bars(histogram: Int[np.ndarray, " bin"]) -> list[dict[str, Any]]:
-    """The bins from the first to the last that holds anything: edges, count, height up to 1."""
+    """Edges, count and height (at most 1) of the bins, from the first to the last with a count."""
     filled = np.flatnonzero(histogram)
-    if not len(filled):
-        return []
-    edges = bin_edges()
+    edges, shown = bin_edges(), range(filled[0], filled[-1] + 1) if len(filled) else ()
     return [
         {
             "low": f"{edges[place]:.3g}",
@@ -238,12 +213,12 @@ def _bars(histogram: Int[np.ndarray, " bin"]) -> list[dict[str, Any]]:
             "count": int(histogram[place]),
             "height": float(histogram[place] / histogram.max()),
         }
-        for place in range(filled[0], filled[-1] + 1)
+        for place in shown
     ]
 
 
 def pages_of(live: pd.DataFrame, n: int, *, seed: int) -> list[int]:
-    """Features that get a page: some live ones, drawn at random, by number."""
+    """The numbers of n live features, drawn at random, that get a page."""
     random = np.random.default_rng(seed)
     drawn = random.choice(live["feature"], min(n, len(live)), replace=False)
     return sorted(int(feature) for feature in drawn)

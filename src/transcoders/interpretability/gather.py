@@ -1,9 +1,9 @@
 """One pass of a model over held-out text, for the features of all dictionaries at once.
 
-The text is every held-out document's rows, spread evenly over the documents, up to the number that
-the scale file asks for: more than the evaluation measures, since rare features need it. What is
-kept of each dictionary is bounded (:mod:`~transcoders.interpretability.examples`), and besides, its
-activations at a few hundred **background** tokens drawn at random, so that it is known where
+The text is the rows of every held-out document, spread evenly over the documents, up to the number
+in the scale file. That is more text than the evaluation uses, because rare features need it.
+Memory is bounded for each dictionary (:mod:`~transcoders.interpretability.examples`). The pass also
+keeps the activations at a few hundred **background** tokens, drawn at random; they show where
 features are silent.
 """
 
@@ -15,28 +15,27 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float, Int
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
-from transcoders.checksums import check_made
 from transcoders.config import Interpretability, Site
 from transcoders.corpus import Rows
 from transcoders.dictionaries import SparseDictionary
-from transcoders.errors import UserError
-from transcoders.files import made_folder, read_table, save_tensors
+from transcoders.files import made_folder, read_table, read_tensors, save_tensors
 from transcoders.interpretability.examples import FeatureExamples
 from transcoders.models import LanguageModel, mlp_activations
 from transcoders.progress import progress_bar
 
+TEXT, BACKGROUND = "text.safetensors", "background.safetensors"
+FEATURES, EXAMPLES = "features.parquet", "examples.parquet"
+
 
 class Observed(NamedTuple):
-    """What is known of one dictionary's features on the text."""
+    """What is known about one dictionary's features on the text."""
 
     features: pd.DataFrame
-    """A row a feature: ``feature, n_active, frequency, mean, largest, histogram``."""
+    """One row per feature: ``feature, n_active, frequency, mean, largest, histogram``."""
     examples: pd.DataFrame
-    """A row an example: ``feature, kind, rank, row, position, activation``."""
+    """One row per example: ``feature, kind, rank, row, position, activation``."""
     background: Float[Tensor, "token n_features"]
     """Activations at the background tokens of the text."""
 
@@ -46,7 +45,7 @@ class Text(NamedTuple):
 
     rows: Int[Tensor, "row position"]
     background: Int[Tensor, "token 2"]
-    """Row and position of the background tokens."""
+    """Row and position of each background token."""
 
 
 def gather(
@@ -60,33 +59,23 @@ def gather(
     seed: int,
     device: str = "cpu",
 ) -> None:
-    """Run the model over the text and write what every dictionary's features do on it.
+    """Run the model over the text and write what the features of every dictionary do on it.
 
     Args:
-        model: whose MLPs the dictionaries were trained on.
+        model: the model whose MLPs the dictionaries were trained on.
         rows: the text.
-        dictionaries: by name, with their sites.
-        settings: batch size, numbers of examples.
-        destination: a folder; one below it for each dictionary.
-        first_position: earlier positions are left out: dictionaries were not trained on them.
-        seed: of what is drawn at random.
-        device: where the model is.
+        dictionaries: the dictionaries and their sites, by name.
+        settings: batch size and numbers of examples.
+        destination: a folder, with one folder below it for each dictionary.
+        first_position: dictionaries were not trained on earlier positions, so these are left out.
+        seed: seed of everything that is drawn at random.
+        device: the model's device.
     """
     tokens = rows.tokens
-    random = np.random.default_rng(seed)
-    places = random.choice(
-        len(tokens) * (tokens.shape[1] - first_position), settings.background_tokens, replace=False
-    )
-    row, position = np.divmod(np.sort(places), tokens.shape[1] - first_position)
-    background = torch.from_numpy(np.stack([row, position + first_position], axis=1))
+    background = _background(tokens, settings.background_tokens, first_position, seed)
+    n_kept = {"n_top": settings.top_examples, "n_sampled": settings.sampled_examples}
     gathered = {
-        name: FeatureExamples(
-            dictionary.n_features,
-            n_top=settings.top_examples,
-            n_sampled=settings.sampled_examples,
-            seed=seed,
-            device=device,
-        )
+        name: FeatureExamples(dictionary.n_features, **n_kept, seed=seed, device=device)
         for name, (_, dictionary) in dictionaries.items()
     }
     at_background: dict[str, list[Tensor]] = {name: [] for name in dictionaries}
@@ -103,15 +92,24 @@ def gather(
                 at_background[name].append(at.half().cpu())
             bar.update(len(numbers) * tokens.shape[1])
     with made_folder(destination) as folder:
-        save_tensors(folder / "text.safetensors", {"rows": tokens, "background": background})
+        save_tensors(folder / TEXT, {"rows": tokens, "background": background})
         for name, found in gathered.items():
             (folder / name).mkdir()
-            found.features().to_parquet(folder / name / "features.parquet", index=False)
-            found.examples().to_parquet(folder / name / "examples.parquet", index=False)
-            save_tensors(
-                folder / name / "background.safetensors",
-                {"background": torch.cat(at_background[name])},
-            )
+            found.features().to_parquet(folder / name / FEATURES, index=False)
+            found.examples().to_parquet(folder / name / EXAMPLES, index=False)
+            kept = {"background": torch.cat(at_background[name])}
+            save_tensors(folder / name / BACKGROUND, kept)
+
+
+def _background(
+    tokens: Int[Tensor, "row position"], n: int, first_position: int, seed: int
+) -> Int[Tensor, "token 2"]:
+    """Rows and positions of n tokens drawn at random, in the order of the text."""
+    n_positions = tokens.shape[1] - first_position
+    random = np.random.default_rng(seed)
+    places = random.choice(len(tokens) * n_positions, n, replace=False)
+    row, position = np.divmod(np.sort(places), n_positions)
+    return torch.from_numpy(np.stack([row, position + first_position], axis=1))
 
 
 def load_text(folder: Path) -> Text:
@@ -120,32 +118,18 @@ def load_text(folder: Path) -> Text:
     Raises:
         UserError: it is not there.
     """
-    return Text(**_tensors(folder / "text.safetensors"))
+    return Text(**read_tensors(folder / TEXT))
 
 
 def load_observed(folder: Path, dictionary: str) -> Observed:
-    """What :func:`gather` wrote of one dictionary.
+    """What :func:`gather` wrote about one dictionary.
 
     Raises:
         UserError: it is not there.
     """
-    background = _tensors(folder / dictionary / "background.safetensors")["background"]
-    return Observed(
-        read_table(folder / dictionary / "features.parquet"),
-        read_table(folder / dictionary / "examples.parquet"),
-        background.float(),
-    )
-
-
-def _tensors(path: Path) -> dict[str, Tensor]:
-    check_made(path)
-    try:
-        return load_file(path)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; run snakemake to make it") from None
-    except SafetensorError as error:
-        remedy = "delete it and run again"
-        raise UserError(f"{path}: expected tensors, found {error}; {remedy}") from None
+    background = read_tensors(folder / dictionary / BACKGROUND)["background"]
+    features, examples = (read_table(folder / dictionary / name) for name in (FEATURES, EXAMPLES))
+    return Observed(features, examples, background.float())
 
 
 def random_directions(
@@ -156,14 +140,14 @@ def random_directions(
     *,
     seed: int,
 ) -> SparseDictionary:
-    """Features that read random directions, as rare as those of a dictionary: a baseline.
+    """A baseline: features that read random directions and are as rare as a transcoder's.
 
     Args:
-        like: a transcoder, which says what is read.
-        frequencies: of its features; those of the directions are drawn from them.
-        mlp_in: inputs on which thresholds are set.
-        n_directions: how many.
-        seed: of directions and frequencies.
+        like: the transcoder.
+        frequencies: of its features. The frequency of each direction is drawn from these.
+        mlp_in: the MLP's inputs on which thresholds are set.
+        n_directions: how many directions to draw.
+        seed: seed of the directions and frequencies.
     """
     generator = torch.Generator().manual_seed(seed)
     d_model = like.W_enc.shape[0]

@@ -1,26 +1,17 @@
 """Figures from tables: a module a figure. Nothing here reads a model or activations."""
 
-from transcoders.plots.circuits import verification_figure
-from transcoders.plots.greater_than import kept_figure, where_figure, years_figure
-from transcoders.plots.interpretability import BASELINE, measures_figure, studies_figure
-from transcoders.plots.style import COLOURS, LABELS, MARKERS, STYLE, save_figure, sparsity_label
-from transcoders.plots.tradeoff import tradeoff_figure
-from transcoders.plots.training import training_figure
-
-__all__ = [
-    "BASELINE",
-    "COLOURS",
-    "LABELS",
-    "MARKERS",
-    "STYLE",
-    "kept_figure",
-    "measures_figure",
-    "save_figure",
-    "sparsity_label",
-    "studies_figure",
-    "tradeoff_figure",
-    "training_figure",
-    "verification_figure",
-    "where_figure",
-    "years_figure",
-]
+from transcoders.plots.circuits import verification_figure as verification_figure
+from transcoders.plots.greater_than import kept_figure as kept_figure
+from transcoders.plots.greater_than import where_figure as where_figure
+from transcoders.plots.greater_than import years_figure as years_figure
+from transcoders.plots.interpretability import BASELINE as BASELINE
+from transcoders.plots.interpretability import measures_figure as measures_figure
+from transcoders.plots.interpretability import studies_figure as studies_figure
+from transcoders.plots.style import COLOURS as COLOURS
+from transcoders.plots.style import LABELS as LABELS
+from transcoders.plots.style import MARKERS as MARKERS
+from transcoders.plots.style import STYLE as STYLE
+from transcoders.plots.style import save_figure as save_figure
+from transcoders.plots.style import sparsity_label as sparsity_label
+from transcoders.plots.tradeoff import tradeoff_figure as tradeoff_figure
+from transcoders.plots.training import training_figure as training_figure

@@ -24,11 +24,11 @@ SCORES = {"precision": "precision", "correlation": "rank correlation"}
 
 
 def measures_figure(summary: pd.DataFrame, kinds: dict[str, str]) -> Figure:
-    """Means of the automatic measures with their intervals, a panel a measure.
+    """Means of the automatic measures with 95% intervals, a panel a measure.
 
     Args:
         summary: ``automatic_summary.csv``.
-        kinds: of each dictionary by name; the baseline's is :data:`BASELINE`.
+        kinds: the kind of each dictionary, by name. The kind of the baseline is :data:`BASELINE`.
     """
     labels = LABELS | {BASELINE: "random directions"}
     with plt.style.context(STYLE):
@@ -56,7 +56,7 @@ def measures_figure(summary: pd.DataFrame, kinds: dict[str, str]) -> Figure:
 
 
 def studies_figure(summary: pd.DataFrame) -> Figure:
-    """What blind predictions gain over their control: by layer, L0 and frequency.
+    """How much blind predictions gain over their control, by layer, L0 and frequency.
 
     Args:
         summary: ``systematic_summary.csv``.
@@ -73,9 +73,7 @@ def studies_figure(summary: pd.DataFrame) -> Figure:
             for column, by in enumerate(groupings):
                 _gains(axes[row][column], summary[summary["by"] == by], score)
                 if row == 0:
-                    axes[row][column].set_title(
-                        {"all": "all features", "L0": "by L0"}.get(by, f"by {by}")
-                    )
+                    axes[row][column].set_title("all features" if by == "all" else f"by {by}")
             axes[row][0].set_ylabel(f"{label}:\ngain over the control")
         handles, labels = axes[0][0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=2)

@@ -14,41 +14,35 @@ from transcoders.plots.style import (
     LABELS,
     MARKERS,
     STYLE,
+    legend_below,
     sparsity_label,
-)
+)  # fmt: skip
 
-LABEL_PLACES: dict[str, dict[str, Any]] = {  # apart from each other where fronts are close
-    "transcoder": {"xytext": (5, 4), "ha": "left", "va": "bottom"},
-    "mlp_out_sae": {"xytext": (-5, -4), "ha": "right", "va": "top"},
-    "mlp_in_sae": {"xytext": (5, 4), "ha": "left", "va": "bottom"},
-    "skip_transcoder": {"xytext": (-5, -4), "ha": "right", "va": "top"},
-    "topk_transcoder": {"xytext": (-5, -4), "ha": "right", "va": "top"},
-    "topk_sae": {"xytext": (5, 4), "ha": "left", "va": "bottom"},
-}
+ABOVE: dict[str, Any] = {"xytext": (5, 4), "ha": "left", "va": "bottom"}
+BELOW: dict[str, Any] = {"xytext": (-5, -4), "ha": "right", "va": "top"}
+LABELLED_ABOVE = ("transcoder", "mlp_in_sae", "topk_sae")
+"""Other kinds are labelled below their points, which keeps labels apart where fronts are close."""
 L0_TICKS = [subs * 10**power for power in range(5) for subs in (1, 2, 5)]
 
 
 def tradeoff_figure(evaluation: pd.DataFrame) -> Figure:
     """Figure 3: sparsity against faithfulness, a panel a site.
 
-    Kinds that the paper does not have follow in panels of their own, with the transcoders of the
-    site to compare them with.
+    Kinds that the paper does not have come in extra panels, beside the transcoders of their site.
 
     Args:
-        evaluation: the rows of ``evaluation.csv``. Points are dictionaries, joined per kind in the
-            order of their L0, labelled with their λ₁ or k; error bars are ``ce_low`` to
-            ``ce_high``; horizontal lines are the unmodified and the mean-ablated model.
+        evaluation: the rows of ``evaluation.csv``. A point is a dictionary, labelled with its λ₁ or
+            k; lines join the dictionaries of a kind in the order of their L0. Error bars go from
+            ``ce_low`` to ``ce_high``. Horizontal lines are the unmodified and the mean-ablated
+            model.
     """
     papers = evaluation["kind"].isin(KINDS)
     extended = evaluation["site"].isin(evaluation.loc[~papers, "site"])
+    beside = extended & (~papers | (evaluation["kind"] == "transcoder"))
     contents = [
-        *[(rows, "") for _, rows in evaluation[papers].groupby("site", sort=False)],
-        *[
-            (rows, ": extensions")
-            for _, rows in evaluation[
-                extended & (~papers | (evaluation["kind"] == "transcoder"))
-            ].groupby("site", sort=False)
-        ],
+        (rows, remark)
+        for chosen, remark in ((papers, ""), (beside, ": extensions"))
+        for _, rows in evaluation[chosen].groupby("site", sort=False)
     ]
     with plt.style.context(STYLE):
         figure, axes = plt.subplots(
@@ -58,18 +52,12 @@ def tradeoff_figure(evaluation: pd.DataFrame) -> Figure:
             _tradeoff_panel(panel, rows, remark)
         axes[0][0].set_ylabel("next-token cross entropy (nats)")
         topk = evaluation["l1_coefficient"].isna().any()
-        shown: dict[str, Any] = {}  # by label: extensions may be at one site only
+        shown: dict[str, Any] = {}  # by label: an extension may be at one site only
         for panel in axes[0]:
             handles, labels = panel.get_legend_handles_labels()
             shown |= dict(zip(labels, handles, strict=True))
-        figure.legend(
-            list(shown.values()),
-            list(shown),
-            loc="outside lower center",
-            ncols=len(shown),
-            title="numbers beside the points: $\\lambda_1$" + (", or $k$ for TopK" if topk else ""),
-            title_fontsize=8,
-        )
+        or_k = ", or $k$ for TopK" if topk else ""
+        legend_below(figure, shown, f"numbers beside the points: $\\lambda_1${or_k}")
     return figure
 
 
@@ -80,40 +68,25 @@ def _tradeoff_panel(panel: Axes, site: pd.DataFrame, remark: str) -> None:
     for kind in [kind for kind in TRAITS if kind in set(site["kind"])]:
         points = site[site["kind"] == kind].sort_values("l0")
         panel.errorbar(
-            points["l0"],
-            points["ce"],
+            points["l0"], points["ce"],
             yerr=[points["ce"] - points["ce_low"], points["ce_high"] - points["ce"]],
-            color=COLOURS[kind],
-            marker=MARKERS[kind],
-            label=LABELS[kind],
-            elinewidth=0.8,
-        )
+            color=COLOURS[kind], marker=MARKERS[kind], label=LABELS[kind], elinewidth=0.8,
+        )  # fmt: skip
         for _, point in points.iterrows():
             panel.annotate(
-                sparsity_label(point),
-                (point["l0"], point["ce"]),
-                textcoords="offset points",
-                fontsize=7,
-                color=COLOURS[kind],
-                **LABEL_PLACES[kind],
-            )
-    for column, text, below in (
-        ("ce_mean_ablated", "MLP output replaced by its mean", False),
-        ("ce_original", "unmodified model", True),
+                sparsity_label(point), (point["l0"], point["ce"]), textcoords="offset points",
+                fontsize=7, color=COLOURS[kind], **(ABOVE if kind in LABELLED_ABOVE else BELOW),
+            )  # fmt: skip
+    for column, text, offset, anchor in (
+        ("ce_mean_ablated", "MLP output replaced by its mean", 3, "bottom"),
+        ("ce_original", "unmodified model", -3, "top"),
     ):
         level = site[column].iloc[0]
         panel.axhline(level, color=BOUND_COLOUR, linestyle="--", linewidth=1)
         panel.annotate(
-            text,
-            (0.99, level),
-            xycoords=("axes fraction", "data"),
-            textcoords="offset points",
-            xytext=(0, -3 if below else 3),
-            ha="right",
-            va="top" if below else "bottom",
-            fontsize=7,
-            color=BOUND_COLOUR,
-        )
+            text, (0.99, level), xycoords=("axes fraction", "data"), textcoords="offset points",
+            xytext=(0, offset), ha="right", va=anchor, fontsize=7, color=BOUND_COLOUR,
+        )  # fmt: skip
     panel.margins(x=0.15, y=0.12)
     panel.autoscale()
     first = site.iloc[0]

@@ -1,4 +1,4 @@
-"""How training went."""
+"""The training curves."""
 
 from typing import Any
 
@@ -7,22 +7,22 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
-from transcoders.plots.style import COLOURS, LABELS, STYLE
+from transcoders.plots.style import COLOURS, LABELS, STYLE, legend_below
 
 CURVES = {
     "fvu": "fraction of variance\nunexplained",
     "l0": "L0 (active features\nper token)",
     "dead_fraction": "features that never\nfired since the last row",
 }
-"""Columns of ``training.csv`` that are drawn, and the labels of their axes."""
+"""The columns of ``training.csv`` that are drawn, with the labels of their axes."""
 
 
 def training_figure(curves: pd.DataFrame) -> Figure:
     """Training curves: a column a site, a row a quantity, a line a dictionary.
 
     Args:
-        curves: the rows of every ``training.csv``, with the columns of :func:`sparsity_label`,
-            ``site``, ``kind`` and ``headline`` added. Headline dictionaries are drawn thicker.
+        curves: the rows of every ``training.csv``, with columns ``dictionary``, ``site``, ``kind``
+            and ``headline`` added. Headline dictionaries are drawn thicker.
     """
     sites = list(dict.fromkeys(curves["site"]))
     with plt.style.context(STYLE):
@@ -35,11 +35,9 @@ def training_figure(curves: pd.DataFrame) -> Figure:
             at_site = curves[curves["site"] == site]
             for (kind, _), rows in at_site.groupby(["kind", "dictionary"], sort=False):
                 for panel, quantity in zip(axes[:, column], CURVES, strict=True):
+                    width = 2.2 if rows["headline"].iloc[0] else 0.9
                     (shown[LABELS[kind]],) = panel.plot(
-                        rows["tokens"],
-                        rows[quantity],
-                        color=COLOURS[kind],
-                        linewidth=2.2 if rows["headline"].iloc[0] else 0.9,
+                        rows["tokens"], rows[quantity], color=COLOURS[kind], linewidth=width
                     )
             axes[0, column].set_title(site)
             axes[-1, column].set_xlabel("tokens seen")
@@ -51,14 +49,7 @@ def training_figure(curves: pd.DataFrame) -> Figure:
             panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             panel.yaxis.set_major_formatter("{x:g}")
             panel.yaxis.set_minor_formatter(NullFormatter())
-        legend = figure.legend(
-            list(shown.values()),
-            list(shown),
-            loc="outside lower center",
-            ncols=len(shown),
-            title="thick: the headline dictionary of its kind",
-            title_fontsize=8,
-        )
+        legend = legend_below(figure, shown, "thick: the headline dictionary of its kind")
         for line in legend.get_lines():
             line.set_linewidth(1.5)
     return figure

@@ -1,27 +1,12 @@
 """Tables and sentences of the pages, from the tables of results: a module a page."""
 
-from transcoders.tables.circuits import checks_table, describe_circuit, paths_table
-from transcoders.tables.evaluation import (
-    EVALUATION_COLUMNS,
-    TRAINING_COLUMNS,
-    describe_claim,
-    describe_gap,
-    describe_site,
-    evaluation_table,
-    final_values_table,
-    training_curves,
-)
-
-__all__ = [
-    "EVALUATION_COLUMNS",
-    "TRAINING_COLUMNS",
-    "checks_table",
-    "describe_circuit",
-    "describe_claim",
-    "describe_gap",
-    "describe_site",
-    "evaluation_table",
-    "final_values_table",
-    "paths_table",
-    "training_curves",
-]
+from transcoders.tables.circuits import checks_table as checks_table
+from transcoders.tables.circuits import describe_circuit as describe_circuit
+from transcoders.tables.circuits import paths_table as paths_table
+from transcoders.tables.evaluation import EVALUATION_COLUMNS as EVALUATION_COLUMNS
+from transcoders.tables.evaluation import describe_claim as describe_claim
+from transcoders.tables.evaluation import describe_gap as describe_gap
+from transcoders.tables.evaluation import describe_site as describe_site
+from transcoders.tables.evaluation import evaluation_table as evaluation_table
+from transcoders.tables.evaluation import final_values_table as final_values_table
+from transcoders.tables.evaluation import training_curves as training_curves

@@ -1,4 +1,4 @@
-"""The claims ledger in words and as a table, and what the run behind it ran on."""
+"""The claims in words and as a table, and what the run ran on."""
 
 import html
 from typing import Any
@@ -15,22 +15,23 @@ VERDICTS = {
     "not reproduced": "✗",
     "not testable at this scale": "–",
 }
-"""With a sign for each, so that a column of them can be read at a glance."""
+"""Each verdict has a sign, so that a reader can scan the column."""
 
 
 def describe_verdicts(claims: pd.DataFrame) -> str:
-    """One sentence: how many claims came out how."""
+    """One sentence that counts the claims by verdict."""
     counts = claims["verdict"].value_counts()
     parts = [f"{counts[verdict]} {verdict}" for verdict in VERDICTS if verdict in counts]
     return f"**Of {len(claims)} claims: {', '.join(parts)}.**"
 
 
 def claims_table(claims: pd.DataFrame, *, pages: str = "") -> str:
-    """One row a claim: what the paper says and reports, what came out here, the verdict, links.
+    """One row a claim: the paper's statement and value, the value here, the verdict, and links.
 
     Args:
         claims: ``claims.csv``.
-        pages: where pages are, seen from the one that shows the table: empty or ending in a slash.
+        pages: the folder of the pages, relative to the page with the table: empty, or ending in a
+            slash.
     """
     rows = [
         {
@@ -48,7 +49,7 @@ def claims_table(claims: pd.DataFrame, *, pages: str = "") -> str:
 
 
 def environment_table(record: dict[str, Any]) -> str:
-    """``environment.json`` as a table of what and which."""
+    """``environment.json`` as a table."""
     hardware = record["hardware"]
     trained = ", ".join(f"{number} on {device}" for device, number in record["trained_on"].items())
     shown = {
@@ -87,7 +88,7 @@ def _value(row: Row) -> str:
 
 
 def _links(evidence: str, pages: str) -> str:
-    """The page as a link, the tables by name; a reason before them."""
+    """The reason, if there is one; then the page as a link, and the names of the tables."""
     reason, _, files = evidence.rpartition("; ")
     names = files.split(", ")
     page = html.escape(names[0].removeprefix("notebooks/"))
@@ -97,5 +98,5 @@ def _links(evidence: str, pages: str) -> str:
 
 
 def _breakable(path: str) -> str:
-    """A path that a narrow column breaks between its words."""
+    """A path that a narrow column can break between words."""
     return html.escape(path).replace("/", "/<wbr>").replace("_", "_<wbr>")

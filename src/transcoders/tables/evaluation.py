@@ -1,4 +1,4 @@
-"""What dictionaries cost the model, and how they were trained."""
+"""How much dictionaries cost the model, and how they were trained."""
 
 import re
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ from transcoders.files import read_table
 from transcoders.fronts import FrontGap
 from transcoders.layout import Layout
 from transcoders.plots import LABELS, sparsity_label
+from transcoders.tables.html import by_sign
 
 EVALUATION_COLUMNS = {
     "kind": ("kind", "{}"),
@@ -25,7 +26,7 @@ EVALUATION_COLUMNS = {
     "dead_fraction": ("dead", "{:.3f}"),
     "l2_ratio": ("norm ratio", "{:.3f}"),
 }
-"""Heading and format of the columns of ``evaluation.csv`` that a page shows."""
+"""Heading and format of each column of ``evaluation.csv`` that a page shows."""
 TRAINING_COLUMNS = {
     "kind": ("kind", "{}"),
     "l1_coefficient": ("λ₁ or k", "{}"),
@@ -34,20 +35,18 @@ TRAINING_COLUMNS = {
     "fvu": ("FVU", "{:.3f}"),
     "dead_fraction": ("never fired", "{:.3f}"),
 }
-"""The same of ``training.csv``."""
+"""The same for ``training.csv``."""
 
 
 def describe_gap(site: Site, gap: FrontGap | None) -> str:
-    """One line of Markdown: which kind's front is better at a site, by how much, how surely."""
+    """One line of Markdown: which kind's front is better at a site, and by how much."""
     where = f"**{site.model}, layer {site.layer}**"
     if gap is None:
         return f"- {where}: the fronts share no range of L0, so they cannot be compared."
-    if gap.high < 0:
-        verdict = "the transcoder front is better"
-    elif gap.low > 0:
-        verdict = "the SAE front is better"
-    else:
-        verdict = "no difference can be told"
+    verdict = by_sign(
+        gap.low, gap.high, below="the transcoder front is better", above="the SAE front is better",
+        neither="the data show no difference",
+    )  # fmt: skip
     return (
         f"- {where}: **{verdict}.** For L0 from {gap.l0_low:.0f} to {gap.l0_high:.0f}, CE of the "
         f"transcoder minus CE of the SAE is {gap.mean:+.4f} nats on average (95% interval "
@@ -56,7 +55,7 @@ def describe_gap(site: Site, gap: FrontGap | None) -> str:
 
 
 def describe_claim(gaps: Sequence[FrontGap | None]) -> str:
-    """A sentence: at how many sites transcoders do as well as SAEs on the MLP output, or better."""
+    """One sentence: at how many sites transcoders do at least as well as SAEs on the MLP output."""
     compared = [gap for gap in gaps if gap is not None]
     worse = sum(gap.low > 0 for gap in compared)
     sites = f"{len(compared)} site{'s' if len(compared) != 1 else ''}"
@@ -83,19 +82,13 @@ def describe_site(rows: pd.DataFrame) -> str:
 
 
 def training_curves(dictionaries: Sequence[Dictionary], layout: Layout) -> pd.DataFrame:
-    """The training curves of all dictionaries, with what :func:`training_figure` needs of each."""
+    """The training curves of all dictionaries, with the columns that ``training_figure`` needs."""
     curves = []
     for entry in dictionaries:
         curve = read_table(layout.dictionary(entry.name) / "training.csv")
-        curves.append(
-            curve.assign(
-                dictionary=entry.name,
-                site=f"{entry.site.model}, layer {entry.site.layer}",
-                kind=entry.kind,
-                headline=entry.headline,
-                l1_coefficient=entry.l1_coefficient,
-            )
-        )
+        of_entry = entry.model_dump(include={"kind", "headline", "l1_coefficient"})
+        site = f"{entry.site.model}, layer {entry.site.layer}"
+        curves.append(curve.assign(dictionary=entry.name, site=site, **of_entry))
     return pd.concat(curves, ignore_index=True)
 
 
@@ -110,7 +103,6 @@ def final_values_table(curves: pd.DataFrame) -> str:
 
 
 def _html_table(rows: pd.DataFrame, columns: dict[str, tuple[str, str]]) -> str:
-    # As text, since a notebook would keep the memory address of an object beside its HTML.
     shown = rows[list(columns)].replace({"kind": LABELS})
     shown["l1_coefficient"] = rows.apply(sparsity_label, axis="columns")
     shown = shown.rename(columns={key: name for key, (name, _) in columns.items()})
@@ -119,7 +111,7 @@ def _html_table(rows: pd.DataFrame, columns: dict[str, tuple[str, str]]) -> str:
         shown.style.hide(axis="index")
         .format(dict(columns.values()))
         .apply(lambda column: bold.loc[column.index])
-        # Otherwise random, and the page never the same twice. Part of CSS selectors.
+        # A part of CSS selectors. A random one would change the page each time.
         .set_uuid(re.sub(r"[^\w-]+", "-", str(rows["site"].iloc[0])))
     )
     return styler.to_html()

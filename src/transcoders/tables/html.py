@@ -10,19 +10,24 @@ MARKS = str.maketrans(
 
 
 def in_markdown(text: str) -> str:
-    """A text of tokens so that Markdown shows it as it is: no tags, links, pictures or formulas."""
+    """A text in a form that Markdown shows literally: no tags, links, pictures or formulas."""
     return text.translate(MARKS)
 
 
+def by_sign(low: float, high: float, *, below: str, above: str, neither: str) -> str:
+    """The word for an interval that lies below zero, above zero, or on both sides."""
+    return below if high < 0 else above if low > 0 else neither
+
+
 def html_table(rows: pd.DataFrame, formats: dict[Any, Any], *, name: str) -> str:
-    """A plain table; texts are escaped and set flush left, and so are their headings.
+    """A plain table. Texts are escaped and flush left, like their headings.
 
     Args:
-        rows: what to show, with headings as column names.
-        formats: of numbers, by column.
-        name: of the table in the page's CSS; otherwise random, and the page never the same twice.
+        rows: what to show. The column names are the headings.
+        formats: how to write numbers, by column.
+        name: the table's name in CSS. A random one would change the page each time.
     """
-    # As text, since a notebook would keep the memory address of an object beside its HTML.
+    # The result is text: a notebook that shows an object also keeps its memory address.
     texts = [column for column in rows if column not in formats]
     styler = rows.style.hide(axis="index").format(formats, escape="html", na_rep="")
     styler = styler.set_uuid(name).set_properties(subset=texts, **{"text-align": "left"})

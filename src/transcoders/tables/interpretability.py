@@ -4,7 +4,7 @@ from typing import Any
 
 import pandas as pd
 
-from transcoders.tables.html import html_table
+from transcoders.tables.html import by_sign, html_table
 
 METHOD_NAMES = {
     "direct": "straight from the embedding",
@@ -15,19 +15,17 @@ METHOD_NAMES = {
 
 
 def describe_measures(summary: pd.DataFrame, transcoder: str, sae: str) -> str:
-    """Whether the two dictionaries' features can be told apart, measure by measure."""
+    """Whether the features of two dictionaries differ, measure by measure."""
     lines = []
     for measure in summary["measure"].unique():
         of_measure = summary[summary["measure"] == measure]
         first, second = (
             of_measure[of_measure["dictionary"] == name].iloc[0] for name in (transcoder, sae)
         )
-        if first["low"] > second["high"]:
-            order = "higher than"
-        elif first["high"] < second["low"]:
-            order = "lower than"
-        else:
-            order = "not to be told from"
+        order = by_sign(
+            first["low"] - second["high"], first["high"] - second["low"],
+            below="lower than", above="higher than", neither="not clearly different from",
+        )  # fmt: skip
         lines.append(
             f"- *{measure.replace('_', ' ')}*: {_interval(first)} for the transcoder, **{order}** "
             f"{_interval(second)} for the SAE on the MLP's input."
@@ -36,15 +34,13 @@ def describe_measures(summary: pd.DataFrame, transcoder: str, sae: str) -> str:
 
 
 def describe_studies(summary: pd.DataFrame) -> str:
-    """What blind predictions are worth, method by method."""
+    """How good blind predictions are, method by method."""
     lines = []
     for _, row in summary[summary["by"] == "all"].iterrows():
-        if row["precision_gain_low"] > 0:
-            verdict = "better than the control"
-        elif row["precision_gain_high"] < 0:
-            verdict = "worse than the control"
-        else:
-            verdict = "no better than the control"
+        verdict = by_sign(
+            row["precision_gain_low"], row["precision_gain_high"], below="worse than the control",
+            above="better than the control", neither="no better than the control",
+        )  # fmt: skip
         line = (
             f"- {METHOD_NAMES[row['method']]}: **{verdict}**; precision {row['precision']:.3f} "
             f"against {row['precision_control']:.3f} (gain {row['precision_gain']:+.3f}, 95% "
@@ -61,7 +57,7 @@ def describe_studies(summary: pd.DataFrame) -> str:
 
 
 def studies_table(studies: pd.DataFrame, n: int = 6) -> str:
-    """The predictions that came out best, and some that failed, by the best of the methods."""
+    """The best predictions of one method, some middling ones and some failures."""
     rows = studies[studies["method"] == "layer 0"].sort_values(
         ["precision", "correlation"], ascending=False, kind="stable"
     )
@@ -70,29 +66,19 @@ def studies_table(studies: pd.DataFrame, n: int = 6) -> str:
     shown = shown.drop_duplicates(["dictionary", "feature"]).reset_index(drop=True)  # where few
     shown = shown.assign(transcoder=shown["dictionary"].str.replace("_transcoder", "", regex=False))
     columns = ["transcoder", "feature", "frequency", "predicted", "precision", "correlation"]
-    formats = {
-        "feature": "{:d}",
-        "frequency": "{:.4f}",
-        "precision": "{:.2f}",
-        "correlation": "{:+.2f}",
-    }
+    decimals = {"frequency": "{:.4f}", "precision": "{:.2f}", "correlation": "{:+.2f}"}
+    formats = {"feature": "{:d}", **decimals}
     return html_table(shown[columns], formats, name="studies")
 
 
 def case_studies_table(table4: pd.DataFrame) -> str:
-    """Table 4: case studies with how far their hypotheses tell where features are active."""
-    columns = {
-        "study": "study",
-        "feature": "feature",
-        "hypothesis": "hypothesis",
-        "top_matched": "strongest",
-        "sampled_matched": "active",
-        "silent_matched": "silent",
+    """Table 4: case studies, and how well their hypotheses tell where features are active."""
+    renamed = {
+        "top_matched": "strongest", "sampled_matched": "active", "silent_matched": "silent",
         "balanced_accuracy": "balanced accuracy",
-        "outcome": "outcome",
-    }
+    }  # fmt: skip
+    shown = table4[["study", "feature", "hypothesis", *renamed, "outcome"]].rename(columns=renamed)
     formats = dict.fromkeys(["strongest", "active", "silent"], "{:.0%}")
-    shown = table4[list(columns)].rename(columns=columns)
     return html_table(shown, formats | {"balanced accuracy": "{:.2f}"}, name="table4")
 
 
