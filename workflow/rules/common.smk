@@ -1,41 +1,69 @@
-# What the other rule files share.
+# What the other rule files share: `job`, with which each of them makes its rules.
 
 import re
 from pathlib import Path
-from typing import NamedTuple
 
-CONDA = "../../environment.yml"
+from transcoders.checksums import sha256
+from transcoders.cli.app import JOBS
+
 LOGS = LAYOUT.results / "logs"
-WEIGHTS = [
-    LAYOUT.dictionary(dictionary.name) / "sae_weights.safetensors"
-    for dictionary in [*SCALE.dictionaries, *SCALE.imported_transcoders]
-]
 
 
-def cli(command):
-    """The command line of a subcommand, without its arguments."""
-    return f"python -m transcoders {command} --scale {SCALE.name}"
+def job(log, command, message, input, output, *, name=None, contents=()):
+    """Make a rule. Its job is one command of `python -m transcoders`.
 
-
-def given(rule):
-    """Threads, memory and minutes that the scale file allots."""
-    return getattr(SCALE.resources, rule)
-
-
-def settings(*keys, rule, **more):
-    """What in the scale file a job depends on, as a parameter: a change makes it run again.
-
-    Keys are dotted, or tuples where a part has a dot of its own. Threads are among them, since
-    their number changes how sums round.
+    log: the name of its log and its benchmark, and without the wildcard, of the rule.
+    command: with its argument; `{wildcards.model}` is filled in.
+    input: files, or a function of the wildcards that gives them.
+    name: of the rule, where it is not that of the log.
+    contents: files whose content counts, not their time, which says nothing in a fresh clone.
     """
-    chosen = {"threads": given(rule).threads}
-    for key in keys:
-        value = SCALE.model_dump(mode="json")
-        parts = key if isinstance(key, tuple) else key.split(".")
-        for part in parts:
-            value = value[part]
-        chosen[".".join(parts)] = value
-    return chosen | more
+    subcommand, *arguments = command.split()
+    declared = JOBS[subcommand]
+    given = declared.given(SCALE)
+
+    def settings(wildcards):
+        argument = arguments[-1].format(wildcards=wildcards) if arguments else ""
+        return declared.reads(SCALE, argument)
+
+    rule:
+        name:
+            name or re.sub(r"_\{\w+\}", "", log).replace("-", "_").replace(".", "_")
+        input:
+            input,
+        output:
+            output,
+        log:
+            LOGS / f"{log}.log",
+        benchmark:
+            LOGS / f"{log}.tsv"
+        conda:
+            "../../environment.yml"
+        threads: given.threads
+        resources:
+            mem_mb=given.mem_mb,
+            runtime=given.runtime,
+            gpu=given.gpus,
+        params:
+            settings=settings,
+            contents=[sha256(path) for path in contents],
+            cli=f"python -m transcoders {subcommand} --scale {SCALE.name}",
+            arguments=lambda wildcards: " ".join(arguments).format(wildcards=wildcards),
+        message:
+            message
+        shell:
+            "{params.cli} {params.arguments} --threads {threads} > {log} 2>&1"
+
+
+def weights(dictionaries):
+    """The weights of some dictionaries, as files."""
+    return [
+        LAYOUT.dictionary(dictionary.name) / "sae_weights.safetensors"
+        for dictionary in dictionaries
+    ]
+
+
+WEIGHTS = weights([*SCALE.dictionaries, *SCALE.imported_transcoders])
 
 
 def local_files(source):
@@ -50,59 +78,3 @@ def local_files(source):
 def any_of(names):
     """A pattern for a wildcard: one of these names."""
     return "|".join(re.escape(name) for name in names) or "none"
-
-
-def drawn(*names):
-    """The files of some figures."""
-    return [
-        LAYOUT.figure(f"{name}{suffix}")
-        for name in names
-        for suffix in (".pdf", ".png")
-    ]
-
-
-# Of the report, each with a caption in workflow/report/.
-CHAPTERS = {
-    "claims": "Claims",
-    "figure3": "Figure 3",
-    "circuits": "Circuits",
-    "greater_than": "Greater-than: Figures 4 and 5",
-    "interpretability": "Interpretability: Table 1",
-    "case_studies": "Case studies: Table 4",
-    "training": "Training",
-}
-
-
-class Page(NamedTuple):
-    """A notebook: the rule that executes it, what it reads, and the figures that it draws."""
-
-    name: str
-    notebook: str
-    message: str
-    tables: list
-    figures: list
-    job: str = "notebook {name}"
-    """The command line that makes it, with the notebook's name."""
-
-    @property
-    def chapter(self):
-        """Where in the report it stands."""
-        return "case_studies" if self.notebook.startswith("case_") else self.notebook
-
-    def in_report(self, path):
-        """The file, to be shown in the report if a browser can show it."""
-        if Path(path).suffix not in (".png", ".html"):
-            return path
-        return report(
-            path,
-            caption=f"../report/{self.chapter}.rst",
-            category=CHAPTERS[self.chapter],
-            labels={"file": Path(path).name},
-        )
-
-
-def rendered(page):
-    """The files of a page."""
-    return multiext(
-        str(LAYOUT.notebook(page.notebook).with_suffix("")), ".ipynb", ".html"
-    )

@@ -1,7 +1,60 @@
 # Figures and pages, from tables alone: none of these rules reads a model or activations.
 
+from typing import NamedTuple
+
 from transcoders.claims.definitions import load_claims
-from transcoders.checksums import sha256
+
+# Of the report, each with a caption in workflow/report/.
+CHAPTERS = {
+    "claims": "Claims",
+    "figure3": "Figure 3",
+    "circuits": "Circuits",
+    "greater_than": "Greater-than: Figures 4 and 5",
+    "interpretability": "Interpretability: Table 1",
+    "case_studies": "Case studies: Table 4",
+    "training": "Training",
+}
+
+
+class Page(NamedTuple):
+    """A notebook: the rule that executes it, what it reads, and the figures that it draws."""
+
+    name: str
+    notebook: str
+    message: str
+    tables: list
+    figures: list
+    job: str = "notebook {name}"
+    """The command that makes it, with the notebook's name."""
+
+    @property
+    def chapter(self):
+        """Where in the report it stands."""
+        return "case_studies" if self.notebook.startswith("case_") else self.notebook
+
+    def in_report(self, path):
+        """The file, to be shown in the report if a browser can show it."""
+        if path.suffix not in (".png", ".html"):
+            return path
+        return report(
+            path,
+            caption=f"../report/{self.chapter}.rst",
+            category=CHAPTERS[self.chapter],
+            labels={"file": path.name},
+        )
+
+
+def drawn(*names):
+    """The files of some figures."""
+    return [LAYOUT.figure(name + end) for name in names for end in (".pdf", ".png")]
+
+
+def rendered(page):
+    """The files of a page."""
+    return [
+        LAYOUT.notebook(page.notebook).with_suffix(end) for end in (".ipynb", ".html")
+    ]
+
 
 CASES = [case.name for case in SCALE.circuits.cases]
 
@@ -96,98 +149,62 @@ LISTED_CLAIMS = load_claims(LAYOUT.listed_claims)
 CLAIMS = Page(
     name="claims_page",
     notebook="claims",
-    message="The paper's claims, and what came of them",
+    message="The paper's claims, and what was found",
     tables=[LAYOUT.claims, LAYOUT.environment],
     figures=[],
 )
 
 
-rule judge_claims:
-    input:
-        listed=LAYOUT.listed_claims,
-        tables=[
+job(
+    "judge_claims",
+    "judge-claims",
+    message="Judging the paper's claims",
+    input=[
+        LAYOUT.listed_claims,
+        *(
             table
             for page in PAGES
             if page.notebook in {claim.page for claim in LISTED_CLAIMS}
             for table in page.tables
-        ],
-    output:
-        LAYOUT.claims,
-    log:
-        LOGS / "judge_claims.log",
-    benchmark:
-        LOGS / "judge_claims.tsv"
-    conda:
-        CONDA
-    threads: given("notebook").threads
-    resources:
-        mem_mb=given("notebook").mem_mb,
-        runtime=given("notebook").runtime,
-    params:
-        cli=cli("judge-claims"),
-    message:
-        "Judging the paper's claims"
-    shell:
-        "{params.cli} --threads {threads} 2> {log}"
-
+        ),
+    ],
+    output=LAYOUT.claims,
+)
 
 # After the weights, so that it tells of the run that made them. The manifest is committed, and in a
 # fresh clone times mean nothing: a manifest that happens to be newer must not ask for all weights.
-rule record_environment:
-    input:
-        WEIGHTS,
-        ancient(LAYOUT.corpus_manifest),
-    output:
-        LAYOUT.environment,
-    log:
-        LOGS / "record_environment.log",
-    benchmark:
-        LOGS / "record_environment.tsv"
-    conda:
-        CONDA
-    threads: given("notebook").threads
-    resources:
-        mem_mb=given("notebook").mem_mb,
-        runtime=given("notebook").runtime,
-    params:
-        settings=sha256(LAYOUT.config),
-        cli=cli("record-environment"),
-    message:
-        "What this ran on"
-    shell:
-        "{params.cli} --threads {threads} 2> {log}"
-
+job(
+    "record_environment",
+    "record-environment",
+    message="Recording what this ran on",
+    input=[*WEIGHTS, ancient(LAYOUT.corpus_manifest)],
+    output=LAYOUT.environment,
+    contents=[LAYOUT.config],
+)
 
 PAGES.append(CLAIMS)
-
-
 for page in PAGES:
+    job(
+        page.name,
+        page.job.format(name=page.notebook),
+        message=page.message,
+        input=page.tables,
+        output=[
+            page.in_report(path) for path in [*drawn(*page.figures), *rendered(page)]
+        ],
+    )
 
-    rule:
-        name:
-            page.name
-        input:
-            page.tables,
-        output:
-            figures=[page.in_report(path) for path in drawn(*page.figures)],
-            pages=[page.in_report(path) for path in rendered(page)],
-        log:
-            LOGS / f"{page.name}.log",
-        benchmark:
-            LOGS / f"{page.name}.tsv"
-        conda:
-            CONDA
-        threads: given("notebook").threads
-        resources:
-            mem_mb=given("notebook").mem_mb,
-            runtime=given("notebook").runtime,
-        params:
-            settings=settings("description", rule="notebook"),
-            cli=cli(page.job.format(name=page.notebook)),
-        message:
-            page.message
-        shell:
-            "{params.cli} --threads {threads} 2> {log}"
+# The page from which all others are reached: it links to figures and pages.
+job(
+    "landing_page",
+    "landing-page",
+    message="The page to begin with",
+    input=[
+        LAYOUT.claims,
+        *(file for page in PAGES for file in [*drawn(*page.figures), *rendered(page)]),
+    ],
+    output=LAYOUT.landing_page,
+)
 
 
 if SCALE.greater_than is not None:
@@ -217,33 +234,6 @@ if SCALE.interpretability is not None:
         input:
             rules.case_studies_page.output,
             [rendered(page) for page in PAGES if page.name.startswith("case_study_")],
-
-
-# The page from which all others are reached: it links to figures and pages.
-rule landing_page:
-    input:
-        LAYOUT.claims,
-        [drawn(*page.figures) for page in PAGES],
-        [rendered(page) for page in PAGES],
-    output:
-        LAYOUT.landing_page,
-    log:
-        LOGS / "landing_page.log",
-    benchmark:
-        LOGS / "landing_page.tsv"
-    conda:
-        CONDA
-    threads: given("notebook").threads
-    resources:
-        mem_mb=given("notebook").mem_mb,
-        runtime=given("notebook").runtime,
-    params:
-        settings=settings("description", rule="notebook"),
-        cli=cli("landing-page"),
-    message:
-        "The page to begin with"
-    shell:
-        "{params.cli} --threads {threads} 2> {log}"
 
 
 rule claims:

@@ -1,11 +1,10 @@
 """Blind case studies that were written down: done again, scored, and rendered."""
 
-from transcoders.cli.app import ScaleName, Threads, app, open_scale
+from transcoders.cli.app import ScaleName, Threads, job, start
 from transcoders.files import write_table
-from transcoders.process import prepare_process
 
 
-@app.command()
+@job("device", "corpus.train_positions", "interpretability.rated_site", resources="study_features")
 def case_studies(scale: ScaleName, threads: Threads = None) -> None:
     """Carry out the case studies of a scale again, and score their hypotheses: Table 4."""
     import pandas as pd
@@ -15,8 +14,7 @@ def case_studies(scale: ScaleName, threads: Threads = None) -> None:
     from transcoders.interpretability.gather import load_observed, load_text
     from transcoders.models import load_tokenizer
 
-    settings, layout = open_scale(scale)
-    device = prepare_process(threads, settings.resources.study_features, settings.device)
+    _, layout, device = start("case-studies", scale, threads)
     files = StudyFiles.of_scale(scale, device=device)
     tokenizer = load_tokenizer(files.model)
     text = load_text(layout.observed)
@@ -36,15 +34,14 @@ def case_studies(scale: ScaleName, threads: Threads = None) -> None:
     write_table(layout.table4, pd.DataFrame(rows, columns=TABLE4_COLUMNS))
 
 
-@app.command()
+@job(resources="notebook")
 def case_study_page(scale: ScaleName, study: str, threads: Threads = None) -> None:
     """Render a case study, as it was carried out, as a notebook and a page."""
     from transcoders.case_studies.page import study_notebook
     from transcoders.case_studies.scripts import load_script
     from transcoders.notebooks import execute_notebook
 
-    settings, layout = open_scale(scale)
-    prepare_process(threads, settings.resources.notebook)
+    _, layout, _ = start("case-study-page", scale, threads)
     source = layout.study_scripts / f"{study}.yaml"
     notebook = study_notebook(study, load_script(source), layout.carried_out(study), layout.table4)
     execute_notebook(notebook, str(source), layout.notebook(f"case_study_{study}"))
