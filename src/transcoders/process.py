@@ -53,7 +53,7 @@ def prepare_process(
             f"give snakemake at least --cores {resources.threads}, or lower `threads` in the scale "
             "file (results then differ by rounding)"
         )
-    if device == "cuda" and not resources.gpus:
+    if not resources.gpus and device == "cuda":
         device = "cpu"
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError(

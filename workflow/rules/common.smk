@@ -1,7 +1,8 @@
-# What the other rule files share: `job`, with which each of them makes its rules.
+# What the other files share: `job` makes a rule, and the rest names files.
 
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 from transcoders.checksums import sha256
 from transcoders.cli.app import JOBS
@@ -66,6 +67,22 @@ def weights(dictionaries):
 WEIGHTS = weights([*SCALE.dictionaries, *SCALE.imported_transcoders])
 
 
+def evaluated(site, dictionaries):
+    """What it takes to evaluate dictionaries of a site."""
+    return [
+        *weights(dictionaries),
+        LAYOUT.model(site.model) / "model.safetensors",
+        LAYOUT.tokens(site.model) / "eval.safetensors",
+        LAYOUT.documents,
+        LAYOUT.activations(site.name) / "statistics.safetensors",
+    ]
+
+
+def evaluated_site(wildcards):
+    site = SCALE.site(wildcards.site)
+    return evaluated(site, SCALE.dictionaries_of(site))
+
+
 def local_files(source):
     """The files of a source on this machine, as inputs, so that a change of them is noticed."""
     if source.type != "files":
@@ -78,3 +95,55 @@ def local_files(source):
 def any_of(names):
     """A pattern for a wildcard: one of these names."""
     return "|".join(re.escape(name) for name in names) or "none"
+
+
+# Of the report, each with a caption in workflow/report/.
+CHAPTERS = {
+    "claims": "Claims",
+    "figure3": "Figure 3",
+    "circuits": "Circuits",
+    "greater_than": "Greater-than: Figures 4 and 5",
+    "interpretability": "Interpretability: Table 1",
+    "case_studies": "Case studies: Table 4",
+    "training": "Training",
+}
+
+
+class Page(NamedTuple):
+    """A notebook: the rule that executes it, what it reads, and the figures that it draws."""
+
+    name: str
+    notebook: str
+    message: str
+    tables: list
+    figures: list
+    job: str = "notebook {name}"
+    """The command that makes it, with the notebook's name."""
+
+    @property
+    def chapter(self):
+        """Where in the report it stands."""
+        return "case_studies" if self.notebook.startswith("case_") else self.notebook
+
+    def in_report(self, path):
+        """The file, to be shown in the report if a browser can show it."""
+        if path.suffix not in (".png", ".html"):
+            return path
+        return report(
+            path,
+            caption=f"../report/{self.chapter}.rst",
+            category=CHAPTERS[self.chapter],
+            labels={"file": path.name},
+        )
+
+
+def drawn(*names):
+    """The files of some figures."""
+    return [LAYOUT.figure(name + end) for name in names for end in (".pdf", ".png")]
+
+
+def rendered(page):
+    """The files of a page."""
+    return [
+        LAYOUT.notebook(page.notebook).with_suffix(end) for end in (".ipynb", ".html")
+    ]

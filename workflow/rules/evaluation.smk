@@ -1,22 +1,6 @@
 # What each dictionary costs the model. One job a site, then one table for all.
 
 
-def evaluated(site, dictionaries):
-    """What it takes to evaluate dictionaries of a site."""
-    return [
-        *weights(dictionaries),
-        LAYOUT.model(site.model) / "model.safetensors",
-        LAYOUT.tokens(site.model) / "eval.safetensors",
-        LAYOUT.documents,
-        LAYOUT.activations(site.name) / "statistics.safetensors",
-    ]
-
-
-def evaluated_site(wildcards):
-    site = SCALE.site(wildcards.site)
-    return evaluated(site, SCALE.dictionaries_of(site))
-
-
 job(
     "evaluate_{site}",
     "evaluate {wildcards.site}",

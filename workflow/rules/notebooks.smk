@@ -1,60 +1,6 @@
 # Figures and pages, from tables alone: none of these rules reads a model or activations.
 
-from typing import NamedTuple
-
 from transcoders.claims.definitions import load_claims
-
-# Of the report, each with a caption in workflow/report/.
-CHAPTERS = {
-    "claims": "Claims",
-    "figure3": "Figure 3",
-    "circuits": "Circuits",
-    "greater_than": "Greater-than: Figures 4 and 5",
-    "interpretability": "Interpretability: Table 1",
-    "case_studies": "Case studies: Table 4",
-    "training": "Training",
-}
-
-
-class Page(NamedTuple):
-    """A notebook: the rule that executes it, what it reads, and the figures that it draws."""
-
-    name: str
-    notebook: str
-    message: str
-    tables: list
-    figures: list
-    job: str = "notebook {name}"
-    """The command that makes it, with the notebook's name."""
-
-    @property
-    def chapter(self):
-        """Where in the report it stands."""
-        return "case_studies" if self.notebook.startswith("case_") else self.notebook
-
-    def in_report(self, path):
-        """The file, to be shown in the report if a browser can show it."""
-        if path.suffix not in (".png", ".html"):
-            return path
-        return report(
-            path,
-            caption=f"../report/{self.chapter}.rst",
-            category=CHAPTERS[self.chapter],
-            labels={"file": path.name},
-        )
-
-
-def drawn(*names):
-    """The files of some figures."""
-    return [LAYOUT.figure(name + end) for name in names for end in (".pdf", ".png")]
-
-
-def rendered(page):
-    """The files of a page."""
-    return [
-        LAYOUT.notebook(page.notebook).with_suffix(end) for end in (".ipynb", ".html")
-    ]
-
 
 CASES = [case.name for case in SCALE.circuits.cases]
 

@@ -64,12 +64,18 @@ Command = TypeVar("Command", bound=Callable[..., None])
 
 
 def job(
-    *keys: str, resources: str, part: Callable[[Scale, str], Any] | None = None
+    keys: str, *, resources: str, part: Callable[[Scale, str], Any] | None = None
 ) -> Callable[[Command], Command]:
-    """Register a function as the subcommand of its name, and what it reads of a scale."""
+    """Register a function as the subcommand of its name, and what it reads of a scale.
+
+    Args:
+        keys: dotted, with spaces between them.
+        resources: as in :class:`Job`, and so is ``part``.
+        part: what the command reads for its argument.
+    """
 
     def register(function: Command) -> Command:
-        JOBS[function.__name__.replace("_", "-")] = Job(resources, keys, part)
+        JOBS[function.__name__.replace("_", "-")] = Job(resources, tuple(keys.split()), part)
         return app.command()(function)
 
     return register

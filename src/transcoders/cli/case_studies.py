@@ -4,7 +4,7 @@ from transcoders.cli.app import ScaleName, Threads, job, start
 from transcoders.files import write_table
 
 
-@job("device", "corpus.train_positions", "interpretability.rated_site", resources="study_features")
+@job("device corpus.train_positions", resources="study_features")
 def case_studies(scale: ScaleName, threads: Threads = None) -> None:
     """Carry out the case studies of a scale again, and score their hypotheses: Table 4."""
     import pandas as pd
@@ -34,7 +34,7 @@ def case_studies(scale: ScaleName, threads: Threads = None) -> None:
     write_table(layout.table4, pd.DataFrame(rows, columns=TABLE4_COLUMNS))
 
 
-@job(resources="notebook")
+@job("", resources="notebook")
 def case_study_page(scale: ScaleName, study: str, threads: Threads = None) -> None:
     """Render a case study, as it was carried out, as a notebook and a page."""
     from transcoders.case_studies.page import study_notebook

@@ -17,11 +17,7 @@ def _case(scale: Scale, name: str) -> Any:
 
 
 @job(
-    "corpus.train_positions",
-    "circuits.n_paths",
-    "circuits.iterations",
-    "circuits.text_contexts",
-    "device",
+    "corpus.train_positions circuits.n_paths circuits.iterations circuits.text_contexts device",
     resources="circuit",
     part=_case,
 )
@@ -91,13 +87,7 @@ def _checked_models(scale: Scale, _: str) -> Any:
     return [scale.model(check.model).bos_token for check in scale.circuits.checks]
 
 
-@job(
-    "corpus.train_positions",
-    "circuits.checks",
-    "device",
-    resources="circuit",
-    part=_checked_models,
-)
+@job("corpus.train_positions circuits.checks device", resources="circuit", part=_checked_models)
 def check_features(scale: ScaleName, threads: Threads = None) -> None:
     """Measure how active features are on texts, and with earlier MLPs replaced."""
     from transcoders.circuits.checks import check_features_of
@@ -113,11 +103,7 @@ def _studied(scale: Scale, _: str) -> Any:
 
 
 @job(
-    "seed",
-    "corpus.train_positions",
-    "circuits.n_paths",
-    "circuits.iterations",
-    "device",
+    "seed corpus.train_positions circuits.n_paths circuits.iterations device",
     resources="greater_than",
     part=_studied,
 )

@@ -14,11 +14,7 @@ def fetch_model(scale: ScaleName, model: str, threads: Threads = None) -> None:
 
 
 @job(
-    "seed",
-    "corpus.source",
-    "corpus.context_length",
-    "corpus.eval_documents",
-    "corpus.eval_contexts",
+    "seed corpus.source corpus.context_length corpus.eval_documents corpus.eval_contexts",
     resources="fetch_corpus",
 )
 def fetch_corpus(scale: ScaleName, threads: Threads = None) -> None:
@@ -30,11 +26,7 @@ def fetch_corpus(scale: ScaleName, threads: Threads = None) -> None:
 
 
 @job(
-    "seed",
-    "corpus.context_length",
-    "corpus.pack_documents",
-    "corpus.train_contexts",
-    "corpus.eval_contexts",
+    "seed corpus.context_length corpus.pack_documents corpus.train_contexts corpus.eval_contexts",
     resources="tokenize",
     part=lambda scale, model: scale.model(model).bos_token,
 )
@@ -53,7 +45,7 @@ def tokenize(scale: ScaleName, model: str, threads: Threads = None) -> None:
     )
 
 
-@job(resources="tokenize")
+@job("", resources="tokenize")
 def manifest(scale: ScaleName, threads: Threads = None) -> None:
     """Record every document with its split, and every token file with its hash."""
     from transcoders.corpus import write_manifest
@@ -67,7 +59,7 @@ def manifest(scale: ScaleName, threads: Threads = None) -> None:
     )
 
 
-@job("corpus.train_positions", "activations", "device", resources="cache_activations")
+@job("corpus.train_positions activations device", resources="cache_activations")
 def cache_activations(scale: ScaleName, model: str, threads: Threads = None) -> None:
     """Cache the inputs and outputs of the MLPs at all sites of one model.
 

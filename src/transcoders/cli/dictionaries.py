@@ -11,7 +11,7 @@ def _imported(scale: Scale, name: str) -> Any:
     return entry.source, entry.file, entry.n_features, scale.model(entry.site.model).d_model
 
 
-@job(resources="fetch_model", part=_imported)
+@job("", resources="fetch_model", part=_imported)
 def import_transcoder(scale: ScaleName, name: str, threads: Threads = None) -> None:
     """Fetch a transcoder that others trained and save it in this project's format."""
     from transcoders.imported import import_transcoder
@@ -32,14 +32,8 @@ def _trained(scale: Scale, name: str) -> Any:
 # How activations are made is read where they are streamed. They are then measured again too when
 # it changes, and trained on again.
 @job(
-    "seed",
-    "corpus.context_length",
-    "corpus.train_contexts",
-    "corpus.train_positions",
-    "activations.mode",
-    "activations.dtype",
-    "training",
-    "device",
+    "seed corpus.context_length corpus.train_contexts corpus.train_positions "
+    "activations.mode activations.dtype training device",
     resources="train",
     part=_trained,
 )
@@ -56,10 +50,7 @@ def _measured(entries: list[Dictionary]) -> Any:
 
 
 @job(
-    "seed",
-    "corpus.metric_positions",
-    "evaluation",
-    "device",
+    "seed corpus.metric_positions evaluation device",
     resources="evaluate",
     part=lambda scale, site: _measured(scale.dictionaries_of(scale.site(site))),
 )
@@ -78,10 +69,7 @@ def evaluate(scale: ScaleName, site: str, threads: Threads = None) -> None:
 
 
 @job(
-    "seed",
-    "corpus.metric_positions",
-    "evaluation",
-    "device",
+    "seed corpus.metric_positions evaluation device",
     resources="evaluate",
     part=lambda scale, _: [
         *_measured(scale.learning_rate_dictionaries),
@@ -97,7 +85,7 @@ def compare_learning_rates(scale: ScaleName, threads: Threads = None) -> None:
     write_table(layout.learning_rates, compare_learning_rates(settings, layout, device=device))
 
 
-@job(resources="notebook")
+@job("", resources="notebook")
 def collect_tables(scale: ScaleName, threads: Threads = None) -> None:
     """Join the tables of all sites into evaluation.csv and evaluation_by_document.csv."""
     from transcoders.evaluation import join_tables

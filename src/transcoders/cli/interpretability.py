@@ -13,17 +13,6 @@ if TYPE_CHECKING:
     from transcoders.rating import Study
 
 
-GATHERED = (
-    "text_contexts",
-    "batch_contexts",
-    "top_examples",
-    "sampled_examples",
-    "background_tokens",
-    "rated_site",
-    "random_directions",
-)
-
-
 def _observed(scale: Scale, _: str) -> Any:
     """What a command reads that traces circuits through observed features."""
     assert scale.interpretability is not None
@@ -31,12 +20,10 @@ def _observed(scale: Scale, _: str) -> Any:
 
 
 @job(
-    "seed",
-    "device",
-    "corpus.context_length",
-    "corpus.pack_documents",
-    "corpus.train_positions",
-    *(f"interpretability.{key}" for key in GATHERED),
+    "seed device corpus.context_length corpus.pack_documents corpus.train_positions "
+    "interpretability.text_contexts interpretability.batch_contexts "
+    "interpretability.top_examples interpretability.sampled_examples "
+    "interpretability.background_tokens interpretability.random_directions",
     resources="gather_examples",
     part=_observed,
 )
@@ -49,7 +36,7 @@ def gather_examples(scale: ScaleName, threads: Threads = None) -> None:
     gather_examples(settings, layout, device=device)
 
 
-@job("seed", "interpretability.rated_site", resources="measure_features")
+@job("seed", resources="measure_features")
 def measure_features(scale: ScaleName, threads: Threads = None) -> None:
     """Measure the interpretability of the rated dictionaries' features automatically."""
     from transcoders.interpretability.automatic import summarise
@@ -63,11 +50,7 @@ def measure_features(scale: ScaleName, threads: Threads = None) -> None:
 
 
 @job(
-    "seed",
-    "device",
-    "corpus.train_positions",
-    "interpretability.rated_site",
-    "interpretability.studied_features",
+    "seed device corpus.train_positions interpretability.studied_features",
     resources="study_features",
     part=_observed,
 )
@@ -114,10 +97,7 @@ def study_features(scale: ScaleName, threads: Threads = None) -> None:
 
 
 @job(
-    "seed",
-    "device",
-    "corpus.train_positions",
-    "interpretability.paged_features",
+    "seed device corpus.train_positions interpretability.paged_features",
     resources="study_features",
     part=_observed,
 )
@@ -151,8 +131,9 @@ def rate(
     serve(_rating_study(settings, layout), layout.ratings, rater, port=port)
 
 
-@job("seed", "interpretability.rated_site", "interpretability.rated_features",
-     resources="measure_features")  # fmt: skip
+@job(
+    "seed interpretability.rated_features",
+    resources="measure_features")  # fmt: skip
 def table1(scale: ScaleName, threads: Threads = None) -> None:
     """Count the ratings of all raters who have finished, beside the paper's Table 1."""
     from transcoders.rating.table1 import write_table1

@@ -21,7 +21,7 @@ def notebook(scale: ScaleName, name: str, threads: Threads = None) -> None:
     run_notebook(name, settings.name, layout.notebook(name))
 
 
-@job(resources="notebook")
+@job("", resources="notebook")
 def judge_claims(scale: ScaleName, threads: Threads = None) -> None:
     """Judge the paper's claims by the tables of a scale."""
     from transcoders.claims import Evidence, judge_claims, load_claims

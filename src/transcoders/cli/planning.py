@@ -61,7 +61,7 @@ def verify(scale: ScaleName) -> None:
     typer.echo(f"{checked} files are as they were made")
 
 
-@job(resources="notebook", part=lambda scale, _: scale.resources)
+@job("", resources="notebook", part=lambda scale, _: scale.resources)
 def record_environment(scale: ScaleName, threads: Threads = None) -> None:
     """Record what a run ran on: versions, hardware, threads, commit and hashes of its settings."""
     from transcoders.environment import environment_record

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from transcoders.config.fields import (
-    Countable,
+    LIMIT,
     FileName,
     Fraction,
     NonNegativeInt,
@@ -56,7 +56,7 @@ class Corpus(Section):
     """The text, how it becomes rows of tokens, and how it is split."""
 
     source: TextSource = Field(discriminator="type")
-    context_length: Annotated[int, Field(ge=4), Countable]
+    context_length: Annotated[int, Field(ge=4, lt=LIMIT)]
     """Tokens in a row, the BOS token included."""
     pack_documents: bool
     """Whether a row may run from one document into the next. If not, a document's last,
@@ -66,7 +66,7 @@ class Corpus(Section):
     metric_positions: Positions
     """The positions at which dictionaries are spliced in and measured."""
     train_contexts: PositiveInt
-    eval_documents: Annotated[int, Field(ge=2), Countable]
+    eval_documents: Annotated[int, Field(ge=2, lt=LIMIT)]
     """Whole documents held out from training."""
     eval_contexts: PositiveInt
     """Rows evaluated, spread evenly over the held-out documents."""
@@ -224,7 +224,7 @@ class Evaluation(Section):
     """How dictionaries are measured."""
 
     batch_contexts: PositiveInt
-    bootstrap_resamples: Annotated[int, Field(ge=100), Countable]
+    bootstrap_resamples: Annotated[int, Field(ge=100, lt=LIMIT)]
 
 
 class Resources(Section):
