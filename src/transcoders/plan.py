@@ -221,9 +221,9 @@ def _caching(scale: Scale) -> Work:
         * sum(_through_blocks(scale.models[name], depth) for name, depth in depths.items()),
         disk=scale.cache_bytes if activations.mode == "cache" else 0,
         gpu_memory=max(
-            FLOAT * scale.models[name].n_parameters(depth)
+            FLOAT * scale.models[name].n_parameters()
             + _one_pass(scale, activations.batch_contexts, scale.models[name])
-            for name, depth in depths.items()
+            for name in depths
         ),
     )  # fmt: skip
 
@@ -234,7 +234,11 @@ def _training(scale: Scale) -> Work:
         "train", len(groups), scale.resources.train,
         flops=sum(_flops_of_group(scale, group) for group in groups),
         # Every dictionary, and the largest checkpoint while its job runs.
-        disk=sum(_dictionary_file(scale, entry) for entry in scale.dictionaries)
+        disk=sum(
+            _dictionary_file(scale, entry)
+            for group in groups
+            for entry in scale.dictionaries_in(group)
+        )
         + max(_kept_by_group(scale, group) for group in groups),
         gpu_memory=max(memory_of_group(scale, group) for group in groups),
     )  # fmt: skip

@@ -42,14 +42,9 @@ class Model(Section):
     bos_token: str
     """The token at position 0 of every row. Not always the tokenizer's own BOS."""
 
-    def n_parameters(self, n_layers: int | None = None) -> int:
-        """About: attention and an MLP four times as wide in each layer, embedding, unembedding.
-
-        Args:
-            n_layers: of a model that is cut off after so many.
-        """
-        blocks = 12 * (n_layers or self.n_layers) * self.d_model**2
-        return blocks + 2 * TYPICAL_VOCABULARY * self.d_model
+    def n_parameters(self) -> int:
+        """About: attention and an MLP four times as wide in each layer, embedding, unembedding."""
+        return 12 * self.n_layers * self.d_model**2 + 2 * TYPICAL_VOCABULARY * self.d_model
 
 
 class Corpus(Section):
