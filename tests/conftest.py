@@ -29,7 +29,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 # The files whose tests ask for the fixture `run` below.
 OF_THE_RUN = [
     "test_smoke.py", "test_golden.py", "test_resources.py", "test_faults.py",
-    "test_determinism.py", "test_on_a_device.py", "test_on_a_gpu.py",
+    "test_declared.py", "test_determinism.py", "test_on_a_device.py", "test_on_a_gpu.py",
 ]  # fmt: skip
 FIRST = [*OF_THE_RUN, "test_slurm.py", "test_paper.py", "test_published.py"]
 

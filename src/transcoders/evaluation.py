@@ -9,7 +9,9 @@ difference to the unmodified model, bootstrapped over documents: raw CE varies f
 documents than dictionaries differ.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -18,10 +20,13 @@ from jaxtyping import Float, Int
 from scipy import stats
 from torch import Tensor
 
-from transcoders.config import Corpus, Dictionary, Evaluation
-from transcoders.corpus import Rows
+from transcoders.activations import load_statistics
+from transcoders.config import Corpus, Dictionary, Evaluation, Scale, Site
+from transcoders.corpus import Rows, load_rows
 from transcoders.dictionaries import SparseDictionary
-from transcoders.models import LanguageModel, continue_with_mlp_out, run_through_site
+from transcoders.files import read_json, read_table
+from transcoders.layout import Layout
+from transcoders.models import LanguageModel, continue_with_mlp_out, load_model, run_through_site
 from transcoders.progress import progress_bar
 from transcoders.splicing import Spliced, replace_from, splice
 
@@ -245,3 +250,54 @@ def _ce_by_row(
     next_tokens = tokens[:, first + 1 :].long()
     picked = log_probs.gather(2, next_tokens[:, :, None]).squeeze(2)
     return -picked.double().sum(dim=1).cpu()
+
+
+def evaluate_dictionaries(
+    scale: Scale, layout: Layout, site: Site, entries: list[Dictionary], *, device: str = "cpu"
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Load the dictionaries of a site with all that they are measured on, and measure them.
+
+    Returns:
+        What :func:`evaluate_site` returns.
+
+    Raises:
+        UserError: a file is missing or damaged.
+    """
+    assert scale.evaluation is not None  # there are dictionaries
+    dictionaries = []
+    for entry in entries:
+        folder = layout.dictionary(entry.name)
+        tokens_trained = read_json(folder / "cfg.json")["training"]["tokens_trained"]
+        weights = SparseDictionary.from_pretrained(folder).to(device)
+        dictionaries.append((entry, weights, tokens_trained))
+    return evaluate_site(
+        load_model(layout.model(site.model), device=device),
+        load_rows(layout.tokens(site.model), "eval"),
+        list(read_table(layout.documents, columns=["id"])["id"]),
+        dictionaries,
+        load_statistics(layout.activations(site.name)).mlp_out_mean,
+        scale.corpus,
+        scale.evaluation,
+        seed=scale.seed,
+        device=device,
+    )
+
+
+def compare_learning_rates(scale: Scale, layout: Layout, *, device: str = "cpu") -> pd.DataFrame:
+    """Measure the dictionaries that compare learning rates, one row each."""
+    entries = scale.learning_rate_dictionaries
+    tables = [
+        evaluate_dictionaries(
+            scale, layout, site, [e for e in entries if e.site == site], device=device
+        )[0]
+        for site in dict.fromkeys(entry.site for entry in entries)
+    ]
+    rates = {entry.name: entry.learning_rate for entry in entries}
+    table = pd.concat(tables, ignore_index=True)
+    table.insert(1, "learning_rate", table["dictionary"].map(rates))
+    return table
+
+
+def join_tables(paths: Iterable[Path]) -> pd.DataFrame:
+    """Join CSV tables as text, so that no digit changes."""
+    return pd.concat(read_table(path, dtype=str) for path in paths)

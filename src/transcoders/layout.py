@@ -1,9 +1,27 @@
 """Where every file of a scale lives, relative to the root of the repository."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from transcoders.errors import UserError
+
+
+class _File:
+    """A file or folder below a scale's results."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __get__(self, layout: "Layout", _: type) -> Path:
+        return layout.results / self.path
+
+
+class _Named(_File):
+    """The same for each name of a model, site or the like."""
+
+    def __get__(self, layout: "Layout", _: type) -> Callable[[str], Path]:  # type: ignore[override]
+        return lambda name: layout.results / self.path.format(plain(name))
 
 
 @dataclass(frozen=True)
@@ -15,144 +33,81 @@ class Layout:
 
     scale: str
 
+    documents = _File("corpus/documents.parquet")
+    corpus_manifest = _File("corpus/manifest.json")
+    evaluation = _File("evaluation.csv")
+    evaluation_by_document = _File("evaluation_by_document.csv")
+    claims = _File("claims.csv")
+    environment = _File("environment.json")
+    learning_rates = _File("learning_rates.csv")
+    feature_checks = _File("circuits/feature_checks.csv")
+    greater_than = _File("greater_than")
+    observed = _File("interpretability/observed")
+    automatic = _File("interpretability/automatic.csv")
+    automatic_summary = _File("interpretability/automatic_summary.csv")
+    ratings = _File("interpretability/ratings")
+    table1 = _File("interpretability/table1.csv")
+    systematic = _File("case_studies/systematic.csv")
+    systematic_summary = _File("case_studies/systematic_summary.csv")
+    table4 = _File("case_studies/table4.csv")
+
+    model = _Named("models/{}")
+    tokens = _Named("corpus/{}")
+    """Of a model."""
+    activations = _Named("activations/{}")
+    """Of a site."""
+    dictionary = _Named("dictionaries/{}")
+    checkpoint = _Named("checkpoints/{}.safetensors")
+    """Of the training job of a group that is under way, or was killed."""
+    site_evaluation = _Named("evaluation/{}.csv")
+    site_evaluation_by_document = _Named("evaluation/{}_by_document.csv")
+    circuit = _Named("circuits/{}")
+    feature_pages = _Named("interpretability/features/{}")
+    """Of a dictionary."""
+    carried_out = _Named("case_studies/{}")
+    """A case study that was done again."""
+    notebook = _Named("notebooks/{}.ipynb")
+
     @property
     def results(self) -> Path:
+        """The folder of everything but figures."""
         return Path("results") / plain(self.scale)
 
     @property
     def figures(self) -> Path:
+        """The folder of figures."""
         return Path("figures") / plain(self.scale)
+
+    def figure(self, name: str) -> Path:
+        """A file in the folder of figures."""
+        return self.figures / plain(name)
 
     @property
     def config(self) -> Path:
+        """The scale file."""
         return Path("config") / f"{plain(self.scale)}.yaml"
-
-    def model(self, model: str) -> Path:
-        return self.results / "models" / plain(model)
-
-    @property
-    def documents(self) -> Path:
-        return self.results / "corpus" / "documents.parquet"
-
-    @property
-    def corpus_manifest(self) -> Path:
-        return self.results / "corpus" / "manifest.json"
-
-    def tokens(self, model: str) -> Path:
-        return self.results / "corpus" / plain(model)
-
-    def activations(self, site: str) -> Path:
-        return self.results / "activations" / plain(site)
-
-    def dictionary(self, name: str) -> Path:
-        return self.results / "dictionaries" / plain(name)
-
-    def checkpoint(self, group: str) -> Path:
-        """Of a training job that is under way, or was killed."""
-        return self.results / "checkpoints" / f"{plain(group)}.safetensors"
-
-    def site_evaluation(self, site: str) -> Path:
-        return self.results / "evaluation" / f"{plain(site)}.csv"
-
-    def site_evaluation_by_document(self, site: str) -> Path:
-        return self.results / "evaluation" / f"{plain(site)}_by_document.csv"
-
-    @property
-    def evaluation(self) -> Path:
-        return self.results / "evaluation.csv"
-
-    @property
-    def evaluation_by_document(self) -> Path:
-        return self.results / "evaluation_by_document.csv"
 
     @property
     def listed_claims(self) -> Path:
-        """The paper's, whatever the scale."""
+        """The paper's claims, which are the same for every scale."""
         return Path("config/claims.yaml")
 
     @property
     def landing_page(self) -> Path:
-        """Of the committed scale at the place where a reader begins."""
+        """The page to begin with. That of the committed scale is where a reader looks first."""
         return Path("docs/index.html") if self.scale == "laptop" else self.results / "index.html"
-
-    @property
-    def claims(self) -> Path:
-        return self.results / "claims.csv"
-
-    @property
-    def environment(self) -> Path:
-        return self.results / "environment.json"
-
-    @property
-    def learning_rates(self) -> Path:
-        return self.results / "learning_rates.csv"
-
-    def circuit(self, case: str) -> Path:
-        return self.results / "circuits" / plain(case)
-
-    @property
-    def feature_checks(self) -> Path:
-        return self.results / "circuits" / "feature_checks.csv"
-
-    @property
-    def greater_than(self) -> Path:
-        return self.results / "greater_than"
-
-    @property
-    def observed(self) -> Path:
-        return self.results / "interpretability" / "observed"
-
-    @property
-    def automatic(self) -> Path:
-        return self.results / "interpretability" / "automatic.csv"
-
-    @property
-    def automatic_summary(self) -> Path:
-        return self.results / "interpretability" / "automatic_summary.csv"
-
-    @property
-    def ratings(self) -> Path:
-        return self.results / "interpretability" / "ratings"
-
-    @property
-    def table1(self) -> Path:
-        return self.results / "interpretability" / "table1.csv"
-
-    def feature_pages(self, dictionary: str) -> Path:
-        return self.results / "interpretability" / "features" / plain(dictionary)
-
-    @property
-    def systematic(self) -> Path:
-        return self.results / "case_studies" / "systematic.csv"
-
-    @property
-    def systematic_summary(self) -> Path:
-        return self.results / "case_studies" / "systematic_summary.csv"
 
     @property
     def study_scripts(self) -> Path:
         """What analysts wrote: an input, not a result."""
         return Path("workflow/case_studies") / plain(self.scale)
 
-    def carried_out(self, study: str) -> Path:
-        return self.results / "case_studies" / plain(study)
-
-    @property
-    def table4(self) -> Path:
-        return self.results / "case_studies" / "table4.csv"
-
-    def notebook(self, name: str) -> Path:
-        return self.results / "notebooks" / f"{plain(name)}.ipynb"
-
-    def figure(self, name: str) -> Path:
-        return self.figures / plain(name)
-
 
 def plain(name: str) -> str:
-    """A name that stays where it is put: one part of a path.
+    """A name that is one part of a path, and so cannot lead to another folder.
 
     Raises:
-        UserError: it leads elsewhere.
+        UserError: it is a path.
     """
     if name in ("", ".", "..") or "/" in str(name):
         raise UserError(f"{name!r}: expected a name, found a path; leave out folders and suffix")

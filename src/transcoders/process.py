@@ -21,6 +21,7 @@ def prepare_process(
     device: str = "cpu",
     *,
     keep_freed_memory: bool = False,
+    tf32: bool = False,
 ) -> str:
     """Fix what may change results: the number of threads, the device, the choice of algorithms.
 
@@ -35,6 +36,7 @@ def prepare_process(
         keep_freed_memory: whether large blocks are reused rather than returned to the system. That
             is faster where the same sizes come again and again, as in training, and wasteful where
             sizes vary, as in evaluation.
+        tf32: whether a GPU may round what it multiplies to TF32.
 
     Returns:
         ``cpu`` or ``cuda``.
@@ -62,6 +64,8 @@ def prepare_process(
     torch.set_num_threads(resources.threads)
     settle_elementwise_functions()
     torch.use_deterministic_algorithms(True)
+    if tf32:
+        torch.backends.cuda.matmul.fp32_precision = "tf32"
     # A help for debugging that writes to every new tensor; nothing here reads what it did not set.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     if not on_gpu:

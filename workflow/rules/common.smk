@@ -1,41 +1,86 @@
-# What the other rule files share.
+# What the other files share: `job` makes a rule, and the rest names files.
 
 import re
 from pathlib import Path
 from typing import NamedTuple
 
-CONDA = "../../environment.yml"
+from transcoders.checksums import sha256
+from transcoders.cli.app import JOBS
+
 LOGS = LAYOUT.results / "logs"
-WEIGHTS = [
-    LAYOUT.dictionary(dictionary.name) / "sae_weights.safetensors"
-    for dictionary in [*SCALE.dictionaries, *SCALE.imported_transcoders]
-]
 
 
-def cli(command):
-    """The command line of a subcommand, without its arguments."""
-    return f"python -m transcoders {command} --scale {SCALE.name}"
+def job(log, command, message, input, output, *, name=None, contents=()):
+    """Make a rule. Its job is one command of `python -m transcoders`.
 
-
-def given(rule):
-    """Threads, memory and minutes that the scale file allots."""
-    return getattr(SCALE.resources, rule)
-
-
-def settings(*keys, rule, **more):
-    """What in the scale file a job depends on, as a parameter: a change makes it run again.
-
-    Keys are dotted, or tuples where a part has a dot of its own. Threads are among them, since
-    their number changes how sums round.
+    log: the name of its log and its benchmark, and without the wildcard, of the rule.
+    command: with its argument; `{wildcards.model}` is filled in.
+    input: files, or a function of the wildcards that gives them.
+    name: of the rule, where it is not that of the log.
+    contents: files whose content counts, not their time, which says nothing in a fresh clone.
     """
-    chosen = {"threads": given(rule).threads}
-    for key in keys:
-        value = SCALE.model_dump(mode="json")
-        parts = key if isinstance(key, tuple) else key.split(".")
-        for part in parts:
-            value = value[part]
-        chosen[".".join(parts)] = value
-    return chosen | more
+    subcommand, *arguments = command.split()
+    declared = JOBS[subcommand]
+    given = declared.given(SCALE)
+
+    def settings(wildcards):
+        argument = arguments[-1].format(wildcards=wildcards) if arguments else ""
+        return declared.reads(SCALE, argument)
+
+    rule:
+        name:
+            name or re.sub(r"_\{\w+\}", "", log).replace("-", "_").replace(".", "_")
+        input:
+            input,
+        output:
+            output,
+        log:
+            LOGS / f"{log}.log",
+        benchmark:
+            LOGS / f"{log}.tsv"
+        conda:
+            "../../environment.yml"
+        threads: given.threads
+        resources:
+            mem_mb=given.mem_mb,
+            runtime=given.runtime,
+            gpu=given.gpus,
+        params:
+            settings=settings,
+            contents=[sha256(path) for path in contents],
+            cli=f"python -m transcoders {subcommand} --scale {SCALE.name}",
+            arguments=lambda wildcards: " ".join(arguments).format(wildcards=wildcards),
+        message:
+            message
+        shell:
+            "{params.cli} {params.arguments} --threads {threads} > {log} 2>&1"
+
+
+def weights(dictionaries):
+    """The weights of some dictionaries, as files."""
+    return [
+        LAYOUT.dictionary(dictionary.name) / "sae_weights.safetensors"
+        for dictionary in dictionaries
+    ]
+
+
+WEIGHTS = weights([*SCALE.dictionaries, *SCALE.imported_transcoders])
+
+
+def evaluated(site, dictionaries):
+    """What it takes to evaluate dictionaries of a site."""
+    return [
+        *weights(dictionaries),
+        LAYOUT.model(site.model) / "model.safetensors",
+        LAYOUT.tokens(site.model) / "eval.safetensors",
+        LAYOUT.documents,
+        LAYOUT.activations(site.name) / "statistics.safetensors",
+    ]
+
+
+def evaluated_site(wildcards):
+    site = SCALE.site(wildcards.site)
+    return evaluated(site, SCALE.dictionaries_of(site))
 
 
 def local_files(source):
@@ -50,15 +95,6 @@ def local_files(source):
 def any_of(names):
     """A pattern for a wildcard: one of these names."""
     return "|".join(re.escape(name) for name in names) or "none"
-
-
-def drawn(*names):
-    """The files of some figures."""
-    return [
-        LAYOUT.figure(f"{name}{suffix}")
-        for name in names
-        for suffix in (".pdf", ".png")
-    ]
 
 
 # Of the report, each with a caption in workflow/report/.
@@ -82,7 +118,7 @@ class Page(NamedTuple):
     tables: list
     figures: list
     job: str = "notebook {name}"
-    """The command line that makes it, with the notebook's name."""
+    """The command that makes it, with the notebook's name."""
 
     @property
     def chapter(self):
@@ -91,18 +127,23 @@ class Page(NamedTuple):
 
     def in_report(self, path):
         """The file, to be shown in the report if a browser can show it."""
-        if Path(path).suffix not in (".png", ".html"):
+        if path.suffix not in (".png", ".html"):
             return path
         return report(
             path,
             caption=f"../report/{self.chapter}.rst",
             category=CHAPTERS[self.chapter],
-            labels={"file": Path(path).name},
+            labels={"file": path.name},
         )
+
+
+def drawn(*names):
+    """The files of some figures."""
+    return [LAYOUT.figure(name + end) for name in names for end in (".pdf", ".png")]
 
 
 def rendered(page):
     """The files of a page."""
-    return multiext(
-        str(LAYOUT.notebook(page.notebook).with_suffix("")), ".ipynb", ".html"
-    )
+    return [
+        LAYOUT.notebook(page.notebook).with_suffix(end) for end in (".ipynb", ".html")
+    ]

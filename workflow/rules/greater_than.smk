@@ -15,43 +15,13 @@ GREATER_THAN_TABLES = [
 ]
 
 if SCALE.greater_than is not None:
-    STUDIED = SCALE.greater_than.model
-
-    rule study_greater_than:
-        input:
-            weights=[
-                LAYOUT.dictionary(dictionary.name) / "sae_weights.safetensors"
-                for dictionary in [
-                    *SCALE.circuit_transcoders(STUDIED),
-                    *SCALE.headlines(STUDIED, "mlp_out_sae"),
-                ]
-            ],
-            model=LAYOUT.model(STUDIED) / "model.safetensors",
-        output:
-            GREATER_THAN_TABLES,
-        log:
-            LOGS / "study_greater_than.log",
-        benchmark:
-            LOGS / "study_greater_than.tsv"
-        conda:
-            CONDA
-        threads: given("greater_than").threads
-        resources:
-            mem_mb=given("greater_than").mem_mb,
-            runtime=given("greater_than").runtime,
-            gpu=given("greater_than").gpus,
-        params:
-            settings=settings(
-                "seed",
-                "corpus.train_positions",
-                "circuits.n_paths",
-                "circuits.iterations",
-                "greater_than",
-                "device",
-                rule="greater_than",
-            ),
-            cli=cli("greater-than"),
-        message:
-            "Studying greater-than"
-        shell:
-            "{params.cli} --threads {threads} 2> {log}"
+    job(
+        "study_greater_than",
+        "greater-than",
+        message="Studying greater-than",
+        input=[
+            *traced(SCALE.greater_than.model),
+            *weights(SCALE.headlines(SCALE.greater_than.model, "mlp_out_sae")),
+        ],
+        output=GREATER_THAN_TABLES,
+    )

@@ -1,7 +1,6 @@
 # Figures and pages, from tables alone: none of these rules reads a model or activations.
 
 from transcoders.claims import load_claims
-from transcoders.checksums import sha256
 
 CASES = [case.name for case in SCALE.circuits.cases]
 
@@ -96,98 +95,62 @@ LISTED_CLAIMS = load_claims(LAYOUT.listed_claims)
 CLAIMS = Page(
     name="claims_page",
     notebook="claims",
-    message="The paper's claims, and what came of them",
+    message="The paper's claims, and what was found",
     tables=[LAYOUT.claims, LAYOUT.environment],
     figures=[],
 )
 
 
-rule judge_claims:
-    input:
-        listed=LAYOUT.listed_claims,
-        tables=[
+job(
+    "judge_claims",
+    "judge-claims",
+    message="Judging the paper's claims",
+    input=[
+        LAYOUT.listed_claims,
+        *(
             table
             for page in PAGES
             if page.notebook in {claim.page for claim in LISTED_CLAIMS}
             for table in page.tables
-        ],
-    output:
-        LAYOUT.claims,
-    log:
-        LOGS / "judge_claims.log",
-    benchmark:
-        LOGS / "judge_claims.tsv"
-    conda:
-        CONDA
-    threads: given("notebook").threads
-    resources:
-        mem_mb=given("notebook").mem_mb,
-        runtime=given("notebook").runtime,
-    params:
-        cli=cli("judge-claims"),
-    message:
-        "Judging the paper's claims"
-    shell:
-        "{params.cli} --threads {threads} 2> {log}"
-
+        ),
+    ],
+    output=LAYOUT.claims,
+)
 
 # After the weights, so that it tells of the run that made them. The manifest is committed, and in a
 # fresh clone times mean nothing: a manifest that happens to be newer must not ask for all weights.
-rule record_environment:
-    input:
-        WEIGHTS,
-        ancient(LAYOUT.corpus_manifest),
-    output:
-        LAYOUT.environment,
-    log:
-        LOGS / "record_environment.log",
-    benchmark:
-        LOGS / "record_environment.tsv"
-    conda:
-        CONDA
-    threads: given("notebook").threads
-    resources:
-        mem_mb=given("notebook").mem_mb,
-        runtime=given("notebook").runtime,
-    params:
-        settings=sha256(LAYOUT.config),
-        cli=cli("record-environment"),
-    message:
-        "What this ran on"
-    shell:
-        "{params.cli} --threads {threads} 2> {log}"
-
+job(
+    "record_environment",
+    "record-environment",
+    message="Recording what this ran on",
+    input=[*WEIGHTS, ancient(LAYOUT.corpus_manifest)],
+    output=LAYOUT.environment,
+    contents=[LAYOUT.config],
+)
 
 PAGES.append(CLAIMS)
-
-
 for page in PAGES:
+    job(
+        page.name,
+        page.job.format(name=page.notebook),
+        message=page.message,
+        input=page.tables,
+        output=[
+            page.in_report(path) for path in [*drawn(*page.figures), *rendered(page)]
+        ],
+    )
 
-    rule:
-        name:
-            page.name
-        input:
-            page.tables,
-        output:
-            figures=[page.in_report(path) for path in drawn(*page.figures)],
-            pages=[page.in_report(path) for path in rendered(page)],
-        log:
-            LOGS / f"{page.name}.log",
-        benchmark:
-            LOGS / f"{page.name}.tsv"
-        conda:
-            CONDA
-        threads: given("notebook").threads
-        resources:
-            mem_mb=given("notebook").mem_mb,
-            runtime=given("notebook").runtime,
-        params:
-            settings=settings("description", rule="notebook"),
-            cli=cli(page.job.format(name=page.notebook)),
-        message:
-            page.message
-        shell:
-            "{params.cli} --threads {threads} 2> {log}"
+# The page from which all others are reached: it links to figures and pages.
+job(
+    "landing_page",
+    "landing-page",
+    message="The page to begin with",
+    input=[
+        LAYOUT.claims,
+        *(file for page in PAGES for file in [*drawn(*page.figures), *rendered(page)]),
+    ],
+    output=LAYOUT.landing_page,
+)
 
 
 if SCALE.greater_than is not None:
@@ -217,33 +180,6 @@ if SCALE.interpretability is not None:
         input:
             rules.case_studies_page.output,
             [rendered(page) for page in PAGES if page.name.startswith("case_study_")],
-
-
-# The page from which all others are reached: it links to figures and pages.
-rule landing_page:
-    input:
-        LAYOUT.claims,
-        [drawn(*page.figures) for page in PAGES],
-        [rendered(page) for page in PAGES],
-    output:
-        LAYOUT.landing_page,
-    log:
-        LOGS / "landing_page.log",
-    benchmark:
-        LOGS / "landing_page.tsv"
-    conda:
-        CONDA
-    threads: given("notebook").threads
-    resources:
-        mem_mb=given("notebook").mem_mb,
-        runtime=given("notebook").runtime,
-    params:
-        settings=settings("description", rule="notebook"),
-        cli=cli("landing-page"),
-    message:
-        "The page to begin with"
-    shell:
-        "{params.cli} --threads {threads} 2> {log}"
 
 
 rule claims:

@@ -87,7 +87,7 @@ class StudyServer:
                             "study needs the text that it describes")  # fmt: skip
         model = settings.interpretability.rated_site.model
         tracer = Tracer.load(scale, model, device=device)
-        self._circuit, self._tokenizer = tracer.circuit, tracer.tokenizer
+        self._replacement, self._tokenizer = tracer.replacement, tracer.tokenizer
         self._feature, self._restricted = feature, restricted
         layer, unit = self._known(feature, on_prompt=True)
         names = {entry.site.layer: entry.name for entry in settings.circuit_transcoders(model)}
@@ -99,9 +99,9 @@ class StudyServer:
         subject = {"feature": feature, "restricted": restricted, "dictionary": names[layer]}
         n_rows, row_length = text.rows.shape
         sizes = {
-            "n_rows": n_rows, "row_length": row_length, "n_heads": self._circuit.n_heads,
-            "first_position": self._circuit.first_position,
-            "layers": list(self._circuit.transcoders),
+            "n_rows": n_rows, "row_length": row_length, "n_heads": self._replacement.n_heads,
+            "first_position": self._replacement.first_position,
+            "layers": list(self._replacement.transcoders),
         }  # fmt: skip
         activity = observed.features.set_index("feature")[["frequency", "mean", "largest"]]
         self.facts: dict[str, Any] = _rounded({**subject, **sizes, **activity.loc[unit].to_dict()})
@@ -148,9 +148,9 @@ class StudyServer:
             feature: such as ``tc8[355]``; by default the one that is studied.
         """
         layer, unit = self._known(feature or self._feature, on_prompt=True)
-        found = mlp_activations(self._circuit.model, self._row(row)[None], [layer])
-        z = self._circuit.transcoders[layer].encode(found[layer].mlp_in[0])[:, unit].tolist()
-        return list(enumerate(z))[self._circuit.first_position :]
+        found = mlp_activations(self._replacement.model, self._row(row)[None], [layer])
+        z = self._replacement.transcoders[layer].encode(found[layer].mlp_in[0])[:, unit].tolist()
+        return list(enumerate(z))[self._replacement.first_position :]
 
     def circuit(
         self, row: FromZero, position: FromZero, feature: str | None = None, **search: Any
@@ -171,7 +171,7 @@ class StudyServer:
             raise UserError(f"{', '.join(sorted(unknown))}: a search has no such option")
         if search.get("heads") is not None:
             search["heads"] = [parse_head(head) for head in search["heads"]]
-        local = self._circuit.freeze(self._row(row)[: position + 1])
+        local = self._replacement.freeze(self._row(row)[: position + 1])
         if self._restricted:
             local = layer_0_together(local)
         target = feature_target(local, layer, unit, position)
@@ -186,20 +186,20 @@ class StudyServer:
     def de_embedding(self, vector: str, k: FromOne = 10, largest: bool = True) -> Pairs:
         """The tokens of the vocabulary that drive a vector most (or least), and how much."""
         found = self._vector(vector)[None]
-        return self._words(invariant.de_embeddings(self._circuit, found, k, largest=largest))
+        return self._words(invariant.de_embeddings(self._replacement, found, k, largest=largest))
 
     def direct_logits(self, feature: str, k: FromOne = 10, largest: bool = True) -> Pairs:
         """The tokens whose logits a feature moves most (or least), and how much: DLA."""
         layer, unit = self._known(feature)
-        writes = self._circuit.transcoders[layer].W_dec[unit][None]
-        return self._words(invariant.direct_logits(self._circuit, writes, k, largest=largest))
+        writes = self._replacement.transcoders[layer].W_dec[unit][None]
+        return self._words(invariant.direct_logits(self._replacement, writes, k, largest=largest))
 
     def connections(
         self, vector: str, layer: FromZero, k: FromOne = 10, largest: bool = True
     ) -> Pairs:
         """The features of a layer that move a vector most (or least), and how much."""
         self._vector(f"{vector} {ARROW} tc{layer}[0]")  # refuses a layer that is not before it
-        W_dec = self._circuit.transcoders[layer].W_dec
+        W_dec = self._replacement.transcoders[layer].W_dec
         best = invariant.best_products(self._vector(vector)[None], W_dec, k, largest=largest)
         return _pairs(best, lambda unit: f"tc{layer}[{unit}]")
 
@@ -243,7 +243,7 @@ class StudyServer:
         if found is None:
             raise UserError(f"{feature!r}: expected a feature by its name alone, as in tc8[355]")
         layer, unit = int(found[1]), int(found[2])
-        transcoders = self._circuit.transcoders
+        transcoders = self._replacement.transcoders
         if layer not in transcoders or unit >= transcoders[layer].n_features:
             known = [
                 f"tc{at}[0] to tc{at}[{its.n_features - 1}]" for at, its in transcoders.items()
@@ -258,7 +258,7 @@ class StudyServer:
 
         Attention, scales and activations count as 1: only weights are in it.
         """
-        circuit = self._circuit
+        circuit = self._replacement
         first, *others = (part.strip() for part in name.split(ARROW))
         layer, unit = self._known(first)
         vector = circuit.encoder_vectors(layer, torch.tensor([unit]))

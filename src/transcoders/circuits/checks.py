@@ -15,7 +15,7 @@ from torch import Tensor
 from transcoders.circuits.notation import FeatureName, parse_target
 from transcoders.circuits.replacement import ReplacementModel
 from transcoders.circuits.trace import Tracer
-from transcoders.config import FeatureCheck
+from transcoders.config import FeatureCheck, Scale
 from transcoders.models import mlp_activations, mlp_interventions
 from transcoders.splicing import replace_from
 
@@ -86,3 +86,14 @@ def feature_activations(
     z = replacement.transcoders[layer].encode(read)
     z[:first] = 0
     return z
+
+
+def check_features_of(scale: Scale, *, device: str = "cpu") -> pd.DataFrame:
+    """Make all checks that a scale lists, model by model."""
+    checks = scale.circuits.checks
+    return pd.concat(
+        check_features(
+            Tracer.load(scale.name, model, device=device), [c for c in checks if c.model == model]
+        )
+        for model in dict.fromkeys(check.model for check in checks)
+    )

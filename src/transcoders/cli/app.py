@@ -1,12 +1,16 @@
-"""What all subcommands share."""
+"""What all subcommands share, and what each job of the workflow reads of a scale file."""
 
-from typing import Annotated, Any
+from collections.abc import Callable
+from operator import attrgetter
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import typer
+from pydantic_core import to_jsonable_python
 
-from transcoders.config import Scale, load_scale
+from transcoders.config import Resources, Scale, load_scale
 from transcoders.errors import UserError
 from transcoders.layout import Layout
+from transcoders.process import prepare_process
 
 app = typer.Typer(
     help="Transcoders find interpretable LLM feature circuits: the steps of the reproduction.",
@@ -18,8 +22,91 @@ app = typer.Typer(
 ScaleName = Annotated[str, typer.Option("--scale", help="Name of a file in config/.")]
 Threads = Annotated[
     int | None,
-    typer.Option("--threads", help="Cores that were granted; must be what the scale file fixes."),
+    typer.Option("--threads", help="Cores that the job has; must be as many as the scale says."),
 ]
+
+
+class Job(NamedTuple):
+    """What a command of the workflow reads of a scale: Snakemake runs it again when this changes.
+
+    A command finds its files through the scale too, by the names of models, sites and dictionaries.
+    These names are not declared, since Snakemake compares the files of a job itself.
+    """
+
+    resources: str
+    """The key in ``resources`` that says what the job is given."""
+    keys: tuple[str, ...]
+    """Keys that the command reads whatever its argument is, dotted."""
+    part: Callable[[Scale, str], Any] | None
+    """What it reads for its argument: of one model, group, site, circuit or page."""
+
+    def given(self, scale: Scale) -> Resources:
+        """Threads, memory, minutes and GPUs of the job."""
+        return getattr(scale.resources, self.resources)
+
+    def reads(self, scale: Scale, argument: str) -> dict[str, Any]:
+        """What the job reads, by key, as plain data.
+
+        Args:
+            scale: the scale.
+            argument: of the command; empty if it takes none.
+        """
+        given = f"resources.{self.resources}"
+        # The number of threads changes how sums round, and without a GPU a job takes the CPU.
+        keys = (*self.keys, f"{given}.threads", f"{given}.gpus")
+        part = {"part": self.part(scale, argument)} if self.part else {}
+        return to_jsonable_python({key: attrgetter(key)(scale) for key in keys} | part)
+
+
+JOBS: dict[str, Job] = {}
+"""The commands that rules of the workflow call, by name."""
+Command = TypeVar("Command", bound=Callable[..., None])
+
+
+def job(
+    keys: str, *, resources: str, part: Callable[[Scale, str], Any] | None = None
+) -> Callable[[Command], Command]:
+    """Register a function as the subcommand of its name, and what it reads of a scale.
+
+    Args:
+        keys: dotted, with spaces between them.
+        resources: as in :class:`Job`, and so is ``part``.
+        part: what the command reads for its argument.
+    """
+
+    def register(function: Command) -> Command:
+        JOBS[function.__name__.replace("_", "-")] = Job(resources, tuple(keys.split()), part)
+        return app.command()(function)
+
+    return register
+
+
+def start(command: str, scale: str, threads: int | None) -> tuple[Scale, Layout, str]:
+    """Load a scale and prepare this process for a job.
+
+    Args:
+        command: the name of the subcommand.
+        scale: the name of the scale.
+        threads: cores that the job has; None if nobody counted.
+
+    Returns:
+        The scale, its paths, and ``cpu`` or ``cuda``.
+    """
+    settings, layout = open_scale(scale)
+    this = JOBS[command]
+    device = settings.device if "device" in this.keys else "cpu"
+    training = settings.training if command == "train" else None
+    return (
+        settings,
+        layout,
+        prepare_process(
+            threads,
+            this.given(settings),
+            device,
+            keep_freed_memory=training is not None,
+            tf32=training is not None and training.precision == "tf32",
+        ),
+    )
 
 
 def open_scale(scale: str) -> tuple[Scale, Layout]:

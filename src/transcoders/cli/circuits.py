@@ -1,17 +1,26 @@
 """Circuits, checks of features, greater-than."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from transcoders.cli.app import ScaleName, Threads, app, open_scale, section
+from transcoders.cli.app import ScaleName, Threads, job, section, start
+from transcoders.config import Scale
 from transcoders.errors import UserError
 from transcoders.files import write_table
-from transcoders.process import prepare_process
 
 
-@app.command()
+def _case(scale: Scale, name: str) -> Any:
+    case = scale.circuit_case(name)
+    return case.prompt, case.target, case.components, scale.model(case.model).bos_token
+
+
+@job(
+    "corpus.train_positions circuits.n_paths circuits.iterations circuits.text_contexts device",
+    resources="circuit",
+    part=_case,
+)
 def circuit(
     scale: ScaleName,
     case: Annotated[
@@ -38,8 +47,7 @@ def circuit(
     threads: Threads = None,
 ) -> None:
     """Find the circuit of a feature or logit on a prompt, and print its strongest paths."""
-    settings, layout = open_scale(scale)
-    device = prepare_process(threads, settings.resources.circuit, settings.device)
+    settings, layout, device = start("circuit", scale, threads)
     if case is not None:
         entry = settings.circuit_case(case)
         prompt, target, model = entry.prompt, entry.target, entry.model
@@ -61,69 +69,48 @@ def circuit(
         heads=None if heads is None else [parse_head(head) for head in heads],
         tokens=tokens,
         exclude_bos=exclude_bos,
-        sign=sign,  # type: ignore[arg-type]  # Search refuses what is none
+        sign=sign,  # type: ignore[arg-type]  # Search refuses others
     )
     tracer = Tracer.load(scale, model, device=device)
     found = tracer.trace(prompt, target, search)
     typer.echo(f"{found.target.name} = {found.target.value:.3f} on {found.tokens}")
     typer.echo(found.table())
     if out is not None:
-        rows = load_rows(layout.tokens(model), "train").tokens
+        text = load_rows(layout.tokens(model), "train").tokens[: settings.circuits.text_contexts]
         write_circuit(
-            tracer,
-            found,
-            rows[: settings.circuits.text_contexts].to(device),
-            out,
-            name=case or out.name,
-            model=model,
-            prompt=prompt,
-            settings=vars(search),
-        )
+            tracer, found, text.to(device), out,
+            name=case or out.name, model=model, prompt=prompt, settings=vars(search),
+        )  # fmt: skip
 
 
-@app.command()
+def _checked_models(scale: Scale, _: str) -> Any:
+    return [scale.model(check.model).bos_token for check in scale.circuits.checks]
+
+
+@job("corpus.train_positions circuits.checks device", resources="circuit", part=_checked_models)
 def check_features(scale: ScaleName, threads: Threads = None) -> None:
     """Measure how active features are on texts, and with earlier MLPs replaced."""
-    import pandas as pd
+    from transcoders.circuits.checks import check_features_of
 
-    from transcoders.circuits import Tracer
-    from transcoders.circuits.checks import check_features
-
-    settings, layout = open_scale(scale)
-    device = prepare_process(threads, settings.resources.circuit, settings.device)
-    checks = settings.circuits.checks
-    tables = [
-        check_features(
-            Tracer.load(scale, model, device=device), [c for c in checks if c.model == model]
-        )
-        for model in dict.fromkeys(check.model for check in checks)
-    ]
-    write_table(layout.feature_checks, pd.concat(tables) if tables else pd.DataFrame())
+    settings, layout, device = start("check-features", scale, threads)
+    write_table(layout.feature_checks, check_features_of(settings, device=device))
 
 
-@app.command()
+def _studied(scale: Scale, _: str) -> Any:
+    study = scale.greater_than
+    assert study is not None
+    return study.model_dump(exclude={"published"}), scale.model(study.model).bos_token
+
+
+@job(
+    "seed corpus.train_positions circuits.n_paths circuits.iterations device",
+    resources="greater_than",
+    part=_studied,
+)
 def greater_than(scale: ScaleName, threads: Threads = None) -> None:
     """Find where greater-than is computed, and with how few features."""
-    from transcoders.circuits import Tracer
-    from transcoders.dictionaries import SparseDictionary
-    from transcoders.greater_than import study_greater_than
+    from transcoders.greater_than.study import study_greater_than_of
 
-    settings, layout = open_scale(scale)
-    device = prepare_process(threads, settings.resources.greater_than, settings.device)
-    study = section(settings, "greater_than")
-    saes = {entry.site.layer: entry for entry in settings.headlines(study.model, "mlp_out_sae")}
-
-    def load_sae(layer: int) -> SparseDictionary | None:
-        if layer not in saes:
-            return None
-        return SparseDictionary.from_pretrained(layout.dictionary(saes[layer].name)).to(device)
-
-    study_greater_than(
-        Tracer.load(scale, study.model, device=device),
-        study,
-        load_sae,
-        layout.greater_than,
-        n_paths=settings.circuits.n_paths,
-        iterations=settings.circuits.iterations,
-        seed=settings.seed,
-    )
+    settings, layout, device = start("greater-than", scale, threads)
+    section(settings, "greater_than")
+    study_greater_than_of(settings, layout, device=device)

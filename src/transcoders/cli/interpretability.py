@@ -1,99 +1,59 @@
 """What features are about: examples, measures, blind studies."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from transcoders.cli.app import ScaleName, Threads, app, open_scale, section
+from transcoders.cli.app import ScaleName, Threads, app, job, open_scale, section, start
 from transcoders.config import Scale
-from transcoders.errors import UserError
 from transcoders.files import write_table
 from transcoders.layout import Layout
-from transcoders.process import prepare_process
 
 if TYPE_CHECKING:
     from transcoders.rating.study import Study
 
 
-@app.command()
+def _observed(scale: Scale, _: str) -> Any:
+    """What a command reads that traces circuits through observed features."""
+    assert scale.interpretability is not None
+    return scale.model(scale.interpretability.rated_site.model).bos_token
+
+
+@job(
+    "seed device corpus.context_length corpus.pack_documents corpus.train_positions "
+    "interpretability.text_contexts interpretability.batch_contexts "
+    "interpretability.top_examples interpretability.sampled_examples "
+    "interpretability.background_tokens interpretability.random_directions",
+    resources="gather_examples",
+    part=_observed,
+)
 def gather_examples(scale: ScaleName, threads: Threads = None) -> None:
     """Look at what the features of all observed dictionaries do on held-out text."""
-    from transcoders.corpus import held_out_rows
-    from transcoders.dictionaries import SparseDictionary
-    from transcoders.interpretability.gather import gather, random_directions
-    from transcoders.models import load_model, mlp_activations
+    from transcoders.interpretability.jobs import gather_examples
 
-    settings, layout = open_scale(scale)
-    device = prepare_process(threads, settings.resources.gather_examples, settings.device)
-    wanted = section(settings, "interpretability")
-    site = wanted.rated_site
-    rows = held_out_rows(
-        layout.documents,
-        settings.corpus,
-        settings.model(site.model),
-        layout.model(site.model),
-        wanted.text_contexts,
-        seed=settings.seed,
-    )
-    dictionaries = {
-        entry.name: (
-            entry.site,
-            SparseDictionary.from_pretrained(layout.dictionary(entry.name)).to(device),
-        )
-        for entry in settings.observed_dictionaries
-    }
-    model = load_model(layout.model(site.model), device=device)
-    first = settings.corpus.first_train_position
-    rated = settings.rated("transcoder")
-    sample = mlp_activations(model, rows.tokens[:16].to(device), [site.layer])[site.layer]
-    mlp_in = sample.mlp_in[:, first:].flatten(0, 1)
-    transcoder = dictionaries[rated.name][1]
-    frequencies = (transcoder.encode(mlp_in) > 0).float().mean(dim=0)
-    dictionaries[wanted.baseline] = (
-        site,
-        random_directions(
-            transcoder, frequencies, mlp_in, wanted.random_directions, seed=settings.seed
-        ),
-    )
-    gather(
-        model,
-        rows,
-        dictionaries,
-        wanted,
-        layout.observed,
-        first_position=first,
-        seed=settings.seed,
-        device=device,
-    )
+    settings, layout, device = start("gather-examples", scale, threads)
+    section(settings, "interpretability")
+    gather_examples(settings, layout, device=device)
 
 
-@app.command()
+@job("seed", resources="measure_features")
 def measure_features(scale: ScaleName, threads: Threads = None) -> None:
     """Measure the interpretability of the rated dictionaries' features automatically."""
-    import pandas as pd
+    from transcoders.interpretability.automatic import summarise
+    from transcoders.interpretability.jobs import measure_features
 
-    from transcoders.interpretability.automatic import measure_features, summarise
-    from transcoders.interpretability.gather import load_observed, load_text
-
-    settings, layout = open_scale(scale)
-    prepare_process(threads, settings.resources.measure_features)
-    wanted = section(settings, "interpretability")
-    text = load_text(layout.observed)
-    names = [*(settings.rated(kind).name for kind in ("transcoder", "mlp_in_sae")), wanted.baseline]
-    measures = pd.concat(
-        [
-            measure_features(load_observed(layout.observed, name), text, seed=settings.seed).assign(
-                dictionary=name
-            )
-            for name in names
-        ]
-    )
-    columns = ["dictionary", "feature", "measure", "value"]
-    write_table(layout.automatic, measures[columns])
+    settings, layout, _ = start("measure-features", scale, threads)
+    section(settings, "interpretability")
+    measures = measure_features(settings, layout)
+    write_table(layout.automatic, measures[["dictionary", "feature", "measure", "value"]])
     write_table(layout.automatic_summary, summarise(measures))
 
 
-@app.command()
+@job(
+    "seed device corpus.train_positions interpretability.studied_features",
+    resources="study_features",
+    part=_observed,
+)
 def study_features(scale: ScaleName, threads: Threads = None) -> None:
     """Predict from weights alone which tokens make features active, then look, and score."""
     import pandas as pd
@@ -104,8 +64,7 @@ def study_features(scale: ScaleName, threads: Threads = None) -> None:
     from transcoders.interpretability.predictions import read_vocabulary
     from transcoders.interpretability.systematic import study_features, summarise_studies
 
-    settings, layout = open_scale(scale)
-    device = prepare_process(threads, settings.resources.study_features, settings.device)
+    settings, layout, device = start("study-features", scale, threads)
     wanted = section(settings, "interpretability")
     tracer = Tracer.load(scale, wanted.rated_site.model, device=device)
     vocabulary = read_vocabulary(tracer.replacement)
@@ -137,7 +96,11 @@ def study_features(scale: ScaleName, threads: Threads = None) -> None:
     write_table(layout.systematic_summary, summarise_studies(studies))
 
 
-@app.command()
+@job(
+    "seed device corpus.train_positions interpretability.paged_features",
+    resources="study_features",
+    part=_observed,
+)
 def feature_pages(
     scale: ScaleName,
     dictionary: str,
@@ -147,39 +110,12 @@ def feature_pages(
     threads: Threads = None,
 ) -> None:
     """Write a page for each feature of an observed dictionary, and an index."""
-    from transcoders.circuits import Tracer
-    from transcoders.dictionaries import SparseDictionary
-    from transcoders.interpretability.automatic import live_features
-    from transcoders.interpretability.feature_pages import Subject, pages_of, write_feature_pages
-    from transcoders.interpretability.gather import load_observed, load_text
+    from transcoders.interpretability.jobs import write_pages_of
 
-    settings, layout = open_scale(scale)
-    device = prepare_process(threads, settings.resources.study_features, settings.device)
-    wanted = section(settings, "interpretability")
+    settings, layout, device = start("feature-pages", scale, threads)
+    section(settings, "interpretability")
     entry = settings.observed_dictionary(dictionary)
-    observed = load_observed(layout.observed, dictionary)
-    known = live_features(observed)
-    for feature in features or []:
-        if not 0 <= feature < len(observed.features):
-            raise UserError(
-                f"feature {feature}: expected one from 0 to {len(observed.features) - 1} of "
-                f"{dictionary}"
-            )
-    tracer = Tracer.load(scale, entry.site.model, device=device)
-    write_feature_pages(
-        tracer.replacement,
-        Subject(
-            entry.name,
-            entry.traits.label,
-            entry.site,
-            SparseDictionary.from_pretrained(layout.dictionary(entry.name)).to(device),
-            observed,
-        ),
-        load_text(layout.observed),
-        tracer.tokenizer,
-        sorted(features or pages_of(known, wanted.paged_features, seed=settings.seed)),
-        layout.feature_pages(entry.name),
-    )
+    write_pages_of(settings, layout, entry, features, device=device)
 
 
 @app.command()
@@ -197,12 +133,14 @@ def rate(
     serve(_rating_study(settings, layout), layout.ratings, rater, port=port)
 
 
-@app.command()
-def table1(scale: ScaleName) -> None:
+@job(
+    "seed interpretability.rated_features",
+    resources="measure_features")  # fmt: skip
+def table1(scale: ScaleName, threads: Threads = None) -> None:
     """Count the ratings of all raters who have finished, beside the paper's Table 1."""
     from transcoders.rating.table1 import write_table1
 
-    settings, layout = open_scale(scale)
+    settings, layout, _ = start("table1", scale, threads)
     write_table1(
         _rating_study(settings, layout),
         layout.ratings,

@@ -3,40 +3,40 @@
 import typer
 import yaml
 
-from transcoders.cli.app import ScaleName, Threads, app, open_scale
+from transcoders.cli.app import ScaleName, Threads, app, job, start
 from transcoders.config import Scale
 from transcoders.files import made_path, write_table
-from transcoders.process import prepare_process
 
 
-@app.command()
+@job(
+    "description",
+    resources="notebook",
+    part=lambda scale, name: scale.greater_than if name == "greater_than" else None,
+)
 def notebook(scale: ScaleName, name: str, threads: Threads = None) -> None:
     """Execute a notebook for a scale and render it as a page."""
     from transcoders.notebooks import run_notebook
 
-    settings, layout = open_scale(scale)
-    prepare_process(threads, settings.resources.notebook)
+    settings, layout, _ = start("notebook", scale, threads)
     run_notebook(name, settings.name, layout.notebook(name))
 
 
-@app.command()
+@job("", resources="notebook")
 def judge_claims(scale: ScaleName, threads: Threads = None) -> None:
     """Judge the paper's claims by the tables of a scale."""
     from transcoders.claims import Evidence, judge_claims, load_claims
 
-    settings, layout = open_scale(scale)
-    prepare_process(threads, settings.resources.notebook)
+    settings, layout, _ = start("judge-claims", scale, threads)
     judged = judge_claims(load_claims(layout.listed_claims), Evidence(settings, layout))
     write_table(layout.claims, judged)
 
 
-@app.command()
+@job("description", resources="notebook")
 def landing_page(scale: ScaleName, threads: Threads = None) -> None:
     """Write the page from which all others are reached."""
     from transcoders.landing import landing_page
 
-    settings, layout = open_scale(scale)
-    prepare_process(threads, settings.resources.notebook)
+    settings, layout, _ = start("landing-page", scale, threads)
     page = landing_page(settings, layout, layout.landing_page)
     with made_path(layout.landing_page) as temporary:
         temporary.write_text(page, encoding="utf-8")

@@ -1,12 +1,11 @@
-"""What a scale will take, what it ran on, and whether what it made is still the same."""
+"""What a scale will take, what it ran on, and whether its files are as they were made."""
 
 from typing import Annotated
 
 import typer
 
-from transcoders.cli.app import ScaleName, Threads, app, open_scale
+from transcoders.cli.app import ScaleName, Threads, app, job, open_scale, start
 from transcoders.files import write_json
-from transcoders.process import prepare_process
 
 
 @app.command()
@@ -15,8 +14,7 @@ def plan(
     tflops: Annotated[
         float | None,
         typer.Option(
-            help="Rate to reckon with, in 10^12 float32 operations a second; measured on this "
-            "machine if left out.",
+            help="Float32 operations a second, in 10^12; measured on this machine if left out.",
             min=1e-3,
         ),
     ] = None,
@@ -32,72 +30,30 @@ def plan(
     ] = None,
 ) -> None:
     """Say what a scale takes, rule by rule, and what would not fit. Fails if something does not."""
-    import pandas as pd
-    import torch
-
-    from transcoders.environment import memory_bytes
-    from transcoders.plan import make_plan, measured_rate
+    from transcoders.plan import describe, make_plan, measured_rate, this_machine
 
     settings, layout = open_scale(scale)
-    has_gpu = torch.cuda.is_available() and settings.device != "cpu"
-    if gpu_memory is None and settings.device != "cpu":
-        gpu_memory = (
-            torch.cuda.get_device_properties(0).total_memory / 1e9
-            if has_gpu
-            else 80.0
-            if settings.device == "cuda"
-            else None
-        )
-    if memory is None:
-        memory = memory_bytes() / 1e9
-    device = "cuda" if has_gpu else "cpu"
-    measured = tflops is None
-    rate = measured_rate(device) if tflops is None else tflops * 1e12
+    device, found_gpu, found_memory = this_machine(settings)
     made = make_plan(
         settings,
         results=layout.results,
-        gpu_memory_gb=gpu_memory if settings.device != "cpu" else None,
-        memory_gb=memory,
+        gpu_memory_gb=None if settings.device == "cpu" else gpu_memory or found_gpu,
+        memory_gb=memory or found_memory,
     )
-    on_gpu = gpu_memory is not None
-    table = pd.DataFrame(
-        {
-            "rule": work.rule,
-            "jobs": work.jobs,
-            "hours": "" if work.flops is None else f"{work.flops / rate / 3600:.2f}",
-            "GPU GB": f"{work.gpu_memory / 1e9:.1f}" if on_gpu and work.gpu_memory else "",
-            "RAM GB": f"{work.resources.mem_mb / 1000:g}",
-            "disk GB": f"{work.disk / 1e9:.2f}" if work.disk else "",
-            "download GB": f"{work.download / 1e9:.2f}" if work.download else "",
-        }
-        for work in made.works
+    rate = tflops * 1e12 if tflops else measured_rate(device)
+    source = (
+        "as given"
+        if tflops
+        else f"measured on this machine's {'GPU' if device == 'cuda' else 'CPU'}"
     )
-    typer.echo(table.to_string(index=False))
-    hours = sum(work.flops or 0 for work in made.works) / rate / 3600
-    disk, download = (
-        sum(getattr(work, what) for work in made.works) / 1e9 for what in ("disk", "download")
-    )
-    typer.echo(
-        f"\nIn all: {hours:.1f} hours on one device, {disk:.1f} GB of disk, {download:.1f} GB of "
-        "download. RAM is what the scale file allots to one job; GPU memory is a bound on the "
-        "largest job."
-    )
-    where = f"measured on this machine's {'GPU' if has_gpu else 'CPU'}" if measured else "as given"
-    typer.echo(
-        f"Hours are a prediction: operations of the large products at {rate / 1e12:.3g}e12 a "
-        f"second, {where}. Rules without hours take minutes."
-    )
-    for remark in made.remarks:
-        typer.echo(remark)
-    for sentence in made.does_not_fit:
-        typer.echo(f"DOES NOT FIT: {sentence}")
+    typer.echo(describe(made, rate, source))
     if made.does_not_fit:
         raise typer.Exit(code=1)
 
 
 @app.command()
 def verify(scale: ScaleName) -> None:
-    """Compare every file that was made here, large ones too, with what it was when it was made."""
+    """Check that every file of a scale, large ones too, is as it was made."""
     from transcoders.checksums import check_folders
 
     _, layout = open_scale(scale)
@@ -105,11 +61,10 @@ def verify(scale: ScaleName) -> None:
     typer.echo(f"{checked} files are as they were made")
 
 
-@app.command()
+@job("", resources="notebook", part=lambda scale, _: scale.resources)
 def record_environment(scale: ScaleName, threads: Threads = None) -> None:
-    """Record what a run ran on: versions, hardware, threads, commit, hashes of its settings."""
+    """Record what a run ran on: versions, hardware, threads, commit and hashes of its settings."""
     from transcoders.environment import environment_record
 
-    settings, layout = open_scale(scale)
-    prepare_process(threads, settings.resources.notebook)
+    settings, layout, _ = start("record-environment", scale, threads)
     write_json(layout.environment, environment_record(settings, layout))

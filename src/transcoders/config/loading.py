@@ -1,6 +1,7 @@
 """From a scale file to a :class:`Scale`, or to a sentence that names what is wrong in it."""
 
 import difflib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,9 @@ from transcoders.files import read_yaml
 from transcoders.short_repr import short_repr
 
 CLAIMS = "claims.yaml"
-"""The one file beside the scales that is none."""
+"""A file in the folder of scales that is not a scale."""
 LONGEST_KEY = 100
-"""That a message repeats as it is."""
+"""Characters of a key that a message shows; longer ones are cut."""
 
 
 def load_scale(path: Path) -> Scale:
@@ -50,12 +51,11 @@ def _explain(problem: Any) -> str:
         close = difflib.get_close_matches(str(problem["loc"][-1]), _all_keys(), n=1)
         hint = f"; did you mean {close[0]!r}?" if close else "; config/README.md lists the keys"
         return f"{key}: no such key{hint}"
-    message = problem["msg"]
-    for prefix in ("Value error, ", "Input should be ", "Keys should be "):
-        message = message.removeprefix(prefix)
+    message = re.sub(r"^(Value error, |(Input|Keys) should be )", "", problem["msg"])
+    message = re.sub(r"^(\w+) should ", lambda match: f"a {match[1].lower()} to ", message)
     if problem["type"] == "value_error":
         return message if not key else f"{key}: {message}"
-    # A key that is no text has no place that could be named.
+    # A key that is not a text has no place, so its value is named.
     found = short_repr(problem["input"])
     return f"{key or found}: expected {message}, found {found}"
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from transcoders.config.fields import (
-    Countable,
+    LIMIT,
     FileName,
     Fraction,
     NonNegativeInt,
@@ -42,21 +42,16 @@ class Model(Section):
     bos_token: str
     """The token at position 0 of every row. Not always the tokenizer's own BOS."""
 
-    def n_parameters(self, n_layers: int | None = None) -> int:
-        """About: attention and an MLP four times as wide in each layer, embedding, unembedding.
-
-        Args:
-            n_layers: of a model that is cut off after so many.
-        """
-        blocks = 12 * (n_layers or self.n_layers) * self.d_model**2
-        return blocks + 2 * TYPICAL_VOCABULARY * self.d_model
+    def n_parameters(self) -> int:
+        """About: attention and an MLP four times as wide in each layer, embedding, unembedding."""
+        return 12 * self.n_layers * self.d_model**2 + 2 * TYPICAL_VOCABULARY * self.d_model
 
 
 class Corpus(Section):
     """The text, how it becomes rows of tokens, and how it is split."""
 
     source: TextSource = Field(discriminator="type")
-    context_length: Annotated[int, Field(ge=4), Countable]
+    context_length: Annotated[int, Field(ge=4, lt=LIMIT)]
     """Tokens in a row, the BOS token included."""
     pack_documents: bool
     """Whether a row may run from one document into the next. If not, a document's last,
@@ -66,7 +61,7 @@ class Corpus(Section):
     metric_positions: Positions
     """The positions at which dictionaries are spliced in and measured."""
     train_contexts: PositiveInt
-    eval_documents: Annotated[int, Field(ge=2), Countable]
+    eval_documents: Annotated[int, Field(ge=2, lt=LIMIT)]
     """Whole documents held out from training."""
     eval_contexts: PositiveInt
     """Rows evaluated, spread evenly over the held-out documents."""
@@ -224,7 +219,7 @@ class Evaluation(Section):
     """How dictionaries are measured."""
 
     batch_contexts: PositiveInt
-    bootstrap_resamples: Annotated[int, Field(ge=100), Countable]
+    bootstrap_resamples: Annotated[int, Field(ge=100, lt=LIMIT)]
 
 
 class Resources(Section):

@@ -13,7 +13,7 @@ from torch import Tensor
 from transcoders.circuits.paths import Search
 from transcoders.circuits.replacement import ReplacementModel
 from transcoders.circuits.trace import Tracer
-from transcoders.config import GreaterThan
+from transcoders.config import GreaterThan, Scale
 from transcoders.dictionaries import SparseDictionary
 from transcoders.errors import UserError
 from transcoders.files import made_folder, write_json, write_table
@@ -31,6 +31,7 @@ from transcoders.greater_than.task import Numbers, make_prompts
 from transcoders.greater_than.units import ChosenMLP, UnitKind
 from transcoders.greater_than.where import COMPONENTS, Where, find_where
 from transcoders.greater_than.years import agreement, step, year_de_embeddings, year_logits
+from transcoders.layout import Layout
 
 
 def study_greater_than(
@@ -208,3 +209,25 @@ def _describe_features(
             ]
     columns = ["feature", "quantity", "number", "value"]
     return pd.DataFrame(rows), pd.DataFrame(by_year, columns=columns)
+
+
+def study_greater_than_of(scale: Scale, layout: Layout, *, device: str = "cpu") -> None:
+    """Run the study of a scale with its headline transcoders and SAEs on MLP outputs."""
+    study = scale.greater_than
+    assert study is not None
+    saes = {entry.site.layer: entry.name for entry in scale.headlines(study.model, "mlp_out_sae")}
+
+    def load_sae(layer: int) -> SparseDictionary | None:
+        if layer not in saes:
+            return None
+        return SparseDictionary.from_pretrained(layout.dictionary(saes[layer])).to(device)
+
+    study_greater_than(
+        Tracer.load(scale.name, study.model, device=device),
+        study,
+        load_sae,
+        layout.greater_than,
+        n_paths=scale.circuits.n_paths,
+        iterations=scale.circuits.iterations,
+        seed=scale.seed,
+    )

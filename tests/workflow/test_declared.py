@@ -1,0 +1,197 @@
+"""What a command reads of a scale file is what it declares: that is what Snakemake compares.
+
+Every job of a finished run is done again in this process, and each key that it reads is noted.
+"""
+
+import re
+import shlex
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import nbclient
+import pytest
+from pydantic import ValidationError
+
+from transcoders.cli import app
+from transcoders.cli.app import JOBS
+from transcoders.config import Dictionary, Scale, load_scale
+from transcoders.config.fields import Section
+from workflow.running import snakemake
+
+pytestmark = [pytest.mark.full, pytest.mark.usefixtures("own_settings")]
+Job = tuple[str, str]
+"""A command and its argument, if it has one."""
+NAMES = {"name", "model", "layer"}
+"""Keys that name a file or say at which MLP an entry is: Snakemake compares the files' names."""
+FIXED = {"kind", "headline", "type"}
+"""Keys of which another value alone makes a scale that is not valid."""
+
+
+def leaves(part: Any, place: str = "") -> Iterator[tuple[Section, str, str]]:
+    """Every value of a scale that is no section: its section, its field and its place."""
+    if isinstance(part, Section):
+        for field in type(part).model_fields:
+            value = object.__getattribute__(part, field)
+            if any(True for _ in leaves(value)):
+                yield from leaves(value, f"{place}/{field}")
+            elif not isinstance(value, Section):
+                yield part, field, f"{place}/{field}"
+    elif isinstance(part, dict | list | tuple):
+        items = part.items() if isinstance(part, dict) else enumerate(part)
+        for key, value in items:
+            yield from leaves(value, f"{place}/{key}")
+
+
+class Reader:
+    """Notes which keys of all scales that are loaded are read."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.read: set[str] = set()
+        self.scales: list[Scale] = []
+        """Kept, so that no other object gets the identity of one that was read."""
+        self.places: dict[tuple[int, str], str] = {}
+        self.loading = False
+        get, dump, validate = Section.__getattribute__, Section.model_dump, Scale.model_validate
+
+        def getting(section: Section, name: str) -> Any:
+            if not self.loading and name in type(section).model_fields:
+                caller = sys._getframe(1)
+                module, function = caller.f_globals["__name__"], caller.f_code.co_name
+                # All other code of this module finds entries, by their names.
+                if module != "transcoders.config.scale" or function == "training_of":
+                    self.note(section, name)
+            return get(section, name)
+
+        def dumping(section: Section, **options: Any) -> Any:
+            for part, field, _ in leaves(section):
+                if field in (options.get("include") or {field}) - (options.get("exclude") or set()):
+                    self.note(part, field)
+            return dump(section, **options)
+
+        def validating(content: Any) -> Scale:
+            self.loading = True
+            scale = validate(content)
+            self.scales.append(scale)
+            self.places |= {(id(part), field): place for part, field, place in leaves(scale)}
+            self.loading = False
+            return scale
+
+        patch.setattr(Section, "__getattribute__", getting)
+        patch.setattr(Section, "model_dump", dumping)
+        patch.setattr(Scale, "model_validate", validating)
+
+    def note(self, section: Section, field: str) -> None:
+        if isinstance(section, Dictionary):  # a copy of a group's entry
+            mine = section.__dict__
+            whole = self.scales[-1].__dict__
+            section = next(
+                entry
+                for group in (*whole["groups"], *whole["extensions"], *whole["learning_rates"])
+                if group.__dict__["name"] == mine["group"]
+                for entry in group.__dict__["dictionaries"]
+                if all(mine[key] == value for key, value in entry.__dict__.items())
+            )
+        if place := self.places.get((id(section), field)):
+            self.read.add(place)
+
+
+def in_process(client: nbclient.NotebookClient, **_: Any) -> None:
+    """Run the code of a notebook here rather than in a kernel."""
+    names: dict[str, Any] = {"__name__": "notebook", "display": lambda *_: None}
+    for cell in client.nb.cells:
+        if cell.cell_type == "code":
+            exec(cell.source, names)
+
+
+@pytest.fixture(scope="module")
+def read_by(run: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[Job, set[str]]:
+    """The keys that each job of the smoke scale reads."""
+    folder = tmp_path_factory.mktemp("declared") / "run"
+    shutil.copytree(run, folder, symlinks=True)
+    planned = snakemake(
+        folder, "all", "learning_rates", "--forceall", "--dry-run", "--printshellcmds",
+        "--config", "scale=smoke",
+    )  # fmt: skip
+    lines = re.findall(r"python -m transcoders (.*) > ", planned.stdout + planned.stderr)
+    found = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(nbclient.NotebookClient, "execute", in_process)
+        reader = Reader(patch)
+        # What compares learning rates is not part of a whole run: it is trained first.
+        for line in sorted(lines, key=lambda line: not line.startswith("train")):
+            words = shlex.split(line)
+            rest = words[words.index("smoke") + 1 : words.index("--threads")]
+            reader.read = set()
+            app(words, standalone_mode=False)
+            found[words[0], rest[-1] if rest else ""] = reader.read
+    assert len(found) > 40 and {command for command, _ in found} >= JOBS.keys() - {
+        "import-transcoder"
+    }
+    return found
+
+
+def others(section: Section, field: str) -> Iterator[Any]:
+    """Other values for a key, the first of which may not be valid."""
+    value = getattr(section, field)
+    annotation = str(type(section).model_fields[field].annotation)
+    yield from re.findall(r"'([^']*)'", annotation) if "Literal" in annotation else ()
+    match value:
+        case bool():
+            yield not value
+        case int() | float():
+            yield from (value + 1, value * 2, value / 2, value - 1)
+        case str():
+            yield from (value + "x", value.replace("1", "0"))
+        case None:
+            yield from (2, 0.5, "x")
+        case list() | tuple():
+            yield from (list(value[:-1]), [*value, *value[-1:]], [0.5, 0.5])
+            yield from get_args(get_args(type(section).model_fields[field].annotation)[0])
+        case dict():
+            yield {"file": "0" * 64}
+
+
+def changed(scale: Scale) -> Iterator[tuple[str, Scale | None]]:
+    """Every key, and the scale with another value of it, if there is one that is valid."""
+    for section, field, place in leaves(scale):
+        for value in others(section, field):
+            content = scale.model_dump(mode="json")
+            *steps, last = (int(s) if s.isdigit() else s for s in place.split("/")[1:])
+            part = content
+            for step in steps:
+                part = part[step]
+            if part[last] == value:
+                continue
+            part[last] = value
+            try:
+                yield place, Scale.model_validate(content)
+                break
+            except ValidationError:
+                continue
+        else:
+            yield place, None
+
+
+def test_a_job_depends_on_the_keys_that_its_command_reads(
+    run: Path, read_by: dict[Job, set[str]]
+) -> None:
+    scale = load_scale(run / "config/smoke.yaml")
+    before = {(c, argument): JOBS[c].reads(scale, argument) for c, argument in read_by}
+    compared, problems = 0, []
+    for key, other in changed(scale):
+        field = key.rpartition("/")[2]
+        if other is None:
+            assert field in NAMES | FIXED, key
+        if other is None or field in NAMES:
+            continue
+        compared += 1
+        depends = {job for job in before if JOBS[job[0]].reads(other, job[1]) != before[job]}
+        reads = {job for job, keys in read_by.items() if key in keys}
+        problems += [f"{job} depends on {key} and does not read it" for job in depends - reads]
+        problems += [f"{job} reads {key} and does not depend on it" for job in reads - depends]
+    assert compared > 100
+    assert not problems, "\n".join(sorted(problems))
