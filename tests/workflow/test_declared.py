@@ -26,8 +26,8 @@ Job = tuple[str, str]
 """A command and its argument, if it has one."""
 NAMES = {"name", "model", "layer"}
 """Keys that name a file or say at which MLP an entry is: Snakemake compares the files' names."""
-FIXED = {"kind", "headline", "type"}
-"""Keys of which another value alone makes a scale that is not valid."""
+FIXED = {"kind", "headline", "type", "k", "l1_coefficient", "imported", "published"}
+"""Keys of which another value alone may make a scale that is not valid."""
 
 
 def leaves(part: Any, place: str = "") -> Iterator[tuple[Section, str, str]]:
