@@ -1,4 +1,4 @@
-"""Pages, and the schema of scale files."""
+"""Commands for pages, and for the schema of scale files."""
 
 import typer
 import yaml
@@ -33,7 +33,7 @@ def judge_claims(scale: ScaleName, threads: Threads = None) -> None:
 
 @job("description", resources="notebook")
 def landing_page(scale: ScaleName, threads: Threads = None) -> None:
-    """Write the page from which all others are reached."""
+    """Write the landing page, which links to all other pages."""
     from transcoders.landing import landing_page
 
     settings, layout, _ = start("landing-page", scale, threads)
