@@ -35,8 +35,8 @@ class MLPActivations(NamedTuple):
 
 def mlp_input(model: LanguageModel, layer: int) -> str:
     """The hook name of what a layer's MLP reads, after normalisation."""
-    own = f"blocks.{layer}.ln2.hook_normalized"
-    return own if own in model.hook_dict else f"blocks.{layer}.ln1.hook_normalized"
+    norm = "ln2" if hasattr(model.blocks[layer], "ln2") else "ln1"
+    return f"blocks.{layer}.{norm}.hook_normalized"
 
 
 def mlp_output(layer: int) -> str:
@@ -105,6 +105,9 @@ def interventions(
 
         return hook
 
+    if not changes:  # TransformerLens lists all its hooks, even to add none
+        yield
+        return
     with model.hooks(fwd_hooks=[(name, changed(change)) for name, change in changes.items()]):
         yield
 
@@ -183,17 +186,22 @@ def fused_attention(model: LanguageModel) -> Iterator[None]:
     plain scaled dot products (biases by distance, capped scores, joint maps of queries, keys and
     values) stays with TransformerLens.
     """
-    blocks = [block for block in model.blocks if hasattr(block, "attn")]
-    if not all(_is_plain(block.attn) for block in blocks):
+    in_use = [name for name, point in model.hook_dict.items() if point.fwd_hooks]
+    watched = {tuple(name.split(".")[1:3]) for name in in_use if name.startswith("blocks.")}
+    blocks = {str(i): block for i, block in enumerate(model.blocks) if hasattr(block, "attn")}
+    if not all(
+        _is_plain(block.attn) and (number, "attn") not in watched
+        for number, block in blocks.items()
+    ):
         yield
         return
     config = model.original_model.config
     implementation = config._attn_implementation
     swapped = [
         (block.original_component, part)
-        for block in blocks
-        for part in (block.attn, block.ln1)
-        if not _is_watched(part)
+        for number, block in blocks.items()
+        for name, part in (("attn", block.attn), ("ln1", block.ln1))
+        if (number, name) not in watched
     ]
     config._attn_implementation = "sdpa"
     try:
@@ -213,13 +221,7 @@ def _is_plain(attention: Any) -> bool:
     )
 
     capped = (getattr(attention.config, "attn_scores_soft_cap", None) or 0) > 0
-    is_plain = type(attention) is PositionEmbeddingsAttentionBridge and not capped
-    return is_plain and not _is_watched(attention)
-
-
-def _is_watched(part: nn.Module) -> bool:
-    """Whether any hook of a part, or of what it is made of, is in use."""
-    return any(module.fwd_hooks for module in part.modules() if hasattr(module, "fwd_hooks"))
+    return type(attention) is PositionEmbeddingsAttentionBridge and not capped
 
 
 class _PassThrough(nn.Module):
