@@ -446,7 +446,7 @@ def test_a_file_that_is_no_yaml_mapping_is_refused(tmp_path, text):
 def test_bytes_that_are_no_text_are_refused(tmp_path):
     path = tmp_path / "binary.yaml"
     path.write_bytes(b"seed: \xff\xfe")
-    with pytest.raises(UserError, match=r"binary\.yaml: expected text in UTF-8"):
+    with pytest.raises(UserError, match=r"binary\.yaml: expected YAML in UTF-8"):
         load_scale(path)
 
 

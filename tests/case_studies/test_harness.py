@@ -41,7 +41,7 @@ class Direct(NamedTuple):
     """The same things, held by the tests themselves."""
 
     scale: str
-    circuit: ReplacementModel
+    replacement: ReplacementModel
     tokenizer: Any
     text: Text
     observed: Observed
@@ -64,7 +64,7 @@ class Direct(NamedTuple):
 
     def local(self) -> LocalReplacementModel:
         tokens = self.text.rows[self.place["row"], : self.place["position"] + 1]
-        return self.circuit.freeze(tokens.long())
+        return self.replacement.freeze(tokens.long())
 
     def server(self, path: Path, *, restricted: bool = False) -> StudyServer:
         return StudyServer(
@@ -82,7 +82,7 @@ def load(repository: Path) -> Callable[[str], Direct]:
             late = observed.examples[observed.examples["position"] >= 5]
             unit = int(late.groupby("feature").size().idxmax())
             return Direct(
-                scale, tracer.circuit, tracer.tokenizer, load_text(folder), observed, unit
+                scale, tracer.replacement, tracer.tokenizer, load_text(folder), observed, unit
             )
 
     return load
@@ -151,10 +151,10 @@ def test_activations_are_the_transcoders(
 ) -> None:
     row = any_direct.place["row"]
     for layer, unit in ((1, any_direct.unit), (0, 7)):
-        norm = plain(any_direct.circuit.model).blocks[layer].norm_2
+        norm = plain(any_direct.replacement.model).blocks[layer].norm_2
         tokens = any_direct.text.rows[row].long()
-        stream = plain_pass(any_direct.circuit.model, tokens).before_mlp[layer]
-        z = any_direct.circuit.transcoders[layer].encode(without_weight(norm, stream))[:, unit]
+        stream = plain_pass(any_direct.replacement.model, tokens).before_mlp[layer]
+        z = any_direct.replacement.transcoders[layer].encode(without_weight(norm, stream))[:, unit]
         expected = [[at, close(value)] for at, value in enumerate(z.tolist())][1:]
         asked = {"row": row, "feature": f"tc{layer}[{unit}]"}
         assert any_servers[False].ask("activations", **asked) == expected
@@ -194,7 +194,7 @@ def test_circuits_are_those_of_the_text_up_to_the_place(
 def test_what_weights_say(
     any_servers: dict[bool, StudyServer], any_direct: Direct, restricted: bool, largest: bool
 ) -> None:
-    server, circuit, name = any_servers[restricted], any_direct.circuit, any_direct.feature
+    server, circuit, name = any_servers[restricted], any_direct.replacement, any_direct.feature
     asked = {"k": 4, "largest": largest}
     one, four = torch.tensor([any_direct.unit]), torch.tensor([4])
     reads, of_layer_0 = circuit.encoder_vectors(1, one), circuit.encoder_vectors(0, four)

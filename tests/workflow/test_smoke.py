@@ -166,7 +166,7 @@ def test_a_circuit_can_be_asked_for_by_hand(run: Path) -> None:
     assert found.stdout.startswith("tc1[") and "attn0[0]" not in found.stdout
     refused = cli(run, *ask, "--target", "tc2[1]@-1")
     assert refused.returncode == 1 and "Traceback" not in refused.stderr
-    assert "layers with one: 0, 1" in refused.stderr
+    assert "layers with a transcoder: 0, 1" in refused.stderr
 
 
 def test_notebooks_hold_neither_paths_of_this_machine_nor_warnings(run: Path) -> None:
