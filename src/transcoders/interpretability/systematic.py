@@ -126,36 +126,42 @@ def study_features(
 
     revealed = [ActiveTokens(observed, text, int(feature)) for feature in features]
     frequency = live.set_index("feature")["frequency"]
-    rows = []
+    rows: list[dict[str, Any]] = []
     for i, (feature, found) in enumerate(zip(features.tolist(), revealed, strict=True)):
         other = (i + 1) % len(features)
+        studied = [
+            {"method": method, **_scored(found, scores[i], scores[other], tokenizer)}
+            for method, scores in predictions.items()
+        ]
+        heads = {
+            "method": "heads",
+            "predicted": _words(through_heads[i], tokenizer),
+            "precision": found.precision_before(through_heads[i]),
+            "precision_control": found.precision_before(through_heads[other]),
+        }
         common = {
             "dictionary": name, "layer": layer, "l0": observed.features["frequency"].sum(),
             "feature": feature, "frequency": frequency[feature],
         }  # fmt: skip
-        for method, scores in predictions.items():
-            best = [scores[j].topk(K).indices.numpy() for j in (i, other)]
-            rows.append(
-                {
-                    **common,
-                    "method": method,
-                    "predicted": _words(best[0], tokenizer),
-                    "precision": found.precision(best[0]),
-                    "precision_control": found.precision(best[1]),
-                    "correlation": found.correlation(scores[i]),
-                    "correlation_control": found.correlation(scores[other]),
-                }
-            )
-        rows.append(
-            {
-                **common,
-                "method": "heads",
-                "predicted": _words(through_heads[i], tokenizer),
-                "precision": found.precision_before(through_heads[i]),
-                "precision_control": found.precision_before(through_heads[other]),
-            }
-        )
+        rows += [common | row for row in (*studied, heads)]
     return pd.DataFrame(rows)
+
+
+def _scored(
+    found: ActiveTokens,
+    scores: Float[Tensor, " token"],
+    control: Float[Tensor, " token"],
+    tokenizer: Any,
+) -> dict[str, Any]:
+    """How well a prediction does, and another feature's in its place."""
+    best, best_of_control = (each.topk(K).indices.numpy() for each in (scores, control))
+    return {
+        "predicted": _words(best, tokenizer),
+        "precision": found.precision(best),
+        "precision_control": found.precision(best_of_control),
+        "correlation": found.correlation(scores),
+        "correlation_control": found.correlation(control),
+    }
 
 
 def _best_of_heads(
