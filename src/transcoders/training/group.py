@@ -53,7 +53,7 @@ def train_group(
         )
     trainers = [Trainer(entry, source, training, n_steps, seed, device) for entry in entries]
     identity = {
-        "dictionaries": [entry.model_dump(mode="json") for entry in entries],
+        "dictionaries": [entry.model_dump(mode="json", exclude={"headline"}) for entry in entries],
         **training.model_dump(mode="json", exclude={"checkpoint_every_steps"}),
         "seed": seed,
         "device": device,
