@@ -52,7 +52,7 @@ def prepare_process(
             f"give snakemake at least --cores {resources.threads}, or lower `threads` in the scale "
             "file (results then differ by rounding)"
         )
-    wants_gpu = device == "auto" or (device == "cuda" and resources.gpus > 0)
+    wants_gpu = (resources.gpus > 0 and device == "cuda") or device == "auto"
     on_gpu = wants_gpu and torch.cuda.is_available()
     if device == "cuda" and wants_gpu and not on_gpu:
         raise UserError(

@@ -1,10 +1,11 @@
 """Blind case studies that were written down: done again, scored, and rendered."""
 
 from transcoders.cli.app import ScaleName, Threads, job, start
+from transcoders.cli.interpretability import bos_token
 from transcoders.files import write_table
 
 
-@job("device corpus.train_positions", resources="study_features")
+@job("device corpus.train_positions", resources="study_features", part=bos_token)
 def case_studies(scale: ScaleName, threads: Threads = None) -> None:
     """Carry out the case studies of a scale again, and score their hypotheses: Table 4."""
     import pandas as pd

@@ -14,8 +14,9 @@ def fetch_model(scale: ScaleName, model: str, threads: Threads = None) -> None:
 
 
 @job(
-    "seed corpus.source corpus.context_length corpus.eval_documents corpus.eval_contexts",
+    "seed corpus.context_length corpus.eval_documents corpus.eval_contexts",
     resources="fetch_corpus",
+    part=lambda scale, _: scale.corpus.source.model_dump(exclude={"license"}),
 )
 def fetch_corpus(scale: ScaleName, threads: Threads = None) -> None:
     """Fetch the text, clean it and split it by document."""
@@ -45,7 +46,7 @@ def tokenize(scale: ScaleName, model: str, threads: Threads = None) -> None:
     )
 
 
-@job("", resources="tokenize")
+@job("corpus.source", resources="tokenize")
 def manifest(scale: ScaleName, threads: Threads = None) -> None:
     """Record every document with its split, and every token file with its hash."""
     from transcoders.corpus import write_manifest
@@ -59,7 +60,11 @@ def manifest(scale: ScaleName, threads: Threads = None) -> None:
     )
 
 
-@job("corpus.train_positions activations device", resources="cache_activations")
+@job(
+    "corpus.train_positions activations.mode activations.dtype activations.batch_contexts "
+    "activations.shard_contexts device",
+    resources="cache_activations",
+)
 def cache_activations(scale: ScaleName, model: str, threads: Threads = None) -> None:
     """Cache the inputs and outputs of the MLPs at all sites of one model.
 

@@ -46,7 +46,7 @@ def train(scale: ScaleName, group: str, threads: Threads = None) -> None:
 
 
 def _measured(entries: list[Dictionary]) -> Any:
-    return [(e.kind, e.l1_coefficient, e.k, e.headline) for e in entries]
+    return [(e.kind, e.l1_coefficient, e.headline) for e in entries]
 
 
 @job(

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from transcoders.rating.study import Study
 
 
-def _observed(scale: Scale, _: str) -> Any:
-    """What a command reads that traces circuits through observed features."""
+def bos_token(scale: Scale, _: str) -> Any:
+    """The token before each row of the model whose features are observed."""
     assert scale.interpretability is not None
     return scale.model(scale.interpretability.rated_site.model).bos_token
 
@@ -25,7 +25,7 @@ def _observed(scale: Scale, _: str) -> Any:
     "interpretability.top_examples interpretability.sampled_examples "
     "interpretability.background_tokens interpretability.random_directions",
     resources="gather_examples",
-    part=_observed,
+    part=bos_token,
 )
 def gather_examples(scale: ScaleName, threads: Threads = None) -> None:
     """Look at what the features of all observed dictionaries do on held-out text."""
@@ -52,7 +52,7 @@ def measure_features(scale: ScaleName, threads: Threads = None) -> None:
 @job(
     "seed device corpus.train_positions interpretability.studied_features",
     resources="study_features",
-    part=_observed,
+    part=bos_token,
 )
 def study_features(scale: ScaleName, threads: Threads = None) -> None:
     """Predict from weights alone which tokens make features active, then look, and score."""
@@ -99,7 +99,7 @@ def study_features(scale: ScaleName, threads: Threads = None) -> None:
 @job(
     "seed device corpus.train_positions interpretability.paged_features",
     resources="study_features",
-    part=_observed,
+    part=bos_token,
 )
 def feature_pages(
     scale: ScaleName,

@@ -1,5 +1,7 @@
 """Commands for pages, and for the schema of scale files."""
 
+from typing import Any
+
 import typer
 import yaml
 
@@ -8,11 +10,13 @@ from transcoders.config import Scale
 from transcoders.files import made_path, write_table
 
 
-@job(
-    "description",
-    resources="notebook",
-    part=lambda scale, name: scale.greater_than if name == "greater_than" else None,
-)
+def _shown(scale: Scale, name: str) -> Any:
+    if name == "training":
+        return [(e.kind, e.l1_coefficient, e.headline) for e in scale.dictionaries]
+    return scale.greater_than.published if name == "greater_than" and scale.greater_than else None
+
+
+@job("description", resources="notebook", part=_shown)
 def notebook(scale: ScaleName, name: str, threads: Threads = None) -> None:
     """Execute a notebook for a scale and render it as a page."""
     from transcoders.notebooks import run_notebook
@@ -21,7 +25,11 @@ def notebook(scale: ScaleName, name: str, threads: Threads = None) -> None:
     run_notebook(name, settings.name, layout.notebook(name))
 
 
-@job("", resources="notebook")
+@job(
+    "",
+    resources="notebook",
+    part=lambda scale, _: [(model.n_layers, model.d_model) for model in scale.models.values()],
+)
 def judge_claims(scale: ScaleName, threads: Threads = None) -> None:
     """Judge the paper's claims by the tables of a scale."""
     from transcoders.claims import Evidence, judge_claims, load_claims

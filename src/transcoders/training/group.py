@@ -78,7 +78,7 @@ def _identity_of(
     entries: list[Dictionary], training: Training, seed: int, device: str, inputs: dict[str, Any]
 ) -> dict[str, Any]:
     return {
-        "dictionaries": [entry.model_dump(mode="json") for entry in entries],
+        "dictionaries": [entry.model_dump(mode="json", exclude={"headline"}) for entry in entries],
         **training.model_dump(mode="json", exclude={"checkpoint_every_steps"}),
         "seed": seed,
         "device": device,
