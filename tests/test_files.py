@@ -2,12 +2,13 @@
 
 import hashlib
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
 
 from transcoders.case_studies.scripts import load_script
-from transcoders.checksums import check_sha256, sha256
+from transcoders.checksums import check_made, check_sha256, sha256
 from transcoders.claims import load_claims
 from transcoders.config import load_scale
 from transcoders.errors import UserError
@@ -173,3 +174,15 @@ def test_an_alias_is_no_second_key(tmp_path):
     found = read_yaml(path)
     assert (found["b"], found["c"]) == ({"x": 1, "y": 2}, {"x": 3, "y": 2})
     assert (found[1], found["1"]) == ("a", "b")
+
+
+def test_a_folder_that_could_not_be_made_again_keeps_its_record(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = Path("results/made")
+    with made_folder(folder) as temporary:
+        (temporary / "a.txt").write_text("whole")
+    with pytest.raises(RuntimeError), made_folder(folder) as temporary:
+        raise RuntimeError
+    (folder / "a.txt").write_text("edited")
+    with pytest.raises(UserError, match="expected SHA-256"):
+        check_made(folder / "a.txt")

@@ -7,7 +7,7 @@ when it is read (:mod:`transcoders.checksums`).
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,31 +26,34 @@ if TYPE_CHECKING:
 AGAIN = "delete it and run again"
 
 
-@contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path) -> AbstractContextManager[Path]:
     """Yield a temporary path beside ``path``; it takes that name when the block succeeds.
 
     The temporary name is hidden and keeps the suffix, since some writers choose a format by it. If
     the block fails, what it wrote is removed. If it is killed, the next attempt removes that. The
     file is not recorded: use this for a file whose hash stands elsewhere.
     """
+    return _replacing(path, nullcontext())
+
+
+def made_path(path: Path) -> AbstractContextManager[Path]:
+    """As :func:`atomic_path`, and the file is recorded."""
+    return _replacing(path, checksums.recorded(path))
+
+
+@contextmanager
+def _replacing(path: Path, recording: AbstractContextManager[None]) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.partial{path.suffix}")
     _remove(temporary)
     try:
         yield temporary
-        if temporary.is_dir():
-            _remove(path)
-        temporary.replace(path)
+        with recording:  # only now: until then the old file keeps its record
+            if temporary.is_dir():
+                _remove(path)
+            temporary.replace(path)
     finally:
         _remove(temporary)
-
-
-@contextmanager
-def made_path(path: Path) -> Iterator[Path]:
-    """As :func:`atomic_path`, and the file is recorded."""
-    with checksums.recorded(path), atomic_path(path) as temporary:
-        yield temporary
 
 
 @contextmanager
