@@ -130,6 +130,9 @@ def test_weights_without_a_recorded_hash_are_refused(saved: Path) -> None:
     (saved / "cfg.json").write_text(json.dumps(config))
     with pytest.raises(UserError, match="weights_sha256"):
         SparseDictionary.from_pretrained(saved)
+    (saved / "cfg.json").write_text(json.dumps(config | {"weights_sha256": None}))
+    with pytest.raises(UserError, match="expected SHA-256 None"):
+        SparseDictionary.from_pretrained(saved)
 
 
 def truncate(weights: Path) -> None:

@@ -150,7 +150,7 @@ def read_tensors(
     """
     from safetensors.torch import load_file
 
-    with _checked(path, "safetensors", remedy):
+    with _checked(path, "safetensors", remedy, by_record=sha256 is None):
         tensors = load_file(path)
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if shapes is not None and found != shapes:
@@ -171,11 +171,17 @@ def made_sha256(path: Path) -> str:
 
 
 @contextmanager
-def _checked(path: Path, kind: str, remedy: str = AGAIN) -> Iterator[None]:
-    """Check a file before the block reads it; name it if the block fails to read it."""
+def _checked(
+    path: Path, kind: str, remedy: str = AGAIN, *, by_record: bool = True
+) -> Iterator[None]:
+    """Check a file before the block reads it; name it if the block fails to read it.
+
+    ``by_record`` is false where another record holds the hash: a large file is hashed once.
+    """
     if not path.exists():
         raise UserError(f"{path}: no such file; run snakemake to make it")
-    checksums.check_made(path)
+    if by_record:
+        checksums.check_made(path)
     try:
         yield
     except (ValueError, SafetensorError, OSError) as error:

@@ -221,7 +221,8 @@ class SparseDictionary(nn.Module):
             kind = config["metadata"]["kind"]
             traits = TRAITS[kind]
             k = config["k"] if traits.is_topk else None
-            d_in, n_features, sha256 = config["d_in"], config["d_sae"], config["weights_sha256"]
+            d_in, n_features = config["d_in"], config["d_sae"]
+            sha256 = str(config["weights_sha256"])
         except (KeyError, TypeError) as error:
             raise UserError(
                 f"{folder / 'cfg.json'}: expected the description of a dictionary, found none "
