@@ -18,6 +18,7 @@ from torch import Tensor
 from transcoders.circuits.invariant import Best, best_products, de_embeddings, direct_logits
 from transcoders.circuits.replacement import ReplacementModel
 from transcoders.config import Site
+from transcoders.context import one_line
 from transcoders.dictionaries import SparseDictionary
 from transcoders.files import made_folder
 from transcoders.interpretability.examples import bin_edges
@@ -51,7 +52,7 @@ class Subject(NamedTuple):
 
 def shown_token(tokenizer: Any, token: int) -> str:
     """The text of a token, on one line."""
-    return str(tokenizer.decode([int(token)])).replace("\n", "⏎")
+    return one_line(str(tokenizer.decode([int(token)])))
 
 
 def token_in_context(

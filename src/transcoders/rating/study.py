@@ -29,6 +29,7 @@ import pandas as pd
 from jaxtyping import Int
 
 from transcoders.config import Kind
+from transcoders.context import in_context
 from transcoders.errors import UserError
 from transcoders.interpretability.automatic import live_features
 from transcoders.interpretability.gather import Observed, Text
@@ -192,19 +193,9 @@ def _example(
     rows: Int[np.ndarray, "row position"], place: Int[np.ndarray, " 2"], tokenizer: Any
 ) -> Example:
     row, position = place
-    first = max(position - REACH, 0)
-    tokens, peak = rows[row, first : position + REACH + 1].tolist(), position - first
-
-    def decode(some: list[int]) -> str:
-        return tokenizer.decode(some, clean_up_tokenization_spaces=False)
-
-    # Together, since some tokenizers leave out the space before the first word of a text.
-    before, through, whole = (decode(tokens[:end]) for end in (peak, peak + 1, len(tokens)))
-    if through.startswith(before) and whole.startswith(through):
-        texts = before, through[len(before) :], whole[len(through) :]
-    else:  # The peak is a part of a character.
-        texts = before, decode([tokens[peak]]), decode(tokens[peak + 1 :])
-    before, marked, after = map(visible, texts)
+    tokens = rows[row].tolist()
+    context = in_context(tokenizer, tokens, int(position), before=REACH, after=REACH)
+    before, marked, after = map(visible, context)
     word = marked.lstrip()
     if not word:
         return Example(before.lstrip(), "␣" * len(marked) or "⟨nothing⟩", after)
