@@ -212,7 +212,10 @@ def test_what_weights_say(
         with pytest.raises(RefusedError, match="writes nothing that is read there"):
             server.ask("de_embedding", vector=vectors.popitem()[0] + " <- attn0[0]")
         del vectors[f" {name}<-tc0[4]<-attn0[0]"]
-    word: Callable[[int], str] = lambda token: any_direct.tokenizer.decode([token])  # noqa: E731
+
+    def word(token: int) -> str:
+        return any_direct.tokenizer.decode([token])
+
     for vector, expected in vectors.items():
         best = de_embeddings(circuit, expected, 4, largest=largest)
         found = server.ask("de_embedding", vector=vector, **asked)

@@ -81,13 +81,16 @@ def job(
     return register
 
 
-def start(command: str, scale: str, threads: int | None) -> tuple[Scale, Layout, str]:
+def start(
+    command: str, scale: str, threads: int | None, *, training: bool = False
+) -> tuple[Scale, Layout, str]:
     """Load a scale and prepare this process for a job.
 
     Args:
         command: the name of the subcommand.
         scale: the name of the scale.
         threads: cores that the job has; None if nobody counted.
+        training: whether the job trains, with the scale's precision.
 
     Returns:
         The scale, its paths, and ``cpu`` or ``cuda``.
@@ -95,7 +98,7 @@ def start(command: str, scale: str, threads: int | None) -> tuple[Scale, Layout,
     settings, layout = open_scale(scale)
     this = JOBS[command]
     device = settings.device if "device" in this.keys else "cpu"
-    training = settings.training if command == "train" else None
+    precision = settings.training.precision if training and settings.training else None
     return (
         settings,
         layout,
@@ -103,8 +106,8 @@ def start(command: str, scale: str, threads: int | None) -> tuple[Scale, Layout,
             threads,
             this.given(settings),
             device,
-            keep_freed_memory=training is not None,
-            tf32=training is not None and training.precision == "tf32",
+            keep_freed_memory=training,
+            tf32=precision == "tf32",
         ),
     )
 

@@ -41,7 +41,7 @@ def train(scale: ScaleName, group: str, threads: Threads = None) -> None:
     """Train the dictionaries of one group; a killed job goes on from its last checkpoint."""
     from transcoders.training.job import train_group_of
 
-    settings, layout, device = start("train", scale, threads)
+    settings, layout, device = start("train", scale, threads, training=True)
     train_group_of(settings, layout, settings.group(group), device=device)
 
 
