@@ -258,25 +258,25 @@ class StudyServer:
 
         Attention, scales and activations count as 1: only weights are in it.
         """
-        circuit = self._replacement
+        replacement = self._replacement
         first, *others = (part.strip() for part in name.split(ARROW))
         layer, unit = self._known(first)
-        vector = circuit.encoder_vectors(layer, torch.tensor([unit]))
-        reads = circuit.mlp_reads(layer)
+        vector = replacement.encoder_vectors(layer, torch.tensor([unit]))
+        reads = replacement.mlp_reads(layer)
         for part in others:
             is_head = part.startswith("attn")
             layer, unit = parse_head(part) if is_head else self._known(part)
-            if is_head and (layer >= circuit.n_layers or unit >= circuit.n_heads):
-                raise UserError(f"{part}: expected a layer below {circuit.n_layers} and a head "
-                                f"below {circuit.n_heads}")  # fmt: skip
-            if (circuit.attention_writes if is_head else circuit.mlp_writes)[layer] > reads:
+            if is_head and (layer >= replacement.n_layers or unit >= replacement.n_heads):
+                raise UserError(f"{part}: expected a layer below {replacement.n_layers} and a head "
+                                f"below {replacement.n_heads}")  # fmt: skip
+            if (replacement.attention_writes if is_head else replacement.mlp_writes)[layer] > reads:
                 raise UserError(f"{name}: {part} writes nothing that is read there")
             if is_head:
-                vector = invariant.through_head(circuit, vector, layer, unit)
+                vector = invariant.through_head(replacement, vector, layer, unit)
             else:
-                strength = vector @ circuit.transcoders[layer].W_dec[unit]
-                vector = strength * circuit.encoder_vectors(layer, torch.tensor([unit]))
-            reads = (circuit.attention_reads if is_head else circuit.mlp_reads)(layer)
+                strength = vector @ replacement.transcoders[layer].W_dec[unit]
+                vector = strength * replacement.encoder_vectors(layer, torch.tensor([unit]))
+            reads = (replacement.attention_reads if is_head else replacement.mlp_reads)(layer)
         return vector[0]
 
     def _words(self, best: invariant.Best) -> Pairs:

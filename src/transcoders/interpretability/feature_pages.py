@@ -77,7 +77,7 @@ def token_in_context(
 
 
 def write_feature_pages(
-    circuit: ReplacementModel,
+    replacement: ReplacementModel,
     subject: Subject,
     text: Text,
     tokenizer: Any,
@@ -87,7 +87,7 @@ def write_feature_pages(
     """Write ``index.html`` and a page for each of some features.
 
     Args:
-        circuit: the model that the dictionary was trained on.
+        replacement: the model that the dictionary was trained on.
         subject: the dictionary.
         text: the text on which its features were observed.
         tokenizer: the model's tokenizer.
@@ -95,8 +95,8 @@ def write_feature_pages(
         destination: a folder. It is replaced as a whole.
     """
     chosen = torch.tensor(features)
-    activations = _activations(circuit, subject, text, chosen)
-    lists = _lists(circuit, subject.dictionary, chosen)
+    activations = _activations(replacement, subject, text, chosen)
+    lists = _lists(replacement, subject.dictionary, chosen)
     nearest = _nearest(subject.dictionary, chosen)
     known = subject.observed.features.set_index("feature").loc[features].reset_index()
     entries = []
@@ -148,15 +148,15 @@ def _examples(subject: Subject, feature: int) -> list[tuple[str, pd.DataFrame]]:
 
 
 def _lists(
-    circuit: ReplacementModel, dictionary: SparseDictionary, chosen: Int[Tensor, " feature"]
+    replacement: ReplacementModel, dictionary: SparseDictionary, chosen: Int[Tensor, " feature"]
 ) -> dict[str, list[list[tuple[int, float]]]]:
     """What weights alone say about each feature: lists of tokens and values, by title."""
-    reads = circuit.centre(dictionary.W_enc[:, chosen].T)
+    reads = replacement.centre(dictionary.W_enc[:, chosen].T)
     writes = dictionary.W_dec[chosen]
     best = {
-        "Logits it raises (DLA)": direct_logits(circuit, writes, N_TOKENS),
-        "Logits it lowers": direct_logits(circuit, writes, N_TOKENS, largest=False),
-        "Embeddings that drive it (de-embedding)": de_embeddings(circuit, reads, N_TOKENS),
+        "Logits it raises (DLA)": direct_logits(replacement, writes, N_TOKENS),
+        "Logits it lowers": direct_logits(replacement, writes, N_TOKENS, largest=False),
+        "Embeddings that drive it (de-embedding)": de_embeddings(replacement, reads, N_TOKENS),
     }
     return {title: _pairs(found) for title, found in best.items()}
 
@@ -183,7 +183,7 @@ def _pairs(best: Best) -> list[list[tuple[int, float]]]:
 
 @torch.no_grad()
 def _activations(
-    circuit: ReplacementModel, subject: Subject, text: Text, chosen: Int[Tensor, " feature"]
+    replacement: ReplacementModel, subject: Subject, text: Text, chosen: Int[Tensor, " feature"]
 ) -> dict[int, Float[np.ndarray, "position feature"]]:
     """Activations of the chosen features on the rows that hold their examples, by row."""
     examples = subject.observed.examples
@@ -193,11 +193,11 @@ def _activations(
     found: dict[int, np.ndarray] = {}
     with progress_bar(len(numbers), f"activations of {subject.name}", "rows") as bar:
         for rows in numbers.split(BATCH) if len(numbers) else []:
-            tokens = text.rows[rows].to(circuit.W_O.device)
-            activations = mlp_activations(circuit.model, tokens, [layer])[layer]
+            tokens = text.rows[rows].to(replacement.W_O.device)
+            activations = mlp_activations(replacement.model, tokens, [layer])[layer]
             read = getattr(activations, dictionary.traits.reads)
             z = dictionary.encode(read)[:, :, chosen].cpu().numpy()
-            z[:, : circuit.first_position] = 0
+            z[:, : replacement.first_position] = 0
             found.update(zip(rows.tolist(), z, strict=True))
             bar.update(len(rows))
     return found

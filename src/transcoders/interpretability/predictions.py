@@ -40,24 +40,25 @@ class Vocabulary(NamedTuple):
     """Activations of layer 0's features on each embedding alone, sparse, block by block."""
 
 
-def read_vocabulary(circuit: ReplacementModel) -> Vocabulary:
+def read_vocabulary(replacement: ReplacementModel) -> Vocabulary:
     """Run every token's embedding, alone, through the first MLP's transcoder.
 
     Attention of layer 0 is left out: at most it would add what the token itself holds.
     """
-    model, block = circuit.model, circuit.model.blocks[0]
+    model, block = replacement.model, replacement.model.blocks[0]
     norm = block.ln2 if hasattr(block, "ln2") else block.ln1
     with torch.no_grad():
         # As it enters the residual stream: Gemma multiplies it first.
         embedding = model.embed(torch.arange(len(model.W_E), device=model.cfg.device)[None])[0]
         z = [
-            circuit.transcoders[0].encode(norm(part)).to_sparse() for part in embedding.split(BLOCK)
+            replacement.transcoders[0].encode(norm(part)).to_sparse()
+            for part in embedding.split(BLOCK)
         ]
     return Vocabulary(embedding, z)
 
 
 def score_tokens(
-    circuit: ReplacementModel,
+    replacement: ReplacementModel,
     vocabulary: Vocabulary,
     vectors: Float[Tensor, "vector d_model"],
     method: Method,
@@ -66,12 +67,12 @@ def score_tokens(
     direct = vectors @ vocabulary.embedding.T
     if method == "direct":
         return direct
-    W_dec = circuit.transcoders[0].W_dec
+    W_dec = replacement.transcoders[0].W_dec
     if method == "layer 0, linear":
         best = best_products(vectors, W_dec, N_UPSTREAM)
         pulled = torch.stack(
             [
-                values @ circuit.encoder_vectors(0, features)
+                values @ replacement.encoder_vectors(0, features)
                 for values, features in zip(best.values, best.indices, strict=True)
             ]
         )
@@ -81,7 +82,7 @@ def score_tokens(
 
 
 def vectors_of_heads(
-    circuit: ReplacementModel,
+    replacement: ReplacementModel,
     vocabulary: Vocabulary,
     vector: Float[Tensor, " d_model"],
     layer: int,
@@ -89,20 +90,20 @@ def vectors_of_heads(
     """What the heads below a feature read to move it: those through which a token can move it most.
 
     Args:
-        circuit: the model.
+        replacement: the model.
         vocabulary: its tokens.
         vector: of the feature.
         layer: of the feature.
     """
     readable = [
-        at for at in range(circuit.n_layers)
-        if int(circuit.attention_writes[at]) <= int(circuit.mlp_reads(layer))
+        at for at in range(replacement.n_layers)
+        if int(replacement.attention_writes[at]) <= int(replacement.mlp_reads(layer))
     ]  # fmt: skip
     pulled = torch.cat(
         [
-            through_head(circuit, vector[None], at, head)
+            through_head(replacement, vector[None], at, head)
             for at in readable
-            for head in range(circuit.n_heads)
+            for head in range(replacement.n_heads)
         ]
     )
     # By how far the best tokens stand out, on a sample of the vocabulary: scales differ by layer.

@@ -81,7 +81,7 @@ class ActiveTokens:
 
 
 def study_features(
-    circuit: ReplacementModel,
+    replacement: ReplacementModel,
     name: str,
     layer: int,
     dictionary: SparseDictionary,
@@ -96,7 +96,7 @@ def study_features(
     """Blind studies of some features of a transcoder.
 
     Args:
-        circuit: the model, with a transcoder at layer 0.
+        replacement: the model, with a transcoder at layer 0.
         name: of the dictionary.
         layer: at which it stands, above 0.
         dictionary: a transcoder.
@@ -114,15 +114,15 @@ def study_features(
         before the peak are predicted, and there is no correlation. L0 is the dictionary's, over the
         text.
     """
-    vocabulary = vocabulary or read_vocabulary(circuit)
+    vocabulary = vocabulary or read_vocabulary(replacement)
     live = live_features(observed)
     random = np.random.default_rng((seed, layer))
     features = random.choice(live["feature"], min(n_features, len(live)), replace=False)
-    vectors = circuit.centre(dictionary.W_enc[:, torch.from_numpy(features)].T)
+    vectors = replacement.centre(dictionary.W_enc[:, torch.from_numpy(features)].T)
     predictions = {
-        method: score_tokens(circuit, vocabulary, vectors, method).cpu() for method in METHODS
+        method: score_tokens(replacement, vocabulary, vectors, method).cpu() for method in METHODS
     }
-    through_heads = [_best_of_heads(circuit, vocabulary, vector, layer) for vector in vectors]
+    through_heads = [_best_of_heads(replacement, vocabulary, vector, layer) for vector in vectors]
 
     revealed = [ActiveTokens(observed, text, int(feature)) for feature in features]
     frequency = live.set_index("feature")["frequency"]
@@ -165,11 +165,14 @@ def _scored(
 
 
 def _best_of_heads(
-    circuit: ReplacementModel, vocabulary: Vocabulary, vector: Float[Tensor, " d_model"], layer: int
+    replacement: ReplacementModel,
+    vocabulary: Vocabulary,
+    vector: Float[Tensor, " d_model"],
+    layer: int,
 ) -> Int[np.ndarray, " k"]:
     """The k tokens with the largest scores through any of the heads that matter most."""
-    pulled = vectors_of_heads(circuit, vocabulary, vector, layer)
-    scores = score_tokens(circuit, vocabulary, pulled, "layer 0")
+    pulled = vectors_of_heads(replacement, vocabulary, vector, layer)
+    scores = score_tokens(replacement, vocabulary, pulled, "layer 0")
     scores = (scores - scores.mean(dim=1, keepdim=True)) / scores.std(dim=1, keepdim=True)
     return scores.amax(dim=0).topk(K).indices.cpu().numpy()
 
