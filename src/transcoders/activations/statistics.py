@@ -33,7 +33,7 @@ def identity_of(
     return {
         "sources": sources,
         "first_position": corpus.first_train_position,
-        **activations.model_dump(mode="json", exclude={"disk_limit_gb"}),
+        **activations.model_dump(mode="json"),
     }
 
 

@@ -3,12 +3,7 @@
 from typing import Literal, NamedTuple
 
 Kind = Literal[
-    "transcoder",
-    "mlp_out_sae",
-    "mlp_in_sae",
-    "skip_transcoder",
-    "topk_transcoder",
-    "topk_sae",
+    "transcoder", "mlp_out_sae", "mlp_in_sae", "skip_transcoder", "topk_transcoder", "topk_sae"
 ]
 Tensors = Literal["mlp_in", "mlp_out"]
 

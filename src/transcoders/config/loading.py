@@ -13,13 +13,11 @@ from transcoders.files import read_yaml
 from transcoders.short_repr import short_repr
 
 CLAIMS = "claims.yaml"
-"""A file in the folder of scales that is not a scale."""
-LONGEST_KEY = 100
-"""Characters of a key that a message shows; longer ones are cut."""
+"""This file in the folder of scales is not a scale."""
 
 
 def load_scale(path: Path) -> Scale:
-    """Read and check a scale file.
+    """Read and check a scale file. The scale takes its name from the file.
 
     Raises:
         UserError: the file is missing, is not YAML, or a key is missing, misspelt, of the wrong
@@ -34,38 +32,27 @@ def load_scale(path: Path) -> Scale:
         ) from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected a mapping of keys, found {type(content).__name__}")
-    if "name" in content:
-        raise UserError(f"{path}: name: no such key; a scale is named by its file, {path.stem}")
     try:
-        return Scale.model_validate({"name": path.stem, **content})
+        return Scale.model_validate({**content, "name": path.stem})
     except ValidationError as error:
-        problems = "\n".join(f"  {_on_one_line(_explain(problem))}" for problem in error.errors())
+        problems = "\n".join(f"  {_explain(problem)}" for problem in error.errors())
         raise UserError(f"{path}: the scale file is not valid\n{problems}") from None
 
 
 def _explain(problem: Any) -> str:
-    key = ".".join(_part(part) for part in problem["loc"])
+    """One sentence for one of pydantic's errors: the key, what was expected, what was found."""
+    key = ".".join(map(str, problem["loc"]))
     if problem["type"] == "missing":
         return f"{key}: this key is missing; config/README.md says what it means"
     if problem["type"] == "extra_forbidden":
         close = difflib.get_close_matches(str(problem["loc"][-1]), _all_keys(), n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else "; config/README.md lists the keys"
-        return f"{key}: no such key{hint}"
+        hint = f"did you mean {close[0]!r}?" if close else "config/README.md lists the keys"
+        return f"{key}: no such key; {hint}"
     message = re.sub(r"^(Value error, |(Input|Keys) should be )", "", problem["msg"])
     message = re.sub(r"^(\w+) should ", lambda match: f"a {match[1].lower()} to ", message)
-    if problem["type"] == "value_error":
-        return message if not key else f"{key}: {message}"
-    # A key that is not a text has no place, so its value is named.
-    found = short_repr(problem["input"])
-    return f"{key or found}: expected {message}, found {found}"
-
-
-def _part(key: Any) -> str:
-    return key if isinstance(key, str) and 0 < len(key.strip()) < LONGEST_KEY else short_repr(key)
-
-
-def _on_one_line(text: str) -> str:
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    if problem["type"] in ("value_error", "union_tag_not_found", "union_tag_invalid"):
+        return f"{key}: {message}" if key else message
+    return f"{key}: expected {message}, found {short_repr(problem['input'])}"
 
 
 def _all_keys() -> list[str]:

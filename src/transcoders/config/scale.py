@@ -1,11 +1,12 @@
 """A whole scale: its sections, and what is found in them."""
 
+from collections.abc import Iterable
 from functools import cached_property
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
-from transcoders.config.agreement import disagreements
+from transcoders.config.agreement import check_agreement
 from transcoders.config.fields import FileName, Section
 from transcoders.config.kinds import Kind
 from transcoders.config.sections import (
@@ -19,7 +20,6 @@ from transcoders.config.sections import (
     RuleResources,
     Site,
     Training,
-    cache_bytes,
 )
 from transcoders.config.sources import HubSource
 from transcoders.config.studies import CircuitCase, Circuits, GreaterThan, Interpretability
@@ -115,11 +115,8 @@ class Scale(Section):
     @cached_property
     def dictionaries(self) -> list[Dictionary]:
         """Every dictionary but those that compare learning rates, in the order of the groups."""
-        return [
-            dictionary
-            for group in (*self.groups, *self.extensions)
-            for dictionary in self.dictionaries_in(group)
-        ]
+        groups = (*self.groups, *self.extensions)
+        return [entry for group in groups for entry in self.dictionaries_in(group)]
 
     def dictionaries_in(self, group: Group) -> list[Dictionary]:
         """What one job trains."""
@@ -133,23 +130,17 @@ class Scale(Section):
         """Those that compare learning rates."""
         return [entry for group in self.learning_rates for entry in self.dictionaries_in(group)]
 
-    @property
-    def cache_bytes(self) -> int:
-        """Disk that caching every site takes, or would take."""
-        widths = sum(self.models[site.model].d_model for site in self.all_sites)
-        return cache_bytes(self.corpus.train_tokens, widths)
-
     def site(self, name: str) -> Site:
         """The site of that name; a :class:`UserError` lists the names there are."""
-        return _by_name(self.all_sites, name, "site")
+        return _named(self.all_sites, name, "site")
 
     def group(self, name: str) -> Group:
         """The group of that name; a :class:`UserError` lists the names there are."""
-        return _by_name(self.all_groups, name, "group")
+        return _named(self.all_groups, name, "group")
 
     def circuit_case(self, name: str) -> CircuitCase:
         """The circuit of that name; a :class:`UserError` lists the names there are."""
-        return _by_name(self.circuits.cases, name, "circuit")
+        return _named(self.circuits.cases, name, "circuit")
 
     def training_of(self, group: Group) -> Training:
         """The settings of a scale's training, with what a group has of its own."""
@@ -173,63 +164,51 @@ class Scale(Section):
 
         The headline transcoder of each site, and those that were imported.
         """
-        imported = [entry for entry in self.imported_transcoders if entry.site.model == model]
-        transcoders: list[Dictionary | ImportedTranscoder] = [
-            *self.headlines(model, "transcoder"), *imported,
-        ]  # fmt: skip
+        transcoders: list[Dictionary | ImportedTranscoder] = []
+        transcoders += self.headlines(model, "transcoder")
+        transcoders += [entry for entry in self.imported_transcoders if entry.site.model == model]
         return sorted(transcoders, key=lambda transcoder: transcoder.site.layer)
 
     def imported_transcoder(self, name: str) -> ImportedTranscoder:
         """The imported transcoder of that name; a :class:`UserError` lists those there are."""
-        return _by_name(self.imported_transcoders, name, "imported transcoder")
+        return _named(self.imported_transcoders, name, "imported transcoder")
 
     def rated(self, kind: Kind) -> Dictionary:
         """The headline dictionary of a kind at the site whose features are rated."""
         assert self.interpretability is not None
         site = self.interpretability.rated_site
-        return next(
-            entry for entry in self.dictionaries_of(site) if entry.kind == kind and entry.headline
-        )
+        return next(entry for entry in self.headlines(site.model, kind) if entry.site == site)
 
     @property
     def observed_dictionaries(self) -> list[Dictionary]:
         """Those whose features are looked at: transcoders of the rated model, and the rated SAE."""
         assert self.interpretability is not None
         model = self.interpretability.rated_site.model
-        transcoders = [
-            entry for entry in self.dictionaries
-            if entry.kind == "transcoder" and entry.site.model == model
-        ]  # fmt: skip
+        of_model = [entry for entry in self.dictionaries if entry.site.model == model]
+        transcoders = [entry for entry in of_model if entry.kind == "transcoder"]
         return [*transcoders, self.rated("mlp_in_sae")]
 
     def observed_dictionary(self, name: str) -> Dictionary:
         """The observed dictionary of that name; a :class:`UserError` lists those there are."""
-        return _by_name(self.observed_dictionaries, name, "observed dictionary")
+        return _named(self.observed_dictionaries, name, "observed dictionary")
 
     def headlines(self, model: str, kind: Kind) -> list[Dictionary]:
         """The headline dictionaries of a kind, from the first layer of a model to the last."""
-        return [
-            dictionary
-            for site in self.sites_of(model)
-            for dictionary in self.dictionaries_of(site)
-            if dictionary.kind == kind and dictionary.headline
-        ]
+        of_kind = [d for d in self.dictionaries if d.headline and d.kind == kind]
+        return [d for site in self.sites_of(model) for d in of_kind if d.site == site]
 
     def dictionaries_of(self, site: Site) -> list[Dictionary]:
         """The dictionaries of a site, in the order of the groups."""
         return [dictionary for dictionary in self.dictionaries if dictionary.site == site]
 
     @model_validator(mode="after")
-    def _names_agree(self) -> "Scale":
-        for problem in disagreements(self):
-            raise ValueError(problem)
+    def _sections_agree(self) -> "Scale":
+        check_agreement(self)
         return self
 
 
-def _by_name(items: list[Any], name: str, what: str) -> Any:
-    for item in items:
-        if item.name == name:
-            return item
-    raise UserError(
-        f"no {what} named {name!r}; expected one of {', '.join(item.name for item in items)}"
-    )
+def _named(entries: Iterable[Any], name: str, what: str) -> Any:
+    by_name = {entry.name: entry for entry in entries}
+    if name not in by_name:
+        raise UserError(f"no {what} named {name!r}; expected one of {', '.join(by_name)}")
+    return by_name[name]

@@ -81,15 +81,6 @@ class Corpus(Section):
         """Tokens whose activations train dictionaries."""
         return self.train_contexts * (self.context_length - self.first_train_position)
 
-    @model_validator(mode="after")
-    def _enough_contexts(self) -> "Corpus":
-        if self.eval_contexts < self.eval_documents:
-            raise ValueError(
-                f"eval_contexts is {self.eval_contexts}, expected at least eval_documents "
-                f"({self.eval_documents}), so that every held-out document is evaluated"
-            )
-        return self
-
 
 class Activations(Section):
     """How the inputs and outputs of MLPs reach the training."""
@@ -102,8 +93,6 @@ class Activations(Section):
     """Rows in one forward pass."""
     shard_contexts: PositiveInt
     """Rows in one file. A forward pass does not reach from one into the next, in either mode."""
-    disk_limit_gb: PositiveFloat | None = None
-    """What all caches of the scale may take together; ``cache`` is refused above it."""
 
 
 def cache_bytes(n_tokens: int, d_model: int, n_sites: int = 1) -> int:

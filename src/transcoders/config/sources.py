@@ -49,8 +49,6 @@ class HubDataset(HubSource):
 
     @model_validator(mode="after")
     def _files_apart(self) -> "HubDataset":
-        if shared := sorted(set(self.data_files) & set(self.eval_data_files)):
-            raise ValueError(f"eval_data_files: {', '.join(shared)} is among data_files too")
         if self.eval_data_files and not self.data_files:
             raise ValueError("eval_data_files: name the files to train on too, in data_files")
         if self.data_files and (self.config or self.split != "train"):
