@@ -43,15 +43,9 @@ from transcoders.evaluation import evaluate_site
 from transcoders.files import write_json
 from transcoders.layout import Layout
 from transcoders.models import LanguageModel, MLPActivations, mlp_activations
-from transcoders.plan import (
-    DENSE_SHARE_OF_STEPS,
-    flops_of_evaluation,
-    measured_rate,
-    memory_of_evaluation,
-    memory_of_group,
-    wait_for,
-)
+from transcoders.plan import measured_rate, wait_for
 from transcoders.process import prepare_process
+from transcoders.sizes import DENSE_SHARE_OF_STEPS, Sizes
 from transcoders.training import Trainer, batches, steps_per_epoch
 
 OUTPUT = Path(__file__).parent / "gpu.json"
@@ -152,7 +146,7 @@ def training(
     batch = MLPActivations(*(tensor.to(device, torch.float32) for tensor in next(coming)))
     for trainer in trainers:  # in memory, with Adam's moments and the buffer
         trainer.step(0, batch)
-    memory = {"group": group.name, **_memory(memory_of_group(settings, group), device)}
+    memory = {"group": group.name, **_memory(Sizes(settings).memory_of_group(group), device)}
     trainer = trainers[0]
     del trainers[1:]
 
@@ -231,7 +225,7 @@ def evaluation(settings: Scale, model: LanguageModel, site: Site, device: str) -
     return {
         "dictionaries": len(entries),
         "tokens_per_second": round(rows.tokens.numel() / seconds),
-        "memory": _memory(memory_of_evaluation(settings, site), device),
+        "memory": _memory(Sizes(settings).memory_of_evaluation(site), device),
     }
 
 
@@ -258,10 +252,11 @@ def hours(settings: Scale, sites: dict[str, Any]) -> dict[str, float]:
         mixed = DENSE_SHARE_OF_STEPS * dense + (1 - DENSE_SHARE_OF_STEPS) * sparse
         total["train"] += filling + n_steps * mixed
         total["train_dense"] += filling + n_steps * dense
-    flops = {site.model: flops_of_evaluation(settings, site) for site in settings.sites}
+    operations = Sizes(settings).flops_of_evaluation
+    flops = {site.model: operations(site) for site in settings.sites}
     for site in settings.all_sites:
         seconds = held_out / measured[site.model]["evaluate"]["tokens_per_second"]
-        total["evaluate"] += seconds * flops_of_evaluation(settings, site) / flops[site.model]
+        total["evaluate"] += seconds * operations(site) / flops[site.model]
     return {rule: round(seconds / 3600, 3) for rule, seconds in total.items()}
 
 
