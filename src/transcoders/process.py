@@ -12,7 +12,7 @@ from transcoders.errors import UserError
 
 ELEMENTWISE = ("cos", "erf", "exp", "log", "sin", "sqrt", "tanh")
 _claims: list[FileLock] = []
-"""GPUs of this process. The system gives them back when the process ends, however it ends."""
+"""Locks on the GPUs of this process. The system releases them when the process ends."""
 
 
 def prepare_process(
@@ -25,17 +25,16 @@ def prepare_process(
 ) -> str:
     """Fix what may change results: the number of threads, the device, the choice of algorithms.
 
-    Sums split over another number of threads round differently. So a job refuses to run on another
-    number of cores than the scale file fixes.
+    Sums that are split over another number of threads round differently. So a job refuses to run
+    on another number of cores than the scale file fixes.
 
     Args:
         granted: cores that the caller has; None if nobody counted.
         resources: what the scale file allots to the job.
-        device: ``cpu``; ``auto`` for a GPU if there is one; or ``cuda`` for a GPU in the jobs that
-            are allotted one, while the others use the CPU.
-        keep_freed_memory: whether large blocks are reused rather than returned to the system. That
-            is faster where the same sizes come again and again, as in training, and wasteful where
-            sizes vary, as in evaluation.
+        device: ``cpu``; ``auto`` for a GPU if there is one; or ``cuda`` for a GPU if the job is
+            allotted one, and the CPU otherwise.
+        keep_freed_memory: whether to reuse large blocks. This is faster in training, where the
+            same sizes come again and again, and wasteful where sizes vary.
         tf32: whether a GPU may round what it multiplies to TF32.
 
     Returns:
@@ -52,23 +51,25 @@ def prepare_process(
             f"give snakemake at least --cores {resources.threads}, or lower `threads` in the scale "
             "file (results then differ by rounding)"
         )
-    wants_gpu = (resources.gpus > 0 and device == "cuda") or device == "auto"
-    on_gpu = wants_gpu and torch.cuda.is_available()
-    if device == "cuda" and wants_gpu and not on_gpu:
-        raise UserError(
-            "device: expected a GPU that PyTorch can use, found none; set `device: cpu` in the "
-            "scale file, or install PyTorch's CUDA build of the version in requirements.lock"
-        )
     if keep_freed_memory:
         _keep_freed_memory()
     torch.set_num_threads(resources.threads)
-    settle_elementwise_functions()
+    # The mathematical library decides at the first call of such a function how to compute it. If
+    # several threads made that call together, one of them might get a coarser way.
+    for name in ELEMENTWISE:
+        getattr(torch, name)(torch.ones(1))
     torch.use_deterministic_algorithms(True)
     if tf32:
         torch.backends.cuda.matmul.fp32_precision = "tf32"
     # A help for debugging that writes to every new tensor; nothing here reads what it did not set.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    if not on_gpu:
+    wants_gpu = device == "auto" or (device == "cuda" and resources.gpus > 0)
+    if not (wants_gpu and torch.cuda.is_available()):
+        if wants_gpu and device == "cuda":
+            raise UserError(
+                "device: expected a GPU that PyTorch can use, found none; set `device: cpu` in the "
+                "scale file, or install PyTorch's CUDA build of the version in requirements.lock"
+            )
         return "cpu"
     # Without a workspace of its own, cuBLAS may add up in another order from call to call.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -101,19 +102,6 @@ def claim_gpu(uuids: list[str]) -> int:
         f"resources: all {len(uuids)} GPUs that this job can see are in use by other jobs; run "
         f"snakemake with --resources gpu={len(uuids)}, so that it starts no more of them at a time"
     )
-
-
-def settle_elementwise_functions() -> None:
-    """Call the functions that models apply to numbers one by one, on a single thread.
-
-    The mathematical library underneath decides at the first call of such a function how to compute
-    it. If several threads make that call together, one of them may get a coarser way, and the first
-    batch of the process other digits.
-    """
-    import torch
-
-    for name in ELEMENTWISE:
-        getattr(torch, name)(torch.ones(1))
 
 
 def _keep_freed_memory() -> None:

