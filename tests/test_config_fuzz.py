@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from transcoders.config import Scale, load_scale
@@ -23,7 +23,7 @@ EXAMPLES = {"laptop": 80, "paper": 40, "published": 150, "smoke": 150}
 SCHEMA = Scale.model_json_schema()
 KEYS = sorted({key for part in SCHEMA["$defs"].values() for key in part["properties"]})
 TEXTS = [
-    "", " ", "../../x", "/etc/passwd", "..", "~", "a\nb", "a: b", "- a", "{a: [", "&a", "*a", "<<",
+    "", " ", "../../x", "/etc/passwd", "..", "~", "a: b", "- a", "{a: [", "&a", "*a", "<<",
     "!!python/object:os.system", "\u202e", "\0", "4e-3", "1e999", "nan", "yes", "null", "1_000",
     "2024-13-45", "hub", "files", "transcoder", "topk_sae", "{layer}", "{YY}", "tc1[top]",
     "a" * 1000, "--index-url=http://x", "<script>", "gpt2-small", "tiny-llama", "stream", "cpu",
@@ -95,7 +95,7 @@ def test_an_edited_scale_has_a_plan_or_is_refused_by_key(name: str, n: int, tmp_
     loaded = []
 
     @given(edited(name))
-    @settings(max_examples=n, database=None, deadline=None)
+    @settings(max_examples=n, database=None, phases=[Phase.generate])  # to shrink one takes minutes
     def check(content: Any) -> None:
         path.write_text(yaml.dump(content, Dumper=yaml.CSafeDumper), encoding="utf-8")
         try:

@@ -5,14 +5,8 @@ from typing import Any
 
 
 class _Short(reprlib.Repr):
-    """As ``repr``, with ``...`` in place of what would make it long."""
-
-    def repr_int(self, x: int, level: int) -> str:
-        bits = x.bit_length()  # Python refuses to write an integer of thousands of digits
-        return f"an integer of {bits} bits" if bits > 200 else super().repr_int(x, level)
-
     def repr_instance(self, x: Any, level: int) -> str:
-        """Of containers without a limit of their own, the type alone."""
+        """Containers without a limit of their own show their type alone."""
         return f"<{type(x).__name__}>" if hasattr(x, "__len__") else super().repr_instance(x, level)
 
 

@@ -93,7 +93,7 @@ def _check_studies(scale: "Scale") -> None:
         if site not in scale.sites:
             names = ", ".join(known.name for known in scale.sites) or "none"
             raise ValueError(
-                f"interpretability.rated_site is {site.name}, expected one of sites: {names}"
+                f"interpretability.rated_site: expected one of sites ({names}), found {site.name}"
             )
         if 0 not in [entry.site.layer for entry in scale.headlines(site.model, "transcoder")]:
             raise ValueError(
