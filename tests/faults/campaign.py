@@ -1,11 +1,9 @@
 """``make faults``: every fault of the catalogue, tried on a run of the smoke scale.
 
-Writes how each ended to ``benchmarks/faults.json``, and ``docs/faults.md`` where that has its
-table. Fails if a wrong result was kept. ``--like TEXT`` tries only faults whose family and name
-contain it, and leaves the others as they are on record.
+Writes how each ended to ``benchmarks/faults.json``, and the totals to the table of
+``docs/faults.md``. Fails if a wrong result was kept.
 """
 
-import argparse
 import platform
 import shutil
 import sys
@@ -19,7 +17,7 @@ from tqdm import tqdm
 
 from faults.catalogue import all_faults
 from faults.injection import Prepared, snakemake
-from transcoders.files import read_json, write_json
+from transcoders.files import write_json
 from workflow.running import REPOSITORY, workspace
 
 MARKS = ("<!-- table: begin -->", "<!-- table: end -->")
@@ -30,14 +28,10 @@ WRONG = "wrong results kept"
 
 def main() -> None:
     """Try them."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--like", default="", help="only faults with this in their name")
-    parser.add_argument("--prepared", type=Path, help="a folder where the smoke scale has run")
-    arguments = parser.parse_args()
-    faults = [fault for fault in all_faults() if arguments.like in str(fault)]
+    faults = all_faults()
     with tempfile.TemporaryDirectory(prefix="faults-") as folder:
-        clean = arguments.prepared or workspace(Path(folder) / "clean")
-        if not arguments.prepared and (done := snakemake(clean)).status != 0:
+        clean = workspace(Path(folder) / "clean")
+        if (done := snakemake(clean)).status != 0:
             sys.exit(done.said)
         prepared = Prepared.of(clean)
 
@@ -55,15 +49,12 @@ def main() -> None:
             tried = pool.map(attempt, range(len(faults)))
             endings = list(tqdm(tried, total=len(faults), unit="fault", file=sys.stderr))
     print(Counter(endings))
-    before = read_json(RECORD)["faults"] if arguments.like else {}
-    write(before | dict(zip(map(str, faults), endings, strict=True)))
+    write(dict(zip(map(str, faults), endings, strict=True)))
     sys.exit(1 if WRONG in endings else 0)
 
 
 def write(endings: dict[str, str]) -> None:
     """The record of how every fault ended, and the table of the page."""
-    named = {str(fault): fault.family for fault in all_faults()}
-    endings = {name: endings[name] for name in named if name in endings}
     count = Counter(endings.values())
     totals = {"resumed": "resumed", "refused": "refused", "wrong_results_kept": WRONG}
     write_json(
@@ -76,7 +67,8 @@ def write(endings: dict[str, str]) -> None:
             "faults": endings,
         },
     )
-    rows = pd.DataFrame({"fault": map(named.get, endings), "ending": endings.values()})
+    families = [str(name).partition(": ")[0] for name in endings]
+    rows = pd.DataFrame({"fault": families, "ending": endings.values()})
     rows = pd.concat([rows, rows.assign(fault="**in all**")])
     lines = ["| fault | tried | resumed | refused | wrong results kept |", "|---|---|---|---|---|"]
     for family, of_family in rows.groupby("fault", sort=False)["ending"]:

@@ -34,7 +34,8 @@ TRANSCODER = "tiny-gpt2_layer1_transcoder_l1-0.5"
 SAE = "tiny-gpt2_layer1_mlp_out_sae_l1-0.5"
 RATED = "tiny-llama_layer1_transcoder_l1-0.5"
 OBSERVED = f"interpretability/observed/{RATED}"
-RATED_SAE = "tiny-llama_layer1_mlp_in_sae_l1-0.5"
+CACHED = "activations/tiny-gpt2_layer1"
+EVALUATE = "evaluate tiny-gpt2_layer1"
 LINES = """
 fetch-model tiny-gpt2; fetch-corpus; tokenize tiny-gpt2; manifest; cache-activations tiny-gpt2
 train tiny-gpt2; evaluate tiny-gpt2_layer1; collect-tables; circuit --case tiny-feature
@@ -78,56 +79,34 @@ def _killed(ended: Run) -> None:
 
 # ---- Damaged -----------------------------------------------------------------------------------
 
-# A kind of file below the results, what reads it, and, after a bar, another of its kind to exchange
-# it with. Where none stands there, PARTNERS tell which.
+# A file below the results, what reads it, and another file of its kind to exchange it with.
 FILES = f"""
-models/tiny-gpt2/model.safetensors: cache-activations tiny-gpt2
-models/tiny-gpt2/config.json: cache-activations tiny-gpt2
-models/tiny-gpt2/source.json: cache-activations tiny-gpt2
-models/tiny-gpt2/tokenizer.json: tokenize tiny-gpt2
-corpus/documents.parquet: tokenize tiny-gpt2 | {OBSERVED}/features.parquet
-corpus/tiny-gpt2/train.safetensors: cache-activations tiny-gpt2
-corpus/tiny-gpt2/eval.safetensors: evaluate tiny-gpt2_layer1 | corpus/tiny-gpt2/train.safetensors
-corpus/tiny-gpt2/tokens.json: manifest | models/tiny-gpt2/source.json
-corpus/manifest.json: train tiny-gpt2 | corpus/tiny-gpt2/tokens.json
-activations/tiny-gpt2_layer1/shard-00000.safetensors: train tiny-gpt2
-activations/tiny-gpt2_layer1/statistics.safetensors: evaluate tiny-gpt2_layer1
-activations/tiny-gpt2_layer1/activations.json: train tiny-gpt2
-dictionaries/{TRANSCODER}/sae_weights.safetensors: evaluate tiny-gpt2_layer1
-dictionaries/{TRANSCODER}/cfg.json: evaluate tiny-gpt2_layer1
-dictionaries/{TRANSCODER}/training.csv: notebook training
-evaluation/tiny-gpt2_layer1.csv: collect-tables
-evaluation/tiny-gpt2_layer1_by_document.csv: collect-tables
-evaluation.csv: notebook figure3 | evaluation/tiny-neox_layer1.csv
-evaluation_by_document.csv: notebook figure3 | evaluation/tiny-neox_layer1_by_document.csv
-circuits/tiny-feature/paths.json: notebook circuits
-circuits/tiny-feature/ablation.csv: notebook circuits
-circuits/tiny-feature/faithfulness.csv: notebook circuits
-circuits/feature_checks.csv: notebook circuits | circuits/tiny-logits/ablation.csv
-greater_than/summary.json: notebook greater_than | interpretability/table1.json
-greater_than/where.csv: notebook greater_than | greater_than/curves.csv
-greater_than/curves.csv: notebook greater_than | greater_than/where.csv
-greater_than/features.csv: judge-claims | greater_than/features_by_year.csv
-interpretability/observed/text.safetensors: measure-features | {OBSERVED}/background.safetensors
-{OBSERVED}/background.safetensors: study-features
-{OBSERVED}/features.parquet: measure-features
-{OBSERVED}/examples.parquet: measure-features
-interpretability/automatic_summary.csv: notebook interpretability | interpretability/automatic.csv
-interpretability/automatic.csv: judge-claims | interpretability/automatic_summary.csv
-interpretability/table1.csv: notebook interpretability | interpretability/automatic.csv
-case_studies/systematic.csv: notebook case_studies | case_studies/systematic_summary.csv
-case_studies/table4.csv: notebook case_studies | case_studies/systematic.csv
-case_studies/first/transcript.json: case-study-page first | case_studies/first/answers.json
-case_studies/first/answers.json: case-study-page first | case_studies/first/transcript.json
-claims.csv: landing-page | evaluation.csv
-environment.json: notebook claims | greater_than/summary.json
-"""
-PARTNERS = {
-    "shard-00000": "shard-00001", "tiny-gpt2_layer1/": "tiny-neox_layer1/",
-    "tiny-gpt2_layer1.": "tiny-neox_layer1.", "tiny-gpt2_layer1_by": "tiny-neox_layer1_by",
-    TRANSCODER: SAE, RATED: RATED_SAE, "tiny-feature": "tiny-logits", "train.": "eval.",
-    "tiny-gpt2/": "tiny-llama/",
-}  # fmt: skip
+models/tiny-gpt2/model.safetensors | cache-activations tiny-gpt2 | models/tiny-llama/model.safetensors
+models/tiny-gpt2/config.json | cache-activations tiny-gpt2 | models/tiny-llama/config.json
+models/tiny-gpt2/source.json | cache-activations tiny-gpt2 | models/tiny-llama/source.json
+models/tiny-gpt2/tokenizer.json | tokenize tiny-gpt2 | models/tiny-llama/tokenizer.json
+corpus/documents.parquet | tokenize tiny-gpt2 | {OBSERVED}/features.parquet
+corpus/tiny-gpt2/train.safetensors | cache-activations tiny-gpt2 | corpus/tiny-gpt2/eval.safetensors
+corpus/tiny-gpt2/tokens.json | manifest | models/tiny-gpt2/source.json
+corpus/manifest.json | train tiny-gpt2 | corpus/tiny-gpt2/tokens.json
+{CACHED}/shard-00000.safetensors | train tiny-gpt2 | {CACHED}/shard-00001.safetensors
+{CACHED}/activations.json | train tiny-gpt2 | activations/tiny-neox_layer1/activations.json
+dictionaries/{TRANSCODER}/sae_weights.safetensors | {EVALUATE} | dictionaries/{SAE}/sae_weights.safetensors
+dictionaries/{TRANSCODER}/cfg.json | {EVALUATE} | dictionaries/{SAE}/cfg.json
+evaluation/tiny-gpt2_layer1.csv | collect-tables | evaluation/tiny-neox_layer1.csv
+evaluation.csv | notebook figure3 | evaluation/tiny-neox_layer1.csv
+circuits/tiny-feature/paths.json | notebook circuits | circuits/tiny-logits/paths.json
+circuits/feature_checks.csv | notebook circuits | circuits/tiny-logits/ablation.csv
+greater_than/summary.json | notebook greater_than | interpretability/table1.json
+greater_than/where.csv | notebook greater_than | greater_than/curves.csv
+interpretability/observed/text.safetensors | measure-features | {OBSERVED}/background.safetensors
+{OBSERVED}/examples.parquet | measure-features | {OBSERVED}/features.parquet
+interpretability/table1.csv | notebook interpretability | interpretability/automatic.csv
+case_studies/systematic.csv | notebook case_studies | case_studies/systematic_summary.csv
+case_studies/first/transcript.json | case-study-page first | case_studies/first/answers.json
+claims.csv | landing-page | evaluation.csv
+environment.json | notebook claims | greater_than/summary.json
+"""  # noqa: E501
 
 
 class Damaged(NamedTuple):
@@ -139,11 +118,7 @@ class Damaged(NamedTuple):
 
 
 def _damaged(line: str) -> Damaged:
-    path, _, rest = line.partition(": ")
-    command, _, other = rest.partition(" | ")
-    if not other:
-        old = next(old for old in PARTNERS if old in path)
-        other = path.replace(old, PARTNERS[old])
+    path, command, other = line.split(" | ")
     return Damaged(f"{RESULTS}/{path}", tuple(command.split()), f"{RESULTS}/{other}")
 
 
@@ -261,17 +236,13 @@ def edits() -> Iterator[Fault]:
     for key, value in (
         ("seed", 43),
         ("training.learning_rate", 4e-3),
-        ("training.batch_tokens", 128),
-        ("training.epochs", 3),
         ("training.loss_normalization", "released"),
         ("training.precision", "bf16"),
-        ("training.buffer_tokens", 2048),
     ):
         yield Fault("setting changed", f"{key}, in training", partial(_edit_training, key, value))
     for key, value in (
         ("activations.dtype", "bfloat16"),
         ("activations.batch_contexts", 8),
-        ("activations.shard_contexts", 64),
         ("corpus.train_positions", "all"),
     ):
         yield Fault("setting changed", f"{key}, in caching", partial(_edit_caching, key, value))
