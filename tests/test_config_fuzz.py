@@ -105,7 +105,7 @@ def test_an_edited_scale_has_a_plan_or_is_refused_by_key(name: str, n: int, tmp_
             loaded.append(False)
             first, *lines = str(error).split("\n")
             assert first == f"{path}: the scale file is not valid"
-            assert all(re.match(r"  [\w,./\- ]+: .", line) for line in lines), lines
+            assert all(re.match(r"  [\w,./\-\[\] ]+: .", line) for line in lines), lines
 
     check()
     assert 0 < sum(loaded) < len(loaded)
