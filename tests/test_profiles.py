@@ -1,9 +1,5 @@
 """Every profile holds options that Snakemake and the executors know, with values that they take."""
 
-import ast
-import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -78,32 +74,3 @@ def test_a_value_that_an_executor_would_refuse_is_refused(
 ) -> None:
     with pytest.raises(jsonschema.ValidationError):
         load(content("slurm") | {option: value}, tmp_path)
-
-
-def pinned_version(executor: str) -> str:
-    """The version for which a profile was written."""
-    package = f"snakemake-executor-plugin-{executor}"
-    text = (REPOSITORY / "requirements-slurm.lock").read_text() + PROFILES["kubernetes"].read_text()
-    (version,) = re.findall(rf"{package}(?:==| )([0-9.]*[0-9])", text)
-    return f"{package}=={version}"
-
-
-@pytest.mark.full
-@pytest.mark.parametrize("executor", ["kubernetes", "slurm"])
-def test_the_schema_has_the_settings_of_the_executor(executor: str, tmp_path: Path) -> None:
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", tmp_path]
-    subprocess.run([*pip, pinned_version(executor)], check=True)
-    # Read rather than imported, since that would need all that the executor needs.
-    source = tmp_path / f"snakemake_executor_plugin_{executor}/__init__.py"
-    (settings,) = [
-        node
-        for node in ast.parse(source.read_text()).body
-        if isinstance(node, ast.ClassDef) and node.name == "ExecutorSettings"
-    ]
-    names = {
-        f"{executor}-{field.target.id.replace('_', '-')}"
-        for field in settings.body
-        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
-    }
-    assert len(names) > 5
-    assert {key for key in SCHEMA["properties"] if key.startswith(f"{executor}-")} == names

@@ -172,16 +172,6 @@ def test_a_cache_gives_the_same_bytes_as_the_stream(run: Path, scale: Scale) -> 
         assert sha256(again / name) == sha256(run / name)
 
 
-def test_a_cache_beyond_the_disk_limit_is_refused(paper: Path, tmp_path: Path) -> None:
-    folder = workspace(tmp_path / "run")
-    real = (REPOSITORY / LAYOUT.config).read_text()
-    (folder / LAYOUT.config).write_text(real.replace("mode: stream", "mode: cache"))
-    outcome = snakemake(folder, "--dry-run", *PAPER, expect_success=False)
-    text = outcome.stdout + outcome.stderr
-    assert "3195 GB" in text and "disk_limit_gb (1000)" in text and "Traceback" not in text
-    assert paper.exists()
-
-
 def test_learning_rates_are_compared_when_asked_for(run: Path, scale: Scale) -> None:
     assert not (run / LAYOUT.learning_rates).exists()
     snakemake(run, *PAPER, "--", "learning_rates")
