@@ -9,8 +9,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import pandas as pd
 import torch
 from torch import Tensor
+
+from transcoders.config import Model, SyntheticModel
+from transcoders.models import fetch_model
 
 
 def digest(content: bytes) -> str:
@@ -31,6 +35,23 @@ def add_to_hub(cache: Path, repo: str, revision: str, files: dict[str, bytes], k
         (snapshot / name).parent.mkdir(parents=True, exist_ok=True)
         (snapshot / name).symlink_to(blob)
     return snapshot
+
+
+def add_model(cache: Path, section: dict[str, Any], architecture: str, folder: Path) -> None:
+    """Make a random model with the dimensions that a scale file gives, and lay it out."""
+    random = SyntheticModel(type="synthetic", architecture=architecture, license="none")
+    fetch_model(Model.model_validate(section | {"source": random}), folder, seed=0)
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    add_to_hub(cache, section["source"]["repo"], section["source"]["revision"], files, "model")
+
+
+def shard(first: int, n_documents: int, n_words: int = 200) -> bytes:
+    """Documents of known words as a Parquet file, each document another one."""
+    texts = [
+        " ".join(f"w{(7 * number + j * j) % 200}" for j in range(n_words))
+        for number in range(first, first + n_documents)
+    ]
+    return pd.DataFrame({"text": texts}).to_parquet()
 
 
 @contextmanager

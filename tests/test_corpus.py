@@ -15,16 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from transcoders.config import Corpus, Model
-from transcoders.corpus import (
-    Document,
-    assign_splits,
-    clean_wikitext,
-    fetch_corpus,
-    load_rows,
-    read_mediawiki,
-    tokenize_corpus,
-    write_manifest,
-)
+from transcoders.corpus import fetch_corpus, load_rows, tokenize_corpus, write_manifest
+from transcoders.corpus.documents import assign_splits
+from transcoders.corpus.readers import Document, clean_wikitext, read_mediawiki
 from transcoders.errors import UserError
 from transcoders.models import fetch_model
 

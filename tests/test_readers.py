@@ -18,8 +18,8 @@ from huggingface_hub import HfFileSystem, close_session, constants
 from helpers_hub import add_to_hub
 from helpers_hub_server import HubServer, Refusal, connect
 from transcoders.config import Corpus
-from transcoders.corpus import Document, fetch_corpus
-from transcoders.corpus.readers import read_source
+from transcoders.corpus import fetch_corpus
+from transcoders.corpus.readers import Document, read_source
 from transcoders.errors import UserError
 
 REPO, REVISION = "org/texts", "a" * 40

@@ -24,19 +24,9 @@ def snakemake(
 ) -> subprocess.CompletedProcess[str]:
     """Run snakemake in ``folder`` and return what it printed."""
     command = [sys.executable, "-m", "snakemake", "--cores", str(cores), *arguments]
-    environment = {
-        key: value
-        for key, value in os.environ.items()
-        if not key.startswith(("SNAKEMAKE", "PYTEST"))
-    }
-    run = subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, env=environment, check=False
-    )
-    output = run.stdout + run.stderr
-    if expect_success:
-        assert run.returncode == 0, output
-    else:
-        assert run.returncode != 0, output
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("SNAKEMAKE", "PYTEST"))}
+    run = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=kept, check=False)
+    assert (run.returncode == 0) == expect_success, run.stdout + run.stderr
     return run
 
 

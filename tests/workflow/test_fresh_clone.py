@@ -11,7 +11,7 @@ import pytest
 
 from workflow.running import REPOSITORY, planned_rules, snakemake
 
-STUDIES = (
+STUDIES = {
     "circuit",
     "check_features",
     "study_greater_than",
@@ -21,7 +21,7 @@ STUDIES = (
     "table4",
     "feature_pages",
     "table1",
-)
+}
 HEAVY = ("fetch", "tokenize", "cache", "train_", "evaluate")
 
 
@@ -29,14 +29,9 @@ HEAVY = ("fetch", "tokenize", "cache", "train_", "evaluate")
 def fresh_clone(tmp_path: Path) -> Path:
     """The files that git knows, copied, with times in random order."""
     clone = tmp_path / "clone"
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    names = [name for name in listed.stdout.split("\0") if name and (REPOSITORY / name).exists()]
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    listed = subprocess.check_output(command, cwd=REPOSITORY, text=True)
+    names = [name for name in listed.split("\0") if name and (REPOSITORY / name).exists()]
     shuffled = random.Random(0)
     for name in names:
         (clone / name).parent.mkdir(parents=True, exist_ok=True)
@@ -55,37 +50,21 @@ def heavy(planned: list[str]) -> list[str]:
 @pytest.mark.parametrize(
     ("targets", "forced"),
     [
-        (["figures"], ["figure3", "circuits"]),
+        ("figures", "figure3 circuits"),
+        ("notebooks", "figure3 case_study_letter_d judge_claims claims_page landing_page"),
         (
-            ["notebooks"],
-            ["figure3", "case_study_letter_d", "judge_claims", "claims_page", "landing_page"],
-        ),
-        (
-            [
-                "figure3",
-                "circuits",
-                "figure4",
-                "greater_than",
-                "interpretability",
-                "case_studies",
-                "claims",
-            ],
-            [
-                "figure3",
-                "circuits",
-                "greater_than_page",
-                "interpretability_page",
-                "case_studies_page",
-                "judge_claims",
-            ],
+            "figure3 circuits figure4 greater_than interpretability case_studies claims",
+            "figure3 circuits greater_than_page interpretability_page case_studies_page "
+            "judge_claims",
         ),
     ],
 )
 def test_a_page_or_figure_asks_for_nothing_heavy(
-    fresh_clone: Path, targets: list[str], forced: list[str]
+    fresh_clone: Path, targets: str, forced: str
 ) -> None:
-    planned = planned_rules(fresh_clone, *targets, "--forcerun", *forced)
-    assert set(forced) <= set(planned)  # forced, so that the plan is not empty for another reason
+    planned = planned_rules(fresh_clone, *targets.split(), "--forcerun", *forced.split())
+    # Some rules are forced, so that the plan is not empty for another reason.
+    assert set(forced.split()) <= set(planned)
     assert not heavy(planned)
 
 
@@ -106,7 +85,7 @@ def test_a_report_is_made_of_the_committed_pages(fresh_clone: Path) -> None:
 def test_all_asks_for_everything(fresh_clone: Path) -> None:
     planned = planned_rules(fresh_clone, "all")
     assert all(any(rule.startswith(start) for rule in planned) for start in HEAVY)
-    assert set(STUDIES) <= set(planned)
+    assert set(planned) >= STUDIES
     trained = [rule for rule in planned if rule.startswith("train_")]
     groups = re.findall(
         r"^  - name:", (REPOSITORY / "config/laptop.yaml").read_text(), re.MULTILINE

@@ -4,7 +4,6 @@ The scale file is the real one, but for sizes and the GPU: models, revisions, sh
 coefficients, streaming and rules are what a user runs.
 """
 
-import io
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,11 @@ import pandas as pd
 import pytest
 import yaml
 
-from helpers_hub import add_to_hub
+from helpers_hub import add_model, add_to_hub, shard
 from transcoders.checksums import sha256
-from transcoders.config import Model, Scale, SyntheticModel, load_scale
+from transcoders.config import Scale, load_scale
 from transcoders.files import read_json
 from transcoders.layout import Layout
-from transcoders.models import fetch_model
 from workflow.running import REPOSITORY, cli, planned_rules, snakemake, workspace
 
 pytestmark = pytest.mark.full
@@ -27,7 +25,6 @@ LAYOUT = Layout("paper")
 D_MODEL = 32
 CIRCUIT_LAYERS = (0, 4, 10)
 ARCHITECTURES = {"gpt2-small": "gpt2", "pythia-410m": "gpt_neox", "pythia-1.4b": "gpt_neox"}
-WORDS = 200
 
 
 def smaller(scale: dict[str, Any]) -> dict[str, Any]:
@@ -66,16 +63,6 @@ def smaller(scale: dict[str, Any]) -> dict[str, Any]:
     return scale
 
 
-def shard(first: int, n_documents: int) -> bytes:
-    texts = [
-        " ".join(f"w{(7 * i + j * j) % 200}" for j in range(WORDS))
-        for i in range(first, first + n_documents)
-    ]
-    written = io.BytesIO()
-    pd.DataFrame({"text": texts}).to_parquet(written)
-    return written.getvalue()
-
-
 @pytest.fixture(scope="module")
 def paper(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace with the scale made smaller, and beside it the hub's cache."""
@@ -83,16 +70,8 @@ def paper(tmp_path_factory: pytest.TempPathFactory) -> Path:
     scale = smaller(yaml.safe_load((REPOSITORY / "config/paper.yaml").read_text()))
     (folder / "config/paper.yaml").write_text(yaml.safe_dump(scale, sort_keys=False))
     hub = folder.parent / "hub"
-    for seed, (name, architecture) in enumerate(ARCHITECTURES.items()):
-        section = scale["models"][name]
-        made = folder.parent / name
-        model = Model(
-            source=SyntheticModel(type="synthetic", architecture=architecture, license="none"),
-            n_layers=section["n_layers"], d_model=D_MODEL, bos_token="<|endoftext|>",
-        )  # fmt: skip
-        fetch_model(model, made, seed=seed)
-        files = {path.name: path.read_bytes() for path in made.iterdir()}
-        add_to_hub(hub, section["source"]["repo"], section["source"]["revision"], files, "model")
+    for name, architecture in ARCHITECTURES.items():
+        add_model(hub, scale["models"][name], architecture, folder.parent / name)
     source = scale["corpus"]["source"]
     files = {source["data_files"][0]: shard(0, 100), source["eval_data_files"][0]: shard(1000, 30)}
     add_to_hub(hub, source["repo"], source["revision"], files, "dataset")

@@ -4,7 +4,6 @@ The scale file is the real one, but for sizes: names, revisions, templates and r
 runs.
 """
 
-import io
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,11 @@ import pytest
 import torch
 import yaml
 
-from helpers_hub import add_to_hub, released_file, released_tensors
-from transcoders.config import Model, SyntheticModel, load_scale
+from helpers_hub import add_model, add_to_hub, released_file, released_tensors, shard
+from transcoders.config import load_scale
 from transcoders.dictionaries import SparseDictionary
 from transcoders.files import read_json
 from transcoders.layout import Layout
-from transcoders.models import fetch_model
 from workflow.running import REPOSITORY, planned_rules, snakemake, workspace
 
 pytestmark = pytest.mark.full
@@ -49,25 +47,10 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     scale = smaller(yaml.safe_load((REPOSITORY / "config/published.yaml").read_text()))
     (folder / "config/published.yaml").write_text(yaml.safe_dump(scale, sort_keys=False))
     hub = folder.parent / "hub"
-    model = Model(
-        source=SyntheticModel(type="synthetic", architecture="gpt2", license="none"),
-        n_layers=LAYERS, d_model=D_MODEL, bos_token="<|endoftext|>",
-    )  # fmt: skip
-    fetch_model(model, folder.parent / "gpt2", seed=0)
-    files = {path.name: path.read_bytes() for path in (folder.parent / "gpt2").iterdir()}
-    source = scale["models"]["gpt2-small"]["source"]
-    add_to_hub(hub, source["repo"], source["revision"], files, "model")
-    texts = [" ".join(f"w{(7 * i + j) % 200}" for j in range(120)) for i in range(40)]
-    shard = io.BytesIO()
-    pd.DataFrame({"text": texts}).to_parquet(shard)
+    add_model(hub, scale["models"]["gpt2-small"], "gpt2", folder.parent / "gpt2")
     source = scale["corpus"]["source"]
-    add_to_hub(
-        hub,
-        source["repo"],
-        source["revision"],
-        {source["data_files"][0]: shard.getvalue()},
-        "dataset",
-    )
+    texts = {source["data_files"][0]: shard(0, 40, n_words=120)}
+    add_to_hub(hub, source["repo"], source["revision"], texts, "dataset")
     imported = scale["imported"][0]
     files = {
         imported["file"].replace("{layer}", str(layer)): released_file(
