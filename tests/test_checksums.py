@@ -76,17 +76,6 @@ def test_a_table_that_was_changed_is_not_read(content, absolute):
         read_table(PATH.absolute() if absolute else PATH)
 
 
-def test_exchanged_files_are_noticed_though_both_are_whole():
-    other = PATH.with_name("other.csv")
-    write_table(other, TABLE * 2)
-    content = PATH.read_bytes()
-    PATH.write_bytes(other.read_bytes())
-    other.write_bytes(content)
-    for path in (PATH, other):
-        with pytest.raises(UserError, match=path.name):
-            read_table(path)
-
-
 def test_a_file_without_a_record_or_made_elsewhere_is_read(tmp_path_factory):
     elsewhere = tmp_path_factory.mktemp("elsewhere") / "table.csv"
     write_table(elsewhere, TABLE)
@@ -94,14 +83,6 @@ def test_a_file_without_a_record_or_made_elsewhere_is_read(tmp_path_factory):
         path.write_text("a\n1\n")
         assert len(read_table(path)) == 1
     assert on_record() == [str(PATH)] and not (elsewhere.parent / RECORDS).exists()
-
-
-def test_a_file_made_again_has_the_new_record():
-    write_table(PATH, TABLE * 3)
-    check_made(PATH)
-    PATH.write_text("")
-    with pytest.raises(UserError):
-        check_made(PATH)
 
 
 def test_while_a_file_is_replaced_nobody_vouches_for_it():

@@ -184,22 +184,12 @@ def test_a_changed_setting_reruns_what_depends_on_it(run: Path) -> None:
         path.write_text(original)
 
 
-@pytest.mark.parametrize(
-    ("change", "expected"),
-    [
-        ({"seed": "forty-two"}, "seed"),
-        ({"sites": [{"model": "tiny-gpt2", "layer": 3}]}, "layer 3 of tiny-gpt2"),
-        ({"sede": 42}, "did you mean 'seed'"),
-    ],
-)
-def test_a_bad_scale_file_stops_snakemake_with_one_message(
-    tmp_path: Path, change: dict[str, object], expected: str
-) -> None:
+def test_a_bad_scale_file_stops_snakemake_with_one_message(tmp_path: Path) -> None:
     folder = workspace(tmp_path / "run")
     content = yaml.safe_load((folder / "config/smoke.yaml").read_text())
-    (folder / "config/bad.yaml").write_text(yaml.safe_dump(content | change))
+    (folder / "config/bad.yaml").write_text(yaml.safe_dump(content | {"sede": 42}))
     run = snakemake(folder, "--config", "scale=bad", expect_success=False)
-    assert "config/bad.yaml" in run.stderr and expected in run.stderr
+    assert "config/bad.yaml" in run.stderr and "did you mean 'seed'" in run.stderr
     assert "Traceback" not in run.stderr
     assert not (folder / "results").exists()
 
