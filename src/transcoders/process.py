@@ -54,10 +54,7 @@ def prepare_process(
     if keep_freed_memory:
         _keep_freed_memory()
     torch.set_num_threads(resources.threads)
-    # The mathematical library decides at the first call of such a function how to compute it. If
-    # several threads made that call together, one of them might get a coarser way.
-    for name in ELEMENTWISE:
-        getattr(torch, name)(torch.ones(1))
+    _settle_elementwise_functions()
     torch.use_deterministic_algorithms(True)
     if tf32:
         torch.backends.cuda.matmul.fp32_precision = "tf32"
@@ -102,6 +99,18 @@ def claim_gpu(uuids: list[str]) -> int:
         f"resources: all {len(uuids)} GPUs that this job can see are in use by other jobs; run "
         f"snakemake with --resources gpu={len(uuids)}, so that it starts no more of them at a time"
     )
+
+
+def _settle_elementwise_functions() -> None:
+    """Call the functions that models apply to numbers one by one, on a single thread.
+
+    The mathematical library decides at the first call of such a function how to compute it. If
+    several threads made that call together, one of them might get a coarser way.
+    """
+    import torch
+
+    for name in ELEMENTWISE:
+        getattr(torch, name)(torch.ones(1))
 
 
 def _keep_freed_memory() -> None:
