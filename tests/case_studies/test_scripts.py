@@ -19,14 +19,13 @@ from transcoders.case_studies.scripts import (
     TABLE4_COLUMNS,
     TRANSCRIPT,
     RecordedStudy,
-    Row,
     StudyScript,
     carry_out,
     load_script,
     outcome,
     score,
 )
-from transcoders.case_studies.study_server import RefusedError
+from transcoders.case_studies.harness import RefusedError
 from transcoders.errors import UserError
 from transcoders.files import read_json, write_table
 
@@ -48,7 +47,9 @@ def study_script(**changes: Any) -> StudyScript:
 
 
 @pytest.fixture(scope="module")
-def worked(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Row]:
+def worked(
+    repository: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, Any]]:
     """Where :func:`study_script` has been carried out, and its row of Table 4."""
     place = tmp_path_factory.mktemp("worked") / "study"
     with pytest.MonkeyPatch.context() as patch:
@@ -57,7 +58,7 @@ def worked(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
 
 
 @pytest.fixture
-def folder(worked: tuple[Path, Row]) -> Path:
+def folder(worked: tuple[Path, dict[str, Any]]) -> Path:
     return worked[0]
 
 
@@ -85,7 +86,9 @@ def test_a_record_answers_what_was_asked_and_nothing_else(folder: Path) -> None:
             study.ask(question, **arguments)
 
 
-def test_the_same_study_gives_the_same_bytes(worked: tuple[Path, Row], tmp_path: Path) -> None:
+def test_the_same_study_gives_the_same_bytes(
+    worked: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
     row = carry_out("mine", study_script(), "llama", tmp_path / "again", "cpu")
     assert row == worked[1] and list(row) == TABLE4_COLUMNS
     assert row["outcome"] == "other weights" and row["silent_matched"] == 1
@@ -119,7 +122,7 @@ def test_a_hypothesis_is_scored_as_a_rule(folder: Path) -> None:
     examples = study.reveal("Words.").examples
     silent = ["a⟦b⟧c", "x⟦y⟧z", "a⟦b⟧", "⟦⟧"]
 
-    def scored(pattern: str, weights: str = "none") -> Row:
+    def scored(pattern: str, weights: str = "none") -> dict[str, Any]:
         return score("mine", study_script(pattern=pattern), study, silent, weights)
 
     everything = scored("⟦.*⟧")
@@ -174,7 +177,7 @@ def test_a_missing_file_names_those_there_are(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("verdict", list(VERDICTS))
 def test_a_notebook_asks_what_the_study_asked(
-    worked: tuple[Path, Row], tmp_path: Path, verdict: str
+    worked: tuple[Path, dict[str, Any]], tmp_path: Path, verdict: str
 ) -> None:
     (folder, row), table = worked, tmp_path / "table4.csv"
     write_table(table, pd.DataFrame([row | {"outcome": verdict}]))
