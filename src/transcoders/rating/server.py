@@ -83,8 +83,9 @@ class RatingPages:
                     "note": "\n".join(form["note"].splitlines()).strip(),
                 }
             )
-            record = record.model_copy(update={"ratings": record.ratings | {number: new}})
-            save_record(self._folder, record)
+            if new != old:
+                record = record.model_copy(update={"ratings": record.ratings | {number: new}})
+                save_record(self._folder, record)
         go = form.get("go", "next")
         if go == "unrated" or (go == "next" and number == len(self._items)):
             return _go_to(_next_unrated(record, number))
