@@ -14,8 +14,14 @@ from transcoders.circuits.replacement import ReplacementModel
 from transcoders.config import Scale, Site
 from transcoders.corpus import Rows
 from transcoders.interpretability.automatic import live_features
-from transcoders.interpretability.feature_pages import Subject, pages_of, write_feature_pages
-from transcoders.interpretability.gather import Text, gather, load_observed, load_text
+from transcoders.interpretability.feature_pages import pages_of, write_feature_pages
+from transcoders.interpretability.gather import (
+    Subject,
+    Text,
+    gather,
+    load_observed,
+    load_text,
+)
 from transcoders.models import load_model, load_tokenizer
 
 NAME = "a-dictionary"
@@ -45,8 +51,7 @@ def made(
         first_position=1, seed=0,
     )  # fmt: skip
     observed = load_observed(folder, NAME)
-    label = "transcoder" if request.param == "transcoder" else "SAE"
-    return circuit, Subject(NAME, label, site, dictionary, observed), load_text(folder)
+    return circuit, Subject(NAME, site, dictionary, observed), load_text(folder)
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +70,7 @@ def folder(
 
 
 def test_every_feature_has_a_page_that_needs_no_other_file_and_a_line_in_the_index(
-    folder: Path, features: list[int]
+    folder: Path, features: list[int], made: tuple[ReplacementModel, Subject, Text]
 ) -> None:
     names = sorted(path.name for path in folder.iterdir())
     assert names == sorted(["index.html", *(f"{feature}.html" for feature in features)])
@@ -73,6 +78,7 @@ def test_every_feature_has_a_page_that_needs_no_other_file_and_a_line_in_the_ind
     assert [int(n) for n in re.findall(r'href="(\d+)\.html"', index)] == features
     for path in folder.iterdir():
         page = path.read_text()
+        assert f"of the {made[1].dictionary.traits.label} at layer 2" in page
         links = re.findall(r'href="([^"]+)"', page)
         assert links and all((folder / link).exists() for link in links)
         assert "<script" not in page and "src=" not in page and "http" not in page
