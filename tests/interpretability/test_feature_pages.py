@@ -2,50 +2,31 @@
 
 import html
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
-from torch import Tensor
 
 from helpers_circuits import Make, make_circuit, plain, plain_pass, without_weight
 from transcoders.circuits.replacement import ReplacementModel
-from transcoders.config import Scale, Site
-from transcoders.corpus import Rows
+from transcoders.config import Site
+from transcoders.dictionaries import SparseDictionary
 from transcoders.interpretability.automatic import live_features
 from transcoders.interpretability.feature_pages import pages_of, write_feature_pages
-from transcoders.interpretability.gather import (
-    Subject,
-    Text,
-    gather,
-    load_observed,
-    load_text,
-)
-from transcoders.models import load_model, load_tokenizer
+from transcoders.interpretability.gather import Subject, Text, load_observed, load_text
+from transcoders.models import LanguageModel, load_tokenizer
 
-NAME = "a-dictionary"
 Made = tuple[ReplacementModel, Subject, Text]
 
 
-@pytest.fixture(scope="module", params=["transcoder", "mlp_in_sae"])
+@pytest.fixture(scope="module", params=["late", "sae"])
 def made(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, scale: Scale,
-    tiny_models: dict[str, Path], random_dictionary: Make, random_tokens: Callable[..., Tensor],
+    request: pytest.FixtureRequest, model: LanguageModel, random_dictionary: Make, gathered: Path,
+    dictionaries: dict[str, tuple[Site, SparseDictionary]],
 ) -> Made:  # fmt: skip
-    circuit = make_circuit(
-        load_model(tiny_models["llama"]), random_dictionary, {0: "transcoder"}, first=1
-    )
-    site, dictionary = Site(model="m", layer=2), random_dictionary(request.param, seed=6)
-    folder = tmp_path_factory.mktemp("observed") / "observed"
-    assert scale.interpretability is not None
-    rows = Rows(random_tokens(30, 16, seed=2), torch.zeros(30))
-    gather(
-        circuit.model, rows, {NAME: (site, dictionary)}, scale.interpretability, folder,
-        first_position=1, seed=0,
-    )  # fmt: skip
-    observed = load_observed(folder, NAME)
-    return circuit, Subject(NAME, site, dictionary, observed), load_text(folder)
+    circuit = make_circuit(model, random_dictionary, {0: "transcoder"}, first=1)
+    name = request.param
+    subject = Subject(name, *dictionaries[name], load_observed(gathered, name))
+    return circuit, subject, load_text(gathered)
 
 
 @pytest.fixture(scope="module")
