@@ -66,11 +66,11 @@ Command = TypeVar("Command", bound=Callable[..., None])
 def job(
     keys: str, *, resources: str, part: Callable[[Scale, str], Any] | None = None
 ) -> Callable[[Command], Command]:
-    """Register a function as the subcommand of its name, and what it reads of a scale.
+    """Register a function as the subcommand of its name, and note what it reads of a scale.
 
     Args:
-        keys: dotted, with spaces between them.
-        resources: as in :class:`Job`, and so is ``part``.
+        keys: the keys that the command always reads, dotted, with spaces between them.
+        resources: the key in ``resources`` that says what the job is given.
         part: what the command reads for its argument.
     """
 
