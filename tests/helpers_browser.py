@@ -1,6 +1,5 @@
 """A real browser, told what to do through a pair of pipes: Chromium's own debugging protocol."""
 
-import base64
 import fcntl
 import itertools
 import json
@@ -128,11 +127,6 @@ class Browser:
         text = {"text": key} if len(key) == 1 else {}
         self.command("Input.dispatchKeyEvent", type="keyDown", key=key, autoRepeat=held, **text)
         self.command("Input.dispatchKeyEvent", type="keyUp", key=key)
-
-    def screenshot(self, path: Path) -> None:
-        """Keep a picture of the whole page."""
-        answer = self.command("Page.captureScreenshot", captureBeyondViewport=True)
-        path.write_bytes(base64.b64decode(answer["data"]))
 
 
 LOADED = "document.readyState === 'complete'"

@@ -13,9 +13,9 @@ from flask.testing import FlaskClient
 from werkzeug.serving import BaseWSGIServer
 
 from transcoders.interpretability.gather import Observed, Text
-from transcoders.rating.study import RATED_KINDS, RatedDictionary, Study, create_study
+from transcoders.rating.records import Rating, Record
+from transcoders.rating.study import RATED_KINDS, Study, begin, create_study
 
-NAMES = ("smollm-9_layer77_transcoder_l1-0.31", "smollm-9_layer77_mlp_in_sae_l1-0.47")
 FIRST_FEATURE = 71_000
 """Large, so that the number of a feature is not met by chance."""
 N_LIVE, N_DEAD = 60, 15
@@ -59,18 +59,9 @@ def make_observed(seed: int, *, rarest: int) -> Observed:
         activation = np.sort(random.uniform(3.2, 4.1, n_rows))[::-1]
         sampled = np.sort(random.permutation(n_rows)[:24])
         for kind, kept in (("top", np.arange(min(12, n_rows))), ("sampled", sampled)):
-            parts.append(
-                pd.DataFrame(
-                    {
-                        "feature": feature,
-                        "kind": kind,
-                        "rank": np.arange(len(kept)) + 1,
-                        "row": row[kept],
-                        "position": position[kept],
-                        "activation": activation[kept],
-                    }
-                )
-            )
+            values = {"row": row[kept], "position": position[kept], "activation": activation[kept]}
+            rank = np.arange(len(kept)) + 1
+            parts.append(pd.DataFrame({"feature": feature, "kind": kind, "rank": rank, **values}))
         frequency = random.uniform(2e-4, 9e-4)
         features.append(
             (feature, n_rows, frequency, activation.mean(), activation[0], np.arange(40))
@@ -90,11 +81,16 @@ def make_study(
     *,
     n_features: int = 20,
     seed: int = 5,
-    names: tuple[str, str] = NAMES,
 ) -> Study:
-    pairs = zip(names, RATED_KINDS, (transcoder, sae), strict=True)
-    dictionaries = [RatedDictionary(*pair) for pair in pairs]
-    return create_study(dictionaries, make_text(), Tokenizer(), n_features=n_features, seed=seed)
+    observed = dict(zip(RATED_KINDS, (transcoder, sae), strict=True))
+    return create_study(observed, make_text(), Tokenizer(), n_features=n_features, seed=seed)
+
+
+def finished(study: Study, folder: Path, rater: str = "anna") -> Record:
+    """A record of a rater who has finished and says "maybe" of everything."""
+    ratings = {number: Rating(verdict="maybe") for number in range(1, len(study.items) + 1)}
+    begun = begin(study, folder, rater)
+    return begun.model_copy(update={"ratings": ratings, "finished": True})
 
 
 def disguise(observed: Observed) -> Observed:

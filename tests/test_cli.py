@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from importlib.metadata import version
@@ -16,6 +15,7 @@ import torch
 import yaml
 
 from transcoders.activations import cache, cache_activations
+from transcoders.cli.app import JOBS
 from transcoders.config import Scale, load_scale
 from transcoders.corpus import Rows
 from transcoders.layout import Layout
@@ -30,14 +30,9 @@ SOURCES = {"tokens": "0" * 64, "weights": "1" * 64}
 def run(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "COLUMNS": "120", "NO_COLOR": "1"}
     return subprocess.run(
-        [sys.executable, *arguments],
-        cwd=cwd,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=100,
-    )
+        [sys.executable, *arguments], cwd=cwd, env=environment, capture_output=True, text=True,
+        check=False, timeout=100,
+    )  # fmt: skip
 
 
 def transcoders(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -66,6 +61,13 @@ def test_other_threads_than_the_scale_file_fixes_are_refused():
     message = refusal("train", "--scale", "smoke", "tiny-gpt2", "--threads", "7")
     assert "must run on 1 threads, 7 were granted" in message
     assert "snakemake" in message
+
+
+def test_a_command_whose_section_the_scale_leaves_out_is_refused(tmp_path):
+    copy_config(tmp_path, interpretability=None)
+    for command in ("gather-examples", "measure-features", "table1"):
+        message = refusal(command, "--scale", "smoke", cwd=tmp_path)
+        assert "config/smoke.yaml: interpretability: this command needs it" in message
 
 
 def test_a_model_that_the_scale_does_not_have_is_refused(tmp_path):
@@ -98,19 +100,7 @@ def test_an_invalid_scale_is_refused_with_every_key_at_fault(tmp_path):
 def test_help_lists_the_subcommands():
     done = transcoders("--help")
     assert done.returncode == 0
-    for command in (
-        "fetch-model",
-        "fetch-corpus",
-        "tokenize",
-        "manifest",
-        "cache-activations",
-        "train",
-        "evaluate",
-        "collect-tables",
-        "notebook",
-        "schema",
-    ):
-        assert command in done.stdout
+    assert all(command in done.stdout for command in (*JOBS, "schema", "plan", "verify", "rate"))
 
 
 @pytest.fixture(scope="module")
@@ -255,47 +245,6 @@ def test_training_writes_every_dictionary_of_the_groups_and_nothing_else(trained
         assert written == {"cfg.json", "sae_weights.safetensors", "training.csv"}
     # What made going on possible is gone when there is nothing to go on with.
     assert list((folder / "results" / "smoke" / "checkpoints").iterdir()) == []
-
-
-# SIGKILL in the middle of writing the second checkpoint: no handler runs, half a file stays.
-TRAIN_UNTIL_KILLED = """
-import os, signal, sys
-from transcoders.cli import main
-from transcoders.training import checkpoint
-
-save_tensors, saved = checkpoint.save_tensors, []
-
-def save_half(path, tensors, header):
-    save_tensors(path, tensors, header)
-    saved.append(path)
-    if len(saved) == 2:
-        path.write_bytes(path.read_bytes()[:1000])
-        os.kill(os.getpid(), signal.SIGKILL)
-
-checkpoint.save_tensors = save_half
-sys.argv = ["transcoders", "train", "--scale", "smoke", sys.argv[1], "--threads", "1"]
-main()
-"""
-
-
-def test_a_killed_training_goes_on_and_writes_the_same_bytes(trained, tmp_path):
-    group = "more"
-    prepare_training(tmp_path)
-    done = run("-c", TRAIN_UNTIL_KILLED, group, cwd=tmp_path)
-    assert done.returncode == -signal.SIGKILL, done.stderr
-    checkpoints = tmp_path / "results" / "smoke" / "checkpoints"
-    left = {path.name for path in checkpoints.iterdir()}
-    assert left == {f"{group}.safetensors", f".{group}.partial.safetensors"}
-    assert not (tmp_path / "results" / "smoke" / "dictionaries").exists()
-
-    done = transcoders("train", "--scale", "smoke", group, "--threads", "1", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "training: 256/1.02k tok" in done.stderr  # after the step that was saved
-    assert list(checkpoints.iterdir()) == []
-    for name in GROUPS[group]:
-        for file in ("cfg.json", "sae_weights.safetensors", "training.csv"):
-            path = f"results/smoke/dictionaries/tiny-gpt2_layer1_{name}/{file}"
-            assert (tmp_path / path).read_bytes() == (trained[0] / path).read_bytes(), path
 
 
 def test_a_cache_of_another_size_than_the_scale_says_is_refused(tmp_path):

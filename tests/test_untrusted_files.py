@@ -25,8 +25,8 @@ from transcoders.config import Group, Scale, Site
 from transcoders.config.studies import CircuitCase
 from transcoders.corpus import Rows
 from transcoders.errors import UserError
-from transcoders.interpretability.feature_pages import Subject, write_feature_pages
-from transcoders.interpretability.gather import gather, load_observed, load_text
+from transcoders.interpretability.feature_pages import write_feature_pages
+from transcoders.interpretability.gather import Subject, gather, load_observed, load_text
 from transcoders.layout import Layout
 from transcoders.models import load_model
 from transcoders.notebooks import render_page
@@ -119,7 +119,7 @@ def test_hostile_tokens_are_texts_on_feature_pages(
         tmp_path / "observed", first_position=1, seed=0,
     )  # fmt: skip
     observed = load_observed(tmp_path / "observed", "mine")
-    subject = Subject("<b>mine</b>", "<i>SAE</i>", site, dictionary, observed)
+    subject = Subject("<b>mine</b>", site, dictionary, observed)
     texts = load_text(tmp_path / "observed")
     write_feature_pages(circuit, subject, texts, Tokenizer(), [*range(12)], tmp_path / "p")
     seen = set()

@@ -1,10 +1,7 @@
-"""A blind study answers right, and no token leaves before the hypothesis is on record."""
+"""A blind study answers right, and no token is shown before the hypothesis is on record."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,10 +12,9 @@ import torch
 import yaml
 
 from helpers_circuits import plain, plain_pass, without_weight
-from transcoders.case_studies import study_server
 from transcoders.case_studies import transcript as transcripts
-from transcoders.case_studies.harness import BlindStudy
-from transcoders.case_studies.study_server import RefusedError, StudyServer, layer_0_together
+from transcoders.case_studies.answers import Answers
+from transcoders.case_studies.harness import BlindStudy, RefusedError, Revealed
 from transcoders.case_studies.transcript import digest, verify_transcript
 from transcoders.circuits import ReplacementModel, Tracer
 from transcoders.circuits.export import paths_of_record, paths_record
@@ -38,7 +34,7 @@ HYPOTHESIS = "Fires after w7, whatever follows."
 
 
 class Direct(NamedTuple):
-    """The same things, held by the tests themselves."""
+    """What a study keeps to itself, held by the tests."""
 
     scale: str
     replacement: ReplacementModel
@@ -46,7 +42,7 @@ class Direct(NamedTuple):
     text: Text
     observed: Observed
     unit: int
-    """Of the feature of layer 1 that is studied: one with all the examples it can have."""
+    """The feature of layer 1 that is studied: one with many examples."""
 
     @property
     def feature(self) -> str:
@@ -66,26 +62,23 @@ class Direct(NamedTuple):
         tokens = self.text.rows[self.place["row"], : self.place["position"] + 1]
         return self.replacement.freeze(tokens.long())
 
-    def server(self, path: Path, *, restricted: bool = False) -> StudyServer:
-        return StudyServer(
-            self.scale, self.feature, restricted=restricted, transcript=path, device="cpu"
-        )
+    def study(self, path: Path, *, restricted: bool = False) -> BlindStudy:
+        return BlindStudy(self.scale, feature=self.feature, restricted=restricted, transcript=path)
 
 
 @pytest.fixture(scope="module")
-def load(repository: Path) -> Callable[[str], Direct]:
+def load(repository: Path) -> Iterator[Callable[[str], Direct]]:
     def load(scale: str) -> Direct:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.chdir(repository)
-            tracer, folder = Tracer.load(scale, "tiny-llama"), Layout(scale).observed
-            observed = load_observed(folder, "tiny-llama_layer1_transcoder_l1-0.5")
-            late = observed.examples[observed.examples["position"] >= 5]
-            unit = int(late.groupby("feature").size().idxmax())
-            return Direct(
-                scale, tracer.replacement, tracer.tokenizer, load_text(folder), observed, unit
-            )
+        tracer, folder = Tracer.load(scale, "tiny-llama"), Layout(scale).observed
+        observed = load_observed(folder, "tiny-llama_layer1_transcoder_l1-0.5")
+        late = observed.examples[observed.examples["position"] >= 5]
+        unit = int(late.groupby("feature").size().idxmax())
+        text = load_text(folder)
+        return Direct(scale, tracer.replacement, tracer.tokenizer, text, observed, unit)
 
-    return load
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(repository)
+        yield load
 
 
 @pytest.fixture(scope="module", params=["gpt2", "gpt-neox", "llama"])
@@ -94,17 +87,15 @@ def any_direct(request: pytest.FixtureRequest, load: Callable[[str], Direct]) ->
 
 
 @pytest.fixture(scope="module")
-def any_servers(
-    any_direct: Direct, repository: Path, tmp_path_factory: pytest.TempPathFactory
-) -> dict[bool, StudyServer]:
-    """Of every architecture; by whether the study is restricted."""
-    folder = tmp_path_factory.mktemp("servers")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(repository)
-        return {
-            restricted: any_direct.server(folder / f"{restricted}.json", restricted=restricted)
-            for restricted in (False, True)
-        }
+def any_studies(
+    any_direct: Direct, tmp_path_factory: pytest.TempPathFactory
+) -> dict[bool, BlindStudy]:
+    """A study of every architecture, by whether it is restricted."""
+    folder = tmp_path_factory.mktemp("studies")
+    return {
+        restricted: any_direct.study(folder / f"{restricted}.json", restricted=restricted)
+        for restricted in (False, True)
+    }
 
 
 @pytest.fixture(scope="module")
@@ -113,8 +104,8 @@ def direct(load: Callable[[str], Direct]) -> Direct:
 
 
 @pytest.fixture
-def server(direct: Direct, tmp_path: Path) -> StudyServer:
-    return direct.server(tmp_path / "transcript.json")
+def study(direct: Direct, tmp_path: Path) -> BlindStudy:
+    return direct.study(tmp_path / "transcript.json")
 
 
 def close(value: Any) -> Any:
@@ -131,14 +122,14 @@ def named(best: Any, name: Callable[[int], str]) -> list[Any]:
 
 
 def test_examples_and_facts_are_those_that_were_gathered(
-    any_servers: dict[bool, StudyServer], any_direct: Direct
+    any_studies: dict[bool, BlindStudy], any_direct: Direct
 ) -> None:
-    found = any_servers[False].ask("examples")
+    found = any_studies[False].ask("examples")
     expected = any_direct.examples.drop(columns="feature").to_dict("records")
     assert found == [{**row, "activation": close(row["activation"])} for row in expected]
-    assert len(found) >= 6 and any_servers[True].ask("examples") == found
+    assert len(found) >= 6 and any_studies[True].ask("examples") == found
     of_feature = any_direct.observed.features.loc[any_direct.unit]
-    assert any_servers[True].facts == {
+    assert any_studies[True].facts == {
         "feature": any_direct.feature, "restricted": True, "n_rows": 16, "row_length": 10,
         "dictionary": "tiny-llama_layer1_transcoder_l1-0.5", "first_position": 1,
         "layers": [0, 1], "n_heads": 2,
@@ -147,7 +138,7 @@ def test_examples_and_facts_are_those_that_were_gathered(
 
 
 def test_activations_are_the_transcoders(
-    any_servers: dict[bool, StudyServer], any_direct: Direct
+    any_studies: dict[bool, BlindStudy], any_direct: Direct
 ) -> None:
     row = any_direct.place["row"]
     for layer, unit in ((1, any_direct.unit), (0, 7)):
@@ -157,15 +148,14 @@ def test_activations_are_the_transcoders(
         z = any_direct.replacement.transcoders[layer].encode(without_weight(norm, stream))[:, unit]
         expected = [[at, close(value)] for at, value in enumerate(z.tolist())][1:]
         asked = {"row": row, "feature": f"tc{layer}[{unit}]"}
-        assert any_servers[False].ask("activations", **asked) == expected
-    assert any_servers[True].ask("activations", row=row)[any_direct.place["position"] - 1][1] > 0
+        assert any_studies[False].ask("activations", **asked) == expected
+    assert any_studies[True].ask("activations", row=row)[any_direct.place["position"] - 1][1] > 0
 
 
 @pytest.mark.parametrize(
     ("arguments", "search"),
     [
         ({}, Search()),
-        ({"n_paths": 3, "iterations": 2, "heads": None}, Search(n_paths=3, iterations=2)),
         (
             {"components": ["feature", "head", "error"], "layers": [0], "sign": "both"},
             Search(components=["feature", "head", "error"], layers=[0], sign="both"),
@@ -174,7 +164,7 @@ def test_activations_are_the_transcoders(
     ],
 )
 def test_circuits_are_those_of_the_text_up_to_the_place(
-    any_servers: dict[bool, StudyServer],
+    any_studies: dict[bool, BlindStudy],
     any_direct: Direct,
     arguments: dict[str, Any],
     search: Search,
@@ -182,52 +172,68 @@ def test_circuits_are_those_of_the_text_up_to_the_place(
     local = any_direct.local()
     target = feature_target(local, 1, any_direct.unit, any_direct.place["position"])
     expected = find_paths(local, target, search)
-    found = any_servers[False].ask("circuit", **any_direct.place, **arguments)
+    found = any_studies[False].ask("circuit", **any_direct.place, **arguments)
     assert len(found) == len(expected) > 3
     for path, wanted in zip(found, paths_record(expected), strict=True):
         numbers = ("attribution", "activation", "bias", "error")
         assert path == wanted | {name: close(wanted[name]) for name in numbers}
 
 
-@pytest.mark.parametrize("restricted", [False, True])
 @pytest.mark.parametrize("largest", [True, False])
 def test_what_weights_say(
-    any_servers: dict[bool, StudyServer], any_direct: Direct, restricted: bool, largest: bool
+    any_studies: dict[bool, BlindStudy], any_direct: Direct, largest: bool
 ) -> None:
-    server, circuit, name = any_servers[restricted], any_direct.replacement, any_direct.feature
+    study, circuit, name = any_studies[True], any_direct.replacement, any_direct.feature
     asked = {"k": 4, "largest": largest}
     one, four = torch.tensor([any_direct.unit]), torch.tensor([4])
     reads, of_layer_0 = circuit.encoder_vectors(1, one), circuit.encoder_vectors(0, four)
-    pulled = through_head(circuit, reads, 0, 1)
     writes = circuit.transcoders[0].W_dec[4]
+    chain = f" {name}<-tc0[4]<-attn0[0]"
     vectors = {
         name: reads,
-        f"{name} <- attn0[1]": pulled,
-        f" {name}<-tc0[4]<-attn0[0]": through_head(
-            circuit, (reads @ writes) * of_layer_0, 0, 0
-        ),
+        f"{name} <- attn0[1]": through_head(circuit, reads, 0, 1),
         "tc0[4]": of_layer_0,
-    }  # fmt: skip
+        chain: through_head(circuit, (reads @ writes) * of_layer_0, 0, 0),
+    }
     if circuit.is_parallel:  # there a block's head does not feed its own MLP
+        del vectors[chain]
         with pytest.raises(RefusedError, match="writes nothing that is read there"):
-            server.ask("de_embedding", vector=vectors.popitem()[0] + " <- attn0[0]")
-        del vectors[f" {name}<-tc0[4]<-attn0[0]"]
+            study.ask("de_embedding", vector=chain)
 
     def word(token: int) -> str:
         return any_direct.tokenizer.decode([token])
 
     for vector, expected in vectors.items():
         best = de_embeddings(circuit, expected, 4, largest=largest)
-        found = server.ask("de_embedding", vector=vector, **asked)
-        assert [list(pair) for pair in found] == named(best, word)
+        assert study.ask("de_embedding", vector=vector, **asked) == named(best, word)
     best = direct_logits(circuit, writes[None], 4, largest=largest)
-    found = server.ask("direct_logits", feature="tc0[4]", **asked)
-    assert [list(pair) for pair in found] == named(best, word)
+    assert study.ask("direct_logits", feature="tc0[4]", **asked) == named(best, word)
     best = connections(circuit, 0, 1, one, 4, largest=largest)
-    found = server.ask("connections", vector=name, layer=0, **asked)
-    assert [list(pair) for pair in found] == named(best, lambda unit: f"tc0[{unit}]")
-    once = server.ask("pull_back", vector=name, through=" attn0[0]")
-    assert once == f"{name} <- attn0[0]"
+    found = study.ask("connections", vector=name, layer=0, **asked)
+    assert found == named(best, lambda unit: f"tc0[{unit}]")
+
+
+def test_tables_hold_what_is_answered(study: BlindStudy, direct: Direct, tmp_path: Path) -> None:
+    name, examples = direct.feature, study.examples()
+    assert examples.to_dict("records") == study.ask("examples")
+    first = examples.iloc[0]  # NumPy's numbers are numbers, too
+    activation = study.activations(first["row"])[first["position"]]
+    assert activation == close(first["activation"])
+    circuit = study.circuit(**direct.place, n_paths=6)
+    record = study.ask("circuit", **direct.place, n_paths=6)
+    assert paths_record(circuit.paths) == record
+    assert list(circuit.graph.edges) == list(build_graph(paths_of_record(record)).edges)
+    assert circuit.table(2).count("\n") == 1
+    assert study.pull_back(name, " attn0[0]") == f"{name} <- attn0[0]"
+    for question, first_column, asked in (
+        ("de_embedding", "token", {"vector": name}),
+        ("direct_logits", "token", {"feature": name}),
+        ("connections", "feature", {"vector": name, "layer": 0}),
+    ):
+        table = getattr(study, question)(**asked, k=3)
+        assert list(table) == [first_column, "value"]
+        assert table.to_numpy().tolist() == study.ask(question, **asked, k=3)
+    assert not TOKEN.search((tmp_path / "transcript.json").read_text())
 
 
 # What is refused.
@@ -236,21 +242,16 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "tokens": ("tokens", {"row": 0}, "a blind study does not answer this"),
     "a private method": ("_row", {"row": 0}, "does not answer"),
     "silent texts": ("silent_texts", {}, "does not answer"),
-    "a dunder": ("__getattribute__", {"name": "_rows"}, "does not answer"),
     "opening again": ("open", {"restricted": False}, "does not answer"),
     "logit as target": ("circuit", {"feature": "logit[w1]@-1"}, "expected a feature by its name"),
     "another option": ("circuit", {"target": "tc1[3]"}, "target: a search has no such option"),
     "top feature": ("circuit", {"feature": "tc1[top]"}, "expected a feature by its name"),
-    "no transcoder": ("circuit", {"feature": "tc2[0]"}, r"no such feature; there are tc0\[0\] to"),
-    "beyond": ("activations", {"row": 0, "feature": "tc1[128]"}, "no such feature"),
+    "no transcoder": ("circuit", {"feature": "tc2[0]"}, r"tc2\[0\]: layer 2 has no transcoder"),
     "unknown head": ("circuit", {"heads": ["w1"]}, "expected a layer and head"),
-    "row as text": ("circuit", {"row": "0"}, "row: Input should be a valid integer"),
     "negative row": ("circuit", {"row": -1}, "row: Input should be greater than or equal to 0"),
-    "no row": ("activations", {}, "row: Missing required argument"),
     "row beyond": ("activations", {"row": 16}, "row 16: expected one from 0 to 15"),
-    "position beyond": ("circuit", {"position": 10}, "position 10: expected one below 10"),
+    "position beyond": ("circuit", {"position": 10}, "token 10: expected one from"),
     "position of BOS": ("circuit", {"position": 0}, "no transcoder was trained on token 0"),
-    "k of none": ("de_embedding", {"vector": "tc1[3]", "k": 0}, "k: Input should be greater"),
     "vector of a prompt": ("de_embedding", {"vector": "tc1[3]@4"}, "by its name alone"),
     "its pull-back": ("de_embedding", {"vector": "tc1[3] <- attn0[0]@2"}, "a layer and head"),
     "embedding": ("de_embedding", {"vector": "tc1[3] <- embed@4"}, "by its name alone"),
@@ -260,276 +261,163 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "own layer": ("connections", {"vector": "tc1[3]", "layer": 1}, "writes nothing"),
     "head beyond": ("pull_back", {"vector": "tc1[3]", "through": "attn1[2]"}, "head below 2"),
     "blank hypothesis": ("reveal", {"hypothesis": " --\n"}, "expected a hypothesis in words"),
-    "no hypothesis": ("reveal", {}, "hypothesis: Missing required argument"),
 }  # fmt: skip
 
 
 def test_refusals_say_why_and_are_recorded(
-    server: StudyServer, tmp_path: Path, direct: Direct
+    study: BlindStudy, tmp_path: Path, direct: Direct
 ) -> None:
     for case, (question, arguments, message) in REFUSED.items():
         asked = (direct.place if question == "circuit" else {}) | arguments
         with pytest.raises(RefusedError, match=message) as caught:
-            server.ask(question, **asked)
+            study.ask(question, **asked)
         last = json.loads((tmp_path / "transcript.json").read_text())[-1]
         assert (last["question"], last["arguments"]) == (question, asked), case
         assert (last["refused"], last["answer"]) == (str(caught.value), None)
     assert len(json.loads((tmp_path / "transcript.json").read_text())) == 1 + len(REFUSED)
+    with pytest.raises(RefusedError, match="only after a hypothesis"):
+        study.silent_texts()
 
 
-def test_a_failing_server_says_no_more_than_the_kind_of_failure(
-    server: StudyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_failing_question_says_no_more_than_the_kind_of_failure(
+    study: BlindStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: Any) -> None:
+    def fail(_: Answers) -> None:
         raise KeyError("w5 stands there")
 
-    monkeypatch.setattr(study_server, "paths_record", fail)
-    monkeypatch.setattr(StudyServer, "examples", fail)
-    with pytest.raises(RefusedError, match=r"^examples: failed with KeyError$"):
-        server.ask("examples")
+    monkeypatch.setattr(Answers, "examples", fail)
+    with pytest.raises(RefusedError, match=r"^examples: failed with KeyError$") as caught:
+        study.ask("examples")
+    assert caught.value.__context__ is None
     assert "w5" not in (tmp_path / "transcript.json").read_text()
-
-
-def test_a_servers_process_is_silent() -> None:
-    """Even if it prints, warns and crashes."""
-    script = """
-import sys
-from transcoders.case_studies import study_server
-class Chatterer:
-    facts = {"feature": "tc1[3]"}
-    def __init__(self, *arguments, **options):
-        print("loading")
-    def ask(self, question, /, **arguments):
-        print("heard: w5")
-        print("heard: w5", file=sys.stderr)
-        raise KeyError("w5")
-study_server.StudyServer = Chatterer
-study_server.main()
-"""
-    found = subprocess.run(
-        [sys.executable, "-c", script, '["gpt2", "tc1[3]", false, "never.json"]'],
-        input='[1, "examples", {}]\n',
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert found.returncode == 1
-    assert json.loads(found.stdout) == [0, {"feature": "tc1[3]"}, None]
-    assert "w5" not in found.stdout + found.stderr
 
 
 # The restricted variant.
 
 
-@pytest.mark.parametrize(
-    "search",
-    [
+def test_restricted_circuits_hide_the_features_of_layer_0(
+    any_studies: dict[bool, BlindStudy], any_direct: Direct
+) -> None:
+    for search in (
         {},
         {"layers": [0], "components": ["feature", "head", "mlp"]},
         {"n_paths": 300, "components": ["feature", "mlp", "head", "error"]},
-    ],
-)
-def test_restricted_circuits_hide_the_features_of_layer_0(
-    any_servers: dict[bool, StudyServer], any_direct: Direct, search: dict[str, Any]
-) -> None:
-    for restricted, server in any_servers.items():
-        found = server.ask("circuit", **any_direct.place, sign="both", **search)
-        kinds = {(path["kind"], path["layer"]) for path in found}
-        assert (("feature", 0) in kinds) != restricted
-        assert not restricted or ("mlp", 0) in kinds
+    ):
+        for restricted, study in any_studies.items():
+            found = study.ask("circuit", **any_direct.place, sign="both", **search)
+            kinds = {(path["kind"], path["layer"]) for path in found}
+            assert (("feature", 0) in kinds) != restricted
+            assert not restricted or ("mlp", 0) in kinds
 
 
 def test_restricted_circuits_add_the_features_of_layer_0_up(
-    any_servers: dict[bool, StudyServer], any_direct: Direct
+    any_studies: dict[bool, BlindStudy], any_direct: Direct
 ) -> None:
     local = any_direct.local()
     target = feature_target(local, 1, any_direct.unit, any_direct.place["position"])
     parts = contributions(local, target.vectors)
     of_layer_0 = (parts.columns.kind == NodeKind.FEATURE.code) & (parts.columns.layer == 0)
     asked = {**any_direct.place, "sign": "both"}
-    found = any_servers[True].ask("circuit", **asked, iterations=1, n_paths=1000)
+    found = any_studies[True].ask("circuit", **asked, iterations=1, n_paths=1000)
     node = f"mlp0@{any_direct.place['position']}"
     (together,) = [path for path in found if path["node"] == node]
     assert together["attribution"] == close(parts.values[0, of_layer_0].sum().item())
     # The rest of the circuit is whole: a node's attribution is the sum over its causes.
-    graph = build_graph(paths_of_record(any_servers[True].ask("circuit", **asked)))
+    graph = build_graph(paths_of_record(any_studies[True].ask("circuit", **asked)))
     for node in graph:
         causes = [data["path_attribution"] for *_, data in graph.in_edges(node, data=True)]
         if causes:
             assert sum(causes) == pytest.approx(graph.nodes[node]["attribution"], abs=2e-4)
 
 
-def test_restricted_runs_differ_only_at_layer_0(any_direct: Direct) -> None:
-    local = any_direct.local()
-    together = layer_0_together(local)
-    assert set(together.active.layer.tolist()) == {1}
-    assert torch.equal(together.mlp_out[1:], local.mlp_out[1:])
-    written = torch.zeros_like(local.mlp_out[0])
-    for i in (local.active.layer == 0).nonzero()[:, 0].tolist():
-        written[local.active.token[i]] += local.active.z[i] * local.active.decoder[i]
-    assert torch.allclose(together.mlp_out[0, 1:], written[1:], atol=1e-5)
-    assert torch.equal(together.mlp_out[0, 0], local.mlp_out[0, 0])
-
-
-@pytest.mark.parametrize("question", ["activations", "circuit"])
 def test_restricted_studies_hide_prompts_on_layer_0(
-    any_servers: dict[bool, StudyServer], any_direct: Direct, question: str
+    any_studies: dict[bool, BlindStudy], any_direct: Direct
 ) -> None:
-    place = any_direct.place if question == "circuit" else {"row": 0}
-    for feature in ("tc0[0]", " tc0[0] ", "tc00[5]"):
-        with pytest.raises(RefusedError, match="a restricted study hides what prompts make"):
-            any_servers[True].ask(question, **place, feature=feature)
+    for question, place in (("activations", {"row": 0}), ("circuit", any_direct.place)):
+        for feature in ("tc0[0]", " tc0[0] ", "tc00[5]"):
+            with pytest.raises(RefusedError, match="a restricted study hides what prompts make"):
+                any_studies[True].ask(question, **place, feature=feature)
 
 
-# A study in a process of its own.
-
-
-def test_a_study_hands_on_what_its_server_says(
-    server: StudyServer, direct: Direct, tmp_path: Path
-) -> None:
-    path, name, place = tmp_path / "study.json", direct.feature, direct.place
-    with BlindStudy("gpt2", feature=name, transcript=path) as study:
-        assert study.facts == server.facts
-        examples = study.examples()
-        assert examples.to_dict("records") == server.ask("examples")
-        first = examples.iloc[0]  # NumPy's numbers are numbers, too
-        activation = study.activations(first["row"])[first["position"]]
-        assert activation == close(first["activation"])
-        server.ask("activations", row=int(first["row"]))
-        circuit = study.circuit(**place, n_paths=6)
-        record = server.ask("circuit", **place, n_paths=6)
-        assert paths_record(circuit.paths) == record
-        assert list(circuit.graph.edges) == list(build_graph(paths_of_record(record)).edges)
-        assert circuit.table(2).count("\n") == 1
-        assert study.pull_back(name, "attn0[0]") == server.ask(
-            "pull_back", vector=name, through="attn0[0]"
-        )
-        for question, first_column, asked in (
-            ("de_embedding", "token", {"vector": name}),
-            ("direct_logits", "token", {"feature": name}),
-            ("connections", "feature", {"vector": name, "layer": 0}),
-        ):
-            table = getattr(study, question)(**asked, k=3)
-            assert list(table) == [first_column, "value"]
-            assert table.to_numpy().tolist() == server.ask(question, **asked, k=3)
-        with pytest.raises(RefusedError, match="tokens: a blind study does not answer this"):
-            study.ask("tokens", row=0)
-        with pytest.raises(RefusedError):
-            server.ask("tokens", row=0)
-        # An interrupted question leaves its answer in the pipe; it is not taken for the next one.
-        study._asked += 1
-        line = json.dumps([study._asked, "examples", {}])
-        study._process.stdin.write(line + "\n")
-        server.ask("examples")
-        assert study.pull_back(name, "tc0[1]") == f"{name} <- tc0[1]"
-        server.ask("pull_back", vector=name, through="tc0[1]")
-        # The analyst's process holds a pipe and facts, and nothing that was said names a token.
-        assert vars(study).keys() == {"_asked", "_process", "facts"}
-        assert not TOKEN.search(path.read_text())
-        revealed = study.reveal(HYPOTHESIS, context=3)
-    assert revealed.examples.to_dict("records") == server.ask(
-        "reveal", hypothesis=HYPOTHESIS, context=3
-    )["examples"]  # fmt: skip
-    # The same questions make the same bytes, whoever asks them.
-    assert path.read_bytes() == (tmp_path / "transcript.json").read_bytes()
-    assert verify_transcript(path).seal == revealed.seal
-    with pytest.raises(UserError, match="its process has ended; open another study"):
-        study.examples()
-
-
-def test_a_study_that_cannot_begin_says_why(
-    direct: Direct, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "transcript.json"
-    path.write_text("[]")
-    with pytest.raises(UserError, match="this transcript exists already and stays"):
-        BlindStudy("gpt2", feature="tc1[3]", transcript=path)
-    path.unlink()
-    for feature, restricted, message in (
-        ("tc2[3]", False, "no such feature"),
-        ("tc0[3]", True, "a restricted study hides what prompts make of layer 0"),
-    ):
+def test_a_study_that_cannot_begin_says_why(tmp_path: Path) -> None:
+    def refuse(message: str, feature: str = "tc1[3]", *, restricted: bool = False) -> None:
         with pytest.raises(UserError, match=message):
-            StudyServer(
-                "gpt2", feature, restricted=restricted, transcript=path, device="cpu"
-            )  # fmt: skip
+            BlindStudy("gpt2", feature=feature, restricted=restricted, transcript=path)
+
+    path = tmp_path / "transcript.json"
+    refuse("layer 2 has no transcoder", "tc2[3]")
+    refuse("a restricted study hides what prompts make of layer 0", "tc0[3]", restricted=True)
+    path.write_text("[]")
+    refuse("this transcript exists already and stays")
+    path.unlink()
     settings = yaml.safe_load(Path("config/gpt2.yaml").read_text())
     del settings["interpretability"]
-    monkeypatch.chdir(tmp_path)
-    Path("config").mkdir()
-    Path("config/gpt2.yaml").write_text(yaml.safe_dump(settings))
-    with pytest.raises(UserError, match="interpretability: this key is missing"):
-        direct.server(path)
-    monkeypatch.setattr(sys, "executable", "true")  # a server that is gone at once
-    with pytest.raises(UserError, match="its process ended without an answer"):
-        BlindStudy("gpt2", feature="tc1[3]", transcript=path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        Path("config").mkdir()
+        Path("config/gpt2.yaml").write_text(yaml.safe_dump(settings))
+        refuse("interpretability: this key is missing")
 
 
 # The transcript.
 
+Sealed = tuple[Path, Revealed, BlindStudy]
+
 
 @pytest.fixture(scope="module")
-def sealed(
-    direct: Direct, repository: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Path, dict[str, Any], StudyServer]]:
+def sealed(direct: Direct, tmp_path_factory: pytest.TempPathFactory) -> Sealed:
     """A finished study's transcript, and what was revealed."""
     path = tmp_path_factory.mktemp("sealed") / "transcript.json"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(repository)
-        server = direct.server(path)
-        server.ask("examples")
-        with pytest.raises(RefusedError):
-            server.ask("tokens", row=0)
-        server.ask("de_embedding", vector=direct.feature)
-        yield path, server.ask("reveal", hypothesis=HYPOTHESIS, context=3), server
-
-
-Sealed = tuple[Path, dict[str, Any], StudyServer]
+    study = direct.study(path)
+    study.examples()
+    with pytest.raises(RefusedError):
+        study.ask("tokens", row=0)
+    study.de_embedding(direct.feature)
+    return path, study.reveal(HYPOTHESIS, context=3), study
 
 
 def test_a_transcript_holds_every_question(sealed: Sealed, direct: Direct) -> None:
-    path, revealed, server = sealed
-    verified = verify_transcript(path)
-    assert verified.hypothesis == HYPOTHESIS
-    assert verified.seal == revealed["seal"] == verified.entries[-1]["digest"]
-    assert [entry["question"] for entry in verified.entries] == [
+    path, revealed, study = sealed
+    entries = verify_transcript(path)
+    assert entries[-1]["arguments"]["hypothesis"] == HYPOTHESIS
+    assert revealed.seal == entries[-1]["digest"]
+    assert [entry["question"] for entry in entries] == [
         "open", "examples", "tokens", "de_embedding", "reveal",
     ]  # fmt: skip
-    first, examples, refused, _, last = verified.entries
+    first, examples, refused, _, last = entries
     assert first["arguments"].keys() == {"feature", "restricted", "dictionary", "text"}
-    assert first["answer"] == digest(server.facts)
+    assert first["answer"] == digest(study.facts)
     assert examples["answer"] == digest([{**row, "activation": float(f"{row['activation']:.6g}")}
         for row in direct.examples.drop(columns="feature").to_dict("records")])  # fmt: skip
     assert refused["answer"] is None and "does not answer" in refused["refused"]
-    assert last["answer"] == digest(revealed["examples"])
+    assert last["answer"] == digest(revealed.examples.to_dict("records"))
     # No tokens, but for the hypothesis.
     assert set(TOKEN.findall(path.read_text())) == {"w7"}
 
 
 def test_what_is_revealed_is_the_text(sealed: Sealed, direct: Direct) -> None:
-    for example in sealed[1]["examples"]:
-        tokens, at = direct.text.rows[example["row"]].tolist(), example["position"]
+    for example in sealed[1].examples.itertuples():
+        tokens, at = direct.text.rows[example.row].tolist(), example.position
         words = [f"w{token - 2}" if token else "<|endoftext|>" for token in tokens]
         before, after = " ".join(words[max(at - 3, 0) : at]), " ".join(words[at + 1 : at + 4])
-        assert example["text"] == f"{before}⟦{words[at]}⟧{after}"
+        assert example.text == f"{before}⟦{words[at]}⟧{after}"
 
 
 def test_after_the_seal_nothing_is_answered_or_written(sealed: Sealed) -> None:
-    path, _, server = sealed
+    path, _, study = sealed
     kept = path.read_bytes()
     for question, asked in (
         ("examples", {}),
         ("reveal", {"hypothesis": "Something else, now that I have seen it."}),
     ):
         with pytest.raises(RefusedError, match="the study is sealed"):
-            server.ask(question, **asked)
+            study.ask(question, **asked)
     assert path.read_bytes() == kept
 
 
 @pytest.mark.parametrize("question", ["examples", "reveal"])
 def test_what_cannot_be_recorded_is_not_answered(
-    server: StudyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, question: str
+    study: BlindStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, question: str
 ) -> None:
     asked = {"hypothesis": HYPOTHESIS} if question == "reveal" else {}
     path = tmp_path / "transcript.json"
@@ -541,9 +429,9 @@ def test_what_cannot_be_recorded_is_not_answered(
     with monkeypatch.context() as patch:
         patch.setattr(transcripts, "write_json", fail)
         with pytest.raises(OSError, match="No space left on device"):
-            server.ask(question, **asked)
+            study.ask(question, **asked)
     assert path.read_bytes() == kept
-    assert server.ask(question, **asked)
+    assert study.ask(question, **asked)
     assert [entry["question"] for entry in json.loads(path.read_text())] == ["open", question]
 
 
@@ -571,13 +459,9 @@ TAMPERED: dict[str, tuple[Callable[[list[Any]], Any], str]] = {
     "dropped": (lambda found: found[:2] + found[3:], "entry 2: expected the entry"),
     "reordered": (lambda found: [found[0], found[2], found[1], *found[3:]], "entry 1: expected"),
     "put in": (lambda found: [*found[:2], found[1], *found[2:]], "entry 2: expected the entry"),
-    "truncated": (lambda found: found[:-1], "entry 3: expected an accepted hypothesis"),
-    "gone on": (lambda found: rechained([*found, {**found[1]}]), "entry 4: expected an accepted"),
-    "without hypothesis": (
-        lambda found: rechained(changed(found, 4, arguments={})), "expected the entries",
-    ),
-    "no entry": (lambda found: [*found[:2], "x", *found[3:]], "expected the entries"),
-    "nothing": (lambda _: [], "expected the entries of a transcript"),
+    "truncated": (lambda found: found[:-1], "expected an accepted hypothesis"),
+    "gone on": (lambda found: rechained([*found, {**found[1]}]), "expected an accepted"),
+    "nothing": (lambda _: [], "expected an accepted hypothesis"),
 }  # fmt: skip
 
 
@@ -594,4 +478,4 @@ def test_a_forged_transcript_has_another_seal(sealed: Sealed, tmp_path: Path) ->
     forged = tmp_path / "transcript.json"
     entries = changed(json.loads(sealed[0].read_text()), 2, question="examples")
     forged.write_text(json.dumps(rechained(entries)))
-    assert verify_transcript(forged).seal != sealed[1]["seal"]
+    assert verify_transcript(forged)[-1]["digest"] != sealed[1].seal

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from transcoders.case_studies.harness import RefusedError
 from transcoders.case_studies.page import VERDICTS, study_notebook
 from transcoders.case_studies.scripts import (
     ANSWERS,
@@ -19,17 +20,17 @@ from transcoders.case_studies.scripts import (
     TABLE4_COLUMNS,
     TRANSCRIPT,
     RecordedStudy,
-    Row,
     StudyScript,
     carry_out,
     load_script,
     outcome,
     score,
 )
-from transcoders.case_studies.study_server import RefusedError
 from transcoders.errors import UserError
 from transcoders.files import read_json, write_table
 
+Worked = tuple[Path, dict[str, Any]]
+"""Where :func:`study_script` has been carried out, and its row of Table 4."""
 REPOSITORY = Path(__file__).resolve().parents[2]
 STEPS = [
     {"thought": "Where?", "ask": {"examples": {}}},
@@ -48,8 +49,7 @@ def study_script(**changes: Any) -> StudyScript:
 
 
 @pytest.fixture(scope="module")
-def worked(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Row]:
-    """Where :func:`study_script` has been carried out, and its row of Table 4."""
+def worked(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Worked:
     place = tmp_path_factory.mktemp("worked") / "study"
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(repository)
@@ -57,13 +57,8 @@ def worked(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
 
 
 @pytest.fixture
-def folder(worked: tuple[Path, Row]) -> Path:
+def folder(worked: Worked) -> Path:
     return worked[0]
-
-
-@pytest.fixture
-def copied(folder: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(folder, tmp_path / "study"))
 
 
 def test_a_record_answers_what_was_asked_and_nothing_else(folder: Path) -> None:
@@ -83,9 +78,11 @@ def test_a_record_answers_what_was_asked_and_nothing_else(folder: Path) -> None:
     ):
         with pytest.raises(RefusedError, match="was not asked"):
             study.ask(question, **arguments)
+    with pytest.raises(RefusedError, match="does not answer this"):
+        study.ask("tokens", row=0)
 
 
-def test_the_same_study_gives_the_same_bytes(worked: tuple[Path, Row], tmp_path: Path) -> None:
+def test_the_same_study_gives_the_same_bytes(worked: Worked, tmp_path: Path) -> None:
     row = carry_out("mine", study_script(), "llama", tmp_path / "again", "cpu")
     assert row == worked[1] and list(row) == TABLE4_COLUMNS
     assert row["outcome"] == "other weights" and row["silent_matched"] == 1
@@ -97,21 +94,15 @@ def test_the_same_study_gives_the_same_bytes(worked: tuple[Path, Row], tmp_path:
     "change",
     [
         lambda answers: [{}, *answers[1:]],
-        lambda answers: [*answers[:3], answers[3][1:], *answers[4:]],
         lambda answers: answers[:-1],
-        lambda answers: [*answers, []],
         lambda answers: [*answers[:4], ["w5"], *answers[5:]],  # it was refused
     ],
 )
-def test_an_answer_that_was_not_given_is_refused(copied: Path, change: Any) -> None:
+def test_an_answer_that_was_not_given_is_refused(folder: Path, tmp_path: Path, change: Any) -> None:
+    copied = Path(shutil.copytree(folder, tmp_path / "study"))
     (copied / ANSWERS).write_text(json.dumps(change(read_json(copied / ANSWERS))))
     with pytest.raises(UserError, match="whose digests are in"):
         RecordedStudy(copied)
-
-
-def test_a_refused_question_stays_refused(folder: Path) -> None:
-    with pytest.raises(RefusedError, match="does not answer this"):
-        RecordedStudy(folder).ask("tokens", row=0)
 
 
 def test_a_hypothesis_is_scored_as_a_rule(folder: Path) -> None:
@@ -119,7 +110,7 @@ def test_a_hypothesis_is_scored_as_a_rule(folder: Path) -> None:
     examples = study.reveal("Words.").examples
     silent = ["a⟦b⟧c", "x⟦y⟧z", "a⟦b⟧", "⟦⟧"]
 
-    def scored(pattern: str, weights: str = "none") -> Row:
+    def scored(pattern: str, weights: str = "none") -> dict[str, Any]:
         return score("mine", study_script(pattern=pattern), study, silent, weights)
 
     everything = scored("⟦.*⟧")
@@ -149,7 +140,6 @@ def test_outcomes_follow_the_rule() -> None:
     [
         ({"pattern": "("}, "pattern: .*regular expression"),
         ({"feature": "tc1[41]@4"}, "feature: "),
-        ({"steps": []}, "steps: "),
         ({"steps": [{"thought": "Two", "ask": {"examples": {}, "circuit": {}}}]}, "steps.0.ask: "),
         ({"hypotheses": "Two"}, "hypotheses: "),
     ],
@@ -167,15 +157,10 @@ def test_a_missing_file_names_those_there_are(tmp_path: Path) -> None:
     (tmp_path / "other.yaml").touch()
     with pytest.raises(UserError, match=r"mine.yaml: no such case study; there are other"):
         load_script(tmp_path / "mine.yaml")
-    (tmp_path / "other.yaml").write_text("a: [")
-    with pytest.raises(UserError, match="expected YAML"):
-        load_script(tmp_path / "other.yaml")
 
 
 @pytest.mark.parametrize("verdict", list(VERDICTS))
-def test_a_notebook_asks_what_the_study_asked(
-    worked: tuple[Path, Row], tmp_path: Path, verdict: str
-) -> None:
+def test_a_notebook_asks_what_the_study_asked(worked: Worked, tmp_path: Path, verdict: str) -> None:
     (folder, row), table = worked, tmp_path / "table4.csv"
     write_table(table, pd.DataFrame([row | {"outcome": verdict}]))
     notebook = study_notebook("mine", study_script(), folder, table)
@@ -197,11 +182,12 @@ def test_a_notebook_asks_what_the_study_asked(
     assert order == sorted(order)
 
 
-@pytest.mark.parametrize(
-    "name", sorted(path.stem for path in (REPOSITORY / "workflow/case_studies/laptop").iterdir())
-)
-def test_committed_studies_are_whole_and_as_they_were_written(name: str) -> None:
-    worked = load_script(REPOSITORY / f"workflow/case_studies/laptop/{name}.yaml")
+COMMITTED = sorted((REPOSITORY / "workflow/case_studies/laptop").iterdir())
+
+
+@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.stem)
+def test_committed_studies_are_whole_and_as_they_were_written(path: Path) -> None:
+    worked, name = load_script(path), path.stem
     results = REPOSITORY / "results/laptop/case_studies"
     study = RecordedStudy(results / name)
     assert study.facts["feature"] == worked.feature and study.hypothesis == worked.hypothesis

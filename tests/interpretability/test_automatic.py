@@ -102,11 +102,6 @@ def test_entropy_and_share_worked_by_hand(observed: Observed, text: Text) -> Non
     assert "rule_accuracy" not in found  # four examples are too few to halve
 
 
-def test_the_same_seed_gives_the_same_values(observed: Observed, text: Text) -> None:
-    first, again = (measure_features(observed, text, seed=1) for _ in range(2))
-    pd.testing.assert_frame_equal(first, again)
-
-
 def test_windows_stop_at_the_ends_of_rows() -> None:
     text = np.arange(1, 11).reshape(1, 10)
     found = windows(text, np.array([[0, 0], [0, 5], [0, 9]]))

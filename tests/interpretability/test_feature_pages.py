@@ -2,61 +2,41 @@
 
 import html
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
-from torch import Tensor
 
 from helpers_circuits import Make, make_circuit, plain, plain_pass, without_weight
 from transcoders.circuits.replacement import ReplacementModel
-from transcoders.config import Scale, Site
-from transcoders.corpus import Rows
+from transcoders.config import Site
+from transcoders.dictionaries import SparseDictionary
 from transcoders.interpretability.automatic import live_features
-from transcoders.interpretability.feature_pages import Subject, pages_of, write_feature_pages
-from transcoders.interpretability.gather import Text, gather, load_observed, load_text
-from transcoders.models import load_model, load_tokenizer
+from transcoders.interpretability.feature_pages import pages_of, write_feature_pages
+from transcoders.interpretability.gather import Subject, Text, load_observed, load_text
+from transcoders.models import LanguageModel, load_tokenizer
 
-NAME = "a-dictionary"
-
-
-class Evil:
-    """A tokenizer whose tokens are markup."""
-
-    def decode(self, ids: list[int]) -> str:
-        return f"<script>alert({ids[0]})</script>\n"
+Made = tuple[ReplacementModel, Subject, Text]
 
 
-@pytest.fixture(scope="module", params=["transcoder", "mlp_in_sae"])
+@pytest.fixture(scope="module", params=["late", "sae"])
 def made(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, scale: Scale,
-    tiny_models: dict[str, Path], random_dictionary: Make, random_tokens: Callable[..., Tensor],
-) -> tuple[ReplacementModel, Subject, Text]:  # fmt: skip
-    circuit = make_circuit(
-        load_model(tiny_models["llama"]), random_dictionary, {0: "transcoder"}, first=1
-    )
-    site, dictionary = Site(model="m", layer=2), random_dictionary(request.param, seed=6)
-    folder = tmp_path_factory.mktemp("observed") / "observed"
-    assert scale.interpretability is not None
-    rows = Rows(random_tokens(30, 16, seed=2), torch.zeros(30))
-    gather(
-        circuit.model, rows, {NAME: (site, dictionary)}, scale.interpretability, folder,
-        first_position=1, seed=0,
-    )  # fmt: skip
-    observed = load_observed(folder, NAME)
-    label = "transcoder" if request.param == "transcoder" else "SAE"
-    return circuit, Subject(NAME, label, site, dictionary, observed), load_text(folder)
+    request: pytest.FixtureRequest, model: LanguageModel, random_dictionary: Make, gathered: Path,
+    dictionaries: dict[str, tuple[Site, SparseDictionary]],
+) -> Made:  # fmt: skip
+    circuit = make_circuit(model, random_dictionary, {0: "transcoder"}, first=1)
+    name = request.param
+    subject = Subject(name, *dictionaries[name], load_observed(gathered, name))
+    return circuit, subject, load_text(gathered)
 
 
 @pytest.fixture(scope="module")
-def features(made: tuple[ReplacementModel, Subject, Text]) -> list[int]:
+def features(made: Made) -> list[int]:
     return pages_of(live_features(made[1].observed), 6, seed=0)
 
 
 @pytest.fixture(scope="module")
 def folder(
-    made: tuple[ReplacementModel, Subject, Text], features: list[int], tiny_models: dict[str, Path],
+    made: Made, features: list[int], tiny_models: dict[str, Path],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:  # fmt: skip
     destination = tmp_path_factory.mktemp("pages") / "pages"
@@ -65,7 +45,7 @@ def folder(
 
 
 def test_every_feature_has_a_page_that_needs_no_other_file_and_a_line_in_the_index(
-    folder: Path, features: list[int]
+    folder: Path, features: list[int], made: Made
 ) -> None:
     names = sorted(path.name for path in folder.iterdir())
     assert names == sorted(["index.html", *(f"{feature}.html" for feature in features)])
@@ -73,13 +53,14 @@ def test_every_feature_has_a_page_that_needs_no_other_file_and_a_line_in_the_ind
     assert [int(n) for n in re.findall(r'href="(\d+)\.html"', index)] == features
     for path in folder.iterdir():
         page = path.read_text()
+        assert f"of the {made[1].dictionary.traits.label} at layer 2" in page
         links = re.findall(r'href="([^"]+)"', page)
         assert links and all((folder / link).exists() for link in links)
         assert "<script" not in page and "src=" not in page and "http" not in page
 
 
 def test_shades_are_activations_over_the_largest(
-    folder: Path, features: list[int], made: tuple[ReplacementModel, Subject, Text]
+    folder: Path, features: list[int], made: Made
 ) -> None:
     circuit, subject, text = made
     for feature in features:
@@ -101,7 +82,7 @@ def test_shades_are_activations_over_the_largest(
 
 
 def test_what_weights_say_is_there(
-    folder: Path, features: list[int], made: tuple[ReplacementModel, Subject, Text],
+    folder: Path, features: list[int], made: Made,
     tiny_models: dict[str, Path],
 ) -> None:  # fmt: skip
     circuit, subject, _ = made
@@ -114,26 +95,16 @@ def test_what_weights_say_is_there(
     assert words == [tokenizer.decode([int(t)]) for t in scores.topk(3).indices]
 
 
-def test_markup_in_tokens_shows_as_text(
-    made: tuple[ReplacementModel, Subject, Text], features: list[int], tmp_path: Path
-) -> None:
-    write_feature_pages(*made, Evil(), features[:2], tmp_path / "pages")
-    for path in (tmp_path / "pages").iterdir():
-        page = path.read_text()
-        assert "<script" not in page
-        assert "&lt;script&gt;alert(" in page and "⏎" in page
-
-
 def test_a_feature_that_is_never_active_has_a_page_too(
-    made: tuple[ReplacementModel, Subject, Text], tmp_path: Path
+    made: Made, tmp_path: Path, tiny_models: dict[str, Path]
 ) -> None:
     circuit, subject, text = made
-    observed = subject.observed
+    observed, tokenizer = subject.observed, load_tokenizer(tiny_models["llama"])
     zeros = [0 * histogram for histogram in observed.features["histogram"]]
     observed = observed._replace(
         features=observed.features.assign(histogram=zeros, largest=0.0),
         examples=observed.examples[observed.examples["feature"] != 5],
     )
     subject = subject._replace(observed=observed)
-    write_feature_pages(circuit, subject, text, Evil(), [5], tmp_path / "pages")
+    write_feature_pages(circuit, subject, text, tokenizer, [5], tmp_path / "pages")
     assert "never active" in (tmp_path / "pages/5.html").read_text()

@@ -7,53 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from helpers_circuits import plain, watched, without_weight
+from helpers_circuits import Make, plain, watched, without_weight
 from transcoders.config import Scale, Site
 from transcoders.corpus import Rows
 from transcoders.dictionaries import SparseDictionary
 from transcoders.errors import UserError
-from transcoders.interpretability.gather import (
-    gather,
-    load_observed,
-    load_text,
-    random_directions,
-)
-from transcoders.models import LanguageModel, load_model
-
-Make = Callable[..., SparseDictionary]
-SEED = 3
-
-
-@pytest.fixture(scope="module")
-def rows(random_tokens: Callable[..., Tensor]) -> Rows:
-    return Rows(random_tokens(30, 12, seed=5), torch.zeros(30, dtype=torch.int32))
-
-
-@pytest.fixture(scope="module")
-def model(tiny_models: dict[str, Path]) -> LanguageModel:
-    return load_model(tiny_models["llama"])
-
-
-@pytest.fixture(scope="module")
-def dictionaries(random_dictionary: Make) -> dict[str, tuple[Site, SparseDictionary]]:
-    return {
-        "early": (Site(model="m", layer=0), random_dictionary("transcoder", seed=1)),
-        "late": (Site(model="m", layer=2), random_dictionary("transcoder", seed=2)),
-        "sae": (Site(model="m", layer=2), random_dictionary("mlp_in_sae", seed=3)),
-        "out": (Site(model="m", layer=2), random_dictionary("mlp_out_sae", seed=4)),
-    }
-
-
-@pytest.fixture(scope="module")
-def folder(
-    tmp_path_factory: pytest.TempPathFactory, scale: Scale, model: LanguageModel, rows: Rows,
-    dictionaries: dict[str, tuple[Site, SparseDictionary]],
-) -> Path:  # fmt: skip
-    destination = tmp_path_factory.mktemp("gathered") / "observed"
-    gather(
-        model, rows, dictionaries, scale.interpretability, destination, first_position=1, seed=SEED
-    )
-    return destination
+from transcoders.interpretability.gather import load_observed, load_text, random_directions
+from transcoders.models import LanguageModel
 
 
 def activations(
@@ -70,11 +30,11 @@ def activations(
 
 @pytest.mark.parametrize("name", ["early", "late", "sae", "out"])
 def test_every_dictionary_is_observed_at_its_own_site(
-    folder: Path, model: LanguageModel, rows: Rows,
+    gathered: Path, model: LanguageModel, rows: Rows,
     dictionaries: dict[str, tuple[Site, SparseDictionary]], name: str,
 ) -> None:  # fmt: skip
     z = activations(model, rows, *dictionaries[name])
-    observed, text = load_observed(folder, name), load_text(folder)
+    observed, text = load_observed(gathered, name), load_text(gathered)
     assert torch.equal(text.rows, rows.tokens)
     expected = (z[:, 1:] > 0).sum(dim=(0, 1))
     # The plain model rounds elsewhere, which moves activations by 1e-5 and some across 0.
@@ -92,29 +52,28 @@ def test_every_dictionary_is_observed_at_its_own_site(
     )  # float16
 
 
-def test_background_tokens_are_distinct_and_never_bos(folder: Path, scale: Scale) -> None:
-    background = load_text(folder).background
+def test_background_tokens_are_distinct_and_never_bos(gathered: Path, scale: Scale) -> None:
+    background = load_text(gathered).background
     assert len(background) == scale.interpretability.background_tokens
     assert len(background.unique(dim=0)) == len(background)
     assert (background[:, 1] >= 1).all()
 
 
 def test_the_same_seed_gives_the_same_bytes(
-    folder: Path, tmp_path: Path, scale: Scale, model: LanguageModel, rows: Rows,
-    dictionaries: dict[str, tuple[Site, SparseDictionary]],
-) -> None:  # fmt: skip
+    gathered: Path, tmp_path: Path, gather_into: Callable[[Path], None]
+) -> None:
     again = tmp_path / "again"
-    gather(model, rows, dictionaries, scale.interpretability, again, first_position=1, seed=SEED)
-    files = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
+    gather_into(again)
+    files = [path.relative_to(gathered) for path in gathered.rglob("*") if path.is_file()]
     assert files
-    assert all((folder / file).read_bytes() == (again / file).read_bytes() for file in files)
+    assert all((gathered / file).read_bytes() == (again / file).read_bytes() for file in files)
 
 
-def test_what_is_missing_is_named(folder: Path) -> None:
+def test_what_is_missing_is_named(gathered: Path) -> None:
     with pytest.raises(UserError, match=r"absent/background\.safetensors: no such file"):
-        load_observed(folder, "absent")
+        load_observed(gathered, "absent")
     with pytest.raises(UserError, match=r"text\.safetensors: no such file"):
-        load_text(folder / "early")
+        load_text(gathered / "early")
 
 
 def test_random_directions_are_as_rare_as_asked(random_dictionary: Make) -> None:

@@ -1,7 +1,7 @@
 """Predictions from weights alone, against plain loops and features whose tokens are planted."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -11,8 +11,8 @@ from torch import Tensor
 
 from helpers_circuits import Make, assert_close, make_circuit, plain, without_weight
 from transcoders.circuits.replacement import ReplacementModel
-from transcoders.config import Model, SyntheticModel
-from transcoders.interpretability.gather import Observed, Text
+from transcoders.config import Model, Site, SyntheticModel
+from transcoders.interpretability.gather import Observed, Subject, Text
 from transcoders.interpretability.predictions import (
     METHODS,
     Vocabulary,
@@ -154,43 +154,51 @@ def planted(
     return Observed(features, pd.DataFrame(examples), background), Text(rows, text.background)
 
 
+class Studied(NamedTuple):
+    """What was studied, and the table of it."""
+
+    observed: Observed
+    text: Text
+    table: pd.DataFrame
+
+    @property
+    def own(self) -> pd.DataFrame:
+        return self.table[self.table["method"] == "layer 0"].reset_index(drop=True)
+
+
+@pytest.fixture(scope="module")
 def studied(
-    circuit: ReplacementModel, vocabulary: Vocabulary, observed: Observed, text: Text,
-    tiny_models: dict[str, Path],
-) -> pd.DataFrame:  # fmt: skip
-    return study_features(
-        circuit, "name", 2, circuit.transcoders[2], observed, text,
-        load_tokenizer(tiny_models["gpt2"]), n_features=4, seed=0, vocabulary=vocabulary,
-    )  # fmt: skip
+    circuit: ReplacementModel, vocabulary: Vocabulary, text: Text, tiny_models: dict[str, Path]
+) -> dict[bool, Studied]:
+    """By whether features do as layer 0 predicts."""
+    tokenizer, made = load_tokenizer(tiny_models["gpt2"]), {}
+    for honest in (True, False):
+        observed, seen = planted(circuit, vocabulary, text, honest=honest)
+        subject = Subject("name", Site(model="m", layer=2), circuit.transcoders[2], observed)
+        table = study_features(circuit, vocabulary, subject, seen, tokenizer, n_features=4, seed=0)
+        made[honest] = Studied(observed, seen, table)
+    return made
 
 
 def test_features_that_do_as_predicted_get_the_full_score_and_others_none(
-    circuit: ReplacementModel, vocabulary: Vocabulary, text: Text, tiny_models: dict[str, Path]
+    studied: dict[bool, Studied],
 ) -> None:
-    tables = {
-        honest: studied(
-            circuit, vocabulary, *planted(circuit, vocabulary, text, honest=honest), tiny_models
-        )
-        for honest in (True, False)
-    }
-    for honest, table in tables.items():
+    for honest, found in studied.items():
+        table, own = found.table, found.own
         assert sorted(table["feature"].unique()) == [0, 1, 2, 3]
         assert list(table["method"].unique()) == [*METHODS, "heads"]
-        own = table[table["method"] == "layer 0"]
         assert (own["precision"] == (1.0 if honest else 0.0)).all()
         assert ((own["correlation"] > 0.2) if honest else (own["correlation"] < 0)).all()
         assert table.loc[table["method"] == "heads", "correlation"].isna().all()
-    own = tables[True][tables[True]["method"] == "layer 0"]
-    assert (own["precision_control"] < own["precision"]).all()
-    assert (own["l0"] - 0.04).abs().max() < 1e-9
+        assert (own["l0"] - 0.04).abs().max() < 1e-9
+    assert (studied[True].own["precision_control"] < studied[True].own["precision"]).all()
 
 
 def test_the_control_is_another_features_prediction(
-    circuit: ReplacementModel, vocabulary: Vocabulary, text: Text, tiny_models: dict[str, Path]
+    circuit: ReplacementModel, vocabulary: Vocabulary, studied: dict[bool, Studied]
 ) -> None:
-    observed, seen = planted(circuit, vocabulary, text, honest=True)
-    table = studied(circuit, vocabulary, observed, seen, tiny_models)
-    own = table[table["method"] == "layer 0"].reset_index(drop=True)
+    observed, seen, _ = studied[True]
+    own = studied[True].own
     every = circuit.encoder_vectors(2, torch.arange(4))
     scores = score_tokens(circuit, vocabulary, every, "layer 0")
     for place, row in own.iterrows():
@@ -202,16 +210,9 @@ def test_the_control_is_another_features_prediction(
         assert row["correlation_control"] == pytest.approx(found.correlation(scores[other]))
 
 
-def test_nothing_of_the_examples_reaches_the_predictions(
-    circuit: ReplacementModel, vocabulary: Vocabulary, text: Text, tiny_models: dict[str, Path]
-) -> None:
-    predicted = [
-        studied(
-            circuit, vocabulary, *planted(circuit, vocabulary, text, honest=honest), tiny_models
-        )[["feature", "method", "predicted"]]
-        for honest in (True, False)
-    ]
-    pd.testing.assert_frame_equal(*predicted)
+def test_nothing_of_the_examples_reaches_the_predictions(studied: dict[bool, Studied]) -> None:
+    tables = [found.table[["feature", "method", "predicted"]] for found in studied.values()]
+    pd.testing.assert_frame_equal(*tables)
 
 
 def test_tokens_before_the_peak_are_looked_for_in_a_window() -> None:
@@ -254,11 +255,3 @@ def test_summaries_take_features_together_by_layer_and_by_thirds() -> None:
     assert row["precision_gain_low"] < gain.mean() < row["precision_gain_high"]
     heads = found[found["method"] == "heads"]
     assert heads["correlation"].isna().all() and heads["precision"].notna().all()
-
-
-def test_the_same_seed_draws_the_same_features(
-    circuit: ReplacementModel, vocabulary: Vocabulary, text: Text, tiny_models: dict[str, Path]
-) -> None:
-    observed = planted(circuit, vocabulary, text, honest=True)
-    first, second = (studied(circuit, vocabulary, *observed, tiny_models) for _ in range(2))
-    pd.testing.assert_frame_equal(first, second)

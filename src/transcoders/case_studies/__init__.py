@@ -2,9 +2,9 @@
 
 From a command to Table 4, in the order in which to read:
 
-- ``harness``: what an analyst can ask, from a process that holds no token;
-- ``study_server``: the process that keeps the tokens, and answers;
-- ``transcript``: its record of every question, sealed by the hypothesis;
+- ``harness``: what an analyst can ask, and a study that answers;
+- ``answers``: how each answer is computed;
+- ``transcript``: the record of every question, sealed by the hypothesis;
 - ``scripts``: studies written down, carried out again and scored;
 - ``page.py``, ``page.md.j2``: such a study as a notebook.
 """

@@ -8,13 +8,22 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from transcoders.case_studies.scripts import MOSTLY, SUCCESS, RecordedStudy, Step, StudyScript
-from transcoders.case_studies.study_server import RefusedError
+from transcoders.case_studies.harness import RefusedError
+from transcoders.case_studies.scripts import (
+    MOSTLY,
+    SUCCESS,
+    RecordedStudy,
+    Step,
+    StudyScript,
+    load_script,
+)
 from transcoders.files import read_table
+from transcoders.layout import Layout
+from transcoders.notebooks import execute_notebook
 from transcoders.tables.html import in_markdown
 
 SHOWN = {"examples": "{}.head(12)", "circuit": "print({}.table(12))"}
-"""How an answer is shown; others show themselves."""
+"""How answers to these questions are shown; the others are shown whole."""
 VERDICTS = {
     "success": "The hypothesis was right.",
     "mostly": "The hypothesis was mostly right.",
@@ -26,11 +35,22 @@ VERDICTS = {
 }
 
 
+def write_study_page(name: str, layout: Layout) -> None:
+    """Render a study of a scale, as it was carried out, as a notebook and a page.
+
+    Raises:
+        UserError: there is no such study, or a file is missing or damaged.
+    """
+    source, folder = layout.study_scripts / f"{name}.yaml", layout.carried_out(name)
+    notebook = study_notebook(name, load_script(source), folder, layout.table4)
+    execute_notebook(notebook, str(source), layout.notebook(f"case_study_{name}"))
+
+
 def study_notebook(name: str, script: StudyScript, folder: Path, table4: Path) -> Any:
     """A notebook that reads a carried-out study again, not yet executed.
 
     Args:
-        name: of the study, as in Table 4.
+        name: the study's name, as in Table 4.
         script: what the analyst wrote.
         folder: where the study was carried out.
         table4: the table with its score.

@@ -6,9 +6,9 @@ asks all of it again and keeps the sealed transcript and the answers. :class:`Re
 these answers to the same questions, so that a study can be read on a machine without the model. It
 refuses an answer whose digest is not in the transcript.
 
-The hypothesis is scored as a rule (:func:`score`): the share of places where the feature is active
-that match the pattern, against the share of places where it is silent. A feature's number means
-something only with the weights that the analyst had, so a file names their hash.
+The hypothesis is scored as a rule (:func:`score`): which share of the places where the feature is
+active matches the pattern, and which share of the places where it is silent? A feature's number
+means something only with the weights that the analyst had, so a file names their hash.
 """
 
 import re
@@ -19,21 +19,20 @@ from typing import Annotated, Any, Literal
 import pandas as pd
 from pydantic import Field, ValidationError
 
-from transcoders.case_studies.harness import Questions
-from transcoders.case_studies.study_server import FEATURE, RefusedError, StudyServer, problems
+from transcoders.case_studies.answers import FEATURE
+from transcoders.case_studies.harness import BlindStudy, Questions, RefusedError, problems
 from transcoders.case_studies.transcript import OPENED, REVEALED, digest, verify_transcript
 from transcoders.checksums import sha256
 from transcoders.config.fields import Section
 from transcoders.errors import UserError
-from transcoders.files import made_folder, read_json, read_yaml, write_json
+from transcoders.files import made_folder, read_json, read_yaml, write_json, write_table
+from transcoders.layout import Layout
 
 TRANSCRIPT, ANSWERS = "transcript.json", "answers.json"
 SUCCESS, MOSTLY = 0.8, 0.65
-"""Balanced accuracy from which on a hypothesis counts as right, or mostly right: fixed before the
-first study. Guessing has 0.5."""
+"""Balanced accuracies that a right and a mostly right hypothesis must reach. They were fixed before
+the first study. Guessing gives 0.5."""
 Outcome = Literal["success", "mostly", "failure", "other weights"]
-Row = dict[str, Any]
-"""Of Table 4."""
 TABLE4_COLUMNS = [
     "study", "feature", "restricted", "questions", "hypothesis", "pattern", "top_matched",
     "sampled_matched", "silent_matched", "balanced_accuracy", "outcome", "seal",
@@ -41,7 +40,7 @@ TABLE4_COLUMNS = [
 
 
 class Step(Section):
-    """Something that the analyst thought, and a question."""
+    """A thought of the analyst, and the question that follows from it."""
 
     thought: str
     ask: Annotated[dict[str, dict[str, Any]], Field(min_length=1, max_length=1)]
@@ -49,17 +48,17 @@ class Step(Section):
 
     @property
     def question(self) -> tuple[str, dict[str, Any]]:
-        """Its name and its arguments."""
+        """The question's name, and its arguments."""
         return next(iter(self.ask.items()))
 
 
 class StudyScript(Section):
-    """A file of a study."""
+    """The file in which a study is written down."""
 
     title: str
     feature: Annotated[str, Field(pattern=FEATURE)]
     weights_sha256: str
-    """Of the transcoder's file of weights that the analyst studied."""
+    """SHA-256 of the transcoder's weights that the analyst studied."""
     restricted: bool = False
     steps: Annotated[tuple[Step, ...], Field(min_length=1, strict=False)]
     hypothesis: str
@@ -88,8 +87,8 @@ class RecordedStudy(Questions):
     """A study that is over: it answers what was asked in it.
 
     Attributes:
-        seal: the last digest of its transcript.
         hypothesis: as it was sealed.
+        seal: the last digest of its transcript.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -98,7 +97,9 @@ class RecordedStudy(Questions):
         Raises:
             UserError: the transcript is not whole, or an answer is not the one that it records.
         """
-        self._entries, self.hypothesis, self.seal = verify_transcript(folder / TRANSCRIPT)
+        self._entries = verify_transcript(folder / TRANSCRIPT)
+        self.hypothesis = str(self._entries[-1]["arguments"]["hypothesis"])
+        self.seal = str(self._entries[-1]["digest"])
         self._answers = read_json(folder / ANSWERS)
         recorded = [entry["answer"] for entry in self._entries]
         found = [None if answer is None else digest(answer) for answer in self._answers]
@@ -110,10 +111,10 @@ class RecordedStudy(Questions):
         self.facts = self._answers[0]
 
     def ask(self, question: str, /, **arguments: Any) -> Any:
-        """The answer of then.
+        """Give the answer that was given then.
 
         Raises:
-            RefusedError: the server refused it then, or nobody asked.
+            RefusedError: the question was refused then, or nobody asked it.
         """
         for entry, answer in zip(self._entries, self._answers, strict=True):
             asked = (entry["question"], entry["arguments"])
@@ -125,52 +126,64 @@ class RecordedStudy(Questions):
         raise RefusedError(f"{question}: it was not asked with these arguments in this study")
 
 
-def carry_out(name: str, script: StudyScript, scale: str, folder: Path, device: str) -> Row:
+def write_table4(scale: str, layout: Layout, *, device: str) -> None:
+    """Carry out all studies of a scale, and write their scores: :data:`TABLE4_COLUMNS`."""
+    rows = [
+        carry_out(path.stem, load_script(path), scale, layout.carried_out(path.stem), device)
+        for path in sorted(layout.study_scripts.glob("*.yaml"))
+    ]
+    write_table(layout.table4, pd.DataFrame(rows, columns=TABLE4_COLUMNS))
+
+
+def carry_out(
+    name: str, script: StudyScript, scale: str, folder: Path, device: str
+) -> dict[str, Any]:
     """Ask everything again, keep transcript and answers in a folder, and score the hypothesis.
 
     Args:
-        name: of the study.
+        name: the name of the study.
         script: what the analyst wrote.
-        scale: name of a file in ``config/``, whose results are there.
-        folder: to write.
+        scale: the name of a file in ``config/``, whose results are there.
+        folder: where transcript and answers go.
         device: ``cpu`` or ``cuda``.
 
     Returns:
-        :data:`TABLE4_COLUMNS`.
+        A row of :data:`TABLE4_COLUMNS`.
     """
     with made_folder(folder) as temporary:
-        path, restricted = temporary / TRANSCRIPT, script.restricted
-        server = StudyServer(
-            scale, script.feature, restricted=restricted, transcript=path, device=device
-        )
-        answers: list[Any] = [server.facts]
+        study = BlindStudy(
+            scale, feature=script.feature, restricted=script.restricted,
+            transcript=temporary / TRANSCRIPT, device=device,
+        )  # fmt: skip
+        answers: list[Any] = [study.facts]
         for step in script.steps:
             question, arguments = step.question
             try:
-                answers.append(server.ask(question, **arguments))
+                answers.append(study.ask(question, **arguments))
             except RefusedError:  # on record; with other weights, a feature may be silent there
                 answers.append(None)
-        answers.append(server.ask(REVEALED, hypothesis=script.hypothesis)["examples"])
+        answers.append(study.ask(REVEALED, hypothesis=script.hypothesis)["examples"])
         write_json(temporary / ANSWERS, answers)
-    weights = sha256(server.folder / "sae_weights.safetensors")
-    return score(name, script, RecordedStudy(folder), server.silent_texts(), weights)
+    dictionary = Layout(scale).dictionary(study.facts["dictionary"])
+    weights = sha256(dictionary / "sae_weights.safetensors")
+    return score(name, script, RecordedStudy(folder), study.silent_texts(), weights)
 
 
 def score(
     name: str, script: StudyScript, study: RecordedStudy, silent: Sequence[str], weights: str
-) -> Row:
-    """The hypothesis as a rule that tells where the feature is active.
+) -> dict[str, Any]:
+    """Score the hypothesis as a rule that tells where the feature is active.
 
     Args:
-        name: of the study.
+        name: the name of the study.
         script: what the analyst wrote.
         study: what was answered.
         silent: texts around places where the feature is silent, marked like the revealed ones.
-        weights: SHA-256 of the transcoder's file, which may be another than the analyst's.
+        weights: SHA-256 of the transcoder's weights, which may differ from the analyst's.
 
     Returns:
-        :data:`TABLE4_COLUMNS`. Balanced accuracy is the mean of the share of sampled active places
-        that match and the share of silent places that do not.
+        A row of :data:`TABLE4_COLUMNS`. Balanced accuracy is the mean of two shares: of sampled
+        active places that match, and of silent places that do not.
     """
     matched = script.pattern.search
     examples = study.reveal(script.hypothesis).examples
@@ -188,7 +201,7 @@ def score(
 
 
 def outcome(accuracy: float, *, same: bool) -> Outcome:
-    """The verdict on a hypothesis; none if it was about other weights."""
+    """The verdict on a hypothesis; there is none on a hypothesis about other weights."""
     if not same:
         return "other weights"
     if accuracy >= SUCCESS:

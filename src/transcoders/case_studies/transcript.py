@@ -5,8 +5,8 @@ a refusal. No clock is read, so the same study gives the same bytes. Every entry
 the entry before it, and its own digest covers that one. So the last digest, the **seal**, stands
 for the whole record: whoever changes, drops, moves or inserts an entry breaks the chain.
 
-The file is written anew for every entry, before the answer leaves. Whatever an analyst has learnt
-is on record, however a study ends.
+The file is written anew for every entry, before the answer is given. So whatever an analyst has
+learnt is on record, however a study ends.
 
 The chain does not stop somebody who computes all later digests again. Note the seal in a place
 where it cannot be changed: Table 4 has a column for it.
@@ -15,7 +15,7 @@ where it cannot be changed: Table 4 has a column for it.
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from transcoders.errors import UserError
 from transcoders.files import read_json, write_json
@@ -24,16 +24,6 @@ OPENED, REVEALED = "open", "reveal"
 """The first question of every transcript, and the last question of a sealed one."""
 NOTHING = "0" * 64
 """What the first entry holds in place of an earlier digest."""
-
-
-class Verified(NamedTuple):
-    """What a sound transcript says."""
-
-    entries: list[dict[str, Any]]
-    hypothesis: str
-    """Written before a token was seen."""
-    seal: str
-    """The last entry's digest."""
 
 
 class Transcript:
@@ -56,14 +46,14 @@ class Transcript:
         self._entries: list[dict[str, Any]] = []
 
     def add(
-        self, question: str, arguments: dict[str, Any], *, answer: Any = None, refused: Any = None
+        self, question: str, arguments: dict[str, Any], *, answer: Any, refused: str | None = None
     ) -> str:
         """Write an entry to the file.
 
         Args:
-            question: name of what is asked.
-            arguments: of the question, as JSON.
-            answer: as JSON; only its digest is kept.
+            question: the name of what is asked.
+            arguments: the arguments of the question, as JSON.
+            answer: the answer as JSON; only its digest is kept.
             refused: why there is no answer.
 
         Returns:
@@ -83,7 +73,7 @@ class Transcript:
         entry["digest"] = digest(entry)
         write_json(self._path, [*self._entries, entry])
         self._entries.append(entry)
-        self.is_sealed = question == REVEALED and refused is None
+        self.is_sealed = _seals(entry)
         return str(entry["digest"])
 
 
@@ -93,29 +83,32 @@ def digest(record: Any) -> str:
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
-def verify_transcript(path: Path) -> Verified:
+def verify_transcript(path: Path) -> list[dict[str, Any]]:
     """Check that a transcript is whole, in order, and sealed with a hypothesis.
+
+    Returns:
+        Its entries. The last one holds the hypothesis, and its digest is the seal.
 
     Raises:
         UserError: it is not; the message names the first entry at fault.
     """
-    entries, previous = read_json(path), NOTHING
-    try:
-        for number, entry in enumerate(entries):
-            content = {name: value for name, value in entry.items() if name != "digest"}
-            if entry["digest"] != digest(content) or entry["previous"] != previous:
-                raise UserError(
-                    f"{path}: entry {number}: expected the entry that was written there, found a "
-                    "change in it or before it; restore the file, or carry the study out again"
-                )
-            if (entry["question"] == REVEALED and entry["refused"] is None) != (
-                number == len(entries) - 1
-            ):
-                raise UserError(
-                    f"{path}: entry {number}: expected an accepted hypothesis at the end, and only "
-                    "there; the study was not finished, or the file was cut"
-                )
-            previous = entry["digest"]
-        return Verified(entries, str(entries[-1]["arguments"]["hypothesis"]), previous)
-    except (AttributeError, IndexError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: expected the entries of a transcript ({error!r})") from None
+    entries: list[dict[str, Any]] = read_json(path)
+    previous = NOTHING
+    for number, entry in enumerate(entries):
+        content = {name: value for name, value in entry.items() if name != "digest"}
+        if entry["digest"] != digest(content) or entry["previous"] != previous:
+            raise UserError(
+                f"{path}: entry {number}: expected the entry that was written there, found a "
+                "change in it or before it; restore the file, or carry the study out again"
+            )
+        previous = entry["digest"]
+    if [number for number, entry in enumerate(entries, 1) if _seals(entry)] != [len(entries)]:
+        raise UserError(
+            f"{path}: expected an accepted hypothesis at the end, and only there; the study was "
+            "not finished, or the file was cut"
+        )
+    return entries
+
+
+def _seals(entry: dict[str, Any]) -> bool:
+    return entry["question"] == REVEALED and entry["refused"] is None

@@ -28,6 +28,11 @@ class Best(NamedTuple):
     values: Float[Tensor, "row k"]
     indices: Int[Tensor, "row k"]
 
+    def pairs(self) -> list[list[tuple[int, float]]]:
+        """For each row its best entries: their indices and values."""
+        rows = zip(self.indices.tolist(), self.values.tolist(), strict=True)
+        return [list(zip(*row, strict=True)) for row in rows]
+
 
 def through_head(
     replacement: ReplacementModel, vectors: Float[Tensor, "vector d_model"], layer: int, head: int

@@ -8,29 +8,14 @@ only when they run: `--help` and a refused scale file answer at once.
 import os
 import sys
 
-from transcoders.cli import (
-    case_studies,
-    circuits,
-    data,
-    dictionaries,
-    interpretability,
-    pages,
-    planning,
-)
-from transcoders.cli.app import app
+from transcoders.cli import circuits as circuits
+from transcoders.cli import data as data
+from transcoders.cli import dictionaries as dictionaries
+from transcoders.cli import interpretability as interpretability
+from transcoders.cli import pages as pages
+from transcoders.cli import planning as planning
+from transcoders.cli.app import app as app
 from transcoders.errors import UserError, describe_os_error
-
-__all__ = [
-    "app",
-    "case_studies",
-    "circuits",
-    "data",
-    "dictionaries",
-    "interpretability",
-    "main",
-    "pages",
-    "planning",
-]
 
 
 def main() -> None:

@@ -66,11 +66,11 @@ Command = TypeVar("Command", bound=Callable[..., None])
 def job(
     keys: str, *, resources: str, part: Callable[[Scale, str], Any] | None = None
 ) -> Callable[[Command], Command]:
-    """Register a function as the subcommand of its name, and what it reads of a scale.
+    """Register a function as the subcommand of its name, and note what it reads of a scale.
 
     Args:
-        keys: dotted, with spaces between them.
-        resources: as in :class:`Job`, and so is ``part``.
+        keys: the keys that the command always reads, dotted, with spaces between them.
+        resources: the key in ``resources`` that says what the job is given.
         part: what the command reads for its argument.
     """
 
@@ -94,22 +94,20 @@ def start(
 
     Returns:
         The scale, its paths, and ``cpu`` or ``cuda``.
+
+    Raises:
+        UserError: the scale is not valid or leaves out a section that the command reads, or the
+            process cannot be prepared.
     """
     settings, layout = open_scale(scale)
     this = JOBS[command]
+    for key in this.keys:
+        section(settings, key.partition(".")[0])
     device = settings.device if "device" in this.keys else "cpu"
-    precision = settings.training.precision if training and settings.training else None
-    return (
-        settings,
-        layout,
-        prepare_process(
-            threads,
-            this.given(settings),
-            device,
-            keep_freed_memory=training,
-            tf32=precision == "tf32",
-        ),
-    )
+    tf32 = training and section(settings, "training").precision == "tf32"
+    given = this.given(settings)
+    prepared = prepare_process(threads, given, device, keep_freed_memory=training, tf32=tf32)
+    return settings, layout, prepared
 
 
 def open_scale(scale: str) -> tuple[Scale, Layout]:
@@ -119,8 +117,12 @@ def open_scale(scale: str) -> tuple[Scale, Layout]:
 
 
 def section(settings: Scale, key: str) -> Any:
-    """A section that a scale may leave out, for a command that needs it."""
-    section = getattr(settings, key)
-    if section is None:
+    """The section of a scale for a command that needs it.
+
+    Raises:
+        UserError: the scale leaves it out.
+    """
+    found = getattr(settings, key)
+    if found is None:
         raise UserError(f"config/{settings.name}.yaml: {key}: this command needs it, found none")
-    return section
+    return found

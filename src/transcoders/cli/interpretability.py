@@ -1,19 +1,14 @@
-"""What features are about: examples, measures, blind studies."""
+"""What features are about: examples, measures, blind studies, ratings."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from transcoders.cli.app import ScaleName, Threads, app, job, open_scale, section, start
 from transcoders.config import Scale
-from transcoders.files import write_table
-from transcoders.layout import Layout
-
-if TYPE_CHECKING:
-    from transcoders.rating.study import Study
 
 
-def bos_token(scale: Scale, _: str) -> Any:
+def _bos_token(scale: Scale, _: str) -> Any:
     """The token before each row of the model whose features are observed."""
     assert scale.interpretability is not None
     return scale.model(scale.interpretability.rated_site.model).bos_token
@@ -25,81 +20,43 @@ def bos_token(scale: Scale, _: str) -> Any:
     "interpretability.top_examples interpretability.sampled_examples "
     "interpretability.background_tokens interpretability.random_directions",
     resources="gather_examples",
-    part=bos_token,
+    part=_bos_token,
 )
 def gather_examples(scale: ScaleName, threads: Threads = None) -> None:
     """Look at what the features of all observed dictionaries do on held-out text."""
-    from transcoders.interpretability.jobs import gather_examples
+    from transcoders.interpretability.jobs import gather_examples_of
 
     settings, layout, device = start("gather-examples", scale, threads)
-    section(settings, "interpretability")
-    gather_examples(settings, layout, device=device)
+    gather_examples_of(settings, layout, device=device)
 
 
 @job("seed", resources="measure_features")
 def measure_features(scale: ScaleName, threads: Threads = None) -> None:
     """Measure the interpretability of the rated dictionaries' features automatically."""
-    from transcoders.interpretability.automatic import summarise
-    from transcoders.interpretability.jobs import measure_features
+    from transcoders.interpretability.jobs import measure_features_of
 
     settings, layout, _ = start("measure-features", scale, threads)
     section(settings, "interpretability")
-    measures = measure_features(settings, layout)
-    write_table(layout.automatic, measures[["dictionary", "feature", "measure", "value"]])
-    write_table(layout.automatic_summary, summarise(measures))
+    measure_features_of(settings, layout)
 
 
 @job(
     "seed device corpus.train_positions interpretability.studied_features",
     resources="study_features",
-    part=bos_token,
+    part=_bos_token,
 )
 def study_features(scale: ScaleName, threads: Threads = None) -> None:
     """Predict from weights alone which tokens make features active, then look, and score."""
-    import pandas as pd
-
-    from transcoders.circuits import Tracer
-    from transcoders.dictionaries import SparseDictionary
-    from transcoders.interpretability.gather import load_observed, load_text
-    from transcoders.interpretability.predictions import read_vocabulary
-    from transcoders.interpretability.systematic import study_features, summarise_studies
+    from transcoders.interpretability.jobs import study_features_of
 
     settings, layout, device = start("study-features", scale, threads)
-    wanted = section(settings, "interpretability")
-    tracer = Tracer.load(scale, wanted.rated_site.model, device=device)
-    vocabulary = read_vocabulary(tracer.replacement)
-    text = load_text(layout.observed)
-    entries = [
-        entry
-        for entry in settings.observed_dictionaries
-        if entry.kind == "transcoder" and entry.site.layer > 0
-    ]
-    studies = pd.concat(
-        [
-            study_features(
-                tracer.replacement,
-                entry.name,
-                entry.site.layer,
-                SparseDictionary.from_pretrained(layout.dictionary(entry.name)).to(device),
-                load_observed(layout.observed, entry.name),
-                text,
-                tracer.tokenizer,
-                # The same number for each dictionary, rounded up.
-                n_features=-(-wanted.studied_features // len(entries)),
-                seed=settings.seed,
-                vocabulary=vocabulary,
-            )
-            for entry in entries
-        ]
-    )
-    write_table(layout.systematic, studies)
-    write_table(layout.systematic_summary, summarise_studies(studies))
+    study_features_of(settings, layout, device=device)
 
 
 @job(
     "seed device corpus.train_positions interpretability.paged_features",
     resources="study_features",
-    part=bos_token,
+    part=_bos_token,
 )
 def feature_pages(
     scale: ScaleName,
@@ -113,7 +70,6 @@ def feature_pages(
     from transcoders.interpretability.jobs import write_pages_of
 
     settings, layout, device = start("feature-pages", scale, threads)
-    section(settings, "interpretability")
     entry = settings.observed_dictionary(dictionary)
     write_pages_of(settings, layout, entry, features, device=device)
 
@@ -123,47 +79,43 @@ def rate(
     scale: ScaleName,
     rater: Annotated[str, typer.Option(help="Whose ratings; a name of letters and digits.")],
     port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Of the page; 0 for any that is free.")
+        int, typer.Option(min=0, max=65535, help="The page's port; 0 for any that is free.")
     ] = 8765,
 ) -> None:
     """Rate features blind, in a browser on this machine; go on where the rater stopped."""
     from transcoders.rating.server import serve
+    from transcoders.rating.study import load_study
 
     settings, layout = open_scale(scale)
-    serve(_rating_study(settings, layout), layout.ratings, rater, port=port)
+    section(settings, "interpretability")
+    serve(load_study(settings, layout), layout.ratings, rater, port=port)
 
 
-@job(
-    "seed interpretability.rated_features",
-    resources="measure_features")  # fmt: skip
+@job("seed interpretability.rated_features", resources="measure_features")
 def table1(scale: ScaleName, threads: Threads = None) -> None:
     """Count the ratings of all raters who have finished, beside the paper's Table 1."""
+    from transcoders.rating.study import load_study
     from transcoders.rating.table1 import write_table1
 
     settings, layout, _ = start("table1", scale, threads)
-    write_table1(
-        _rating_study(settings, layout),
-        layout.ratings,
-        table=layout.table1,
-        record=layout.table1.with_suffix(".json"),
-    )
+    record = layout.table1.with_suffix(".json")
+    study = load_study(settings, layout)
+    write_table1(study, layout.ratings, table=layout.table1, record=record)
 
 
-def _rating_study(settings: Scale, layout: Layout) -> "Study":
-    """The blind study of the rated site's transcoder and MLP-in SAE."""
-    from transcoders.interpretability.gather import load_observed, load_text
-    from transcoders.models import load_tokenizer
-    from transcoders.rating.study import RatedDictionary, create_study
+@job("device corpus.train_positions", resources="study_features", part=_bos_token)
+def case_studies(scale: ScaleName, threads: Threads = None) -> None:
+    """Carry out the case studies of a scale again, and score their hypotheses: Table 4."""
+    from transcoders.case_studies.scripts import write_table4
 
-    wanted = section(settings, "interpretability")
-    entries = [settings.rated("transcoder"), settings.rated("mlp_in_sae")]
-    return create_study(
-        [
-            RatedDictionary(entry.name, entry.kind, load_observed(layout.observed, entry.name))
-            for entry in entries
-        ],
-        load_text(layout.observed),
-        load_tokenizer(layout.model(wanted.rated_site.model)),
-        n_features=wanted.rated_features,
-        seed=settings.seed,
-    )
+    _, layout, device = start("case-studies", scale, threads)
+    write_table4(scale, layout, device=device)
+
+
+@job("", resources="notebook")
+def case_study_page(scale: ScaleName, study: str, threads: Threads = None) -> None:
+    """Render a case study, as it was carried out, as a notebook and a page."""
+    from transcoders.case_studies.page import write_study_page
+
+    _, layout, _ = start("case-study-page", scale, threads)
+    write_study_page(study, layout)

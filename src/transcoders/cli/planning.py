@@ -13,20 +13,14 @@ def plan(
     scale: ScaleName,
     tflops: Annotated[
         float | None,
-        typer.Option(
-            help="Float32 operations a second, in 10^12; measured on this machine if left out.",
-            min=1e-3,
-        ),
+        typer.Option(help="10^12 float32 operations a second; else measured here.", min=1e-3),
     ] = None,
     gpu_memory: Annotated[
         float | None,
-        typer.Option(
-            help="GB of one GPU; this machine's if left out, or 80 if it has none.", min=1
-        ),
+        typer.Option(help="GB of one GPU; else this machine's, or 80 if it has none.", min=1),
     ] = None,
     memory: Annotated[
-        float | None,
-        typer.Option(help="GB of the largest machine; this machine's if left out.", min=1),
+        float | None, typer.Option(help="GB of the largest machine; else this machine's.", min=1)
     ] = None,
 ) -> None:
     """Say what a scale takes, rule by rule, and what would not fit. Fails if something does not."""
@@ -41,11 +35,8 @@ def plan(
         memory_gb=memory or found_memory,
     )
     rate = tflops * 1e12 if tflops else measured_rate(device)
-    source = (
-        "as given"
-        if tflops
-        else f"measured on this machine's {'GPU' if device == 'cuda' else 'CPU'}"
-    )
+    processor = "GPU" if device == "cuda" else "CPU"
+    source = "as given" if tflops else f"measured on this machine's {processor}"
     typer.echo(describe(made, rate, source))
     if made.does_not_fit:
         raise typer.Exit(code=1)

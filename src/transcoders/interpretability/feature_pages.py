@@ -7,7 +7,7 @@ computed again, from the rows of the text that hold the examples.
 
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,14 +15,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from transcoders.circuits.invariant import Best, best_products, de_embeddings, direct_logits
+from transcoders.circuits.invariant import best_products, de_embeddings, direct_logits
 from transcoders.circuits.replacement import ReplacementModel
-from transcoders.config import Site
 from transcoders.context import one_line
 from transcoders.dictionaries import SparseDictionary
 from transcoders.files import made_folder
 from transcoders.interpretability.examples import bin_edges
-from transcoders.interpretability.gather import Observed, Text
+from transcoders.interpretability.gather import Subject, Text
 from transcoders.models import mlp_activations
 from transcoders.progress import progress_bar
 from transcoders.templates import render
@@ -30,24 +29,13 @@ from transcoders.templates import render
 BEFORE, AFTER = 16, 6
 """How many tokens are shown before and after a peak."""
 N_TOKENS = 10
-"""Length of each list of tokens."""
+"""How many tokens each list holds."""
 N_NEAREST = 8
 N_PEAKS = 6
 """How many tokens at peaks the index shows for each feature."""
 PER_THIRD = 4
 """How many random examples are shown for each third of activations."""
 BATCH = 8
-
-
-class Subject(NamedTuple):
-    """A dictionary, and what is known about its features."""
-
-    name: str
-    label: str
-    """The name of its kind."""
-    site: Site
-    dictionary: SparseDictionary
-    observed: Observed
 
 
 def shown_token(tokenizer: Any, token: int) -> str:
@@ -153,12 +141,13 @@ def _lists(
     """What weights alone say about each feature: lists of tokens and values, by title."""
     reads = replacement.centre(dictionary.W_enc[:, chosen].T)
     writes = dictionary.W_dec[chosen]
-    best = {
-        "Logits it raises (DLA)": direct_logits(replacement, writes, N_TOKENS),
-        "Logits it lowers": direct_logits(replacement, writes, N_TOKENS, largest=False),
-        "Embeddings that drive it (de-embedding)": de_embeddings(replacement, reads, N_TOKENS),
+    lowered = direct_logits(replacement, writes, N_TOKENS, largest=False)
+    drivers = de_embeddings(replacement, reads, N_TOKENS)
+    return {
+        "Logits it raises (DLA)": direct_logits(replacement, writes, N_TOKENS).pairs(),
+        "Logits it lowers": lowered.pairs(),
+        "Embeddings that drive it (de-embedding)": drivers.pairs(),
     }
-    return {title: _pairs(found) for title, found in best.items()}
 
 
 def _nearest(
@@ -167,17 +156,10 @@ def _nearest(
     """The features that write in the most similar directions, with the cosines."""
     W_dec = dictionary.W_dec
     directions = W_dec / W_dec.norm(dim=1, keepdim=True).clamp_min(1e-12)
-    found = _pairs(best_products(directions[chosen], directions, N_NEAREST + 1))
+    found = best_products(directions[chosen], directions, N_NEAREST + 1).pairs()
     return [
         [pair for pair in pairs if pair[0] != feature][:N_NEAREST]
         for feature, pairs in zip(chosen.tolist(), found, strict=True)
-    ]
-
-
-def _pairs(best: Best) -> list[list[tuple[int, float]]]:
-    return [
-        list(zip(indices, values, strict=True))
-        for indices, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
     ]
 
 

@@ -17,11 +17,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from transcoders.config import Interpretability, Site
+from transcoders.config import Dictionary, Interpretability, Site
 from transcoders.corpus import Rows
 from transcoders.dictionaries import SparseDictionary
 from transcoders.files import made_folder, read_table, read_tensors, save_tensors
 from transcoders.interpretability.examples import FeatureExamples
+from transcoders.layout import Layout
 from transcoders.models import LanguageModel, mlp_activations
 from transcoders.progress import progress_bar
 
@@ -48,6 +49,15 @@ class Text(NamedTuple):
     """Row and position of each background token."""
 
 
+class Subject(NamedTuple):
+    """A dictionary, and what is known about its features."""
+
+    name: str
+    site: Site
+    dictionary: SparseDictionary
+    observed: Observed
+
+
 def gather(
     model: LanguageModel,
     rows: Rows,
@@ -66,9 +76,9 @@ def gather(
         rows: the text.
         dictionaries: the dictionaries and their sites, by name.
         settings: batch size and numbers of examples.
-        destination: a folder, with one folder below it for each dictionary.
+        destination: the folder to write, with one folder in it for each dictionary.
         first_position: dictionaries were not trained on earlier positions, so these are left out.
-        seed: seed of everything that is drawn at random.
+        seed: the seed of everything that is drawn at random.
         device: the model's device.
     """
     tokens = rows.tokens
@@ -132,6 +142,17 @@ def load_observed(folder: Path, dictionary: str) -> Observed:
     return Observed(features, examples, background.float())
 
 
+def load_subject(layout: Layout, entry: Dictionary, device: str) -> Subject:
+    """A dictionary, and what :func:`gather` wrote about it.
+
+    Raises:
+        UserError: a file is missing or damaged.
+    """
+    dictionary = SparseDictionary.from_pretrained(layout.dictionary(entry.name)).to(device)
+    observed = load_observed(layout.observed, entry.name)
+    return Subject(entry.name, entry.site, dictionary, observed)
+
+
 def random_directions(
     like: SparseDictionary,
     frequencies: Float[Tensor, " feature"],
@@ -144,10 +165,11 @@ def random_directions(
 
     Args:
         like: the transcoder.
-        frequencies: of its features. The frequency of each direction is drawn from these.
+        frequencies: how often each of its features is active. The frequency of each direction is
+            drawn from these.
         mlp_in: the MLP's inputs on which thresholds are set.
         n_directions: how many directions to draw.
-        seed: seed of the directions and frequencies.
+        seed: the seed of the directions and frequencies.
     """
     generator = torch.Generator().manual_seed(seed)
     d_model = like.W_enc.shape[0]

@@ -1,4 +1,4 @@
-"""The jobs of a scale that look at features: what to load, and where results go."""
+"""The jobs of a scale that look at features: what each loads, and where results go."""
 
 import pandas as pd
 
@@ -7,14 +7,18 @@ from transcoders.config import Dictionary, Scale
 from transcoders.corpus import held_out_rows
 from transcoders.dictionaries import SparseDictionary
 from transcoders.errors import UserError
+from transcoders.files import write_table
 from transcoders.interpretability import automatic
-from transcoders.interpretability.feature_pages import Subject, pages_of, write_feature_pages
+from transcoders.interpretability.feature_pages import pages_of, write_feature_pages
 from transcoders.interpretability.gather import (
     gather,
     load_observed,
+    load_subject,
     load_text,
     random_directions,
 )
+from transcoders.interpretability.predictions import read_vocabulary
+from transcoders.interpretability.systematic import study_features, summarise_studies
 from transcoders.layout import Layout
 from transcoders.models import load_model, mlp_activations
 
@@ -22,7 +26,7 @@ ROWS_OF_BASELINE = 16
 """Held-out rows on which random directions get the frequencies of the transcoder's features."""
 
 
-def gather_examples(scale: Scale, layout: Layout, *, device: str = "cpu") -> None:
+def gather_examples_of(scale: Scale, layout: Layout, *, device: str) -> None:
     """Look at the features of all observed dictionaries, and at random directions.
 
     Raises:
@@ -30,7 +34,7 @@ def gather_examples(scale: Scale, layout: Layout, *, device: str = "cpu") -> Non
     """
     wanted = scale.interpretability
     assert wanted is not None
-    site = wanted.rated_site
+    site, first = wanted.rated_site, scale.corpus.first_train_position
     rows = held_out_rows(
         layout.documents,
         scale.corpus,
@@ -47,7 +51,6 @@ def gather_examples(scale: Scale, layout: Layout, *, device: str = "cpu") -> Non
         for entry in scale.observed_dictionaries
     }
     model = load_model(layout.model(site.model), device=device)
-    first = scale.corpus.first_train_position
     sample = rows.tokens[:ROWS_OF_BASELINE].to(device)
     mlp_in = mlp_activations(model, sample, [site.layer])[site.layer].mlp_in[:, first:]
     mlp_in = mlp_in.flatten(0, 1)
@@ -58,42 +61,60 @@ def gather_examples(scale: Scale, layout: Layout, *, device: str = "cpu") -> Non
     )
     dictionaries[wanted.baseline] = (site, baseline)
     gather(
-        model,
-        rows,
-        dictionaries,
-        wanted,
-        layout.observed,
-        first_position=first,
-        seed=scale.seed,
-        device=device,
-    )
+        model, rows, dictionaries, wanted, layout.observed,
+        first_position=first, seed=scale.seed, device=device,
+    )  # fmt: skip
 
 
-def measure_features(scale: Scale, layout: Layout) -> pd.DataFrame:
-    """Measure the features of both rated dictionaries and of the baseline.
+def measure_features_of(scale: Scale, layout: Layout) -> None:
+    """Measure the features of both rated dictionaries and of the baseline, without people.
 
-    Returns:
-        The columns of :func:`transcoders.interpretability.automatic.measure_features`, and
-        ``dictionary``.
+    Raises:
+        UserError: a file is missing or damaged.
     """
     assert scale.interpretability is not None
     text = load_text(layout.observed)
     names = [scale.rated(kind).name for kind in ("transcoder", "mlp_in_sae")]
-    return pd.concat(
+    measures = pd.concat(
         automatic.measure_features(
             load_observed(layout.observed, name), text, seed=scale.seed
         ).assign(dictionary=name)
         for name in (*names, scale.interpretability.baseline)
     )
+    write_table(layout.automatic, measures[["dictionary", "feature", "measure", "value"]])
+    write_table(layout.automatic_summary, automatic.summarise(measures))
+
+
+def study_features_of(scale: Scale, layout: Layout, *, device: str) -> None:
+    """Study features of every observed transcoder above layer 0 blind, and score the predictions.
+
+    Raises:
+        UserError: a file is missing or damaged.
+    """
+    wanted = scale.interpretability
+    assert wanted is not None
+    tracer = Tracer.load(scale.name, wanted.rated_site.model, device=device)
+    vocabulary, text = read_vocabulary(tracer.replacement), load_text(layout.observed)
+    entries = [
+        entry
+        for entry in scale.observed_dictionaries
+        if entry.kind == "transcoder" and entry.site.layer > 0
+    ]
+    # The same number for each dictionary, rounded up.
+    n_features = -(-wanted.studied_features // len(entries))
+    studies = pd.concat(
+        study_features(
+            tracer.replacement, vocabulary, load_subject(layout, entry, device), text,
+            tracer.tokenizer, n_features=n_features, seed=scale.seed,
+        )
+        for entry in entries
+    )  # fmt: skip
+    write_table(layout.systematic, studies)
+    write_table(layout.systematic_summary, summarise_studies(studies))
 
 
 def write_pages_of(
-    scale: Scale,
-    layout: Layout,
-    entry: Dictionary,
-    features: list[int] | None = None,
-    *,
-    device: str = "cpu",
+    scale: Scale, layout: Layout, entry: Dictionary, features: list[int] | None, *, device: str
 ) -> None:
     """Write the pages of an observed dictionary's features.
 
@@ -101,29 +122,24 @@ def write_pages_of(
         scale: the scale.
         layout: its paths.
         entry: which dictionary.
-        features: whose pages; None for as many as the scale says, drawn at random.
+        features: which features; None for as many as the scale says, drawn at random.
         device: ``cpu`` or ``cuda``.
 
     Raises:
         UserError: there is no such feature, or a file is missing or damaged.
     """
     assert scale.interpretability is not None
-    observed = load_observed(layout.observed, entry.name)
-    for feature in features or []:
-        if not 0 <= feature < len(observed.features):
-            raise UserError(
-                f"feature {feature}: expected one from 0 to {len(observed.features) - 1} of "
-                f"{entry.name}"
-            )
-    live = automatic.live_features(observed)
+    subject = load_subject(layout, entry, device)
+    live = automatic.live_features(subject.observed)
     chosen = features or pages_of(live, scale.interpretability.paged_features, seed=scale.seed)
+    n_features = subject.dictionary.n_features
+    if unknown := [feature for feature in chosen if not 0 <= feature < n_features]:
+        raise UserError(
+            f"feature {unknown[0]}: expected one from 0 to {n_features - 1} of {entry.name}"
+        )
     tracer = Tracer.load(scale.name, entry.site.model, device=device)
-    weights = SparseDictionary.from_pretrained(layout.dictionary(entry.name)).to(device)
+    text = load_text(layout.observed)
+    destination = layout.feature_pages(entry.name)
     write_feature_pages(
-        tracer.replacement,
-        Subject(entry.name, entry.traits.label, entry.site, weights, observed),
-        load_text(layout.observed),
-        tracer.tokenizer,
-        sorted(chosen),
-        layout.feature_pages(entry.name),
+        tracer.replacement, subject, text, tracer.tokenizer, sorted(chosen), destination
     )

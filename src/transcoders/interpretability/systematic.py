@@ -23,13 +23,11 @@ from scipy import stats
 from torch import Tensor
 
 from transcoders.circuits.replacement import ReplacementModel
-from transcoders.dictionaries import SparseDictionary
 from transcoders.interpretability.automatic import live_features
-from transcoders.interpretability.gather import Observed, Text
+from transcoders.interpretability.gather import Observed, Subject, Text
 from transcoders.interpretability.predictions import (
     METHODS,
     Vocabulary,
-    read_vocabulary,
     score_tokens,
     vectors_of_heads,
 )
@@ -39,13 +37,15 @@ K = 10
 """Tokens predicted."""
 BEFORE = 8
 """Earlier positions at which a predicted token counts."""
-METHOD_ORDER = pd.CategoricalDtype([*METHODS, "heads"], ordered=True)
+HEADS = "heads"
+"""The method that predicts tokens at earlier positions."""
+METHOD_ORDER = pd.CategoricalDtype([*METHODS, HEADS], ordered=True)
 SHOWN = 5
 """Predicted tokens that the table shows."""
 
 
 class ActiveTokens:
-    """What is looked at after predicting: a feature's examples."""
+    """A feature's examples, which are looked at after predicting."""
 
     def __init__(self, observed: Observed, text: Text, feature: int) -> None:
         examples = observed.examples[observed.examples["feature"] == feature]
@@ -66,47 +66,41 @@ class ActiveTokens:
         )
 
     def precision(self, predicted: Int[np.ndarray, " k"]) -> float:
-        """Of predictions for the token at the peak."""
+        """The precision of predictions for the token at the peak."""
         return float(np.isin(self.peaks, predicted).mean())
 
     def precision_before(self, predicted: Int[np.ndarray, " k"]) -> float:
-        """Of predictions for tokens before it."""
+        """The precision of predictions for tokens before the peak."""
         wanted = set(predicted.tolist())
         return float(np.mean([bool(wanted & before) for before in self.before]))
 
     def correlation(self, scores: Float[Tensor, " token"]) -> float:
-        """Of the scores with the activations; NaN if one of them never varies."""
+        """The correlation of scores with activations; NaN if one of them never varies."""
         with np.errstate(invalid="ignore"):
             return float(stats.spearmanr(scores[self.tokens].numpy(), self.activations).statistic)
 
 
 def study_features(
     replacement: ReplacementModel,
-    name: str,
-    layer: int,
-    dictionary: SparseDictionary,
-    observed: Observed,
+    vocabulary: Vocabulary,
+    subject: Subject,
     text: Text,
     tokenizer: Any,
     *,
     n_features: int,
     seed: int,
-    vocabulary: Vocabulary | None = None,
 ) -> pd.DataFrame:
     """Blind studies of some features of a transcoder.
 
     Args:
         replacement: the model, with a transcoder at layer 0.
-        name: of the dictionary.
-        layer: at which it stands, above 0.
-        dictionary: a transcoder.
-        observed: what its features do on the text; only which ones are live is looked at before
-            all predictions are made.
+        vocabulary: the embeddings of the model's tokens.
+        subject: a transcoder above layer 0, and what its features do on the text. Before all
+            predictions are made, only which features are live is looked at.
         text: the text.
-        tokenizer: of the model.
-        n_features: how many, drawn at random from the live ones.
-        seed: of the draw.
-        vocabulary: of :func:`read_vocabulary`, if it is at hand.
+        tokenizer: the model's tokenizer.
+        n_features: how many features to study, drawn at random from the live ones.
+        seed: the seed of the draw.
 
     Returns:
         Rows ``dictionary, layer, l0, feature, frequency, method, predicted, precision,
@@ -114,71 +108,66 @@ def study_features(
         before the peak are predicted, and there is no correlation. L0 is the dictionary's, over the
         text.
     """
-    vocabulary = vocabulary or read_vocabulary(replacement)
+    layer, observed = subject.site.layer, subject.observed
     live = live_features(observed)
     random = np.random.default_rng((seed, layer))
     features = random.choice(live["feature"], min(n_features, len(live)), replace=False)
-    vectors = replacement.centre(dictionary.W_enc[:, torch.from_numpy(features)].T)
-    predictions = {
+    vectors = replacement.centre(subject.dictionary.W_enc[:, torch.from_numpy(features)].T)
+    predictions: dict[str, Float[Tensor, "feature token"]] = {
         method: score_tokens(replacement, vocabulary, vectors, method).cpu() for method in METHODS
     }
-    through_heads = [_best_of_heads(replacement, vocabulary, vector, layer) for vector in vectors]
+    of_heads = [_scores_of_heads(replacement, vocabulary, vector, layer) for vector in vectors]
+    predictions[HEADS] = torch.stack(of_heads).cpu()
 
     revealed = [ActiveTokens(observed, text, int(feature)) for feature in features]
     frequency = live.set_index("feature")["frequency"]
     rows: list[dict[str, Any]] = []
     for i, (feature, found) in enumerate(zip(features.tolist(), revealed, strict=True)):
-        other = (i + 1) % len(features)
-        studied = [
-            {"method": method, **_scored(found, scores[i], scores[other], tokenizer)}
-            for method, scores in predictions.items()
-        ]
-        heads = {
-            "method": "heads",
-            "predicted": _words(through_heads[i], tokenizer),
-            "precision": found.precision_before(through_heads[i]),
-            "precision_control": found.precision_before(through_heads[other]),
-        }
         common = {
-            "dictionary": name, "layer": layer, "l0": observed.features["frequency"].sum(),
+            "dictionary": subject.name, "layer": layer, "l0": observed.features["frequency"].sum(),
             "feature": feature, "frequency": frequency[feature],
         }  # fmt: skip
-        rows += [common | row for row in (*studied, heads)]
+        for method, scores in predictions.items():
+            control = scores[(i + 1) % len(features)]
+            scored = _scored(found, method, scores[i], control, tokenizer)
+            rows.append(common | {"method": method} | scored)
     return pd.DataFrame(rows)
 
 
 def _scored(
     found: ActiveTokens,
+    method: str,
     scores: Float[Tensor, " token"],
     control: Float[Tensor, " token"],
     tokenizer: Any,
 ) -> dict[str, Any]:
     """How well a prediction does, and another feature's in its place."""
     best, best_of_control = (each.topk(K).indices.numpy() for each in (scores, control))
-    return {
-        "predicted": _words(best, tokenizer),
-        "precision": found.precision(best),
-        "precision_control": found.precision(best_of_control),
+    precision = found.precision_before if method == HEADS else found.precision
+    scored: dict[str, Any] = {
+        "predicted": " | ".join(tokenizer.decode([int(token)]) for token in best[:SHOWN]),
+        "precision": precision(best),
+        "precision_control": precision(best_of_control),
+    }
+    if method == HEADS:
+        return scored
+    return scored | {
         "correlation": found.correlation(scores),
         "correlation_control": found.correlation(control),
     }
 
 
-def _best_of_heads(
+def _scores_of_heads(
     replacement: ReplacementModel,
     vocabulary: Vocabulary,
     vector: Float[Tensor, " d_model"],
     layer: int,
-) -> Int[np.ndarray, " k"]:
-    """The k tokens with the largest scores through any of the heads that matter most."""
+) -> Float[Tensor, " token"]:
+    """The largest score of each token through any of the heads that matter most."""
     pulled = vectors_of_heads(replacement, vocabulary, vector, layer)
     scores = score_tokens(replacement, vocabulary, pulled, "layer 0")
     scores = (scores - scores.mean(dim=1, keepdim=True)) / scores.std(dim=1, keepdim=True)
-    return scores.amax(dim=0).topk(K).indices.cpu().numpy()
-
-
-def _words(tokens: Int[np.ndarray, " k"], tokenizer: Any) -> str:
-    return " | ".join(tokenizer.decode([int(token)]) for token in tokens[:SHOWN])
+    return scores.amax(dim=0)
 
 
 def summarise_studies(studies: pd.DataFrame) -> pd.DataFrame:

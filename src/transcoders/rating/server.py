@@ -1,9 +1,9 @@
 """The page on which to rate, served to this machine alone (Section 4).
 
-The server knows the items of a study and nothing else of it. It writes one file, the rater's, after
-every click. It listens on 127.0.0.1, and no other site that the browser has open can read or write:
-a request must name this host and port (a foreign name might resolve to 127.0.0.1), and a form must
-come from this site.
+The server knows the items of a study and nothing else about it. It writes one file, the rater's,
+after every click. It listens on 127.0.0.1, and no other site that is open in the browser can read
+or write. For this, a request must name this host and port (a foreign name might resolve to
+127.0.0.1), and a form must come from this site.
 """
 
 import logging
@@ -16,30 +16,24 @@ from werkzeug.serving import BaseWSGIServer, make_server
 from werkzeug.wrappers import Response as BaseResponse
 
 from transcoders.rating.records import Rating, Record, load_record, save_record
-from transcoders.rating.study import Item, Study, begin
+from transcoders.rating.study import Study, begin
 
 HOST = "127.0.0.1"
-MAX_BODY_BYTES = 64 * 1024
 POLICY = (
     "default-src 'none'; style-src 'self'; script-src 'self'; form-action 'self'; "
     "base-uri 'none'; frame-ancestors 'none'"
 )
-"""Texts of examples come from strangers: whatever they hold, the browser runs the page's own script
+"""Texts of examples come from strangers. Whatever they hold, the browser runs the page's own script
 only."""
 
 
 class RatingPages:
-    """What is answered to each request."""
+    """The answer to each request of one rater."""
 
-    def __init__(self, items: tuple[Item, ...], folder: Path, rater: str) -> None:
-        """Serve items to one rater.
-
-        Args:
-            items: what the rater sees.
-            folder: where the rater's file is.
-            rater: whose ratings are read and written.
-        """
-        self._items, self._folder, self._rater = items, folder, rater
+    def __init__(self, study: Study, folder: Path, rater: str) -> None:
+        """Begin or go on; the arguments are those of :func:`make_app`."""
+        begin(study, folder, rater)
+        self._items, self._folder, self._rater = study.items, folder, rater
         self._writing = threading.Lock()
 
     def guard(self) -> None:
@@ -55,18 +49,18 @@ class RatingPages:
             abort(404)
 
     def protect(self, response: Response) -> Response:
-        """Headers for every answer."""
+        """Set the headers of every answer."""
         response.headers["Content-Security-Policy"] = POLICY
         response.headers["Cache-Control"] = "no-store"
         return response
 
     def start(self) -> BaseResponse:
         """Lead to where the rater left off."""
-        return _go_to(_next_unrated(load_record(self._folder, self._rater), 0))
+        return _go_to(_next_unrated(self._load(), 0))
 
     def show(self, number: int) -> str:
-        """The page of one item."""
-        record = load_record(self._folder, self._rater)
+        """Show the page of one item."""
+        record = self._load()
         return render_template(
             "page.html.j2",
             number=number,
@@ -80,15 +74,16 @@ class RatingPages:
         """Save what was said of one item, and lead on."""
         form = request.form
         with self._writing:
-            record = self._load_open()
+            record = self._load(to_write=True)
+            old = record.ratings.get(number, Rating())
             new = Rating.model_validate(
                 {
-                    "verdict": form.get("verdict", record.ratings.get(number, Rating()).verdict),
+                    "verdict": form.get("verdict", old.verdict),
                     "context_free": "context_free" in form,
                     "note": "\n".join(form["note"].splitlines()).strip(),
                 }
             )
-            if new != record.ratings.get(number, Rating()):
+            if new != old:
                 record = record.model_copy(update={"ratings": record.ratings | {number: new}})
                 save_record(self._folder, record)
         go = form.get("go", "next")
@@ -99,15 +94,15 @@ class RatingPages:
     def finish(self) -> BaseResponse:
         """Seal the ratings, once all items are rated."""
         with self._writing:
-            record = self._load_open()
+            record = self._load(to_write=True)
             if record.unrated or "sure" not in request.form:
                 abort(409, "Nothing was finished: items are not rated, or the box is not ticked.")
             save_record(self._folder, record.model_copy(update={"finished": True}))
         return _go_to(1)
 
-    def _load_open(self) -> Record:
+    def _load(self, *, to_write: bool = False) -> Record:
         record = load_record(self._folder, self._rater)
-        if record.finished:
+        if to_write and record.finished:
             abort(409, "Nothing was saved: these ratings are finished.")
         return record
 
@@ -123,11 +118,9 @@ def make_app(study: Study, folder: Path, rater: str) -> Flask:
     Raises:
         UserError: a bad name, or a file that is damaged or of another study.
     """
-    begin(study, folder, rater)
-    pages = RatingPages(study.items, folder, rater)
+    pages = RatingPages(study, folder, rater)
     app = Flask(__name__, template_folder=".")
     app.jinja_options = {"autoescape": True, "undefined": StrictUndefined}
-    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     app.before_request(pages.guard)
     app.after_request(pages.protect)
     app.add_url_rule("/", view_func=pages.start)
@@ -147,7 +140,7 @@ def listen(app: Flask, *, port: int) -> BaseWSGIServer:
 
 
 def serve(study: Study, folder: Path, rater: str, *, port: int) -> None:
-    """Let a rater rate, until Ctrl+C; arguments and errors as of the functions above."""
+    """Let a rater rate, until Ctrl+C; arguments and errors are those of the functions above."""
     server = listen(make_app(study, folder, rater), port=port)
     print(
         f"Open http://{HOST}:{server.port}/ to rate as {rater}; every click is saved, Ctrl+C stops",

@@ -1,10 +1,13 @@
-"""Table 1: how many features of either kind a rater could interpret, beside the paper's counts.
+"""Table 1: how many features of each kind a rater could interpret, beside the paper's counts.
 
-Raters are counted one by one and never added up: two ratings of one feature are not two features.
-Of each count: its share with a Wilson interval (95%). Of the two kinds: Fisher's exact test of
-interpretable against not, and of context-free against not. Of the raters: Cohen's kappa of each
-pair, and the mean over pairs. Only raters who have finished are counted; without one, the result
-says so and holds the paper's numbers alone.
+Each rater is counted separately. The counts of two raters are never added up, since two ratings of
+one feature are not two features. Only raters who have finished are counted. If nobody has, the
+result says so and holds the paper's numbers alone. Reported are:
+
+- for each count, its share with a Wilson interval (95%);
+- for the two kinds, Fisher's exact test of interpretable against not, and of context-free against
+  not;
+- for the raters, Cohen's kappa of each pair, and the mean over pairs.
 """
 
 import math
@@ -17,7 +20,6 @@ import pandas as pd
 from scipy import stats
 from sklearn.metrics import cohen_kappa_score
 
-from transcoders.config import Kind
 from transcoders.files import write_json, write_table
 from transcoders.rating.records import VERDICTS, Record, load_record
 from transcoders.rating.study import RATED_KINDS, Study
@@ -37,47 +39,43 @@ PAPER: Counts = {
     CONTEXT_FREE: (6, 16),
     RATED: (50, 50),
 }
-"""Table 1 as printed: Pythia-410M's layer 15, one rater; in the order of :data:`RATED_KINDS`."""
+"""Table 1 as printed: layer 15 of Pythia-410M, one rater; in the order of :data:`RATED_KINDS`."""
 NO_RATINGS = "no ratings yet"
 
 
-def read_ratings(folder: Path) -> dict[str, Record]:
-    """The ratings of everyone who has begun, by rater.
+def write_table1(study: Study, folder: Path, *, table: Path, record: Path) -> None:
+    """Open the key for all who have finished, and write what they found.
 
     Args:
+        study: the study that was rated.
         folder: where ratings are kept; it need not exist.
+        table: where the counts go, as CSV.
+        record: where the statistics go, as JSON.
 
     Raises:
-        UserError: a file is damaged.
+        UserError: a file is damaged or of another study.
     """
     # Hidden files are those that a killed process left half-written.
     names = sorted(path.stem for path in folder.glob("[!.]*.json"))
-    return {name: load_record(folder, name) for name in names}
+    ratings = {name: load_record(folder, name) for name in names}
+    finished = {name: study.open(one) for name, one in ratings.items() if one.finished}
+    write_table(table, table1(finished))
+    write_json(record, statistics(ratings, finished))
 
 
-def open_keys(study: Study, ratings: Mapping[str, Record]) -> dict[str, pd.DataFrame]:
-    """The key for each rater who has finished.
-
-    Raises:
-        UserError: a rater has rated another study.
-    """
-    return {name: study.open(record) for name, record in ratings.items() if record.finished}
-
-
-def table1(ratings: Mapping[str, Record], keys: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+def table1(finished: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Rows ``rater, rating, transcoder, mlp_in_sae, paper_transcoder, paper_mlp_in_sae``.
 
     Args:
-        ratings: of all raters.
-        keys: of those who have finished, who are the ones counted.
+        finished: what each rater who has finished said, from :meth:`Study.open`.
 
     Returns:
-        Counts. Of a rater, the first three ratings add up to ``rated``; ``context-free`` is among
-        all of these. Without a rater, one block whose rater is "no ratings yet" and whose counts
-        are missing.
+        Counts. The first three ratings of a rater add up to ``rated``; ``context-free`` is counted
+        among all of these. Without a rater, there is one block whose rater is "no ratings yet" and
+        whose counts are missing.
     """
     missing = {NO_RATINGS: dict.fromkeys(ROWS, (pd.NA, pd.NA))}
-    counts = {rater: _counts(ratings[rater], key) for rater, key in keys.items()} or missing
+    counts = {rater: _counts(said) for rater, said in finished.items()} or missing
     columns = [*RATED_KINDS, *(f"paper_{kind}" for kind in RATED_KINDS)]
     table = pd.DataFrame(
         [
@@ -90,53 +88,37 @@ def table1(ratings: Mapping[str, Record], keys: Mapping[str, pd.DataFrame]) -> p
     return table.astype(dict.fromkeys(columns, "Int64"))
 
 
-def statistics(ratings: Mapping[str, Record], keys: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
+def statistics(
+    ratings: Mapping[str, Record], finished: Mapping[str, pd.DataFrame]
+) -> dict[str, Any]:
     """Shares, tests and agreement, fit for JSON: what is infinite or undefined is null.
 
     Args:
-        ratings: of all raters.
-        keys: of those who have finished.
+        ratings: the ratings of everyone who has begun, by rater.
+        finished: what those said who have finished, from :meth:`Study.open`.
     """
-    finished = {rater: ratings[rater] for rater in keys}
     return {
         "text": f"ratings by {', '.join(finished)}" if finished else NO_RATINGS,
         "under_way": {
             rater: {"rated": record.n_items - len(record.unrated), "of": record.n_items}
             for rater, record in ratings.items()
-            if rater not in keys
+            if rater not in finished
         },
-        "raters": {rater: _compare(_counts(ratings[rater], key)) for rater, key in keys.items()},
+        "raters": {rater: _compare(_counts(said)) for rater, said in finished.items()},
         "agreement": _agreement(finished),
         "paper": _compare(PAPER),
     }
 
 
-def write_table1(study: Study, folder: Path, *, table: Path, record: Path) -> None:
-    """Open the key for all who have finished, and write what they found.
-
-    Args:
-        study: that was rated.
-        folder: where ratings are kept.
-        table: of counts, CSV.
-        record: of statistics, JSON.
-
-    Raises:
-        UserError: a file is damaged or of another study.
-    """
-    ratings = read_ratings(folder)
-    keys = open_keys(study, ratings)
-    write_table(table, table1(ratings, keys))
-    write_json(record, statistics(ratings, keys))
+def _counts(said: pd.DataFrame) -> Counts:
+    first, second = (said[said["kind"] == kind] for kind in RATED_KINDS)
+    return {row: (_count(first, row), _count(second, row)) for row in ROWS}
 
 
-def _counts(record: Record, key: pd.DataFrame) -> Counts:
-    def count(row: str, kind: Kind) -> int:
-        ratings = [record.ratings[item] for item in key.loc[key["kind"] == kind, "item"]]
-        if row == CONTEXT_FREE:
-            return sum(rating.context_free for rating in ratings)
-        return len(ratings) if row == RATED else sum(rating.verdict == row for rating in ratings)
-
-    return {row: (count(row, RATED_KINDS[0]), count(row, RATED_KINDS[1])) for row in ROWS}
+def _count(said: pd.DataFrame, row: str) -> int:
+    if row == RATED:
+        return len(said)
+    return int((said["context_free"] if row == CONTEXT_FREE else said["verdict"] == row).sum())
 
 
 def _compare(counts: Counts) -> dict[str, Any]:
@@ -160,16 +142,14 @@ def _share(count: int, total: int) -> dict[str, float]:
     return {"count": count, "of": total, "share": count / total, "low": low, "high": high}
 
 
-def _agreement(records: Mapping[str, Record]) -> dict[str, Any] | None:
+def _agreement(finished: Mapping[str, pd.DataFrame]) -> dict[str, Any] | None:
     """Cohen's kappa of each pair of raters, and the mean; null if both gave one rating to all."""
     pairs: list[dict[str, Any]] = []
-    for (name, first), (other, second) in combinations(records.items(), 2):
-        items = sorted(first.ratings.keys() & second.ratings.keys())
-        pair: dict[str, Any] = {"raters": [name, other], "items": len(items)}
+    for (name, first), (other, second) in combinations(finished.items(), 2):
+        pair: dict[str, Any] = {"raters": [name, other], "items": len(first)}
         for said in SAID:
-            both = [[getattr(of.ratings[item], said) for item in items] for of in (first, second)]
-            alike = len({*both[0], *both[1]}) == 1
-            pair[said] = None if alike else float(cohen_kappa_score(*both))
+            alike = pd.concat([first[said], second[said]]).nunique() == 1
+            pair[said] = None if alike else float(cohen_kappa_score(first[said], second[said]))
         pairs.append(pair)
     if not pairs:
         return None

@@ -1,27 +1,19 @@
-"""What keeps the text of a blind study, in a process of its own, and answers what may be known.
+"""What a blind study answers: everything here is computed from the text, and little may be told.
 
-:func:`main` is that process: lines of JSON in, lines of JSON out. The module
-:mod:`~transcoders.case_studies.harness`, the analyst's side, tells what is answered and what is
-refused.
+The module :mod:`~transcoders.case_studies.harness` says which questions are answered and by which
+rule. :class:`Answers` has a method for each of them.
 """
 
-import json
-import math
-import os
 import re
-import sys
-from collections.abc import Callable
 from dataclasses import fields, replace
 from itertools import pairwise
-from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import ConfigDict, Field, ValidationError, validate_call
+from pydantic import Field
 from torch import Tensor
 
-from transcoders.case_studies.transcript import OPENED, Transcript
 from transcoders.checksums import sha256
 from transcoders.circuits import Tracer, invariant
 from transcoders.circuits.export import paths_record
@@ -34,52 +26,34 @@ from transcoders.errors import UserError
 from transcoders.interpretability.gather import load_observed, load_text
 from transcoders.layout import Layout
 from transcoders.models import mlp_activations
-from transcoders.process import prepare_process
 
-DIGITS = 6
-"""Of numbers in answers, as in the tables."""
 ARROW = "<-"
 FEATURE = re.compile(r"^tc(\d+)\[(\d+)\]$")
 CONTEXT = 24
-"""Tokens before and after a place whose text is revealed."""
+"""How many tokens are revealed before and after a place."""
 EXAMPLE_COLUMNS = ["kind", "rank", "row", "position", "activation"]
+QUESTIONS = ("examples", "activations", "circuit", "pull_back", "de_embedding", "direct_logits",
+             "connections", "reveal")  # fmt: skip
 FromZero = Annotated[int, Field(ge=0)]
 FromOne = Annotated[int, Field(ge=1)]
 Pairs = list[tuple[str, float]]
 Records = list[dict[str, Any]]
-QUESTIONS = ("examples", "activations", "circuit", "pull_back", "de_embedding", "direct_logits",
-             "connections", "reveal")  # fmt: skip
 
 
-class RefusedError(UserError):
-    """A question that a blind study does not answer, or not in this form."""
-
-
-class StudyServer:
-    """Keeps the text, and answers what a blind analyst may know.
+class Answers:
+    """The text, the model and its transcoders, and one method for each of :data:`QUESTIONS`.
 
     Attributes:
         facts: what the analyst knows from the start.
-        folder: of the feature's transcoder.
+        opening: what the transcript says of the study.
     """
 
-    def __init__(
-        self, scale: str, feature: str, *, restricted: bool, transcript: Path, device: str
-    ) -> None:
-        """Load the rated model with its transcoders and the text, and begin the transcript.
-
-        Args:
-            scale: name of a file in ``config/``, whose results are there.
-            feature: of a headline transcoder, such as ``tc20[665]``.
-            restricted: whether to hide what prompts make of layer 0's features, too.
-            transcript: a file that does not exist yet.
-            device: ``cpu`` or ``cuda``.
+    def __init__(self, scale: str, feature: str, *, restricted: bool, device: str) -> None:
+        """Load everything; the arguments are those of the study.
 
         Raises:
-            UserError: something is missing, the feature cannot be studied, or the transcript
-                exists.
+            UserError: something is missing, or the feature cannot be studied.
         """
-        self._transcript = Transcript(transcript)
         layout = Layout(scale)
         settings = load_scale(layout.config)
         if settings.interpretability is None:
@@ -91,7 +65,6 @@ class StudyServer:
         self._feature, self._restricted = feature, restricted
         layer, unit = self._known(feature, on_prompt=True)
         names = {entry.site.layer: entry.name for entry in settings.circuit_transcoders(model)}
-        self.folder = layout.dictionary(names[layer])
         text, observed = load_text(layout.observed), load_observed(layout.observed, names[layer])
         self._rows = text.rows.long().to(device)
         self._examples = observed.examples.query("feature == @unit")[EXAMPLE_COLUMNS]
@@ -103,37 +76,12 @@ class StudyServer:
             "first_position": self._replacement.first_position,
             "layers": list(self._replacement.transcoders),
         }  # fmt: skip
-        activity = observed.features.set_index("feature")[["frequency", "mean", "largest"]]
-        self.facts: dict[str, Any] = _rounded({**subject, **sizes, **activity.loc[unit].to_dict()})
-        digest = sha256(layout.observed / "text.safetensors")
-        self._transcript.add(OPENED, {**subject, "text": digest}, answer=self.facts)
-
-    def ask(self, question: str, /, **arguments: Any) -> Any:
-        """Answer a question as JSON, once it is on record.
-
-        Raises:
-            RefusedError: the question is not answered.
-            OSError: it cannot be recorded, so it is not answered.
-        """
-        if self._transcript.is_sealed:
-            raise RefusedError("the study is sealed: nothing more is answered or recorded")
-        answer, refused = None, None
-        try:
-            if question not in QUESTIONS:
-                known = ", ".join(QUESTIONS)
-                raise UserError(f"a blind study does not answer this; it answers {known}")
-            checked = validate_call(config=ConfigDict(strict=True))(getattr(self, question))
-            answer = _rounded(checked(**arguments))
-        except ValidationError as error:
-            refused = f"{question}: {problems(error)}"
-        except UserError as error:
-            refused = f"{question}: {error}"
-        except Exception as error:  # its message might hold tokens
-            refused = f"{question}: failed with {type(error).__name__}"
-        digest = self._transcript.add(question, arguments, answer=answer, refused=refused)
-        if refused is not None:
-            raise RefusedError(refused)
-        return {"examples": answer, "seal": digest} if self._transcript.is_sealed else answer
+        activity: Any = observed.features.set_index("feature").loc[unit]
+        self.facts: dict[str, Any] = {
+            **subject, **sizes,
+            **activity[["frequency", "mean", "largest"]].to_dict(),
+        }  # fmt: skip
+        self.opening = {**subject, "text": sha256(layout.observed / "text.safetensors")}
 
     def examples(self) -> Records:
         """Rows, positions and activations of the feature's examples."""
@@ -141,11 +89,14 @@ class StudyServer:
         return [dict(zip(EXAMPLE_COLUMNS, row, strict=True)) for row in rows]
 
     def activations(self, row: FromZero, feature: str | None = None) -> list[tuple[int, float]]:
-        """Positions, from the first with transcoders on, and activations of a feature there.
+        """How active a feature is at each position that transcoders were trained on.
 
         Args:
-            row: of the text.
-            feature: such as ``tc8[355]``; by default the one that is studied.
+            row: a row of the text.
+            feature: a name such as ``tc8[355]``; by default the feature that is studied.
+
+        Returns:
+            Pairs of a position and an activation.
         """
         layer, unit = self._known(feature or self._feature, on_prompt=True)
         found = mlp_activations(self._replacement.model, self._row(row)[None], [layer])
@@ -158,15 +109,13 @@ class StudyServer:
         """The paths of Algorithm 1 to a feature at a place, as ``paths.json`` holds them.
 
         Args:
-            row: of the text; the model reads it up to ``position``.
+            row: a row of the text. The model reads it up to ``position``.
             position: where the feature is active.
-            feature: such as ``tc8[355]``; by default the one that is studied.
-            search: fields of :class:`~transcoders.circuits.paths.Search`; heads by their names,
-                such as ``attn5[6]``.
+            feature: a name such as ``tc8[355]``; by default the feature that is studied.
+            search: fields of :class:`~transcoders.circuits.paths.Search`. Heads have names such as
+                ``attn5[6]``.
         """
         layer, unit = self._known(feature or self._feature, on_prompt=True)
-        if position >= self._rows.shape[1]:
-            raise UserError(f"position {position}: expected one below {self._rows.shape[1]}")
         if unknown := search.keys() - {part.name for part in fields(Search)}:
             raise UserError(f"{', '.join(sorted(unknown))}: a search has no such option")
         if search.get("heads") is not None:
@@ -178,7 +127,7 @@ class StudyServer:
         return paths_record(find_paths(local, target, Search(**search)))
 
     def pull_back(self, vector: str, through: str) -> str:
-        """Name of what ``through``, a head or an earlier feature, reads to move a vector."""
+        """The name of what ``through``, a head or an earlier feature, reads to move a vector."""
         name = f" {ARROW} ".join(part.strip() for part in [*vector.split(ARROW), through])
         self._vector(name)
         return name
@@ -201,14 +150,14 @@ class StudyServer:
         self._vector(f"{vector} {ARROW} tc{layer}[0]")  # refuses a layer that is not before it
         W_dec = self._replacement.transcoders[layer].W_dec
         best = invariant.best_products(self._vector(vector)[None], W_dec, k, largest=largest)
-        return _pairs(best, lambda unit: f"tc{layer}[{unit}]")
+        return [(f"tc{layer}[{unit}]", value) for unit, value in best.pairs()[0]]
 
     def reveal(self, hypothesis: str, context: FromZero = CONTEXT) -> Records:
-        """The examples with their texts; this seals the transcript.
+        """The examples with their texts.
 
         Args:
             hypothesis: what the feature is about.
-            context: tokens before and after the peak.
+            context: how many tokens to show before and after the peak.
         """
         if not re.search(r"\w", hypothesis):  # blanks and dashes explain nothing
             raise UserError("expected a hypothesis in words before anything is revealed")
@@ -218,7 +167,7 @@ class StudyServer:
         ]
 
     def silent_texts(self) -> list[str]:
-        """Texts around background places where the feature is silent. No question gives them."""
+        """Texts around background tokens where the feature is silent, to score a hypothesis on."""
         return [self._marked_text(row, at, CONTEXT) for row, at in self._silent.tolist()]
 
     def _row(self, row: int) -> Int[Tensor, " token"]:
@@ -227,7 +176,7 @@ class StudyServer:
         return self._rows[row]
 
     def _marked_text(self, row: int, at: int, context: int) -> str:
-        """``before⟦peak⟧after``: a token of a row between so many others."""
+        """``before⟦peak⟧after``: a token between at most ``context`` others on each side."""
         ends = (max(at - context, 0), at, at + 1, at + 1 + context)
         parts = [self._row(row)[start:stop] for start, stop in pairwise(ends)]
         return "{}⟦{}⟧{}".format(*map(self._tokenizer.decode, parts))
@@ -236,19 +185,14 @@ class StudyServer:
         """Layer and number of a feature, if the analyst may ask about it.
 
         Args:
-            feature: such as ``tc8[355]``.
-            on_prompt: whether the question is what a prompt makes of the feature.
+            feature: a name such as ``tc8[355]``.
+            on_prompt: whether the question is about the feature on a prompt.
         """
         found = FEATURE.fullmatch(feature.strip())
         if found is None:
             raise UserError(f"{feature!r}: expected a feature by its name alone, as in tc8[355]")
         layer, unit = int(found[1]), int(found[2])
-        transcoders = self._replacement.transcoders
-        if layer not in transcoders or unit >= transcoders[layer].n_features:
-            known = [
-                f"tc{at}[0] to tc{at}[{its.n_features - 1}]" for at, its in transcoders.items()
-            ]
-            raise UserError(f"{feature}: no such feature; there are {', '.join(known)}")
+        self._replacement.transcoder_of(layer, unit, feature)
         if self._restricted and on_prompt and layer == 0:
             raise UserError(f"{feature}: a restricted study hides what prompts make of layer 0")
         return layer, unit
@@ -256,7 +200,7 @@ class StudyServer:
     def _vector(self, name: str) -> Float[Tensor, " d_model"]:
         """The vector that a chain such as ``tc8[355] <- attn5[6] <- tc0[12]`` names.
 
-        Attention, scales and activations count as 1: only weights are in it.
+        It is made of weights alone: attention, scales and activations count as 1.
         """
         replacement = self._replacement
         first, *others = (part.strip() for part in name.split(ARROW))
@@ -280,64 +224,13 @@ class StudyServer:
         return vector[0]
 
     def _words(self, best: invariant.Best) -> Pairs:
-        return _pairs(best, lambda token: self._tokenizer.decode([token]))
+        return [(self._tokenizer.decode([token]), value) for token, value in best.pairs()[0]]
 
 
 def layer_0_together(local: LocalReplacementModel) -> LocalReplacementModel:
-    """The same prompt, with layer 0 one part at each token that writes what its features wrote."""
+    """The same prompt, with what layer 0's features write at each token as a single part."""
     later = local.active.layer != 0
     mlp_out = local.mlp_out.clone()
     mlp_out[0] = local.passed.mlp.mlp_out[0] - local.error[0] - local.bias[0]
     kept = {part.name: getattr(local.active, part.name)[later] for part in fields(local.active)}
     return replace(local, active=ActiveFeatures(**kept), mlp_out=mlp_out)
-
-
-def problems(error: ValidationError) -> str:
-    """What is wrong with which key."""
-    return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-
-
-def _pairs(best: invariant.Best, name: Callable[[int], str]) -> Pairs:
-    """Names and values of the best of one vector."""
-    return list(zip(map(name, best.indices[0].tolist()), best.values[0].tolist(), strict=True))
-
-
-def _rounded(answer: Any) -> Any:
-    """The same with numbers of :data:`DIGITS` digits; None in place of NaN and infinity."""
-    if isinstance(answer, dict):
-        return {name: _rounded(part) for name, part in answer.items()}
-    if isinstance(answer, list | tuple):
-        return [_rounded(part) for part in answer]
-    if isinstance(answer, float):
-        return float(f"{answer:.{DIGITS}g}") if math.isfinite(answer) else None
-    return answer
-
-
-def main() -> None:
-    """The server's process: answer each line of the pipe with a line, until the pipe is closed."""
-    scale, feature, restricted, transcript = json.loads(sys.argv[1])
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
-    os.dup2(2, 1)  # what libraries print is no answer
-    try:
-        settings = load_scale(Layout(scale).config)
-        device = prepare_process(None, settings.resources.study_features, settings.device)
-        path = Path(transcript)
-        server = StudyServer(scale, feature, restricted=restricted, transcript=path, device=device)
-    except UserError as error:
-        print(json.dumps([0, None, str(error)]), file=answers)
-        return
-    print(json.dumps([0, server.facts, None]), file=answers)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    for stream in (1, 2):  # from here on, neither a warning nor a crash can be heard
-        os.dup2(nowhere, stream)
-    for line in sys.stdin:
-        number, question, arguments = json.loads(line)
-        try:
-            reply = [number, server.ask(question, **arguments), None]
-        except (RefusedError, OSError) as error:
-            reply = [number, None, str(error)]
-        print(json.dumps(reply), file=answers)
-
-
-if __name__ == "__main__":
-    main()
