@@ -9,12 +9,10 @@ describes its fields).
 from pathlib import Path
 from typing import Any
 
-import networkx as nx
-
 from transcoders.circuits.graph import influence
 from transcoders.circuits.notation import Node
 from transcoders.circuits.paths import ComputationalPath
-from transcoders.errors import UserError
+from transcoders.circuits.trace import Circuit
 from transcoders.files import read_json
 
 FEATURE_TYPES = {
@@ -62,41 +60,26 @@ def load_circuit(folder: Path) -> tuple[dict[str, Any], list[ComputationalPath]]
     """``paths.json`` of a circuit: the whole record, and its paths.
 
     Raises:
-        UserError: it is missing or is no such record.
+        UserError: it is missing, or was changed since it was made.
     """
     record = read_json(folder / "paths.json")
-    try:
-        return record, paths_of_record(record["paths"])
-    except (KeyError, TypeError, IndexError) as error:
-        raise UserError(
-            f"{folder / 'paths.json'}: expected the record of a circuit ({error!r}); delete it and "
-            "run again"
-        ) from None
+    return record, paths_of_record(record["paths"])
 
 
 def attribution_graph(
-    graph: nx.DiGraph,
-    *,
-    slug: str,
-    model: str,
-    prompt: str,
-    tokens: list[str],
-    token_ids: list[int],
-    labels: dict[Node, str],
+    circuit: Circuit, *, slug: str, model: str, labels: dict[Node, str]
 ) -> dict[str, Any]:
     """A circuit in the format of circuit-tracer's and Neuronpedia's viewers.
 
     Args:
-        graph: of one prompt.
+        circuit: what was found on a prompt.
         slug: a short name, for addresses.
         model: its name.
-        prompt: as text.
-        tokens: of the prompt with BOS, as texts.
-        token_ids: the same as numbers.
         labels: text to show with a node, in place of its name.
     """
-    shares = influence(graph)
-    n_layers = 1 + max((node.layer for node in graph), default=0)
+    graph, shares = circuit.graph, influence(circuit.graph)
+    token_ids = circuit.local.passed.tokens.tolist()
+    n_layers = 1 + max(node.layer for node in graph)
     nodes, ids = [], {}
     for node, data in graph.nodes(data=True):
         layer = {"embed": "E", "target": str(n_layers)}.get(node.kind, str(max(node.layer, 0)))
@@ -119,14 +102,19 @@ def attribution_graph(
                 "is_target_logit": node.kind == "target",
             }
         )
-    info = {"generator": {"name": "transcoders"}}
-    metadata = {"slug": slug, "scan": model, "prompt": prompt, "prompt_tokens": tokens}
+    links = [
+        {"source": ids[start], "target": ids[end], "weight": weight}
+        for start, end, weight in graph.edges(data="path_attribution")
+    ]
     return {
-        "metadata": {**metadata, "info": info},
+        "metadata": {
+            "slug": slug,
+            "scan": model,
+            "prompt": circuit.prompt,
+            "prompt_tokens": circuit.tokens,
+            "info": {"generator": {"name": "transcoders"}},
+        },
         "qParams": {"pinnedIds": [], "supernodes": [], "linkType": "both", "clickedId": ""},
         "nodes": nodes,
-        "links": [
-            {"source": ids[start], "target": ids[end], "weight": weight}
-            for start, end, weight in graph.edges(data="path_attribution")
-        ],
+        "links": links,
     }

@@ -21,7 +21,6 @@ has to divide by σ.
 """
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from jaxtyping import Float, Int
@@ -44,6 +43,8 @@ class ReplacementModel:
         W_V: (layer, head, d_model, d_head), normalisation folded in.
         W_O: (layer, head, d_head, d_model), the weight of a norm after attention folded in.
         attention_bias: (layer, d_model), what attention adds independently of what it reads.
+        attention_reads, mlp_reads: (layer), the depth at which a layer's heads or its MLP read.
+        attention_writes, mlp_writes: (layer), the first depth that sees what they write.
     """
 
     def __init__(
@@ -70,7 +71,8 @@ class ReplacementModel:
         self.transcoders = dict(sorted(transcoders.items()))
         self.first_position = first_position
         self.is_centred = not model.ln_final.uses_rms_norm
-        self.W_V = self.centre(_by_head(model.W_V, model.cfg.n_heads), dim=2)
+        self.n_layers, self.n_heads = model.cfg.n_layers, model.cfg.n_heads
+        self.W_V = self.centre(_by_head(model.W_V, self.n_heads), dim=2)
         self.W_O = model.W_O.clone()
         self.attention_bias = _attention_bias(model)
         for layer, block in enumerate(model.blocks):
@@ -80,40 +82,24 @@ class ReplacementModel:
                 self.attention_bias[layer] *= weight
         probe = run_prompt(model, torch.arange(PROBE_TOKENS, device=model.cfg.device))
         self.is_parallel = torch.equal(probe.before_attention, probe.before_mlp)
-        if differ(frozen_attention(self, probe, values_of(self, probe)), probe.attention_out):
+        self.attention_reads = 2 * torch.arange(self.n_layers, device=self.W_O.device)
+        self.mlp_reads = self.attention_reads + (0 if self.is_parallel else 1)
+        self.mlp_writes = self.attention_reads + 2
+        self.attention_writes = self.mlp_writes - (0 if self.is_parallel else 1)
+        mixed = torch.einsum("lhts,lhse->lhte", probe.attention, self.values(probe))
+        written = torch.einsum("lhte,lhed->ltd", mixed, self.W_O)
+        bias = self.attention_bias[:, None] / probe.attention_out_scale[..., None]
+        if differ(written + bias, probe.attention_out):
             raise unsupported_attention(model)
-
-    @property
-    def n_layers(self) -> int:
-        """Layers of the language model."""
-        return len(self.W_O)
-
-    @property
-    def n_heads(self) -> int:
-        """Attention heads of a layer."""
-        return self.W_O.shape[1]
-
-    def attention_reads(self, layer: Tensor | int) -> Tensor | int:
-        """The depth at which a layer's heads read."""
-        return 2 * layer
-
-    def mlp_reads(self, layer: Tensor | int) -> Tensor | int:
-        """The depth at which a layer's MLP reads."""
-        return 2 * layer + (0 if self.is_parallel else 1)
-
-    @cached_property
-    def attention_writes(self) -> Int[Tensor, " layer"]:
-        """The first depth that sees what a layer's heads write."""
-        return self.mlp_writes - (0 if self.is_parallel else 1)
-
-    @cached_property
-    def mlp_writes(self) -> Int[Tensor, " layer"]:
-        """The first depth that sees what a layer's MLP writes."""
-        return 2 * torch.arange(self.n_layers, device=self.W_O.device) + 2
 
     def centre(self, vectors: Tensor, dim: int = -1) -> Tensor:
         """Subtract the mean over the residual stream if the norms of the model do so."""
         return vectors - vectors.mean(dim=dim, keepdim=True) if self.is_centred else vectors
+
+    def values(self, passed: PromptPass) -> Float[Tensor, "layer head token d_head"]:
+        """What each head takes from each token, without its bias."""
+        scaled = passed.before_attention / passed.attention_scale[..., None]
+        return torch.einsum("ltd,lhde->lhte", scaled, self.W_V)
 
     def encoder_vectors(
         self, layer: int, features: Int[Tensor, " feature"]
@@ -179,25 +165,6 @@ def _attention_bias(model: LanguageModel) -> Float[Tensor, "layer d_model"]:
     return total
 
 
-def values_of(
-    replacement: ReplacementModel, passed: PromptPass
-) -> Float[Tensor, "layer head token d_head"]:
-    """What each head takes from each token, without its bias."""
-    scaled = passed.before_attention / passed.attention_scale[..., None]
-    return torch.einsum("ltd,lhde->lhte", scaled, replacement.W_V)
-
-
-def frozen_attention(
-    replacement: ReplacementModel,
-    passed: PromptPass,
-    values: Float[Tensor, "layer head token d_head"],
-) -> Float[Tensor, "layer token d_model"]:
-    """What attention adds to the residual stream, from its frozen pattern and its values."""
-    mixed = torch.einsum("lhts,lhse->lhte", passed.attention, values)
-    written = torch.einsum("lhte,lhed->ltd", mixed, replacement.W_O)
-    return written + replacement.attention_bias[:, None] / passed.attention_out_scale[..., None]
-
-
 @dataclass(frozen=True)
 class ActiveFeatures:
     """The active features of all transcoders on one prompt, ordered by token, then by layer."""
@@ -247,7 +214,7 @@ class LocalReplacementModel:
         return cls(
             replacement=replacement,
             passed=passed,
-            values=values_of(replacement, passed),
+            values=replacement.values(passed),
             active=ActiveFeatures(*(column[order] for column in columns)),
             error=error,
             mlp_out=mlp_out,
