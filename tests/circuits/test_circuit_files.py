@@ -62,7 +62,7 @@ def parts_of(graph: nx.DiGraph) -> tuple[dict[str, Node], Edges]:
 
 
 def exported(circuit: Circuit) -> dict[str, Any]:
-    return attribution_graph(circuit, slug="a-circuit.1", model="tiny", labels={})
+    return attribution_graph(circuit, name="a circuit.1", model="tiny", notes={})
 
 
 def fields(path: ComputationalPath) -> dict[str, Any]:

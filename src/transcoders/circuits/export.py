@@ -6,13 +6,14 @@ Neuronpedia (github.com/hijohnnylin/neuronpedia, apps/webapp/app/api/graph/graph
 describes its fields).
 """
 
+import re
 from pathlib import Path
 from typing import Any
 
 from transcoders.circuits.graph import influence
 from transcoders.circuits.notation import Node
 from transcoders.circuits.paths import ComputationalPath
-from transcoders.circuits.trace import Circuit
+from transcoders.circuits.trace import Circuit, Notes
 from transcoders.files import read_json
 
 FEATURE_TYPES = {
@@ -66,16 +67,14 @@ def load_circuit(folder: Path) -> tuple[dict[str, Any], list[ComputationalPath]]
     return record, paths_of_record(record["paths"])
 
 
-def attribution_graph(
-    circuit: Circuit, *, slug: str, model: str, labels: dict[Node, str]
-) -> dict[str, Any]:
+def attribution_graph(circuit: Circuit, *, name: str, model: str, notes: Notes) -> dict[str, Any]:
     """A circuit in the format of circuit-tracer's and Neuronpedia's viewers.
 
     Args:
         circuit: what was found on a prompt.
-        slug: a short name, for addresses.
+        name: short, for addresses.
         model: its name.
-        labels: text to show with a node, in place of its name.
+        notes: features show the tokens that drive them most.
     """
     graph, shares = circuit.graph, influence(circuit.graph)
     token_ids = circuit.local.passed.tokens.tolist()
@@ -96,7 +95,7 @@ def attribution_graph(
                 "ctx_idx": node.token,
                 "feature_type": FEATURE_TYPES.get(node.kind, "mlp reconstruction error"),
                 "jsNodeId": f"{layer}_{number}-{node.token}",
-                "clerp": labels.get(node, str(node)),
+                "clerp": _label(str(node), notes),
                 "influence": shares[node],
                 "activation": data.get("activation"),
                 "is_target_logit": node.kind == "target",
@@ -108,7 +107,7 @@ def attribution_graph(
     ]
     return {
         "metadata": {
-            "slug": slug,
+            "slug": re.sub(r"[^A-Za-z0-9.-]+", "-", name),
             "scan": model,
             "prompt": circuit.prompt,
             "prompt_tokens": circuit.tokens,
@@ -118,3 +117,11 @@ def attribution_graph(
         "nodes": nodes,
         "links": links,
     }
+
+
+def _label(name: str, notes: Notes) -> str:
+    """The name, and for a feature the tokens whose embeddings drive it most."""
+    for title, rows in notes.get(name.partition("@")[0], []):
+        if title.startswith("De-embedding"):
+            return f"{name}: {' '.join(token.strip() for token, _ in rows[:3])}"
+    return name

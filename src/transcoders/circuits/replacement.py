@@ -140,7 +140,24 @@ class ReplacementModel:
                 f"prompt: {len(tokens)} tokens, expected at most {limit}, the model's context; "
                 "shorten it"
             )
-        return LocalReplacementModel.of(self, run_prompt(self.model, tokens))
+        passed, first = run_prompt(self.model, tokens), self.first_position
+        mlp_out, error = passed.mlp.mlp_out.clone(), torch.zeros_like(passed.mlp.mlp_out)
+        bias = torch.zeros_like(error)
+        none = torch.zeros(0, dtype=torch.long, device=error.device)
+        parts = [(none, none, none, error.new_zeros(0), error[0, :0])]  # without transcoders
+        for layer, transcoder in self.transcoders.items():
+            z = transcoder.encode(passed.mlp.mlp_in[layer, first:])
+            token, unit = z.nonzero(as_tuple=True)
+            at = torch.full_like(token, layer)
+            parts.append((token + first, at, unit, z[token, unit], transcoder.W_dec[unit]))
+            error[layer, first:] = mlp_out[layer, first:] - transcoder.decode(z)
+            mlp_out[layer, first:] = 0
+            bias[layer, first:] = transcoder.b_dec
+        columns = [torch.cat(column) for column in zip(*parts, strict=True)]
+        order = torch.argsort(columns[0], stable=True)
+        active = ActiveFeatures(*(column[order] for column in columns))
+        values = self.values(passed)
+        return LocalReplacementModel(self, passed, values, active, error, mlp_out, bias)
 
 
 def _by_head(
@@ -191,35 +208,6 @@ class LocalReplacementModel:
     """Outputs of MLPs without a transcoder; 0 elsewhere."""
     bias: Float[Tensor, "layer token d_model"]
     """``b_dec`` where there is a transcoder; 0 elsewhere."""
-
-    @classmethod
-    def of(cls, replacement: ReplacementModel, passed: PromptPass) -> "LocalReplacementModel":
-        """Encode the MLPs' inputs and split their outputs."""
-        first = replacement.first_position
-        mlp_out, error = passed.mlp.mlp_out.clone(), torch.zeros_like(passed.mlp.mlp_out)
-        bias = torch.zeros_like(error)
-        parts = []
-        for layer, transcoder in replacement.transcoders.items():
-            z = transcoder.encode(passed.mlp.mlp_in[layer, first:])
-            token, unit = z.nonzero(as_tuple=True)
-            at = torch.full_like(token, layer)
-            parts.append((token + first, at, unit, z[token, unit], transcoder.W_dec[unit]))
-            error[layer, first:] = mlp_out[layer, first:] - transcoder.decode(z)
-            mlp_out[layer, first:] = 0
-            bias[layer, first:] = transcoder.b_dec
-        none = torch.zeros(0, dtype=torch.long, device=error.device)
-        parts.append((none, none, none, error.new_zeros(0), error[0, :0]))  # without transcoders
-        columns = [torch.cat(column) for column in zip(*parts, strict=True)]
-        order = torch.argsort(columns[0], stable=True)
-        return cls(
-            replacement=replacement,
-            passed=passed,
-            values=replacement.values(passed),
-            active=ActiveFeatures(*(column[order] for column in columns)),
-            error=error,
-            mlp_out=mlp_out,
-            bias=bias,
-        )
 
     @property
     def n_tokens(self) -> int:

@@ -1,7 +1,6 @@
 """The files of one circuit: its record, the viewers' graph, the page, and checks in the model."""
 
 import math
-import re
 from pathlib import Path
 
 from jaxtyping import Int
@@ -19,7 +18,7 @@ from transcoders.circuits.ablation import (
 from transcoders.circuits.export import attribution_graph, paths_record
 from transcoders.circuits.graph import influence, prune_graph
 from transcoders.circuits.page import circuit_page
-from transcoders.circuits.trace import Circuit, Notes, Tracer
+from transcoders.circuits.trace import Circuit, Tracer
 from transcoders.circuits.verify import completeness, total_attributions
 from transcoders.files import made_folder, write_json, write_table
 
@@ -73,8 +72,6 @@ def write_circuit(
         "notes": notes,
         "paths": paths_record(circuit.paths),
     }
-    slug = re.sub(r"[^A-Za-z0-9.-]+", "-", name)
-    labels = {node: _label(str(node), notes) for node in graph}
     page = circuit_page(
         prune_graph(graph, SHOWN),
         title=f"{name}: why {target.name}?",
@@ -84,7 +81,7 @@ def write_circuit(
     )
     with made_folder(folder) as temporary:
         write_json(temporary / "paths.json", record)
-        viewed = attribution_graph(circuit, slug=slug, model=model, labels=labels)
+        viewed = attribution_graph(circuit, name=name, model=model, notes=notes)
         write_json(temporary / "graph.json", viewed)
         write_table(temporary / "ablation.csv", effects)
         write_table(temporary / "faithfulness.csv", curve)
@@ -100,11 +97,3 @@ def _summary(circuit: Circuit, correlation: float) -> str:
         "it. Click it to follow its paths. Spearman's rank correlation between attribution and the "
         f"effect of ablating each node in the real model is {correlation:.2f}."
     )
-
-
-def _label(name: str, notes: Notes) -> str:
-    """The name, and for a feature the tokens whose embeddings drive it most."""
-    for title, rows in notes.get(name.partition("@")[0], []):
-        if title.startswith("De-embedding"):
-            return f"{name}: {' '.join(token.strip() for token, _ in rows[:3])}"
-    return name

@@ -43,19 +43,14 @@ class Circuit:
         return "\n".join(f"{path.attribution:+9.3f}  {path}" for path in strongest(self.paths, n))
 
 
+@dataclass(frozen=True)
 class Tracer:
-    """A model with its transcoders and tokenizer. It answers questions about prompts.
+    """A model with its transcoders and tokenizer. It answers questions about prompts."""
 
-    Attributes:
-        replacement: the model with its transcoders.
-        tokenizer: of the model.
-        bos_id: the token at position 0.
-    """
-
-    def __init__(self, replacement: ReplacementModel, tokenizer: Any, bos_id: int) -> None:
-        self.replacement = replacement
-        self.tokenizer = tokenizer
-        self.bos_id = bos_id
+    replacement: ReplacementModel
+    tokenizer: Any
+    bos_id: int
+    """The token at position 0."""
 
     @classmethod
     def load(cls, scale: str, model: str | None = None, *, device: str = "cpu") -> "Tracer":

@@ -71,7 +71,7 @@ def parts_table(where: pd.DataFrame, n: int = 8) -> str:
         "into_chosen_mlp": "of which from the year, through the chosen MLP's features",
     }
     best = where.sort_values("mean", ascending=False).head(n)
-    shown = best[list(headings)].rename(columns=headings)
+    shown = best[list(headings)].set_axis([*headings.values()], axis=1)
     return html_table(shown, dict.fromkeys(shown.columns[1:], "{:+.3f}"), name="parts")
 
 
