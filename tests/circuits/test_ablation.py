@@ -113,19 +113,6 @@ def test_effects_are_those_of_hooks_written_by_hand(
     assert hooks_of_ours(mixed.replacement.model) == []
 
 
-def test_what_comes_after_or_beside_a_target_has_no_effect(mixed: LocalReplacementModel) -> None:
-    target = feature_target(mixed, 0, active_units(mixed, 0, 5)[0], 5)
-    nodes = [
-        Node("feature", 2, active_units(mixed, 2, 5)[0], 5),
-        Node("feature", 0, active_units(mixed, 0, 4)[0], 4),
-        Node("head", 1, 0, 5, 2),
-        Node("mlp", 1, -1, 5),
-    ]
-    effects = ablation_effects(mixed, target, total_attributions(mixed, target), nodes)
-    assert not effects["attribution"].any()
-    assert effects["effect"].abs().max() < 1e-5
-
-
 def test_rank_correlation_is_of_ranks_and_needs_three_nodes() -> None:
     effects = pd.DataFrame({"attribution": [1.0, 2.0, 30.0], "effect": [0.1, 0.2, 0.3]})
     assert rank_correlation(effects) == pytest.approx(1.0)

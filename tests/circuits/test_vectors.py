@@ -32,7 +32,6 @@ from transcoders.circuits.vectors import (
 )
 from transcoders.circuits.verify import completeness
 from transcoders.config import Kind
-from transcoders.dictionaries import SparseDictionary
 from transcoders.errors import UserError
 from transcoders.models import to_bridge
 
@@ -89,35 +88,6 @@ def test_a_logit_target_is_worth_the_weighted_logits(local: LocalReplacementMode
         assert (target.name, target.logits) == ("mine", weights)
         found = completeness(local, target.vectors)
         assert found.value.item() == pytest.approx(target.value, rel=1e-4, abs=1e-4)
-
-
-def test_transcoders_that_are_the_mlps_leave_no_error(
-    tiny_models: dict[str, Path], random_tokens: Callable[..., Tensor]
-) -> None:
-    # A ReLU MLP is a transcoder itself, of the input that its own norm's weight is folded into.
-    folder = tiny_models["gpt2"]
-    hf = AutoModelForCausalLM.from_pretrained(folder, activation_function="relu")
-    hf.requires_grad_(False)
-    transcoders = {
-        layer: SparseDictionary(
-            "transcoder",
-            W_enc=block.ln_2.weight[:, None] * block.mlp.c_fc.weight,
-            b_enc=block.ln_2.bias @ block.mlp.c_fc.weight + block.mlp.c_fc.bias,
-            W_dec=block.mlp.c_proj.weight.clone(),
-            b_dec=block.mlp.c_proj.bias.clone(),
-        )
-        for layer, block in enumerate(hf.transformer.h)
-    }
-    for t in transcoders.values():  # nothing reads the mean of what is written
-        t.W_dec -= t.W_dec.mean(dim=1, keepdim=True)
-        t.b_dec -= t.b_dec.mean()
-    model = to_bridge(hf, folder)
-    local = ReplacementModel(model, transcoders).freeze(prompt(random_tokens))
-    assert local.error.abs().max() < ROUNDING * local.passed.mlp.mlp_out.abs().max()
-    target = logit_target(local, {7: 1.0}, -1, name="one")
-    found = contributions(local, target.vectors)
-    without_errors = found.values[found.columns.kind[None] != NodeKind.ERROR.code].sum()
-    assert (without_errors + found.bias[0]).item() == pytest.approx(target.value, rel=1e-4)
 
 
 def test_a_sequential_gpt_neox_is_attributed_in_its_own_order(

@@ -39,7 +39,6 @@ from transcoders.greater_than.task import Numbers, Prompts
 from transcoders.greater_than.where import COMPONENTS, Attributions, ablate, attribute, choose
 from transcoders.models import LanguageModel
 
-PARTS = [(layer, head) for layer in range(3) for head in (-1, 0, 1)]
 YEARS = (4, 23, 60, 99)
 """With digits, the first and the last have nothing to tell apart; with pairs, the last."""
 SEARCH = Search(12, 3, COMPONENTS)
@@ -101,17 +100,11 @@ def value_bias(setting: Setting, layer: int, head: int) -> Tensor:
     return own + block.norm_1.bias @ block.W_V[head]
 
 
-@pytest.fixture(scope="module")
-def ablated(any_setting: Setting, random_dictionary: Make) -> tuple[float, pd.DataFrame]:
-    return ablate(
-        replacement_of(any_setting, random_dictionary), any_setting.numbers, any_setting.prompts
-    )
-
-
 def test_ablations_are_those_of_hooks_on_the_whole_model(
-    any_setting: Setting, ablated: tuple[float, pd.DataFrame]
+    any_setting: Setting, random_dictionary: Make
 ) -> None:
-    original, table = ablated
+    replacement = replacement_of(any_setting, random_dictionary)
+    original, table = ablate(replacement, any_setting.numbers, any_setting.prompts)
     whole = ablated_by_hand(any_setting, 0, -1, None)
     assert original == pytest.approx(whole, abs=1e-5)
     for row in table.to_dict("records"):
@@ -120,50 +113,6 @@ def test_ablations_are_those_of_hooks_on_the_whole_model(
             assert row[kind] == pytest.approx(whole - left, abs=1e-5)
     assert table["zero"].abs().max() > 1e-3
     assert table["mean"].abs().max() > 1e-4
-
-
-@pytest.fixture(scope="module")
-def some(any_setting: Setting) -> list[Prompts]:
-    """A few prompts of both templates."""
-    return [only(group, YEARS) for group in any_setting.prompts]
-
-
-class ByHand:
-    """Attributions of a few prompts, node by node, averaged at the end."""
-
-    def __init__(
-        self, replacement: ReplacementModel, numbers: Numbers, groups: list[Prompts]
-    ) -> None:
-        self.values: list[float] = []
-        self.mlps, self.heads = torch.zeros(3), torch.zeros(3, 2)
-        self.into = {layer: torch.zeros(3, 2) for layer in replacement.transcoders}
-        for group in groups:
-            for row, year in zip(group.rows, group.years.tolist(), strict=True):
-                weights = numbers.contrast(year)
-                if weights is not None:
-                    self._add(replacement.freeze(row), weights, group.year_token)
-        n = len(self.values)
-        for sums in (self.mlps, self.heads, *self.into.values()):
-            sums.div_(n)
-
-    def _add(
-        self, local: LocalReplacementModel, weights: dict[int, float], year_token: int
-    ) -> None:
-        target = logit_target(local, weights, -1, name="later")
-        totals = total_attributions(local, target)
-        written = outputs(local)
-        logits = plain_pass(local.replacement.model, local.passed.tokens).logits[-1]
-        self.values.append(sum(weight * logits[i].item() for i, weight in weights.items()))
-        for node in written:
-            attribution = number_of(totals, node)
-            if node.kind in ("mlp", "feature"):
-                self.mlps[node.layer] += attribution
-            elif node.kind == "head":
-                self.heads[node.layer, node.unit] += attribution
-            if node.kind == "feature":
-                self.into[node.layer] += through_heads_by_hand(
-                    local, written, node, attribution, year_token
-                )
 
 
 def through_heads_by_hand(
@@ -188,19 +137,41 @@ def through_heads_by_hand(
 
 
 def test_attributions_are_sums_over_nodes_averaged_over_prompts(
-    any_setting: Setting, random_dictionary: Make, some: list[Prompts]
+    any_setting: Setting, random_dictionary: Make
 ) -> None:
     replacement = replacement_of(any_setting, random_dictionary)
-    found = attribute(replacement, any_setting.numbers, some, SEARCH)
-    expected = ByHand(replacement, any_setting.numbers, some)
-    n_expected = 6 if any_setting.numbers.style == "pairs" else 4
-    assert len(expected.values) == n_expected
-    assert found.value == pytest.approx(sum(expected.values) / n_expected, rel=1e-4, abs=1e-5)
-    assert_close(found.mlps, expected.mlps)
-    assert_close(found.heads, expected.heads)
+    groups = [only(group, YEARS) for group in any_setting.prompts]
+    values: list[float] = []
+    mlps, heads = torch.zeros(3), torch.zeros(3, 2)
+    into = {layer: torch.zeros(3, 2) for layer in replacement.transcoders}
+    for group in groups:
+        for row, year in zip(group.rows, group.years.tolist(), strict=True):
+            if (weights := any_setting.numbers.contrast(year)) is None:
+                continue
+            local = replacement.freeze(row)
+            totals = total_attributions(local, logit_target(local, weights, -1, name="later"))
+            logits = plain_pass(replacement.model, row).logits[-1]
+            values.append(sum(weight * logits[i].item() for i, weight in weights.items()))
+            written = outputs(local)
+            for node in written:
+                attribution = number_of(totals, node)
+                if node.kind in ("mlp", "feature"):
+                    mlps[node.layer] += attribution
+                elif node.kind == "head":
+                    heads[node.layer, node.unit] += attribution
+                if node.kind == "feature":
+                    into[node.layer] += through_heads_by_hand(
+                        local, written, node, attribution, group.year_token
+                    )
+    n = 6 if any_setting.numbers.style == "pairs" else 4
+    assert len(values) == n
+    found = attribute(replacement, any_setting.numbers, groups, SEARCH)
+    assert found.value == pytest.approx(sum(values) / n, rel=1e-4, abs=1e-5)
+    assert_close(found.mlps, mlps / n)
+    assert_close(found.heads, heads / n)
     assert list(found.into_mlps) == [0, 2]
-    for layer, heads in found.into_mlps.items():
-        assert_close(heads, expected.into[layer], 1e-4)
+    for layer, carried in found.into_mlps.items():
+        assert_close(carried, into[layer] / n, 1e-4)
     assert found.into_mlps[2].abs().min() > 0 or replacement.is_parallel
 
 
@@ -277,28 +248,17 @@ def test_recurring_parts_are_those_of_a_recount(setting: Setting, random_diction
     assert table["prompts"].nunique() > 2
 
 
-ALONE = [
-    Plant(1, (0, 0)),
-    Plant(1, (1, 1)),
-    Plant(2, (0, 1)),
-    Plant(2, (1, 0)),
-    Plant(2, (2, 1)),
-]
-WITH_ELSEWHERE = [
+ALONE = [Plant(1, (0, 0)), Plant(2, (0, 1)), Plant(2, (2, 1))]
+WITH_DECOYS = [
     Plant(2, (1, 0), from_elsewhere=(1, 1)),
     Plant(1, (1, 0), from_elsewhere=(0, 1), to_logits=(2, 0)),
 ]
-PLANTS = [*ALONE, *WITH_ELSEWHERE, Plant(2, (1, 1), to_logits=(2, 0))]
-
-
-@pytest.fixture(scope="module", params=PLANTS, ids=str)
-def planted(
-    request: pytest.FixtureRequest, tiny_models: dict[str, Path]
-) -> tuple[Plant, ReplacementModel, Numbers, Prompts, LanguageModel]:
-    return (request.param, *plant_circuit(tiny_models["gpt2"], request.param))
-
-
 Planted = tuple[Plant, ReplacementModel, Numbers, Prompts, LanguageModel]
+
+
+@pytest.fixture(scope="module", params=[*ALONE, *WITH_DECOYS], ids=str)
+def planted(request: pytest.FixtureRequest, tiny_models: dict[str, Path]) -> Planted:
+    return (request.param, *plant_circuit(tiny_models["gpt2"], request.param))
 
 
 def test_the_rule_finds_the_planted_mlp_and_head(planted: Planted) -> None:

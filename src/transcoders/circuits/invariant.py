@@ -68,6 +68,7 @@ def connections(
     k: int,
     *,
     head: tuple[int, int] | None = None,
+    largest: bool = True,
 ) -> Best:
     """The features of an earlier layer with the strongest connections to some features.
 
@@ -78,11 +79,12 @@ def connections(
         features: of the later layer.
         k: how many.
         head: layer and head in between; None for the direct connection.
+        largest: False for the most negative ones.
     """
     vectors = replacement.encoder_vectors(downstream, features)
     if head is not None:
         vectors = through_head(replacement, vectors, *head)
-    return best_products(vectors, replacement.transcoders[upstream].W_dec, k)
+    return best_products(vectors, replacement.transcoders[upstream].W_dec, k, largest=largest)
 
 
 def best_products(
