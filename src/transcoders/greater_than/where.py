@@ -80,9 +80,8 @@ def attribute(
     values, ends, examples = [], [], []
     for group, year, local, target in _frozen(replacement, numbers, groups):
         totals = total_attributions(local, target)
-        for layer in layers:
-            mlps[layer] += totals[NodeKind.MLP, layer].sum().cpu()
-            heads[layer] += totals[NodeKind.HEAD, layer].sum(dim=(1, 2)).cpu()
+        mlps += torch.stack([totals[NodeKind.MLP, i] for i in layers]).sum(dim=1).cpu()
+        heads += torch.stack([totals[NodeKind.HEAD, i] for i in layers]).sum(dim=(2, 3)).cpu()
         for layer in into:
             of_features = totals[NodeKind.FEATURE, layer]
             mlps[layer] += of_features.sum().cpu()
