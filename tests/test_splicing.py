@@ -27,26 +27,23 @@ def passed(tiny_model: LanguageModel, random_tokens: Callable[..., Tensor]) -> S
 
 
 @pytest.mark.parametrize("first", [0, 1])
-def test_a_perfect_sae_on_the_output_changes_no_bit(
-    tiny_model: LanguageModel, passed: SitePass, identity_dictionary: Make, first: int
+@pytest.mark.parametrize("kind", ["mlp_out_sae", "mlp_in_sae"])
+def test_a_perfect_sae_changes_no_logit(
+    tiny_model: LanguageModel,
+    passed: SitePass,
+    identity_dictionary: Make,
+    *,
+    kind: Kind,
+    first: int,
 ) -> None:
-    perfect = identity_dictionary("mlp_out_sae")
-    spliced = splice(perfect, passed, tiny_model, LAYER, first_position=first)
-    logits = continue_with_mlp_out(tiny_model, passed, LAYER, spliced.mlp_out)
-    assert torch.equal(logits, passed.logits)
-
-
-@pytest.mark.parametrize("first", [0, 1])
-def test_a_perfect_sae_on_the_input_changes_logits_by_rounding_only(
-    tiny_model: LanguageModel, passed: SitePass, identity_dictionary: Make, first: int
-) -> None:
-    perfect = identity_dictionary("mlp_in_sae")
+    perfect = identity_dictionary(kind)
     spliced = splice(perfect, passed, tiny_model, LAYER, first_position=first)
     logits = continue_with_mlp_out(tiny_model, passed, LAYER, spliced.mlp_out)
     assert torch.equal(spliced.reconstruction, spliced.target)
-    # The MLP runs again, on fewer positions, and a matrix product of another shape may add up in
-    # another order: 1e-6 of the scale; the MLP's whole output is worth more than 1e-1 of it.
-    torch.testing.assert_close(logits, passed.logits, rtol=0, atol=1e-5)
+    # On the input, the MLP runs again, on fewer positions, and a matrix product of another shape
+    # may add up in another order: 1e-6 of the scale; the MLP's output is worth over 1e-1 of it.
+    tolerance = 1e-5 if kind == "mlp_in_sae" else 0
+    torch.testing.assert_close(logits, passed.logits, rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize("kind", TRAITS)
@@ -61,27 +58,17 @@ def test_positions_before_the_first_keep_every_bit_and_the_others_do_not(
     assert (spliced.mlp_out[:, first:] != own[:, first:]).any(dim=-1).all()
 
 
-@pytest.mark.parametrize("kind", ["transcoder", "skip_transcoder", "topk_transcoder"])
-def test_a_transcoder_maps_the_mlps_input_to_the_output_to_continue_with(
+@pytest.mark.parametrize("kind", [kind for kind in TRAITS if kind != "mlp_in_sae"])
+def test_a_dictionary_gives_the_output_to_continue_with(
     tiny_model: LanguageModel, passed: SitePass, random_dictionary: Make, kind: Kind
 ) -> None:
-    transcoder = random_dictionary(kind)
-    spliced = splice(transcoder, passed, tiny_model, LAYER, first_position=1)
-    mlp_in = passed.activations.mlp_in[:, 1:]
-    z = transcoder.encode(mlp_in)
-    assert torch.equal(spliced.z, z)
-    assert torch.equal(spliced.mlp_out[:, 1:], transcoder(mlp_in))
-    assert torch.equal(spliced.target, passed.activations.mlp_out[:, 1:])
-
-
-def test_an_sae_on_the_output_maps_the_mlps_output_to_itself(
-    tiny_model: LanguageModel, passed: SitePass, random_dictionary: Make
-) -> None:
-    sae = random_dictionary("mlp_out_sae")
-    spliced = splice(sae, passed, tiny_model, LAYER, first_position=1)
-    target = passed.activations.mlp_out[:, 1:]
-    assert torch.equal(spliced.target, target)
-    assert torch.equal(spliced.mlp_out[:, 1:], sae.decode(sae.encode(target)))
+    dictionary = random_dictionary(kind)
+    spliced = splice(dictionary, passed, tiny_model, LAYER, first_position=1)
+    mlp_out = passed.activations.mlp_out[:, 1:]
+    source = passed.activations.mlp_in[:, 1:] if dictionary.traits.is_transcoder else mlp_out
+    assert torch.equal(spliced.z, dictionary.encode(source))
+    assert torch.equal(spliced.mlp_out[:, 1:], dictionary(source))
+    assert torch.equal(spliced.target, mlp_out)
 
 
 def test_an_sae_on_the_input_feeds_the_mlp_with_its_reconstruction(

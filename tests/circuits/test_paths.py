@@ -5,11 +5,10 @@ from typing import Any
 
 import pytest
 
-from helpers_circuits import active_units, greedy_paths, some_targets
+from helpers_circuits import greedy_paths, some_targets
 from transcoders.circuits.notation import CONTRIBUTORS, Node
 from transcoders.circuits.paths import Search, find_paths
 from transcoders.circuits.replacement import LocalReplacementModel
-from transcoders.circuits.vectors import Target, feature_target
 from transcoders.errors import UserError
 
 SIGNS: dict[str, Callable[[float], float]] = {
@@ -17,12 +16,6 @@ SIGNS: dict[str, Callable[[float], float]] = {
     "negative": lambda attribution: -attribution,
     "both": abs,
 }
-
-
-@pytest.fixture(scope="module")
-def target(mixed: LocalReplacementModel) -> Target:
-    """A feature of the last layer at the last token, which reads through everything before."""
-    return feature_target(mixed, 2, active_units(mixed, 2, 7)[0], -1)
 
 
 @pytest.mark.parametrize(("n", "iterations"), [(1, 3), (3, 1), (4, 3), (9, 2)])
@@ -72,13 +65,11 @@ def test_filters_are_those_of_plain_loops(small: LocalReplacementModel, name: st
     assert {path.nodes for path in found} == {path.nodes for path in expected}
 
 
-def test_activations_are_those_of_the_features(
-    mixed: LocalReplacementModel, target: Target
-) -> None:
+def test_activations_are_those_of_the_features(mixed: LocalReplacementModel) -> None:
     active = mixed.active
     columns = (active.token, active.layer, active.unit, active.z)
     z = {tuple(key): value for *key, value in zip(*(c.tolist() for c in columns), strict=True)}
-    for path in find_paths(mixed, target, Search(30, 3))[1:]:
+    for path in find_paths(mixed, some_targets(mixed)[-1], Search(30, 3))[1:]:
         key = (path.node.token, path.node.layer, path.node.unit)
         assert path.activation == (z[key] if path.node.kind == "feature" else 0.0)
 
@@ -110,12 +101,6 @@ def test_a_search_that_cannot_be_is_refused(settings: dict[str, Any], message: s
         Search(**settings)
 
 
-def test_tokens_may_be_counted_from_the_end(mixed: LocalReplacementModel, target: Target) -> None:
-    last = mixed.n_tokens - 1
-    found = [
-        [str(path) for path in find_paths(mixed, target, Search(20, 2, tokens=[token]))]
-        for token in (last, -1)
-    ]
-    assert found[0] == found[1]
+def test_a_token_that_the_prompt_does_not_have_is_refused(mixed: LocalReplacementModel) -> None:
     with pytest.raises(UserError, match="the prompt has"):
-        find_paths(mixed, target, Search(tokens=[99]))
+        find_paths(mixed, some_targets(mixed)[0], Search(tokens=[99]))

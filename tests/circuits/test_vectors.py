@@ -32,7 +32,6 @@ from transcoders.circuits.vectors import (
 )
 from transcoders.circuits.verify import completeness
 from transcoders.config import Kind
-from transcoders.dictionaries import SparseDictionary
 from transcoders.errors import UserError
 from transcoders.models import to_bridge
 
@@ -48,9 +47,9 @@ def joined(targets: list[Target]) -> FeatureVectors:
 
 def node_of(columns: Columns, column: int, token: int) -> Node:
     """What a column stands for, seen from a vector at a token."""
-    kind, source = list(NodeKind)[columns.kind[column]], int(columns.source[column])
-    read = source if kind == "head" else -1
-    return Node(kind, int(columns.layer[column]), int(columns.unit[column]), token, read)
+    code, layer, unit, source, _ = (int(part[column]) for part in columns)
+    kind = list(NodeKind)[code]
+    return Node(kind, layer, unit, token, source if kind == "head" else -1)
 
 
 def test_contributions_add_up_to_what_targets_read(local: LocalReplacementModel) -> None:
@@ -79,19 +78,6 @@ def test_contributions_are_vector_times_output_of_all_that_was_written_before(
         assert counted == sum(sees(local, reader, node) for node in written)
 
 
-def test_a_feature_target_is_worth_its_pre_activation(local: LocalReplacementModel) -> None:
-    for layer, transcoder in local.replacement.transcoders.items():
-        token = local.n_tokens - 1
-        z = transcoder.encode(local.passed.mlp.mlp_in[layer, token])
-        for unit in active_units(local, layer, token)[:5]:
-            target = feature_target(local, layer, unit, -1)
-            assert target.value == pytest.approx(z[unit].item(), rel=1e-5)
-            assert target.name == f"tc{layer}[{unit}]@{token}"
-            assert target.node == Node("feature", layer, unit, token)
-            found = completeness(local, target.vectors)
-            assert found.value.item() == pytest.approx(target.value, rel=1e-4, abs=1e-5)
-
-
 def test_a_logit_target_is_worth_the_weighted_logits(local: LocalReplacementModel) -> None:
     weights = {5: 1.0, 17: -1.0, 255: 0.25}
     logits = plain(local.replacement.model).hf(local.passed.tokens[None]).logits[0]
@@ -102,35 +88,6 @@ def test_a_logit_target_is_worth_the_weighted_logits(local: LocalReplacementMode
         assert (target.name, target.logits) == ("mine", weights)
         found = completeness(local, target.vectors)
         assert found.value.item() == pytest.approx(target.value, rel=1e-4, abs=1e-4)
-
-
-def test_transcoders_that_are_the_mlps_leave_no_error(
-    tiny_models: dict[str, Path], random_tokens: Callable[..., Tensor]
-) -> None:
-    # A ReLU MLP is a transcoder itself, of the input that its own norm's weight is folded into.
-    folder = tiny_models["gpt2"]
-    hf = AutoModelForCausalLM.from_pretrained(folder, activation_function="relu")
-    hf.requires_grad_(False)
-    transcoders = {
-        layer: SparseDictionary(
-            "transcoder",
-            W_enc=block.ln_2.weight[:, None] * block.mlp.c_fc.weight,
-            b_enc=block.ln_2.bias @ block.mlp.c_fc.weight + block.mlp.c_fc.bias,
-            W_dec=block.mlp.c_proj.weight.clone(),
-            b_dec=block.mlp.c_proj.bias.clone(),
-        )
-        for layer, block in enumerate(hf.transformer.h)
-    }
-    for t in transcoders.values():  # nothing reads the mean of what is written
-        t.W_dec -= t.W_dec.mean(dim=1, keepdim=True)
-        t.b_dec -= t.b_dec.mean()
-    model = to_bridge(hf, folder)
-    local = ReplacementModel(model, transcoders).freeze(prompt(random_tokens))
-    assert local.error.abs().max() < ROUNDING * local.passed.mlp.mlp_out.abs().max()
-    target = logit_target(local, {7: 1.0}, -1, name="one")
-    found = contributions(local, target.vectors)
-    without_errors = found.values[found.columns.kind[None] != NodeKind.ERROR.code].sum()
-    assert (without_errors + found.bias[0]).item() == pytest.approx(target.value, rel=1e-4)
 
 
 def test_a_sequential_gpt_neox_is_attributed_in_its_own_order(

@@ -9,9 +9,8 @@ A model with 50,000 tokens and 25,000 features has a billion of each of these nu
 best k of each row are kept, and at most :data:`BLOCK_ENTRIES` numbers are held at a time.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import pandas as pd
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -107,15 +106,3 @@ def best_products(
         for part in vectors.split(size)
     ]
     return Best(*(torch.cat(parts) for parts in zip(*best, strict=True)))
-
-
-def token_table(best: Best, tokenizer: Any, names: list[str]) -> pd.DataFrame:
-    """De-embeddings or direct logits as rows of ``name, rank, token, value``."""
-    rows = [
-        {"name": name, "rank": rank, "token": tokenizer.decode([token]), "value": value}
-        for name, values, tokens in zip(
-            names, best.values.tolist(), best.indices.tolist(), strict=True
-        )
-        for rank, (value, token) in enumerate(zip(values, tokens, strict=True), start=1)
-    ]
-    return pd.DataFrame(rows, columns=["name", "rank", "token", "value"])
