@@ -22,12 +22,11 @@ from transformers import AutoConfig
 
 from transcoders.circuits import Search
 from transcoders.circuits.paths import find_paths
-from transcoders.circuits.replacement import LocalReplacementModel, ReplacementModel
+from transcoders.circuits.replacement import ReplacementModel
 from transcoders.circuits.vectors import logit_target
 from transcoders.dictionaries import SparseDictionary
 from transcoders.files import write_json
 from transcoders.models import LanguageModel, mlp_activations, run_blocks
-from transcoders.models.passes import run_prompt
 
 OUT = Path(__file__).with_name("circuits.json")
 THREADS = 2
@@ -75,7 +74,7 @@ def main(
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     before = memory_mb("VmRSS")
     replacement = ReplacementModel(model, transcoders)
-    local = LocalReplacementModel.of(replacement, run_prompt(model, tokens))
+    local = replacement.freeze(tokens)
     target = logit_target(local, {5: 1.0, 7: -1.0}, -1, name="difference of two logits")
     search = Search(n_paths=25, iterations=5)
     paths = find_paths(local, target, search)

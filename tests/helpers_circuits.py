@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM
 from transcoders.circuits.notation import Node
 from transcoders.circuits.replacement import LocalReplacementModel, ReplacementModel
 from transcoders.circuits.vectors import Target, feature_target, logit_target
+from transcoders.circuits.verify import NodeValues
 from transcoders.config import Kind
 from transcoders.dictionaries import SparseDictionary
 from transcoders.models import LanguageModel
@@ -305,6 +306,11 @@ def all_paths(local: LocalReplacementModel, target: Target) -> Iterator[Found]:
                 yield Found((*nodes, node), (reader.vector @ output).item())
                 if node.kind in ("feature", "head"):
                     todo.append(((*nodes, node), reader_of(local, node, reader.vector)))
+
+
+def number_of(values: NodeValues, node: Node) -> float:
+    """The number of a node."""
+    return values[node.kind, node.layer][node.place].item()
 
 
 def centred(norm: nn.Module, vectors: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 from helpers_circuits import (
     active_units,
     hooks_of_ours,
+    number_of,
     outputs,
     plain,
     some_targets,
@@ -137,22 +138,16 @@ def plain_means(local: LocalReplacementModel, rows: Tensor) -> Means:
     """Means of the plain model's own tensors: heads with the bias of their values."""
     replacement, first = local.replacement, local.replacement.first_position
     hf, blocks, _ = plain(replacement.model)
-    outs, mlps, norms = (
-        [getattr(b, n) for b in blocks] for n in ("attention_out", "mlp", "norm_2")
-    )
-    with watched([*outs, *mlps, *norms]) as seen:
+    with watched([module for b in blocks for module in (b.attention_out, b.mlp, b.norm_2)]) as seen:
         hf(rows)
-
-    def mean(values: Tensor) -> Tensor:
-        return values[:, first:].mean(dim=(0, 1))
-
-    heads = torch.stack([mean(seen[out][0]) for out in outs])
-    features = {
-        layer: mean(t.encode(without_weight(norms[layer], seen[norms[layer]][0])))
-        for layer, t in replacement.transcoders.items()
-    }
-    mlp_out = torch.stack([mean(seen[mlp][1]) for mlp in mlps])
-    return Means(heads.unflatten(1, (replacement.n_heads, -1)), features, mlp_out)
+    values = {}
+    for layer, block in enumerate(blocks):
+        values["head", layer] = seen[block.attention_out][0].unflatten(2, (replacement.n_heads, -1))
+        values["mlp", layer] = seen[block.mlp][1]
+        if (transcoder := replacement.transcoders.get(layer)) is not None:
+            read = without_weight(block.norm_2, seen[block.norm_2][0])
+            values["feature", layer] = transcoder.encode(read)
+    return {place: value[:, first:].mean(dim=(0, 1)) for place, value in values.items()}
 
 
 def mean_hooks(
@@ -174,14 +169,14 @@ def mean_hooks(
         def hook(_: Any, __: Any, output: Tensor) -> Tensor:
             output = output.clone()
             real = output[0].clone()
-            output[0, first:] = means.mlp_out[layer]
+            output[0, first:] = means["mlp", layer]
             for node in nodes:
                 if node.kind == "mlp" and node.layer == layer:
                     output[0, node.token] = real[node.token]
                 if node.kind == "feature" and node.layer == layer:
                     transcoder = replacement.transcoders[layer]
                     z = transcoder.encode(read[layer][node.token])[node.unit]
-                    more = z - means.features[layer][node.unit]
+                    more = z - means["feature", layer][node.unit]
                     output[0, node.token] += more * transcoder.W_dec[node.unit]
             return output
 
@@ -191,7 +186,7 @@ def mean_hooks(
         def hook(module: Any, arguments: tuple[Tensor, ...], _: Any) -> Tensor:
             x = arguments[0].clone().unflatten(2, (replacement.n_heads, -1))
             real = x.clone()
-            x[0, first:] = means.heads[layer]
+            x[0, first:] = means["head", layer]
             for node in nodes:
                 if node.kind == "head" and node.layer == layer:
                     x[0, node.token, node.unit] = real[0, node.token, node.unit]
@@ -244,8 +239,8 @@ def test_parts_by_attribution_are_all_parts_with_one_from_the_largest_on(
     for node in outputs(local):
         if node.kind in ("feature", "head", "mlp"):
             part = node._replace(source=-1)
-            sizes[part] = sizes.get(part, 0.0) + totals.of(node).item()
-    parts = parts_by_attribution(total_attributions(local, target))
+            sizes[part] = sizes.get(part, 0.0) + number_of(totals, node)
+    parts = parts_by_attribution(totals)
     assert set(parts) == {part for part, size in sizes.items() if size != 0}
     found = [abs(sizes[part]) for part in parts]
     assert found == pytest.approx(sorted(found, reverse=True), rel=1e-4, abs=1e-6)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from helpers_circuits import plain, watched, without_weight
 from transcoders.circuits import Tracer
-from transcoders.circuits.checks import check_features, feature_activations
+from transcoders.circuits.checks import activations_with_replaced, check_features
 from transcoders.config import FeatureCheck
 from transcoders.errors import UserError
 
@@ -44,39 +44,36 @@ def test_replacing_equals_running_a_model_whose_mlps_are_the_transcoders(tracer:
         hf(tokens[None])
     norm = blocks[last].norm_2
     expected = replacement.transcoders[last].encode(without_weight(norm, seen[norm][0][0]))[first:]
-    found = feature_activations(replacement, tokens, last, replace_earlier=True)[first:]
+    found = activations_with_replaced(replacement, tokens, last)[first:]
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_a_check_reports_the_token_where_the_feature_is_most_active(tracer: Tracer) -> None:
+def activations(tracer: Tracer, layer: int) -> Tensor:
+    """(token, feature), without those of BOS."""
     local = tracer.freeze(TEXT)
-    layer = max(tracer.replacement.transcoders)
-    z = feature_activations(tracer.replacement, local.passed.tokens, layer)
+    z = tracer.replacement.transcoders[layer].encode(local.passed.mlp.mlp_in[layer])
+    z[0] = 0
+    return z
+
+
+def test_a_check_reports_the_token_where_the_feature_is_most_active(tracer: Tracer) -> None:
+    z = activations(tracer, 2)
     unit = int(z.max(dim=0).values.argmax())
-    table = check_features(tracer, [check(f"tc{layer}[{unit}]", published=1.5)])
+    table = check_features(tracer, [check(f"tc2[{unit}]", published=1.5), check("tc2[top]")])
     row = table.iloc[0]
     assert list(table) == [
         "feature", "text", "token", "activation", "activation_replaced",
         "published", "published_replaced",
     ]  # fmt: skip
     assert row["activation"] == pytest.approx(z[:, unit].max().item())
-    best = int(local.passed.tokens[z[:, unit].argmax()])
-    assert row["token"] == tracer.tokenizer.decode([best])
+    assert row["token"] == ["<|endoftext|>", *TEXT.split()][int(z[:, unit].argmax())]
     assert row["published"] == 1.5 and pd.isna(row["published_replaced"])
-
-
-def test_top_is_the_feature_most_active_at_the_last_token(tracer: Tracer) -> None:
-    layer = max(tracer.replacement.transcoders)
-    z = feature_activations(tracer.replacement, tracer.freeze(TEXT).passed.tokens, layer)
-    table = check_features(tracer, [check(f"tc{layer}[top]")])
-    assert table["feature"][0] == f"tc{layer}[{int(z[-1].argmax())}]"
+    assert table["feature"][1] == f"tc2[{int(z[-1].argmax())}]"  # top: at the last token
 
 
 def test_a_feature_that_is_nowhere_active_has_no_token(tracer: Tracer) -> None:
-    layer = min(tracer.replacement.transcoders)
-    z = feature_activations(tracer.replacement, tracer.freeze(TEXT).passed.tokens, layer)
-    unit = int((z.sum(dim=0) == 0).nonzero()[0])
-    row = check_features(tracer, [check(f"tc{layer}[{unit}]")]).iloc[0]
+    unit = int((activations(tracer, 0).sum(dim=0) == 0).nonzero()[0])
+    row = check_features(tracer, [check(f"tc0[{unit}]")]).iloc[0]
     assert (row["token"], row["activation"]) == ("", 0)
 
 

@@ -13,7 +13,7 @@ from helpers_models import FAMILIES, make_tiny_model
 from transcoders.circuits.notation import NodeKind
 from transcoders.circuits.replacement import LocalReplacementModel, ReplacementModel
 from transcoders.circuits.vectors import contributions, pull_back
-from transcoders.circuits.verify import NodeValues, completeness, frozen_value
+from transcoders.circuits.verify import completeness, frozen_value, unit_scales
 from transcoders.errors import UserError
 from transcoders.models import LanguageModel, interventions, load_model
 from transcoders.models.support import PROBE_TOKENS
@@ -59,7 +59,7 @@ def test_circuits_are_complete(of_family: LocalReplacementModel) -> None:
         assert found.error.item() < 1e-5
         size = found.magnitude.item()
         assert found.value.item() == pytest.approx(target.value, rel=1e-5, abs=1e-5 * size)
-        value = frozen_value(of_family, target, NodeValues.ones(of_family)).item()
+        value = frozen_value(of_family, target, unit_scales(of_family)).item()
         assert value == pytest.approx(target.value, rel=1e-5, abs=1e-5 * size)
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from helpers_circuits import MIXES, Make, active_units, make_circuit
+from helpers_circuits import Make, active_units, make_circuit
 from transcoders.circuits import Search, Tracer
 from transcoders.circuits.export import load_circuit
 from transcoders.circuits.graph import build_graph
@@ -19,8 +19,10 @@ from transcoders.circuits.invariant import de_embeddings, direct_logits
 from transcoders.circuits.notation import Node
 from transcoders.circuits.replacement import ReplacementModel
 from transcoders.circuits.report import write_circuit
+from transcoders.config import Scale
 from transcoders.errors import UserError
-from transcoders.models import LanguageModel, mlp_activations
+from transcoders.layout import Layout
+from transcoders.models import mlp_activations
 
 PROMPT = "w1 w2 w3 w4 w5 w6"
 TOKENS = ["<|endoftext|>", "w1", "w2", "w3", "w4", "w5", "w6"]
@@ -65,10 +67,8 @@ def test_the_table_has_the_strongest_paths_first(tracer: Tracer) -> None:
     assert len(lines) == 8
     sizes = [abs(float(line.split()[0])) for line in lines]
     assert sizes == sorted(sizes, reverse=True)
-    assert all(line[9:].startswith("  target@6 <- ") for line in lines)
     best = max(circuit.paths[1:], key=lambda path: abs(path.attribution))
     assert lines[0] == f"{best.attribution:+9.3f}  {best}"
-    assert len(circuit.table(10**6).splitlines()) == len(circuit.paths) - 1
 
 
 def test_notes_list_where_each_feature_is_active_and_what_it_reads_and_writes(
@@ -86,23 +86,18 @@ def test_notes_list_where_each_feature_is_active_and_what_it_reads_and_writes(
     for name, layer, unit in (("tc0[9]", 0, 9), ("tc2[5]", 2, 5)):
         (_, examples), (_, drivers), (_, raised) = notes[name]
         one = torch.tensor([unit])
-        weights = tracer.replacement.transcoders[layer]
+        transcoder = tracer.replacement.transcoders[layer]
         reads = tracer.replacement.encoder_vectors(layer, one)
         for shown, best in (
             (drivers, de_embeddings(tracer.replacement, reads, 4)),
-            (raised, direct_logits(tracer.replacement, weights.W_dec[one], 4)),
+            (raised, direct_logits(tracer.replacement, transcoder.W_dec[one], 4)),
         ):
-            assert shown == [
-                (tracer.tokenizer.decode([token]), f"{value:.2f}")
-                for token, value in zip(
-                    best.indices[0].tolist(), best.values[0].tolist(), strict=True
-                )
-            ]
+            assert [word for word, _ in shown] == tracer.tokenizer.batch_decode(best.indices.T)
+            assert [value for _, value in shown] == [f"{x:.2f}" for x in best.values[0].tolist()]
         mlp_in = mlp_activations(tracer.replacement.model, rows, [layer])[layer].mlp_in
-        z = tracer.replacement.transcoders[layer].encode(mlp_in)[:, 1:, unit]
-        assert [value for _, value in examples] == [
-            f"{value:.2f}" for value in z.flatten().topk(4).values.tolist()
-        ]
+        z = transcoder.encode(mlp_in)[:, 1:, unit]
+        strongest = z.flatten().topk(4).values.tolist()
+        assert [value for _, value in examples] == [f"{value:.2f}" for value in strongest]
         row, position = divmod(int(z.argmax()), 11)
         text = tracer.tokenizer.decode(rows[row, max(position - 4, 1) : position + 2])
         assert examples[0][0] == text
@@ -119,79 +114,48 @@ def test_a_feature_that_never_fires_has_no_examples(
     assert len(notes["tc0[5]"][1][1]) == 6
 
 
-@pytest.fixture
-def at_smoke_scale(
+def test_a_tracer_is_loaded_from_the_results_of_a_scale(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     tiny_models: dict[str, Path],
     random_dictionary: Make,
-) -> Path:
-    """A folder with the results of the smoke scale that a tracer reads, for one model."""
-    repository = Path(__file__).resolve().parents[2]
-    shutil.copytree(repository / "config", tmp_path / "config")
-    models = tmp_path / "results/smoke/models"
-    shutil.copytree(tiny_models["llama"], models / "tiny-llama")
+    scale: Scale,
+) -> None:
+    shutil.copytree(Path(__file__).resolve().parents[2] / "config", tmp_path / "config")
     monkeypatch.chdir(tmp_path)
-    from transcoders.config import load_scale
-    from transcoders.layout import Layout
-
-    for dictionary in load_scale(Path("config/smoke.yaml")).circuit_transcoders("tiny-llama"):
+    shutil.copytree(tiny_models["llama"], "results/smoke/models/tiny-llama")
+    with pytest.raises(UserError, match="results/smoke/dictionaries/tiny-llama_layer0"):
+        Tracer.load("smoke", "tiny-llama")
+    for dictionary in scale.circuit_transcoders("tiny-llama"):
         random_dictionary("transcoder", seed=dictionary.site.layer).save_pretrained(
             Layout("smoke").dictionary(dictionary.name), {"metadata": {}}
         )
-    return tmp_path
-
-
-@pytest.mark.usefixtures("at_smoke_scale")
-def test_a_tracer_is_loaded_from_the_results_of_a_scale() -> None:
     tracer = Tracer.load("smoke", "tiny-llama")
     assert list(tracer.replacement.transcoders) == [0, 1]
     assert (tracer.replacement.first_position, tracer.bos_id) == (1, 0)
     circuit = tracer.trace(PROMPT, "tc1[top]@-1")
     assert circuit.target.node.layer == 1
     assert circuit.tokens == TOKENS
-
-
-@pytest.mark.usefixtures("at_smoke_scale")
-@pytest.mark.parametrize("missing", ["model", "dictionary"])
-def test_what_is_missing_of_a_scales_results_is_named(missing: str) -> None:
-    if missing == "model":
-        shutil.rmtree("results/smoke/models/tiny-llama")
-    else:
-        shutil.rmtree("results/smoke/dictionaries")
-    with pytest.raises(UserError, match=rf"results/smoke/.*{missing.removesuffix('ionary')}"):
+    shutil.rmtree("results/smoke/models")
+    with pytest.raises(UserError, match="results/smoke/models/tiny-llama"):
         Tracer.load("smoke", "tiny-llama")
-
-
-def write(tracer: Tracer, rows: Tensor, folder: Path, target: str, search: Search) -> None:
-    """The files of a circuit."""
-    write_circuit(
-        tracer,
-        tracer.trace(PROMPT, target, search),
-        rows,
-        folder,
-        name="tiny",
-        model="tiny-gpt2",
-        prompt=PROMPT,
-        settings={"n_paths": search.n_paths},
-    )
 
 
 @pytest.mark.parametrize("target", ["tc2[top]@-1", "logit[w5]-logit[w9]@-1"])
 def test_the_files_of_a_circuit_are_written_together(
     tracer: Tracer, rows: Tensor, tmp_path: Path, target: str
 ) -> None:
-    search = Search(15, 3, sign="both")
-    write(tracer, rows, tmp_path / "circuit", target, search)
+    circuit = tracer.trace(PROMPT, target, Search(15, 3, sign="both"))
+    write_circuit(tracer, circuit, rows, tmp_path / "circuit", name="tiny", model="tiny-gpt2")
     files = {path.name for path in (tmp_path / "circuit").iterdir()}
     assert files == {
         "paths.json", "graph.json", "ablation.csv", "faithfulness.csv", "circuit.html"
     }  # fmt: skip
-    circuit = tracer.trace(PROMPT, target, search)
     record, paths = load_circuit(tmp_path / "circuit")
     assert nx.utils.graphs_equal(build_graph(paths), circuit.graph)
     assert (record["name"], record["model"], record["prompt"]) == ("tiny", "tiny-gpt2", PROMPT)
     assert record["tokens"] == TOKENS
+    assert record["search"]["n_paths"] == 15
     assert record["target"]["value"] == circuit.target.value
     assert record["completeness_error"] < 1e-5
     assert -1 <= record["rank_correlation"] <= 1
@@ -208,8 +172,9 @@ def test_the_files_of_a_circuit_are_written_together(
 def test_a_circuit_of_a_model_without_transcoders_can_be_written(
     tracer: Tracer, random_dictionary: Make, rows: Tensor, tmp_path: Path
 ) -> None:
-    model: LanguageModel = tracer.replacement.model
-    bare = make_circuit(model, random_dictionary, MIXES["no layer"], first=1)
-    write(Tracer(bare, tracer.tokenizer, 0), rows, tmp_path / "c", "logit[w5]@-1", Search(8, 3))
+    model = tracer.replacement.model
+    bare = Tracer(make_circuit(model, random_dictionary, {}, first=1), tracer.tokenizer, 0)
+    circuit = bare.trace(PROMPT, "logit[w5]@-1", Search(8, 3))
+    write_circuit(bare, circuit, rows, tmp_path / "c", name="tiny", model="tiny-gpt2")
     record, _ = load_circuit(tmp_path / "c")
     assert (record["transcoders"], record["notes"]) == ([], {})

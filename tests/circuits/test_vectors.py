@@ -48,9 +48,9 @@ def joined(targets: list[Target]) -> FeatureVectors:
 
 def node_of(columns: Columns, column: int, token: int) -> Node:
     """What a column stands for, seen from a vector at a token."""
-    kind, source = list(NodeKind)[columns.kind[column]], int(columns.source[column])
-    read = source if kind == "head" else -1
-    return Node(kind, int(columns.layer[column]), int(columns.unit[column]), token, read)
+    code, layer, unit, source, _ = (int(part[column]) for part in columns)
+    kind = list(NodeKind)[code]
+    return Node(kind, layer, unit, token, source if kind == "head" else -1)
 
 
 def test_contributions_add_up_to_what_targets_read(local: LocalReplacementModel) -> None:
@@ -77,19 +77,6 @@ def test_contributions_are_vector_times_output_of_all_that_was_written_before(
             assert values[column].item() == pytest.approx(expected, abs=tolerance, rel=0)
             counted += is_read
         assert counted == sum(sees(local, reader, node) for node in written)
-
-
-def test_a_feature_target_is_worth_its_pre_activation(local: LocalReplacementModel) -> None:
-    for layer, transcoder in local.replacement.transcoders.items():
-        token = local.n_tokens - 1
-        z = transcoder.encode(local.passed.mlp.mlp_in[layer, token])
-        for unit in active_units(local, layer, token)[:5]:
-            target = feature_target(local, layer, unit, -1)
-            assert target.value == pytest.approx(z[unit].item(), rel=1e-5)
-            assert target.name == f"tc{layer}[{unit}]@{token}"
-            assert target.node == Node("feature", layer, unit, token)
-            found = completeness(local, target.vectors)
-            assert found.value.item() == pytest.approx(target.value, rel=1e-4, abs=1e-5)
 
 
 def test_a_logit_target_is_worth_the_weighted_logits(local: LocalReplacementModel) -> None:

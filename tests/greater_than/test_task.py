@@ -7,7 +7,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models
-from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from helpers_greater_than import (
@@ -21,39 +20,20 @@ from helpers_greater_than import (
     word_tokenizer,
 )
 from transcoders.errors import UserError
-from transcoders.greater_than.task import (
-    Numbers,
-    Prompts,
-    make_prompts,
-    metric,
-)
+from transcoders.greater_than.task import Numbers, Prompts, make_prompts, metric
 
 PAIRS = Numbers(torch.arange(100) + 7)
 DIGITS = Numbers(torch.arange(10) + 7)
 Made = tuple[Any, list[str], list[Prompts]]
 """A tokenizer, templates and their prompts."""
-ALL_YEARS = torch.arange(100)
-SEEDS = st.integers(0, 2**31)
-YEAR = st.integers(0, 99)
 
 
-def distributions(seed: int, rows: int = 1) -> Tensor:
-    """Probabilities of 100 continuations, some of them large."""
-    logits = torch.randn(rows, 100, generator=torch.Generator().manual_seed(seed)) * 3
-    return logits.double().softmax(dim=1)
-
-
-def test_of_a_uniform_guess_the_metric_counts_years() -> None:
-    # Later than YY are 99 - YY years, the other YY + 1 are not.
-    found = metric(torch.full((100, 100), 0.01), ALL_YEARS)
-    assert found.tolist() == pytest.approx([(98 - 2 * year) / 100 for year in range(100)], abs=1e-6)
-
-
-@given(SEEDS)
+@given(st.integers(0, 2**31))
 def test_the_metric_is_a_sum_over_continuations(seed: int) -> None:
-    p = distributions(seed, 100)
+    logits = torch.randn(100, 100, generator=torch.Generator().manual_seed(seed)) * 3
+    p = logits.double().softmax(dim=1)
     expected = [metric_by_hand(row, year) for year, row in enumerate(p)]
-    assert metric(p, ALL_YEARS).tolist() == pytest.approx(expected)
+    assert metric(p, torch.arange(100)).tolist() == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -80,20 +60,21 @@ def test_a_space_that_a_tokenizer_puts_before_the_first_word_is_no_digit() -> No
 
 
 @pytest.mark.parametrize(
-    "tokens",
+    "tokenizer",
     [
-        [f"w{number}" for number in range(100)],
-        [str(digit) for digit in range(9)],  # one is missing
-        [f"{number:03d}" for number in range(1000)],
+        word_tokenizer([f"w{number}" for number in range(100)]),
+        word_tokenizer([str(digit) for digit in range(9)]),  # one is missing
+        word_tokenizer([f"{number:03d}" for number in range(1000)]),
+        PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE({"a": 0, "b": 1}, []))),
     ],
-    ids=["words", "nine digits", "threes"],
+    ids=["words", "nine digits", "threes", "drops digits"],
 )
-def test_a_tokenizer_with_neither_pairs_nor_digits_is_refused(tokens: list[str]) -> None:
-    with pytest.raises(UserError, match=r"greater_than.*choose another model"):
-        Numbers.of(word_tokenizer(tokens))
+def test_a_tokenizer_with_neither_pairs_nor_digits_is_refused(tokenizer: Any) -> None:
+    with pytest.raises(UserError, match=r"greater_than: expected a tok.*choose another model"):
+        Numbers.of(tokenizer)
 
 
-@given(st.sampled_from([PAIRS, DIGITS]), YEAR)
+@given(st.sampled_from([PAIRS, DIGITS]), st.integers(0, 99))
 def test_contrast_is_a_mean_less_a_mean(numbers: Numbers, year: int) -> None:
     signs = [sign(numbers, year, candidate) for candidate in range(len(numbers.ids))]
     weights = numbers.contrast(year)
@@ -126,9 +107,7 @@ def test_rows_are_bos_and_the_prompts_text(made: Made) -> None:
             assert row == [0, *tokenizer(text, add_special_tokens=False)["input_ids"]]
 
 
-def test_the_year_token_is_the_first_that_tells_the_year(
-    made: Made,
-) -> None:
+def test_the_year_token_is_the_first_that_tells_the_year(made: Made) -> None:
     tokenizer, _, prompts = made
     for group in prompts:
         for row, year in zip(group.rows.tolist(), group.years.tolist(), strict=True):
@@ -136,9 +115,6 @@ def test_the_year_token_is_the_first_that_tells_the_year(
             assert text in (f"{year:02d}", str(year // 10), "1700")
             # All before it is the same for all years of the group.
             assert row[: group.year_token] == group.rows[0, : group.year_token].tolist()
-        columns = [len(set(group.rows[:, at].tolist())) for at in range(group.rows.shape[1])]
-        if len(group.years) == 100:
-            assert columns[group.year_token] > 1
 
 
 def test_a_round_year_that_is_one_token_is_alone_in_a_shorter_prompt() -> None:
@@ -150,12 +126,3 @@ def test_a_round_year_that_is_one_token_is_alone_in_a_shorter_prompt() -> None:
     assert tokenizer.decode([alone.rows[0, alone.year_token]]) == " 1700"
     texts = [tokenizer.decode([token]) for token in others.rows[:, others.year_token].tolist()]
     assert texts == [f"{year:02d}" for year in range(1, 100)]
-
-
-def test_a_tokenizer_that_drops_digits_is_refused_like_one_without_them() -> None:
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer(models.BPE({"a": 0, "b": 1}, []))
-    )
-    assert tokenizer("3", add_special_tokens=False)["input_ids"] == []
-    with pytest.raises(UserError, match="greater_than: expected a tokenizer with a token for"):
-        Numbers.of(tokenizer)

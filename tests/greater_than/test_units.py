@@ -23,7 +23,6 @@ from transcoders.greater_than.units import ChosenMLP, UnitKind
 LAYER = 1
 N_FEATURES = 40
 N_NEURONS = 128
-FIRST_POSITIONS = [None, 1, 3, 0]
 # The metric is from -1 to 1; in fp32 and in another order of summation.
 ROUNDING = 2e-5
 
@@ -33,15 +32,6 @@ def some_years(setting: Setting) -> Setting:
     first, second = setting.prompts
     prompts = [only(first, range(0, 100, 9)), only(second, range(5, 100, 13))]
     return setting._replace(prompts=prompts)
-
-
-def trap_setting(settings: dict[str, Setting]) -> Setting:
-    """GPT-2 with a tokenizer that makes the prompt of the year 1700 shorter."""
-    tokenizer = trap_tokenizer()
-    prompts = make_prompts(TRAP_TEMPLATES, tokenizer, 0)
-    return settings["gpt2"]._replace(
-        tokenizer=tokenizer, numbers=Numbers.of(tokenizer), prompts=prompts
-    )
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +107,7 @@ def test_some_units_are_kept_and_the_others_set_to_zero(
         assert_same(mlp.metrics("neurons", kept), expected)
 
 
-@pytest.mark.parametrize("first", FIRST_POSITIONS)
+@pytest.mark.parametrize("first", [None, 0, 3])
 def test_all_neurons_are_the_model_as_it_is(any_setting: Setting, first: int | None) -> None:
     mlp = chosen(any_setting, {}, first)
     assert list(mlp.units) == ["neurons"]
@@ -150,27 +140,16 @@ def ranked_by_hand(at_last: Tensor) -> list[int]:
     return sorted(range(len(variances)), key=lambda unit: -variances[unit])
 
 
-@pytest.mark.parametrize("first", [None, 1])
-def test_units_are_ranked_by_variance_over_years_within_templates(
-    any_setting: Setting, dictionaries: dict[UnitKind, SparseDictionary], first: int | None
-) -> None:
-    mlp = chosen(any_setting, dictionaries, first)
-    for kind in dictionaries:
-        ranking = mlp.ranking(kind).tolist()
-        assert ranking == ranked_by_hand(mlp.at_last(kind))
-        # Others would rank otherwise: by variance over all prompts, by mean.
-        at_last = mlp.at_last(kind)
-        assert ranking != at_last.flatten(0, 1).var(dim=0).argsort(descending=True).tolist()
-        assert ranking != at_last.mean(dim=(0, 1)).argsort(descending=True).tolist()
-
-
 @pytest.mark.parametrize("first", [None, 2])
 def test_prompts_of_unequal_length_are_all_measured(
     settings: dict[str, Setting],
     dictionaries: dict[UnitKind, SparseDictionary],
     first: int | None,
 ) -> None:
-    setting = trap_setting(settings)
+    tokenizer = trap_tokenizer()  # makes the prompt of the year 1700 shorter
+    setting = settings["gpt2"]._replace(
+        numbers=Numbers.of(tokenizer), prompts=make_prompts(TRAP_TEMPLATES, tokenizer, 0)
+    )
     assert len({group.rows.shape[1] for group in setting.prompts}) > 1
     mlp = chosen(setting, dictionaries, first)
     assert not mlp.metrics().isnan().any()
@@ -180,8 +159,12 @@ def test_prompts_of_unequal_length_are_all_measured(
     expected = metrics_with(setting, LAYER, inside, first)
     assert_same(mlp.metrics("transcoder", kept), expected)
     by_hand = at_last_by_hand(setting, dictionaries["transcoder"])
-    assert_same(mlp.at_last("transcoder"), by_hand, 1e-4)
-    assert mlp.ranking("transcoder").tolist() == ranked_by_hand(mlp.at_last("transcoder"))
+    at_last, ranking = mlp.at_last("transcoder"), mlp.ranking("transcoder").tolist()
+    assert_same(at_last, by_hand, 1e-4)
+    assert ranking == ranked_by_hand(at_last)
+    # Others would rank otherwise: by variance over all prompts, by mean.
+    assert ranking != at_last.flatten(0, 1).var(dim=0).argsort(descending=True).tolist()
+    assert ranking != at_last.mean(dim=(0, 1)).argsort(descending=True).tolist()
 
 
 def test_neurons_of_other_families_make_up_the_mlp_or_are_refused(other_setting: Setting) -> None:

@@ -1,5 +1,6 @@
 """Ablations are those of hooks on the whole model, and the rule finds a planted circuit."""
 
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from helpers_circuits import (
     centred,
     divisor,
     make_circuit,
+    number_of,
     outputs,
     plain,
     plain_pass,
@@ -29,21 +31,18 @@ from helpers_greater_than import (
     sign,
 )
 from transcoders.circuits.notation import Node
+from transcoders.circuits.paths import Search, find_paths
 from transcoders.circuits.replacement import LocalReplacementModel, ReplacementModel
 from transcoders.circuits.vectors import logit_target
 from transcoders.circuits.verify import total_attributions
 from transcoders.greater_than.task import Numbers, Prompts
-from transcoders.greater_than.where import (
-    Attributions,
-    ablate,
-    attribute,
-    choose,
-)
+from transcoders.greater_than.where import COMPONENTS, Attributions, ablate, attribute, choose
 from transcoders.models import LanguageModel
 
 PARTS = [(layer, head) for layer in range(3) for head in (-1, 0, 1)]
 YEARS = (4, 23, 60, 99)
 """With digits, the first and the last have nothing to tell apart; with pairs, the last."""
+SEARCH = Search(12, 3, COMPONENTS)
 
 
 def replacement_of(setting: Setting, make: Make, first: int = 1) -> ReplacementModel:
@@ -156,7 +155,7 @@ class ByHand:
         logits = plain_pass(local.replacement.model, local.passed.tokens).logits[-1]
         self.values.append(sum(weight * logits[i].item() for i, weight in weights.items()))
         for node in written:
-            attribution = totals.of(node).item()
+            attribution = number_of(totals, node)
             if node.kind in ("mlp", "feature"):
                 self.mlps[node.layer] += attribution
             elif node.kind == "head":
@@ -192,7 +191,7 @@ def test_attributions_are_sums_over_nodes_averaged_over_prompts(
     any_setting: Setting, random_dictionary: Make, some: list[Prompts]
 ) -> None:
     replacement = replacement_of(any_setting, random_dictionary)
-    found = attribute(replacement, any_setting.numbers, some)
+    found = attribute(replacement, any_setting.numbers, some, SEARCH)
     expected = ByHand(replacement, any_setting.numbers, some)
     n_expected = 6 if any_setting.numbers.style == "pairs" else 4
     assert len(expected.values) == n_expected
@@ -205,77 +204,77 @@ def test_attributions_are_sums_over_nodes_averaged_over_prompts(
     assert found.into_mlps[2].abs().min() > 0 or replacement.is_parallel
 
 
-def test_every_prompt_that_has_a_contrast_is_visited(
-    any_setting: Setting, random_dictionary: Make
-) -> None:
-    replacement = replacement_of(any_setting, random_dictionary)
-    years = [0, 9, 10, 50, 89, 90, 98, 99]
-    groups = [only(group, years) for group in any_setting.prompts]
-    seen = []
-
-    def visit(local: LocalReplacementModel, prompts: Prompts, year: int, target: Any) -> None:
-        assert target.logits == any_setting.numbers.contrast(year)
-        assert target.node.token == local.n_tokens - 1
-        at = prompts.years.tolist().index(year)
-        assert local.passed.tokens.tolist() == prompts.rows[at].tolist()
-        seen.append((prompts.template, year))
-
-    attribute(replacement, any_setting.numbers, groups, visit)
-    told = years[:-1] if any_setting.numbers.style == "pairs" else years[2:5]
-    assert seen == [(template, year) for template in (0, 1) for year in told]
-
-
-def chosen_from(
-    setting: Setting, make: Make, mlps: list[float], into: dict[int, list[list[float]]]
-) -> tuple[int, tuple[int, int]]:
-    """The rule on attributions that are made up; the layers of ``into`` have transcoders."""
-    mix: Any = dict.fromkeys(into, "transcoder")
-    heads = {layer: torch.tensor(values) for layer, values in into.items()}
-    found = Attributions(1.0, torch.tensor(mlps), torch.zeros(3, 2), heads)
-    return choose(make_circuit(setting.model, make, mix, first=1, n_features=5), found)
-
-
-ANY_HEADS = [[0.0, 0.0]] * 3
+NONE, EARLY = [[0.0, 0.0]] * 3, [[0.0, 9.0], [0.0, 0.0], [0.0, 0.0]]
+LATE = [[1.0, 2.0], [4.0, -5.0], [3.0, 0.0]]
 
 
 @pytest.mark.parametrize(
-    ("mlps", "layers", "expected"),
+    ("mlps", "into", "layer", "head"),
     [
-        ([9.0, 1.0, 2.0], [0, 1, 2], 2),  # layer 0 is left out
-        ([9.0, 1.0, 2.0], [0, 1], 1),  # layer 2 has no transcoder
-        ([9.0, -2.0, -8.0], [0, 1, 2], 1),  # the largest, not the largest in size
-        ([0.0, 5.0, 2.0], [1, 2], 1),
+        ([9.0, 1.0, 2.0], {0: NONE, 1: EARLY, 2: LATE}, 2, (1, 0)),  # layer 0 is left out
+        ([9.0, 1.0, 2.0], {0: NONE, 1: EARLY}, 1, (0, 1)),  # layer 2 has no transcoder
+        ([9.0, -2.0, -8.0], {0: NONE, 1: EARLY, 2: LATE}, 1, (0, 1)),  # not the largest in size
+        # All heads that the MLP sees take something away; the last neither gives nor takes.
+        ([0.0, 1.0, 0.0], {1: [[-3.0, -2.0], [-4.0, -5.0], [0.0, 0.0]]}, 1, (0, 1)),
     ],
 )
-def test_the_chosen_mlp_has_the_largest_attribution_among_those_with_a_transcoder(
+def test_the_rule_takes_the_largest_attributions(
     setting: Setting,
     random_dictionary: Make,
+    *,
     mlps: list[float],
-    layers: list[int],
-    expected: int,
+    into: dict[int, list[list[float]]],
+    layer: int,
+    head: tuple[int, int],
 ) -> None:
-    into = dict.fromkeys(layers, ANY_HEADS)
-    assert chosen_from(setting, random_dictionary, mlps, into)[0] == expected
+    mix: Any = dict.fromkeys(into, "transcoder")
+    heads = {at: torch.tensor(values) for at, values in into.items()}
+    nothing = pd.DataFrame()
+    found = Attributions(1, 1.0, torch.tensor(mlps), torch.zeros(3, 2), heads, nothing, nothing)
+    replacement = make_circuit(setting.model, random_dictionary, mix, first=1, n_features=5)
+    assert choose(replacement, found) == (layer, head)
 
 
-def test_the_chosen_head_carries_most_to_the_chosen_mlp(
-    setting: Setting, random_dictionary: Make
-) -> None:
-    to_one = [[0.0, 9.0], [0.0, 0.0], [0.0, 0.0]]
-    to_two = [[1.0, 2.0], [4.0, -5.0], [3.0, 0.0]]
-    into = {0: ANY_HEADS, 1: to_one, 2: to_two}
-    assert chosen_from(setting, random_dictionary, [0, 1, 2], into) == (2, (1, 0))
-    assert chosen_from(setting, random_dictionary, [0, 3, 2], into) == (1, (0, 1))
+def place(prompts: Prompts, token: int) -> str:
+    if token == prompts.year_token:
+        return "year"
+    return "last" if token == prompts.rows.shape[1] - 1 else "other"
 
 
-def test_a_head_that_the_chosen_mlp_does_not_see_is_never_chosen(
-    setting: Setting, random_dictionary: Make
-) -> None:
-    # Of those that it sees all take something away; the others neither give nor take.
-    is_parallel = setting.architecture == "gpt_neox"
-    into = {1: [[-3.0, -2.0], [0.0 if is_parallel else -1.0, -5.0], [0.0, 0.0]]}
-    expected = (0, 1) if is_parallel else (1, 0)
-    assert chosen_from(setting, random_dictionary, [0, 1, 0], into) == (1, expected)
+def test_recurring_parts_are_those_of_a_recount(setting: Setting, random_dictionary: Make) -> None:
+    mix: Any = {0: "transcoder", 1: "transcoder"}
+    replacement = make_circuit(setting.model, random_dictionary, mix, first=1)
+    groups = [only(group, (11, 20, 47, 60, 85)) for group in setting.prompts]
+    attributed = attribute(replacement, setting.numbers, groups, SEARCH)
+    prompts: Counter[tuple[str, str]] = Counter()
+    attributions: dict[tuple[str, str], float] = defaultdict(float)
+    for group in groups:
+        for row, year in zip(group.rows, group.years.tolist(), strict=True):
+            local, weights = replacement.freeze(row), setting.numbers.contrast(year)
+            assert weights is not None
+            target = logit_target(local, weights, -1, name="later")
+            on_a_path = set()
+            for path in find_paths(local, target, SEARCH)[1:]:
+                for node in path.nodes[1:]:
+                    if node.kind in ("feature", "head"):
+                        token = node.token if node.kind == "feature" else node.source
+                        part = str(node).partition("@")[0], place(group, token)
+                        on_a_path.add(part)
+                        attributions[part] += path.attribution if node is path.node else 0.0
+            prompts.update(on_a_path)
+    n, table = attributed.n_prompts, attributed.recurring
+    assert n == 10
+    assert set(attributed.examples["year"]) == {20, 60}
+    assert list(table.columns) == ["part", "token", "prompts", "share", "attribution"]
+    found = {(row["part"], row["token"]): row for row in table.to_dict("records")}
+    assert set(found) == set(prompts) and len(found) == len(table)
+    for part, row in found.items():
+        assert (row["prompts"], row["share"]) == (prompts[part], prompts[part] / n)
+        assert row["attribution"] == pytest.approx(attributions[part] / n)
+    # The comparison is of more than one kind, place and number.
+    assert {part[:2] for part in table["part"]} == {"tc", "at"}
+    assert set(table["token"]) >= {"year", "last"}
+    assert table["prompts"].nunique() > 2
 
 
 ALONE = [
@@ -304,7 +303,7 @@ Planted = tuple[Plant, ReplacementModel, Numbers, Prompts, LanguageModel]
 
 def test_the_rule_finds_the_planted_mlp_and_head(planted: Planted) -> None:
     plant, replacement, numbers, prompts, _ = planted
-    found = attribute(replacement, numbers, [only(prompts, range(2, 100, 8))])
+    found = attribute(replacement, numbers, [only(prompts, range(2, 100, 8))], SEARCH)
     assert choose(replacement, found) == (plant.layer, plant.head)
     # It stands out: the plant, and not what is small and random, decides.
     assert found.mlps[plant.layer] > 0.5 * found.value or plant.to_logits is not None

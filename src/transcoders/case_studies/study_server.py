@@ -262,7 +262,7 @@ class StudyServer:
         first, *others = (part.strip() for part in name.split(ARROW))
         layer, unit = self._known(first)
         vector = replacement.encoder_vectors(layer, torch.tensor([unit]))
-        reads = replacement.mlp_reads(layer)
+        reads = replacement.mlp_reads[layer]
         for part in others:
             is_head = part.startswith("attn")
             layer, unit = parse_head(part) if is_head else self._known(part)
@@ -276,7 +276,7 @@ class StudyServer:
             else:
                 strength = vector @ replacement.transcoders[layer].W_dec[unit]
                 vector = strength * replacement.encoder_vectors(layer, torch.tensor([unit]))
-            reads = (replacement.attention_reads if is_head else replacement.mlp_reads)(layer)
+            reads = (replacement.attention_reads if is_head else replacement.mlp_reads)[layer]
         return vector[0]
 
     def _words(self, best: invariant.Best) -> Pairs:

@@ -18,18 +18,17 @@ embeddings.
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
 
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from scipy import stats
 from torch import Tensor
 
 from transcoders.circuits.notation import Node, NodeKind
 from transcoders.circuits.replacement import LocalReplacementModel, ReplacementModel
 from transcoders.circuits.vectors import Target
-from transcoders.circuits.verify import NodeValues
+from transcoders.circuits.verify import NodeValues, node_shapes
 from transcoders.models import (
     captured,
     interventions,
@@ -44,6 +43,9 @@ BATCH = 16
 """Prompts run together."""
 REPLACEABLE = (NodeKind.FEATURE, NodeKind.HEAD, NodeKind.MLP)
 """Kinds of nodes that can be ablated."""
+Means = dict[tuple[NodeKind, int], Float[Tensor, "..."]]
+"""What the parts of each kind and layer do on average over a text: what heads give to their output
+map (head, d_head), activations of features (n_features) and outputs of MLPs (d_model)."""
 
 
 def target_values(
@@ -93,7 +95,7 @@ def ablation_effects(
         {
             "node": [str(node) for node in nodes],
             "kind": [node.kind for node in nodes],
-            "attribution": [totals.of(node).item() for node in nodes],
+            "attribution": [totals[node.kind, node.layer][node.place].item() for node in nodes],
             "effect": effects,
         }
     )
@@ -121,24 +123,6 @@ def _written(local: LocalReplacementModel, node: Node) -> tuple[str, Float[Tenso
     return mlp_output(layer), local.mlp_out[layer, node.token]
 
 
-class Means(NamedTuple):
-    """What each part does on average over a text, without positions that have no transcoders."""
-
-    heads: Float[Tensor, "layer head d_head"]
-    """What heads give to their output map."""
-    features: dict[int, Float[Tensor, " n_features"]]
-    mlp_out: Float[Tensor, "layer d_model"]
-
-
-class KeptParts(NamedTuple):
-    """Which parts stay as they are. All others do what they do on average."""
-
-    heads: Bool[Tensor, "layer token head"]
-    features: dict[int, Bool[Tensor, "token n_features"]]
-    mlps: Bool[Tensor, "layer token"]
-    """MLPs without a transcoder, and the errors of transcoders."""
-
-
 def head_outputs(layer: int) -> str:
     """The hook of what a layer's heads give to their output map: (batch, token, head, d_head)."""
     return f"blocks.{layer}.attn.hook_z"
@@ -147,32 +131,24 @@ def head_outputs(layer: int) -> str:
 @torch.no_grad()
 def mean_activations(replacement: ReplacementModel, rows: Int[Tensor, "row token"]) -> Means:
     """Average over all rows and all positions from ``first_position`` on."""
-    model, first, layers = (
-        replacement.model,
-        replacement.first_position,
-        range(replacement.n_layers),
-    )
+    model, first = replacement.model, replacement.first_position
+    layers = range(replacement.n_layers)
     hooks = [head_outputs(layer) for layer in layers]
     hooks += [hook for layer in layers for hook in (mlp_input(model, layer), mlp_output(layer))]
-    sums: dict[tuple[str, int], list[Tensor]] = defaultdict(list)
+    sums: Means = defaultdict(lambda: torch.zeros(()))
     for batch in rows.split(BATCH):
         with captured(model, hooks, batch.shape) as found:
             run_blocks(model, tokens=batch)
         for layer in layers:
-            parts = {"heads": found[head_outputs(layer)], "mlp_out": found[mlp_output(layer)]}
+            heads, mlp_out = found[head_outputs(layer)], found[mlp_output(layer)]
+            parts = {NodeKind.HEAD: heads, NodeKind.MLP: mlp_out}
             if (transcoder := replacement.transcoders.get(layer)) is not None:
-                parts["features"] = transcoder.encode(found[mlp_input(model, layer)])
-            for name, values in parts.items():
-                sums[name, layer].append(values[:, first:].flatten(0, 1).double().sum(dim=0))
-
-    def mean(name: str, layer: int) -> Tensor:
-        return (sum(sums[name, layer], torch.zeros(())) / rows[:, first:].numel()).float()
-
-    return Means(
-        heads=torch.stack([mean("heads", layer) for layer in layers]),
-        features={layer: mean("features", layer) for layer in replacement.transcoders},
-        mlp_out=torch.stack([mean("mlp_out", layer) for layer in layers]),
-    )
+                parts[NodeKind.FEATURE] = transcoder.encode(found[mlp_input(model, layer)])
+            for kind, values in parts.items():
+                total = values[:, first:].flatten(0, 1).double().sum(dim=0)
+                sums[kind, layer] = sums[kind, layer] + total
+    n_positions = rows[:, first:].numel()
+    return {place: (total / n_positions).float() for place, total in sums.items()}
 
 
 def faithfulness(
@@ -198,7 +174,7 @@ def faithfulness(
     parts = replaceable_parts(ranked)
 
     def value(n_parts: int, *, inside: bool) -> float:
-        return _value_with(local, target, _kept(local, parts[:n_parts], inside=inside), means)
+        return _value_with(local, target, parts[:n_parts], means, inside=inside)
 
     empty, whole = value(0, inside=True), value(0, inside=False)
     span = (whole - empty) or float("nan")
@@ -219,73 +195,70 @@ def replaceable_parts(nodes: Sequence[Node]) -> list[Node]:
 def parts_by_attribution(totals: NodeValues) -> list[Node]:
     """Every part of the model with an attribution over all paths, by its size."""
     sizes: dict[Node, float] = {}
-
-    def add(attributions: Tensor, node: Callable[..., Node]) -> None:
-        for place in attributions.nonzero().tolist():
-            sizes[node(*place)] = attributions[tuple(place)].abs().item()
-
-    for layer, of_layer in totals.features.items():
-        add(of_layer, lambda token, unit, at=layer: Node(NodeKind.FEATURE, at, unit, token))
-    add(totals.heads.sum(dim=3), partial(Node, NodeKind.HEAD))
-    add(totals.mlps, lambda layer, token: Node(NodeKind.MLP, layer, -1, token))
+    for (kind, layer), attributions in totals.items():
+        values = attributions.sum(dim=2) if kind == NodeKind.HEAD else attributions
+        for place in values.nonzero().tolist() if kind in REPLACEABLE else []:
+            match kind:
+                case "feature":
+                    token, unit = place
+                case "head":
+                    unit, token = place
+                case _:
+                    unit, [token] = -1, place
+            sizes[Node(kind, layer, unit, token)] = values[tuple(place)].abs().item()
     return sorted(sizes, key=lambda node: (-sizes[node], node))
 
 
 @torch.no_grad()
 def _value_with(
-    local: LocalReplacementModel, target: Target, kept: KeptParts, means: Means
+    local: LocalReplacementModel,
+    target: Target,
+    parts: Sequence[Node],
+    means: Means,
+    *,
+    inside: bool,
 ) -> float:
-    """The target when all parts but ``kept`` are replaced by their means."""
-    replacement = local.replacement
+    """The target when all but these parts (``inside``), or only these, do what they do on average.
+
+    What is kept of an MLP with a transcoder is the transcoder's error.
+    """
+    replacement, first = local.replacement, local.replacement.first_position
+    device, layers = local.error.device, range(replacement.n_layers)
+    keep = {
+        place: torch.full(shape, not inside, device=device)
+        for place, shape in node_shapes(local).items()
+    }
+    for part in parts:
+        keep[part.kind, part.layer][part.place] = inside
+    for layer in layers:
+        keep[NodeKind.HEAD, layer][:, :first] = keep[NodeKind.MLP, layer][:first] = True
 
     def heads(layer: int) -> Callable[[Tensor], Tensor]:
-        keep = kept.heads[layer, None, :, :, None]
-        return lambda z: torch.where(keep, z, means.heads[layer])
+        # (token, head, 1): a part is a head with all its sources, and counts as its last source.
+        kept, mean = (
+            keep[NodeKind.HEAD, layer][:, :, -1:].transpose(0, 1),
+            means[NodeKind.HEAD, layer],
+        )
+        return lambda z: torch.where(kept, z, mean)
 
     def mlp(layer: int) -> Callable[[Tensor, Tensor], Tensor]:
-        mean, keep = means.mlp_out[layer], kept.mlps[layer, None, :, None]
-        first = replacement.first_position
+        kept, mean = keep[NodeKind.MLP, layer][:, None], means[NodeKind.MLP, layer]
 
         def change(mlp_in: Tensor, mlp_out: Tensor) -> Tensor:
             if (transcoder := replacement.transcoders.get(layer)) is None:
-                return torch.where(keep, mlp_out, mean)
-            z, mean_z = transcoder.encode(mlp_in), means.features[layer]
+                return torch.where(kept, mlp_out, mean)
+            z, mean_z = transcoder.encode(mlp_in), means[NodeKind.FEATURE, layer]
             errors = mlp_out - transcoder.decode(z), mean - transcoder.decode(mean_z)
-            features = torch.where(kept.features[layer], z, mean_z)
-            replaced = transcoder.decode(features) + torch.where(keep, *errors)
+            features = torch.where(keep[NodeKind.FEATURE, layer], z, mean_z)
+            replaced = transcoder.decode(features) + torch.where(kept, *errors)
             replaced[:, :first] = mlp_out[:, :first]
             return replaced
 
         return change
 
-    tokens, layers = local.passed.tokens[None], range(replacement.n_layers)
+    tokens = local.passed.tokens[None]
     with (
         interventions(replacement.model, {head_outputs(i): heads(i) for i in layers}, tokens.shape),
         mlp_interventions(replacement.model, {i: mlp(i) for i in layers}, tokens.shape),
     ):
         return target_values(replacement, target, tokens)[0].item()
-
-
-def _kept(local: LocalReplacementModel, nodes: Sequence[Node], *, inside: bool) -> KeptParts:
-    """Keep ``nodes`` and nothing else (``inside``), or everything else."""
-    replacement, n_tokens = local.replacement, local.n_tokens
-
-    def full(*sizes: int) -> Bool[Tensor, "..."]:
-        return torch.full(sizes, not inside, device=local.error.device)
-
-    kept = KeptParts(
-        full(replacement.n_layers, n_tokens, replacement.n_heads),
-        {layer: full(n_tokens, t.n_features) for layer, t in replacement.transcoders.items()},
-        full(replacement.n_layers, n_tokens),
-    )
-    for node in nodes:
-        match node.kind:
-            case "feature":
-                kept.features[node.layer][node.token, node.unit] = inside
-            case "head":
-                kept.heads[node.layer, node.token, node.unit] = inside
-            case "mlp":
-                kept.mlps[node.layer, node.token] = inside
-    kept.heads[:, : replacement.first_position] = True
-    kept.mlps[:, : replacement.first_position] = True
-    return kept

@@ -20,6 +20,7 @@ from transcoders.models import mlp_activations, mlp_interventions
 from transcoders.splicing import replace_from
 
 
+@torch.no_grad()
 def check_features(tracer: Tracer, checks: Sequence[FeatureCheck]) -> pd.DataFrame:
     """Measure each feature on its text, at the token where it is most active.
 
@@ -39,10 +40,11 @@ def check_features(tracer: Tracer, checks: Sequence[FeatureCheck]) -> pd.DataFra
         layer, unit = name.layer, name.unit
         if unit is None:
             unit = tracer.target(local, f"{check.feature}@-1").node.unit
-        replacement.transcoder_of(layer, unit, f"circuits.checks: {check.feature}")
+        transcoder = replacement.transcoder_of(layer, unit, f"circuits.checks: {check.feature}")
         tokens = local.passed.tokens
-        z = feature_activations(replacement, tokens, layer)[:, unit]
-        replaced = feature_activations(replacement, tokens, layer, replace_earlier=True)[:, unit]
+        z = transcoder.encode(local.passed.mlp.mlp_in[layer])[:, unit]
+        replaced = activations_with_replaced(replacement, tokens, layer)[:, unit]
+        z[: replacement.first_position] = replaced[: replacement.first_position] = 0
         best = int(z.argmax())
         rows.append(
             {
@@ -59,33 +61,20 @@ def check_features(tracer: Tracer, checks: Sequence[FeatureCheck]) -> pd.DataFra
 
 
 @torch.no_grad()
-def feature_activations(
-    replacement: ReplacementModel,
-    tokens: Int[Tensor, " token"],
-    layer: int,
-    *,
-    replace_earlier: bool = False,
+def activations_with_replaced(
+    replacement: ReplacementModel, tokens: Int[Tensor, " token"], layer: int
 ) -> Float[Tensor, "token n_features"]:
-    """Activations of a layer's transcoder on one prompt; 0 before its first position.
-
-    Args:
-        replacement: the model with its transcoders.
-        tokens: of the prompt, BOS first.
-        layer: of the transcoder.
-        replace_earlier: put the transcoders of all earlier layers in place of their MLPs.
-    """
+    """Activations of a layer's transcoder, with those of earlier layers in place of their MLPs."""
     model, first = replacement.model, replacement.first_position
-    earlier = [each for each in replacement.transcoders if each < layer] if replace_earlier else []
 
     def imitation(at: int) -> Callable[[Tensor, Tensor], Tensor]:
         transcoder = replacement.transcoders[at]
         return lambda mlp_in, mlp_out: replace_from(mlp_out, transcoder(mlp_in[:, first:]), first)
 
-    with mlp_interventions(model, {at: imitation(at) for at in earlier}, (1, len(tokens))):
+    earlier = {at: imitation(at) for at in replacement.transcoders if at < layer}
+    with mlp_interventions(model, earlier, (1, len(tokens))):
         read = mlp_activations(model, tokens[None], [layer])[layer].mlp_in[0]
-    z = replacement.transcoders[layer].encode(read)
-    z[:first] = 0
-    return z
+    return replacement.transcoders[layer].encode(read)
 
 
 def check_features_of(scale: Scale, *, device: str = "cpu") -> pd.DataFrame:

@@ -6,15 +6,14 @@ Neuronpedia (github.com/hijohnnylin/neuronpedia, apps/webapp/app/api/graph/graph
 describes its fields).
 """
 
+import re
 from pathlib import Path
 from typing import Any
-
-import networkx as nx
 
 from transcoders.circuits.graph import influence
 from transcoders.circuits.notation import Node
 from transcoders.circuits.paths import ComputationalPath
-from transcoders.errors import UserError
+from transcoders.circuits.trace import Circuit, Notes
 from transcoders.files import read_json
 
 FEATURE_TYPES = {
@@ -62,41 +61,24 @@ def load_circuit(folder: Path) -> tuple[dict[str, Any], list[ComputationalPath]]
     """``paths.json`` of a circuit: the whole record, and its paths.
 
     Raises:
-        UserError: it is missing or is no such record.
+        UserError: it is missing, or was changed since it was made.
     """
     record = read_json(folder / "paths.json")
-    try:
-        return record, paths_of_record(record["paths"])
-    except (KeyError, TypeError, IndexError) as error:
-        raise UserError(
-            f"{folder / 'paths.json'}: expected the record of a circuit ({error!r}); delete it and "
-            "run again"
-        ) from None
+    return record, paths_of_record(record["paths"])
 
 
-def attribution_graph(
-    graph: nx.DiGraph,
-    *,
-    slug: str,
-    model: str,
-    prompt: str,
-    tokens: list[str],
-    token_ids: list[int],
-    labels: dict[Node, str],
-) -> dict[str, Any]:
+def attribution_graph(circuit: Circuit, *, name: str, model: str, notes: Notes) -> dict[str, Any]:
     """A circuit in the format of circuit-tracer's and Neuronpedia's viewers.
 
     Args:
-        graph: of one prompt.
-        slug: a short name, for addresses.
+        circuit: what was found on a prompt.
+        name: short, for addresses.
         model: its name.
-        prompt: as text.
-        tokens: of the prompt with BOS, as texts.
-        token_ids: the same as numbers.
-        labels: text to show with a node, in place of its name.
+        notes: features show the tokens that drive them most.
     """
-    shares = influence(graph)
-    n_layers = 1 + max((node.layer for node in graph), default=0)
+    graph, shares = circuit.graph, influence(circuit.graph)
+    token_ids = circuit.local.passed.tokens.tolist()
+    n_layers = 1 + max(node.layer for node in graph)
     nodes, ids = [], {}
     for node, data in graph.nodes(data=True):
         layer = {"embed": "E", "target": str(n_layers)}.get(node.kind, str(max(node.layer, 0)))
@@ -113,20 +95,33 @@ def attribution_graph(
                 "ctx_idx": node.token,
                 "feature_type": FEATURE_TYPES.get(node.kind, "mlp reconstruction error"),
                 "jsNodeId": f"{layer}_{number}-{node.token}",
-                "clerp": labels.get(node, str(node)),
+                "clerp": _label(str(node), notes),
                 "influence": shares[node],
                 "activation": data.get("activation"),
                 "is_target_logit": node.kind == "target",
             }
         )
-    info = {"generator": {"name": "transcoders"}}
-    metadata = {"slug": slug, "scan": model, "prompt": prompt, "prompt_tokens": tokens}
+    links = [
+        {"source": ids[start], "target": ids[end], "weight": weight}
+        for start, end, weight in graph.edges(data="path_attribution")
+    ]
     return {
-        "metadata": {**metadata, "info": info},
+        "metadata": {
+            "slug": re.sub(r"[^A-Za-z0-9.-]+", "-", name),
+            "scan": model,
+            "prompt": circuit.prompt,
+            "prompt_tokens": circuit.tokens,
+            "info": {"generator": {"name": "transcoders"}},
+        },
         "qParams": {"pinnedIds": [], "supernodes": [], "linkType": "both", "clickedId": ""},
         "nodes": nodes,
-        "links": [
-            {"source": ids[start], "target": ids[end], "weight": weight}
-            for start, end, weight in graph.edges(data="path_attribution")
-        ],
+        "links": links,
     }
+
+
+def _label(name: str, notes: Notes) -> str:
+    """The name, and for a feature the tokens whose embeddings drive it most."""
+    for title, rows in notes.get(name.partition("@")[0], []):
+        if title.startswith("De-embedding"):
+            return f"{name}: {' '.join(token.strip() for token, _ in rows[:3])}"
+    return name

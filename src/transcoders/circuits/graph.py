@@ -27,27 +27,25 @@ def build_graph(paths: list[ComputationalPath]) -> nx.DiGraph:
     """
     graph = nx.DiGraph(target=paths[0].node)
     for path in paths:
-        _add(graph, path.node, path.attribution, path.activation)
-        if path.parent is not None:
-            _connect(graph, path.node, path.parent.node, path.attribution)
+        end = None if path.parent is None else path.parent.node
+        _add(graph, path.node, path.attribution, end)
+        if path.activation:
+            graph.nodes[path.node]["activation"] = path.activation
     for path in paths:
         if path.node.kind in ("feature", "head", "target"):
             _add_remainders(graph, path)
     return graph
 
 
-def _add(graph: nx.DiGraph, node: Node, attribution: float, activation: float = 0.0) -> None:
+def _add(graph: nx.DiGraph, node: Node, attribution: float, end: Node | None) -> None:
+    """Add to a node's attribution, and to that of its edge to ``end``."""
     if node not in graph:
         graph.add_node(node, name=str(node), **node._asdict(), attribution=0.0)
     graph.nodes[node]["attribution"] += attribution
-    if activation:
-        graph.nodes[node]["activation"] = activation
-
-
-def _connect(graph: nx.DiGraph, start: Node, end: Node, attribution: float) -> None:
-    if not graph.has_edge(start, end):
-        graph.add_edge(start, end, path_attribution=0.0)
-    graph.edges[start, end]["path_attribution"] += attribution
+    if end is not None:
+        if not graph.has_edge(node, end):
+            graph.add_edge(node, end, path_attribution=0.0)
+        graph.edges[node, end]["path_attribution"] += attribution
 
 
 def _add_remainders(graph: nx.DiGraph, path: ComputationalPath) -> None:
@@ -67,9 +65,7 @@ def _add_remainders(graph: nx.DiGraph, path: ComputationalPath) -> None:
 
 def _add_remainder(graph: nx.DiGraph, kind: NodeKind, end: Node, amount: float) -> None:
     """Let a remainder at the token that ``end`` reads contribute ``amount`` to it."""
-    remainder = Node(kind, -1, -1, end.source if end.kind == "head" else end.token)
-    _add(graph, remainder, amount)
-    _connect(graph, remainder, end, amount)
+    _add(graph, Node(kind, -1, -1, end.source if end.kind == "head" else end.token), amount, end)
 
 
 def without_remainders(graph: nx.DiGraph) -> nx.DiGraph:
@@ -112,9 +108,9 @@ def prune_graph(graph: nx.DiGraph, keep: float) -> nx.DiGraph:
             break
         kept.add(node)
         reached += shares[node]
-    pruned = graph.subgraph(kept).copy()
     # A node that no longer reaches the target explains nothing.
-    pruned = pruned.subgraph(nx.ancestors(pruned, target) | {target}).copy()
+    kept &= nx.ancestors(graph.subgraph(kept), target) | {target}
+    pruned = graph.subgraph(kept).copy()
     inner = sorted(pruned)
     for end in inner:
         for start, _, amount in graph.in_edges(end, data="path_attribution"):

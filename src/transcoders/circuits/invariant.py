@@ -9,9 +9,8 @@ A model with 50,000 tokens and 25,000 features has a billion of each of these nu
 best k of each row are kept, and at most :data:`BLOCK_ENTRIES` numbers are held at a time.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import pandas as pd
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -69,7 +68,6 @@ def connections(
     k: int,
     *,
     head: tuple[int, int] | None = None,
-    largest: bool = True,
 ) -> Best:
     """The features of an earlier layer with the strongest connections to some features.
 
@@ -80,12 +78,11 @@ def connections(
         features: of the later layer.
         k: how many.
         head: layer and head in between; None for the direct connection.
-        largest: False for the most negative ones.
     """
     vectors = replacement.encoder_vectors(downstream, features)
     if head is not None:
         vectors = through_head(replacement, vectors, *head)
-    return best_products(vectors, replacement.transcoders[upstream].W_dec, k, largest=largest)
+    return best_products(vectors, replacement.transcoders[upstream].W_dec, k)
 
 
 def best_products(
@@ -102,15 +99,3 @@ def best_products(
         for part in vectors.split(size)
     ]
     return Best(*(torch.cat(parts) for parts in zip(*best, strict=True)))
-
-
-def token_table(best: Best, tokenizer: Any, names: list[str]) -> pd.DataFrame:
-    """De-embeddings or direct logits as rows of ``name, rank, token, value``."""
-    rows = [
-        {"name": name, "rank": rank, "token": tokenizer.decode([token]), "value": value}
-        for name, values, tokens in zip(
-            names, best.values.tolist(), best.indices.tolist(), strict=True
-        )
-        for rank, (value, token) in enumerate(zip(values, tokens, strict=True), start=1)
-    ]
-    return pd.DataFrame(rows, columns=["name", "rank", "token", "value"])

@@ -72,6 +72,12 @@ class Node(NamedTuple):
         return "/".join(str(part) for part in self)
 
     @property
+    def place(self) -> tuple[int, ...]:
+        """Where its number stands in the tensor for all nodes of its kind and layer."""
+        places = {"feature": (self.token, self.unit), "head": (self.unit, self.token, self.source)}
+        return places.get(self.kind, (self.token,))
+
+    @property
     def row(self) -> int:
         """Its row in a picture, from below: remainders, embeddings, layers, logits."""
         if self.layer < 0:

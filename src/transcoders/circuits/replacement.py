@@ -21,7 +21,6 @@ has to divide by σ.
 """
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from jaxtyping import Float, Int
@@ -44,6 +43,8 @@ class ReplacementModel:
         W_V: (layer, head, d_model, d_head), normalisation folded in.
         W_O: (layer, head, d_head, d_model), the weight of a norm after attention folded in.
         attention_bias: (layer, d_model), what attention adds independently of what it reads.
+        attention_reads, mlp_reads: (layer), the depth at which a layer's heads or its MLP read.
+        attention_writes, mlp_writes: (layer), the first depth that sees what they write.
     """
 
     def __init__(
@@ -70,7 +71,8 @@ class ReplacementModel:
         self.transcoders = dict(sorted(transcoders.items()))
         self.first_position = first_position
         self.is_centred = not model.ln_final.uses_rms_norm
-        self.W_V = self.centre(_by_head(model.W_V, model.cfg.n_heads), dim=2)
+        self.n_layers, self.n_heads = model.cfg.n_layers, model.cfg.n_heads
+        self.W_V = self.centre(_by_head(model.W_V, self.n_heads), dim=2)
         self.W_O = model.W_O.clone()
         self.attention_bias = _attention_bias(model)
         for layer, block in enumerate(model.blocks):
@@ -80,40 +82,24 @@ class ReplacementModel:
                 self.attention_bias[layer] *= weight
         probe = run_prompt(model, torch.arange(PROBE_TOKENS, device=model.cfg.device))
         self.is_parallel = torch.equal(probe.before_attention, probe.before_mlp)
-        if differ(frozen_attention(self, probe, values_of(self, probe)), probe.attention_out):
+        self.attention_reads = 2 * torch.arange(self.n_layers, device=self.W_O.device)
+        self.mlp_reads = self.attention_reads + (0 if self.is_parallel else 1)
+        self.mlp_writes = self.attention_reads + 2
+        self.attention_writes = self.mlp_writes - (0 if self.is_parallel else 1)
+        mixed = torch.einsum("lhts,lhse->lhte", probe.attention, self.values(probe))
+        written = torch.einsum("lhte,lhed->ltd", mixed, self.W_O)
+        bias = self.attention_bias[:, None] / probe.attention_out_scale[..., None]
+        if differ(written + bias, probe.attention_out):
             raise unsupported_attention(model)
-
-    @property
-    def n_layers(self) -> int:
-        """Layers of the language model."""
-        return len(self.W_O)
-
-    @property
-    def n_heads(self) -> int:
-        """Attention heads of a layer."""
-        return self.W_O.shape[1]
-
-    def attention_reads(self, layer: Tensor | int) -> Tensor | int:
-        """The depth at which a layer's heads read."""
-        return 2 * layer
-
-    def mlp_reads(self, layer: Tensor | int) -> Tensor | int:
-        """The depth at which a layer's MLP reads."""
-        return 2 * layer + (0 if self.is_parallel else 1)
-
-    @cached_property
-    def attention_writes(self) -> Int[Tensor, " layer"]:
-        """The first depth that sees what a layer's heads write."""
-        return self.mlp_writes - (0 if self.is_parallel else 1)
-
-    @cached_property
-    def mlp_writes(self) -> Int[Tensor, " layer"]:
-        """The first depth that sees what a layer's MLP writes."""
-        return 2 * torch.arange(self.n_layers, device=self.W_O.device) + 2
 
     def centre(self, vectors: Tensor, dim: int = -1) -> Tensor:
         """Subtract the mean over the residual stream if the norms of the model do so."""
         return vectors - vectors.mean(dim=dim, keepdim=True) if self.is_centred else vectors
+
+    def values(self, passed: PromptPass) -> Float[Tensor, "layer head token d_head"]:
+        """What each head takes from each token, without its bias."""
+        scaled = passed.before_attention / passed.attention_scale[..., None]
+        return torch.einsum("ltd,lhde->lhte", scaled, self.W_V)
 
     def encoder_vectors(
         self, layer: int, features: Int[Tensor, " feature"]
@@ -154,7 +140,24 @@ class ReplacementModel:
                 f"prompt: {len(tokens)} tokens, expected at most {limit}, the model's context; "
                 "shorten it"
             )
-        return LocalReplacementModel.of(self, run_prompt(self.model, tokens))
+        passed, first = run_prompt(self.model, tokens), self.first_position
+        mlp_out, error = passed.mlp.mlp_out.clone(), torch.zeros_like(passed.mlp.mlp_out)
+        bias = torch.zeros_like(error)
+        none = torch.zeros(0, dtype=torch.long, device=error.device)
+        parts = [(none, none, none, error.new_zeros(0), error[0, :0])]  # without transcoders
+        for layer, transcoder in self.transcoders.items():
+            z = transcoder.encode(passed.mlp.mlp_in[layer, first:])
+            token, unit = z.nonzero(as_tuple=True)
+            at = torch.full_like(token, layer)
+            parts.append((token + first, at, unit, z[token, unit], transcoder.W_dec[unit]))
+            error[layer, first:] = mlp_out[layer, first:] - transcoder.decode(z)
+            mlp_out[layer, first:] = 0
+            bias[layer, first:] = transcoder.b_dec
+        columns = [torch.cat(column) for column in zip(*parts, strict=True)]
+        order = torch.argsort(columns[0], stable=True)
+        active = ActiveFeatures(*(column[order] for column in columns))
+        values = self.values(passed)
+        return LocalReplacementModel(self, passed, values, active, error, mlp_out, bias)
 
 
 def _by_head(
@@ -177,25 +180,6 @@ def _attention_bias(model: LanguageModel) -> Float[Tensor, "layer d_model"]:
         b_V = _by_head(b_V.reshape(len(W_O), -1, W_O.shape[2]), n_heads)
         total += torch.einsum("lhe,lhed->ld", b_V, W_O)
     return total
-
-
-def values_of(
-    replacement: ReplacementModel, passed: PromptPass
-) -> Float[Tensor, "layer head token d_head"]:
-    """What each head takes from each token, without its bias."""
-    scaled = passed.before_attention / passed.attention_scale[..., None]
-    return torch.einsum("ltd,lhde->lhte", scaled, replacement.W_V)
-
-
-def frozen_attention(
-    replacement: ReplacementModel,
-    passed: PromptPass,
-    values: Float[Tensor, "layer head token d_head"],
-) -> Float[Tensor, "layer token d_model"]:
-    """What attention adds to the residual stream, from its frozen pattern and its values."""
-    mixed = torch.einsum("lhts,lhse->lhte", passed.attention, values)
-    written = torch.einsum("lhte,lhed->ltd", mixed, replacement.W_O)
-    return written + replacement.attention_bias[:, None] / passed.attention_out_scale[..., None]
 
 
 @dataclass(frozen=True)
@@ -224,35 +208,6 @@ class LocalReplacementModel:
     """Outputs of MLPs without a transcoder; 0 elsewhere."""
     bias: Float[Tensor, "layer token d_model"]
     """``b_dec`` where there is a transcoder; 0 elsewhere."""
-
-    @classmethod
-    def of(cls, replacement: ReplacementModel, passed: PromptPass) -> "LocalReplacementModel":
-        """Encode the MLPs' inputs and split their outputs."""
-        first = replacement.first_position
-        mlp_out, error = passed.mlp.mlp_out.clone(), torch.zeros_like(passed.mlp.mlp_out)
-        bias = torch.zeros_like(error)
-        parts = []
-        for layer, transcoder in replacement.transcoders.items():
-            z = transcoder.encode(passed.mlp.mlp_in[layer, first:])
-            token, unit = z.nonzero(as_tuple=True)
-            at = torch.full_like(token, layer)
-            parts.append((token + first, at, unit, z[token, unit], transcoder.W_dec[unit]))
-            error[layer, first:] = mlp_out[layer, first:] - transcoder.decode(z)
-            mlp_out[layer, first:] = 0
-            bias[layer, first:] = transcoder.b_dec
-        none = torch.zeros(0, dtype=torch.long, device=error.device)
-        parts.append((none, none, none, error.new_zeros(0), error[0, :0]))  # without transcoders
-        columns = [torch.cat(column) for column in zip(*parts, strict=True)]
-        order = torch.argsort(columns[0], stable=True)
-        return cls(
-            replacement=replacement,
-            passed=passed,
-            values=values_of(replacement, passed),
-            active=ActiveFeatures(*(column[order] for column in columns)),
-            error=error,
-            mlp_out=mlp_out,
-            bias=bias,
-        )
 
     @property
     def n_tokens(self) -> int:

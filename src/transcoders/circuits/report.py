@@ -1,11 +1,8 @@
 """The files of one circuit: its record, the viewers' graph, the page, and checks in the model."""
 
 import math
-import re
 from pathlib import Path
-from typing import Any
 
-import pandas as pd
 from jaxtyping import Int
 from torch import Tensor
 
@@ -20,9 +17,8 @@ from transcoders.circuits.ablation import (
 )
 from transcoders.circuits.export import attribution_graph, paths_record
 from transcoders.circuits.graph import influence, prune_graph
-from transcoders.circuits.notation import Node
 from transcoders.circuits.page import circuit_page
-from transcoders.circuits.trace import Circuit, Notes, Tracer
+from transcoders.circuits.trace import Circuit, Tracer
 from transcoders.circuits.verify import completeness, total_attributions
 from transcoders.files import made_folder, write_json, write_table
 
@@ -40,8 +36,6 @@ def write_circuit(
     *,
     name: str,
     model: str,
-    prompt: str,
-    settings: dict[str, Any],
 ) -> None:
     """Check a circuit against the model and write everything about it, all or nothing.
 
@@ -52,60 +46,46 @@ def write_circuit(
         folder: of the files. An older circuit there is replaced.
         name: short, for files and addresses.
         model: its name.
-        prompt: as text.
-        settings: of the search, for the record.
     """
-    local, target, graph, tokens = circuit.local, circuit.target, circuit.graph, circuit.tokens
-    parts, effects, curve = _check(circuit, rows)
-    notes = tracer.notes([target.node, *parts], rows)
-    correlation = rank_correlation(effects)
-    record = {
-        "name": name,
-        "model": model,
-        "prompt": prompt,
-        "tokens": tokens,
-        "target": {"name": target.name, "value": target.value},
-        "transcoders": list(local.replacement.transcoders),
-        "search": settings,
-        "completeness_error": float(completeness(local, target.vectors).error.max()),
-        "rank_correlation": None if math.isnan(correlation) else correlation,
-        "parts": len(replaceable_parts(parts)),
-        "notes": notes,
-        "paths": paths_record(circuit.paths),
-    }
-    viewed = attribution_graph(
-        graph,
-        slug=re.sub(r"[^A-Za-z0-9.-]+", "-", name),
-        model=model,
-        prompt=prompt,
-        tokens=tokens,
-        token_ids=local.passed.tokens.tolist(),
-        labels={node: _label(str(node), notes) for node in graph},
-    )
-    title, summary = f"{name}: why {target.name}?", _summary(circuit, correlation)
-    page = circuit_page(
-        prune_graph(graph, SHOWN), title=title, tokens=tokens, summary=summary, notes=notes
-    )
-    with made_folder(folder) as temporary:
-        write_json(temporary / "paths.json", record)
-        write_json(temporary / "graph.json", viewed)
-        write_table(temporary / "ablation.csv", effects)
-        write_table(temporary / "faithfulness.csv", curve)
-        (temporary / "circuit.html").write_text(page, encoding="utf-8")
-
-
-def _check(
-    circuit: Circuit, rows: Int[Tensor, "row token"]
-) -> tuple[list[Node], pd.DataFrame, pd.DataFrame]:
-    """The parts of a circuit by influence, ``ablation.csv`` and ``faithfulness.csv``."""
-    local, target, shares = circuit.local, circuit.target, influence(circuit.graph)
+    local, target, graph = circuit.local, circuit.target, circuit.graph
+    shares = influence(graph)
     nodes = sorted(shares, key=lambda node: (-shares[node], node))
     parts = [node for node in nodes if node.kind in REPLACEABLE and node != target.node]
     totals = total_attributions(local, target)
     effects = ablation_effects(local, target, totals, parts)
     means = mean_activations(local.replacement, rows)
     ranked = [*parts, *parts_by_attribution(totals)]
-    return parts, effects, faithfulness(local, target, ranked, means, SIZES)
+    curve = faithfulness(local, target, ranked, means, SIZES)
+    correlation = rank_correlation(effects)
+    notes = tracer.notes([target.node, *parts], rows)
+    record = {
+        "name": name,
+        "model": model,
+        "prompt": circuit.prompt,
+        "tokens": circuit.tokens,
+        "target": {"name": target.name, "value": target.value},
+        "transcoders": list(local.replacement.transcoders),
+        "search": vars(circuit.search),
+        "completeness_error": float(completeness(local, target.vectors).error.max()),
+        "rank_correlation": None if math.isnan(correlation) else correlation,
+        "parts": len(replaceable_parts(parts)),
+        "notes": notes,
+        "paths": paths_record(circuit.paths),
+    }
+    page = circuit_page(
+        prune_graph(graph, SHOWN),
+        title=f"{name}: why {target.name}?",
+        tokens=circuit.tokens,
+        summary=_summary(circuit, correlation),
+        notes=notes,
+    )
+    with made_folder(folder) as temporary:
+        write_json(temporary / "paths.json", record)
+        viewed = attribution_graph(circuit, name=name, model=model, notes=notes)
+        write_json(temporary / "graph.json", viewed)
+        write_table(temporary / "ablation.csv", effects)
+        write_table(temporary / "faithfulness.csv", curve)
+        (temporary / "circuit.html").write_text(page, encoding="utf-8")
 
 
 def _summary(circuit: Circuit, correlation: float) -> str:
@@ -117,11 +97,3 @@ def _summary(circuit: Circuit, correlation: float) -> str:
         "it. Click it to follow its paths. Spearman's rank correlation between attribution and the "
         f"effect of ablating each node in the real model is {correlation:.2f}."
     )
-
-
-def _label(name: str, notes: Notes) -> str:
-    """The name, and for a feature the tokens whose embeddings drive it most."""
-    for title, rows in notes.get(name.partition("@")[0], []):
-        if title.startswith("De-embedding"):
-            return f"{name}: {' '.join(token.strip() for token, _ in rows[:3])}"
-    return name

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from transcoders.circuits.graph import build_graph
-from transcoders.circuits.invariant import Best, de_embeddings, direct_logits, token_table
+from transcoders.circuits.invariant import Best, de_embeddings, direct_logits
 from transcoders.circuits.notation import FeatureName, Node, parse_target
 from transcoders.circuits.paths import ComputationalPath, Search, find_paths, strongest
 from transcoders.circuits.replacement import LocalReplacementModel, ReplacementModel
@@ -29,6 +29,8 @@ Notes = dict[str, list[tuple[str, list[tuple[str, str]]]]]
 class Circuit:
     """Why a target has the value it has on a prompt."""
 
+    prompt: str
+    search: Search
     local: LocalReplacementModel
     target: Target
     tokens: list[str]
@@ -41,19 +43,14 @@ class Circuit:
         return "\n".join(f"{path.attribution:+9.3f}  {path}" for path in strongest(self.paths, n))
 
 
+@dataclass(frozen=True)
 class Tracer:
-    """A model with its transcoders and tokenizer. It answers questions about prompts.
+    """A model with its transcoders and tokenizer. It answers questions about prompts."""
 
-    Attributes:
-        replacement: the model with its transcoders.
-        tokenizer: of the model.
-        bos_id: the token at position 0.
-    """
-
-    def __init__(self, replacement: ReplacementModel, tokenizer: Any, bos_id: int) -> None:
-        self.replacement = replacement
-        self.tokenizer = tokenizer
-        self.bos_id = bos_id
+    replacement: ReplacementModel
+    tokenizer: Any
+    bos_id: int
+    """The token at position 0."""
 
     @classmethod
     def load(cls, scale: str, model: str | None = None, *, device: str = "cpu") -> "Tracer":
@@ -71,15 +68,13 @@ class Tracer:
         settings = load_scale(layout.config)
         name = model or next(iter(settings.models))
         transcoders = {
-            dictionary.site.layer: SparseDictionary.from_pretrained(
-                layout.dictionary(dictionary.name)
-            ).to(device)
-            for dictionary in settings.circuit_transcoders(name)
+            entry.site.layer: SparseDictionary.from_pretrained(layout.dictionary(entry.name))
+            for entry in settings.circuit_transcoders(name)
         }
         tokenizer = load_tokenizer(layout.model(name))
         replacement = ReplacementModel(
             load_model(layout.model(name), device=device),
-            transcoders,
+            {layer: transcoder.to(device) for layer, transcoder in transcoders.items()},
             first_position=settings.corpus.first_train_position,
         )
         bos_token = settings.model(name).bos_token
@@ -113,11 +108,11 @@ class Tracer:
 
     def trace(self, prompt: str, target: str, search: Search | None = None) -> Circuit:
         """Find the circuit of a target on a prompt."""
-        local = self.freeze(prompt)
+        local, search = self.freeze(prompt), search or Search()
         explained = self.target(local, target)
-        paths = find_paths(local, explained, search or Search())
+        paths = find_paths(local, explained, search)
         tokens = [self.tokenizer.decode([token]) for token in local.passed.tokens.tolist()]
-        return Circuit(local, explained, tokens, paths, build_graph(paths))
+        return Circuit(prompt, search, local, explained, tokens, paths, build_graph(paths))
 
     def notes(self, nodes: list[Node], rows: Int[Tensor, "row token"], k: int = 6) -> Notes:
         """What is known of each feature among some nodes, from weights alone and from a text.
@@ -137,23 +132,24 @@ class Tracer:
         for layer, features in wanted.items():
             reads = self.replacement.encoder_vectors(layer, features)
             writes = self.replacement.transcoders[layer].W_dec[features]
-            names = [f"tc{layer}[{unit}]" for unit in features.tolist()]
-            drivers = self._by_name(de_embeddings(self.replacement, reads, k), names)
-            raised = self._by_name(direct_logits(self.replacement, writes, k), names)
-            for number, name in enumerate(names):
+            drivers = self._words(de_embeddings(self.replacement, reads, k))
+            raised = self._words(direct_logits(self.replacement, writes, k))
+            for number, unit in enumerate(features.tolist()):
                 examples = self._strongest(activations[layer][:, :, number], rows, k)
-                notes[name] = [
+                notes[f"tc{layer}[{unit}]"] = [
                     ("Text where it is most active", examples),
-                    ("De-embedding: embeddings that drive it", drivers[name]),
-                    ("Logits it raises (DLA)", raised[name]),
+                    ("De-embedding: embeddings that drive it", drivers[number]),
+                    ("Logits it raises (DLA)", raised[number]),
                 ]
         return notes
 
-    def _by_name(self, best: Best, names: list[str]) -> dict[str, list[tuple[str, str]]]:
-        return {
-            str(name): [(str(row.token), f"{row.value:.2f}") for row in rows.itertuples()]
-            for name, rows in token_table(best, self.tokenizer, names).groupby("name")
-        }
+    def _words(self, best: Best) -> list[list[tuple[str, str]]]:
+        """For each row the tokens, as texts, with their values."""
+        rows = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        return [
+            [(self.tokenizer.decode([i]), f"{x:.2f}") for i, x in zip(*row, strict=True)]
+            for row in rows
+        ]
 
     def _activations_on(
         self, rows: Int[Tensor, "row token"], wanted: dict[int, Int[Tensor, " feature"]]

@@ -106,7 +106,7 @@ def feature_target(
     reads = replacement.encoder_vectors(layer, torch.tensor([unit], device=z.device))[0]
     vectors = _single(
         reads / local.passed.mlp_scale[layer, position],
-        int(replacement.mlp_reads(layer)),
+        int(replacement.mlp_reads[layer]),
         position,
         transcoder.b_enc[unit],
     )
@@ -216,7 +216,7 @@ def pull_back(
         scale = passed.mlp_scale[here, token[chosen]]
         pulled[chosen] = replacement.encoder_vectors(here, of) * (coefficient / scale)[:, None]
         bias[chosen] = coefficient * weights.b_enc[of]
-        depth[chosen] = int(replacement.mlp_reads(here))
+        depth[chosen] = int(replacement.mlp_reads[here])
     chosen = (kind == NodeKind.HEAD.code).nonzero()[:, 0]
     at, h = layer[chosen], unit[chosen]
     reader = row[chosen]
@@ -224,7 +224,7 @@ def pull_back(
     strength = strength / passed.attention_scale[at, token[chosen]]
     inner = torch.einsum("nd,ned->ne", vectors.vector[reader], replacement.W_O[at, h])
     pulled[chosen] = torch.einsum("ne,nde->nd", inner, replacement.W_V[at, h]) * strength[:, None]
-    depth[chosen] = replacement.attention_reads(at)
+    depth[chosen] = replacement.attention_reads[at]
     return FeatureVectors(pulled, depth, token, bias)
 
 

@@ -77,10 +77,7 @@ def circuit(
     typer.echo(found.table())
     if out is not None:
         text = load_rows(layout.tokens(model), "train").tokens[: settings.circuits.text_contexts]
-        write_circuit(
-            tracer, found, text.to(device), out,
-            name=case or out.name, model=model, prompt=prompt, settings=vars(search),
-        )  # fmt: skip
+        write_circuit(tracer, found, text.to(device), out, name=case or out.name, model=model)
 
 
 def _checked_models(scale: Scale, _: str) -> Any:

@@ -11,7 +11,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from transcoders.circuits.paths import Search
-from transcoders.circuits.replacement import ReplacementModel
 from transcoders.circuits.trace import Tracer
 from transcoders.config import GreaterThan, Scale
 from transcoders.dictionaries import SparseDictionary
@@ -29,7 +28,7 @@ from transcoders.greater_than.sweep import (
 )
 from transcoders.greater_than.task import Numbers, make_prompts
 from transcoders.greater_than.units import ChosenMLP, UnitKind
-from transcoders.greater_than.where import COMPONENTS, Where, find_where
+from transcoders.greater_than.where import COMPONENTS, ablate, attribute, choose, where_table
 from transcoders.greater_than.years import agreement, step, year_de_embeddings, year_logits
 from transcoders.layout import Layout
 
@@ -40,8 +39,7 @@ def study_greater_than(
     load_sae: Callable[[int], SparseDictionary | None],
     destination: Path,
     *,
-    n_paths: int,
-    iterations: int,
+    search: Search,
     seed: int,
 ) -> None:
     """Run the study and write its tables, all or nothing.
@@ -51,8 +49,7 @@ def study_greater_than(
         settings: templates, numbers of units to keep, number of features to show.
         load_sae: gives the SAE on the MLP's output at a layer, if there is one.
         destination: a folder.
-        n_paths: of Algorithm 1, as are ``iterations``.
-        iterations: rounds of the search.
+        search: for the paths of every prompt.
         seed: of the intervals.
 
     Raises:
@@ -64,8 +61,9 @@ def study_greater_than(
     numbers = Numbers.of(tracer.tokenizer)
     prompts = make_prompts(settings.templates, tracer.tokenizer, tracer.bos_id)
     # Where the model does it: one MLP and one head.
-    where = find_where(replacement, numbers, prompts, Search(n_paths, iterations, COMPONENTS))
-    layer, head = where.layer, where.head
+    attributed = attribute(replacement, numbers, prompts, search)
+    difference, ablations = ablate(replacement, numbers, prompts)
+    layer, head = choose(replacement, attributed)
     # How few units of that MLP carry it.
     first = None if settings.positions == "predicting" else replacement.first_position
     units: dict[UnitKind, SparseDictionary] = {"transcoder": replacement.transcoders[layer]}
@@ -77,38 +75,30 @@ def study_greater_than(
     metrics = _metrics(mlp, bad)
     # What its features say about years.
     features, by_year = _describe_features(tracer, mlp, head, bad, settings)
-
-    with made_folder(destination) as folder:
-        write_table(folder / "where.csv", where.table)
-        write_table(folder / "metric.csv", _metric_table(metrics))
-        write_table(folder / "curves.csv", curves)
-        write_table(folder / "features.csv", features)
-        write_table(folder / "features_by_year.csv", by_year)
-        write_table(folder / "recurring.csv", where.recurring.table())
-        write_table(folder / "paths.csv", where.recurring.examples())
-        summary = _place(settings, numbers, replacement, where) | {
-            "metric": {name: resampler.estimate(m).record() for name, m in metrics.items()},
-            **about_curves,
-        }
-        write_json(folder / "summary.json", summary)
-
-
-def _place(
-    settings: GreaterThan, numbers: Numbers, replacement: ReplacementModel, where: Where
-) -> dict[str, Any]:
-    """What ``summary.json`` says of the task and of the place where the model does it."""
-    return {
+    summary = {
         "model": settings.model,
         "templates": settings.templates,
         "numbers": numbers.style,
         "positions": settings.positions,
         "layers_with_transcoder": list(replacement.transcoders),
-        "prompts_attributed": where.recurring.n_prompts,
-        "logit_difference": where.logit_difference,
-        "next_token_difference": where.next_token_difference,
-        "layer": where.layer,
-        "head": f"attn{where.head[0]}[{where.head[1]}]",
+        "prompts_attributed": attributed.n_prompts,
+        "logit_difference": attributed.value,
+        "next_token_difference": difference,
+        "layer": layer,
+        "head": f"attn{head[0]}[{head[1]}]",
+        "metric": {name: interval(resampler.means(values)) for name, values in metrics.items()},
+        **about_curves,
     }
+    with made_folder(destination) as folder:
+        where = where_table(replacement, ablations, attributed, layer)
+        write_table(folder / "where.csv", where)
+        write_table(folder / "metric.csv", _metric_table(metrics))
+        write_table(folder / "curves.csv", curves)
+        write_table(folder / "features.csv", features)
+        write_table(folder / "features_by_year.csv", by_year)
+        write_table(folder / "recurring.csv", attributed.recurring)
+        write_table(folder / "paths.csv", attributed.examples)
+        write_json(folder / "summary.json", summary)
 
 
 def _keep_few(
@@ -121,30 +111,24 @@ def _keep_few(
             f"greater_than.kept: {kept[-1]} units, expected at most {fewest}, the number of units "
             f"at layer {mlp.layer}; lower it"
         )
-    curves = {kind: sweep(mlp, kind, kept) for kind in mlp.units}
+    curves = {str(kind): sweep(mlp, kind, kept) for kind in mlp.units}
+    neurons = curves["neurons"]
     # All curves at the same numbers: later, that of the transcoder gets more points.
-    heights = {str(kind): mean_height(curve, resampler) for kind, curve in curves.items()}
+    heights = {kind: mean_height(curve, resampler) for kind, curve in curves.items()}
     dictionaries = [kind for kind in curves if kind != "neurons"]
-    caught = {kind: catch_up(curves[kind], curves["neurons"], resampler) for kind in dictionaries}
-    bad = find_bad_feature(mlp, curves["transcoder"], resampler)
-    drawn = list(curves.values())
-    if bad is not None:
-        drawn.append(sweep(mlp, "transcoder", kept, without_bad=bad.unit))
-
-    def records(statistics: dict[Any, np.ndarray]) -> dict[Any, dict[str, float | None]]:
-        return {name: interval(statistic).record() for name, statistic in statistics.items()}
-
-    above = {kind: heights[kind] - heights["neurons"] for kind in dictionaries}
-    return (
-        curve_table(drawn, resampler),
-        bad,
-        {
-            "mean_of_curve": records(heights),
-            "mean_above_neurons": records(above),
-            "neurons_catch_up": records(caught),
-            "bad_features": [] if bad is None else [bad.record()],
+    caught = {kind: catch_up(curves[kind], neurons, resampler) for kind in dictionaries}
+    about = {
+        "mean_of_curve": {kind: interval(height) for kind, height in heights.items()},
+        "mean_above_neurons": {
+            kind: interval(heights[kind] - heights["neurons"]) for kind in dictionaries
         },
-    )
+        "neurons_catch_up": {kind: interval(number) for kind, number in caught.items()},
+    }
+    bad, curves["transcoder"] = find_bad_feature(mlp, curves["transcoder"], resampler)
+    if bad is not None:
+        curves["transcoder_without_bad"] = sweep(mlp, "transcoder", kept, without=bad.unit)
+    bad_features = [] if bad is None else [bad._asdict()]
+    return curve_table(curves, resampler), bad, {**about, "bad_features": bad_features}
 
 
 def _metrics(mlp: ChosenMLP, bad: BadFeature | None) -> dict[str, Float[Tensor, "template 100"]]:
@@ -189,31 +173,31 @@ def _describe_features(
     n_upstream = settings.n_upstream_features
     read = year_de_embeddings(replacement, numbers, layer, features, head, n_upstream=n_upstream)
     read = read.cpu()
-    rows, by_year = [], []
-    for place, (unit, rank) in enumerate(zip(features.tolist(), ranks.tolist(), strict=True)):
-        row = {
-            "feature": f"tc{layer}[{unit}]",
-            "rank": rank + 1,
-            "variance": variance[unit].item(),
-            "step": step(activations[place], dla[place], numbers),
-            "agreement": agreement(activations[place], read[place], numbers),
-            "bad": bool(is_bad[rank]),
+    places = range(len(features))
+    table = pd.DataFrame(
+        {
+            "feature": [f"tc{layer}[{unit}]" for unit in features.tolist()],
+            "rank": ranks.cpu() + 1,
+            "variance": variance[features].cpu(),
+            "step": [step(activations[i], dla[i], numbers) for i in places],
+            "agreement": [agreement(activations[i], read[i], numbers) for i in places],
+            "bad": is_bad[ranks].cpu(),
         }
-        rows.append(row)
-        if rank < settings.n_features or row["bad"]:
-            shown = {"activation": activations, "dla": dla, "de_embedding": read}
-            by_year += [
-                (row["feature"], quantity, number, value)
-                for quantity, values in shown.items()
-                for number, value in enumerate(values[place].numpy())
-            ]
-    columns = ["feature", "quantity", "number", "value"]
-    return pd.DataFrame(rows), pd.DataFrame(by_year, columns=columns)
+    )
+    quantities = {"activation": activations, "dla": dla, "de_embedding": read}
+    by_year = [
+        (feature, quantity, number, value)
+        for place, feature, rank, harms in table[["feature", "rank", "bad"]].itertuples()
+        if rank <= settings.n_features or harms
+        for quantity, values in quantities.items()
+        for number, value in enumerate(values[place].numpy())
+    ]
+    return table, pd.DataFrame(by_year, columns=["feature", "quantity", "number", "value"])
 
 
 def study_greater_than_of(scale: Scale, layout: Layout, *, device: str = "cpu") -> None:
     """Run the study of a scale with its headline transcoders and SAEs on MLP outputs."""
-    study = scale.greater_than
+    study, circuits = scale.greater_than, scale.circuits
     assert study is not None
     saes = {entry.site.layer: entry.name for entry in scale.headlines(study.model, "mlp_out_sae")}
 
@@ -227,7 +211,6 @@ def study_greater_than_of(scale: Scale, layout: Layout, *, device: str = "cpu") 
         study,
         load_sae,
         layout.greater_than,
-        n_paths=scale.circuits.n_paths,
-        iterations=scale.circuits.iterations,
+        search=Search(circuits.n_paths, circuits.iterations, COMPONENTS),
         seed=scale.seed,
     )

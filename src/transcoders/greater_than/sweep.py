@@ -6,12 +6,11 @@ a model may know some years and not others. Templates are also reported one by o
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from transcoders.greater_than.task import AVERAGED_YEARS
@@ -19,43 +18,8 @@ from transcoders.greater_than.units import ChosenMLP, UnitKind
 from transcoders.progress import progress_bar
 
 RESAMPLES = 2000
-
-
-@dataclass
-class Curve:
-    """The metric against the number of units kept, the first of a ranking."""
-
-    name: str
-    kind: UnitKind
-    ranking: Int[Tensor, " unit"]
-    values: dict[int, Float[Tensor, "template 100"]]
-    """By the number of units kept."""
-
-    def measure(self, mlp: ChosenMLP, kept: Iterable[int], title: str) -> None:
-        """Add the points that are not there yet; ``title`` is that of the progress bar."""
-        missing = sorted(set(kept) - set(self.values))
-        with progress_bar(len(missing), title, "points") as bar:
-            for n_kept in missing:
-                self.values[n_kept] = mlp.metrics(self.kind, self.ranking[:n_kept])
-                bar.update(1)
-        self.values = dict(sorted(self.values.items()))
-
-    @property
-    def kept(self) -> list[int]:
-        """Numbers of units that were measured, ascending."""
-        return list(self.values)
-
-
-class Estimate(NamedTuple):
-    """A number with its 95% interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def record(self) -> dict[str, float | None]:
-        """For JSON, which has no infinity: null instead."""
-        return {name: x if np.isfinite(x) else None for name, x in self._asdict().items()}
+Curve = dict[int, Float[Tensor, "template 100"]]
+"""The metric of every prompt by the number of units kept, ascending."""
 
 
 class BadFeature(NamedTuple):
@@ -64,45 +28,54 @@ class BadFeature(NamedTuple):
     unit: int
     rank: int
     """From 1 on, by variance."""
-    drop: Estimate
-    """What adding it takes from the metric. It is the largest of many drops, so the value is biased
-    upwards. The interval tells whether other years would show a drop too."""
-
-    def record(self) -> dict[str, Any]:
-        """For JSON."""
-        return {**self._asdict(), "drop": self.drop.record()}
+    drop: dict[str, Any]
+    """What adding it takes from the metric, as :func:`interval` gives it. It is the largest of many
+    drops, so the value is biased upwards. The interval tells whether other years would show a drop
+    too."""
 
 
 def sweep(
-    mlp: ChosenMLP, kind: UnitKind, kept: list[int], *, without_bad: int | None = None
+    mlp: ChosenMLP, kind: UnitKind, kept: Iterable[int], *, without: int | None = None
 ) -> Curve:
-    """The curve of one kind.
+    """The metric with the first units of a ranking kept.
 
     Args:
         mlp: the chosen MLP.
         kind: of units.
         kept: numbers of units to keep.
-        without_bad: a unit that is never kept.
+        without: a unit that is never kept.
     """
-    name, ranking = str(kind), mlp.ranking(kind)
-    if without_bad is not None:
-        name, ranking = f"{kind}_without_bad", ranking[ranking != without_bad]
-    curve = Curve(name, kind, ranking, {})
-    curve.measure(mlp, kept, f"keeping {name}")
+    ranking, numbers = mlp.ranking(kind), sorted(kept)
+    if without is not None:
+        ranking = ranking[ranking != without]
+    curve = {}
+    with progress_bar(len(numbers), f"keeping {kind}", "points") as bar:
+        for n_kept in numbers:
+            curve[n_kept] = mlp.metrics(kind, ranking[:n_kept])
+            bar.update(1)
     return curve
 
 
-def find_bad_feature(mlp: ChosenMLP, curve: Curve, resampler: "Resampler") -> BadFeature | None:
+def find_bad_feature(
+    mlp: ChosenMLP, curve: Curve, resampler: "Resampler"
+) -> tuple[BadFeature | None, Curve]:
     """The unit whose addition lowers the metric most, if the interval of this drop is above zero.
 
-    First, this measures the curve at every number of units up to its end.
+    Args:
+        mlp: the chosen MLP.
+        curve: of its transcoder.
+        resampler: for the interval.
+
+    Returns:
+        The unit, and the curve at every number of units up to its end.
     """
-    most = curve.kept[-1]
-    curve.measure(mlp, range(most), "adding units one by one")
-    drops = {rank: curve.values[rank - 1] - curve.values[rank] for rank in range(1, most + 1)}
-    rank = max(drops, key=lambda rank: resampler.mean(drops[rank]))
-    drop = resampler.estimate(drops[rank])
-    return BadFeature(int(curve.ranking[rank - 1]), rank, drop) if drop.low > 0 else None
+    most = max(curve)
+    curve = curve | sweep(mlp, "transcoder", set(range(most)) - set(curve))
+    drops = {rank: curve[rank - 1] - curve[rank] for rank in range(1, most + 1)}
+    rank = max(drops, key=lambda rank: resampler.means(drops[rank])[0])
+    drop = interval(resampler.means(drops[rank]))
+    bad = BadFeature(int(mlp.ranking("transcoder")[rank - 1]), rank, drop)
+    return bad if drop["low"] > 0 else None, dict(sorted(curve.items()))
 
 
 class Resampler:
@@ -118,26 +91,26 @@ class Resampler:
         """The mean, then that of each resample."""
         return self._weights @ values[:, AVERAGED_YEARS].mean(dim=0).double().numpy()
 
-    def mean(self, values: Float[Tensor, "template 100"]) -> float:
-        """The mean over templates and years."""
-        return float(self.means(values)[0])
-
-    def estimate(self, values: Float[Tensor, "template 100"]) -> Estimate:
-        """The mean with its interval."""
-        return interval(self.means(values))
+    def heights(self, curve: Curve) -> np.ndarray:
+        """(number of units, 1 + resample): the means of every point."""
+        return np.stack([self.means(values) for values in curve.values()])
 
 
-def interval(statistic: np.ndarray) -> Estimate:
-    """A statistic of the data and of resamples as a number with its interval."""
+def interval(statistic: np.ndarray) -> dict[str, Any]:
+    """``value``, ``low`` and ``high`` (95%) of a statistic of the data and of resamples.
+
+    None stands for infinity, which JSON does not have.
+    """
     # The nearest of the values, since those between two of them may not exist: some are infinite.
     low, high = np.percentile(statistic[1:], [2.5, 97.5], method="nearest")
-    return Estimate(float(statistic[0]), float(low), float(high))
+    numbers = {"value": statistic[0], "low": low, "high": high}
+    return {name: float(x) if np.isfinite(x) else None for name, x in numbers.items()}
 
 
 def mean_height(curve: Curve, resampler: Resampler) -> np.ndarray:
     """The area under a curve divided by its width, for the data and all resamples."""
-    heights = np.stack([resampler.means(values) for values in curve.values.values()])
-    return np.trapezoid(heights, curve.kept, axis=0) / (curve.kept[-1] - curve.kept[0])
+    kept = list(curve)
+    return np.trapezoid(resampler.heights(curve), kept, axis=0) / (kept[-1] - kept[0])
 
 
 def catch_up(first: Curve, second: Curve, resampler: Resampler) -> np.ndarray:
@@ -149,22 +122,21 @@ def catch_up(first: Curve, second: Curve, resampler: Resampler) -> np.ndarray:
         For the data and all resamples: infinite where the first curve is ahead to the end, 1 where
         it is not ahead with one unit, whatever comes later.
     """
-    grid = np.arange(1, min(first.kept[-1], second.kept[-1]) + 1)
-    behind = _heights(first, resampler, grid) <= _heights(second, resampler, grid)
-    return np.where(behind.any(axis=0), grid[behind.argmax(axis=0)], np.inf)
+    grid = np.arange(1, min(max(first), max(second)) + 1)
+    one, other = (
+        np.stack([np.interp(grid, list(curve), column) for column in resampler.heights(curve).T])
+        for curve in (first, second)
+    )
+    behind = one <= other
+    return np.where(behind.any(axis=1), grid[behind.argmax(axis=1)], np.inf)
 
 
-def _heights(curve: Curve, resampler: Resampler, grid: np.ndarray) -> np.ndarray:
-    heights = np.stack([resampler.means(values) for values in curve.values.values()])
-    return np.stack([np.interp(grid, curve.kept, column) for column in heights.T], axis=1)
-
-
-def curve_table(curves: list[Curve], resampler: Resampler) -> pd.DataFrame:
+def curve_table(curves: dict[str, Curve], resampler: Resampler) -> pd.DataFrame:
     """Rows ``curve, kept, template, metric, low, high``; template ``all`` is their mean."""
     rows = []
-    for curve in curves:
-        for n_kept, values in curve.values.items():
+    for name, curve in curves.items():
+        for n_kept, values in curve.items():
             for number, chosen in enumerate([values, *values.split(1)]):
-                template = str(number or "all")
-                rows.append((curve.name, n_kept, template, *resampler.estimate(chosen)))
+                found = interval(resampler.means(chosen)).values()
+                rows.append((name, n_kept, str(number or "all"), *found))
     return pd.DataFrame(rows, columns=["curve", "kept", "template", "metric", "low", "high"])

@@ -20,10 +20,9 @@ prompts. A feature lies at a token and a head reads one: that of the year (its t
 last, or another.
 """
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
 
 import pandas as pd
 import torch
@@ -45,74 +44,76 @@ COMPONENTS = ("feature", "head", "embed")
 EXAMPLE_YEARS = (20, 35, 60)
 """The strongest paths of these years are kept."""
 PATHS_SHOWN = 10
-Visit = Callable[[LocalReplacementModel, Prompts, int, Target], None]
-"""Is given each prompt, frozen, its group, its year and its target."""
 
 
-class Where(NamedTuple):
-    """Where the model computes greater-than."""
+@dataclass(frozen=True)
+class Attributions:
+    """Attributions to the logit difference, averaged over prompts, and the paths of the prompts."""
 
-    layer: int
-    """Of the chosen MLP."""
-    head: tuple[int, int]
-    """Layer and number of the chosen head."""
-    logit_difference: float
-    next_token_difference: float
-    """Of probabilities."""
-    table: pd.DataFrame
-    """``where.csv``: ablations, attributions, and what heads carry to the chosen MLP."""
-    recurring: "Recurring"
-
-
-def find_where(
-    replacement: ReplacementModel, numbers: Numbers, groups: Sequence[Prompts], search: Search
-) -> Where:
-    """Ablate and attribute on all prompts, and apply the rule."""
-    recurring = Recurring(search)
-    found = attribute(replacement, numbers, groups, recurring.add)
-    difference, ablations = ablate(replacement, numbers, groups)
-    layer, head = choose(replacement, found)
-    is_mlp, into = ablations["kind"] == "mlp", found.into_mlps[layer]
-    places = list(zip(ablations["layer"], ablations["head"], strict=True))
-    attributions = [found.mlps[i] if h < 0 else found.heads[i, h] for i, h in places]
-    carried = [torch.tensor(torch.nan) if h < 0 else into[i, h] for i, h in places]
-    table = ablations.assign(
-        attribution=[value.item() for value in attributions],
-        into_chosen_mlp=[value.item() for value in carried],
-        has_transcoder=is_mlp & ablations["layer"].isin(list(replacement.transcoders)),
-    )
-    return Where(layer, head, found.value, difference, table, recurring)
-
-
-class Attributions(NamedTuple):
-    """Attributions to the logit difference, averaged over prompts."""
-
+    n_prompts: int
     value: float
     """The logit difference itself."""
     mlps: Float[Tensor, " layer"]
     heads: Float[Tensor, "layer head"]
     into_mlps: dict[int, Float[Tensor, "layer head"]]
     """For each transcoder, what heads carry to its features, reading the year's token."""
+    recurring: pd.DataFrame
+    """Rows ``part, token, prompts, share, attribution``, those of most prompts first."""
+    examples: pd.DataFrame
+    """Rows ``template, year, rank, attribution, path`` of a few prompts."""
 
 
 def attribute(
-    replacement: ReplacementModel,
-    numbers: Numbers,
-    groups: Iterable[Prompts],
-    visit: Visit = lambda *_: None,
+    replacement: ReplacementModel, numbers: Numbers, groups: Iterable[Prompts], search: Search
 ) -> Attributions:
-    """Attribute the logit difference on every prompt that has one.
+    """Attribute the logit difference on every prompt that has one, and find its paths.
 
     Args:
         replacement: the model with its transcoders.
         numbers: how its tokenizer writes years.
         groups: the prompts of all templates.
-        visit: is called for each prompt.
+        search: for paths.
     """
-    values: list[float] = []
-    n_layers, n_heads = replacement.n_layers, replacement.n_heads
-    mlps, heads = torch.zeros(n_layers), torch.zeros(n_layers, n_heads)
-    into = {layer: torch.zeros(n_layers, n_heads) for layer in replacement.transcoders}
+    layers, n_heads = range(replacement.n_layers), replacement.n_heads
+    mlps, heads = torch.zeros(len(layers)), torch.zeros(len(layers), n_heads)
+    into = {layer: torch.zeros_like(heads) for layer in replacement.transcoders}
+    values, ends, examples = [], [], []
+    for group, year, local, target in _frozen(replacement, numbers, groups):
+        totals = total_attributions(local, target)
+        for layer in layers:
+            mlps[layer] += totals[NodeKind.MLP, layer].sum().cpu()
+            heads[layer] += totals[NodeKind.HEAD, layer].sum(dim=(1, 2)).cpu()
+        for layer in into:
+            of_features = totals[NodeKind.FEATURE, layer]
+            mlps[layer] += of_features.sum().cpu()
+            into[layer] += _through_heads(local, layer, of_features, group.year_token).cpu()
+        paths = find_paths(local, target, search)
+        values.append(target.value)
+        ends += [
+            (len(values), *_part(path.node, group), path.attribution)
+            for path in paths[1:]
+            if path.node.kind.reads
+        ]
+        if year in EXAMPLE_YEARS:
+            best = enumerate(strongest(paths, PATHS_SHOWN), start=1)
+            number = group.template + 1
+            examples += [(number, year, rank, p.attribution, str(p)) for rank, p in best]
+    n, columns = len(values), ["template", "year", "rank", "attribution", "path"]
+    return Attributions(
+        n_prompts=n,
+        value=sum(values) / n,
+        mlps=mlps / n,
+        heads=heads / n,
+        into_mlps={layer: part / n for layer, part in into.items()},
+        recurring=_recurring(ends, n),
+        examples=pd.DataFrame(examples, columns=columns),
+    )
+
+
+def _frozen(
+    replacement: ReplacementModel, numbers: Numbers, groups: Iterable[Prompts]
+) -> Iterator[tuple[Prompts, int, LocalReplacementModel, Target]]:
+    """Every prompt that has a logit difference: its group, its year, what is frozen, its target."""
     prompts = [
         (group, row, year, weights)
         for group in groups
@@ -122,19 +123,36 @@ def attribute(
     with progress_bar(len(prompts), "attributing", "prompts") as bar:
         for group, row, year, weights in prompts:
             local = replacement.freeze(row.to(replacement.W_O.device))
-            target = logit_target(local, weights, -1, name=f"greater than {year:02d}")
-            totals = total_attributions(local, target)
-            values.append(target.value)
-            mlps += totals.mlps.sum(dim=1).cpu()
-            heads += totals.heads.sum(dim=(2, 3)).cpu()
-            for layer, of_features in totals.features.items():
-                mlps[layer] += of_features.sum().cpu()
-                into[layer] += _through_heads(local, layer, of_features, group.year_token).cpu()
-            visit(local, group, year, target)
+            yield group, year, local, logit_target(local, weights, -1, name=f"after {year:02d}")
             bar.update(1)
-    n = len(values)
-    into = {layer: part / n for layer, part in into.items()}
-    return Attributions(sum(values) / n, mlps / n, heads / n, into)
+
+
+def _part(node: Node, prompts: Prompts) -> tuple[str, str]:
+    """Name of a feature or head on any prompt, and the token that it lies at or reads."""
+    token = node.source if node.kind == "head" else node.token
+    name = str(node).split("@")[0]
+    if token == prompts.year_token:
+        return name, "year"
+    return name, "last" if token == prompts.rows.shape[1] - 1 else "other"
+
+
+def _recurring(ends: list[tuple[int, str, str, float]], n_prompts: int) -> pd.DataFrame:
+    """On how many prompts each part is on a path.
+
+    Args:
+        ends: of each path that ends in a feature or head: number of the prompt, part, token,
+            attribution. Every part of a path is the end of a shorter one.
+        n_prompts: of all prompts.
+    """
+    table = pd.DataFrame(ends, columns=["prompt", "part", "token", "attribution"])
+    found = table.groupby(["part", "token"], as_index=False, sort=False).agg(
+        prompts=("prompt", "nunique"), attribution=("attribution", partial(sum, start=0.0))
+    )
+    found.insert(3, "share", found["prompts"] / n_prompts)
+    found["attribution"] /= n_prompts
+    return found.sort_values(
+        ["prompts", "attribution"], ascending=False, kind="stable", ignore_index=True
+    )
 
 
 def _through_heads(
@@ -153,17 +171,32 @@ def _through_heads(
     per_unit = torch.where(attributions != 0, attributions / z, 0.0)
     read = replacement.centre(per_unit @ transcoder.W_enc.T) / scale
     tokens = torch.arange(local.n_tokens, device=read.device)
-    depth = torch.full_like(tokens, int(replacement.mlp_reads(layer)))
+    depth = torch.full_like(tokens, int(replacement.mlp_reads[layer]))
     found = contributions(local, FeatureVectors(read, depth, tokens, read.new_zeros(len(tokens))))
     of_heads = found.values[:, found.columns.kind == NodeKind.HEAD.code].sum(dim=0)
     return of_heads.view(replacement.n_layers, replacement.n_heads, local.n_tokens)[:, :, source]
+
+
+def where_table(
+    replacement: ReplacementModel, ablations: pd.DataFrame, found: Attributions, layer: int
+) -> pd.DataFrame:
+    """``where.csv``: ablations, attributions, and what heads carry to the MLP of a layer."""
+    is_mlp, into = ablations["kind"] == "mlp", found.into_mlps[layer]
+    places = list(zip(ablations["layer"], ablations["head"], strict=True))
+    attributions = [found.mlps[i] if h < 0 else found.heads[i, h] for i, h in places]
+    carried = [torch.tensor(torch.nan) if h < 0 else into[i, h] for i, h in places]
+    return ablations.assign(
+        attribution=[value.item() for value in attributions],
+        into_chosen_mlp=[value.item() for value in carried],
+        has_transcoder=is_mlp & ablations["layer"].isin(list(replacement.transcoders)),
+    )
 
 
 def choose(replacement: ReplacementModel, found: Attributions) -> tuple[int, tuple[int, int]]:
     """Apply the rule: the layer of the MLP, then the layer and number of the head."""
     layers = [layer for layer in replacement.transcoders if layer > 0]
     layer = max(layers, key=found.mlps.__getitem__)
-    seen = (replacement.attention_writes <= replacement.mlp_reads(layer)).cpu()
+    seen = (replacement.attention_writes <= replacement.mlp_reads[layer]).cpu()
     # Heads that write too late are out. The others may all have negative attributions.
     heads = found.into_mlps[layer].masked_fill(~seen[:, None], -torch.inf)
     at, head = divmod(int(heads.argmax()), replacement.n_heads)
@@ -226,59 +259,3 @@ def _ablated(output: Tensor, *, to: Callable[[Tensor], Tensor], head: int) -> Te
     output = output.clone()
     output[:, :, head] = to(output[:, :, head])
     return output
-
-
-class Recurring:
-    """Counts which features and heads are on the paths of the prompts."""
-
-    def __init__(self, search: Search) -> None:
-        self.search = search
-        self.n_prompts = 0
-        self._prompts: dict[tuple[str, str], int] = defaultdict(int)
-        self._attributions: dict[tuple[str, str], float] = defaultdict(float)
-        self._examples: list[tuple[int, int, int, float, str]] = []
-
-    def add(
-        self, local: LocalReplacementModel, prompts: Prompts, year: int, target: Target
-    ) -> None:
-        """Find the paths of one prompt and count the parts on them."""
-        paths = find_paths(local, target, self.search)
-        here: set[tuple[str, str]] = set()
-        for path in paths[1:]:
-            if path.node.kind.reads:
-                part = _part(path.node, prompts)
-                here.add(part)
-                self._attributions[part] += path.attribution
-        for part in here:
-            self._prompts[part] += 1
-        self.n_prompts += 1
-        if year in EXAMPLE_YEARS:
-            for rank, path in enumerate(strongest(paths, PATHS_SHOWN), start=1):
-                example = (prompts.template + 1, year, rank, path.attribution, str(path))
-                self._examples.append(example)
-
-    def table(self) -> pd.DataFrame:
-        """Rows ``part, token, prompts, share, attribution``, those of most prompts first."""
-        n = self.n_prompts
-        rows = [
-            (*part, count, count / n, self._attributions[part] / n)
-            for part, count in self._prompts.items()
-        ]
-        columns = ["part", "token", "prompts", "share", "attribution"]
-        return pd.DataFrame(rows, columns=columns).sort_values(
-            ["prompts", "attribution"], ascending=False, kind="stable", ignore_index=True
-        )
-
-    def examples(self) -> pd.DataFrame:
-        """Rows ``template, year, rank, attribution, path`` of a few prompts."""
-        columns = ["template", "year", "rank", "attribution", "path"]
-        return pd.DataFrame(self._examples, columns=columns)
-
-
-def _part(node: Node, prompts: Prompts) -> tuple[str, str]:
-    """Name of a feature or head on any prompt, and the token that it lies at or reads."""
-    token = node.source if node.kind == "head" else node.token
-    name = str(node).split("@")[0]
-    if token == prompts.year_token:
-        return name, "year"
-    return name, "last" if token == prompts.rows.shape[1] - 1 else "other"

@@ -43,7 +43,7 @@ def year_de_embeddings(
     If the head reads before layer 0's MLP writes, the embeddings are read through the head alone.
     """
     embedding = replacement.model.W_E[numbers.ids.to(features.device)]
-    if int(replacement.attention_reads(head[0])) < int(replacement.mlp_writes[0]):
+    if int(replacement.attention_reads[head[0]]) < int(replacement.mlp_writes[0]):
         return (
             through_head(replacement, replacement.encoder_vectors(layer, features), *head)
             @ embedding.T

@@ -97,7 +97,7 @@ def vectors_of_heads(
     """
     readable = [
         at for at in range(replacement.n_layers)
-        if int(replacement.attention_writes[at]) <= int(replacement.mlp_reads(layer))
+        if int(replacement.attention_writes[at]) <= int(replacement.mlp_reads[layer])
     ]  # fmt: skip
     pulled = torch.cat(
         [

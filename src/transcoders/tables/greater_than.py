@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 
 from transcoders.config import PublishedGreaterThan
-from transcoders.tables.html import html_table, in_markdown
+from transcoders.tables.html import by_sign, html_table, in_markdown
 
 KIND_NAMES = {
     "transcoder": "Transcoder features",
@@ -32,46 +32,6 @@ def describe_task(summary: dict[str, Any]) -> str:
     )
 
 
-def describe_claims(summary: dict[str, Any], where: pd.DataFrame, features: pd.DataFrame) -> str:
-    """The paper's claims on this circuit, each with the verdict and the evidence."""
-    mlp, head = f"mlp{summary['layer']}", summary["head"]
-    first = {kind: _by_ablation(where, kind)["part"].iloc[0] for kind in PART_NAMES}
-    agrees = [first["mlp"] == mlp, first["head"] == head]
-    shown = features[features["rank"] <= FEATURES_OF_CLAIM].dropna(subset=["step", "agreement"])
-    share = ((shown["step"] > 0) & (shown["agreement"] > 0)).mean()
-    gap = summary["mean_above_neurons"]["transcoder"]
-    drops = [
-        f"feature {bad['unit']} takes {bad['drop']['value']:.4f} from the metric"
-        for bad in summary["bad_features"]
-    ]
-    claims = [
-        (
-            "the task runs through the features of one MLP; one head brings them the year",
-            ("not reproduced", "partly reproduced", "reproduced")[sum(agrees)],
-            f"attribution chooses {mlp} and {head}; mean ablation, which is independent of it, "
-            f"chooses {first['mlp']} and {first['head']}",
-        ),
-        (
-            "years drive the features that are active on them, and the features raise later years",
-            "reproduced" if share > 0.5 else "not reproduced",
-            f"both signs are right for {share:.0%} of the first {len(shown)} features; by chance "
-            "it would be 25%",
-        ),
-        (
-            "few transcoder features do better than as many neurons",
-            "reproduced" if gap["low"] > 0 else "not reproduced",
-            f"metric {gap['value']:+.3f} compared with neurons, averaged over the numbers kept",
-        ),
-        (
-            "there is a feature whose addition does harm",
-            "reproduced" if drops else "not reproduced",
-            "; ".join(drops) or "no drop has an interval above zero",
-        ),
-    ]  # fmt: skip
-    lines = [f"- {claim}: **{verdict}** ({why})" for claim, verdict, why in claims]
-    return "\n".join(["**The paper's claims, and whether they hold here:**", "", *lines])
-
-
 def describe_where(summary: dict[str, Any], where: pd.DataFrame) -> str:
     """What the rule chooses, and whether ablation agrees, which the rule does not look at."""
     mlp, head = f"mlp{summary['layer']}", summary["head"]
@@ -83,7 +43,7 @@ def describe_where(summary: dict[str, Any], where: pd.DataFrame) -> str:
         "",
     ]
     for kind, part in (("mlp", mlp), ("head", head)):
-        ranked = _by_ablation(where, kind)
+        ranked = where[where["kind"] == kind].sort_values("mean", ascending=False)
         rank = list(ranked["part"]).index(part)
         lines.append(
             f"- {part} is number **{rank + 1}** of {len(ranked)} {PART_NAMES[kind]} by mean "
@@ -101,11 +61,6 @@ def describe_where(summary: dict[str, Any], where: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def _by_ablation(where: pd.DataFrame, kind: str) -> pd.DataFrame:
-    """The parts of a kind, those that lose most by mean ablation first."""
-    return where[where["kind"] == kind].sort_values("mean", ascending=False)
-
-
 def parts_table(where: pd.DataFrame, n: int = 8) -> str:
     """The MLPs and heads that matter most by mean ablation."""
     headings = {
@@ -116,7 +71,7 @@ def parts_table(where: pd.DataFrame, n: int = 8) -> str:
         "into_chosen_mlp": "of which from the year, through the chosen MLP's features",
     }
     best = where.sort_values("mean", ascending=False).head(n)
-    shown = best[list(headings)].rename(columns=headings)
+    shown = best[list(headings)].set_axis([*headings.values()], axis=1)
     return html_table(shown, dict.fromkeys(shown.columns[1:], "{:+.3f}"), name="parts")
 
 
@@ -140,15 +95,16 @@ def describe_kept(summary: dict[str, Any]) -> str:
     """Whether a few features do better than as many neurons, and the bad feature."""
     lines, metric = [], summary["metric"]
     for kind, gap in summary["mean_above_neurons"].items():
+        verdict = by_sign(
+            gap["low"], gap["high"],
+            below="do worse than", above="do better than", neither="cannot be told from",
+        )  # fmt: skip
         caught = summary["neurons_catch_up"][kind]["value"]
-        verdict = "cannot be told from"
-        if gap["low"] > 0 or gap["high"] < 0:
-            verdict = "do better than" if gap["low"] > 0 else "do worse than"
-        ahead = "never ahead from the first unit on"
+        ahead = f"ahead from the first unit until neurons catch up at {caught or 0:.0f}"
         if caught is None:
             ahead = "ahead of neurons at every number"
-        elif caught > 1:
-            ahead = f"ahead from the first unit until neurons catch up at {caught:.0f}"
+        elif caught == 1:
+            ahead = "never ahead from the first unit on"
         lines.append(
             f"- **{KIND_NAMES[kind]} {verdict} as many neurons**: averaged over the numbers kept, "
             f"the difference of the metrics is {_interval(gap, '+.3f')}; {ahead}."
@@ -193,30 +149,30 @@ def published_table(
     summary: dict[str, Any], features: pd.DataFrame, paper: PublishedGreaterThan
 ) -> str:
     """The paper's values beside ours."""
-    bad = ", ".join(str(feature["unit"]) for feature in summary["bad_features"])
-    caught = summary["neurons_catch_up"]["transcoder"]["value"]
     value = {name: f"{metric['value']:.5f}" for name, metric in summary["metric"].items()}
-    best = features.sort_values("rank")["feature"].head(len(paper.top_features))
-    rows = [
-        ("MLP", paper.layer, summary["layer"]),
-        ("head", paper.head, summary["head"]),
-        ("neurons catch up at", paper.neurons_catch_up, f"{caught:.0f}" if caught else "never"),
-        ("metric, model as it is", paper.original, value["original"]),
-        ("metric, MLP replaced", paper.transcoder, value["transcoder"]),
-        (
-            "metric, without the bad feature",
-            paper.transcoder_without_bad,
-            value["transcoder_without_bad"] if bad else "",
-        ),
-    ]
+    caught = summary["neurons_catch_up"]["transcoder"]["value"]
+    rows = {
+        "MLP": (paper.layer, summary["layer"]),
+        "head": (paper.head, summary["head"]),
+    }
     if paper.top_features:
-        units = ", ".join(best.str.extract(r"\[(\d+)\]")[0])
-        top = ", ".join(map(str, paper.top_features))
-        rows[2:2] = [
-            ("features of largest variance", top, units),
-            ("bad feature", paper.bad_feature, bad or "none"),
-        ]
-    table = pd.DataFrame(rows, columns=["quantity", "paper", "here"])
+        best = features.sort_values("rank")["feature"].head(len(paper.top_features))
+        rows["features of largest variance"] = (
+            ", ".join(map(str, paper.top_features)),
+            ", ".join(best.str.extract(r"\[(\d+)\]")[0]),
+        )
+        bad = ", ".join(str(feature["unit"]) for feature in summary["bad_features"])
+        rows["bad feature"] = (paper.bad_feature, bad or "none")
+    rows |= {
+        "neurons catch up at": (paper.neurons_catch_up, f"{caught:.0f}" if caught else "never"),
+        "metric, model as it is": (paper.original, value["original"]),
+        "metric, MLP replaced": (paper.transcoder, value["transcoder"]),
+        "metric, without the bad feature": (
+            paper.transcoder_without_bad,
+            value.get("transcoder_without_bad", ""),
+        ),
+    }
+    table = pd.DataFrame(rows, index=["paper", "here"]).T.rename_axis("quantity").reset_index()
     return html_table(table.astype(str), {}, name="published")
 
 
