@@ -48,9 +48,7 @@ def exactly(value: float) -> Estimate:
     return Estimate(value, value, value, 1, "nothing")
 
 
-def resample(
-    n: int, *, seed: int, resamples: int = RESAMPLES
-) -> Float[np.ndarray, "draw cluster"]:
+def resample(n: int, *, seed: int, resamples: int = RESAMPLES) -> Float[np.ndarray, "draw cluster"]:
     """How often each of n clusters counts: once in the data (the first row), then in resamples."""
     draws = np.random.default_rng(seed).integers(n, size=(resamples, n))
     draws += n * np.arange(resamples)[:, None]

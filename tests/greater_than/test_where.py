@@ -36,7 +36,14 @@ from transcoders.circuits.replacement import LocalReplacementModel, ReplacementM
 from transcoders.circuits.vectors import logit_target
 from transcoders.circuits.verify import total_attributions
 from transcoders.greater_than.task import Numbers, Prompts
-from transcoders.greater_than.where import COMPONENTS, Attributions, ablate, attribute, choose
+from transcoders.greater_than.where import (
+    COMPONENTS,
+    Attributions,
+    ablate,
+    attribute,
+    choose,
+    leads,
+)
 from transcoders.models import LanguageModel
 
 PARTS = [(layer, head) for layer in range(3) for head in (-1, 0, 1)]
@@ -103,9 +110,12 @@ def value_bias(setting: Setting, layer: int, head: int) -> Tensor:
 
 @pytest.fixture(scope="module")
 def ablated(any_setting: Setting, random_dictionary: Make) -> tuple[float, pd.DataFrame]:
-    return ablate(
+    original, table, losses = ablate(
         replacement_of(any_setting, random_dictionary), any_setting.numbers, any_setting.prompts
     )
+    assert losses.shape == (len(table), 98)
+    assert losses.mean(axis=1) == pytest.approx(table["mean"].to_numpy())
+    return original, table
 
 
 def test_ablations_are_those_of_hooks_on_the_whole_model(
@@ -315,8 +325,10 @@ def test_the_rule_finds_the_planted_mlp_and_head(planted: Planted) -> None:
 @pytest.mark.parametrize("ablation", ["zero", "mean"])
 def test_ablation_ranks_the_plant_first_too(planted: Planted, ablation: str) -> None:
     plant, replacement, numbers, prompts, _ = planted
-    original, table = ablate(replacement, numbers, [prompts])
+    original, table, losses = ablate(replacement, numbers, [prompts])
     assert original > 0.5
+    ahead = leads(table, losses, plant.layer, plant.head, seed=0)
+    assert all(lead["lead"]["low"] > 0.02 and lead["first"] == 1 for lead in ahead)
     for kind, part in (
         ("mlp", f"mlp{plant.layer}"), ("head", f"attn{plant.head[0]}[{plant.head[1]}]"),
     ):  # fmt: skip

@@ -1,7 +1,7 @@
 """The list of claims, how an estimate becomes a verdict, and the table ``claims.csv``.
 
-Each claim says which sign of its measure is better, and has a margin: the smallest difference that
-would matter. Values are counted from ``against`` (0 unless said otherwise), in the better direction.
+Each claim says which direction of its measure is better, and has a margin: the smallest difference
+that would matter. Values are counted from ``against`` (0 unless said otherwise), in that direction.
 
 - **Superiority**: reproduced if the whole 95% interval is above 0, not reproduced if it is below.
 - **Non-inferiority**: reproduced if the whole interval is above minus the margin, not reproduced if

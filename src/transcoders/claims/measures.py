@@ -146,7 +146,7 @@ def rule_accuracy_gap(evidence: Evidence, _: Site | None) -> Found:
 
 @_reads("interpretability/automatic.csv")
 def rule_accuracy_above_random(evidence: Evidence, _: Site | None) -> Found:
-    """How much better a rule tells where features are active: transcoder minus random directions."""
+    """How much better a rule tells a transcoder's features than random directions."""
     assert evidence.scale.interpretability is not None
     return _matched_accuracy(evidence, evidence.scale.interpretability.baseline)
 

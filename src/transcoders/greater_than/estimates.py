@@ -9,8 +9,56 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
+from torch import Tensor
 
+from transcoders.greater_than.task import AVERAGED_YEARS
 from transcoders.statistics import RESAMPLES, Estimate, estimate, halves, mean, resample
+
+FEW = 24
+"""The paper's claim on few features is about fewer than this many."""
+YEARS = AVERAGED_YEARS.stop - AVERAGED_YEARS.start
+Curve = dict[int, Float[Tensor, "template 100"]]
+"""The metric of every prompt by the number of units kept, ascending."""
+
+
+def by_year(values: Float[Tensor, "*other template 100"]) -> Float[np.ndarray, "*other year"]:
+    """The mean over templates, of the years that are averaged."""
+    return values[..., AVERAGED_YEARS].mean(dim=-2).double().numpy()
+
+
+def over_years(values: Float[Tensor, "template 100"], *, seed: int) -> Estimate:
+    """The mean over templates and years."""
+    return mean(by_year(values), "years", seed=seed)
+
+
+def few_above(first: Curve, second: Curve, *, seed: int) -> Estimate:
+    """How far one curve is above another where few units are kept.
+
+    This is the mean difference over 1 to 24 units. Straight lines join the numbers that were
+    measured. A curve that ends earlier is compared to its end.
+    """
+    grid = np.arange(1, min(FEW, max(first), max(second)) + 1)
+    heights = [_on_grid(curve, grid).mean(axis=0) for curve in (first, second)]
+    return mean(heights[0] - heights[1], "years", seed=seed)
+
+
+def catch_up(first: Curve, second: Curve, *, seed: int) -> Estimate:
+    """The first number of units, from 1 on, at which the second curve is not below the first.
+
+    Straight lines join the numbers that were measured. The number is infinite where the first curve
+    is ahead to the end, and 1 where it is not ahead with one unit, whatever comes later.
+    """
+    grid = np.arange(1, min(max(first), max(second)) + 1)
+    drawn = resample(YEARS, seed=seed) / YEARS
+    one, other = (drawn @ _on_grid(curve, grid).T for curve in (first, second))
+    behind = one <= other
+    reached = np.where(behind.any(axis=1), grid[behind.argmax(axis=1)], np.inf)
+    return estimate(reached, YEARS, "years", seed=seed)
+
+
+def _on_grid(curve: Curve, grid: np.ndarray) -> Float[np.ndarray, "kept year"]:
+    points = np.stack([by_year(values) for values in curve.values()])
+    return np.stack([np.interp(grid, list(curve), column) for column in points.T], axis=1)
 
 
 class Lead(NamedTuple):
