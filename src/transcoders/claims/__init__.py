@@ -3,6 +3,7 @@
 from transcoders.claims.ledger import COLUMNS as COLUMNS
 from transcoders.claims.ledger import Claim as Claim
 from transcoders.claims.ledger import judge_claims as judge_claims
+from transcoders.claims.ledger import judge_page as judge_page
 from transcoders.claims.ledger import load_claims as load_claims
 from transcoders.claims.ledger import verdict as verdict
 from transcoders.claims.measures import Evidence as Evidence

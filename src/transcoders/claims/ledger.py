@@ -127,6 +127,12 @@ def judge_claims(claims: list[Claim], evidence: Evidence) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=COLUMNS).astype({"n": "Int64"})
 
 
+def judge_page(evidence: Evidence, page: str) -> pd.DataFrame:
+    """The rows of the claims that a page shows, judged from the tables that are there."""
+    listed = load_claims(evidence.layout.listed_claims)
+    return judge_claims([claim for claim in listed if claim.page == page], evidence)
+
+
 def _row(claim: Claim, evidence: Evidence, site: Site | None) -> dict[str, object]:
     row: dict[str, object] = {
         "claim": claim.id if site is None else f"{claim.id}:{site.name}",

@@ -37,18 +37,16 @@ def value_in_words(row: Row) -> str:
     )
 
 
-def describe(claims: pd.DataFrame, *ids: str) -> str:
-    """Markdown: a line for each row of the claims, with verdict, value and what was measured."""
+def describe(claims: pd.DataFrame) -> str:
+    """Markdown: a line for each row of ``claims.csv``, with its verdict, value and unit."""
     lines = []
     for row in claims.to_dict("records"):
-        id, _, site = row["claim"].partition(":")
-        if id in ids:
-            where = f" ({site})" if site else ""
-            note = "; ".join(row["evidence"].split("; ")[:-1])
-            lines.append(
-                f"- {row['statement']}{where} **{verdict_in_words(row)}**: {value_in_words(row)} "
-                f"({row['unit']}){f'; {note}' if note else ''}."
-            )
+        site = row["claim"].partition(":")[2]
+        notes = row["evidence"].split("; ")[:-1]
+        lines.append(
+            f"- {row['statement']}{f' ({site})' if site else ''} **{verdict_in_words(row)}**: "
+            f"{'; '.join([value_in_words(row), *notes])}. Measured: {row['unit']}."
+        )
     return "\n".join(lines)
 
 
