@@ -10,15 +10,12 @@ import pytest
 from helpers_training import ALL_KINDS, entry
 from transcoders.circuits import ComputationalPath, Node
 from transcoders.config import PublishedGreaterThan, Site
-from transcoders.fronts import FrontGap
 from transcoders.layout import Layout
 from transcoders.plots import LABELS
 from transcoders.tables import (
     EVALUATION_COLUMNS,
     checks_table,
     describe_circuit,
-    describe_claim,
-    describe_gap,
     evaluation_table,
     final_values_table,
     greater_than,
@@ -27,37 +24,6 @@ from transcoders.tables import (
 )
 
 SITE = Site(model="m", layer=3)
-WORSE = FrontGap(l0_low=10, l0_high=50, mean=0.01, low=0.005, high=0.02, share_better=0.0)
-BETTER = WORSE._replace(mean=-0.01, low=-0.02, high=-0.005, share_better=1.0)
-EQUAL = WORSE._replace(mean=0.001, low=-0.01, high=0.01, share_better=0.4)
-
-
-@pytest.mark.parametrize(
-    ("gap", "verdict"),
-    [
-        (WORSE, "the SAE front is better"),
-        (BETTER, "the transcoder front is better"),
-        (EQUAL, "the data show no difference"),
-        (None, "cannot be compared"),
-    ],
-)
-def test_a_verdict_follows_the_sign_of_the_whole_interval(gap, verdict):
-    sentence = describe_gap(SITE, gap)
-    assert verdict in sentence
-    assert "layer 3" in sentence
-
-
-@pytest.mark.parametrize(
-    ("gaps", "verdict"),
-    [
-        ([BETTER, EQUAL, EQUAL], "reproduced here"),
-        ([BETTER, BETTER, WORSE], "did not reproduce here:** at 1 of 3 sites"),
-        ([WORSE, None, WORSE], "did not reproduce here:** at 2 of 2 sites"),
-        ([None], "cannot be tested here"),
-    ],
-)
-def test_one_site_that_is_worse_breaks_the_claim(gaps, verdict):
-    assert verdict in describe_claim(gaps)
 
 
 def cells(page: str) -> pd.DataFrame:
@@ -182,9 +148,8 @@ def study(**changes: object) -> dict:
             "original": estimate(0.88, 0.8, 0.9), "transcoder": estimate(0.79, 0.7, 0.85),
             "transcoder_without_bad": estimate(0.84, 0.8, 0.9), "removed": estimate(0.5, 0.4, 0.6),
         },
-        "mean_above_neurons": {"transcoder": estimate(0.1, 0.05, 0.2)},
         "neurons_catch_up": {"transcoder": estimate(24, 20, 30)},
-        "bad_features": [{"unit": 5315, "rank": 23, "drop": estimate(0.05, 0.04, 0.06)}],
+        "harmful_feature": {"unit": 5315, "rank": 23, "drop": estimate(0.05, 0.04, 0.06)},
     } | changes  # fmt: skip
 
 
@@ -212,21 +177,12 @@ def features() -> pd.DataFrame:
 
 
 @pytest.mark.parametrize(
-    ("gap", "caught", "expected"),
-    [
-        (estimate(0.1, 0.05, 0.2), 24, ("do better", "until neurons catch up at 24")),
-        (estimate(-0.1, -0.2, -0.05), 1, ("do worse", "never ahead")),
-        (estimate(0.0, -0.1, 0.1), None, ("cannot be told", "ahead of neurons at every")),
-    ],
+    ("caught", "expected"),
+    [(24, "until neurons catch up at 24"), (1, "not ahead"), (None, "ahead of neurons at every")],
 )
-def test_features_against_neurons_in_words(gap, caught, expected):
-    summary = study(
-        mean_above_neurons={"transcoder": gap},
-        neurons_catch_up={"transcoder": {"value": caught, "low": 1, "high": None}},
-    )
-    text = greater_than.describe_kept(summary)
-    assert all(part in text for part in expected)
-    assert "feature 5315, number 23 by variance" in text
+def test_features_against_neurons_in_words(caught, expected):
+    caught_up = {"transcoder": {"value": caught, "low": 1, "high": None}}
+    assert expected in greater_than.describe_kept(study(neurons_catch_up=caught_up))
 
 
 def test_the_place_is_compared_with_ablation_and_with_mlps_that_have_no_transcoder():
@@ -251,7 +207,8 @@ def test_the_paper_values_stand_beside_those_found():
     assert found["features of largest variance"] == ("1954, 21238", "1954, 21238")
     assert found["metric, model as it is"] == ("0.88294", "0.88000")
     assert found["bad feature"] == ("5315", "5315")
-    none = greater_than.published_table(study(bad_features=[]), features(), paper)
+    harmless = {"unit": 7, "rank": 3, "drop": estimate(0.01, -0.04, 0.06)}
+    none = greater_than.published_table(study(harmful_feature=harmless), features(), paper)
     assert "none" in none
 
 

@@ -5,10 +5,11 @@ from pathlib import Path
 
 from markupsafe import Markup
 
+from transcoders.claims import count_verdicts
 from transcoders.config import Scale
 from transcoders.files import read_table
 from transcoders.layout import Layout
-from transcoders.tables.claims import claims_table, describe_verdicts
+from transcoders.tables.claims import claims_table
 from transcoders.templates import render, stylesheet
 
 FIGURES = [
@@ -71,7 +72,7 @@ def landing_page(scale: Scale, layout: Layout, destination: Path) -> str:
         "landing.html.j2",
         style=Markup(stylesheet()),
         scale=scale,
-        verdicts=describe_verdicts(claims).strip("*"),
+        verdicts=count_verdicts(claims),
         claims=Markup(claims_table(claims, pages=link(page("claims").parent) + "/")),
         figures=figures,
         pages=[(link(page(n)), n, about) for n, about in PAGES.items() if page(n).exists()],

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -161,19 +162,34 @@ def test_shown_features_have_a_value_for_every_number(done: Done) -> None:
     assert (activations.groupby("feature")["value"].std() > 0).all()
 
 
-def test_a_bad_feature_costs_what_the_curves_say(
+def test_what_a_study_concludes_is_in_its_summary(
     tmp_path: Path, tiny_models: dict[str, Path], random_dictionary: Make
 ) -> None:
     case = make_case("llama with SAE", tiny_models, random_dictionary)
     case.run(tmp_path / "study")
     done = Done(case, tmp_path / "study")
     curves = done.table("curves")
-    curve = curves[(curves["curve"] == "transcoder") & (curves["template"] == "all")]
-    drops = -curve.set_index("kept")["metric"].diff()
-    [bad] = done.summary["bad_features"]
-    assert drops.idxmax() == bad["rank"]
-    assert bad["drop"]["value"] == pytest.approx(drops.max(), abs=1e-5)
-    assert 0 < bad["drop"]["low"] <= bad["drop"]["value"] <= bad["drop"]["high"]
+    curves = curves[curves["template"] == "all"].set_index(["curve", "kept"])["metric"]
+    # The transcoder's curve got more points afterwards, for the bad feature.
+    at = {name: curves[name].loc[KEPT] for name in ("transcoder", "neurons", "mlp_out_sae")}
+    grid = range(1, KEPT[-1] + 1)
+    heights = {n: np.interp(grid, of.index, of.to_numpy()).mean() for n, of in at.items()}
+    few = done.summary["few_above_neurons"]
+    for kind in ("transcoder", "mlp_out_sae"):
+        expected = heights[kind] - heights["neurons"]
+        assert few[kind]["value"] == pytest.approx(expected, abs=1e-5)
+    harmful = done.summary["harmful_feature"]
+    feature = done.table("features").set_index("rank")["feature"].get(harmful["rank"])
+    assert feature is None or feature.endswith(f"[{harmful['unit']}]")
+    estimates = [
+        *few.values(), harmful["drop"], *(lead["lead"] for lead in done.summary["leads"]),
+        *(found["gain"] for found in done.summary["own_above_others"].values()),
+    ]  # fmt: skip
+    for found in estimates:
+        assert found["low"] <= found["value"] <= found["high"]
+    assert [lead["part"] for lead in done.summary["leads"]] == [
+        f"mlp{done.summary['layer']}", done.summary["head"],
+    ]  # fmt: skip
 
 
 class PlannedError(Exception):

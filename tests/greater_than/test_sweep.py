@@ -5,22 +5,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from transcoders.greater_than.sweep import (
+from transcoders.greater_than.estimates import (
     Curve,
-    Resampler,
     catch_up,
-    curve_table,
-    find_bad_feature,
-    interval,
-    mean_height,
-    sweep,
+    few_above,
+    lead_of,
+    most_harmful,
+    over_years,
+    own_above_others,
 )
-
-RESAMPLER = Resampler(0, resamples=200)
+from transcoders.greater_than.sweep import curve_table, find_bad_feature, sweep
 
 
 class KnownUnits:
@@ -68,29 +66,23 @@ def test_a_curve_is_measured_at_the_numbers_asked_for_along_the_ranking() -> Non
 
 
 @given(st.integers(0, 2**31))
+@settings(max_examples=20)
 def test_estimates_are_of_templates_and_years_but_the_first_and_last(seed: int) -> None:
     values = random_values(seed)
     expected = sum(x for row in values.tolist() for x in row[1:99]) / (3 * 98)
     values[:, [0, 99]] = torch.nan
-    found = interval(RESAMPLER.means(values))
-    assert found["value"] == pytest.approx(expected, abs=1e-6)
-    assert found["low"] < found["value"] < found["high"]
+    found = over_years(values, seed=0)
+    assert found.value == pytest.approx(expected, abs=1e-6)
+    assert found.low < found.value < found.high
+    assert (found.n, found.resampled) == (98, "years")
     # Of the mean of 3 x 98 standard normal numbers.
-    assert 0.5 < (found["high"] - found["low"]) / (2 * 1.96 / (3 * 98) ** 0.5) < 1.6
+    assert 0.6 < (found.high - found.low) / (2 * 1.96 / (3 * 98) ** 0.5) < 1.5
 
 
 def test_all_templates_of_a_year_are_drawn_together() -> None:
     # Opposite templates cancel in every draw of years, and would not if drawn alone.
     values = random_values(5, templates=1)
-    assert RESAMPLER.means(torch.cat([values, -values])) == pytest.approx(0, abs=1e-7)
-
-
-def test_intervals_are_percentiles_of_the_resamples_without_infinity() -> None:
-    statistic = np.array([7.0, *np.arange(1001.0)])  # of the data, then of resamples
-    assert interval(statistic) == {"value": 7, "low": 25, "high": 975}
-    statistic[1:100] = np.inf
-    assert interval(statistic)["high"] is None
-    assert interval(np.array([np.inf, *[3.0] * 99])) == {"value": None, "low": 3, "high": 3}
+    assert over_years(torch.cat([values, -values]), seed=0)[:3] == pytest.approx([0] * 3, abs=1e-7)
 
 
 @pytest.mark.parametrize("rank", [1, 2, 5])
@@ -99,30 +91,63 @@ def test_a_bad_unit_is_found_wherever_it_is(rank: int) -> None:
     effects = [0.1] * 5
     effects[ranking[rank - 1]] = -0.1
     mlp = known(effects, ranking)
-    bad, curve = find_bad_feature(mlp, sweep(mlp, "transcoder", [0, 5]), RESAMPLER)
-    assert bad is not None
+    bad, curve = find_bad_feature(mlp, sweep(mlp, "transcoder", [0, 5]), seed=0)
     assert (bad.unit, bad.rank) == (ranking[rank - 1], rank)
-    assert list(bad.drop.values()) == pytest.approx([0.1] * 3)
+    assert bad.drop[:3] == pytest.approx([0.1] * 3)
     assert list(curve) == [0, 1, 2, 3, 4, 5]
 
 
-def test_a_drop_that_other_years_might_not_show_is_not_held_against_a_unit() -> None:
-    # It costs 0.05 on average, and from 0.7 to 2.7 and back from year to year.
-    mlp = known([0.3, -0.05, 0.2], [1, 0, 2], noise=2)
-    mlp.effects[1] -= mlp.effects[1, :, 1:99].mean() + 0.05
-    mlp.effects[[0, 2]] = 0.5
-    bad, curve = find_bad_feature(mlp, sweep(mlp, "transcoder", [0, 3]), RESAMPLER)
-    assert bad is None
-    assert RESAMPLER.means(curve[0] - curve[1])[0] == pytest.approx(0.05, abs=1e-6)
-    mlp.effects[1] = -0.05
-    bad, _ = find_bad_feature(mlp, sweep(mlp, "transcoder", [0, 3]), RESAMPLER)
-    assert bad is not None
+def test_harm_is_tested_on_years_and_templates_that_did_not_choose_the_unit() -> None:
+    # Unit 1 does harm in the first template only, by which it is chosen.
+    drops = np.zeros((3, 2, 98))
+    drops[1, 0] = 0.5
+    found = most_harmful(drops, seed=0)
+    assert found.unit == 1 and found.drop[:3] == (0, 0, 0)
+    assert found.drop.n == 49
+    drops[1, 1] = 0.2
+    assert most_harmful(drops, seed=0).drop[:3] == pytest.approx([0.2] * 3)
 
 
-def test_the_mean_height_weighs_by_width() -> None:
-    # Trapezoids: 0.5 wide 1, then 1 wide 1, then 0.75 wide 2.
-    heights = {10: 0.0, 11: 1.0, 12: 1.0, 14: 0.5}
-    assert mean_height(made_up(heights), RESAMPLER) == pytest.approx((0.5 + 1 + 1.5) / 4)
+def test_the_largest_of_many_harmless_drops_is_no_harm() -> None:
+    # On the prompts that chose it, the worst of 100 harmless units would look harmful.
+    found = []
+    for seed in range(40):
+        drops = np.random.default_rng(seed).normal(size=(100, 1, 98))
+        worst = drops.mean(axis=(1, 2)).argmax()
+        assert drops[worst].mean() > 0.1
+        found.append(most_harmful(drops, seed=seed).drop.low > 0)
+    assert sum(found) <= 5
+
+
+def test_a_lead_is_over_the_best_of_all_others() -> None:
+    losses = np.zeros((4, 98))
+    losses[2], losses[0] = 0.3, 0.2
+    found = lead_of(losses, 2, seed=0)
+    assert found.lead[:3] == pytest.approx([0.1] * 3)
+    assert (found.first, found.candidates) == (1, 4)
+    assert lead_of(losses, 0, seed=0).lead.value == pytest.approx(-0.1)
+    # Two others that are ahead in half of the years each: in every resample one of them is.
+    losses[0, :49], losses[0, 49:], losses[1, :49], losses[1, 49:] = 0.6, 0.0, 0.0, 0.6
+    assert lead_of(losses, 2, seed=0).lead.high < 0.01
+
+
+def test_only_few_units_count_and_they_count_alike() -> None:
+    # 0.1 above for up to 24 units, which are joined by straight lines; far below afterwards.
+    first = made_up({0: 9.0, 1: 0.1, 4: 0.4, 24: 2.4, 25: -5.0, 100: -5.0})
+    second = made_up({0: 0.0, 1: 0.0, 10: 0.9, 30: 2.9, 100: 3.0})
+    assert few_above(first, second, seed=0)[:3] == pytest.approx([0.1] * 3, abs=1e-6)
+    short = {n_kept: values for n_kept, values in first.items() if n_kept <= 4}
+    assert few_above(short, second, seed=0).value == pytest.approx(0.1, abs=1e-6)
+
+
+def test_what_features_share_is_not_taken_for_their_own() -> None:
+    everything = np.ones((20, 20), dtype=bool)
+    assert own_above_others(everything, seed=0)[:3] == pytest.approx([0, 0, 0])
+    found = own_above_others(np.eye(20, dtype=bool), seed=0)
+    assert found.value == pytest.approx(1) and found.low > 0.8
+    half = np.eye(20, dtype=bool) | (np.arange(20) < 10)
+    # Ten features agree with all profiles, the others with their own only.
+    assert own_above_others(half, seed=0).value == pytest.approx(1 - 10 / 20, abs=0.03)
 
 
 KEPT = (0, 1, 2, 4, 8)
@@ -145,17 +170,15 @@ def test_when_the_second_curve_catches_up(
     first: tuple[float, ...], second: tuple[float, ...], expected: float
 ) -> None:
     one, other = (made_up(dict(zip(KEPT, heights, strict=True))) for heights in (first, second))
-    found = catch_up(one, other, RESAMPLER)
-    assert found.shape == (201,)
-    assert found.tolist() == [expected] * 201
+    assert catch_up(one, other, seed=0)[:3] == (expected,) * 3
 
 
 def test_the_table_has_every_curve_point_and_template() -> None:
     values = {n_kept: random_values(n_kept, templates=2) for n_kept in (0, 3)}
     curves = {"transcoder": values, "neurons": {1: random_values(9, templates=2)}}
-    table = curve_table(curves, RESAMPLER)
+    table = curve_table(curves, seed=0)
     expected = [
-        (name, n_kept, template, *interval(RESAMPLER.means(chosen)).values())
+        (name, n_kept, template, *over_years(chosen, seed=0)[:3])
         for name, curve in curves.items()
         for n_kept, both in curve.items()
         for template, chosen in (("all", both), ("1", both[:1]), ("2", both[1:]))

@@ -36,7 +36,14 @@ from transcoders.circuits.replacement import LocalReplacementModel, ReplacementM
 from transcoders.circuits.vectors import logit_target
 from transcoders.circuits.verify import total_attributions
 from transcoders.greater_than.task import Numbers, Prompts
-from transcoders.greater_than.where import COMPONENTS, Attributions, ablate, attribute, choose
+from transcoders.greater_than.where import (
+    COMPONENTS,
+    Attributions,
+    ablate,
+    attribute,
+    choose,
+    leads,
+)
 from transcoders.models import LanguageModel
 
 YEARS = (4, 23, 60, 99)
@@ -104,7 +111,9 @@ def test_ablations_are_those_of_hooks_on_the_whole_model(
     any_setting: Setting, random_dictionary: Make
 ) -> None:
     replacement = replacement_of(any_setting, random_dictionary)
-    original, table = ablate(replacement, any_setting.numbers, any_setting.prompts)
+    original, table, losses = ablate(replacement, any_setting.numbers, any_setting.prompts)
+    assert losses.shape == (len(table), 98)
+    assert losses.mean(axis=1) == pytest.approx(table["mean"].to_numpy())
     whole = ablated_by_hand(any_setting, 0, -1, None)
     assert original == pytest.approx(whole, abs=1e-5)
     for row in table.to_dict("records"):
@@ -275,8 +284,10 @@ def test_the_rule_finds_the_planted_mlp_and_head(planted: Planted) -> None:
 @pytest.mark.parametrize("ablation", ["zero", "mean"])
 def test_ablation_ranks_the_plant_first_too(planted: Planted, ablation: str) -> None:
     plant, replacement, numbers, prompts, _ = planted
-    original, table = ablate(replacement, numbers, [prompts])
+    original, table, losses = ablate(replacement, numbers, [prompts])
     assert original > 0.5
+    ahead = leads(table, losses, plant.layer, plant.head, seed=0)
+    assert all(lead["lead"]["low"] > 0.02 and lead["first"] == 1 for lead in ahead)
     for kind, part in (
         ("mlp", f"mlp{plant.layer}"), ("head", f"attn{plant.head[0]}[{plant.head[1]}]"),
     ):  # fmt: skip

@@ -134,7 +134,10 @@ for page in PAGES:
         page.name,
         page.job.format(name=page.notebook),
         message=page.message,
-        input=page.tables,
+        input=[
+            *page.tables,
+            *[LAYOUT.listed_claims for claim in LISTED_CLAIMS if claim.page == page.notebook][:1],
+        ],
         output=[
             page.in_report(path) for path in [*drawn(*page.figures), *rendered(page)]
         ],

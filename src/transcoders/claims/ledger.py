@@ -1,36 +1,35 @@
-"""The list of claims, how a value becomes a verdict, and the table ``claims.csv``.
+"""The list of claims, how an estimate becomes a verdict, and the table ``claims.csv``.
 
-A claim that a value is *better* than a threshold is
+Each claim says which direction of its measure is better, and has a margin: the smallest difference
+that would matter. Values are counted from ``against`` (0 unless said otherwise), in that direction.
 
-- reproduced if the whole 95% interval is beyond the threshold,
-- partly reproduced if the value is, but not the whole interval,
-- otherwise not reproduced.
+- **Superiority**: reproduced if the whole 95% interval is above 0, not reproduced if it is below.
+- **Non-inferiority**: reproduced if the whole interval is above minus the margin, not reproduced if
+  it is below.
 
-A claim that a value is *no worse* than a threshold is
-
-- reproduced if the value reaches the threshold,
-- partly reproduced if only the interval does, so that no difference is shown,
-- otherwise not reproduced.
-
-A measure without an interval counts as an interval of one point.
+In every other case the verdict is inconclusive. It is also inconclusive if fewer clusters were
+resampled than the rule **needs**: with fewer, it would find an effect of twice the margin in less
+than 80% of cases, whatever the data say. ``tests/claims`` shows by simulation that the rules can
+fail, and what they need.
 """
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import pandas as pd
-from pydantic import Field, TypeAdapter, ValidationError, model_validator
+from pydantic import Field, TypeAdapter, ValidationError
 
-from transcoders.claims.measures import MEASURES, Evidence, Measured, Outcome, Untestable
+from transcoders.claims.measures import MEASURES, TABLES, Evidence, Found, Untestable
 from transcoders.config import Site
-from transcoders.config.fields import Section
+from transcoders.config.fields import PositiveFloat, PositiveInt, Section
 from transcoders.errors import UserError
 from transcoders.files import read_yaml
+from transcoders.statistics import Estimate
 
-Verdict = Literal["reproduced", "partly", "not reproduced", "not testable at this scale"]
+Verdict = Literal["reproduced", "not reproduced", "inconclusive", "not testable at this scale"]
 COLUMNS = [
-    "claim", "section", "statement", "measure", "paper_value",
-    "value", "low", "high", "verdict", "evidence",
+    "claim", "kind", "section", "statement", "measure", "unit", "margin", "paper_value",
+    "value", "low", "high", "n", "resampled", "verdict", "evidence",
 ]  # fmt: skip
 
 
@@ -38,6 +37,9 @@ class Claim(Section):
     """What the paper says, and how it is judged here."""
 
     id: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
+    kind: Literal["claim", "check", "extension"]
+    """``claim``: the paper's. ``check``: an identity, which holds unless the code is wrong.
+    ``extension``: ours, and not counted."""
     section: str
     """Of the paper."""
     statement: str
@@ -48,11 +50,17 @@ class Claim(Section):
     """What the measure's value is."""
     paper: str
     """What the paper reports."""
-    better_than: float | None = None
-    """The claim says that the value is better than this. A claim has this key or the next one."""
-    no_worse_than: float | None = None
-    """The claim says that the value is at least as good as this."""
-    smaller_is_better: bool = False
+    test: Literal["superiority", "non-inferiority"]
+    better: Literal["larger", "smaller"]
+    """The direction in which the measure speaks for the claim."""
+    against: float = 0.0
+    """The value from which differences count."""
+    margin: PositiveFloat
+    """The smallest difference that would matter, in the measure's unit."""
+    because: str
+    """The reason for the margin."""
+    needs: PositiveInt
+    """How many clusters the rule needs."""
     each_site: bool = False
     """Whether every site gets a verdict of its own."""
     tables: Annotated[list[str], Field(min_length=1)]
@@ -60,96 +68,106 @@ class Claim(Section):
     page: str
     """The notebook that shows it."""
 
-    @model_validator(mode="after")
-    def _one_threshold(self) -> "Claim":
-        if (self.better_than is None) == (self.no_worse_than is None):
-            raise ValueError(f"{self.id}: expected either better_than or no_worse_than")
-        return self
-
 
 def load_claims(path: Path) -> list[Claim]:
     """Read the list.
 
     Raises:
-        UserError: the file is missing or not YAML, or a claim is not valid or listed twice.
+        UserError: the file is missing or not YAML; or a claim lacks a key, is listed twice, or has
+            a measure that does not exist or that its tables cannot feed. The claim is named.
     """
     try:
-        claims = TypeAdapter(list[Claim]).validate_python(read_yaml(path))
+        content = read_yaml(path)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; it lists the claims that are judged") from None
+    try:
+        claims = TypeAdapter(list[Claim]).validate_python(content)
     except ValidationError as error:
-        raise UserError(f"{path}: the list of claims is not valid\n{error}") from None
+        problems = [f"  {_place(e['loc'], content)}: {e['msg']}" for e in error.errors()]
+        raise UserError(
+            "\n".join([f"{path}: the list of claims is not valid", *problems])
+        ) from None
     ids = [claim.id for claim in claims]
-    for id in ids:
-        if ids.count(id) > 1:
-            raise UserError(f"{path}: {id} is listed {ids.count(id)} times, expected once")
+    for claim in claims:
+        if ids.count(claim.id) > 1:
+            raise UserError(
+                f"{path}: {claim.id}: listed {ids.count(claim.id)} times, expected once"
+            )
+        if claim.measure not in MEASURES:
+            raise UserError(
+                f"{path}: {claim.id}: measure: no measure named {claim.measure!r}; expected one of "
+                f"{', '.join(MEASURES)}"
+            )
+        if missing := TABLES[claim.measure] - set(claim.tables):
+            raise UserError(
+                f"{path}: {claim.id}: tables: {claim.measure} reads {', '.join(sorted(missing))}, "
+                f"expected among them, found {', '.join(claim.tables)}"
+            )
     return claims
+
+
+def _place(location: tuple[int | str, ...], content: Any) -> str:
+    """The claim at fault, by its name where it has one, and its key."""
+    number, *key = location or ("the list",)
+    if isinstance(number, int) and isinstance(content[number], dict):
+        number = content[number].get("id", f"claim {number + 1}")
+    return ": ".join(map(str, [number, *key]))
 
 
 def judge_claims(claims: list[Claim], evidence: Evidence) -> pd.DataFrame:
     """One row per claim, or one per site where a claim is judged at every site.
 
     Columns are :data:`COLUMNS`. A claim cannot be tested if the scale does not make its tables.
-
-    Raises:
-        UserError: a claim names a measure that does not exist.
     """
-    rows = []
-    for claim in claims:
-        if claim.measure not in MEASURES:
-            raise UserError(
-                f"config/claims.yaml: {claim.id}: no measure named {claim.measure!r}; expected "
-                f"one of {', '.join(MEASURES)}"
-            )
-        for site in evidence.scale.sites if claim.each_site else (None,):
-            rows.append(_row(claim, evidence, site))
-    return pd.DataFrame(rows, columns=COLUMNS)
+    rows = [
+        _row(claim, evidence, site)
+        for claim in claims
+        for site in (evidence.scale.sites if claim.each_site else (None,))
+    ]
+    return pd.DataFrame(rows, columns=COLUMNS).astype({"n": "Int64"})
+
+
+def judge_page(evidence: Evidence, page: str) -> pd.DataFrame:
+    """The rows of the claims that a page shows, judged from the tables that are there."""
+    listed = load_claims(evidence.layout.listed_claims)
+    return judge_claims([claim for claim in listed if claim.page == page], evidence)
 
 
 def _row(claim: Claim, evidence: Evidence, site: Site | None) -> dict[str, object]:
-    results = evidence.layout.results
-    missing = [name for name in claim.tables if not list(results.glob(name))]
-    outcome: Outcome
-    if missing:
-        outcome = Untestable(f"this scale makes no {missing[0]}")
-    else:
-        outcome = MEASURES[claim.measure](evidence, site)
-    where = f"notebooks/{claim.page}.html, {', '.join(claim.tables)}"
-    reason = f"{outcome.reason}; " if isinstance(outcome, Untestable) else ""
-    return {
+    row: dict[str, object] = {
         "claim": claim.id if site is None else f"{claim.id}:{site.name}",
-        "section": claim.section,
-        "statement": claim.statement,
-        "measure": claim.unit,
+        **claim.model_dump(include={"kind", "section", "statement", "measure", "unit", "margin"}),
         "paper_value": claim.paper,
-        **(outcome._asdict() if isinstance(outcome, Measured) else {}),
-        "verdict": verdict(
-            outcome,
-            better_than=claim.better_than,
-            no_worse_than=claim.no_worse_than,
-            smaller_is_better=claim.smaller_is_better,
-        ),
-        "evidence": reason + where,
     }
-
-
-def verdict(
-    outcome: Outcome,
-    *,
-    better_than: float | None,
-    no_worse_than: float | None,
-    smaller_is_better: bool,
-) -> Verdict:
-    """Judge a claim. Exactly one of the two thresholds is given."""
-    if isinstance(outcome, Untestable):
-        return "not testable at this scale"
-    value, low, high = outcome
-    if smaller_is_better:
-        value, low, high = -value, -high, -low
-    sign = -1 if smaller_is_better else 1
-    if better_than is not None:
-        surely, likely = low > sign * better_than, value > sign * better_than
+    try:
+        found = _measured(claim, evidence, site)
+    except Untestable as reason:
+        notes, row["verdict"] = [str(reason)], "not testable at this scale"
     else:
-        assert no_worse_than is not None
-        surely, likely = value >= sign * no_worse_than, high >= sign * no_worse_than
-    return "reproduced" if surely else "partly" if likely else "not reproduced"
+        row |= found.estimate._asdict() | {"verdict": verdict(claim, found.estimate)}
+        notes = [found.note] if found.note else []
+        if found.estimate.n < claim.needs:
+            notes.append(
+                f"this rule needs {claim.needs} {found.estimate.resampled.split(',')[0]} to find "
+                "twice the margin in 80% of cases"
+            )
+    where = f"notebooks/{claim.page}.html, {', '.join(claim.tables)}"
+    return row | {"evidence": "; ".join([*notes, where])}
+
+
+def _measured(claim: Claim, evidence: Evidence, site: Site | None) -> Found:
+    for name in claim.tables:
+        if not list(evidence.layout.results.glob(name)):
+            raise Untestable(f"this scale has no {name}")
+    return MEASURES[claim.measure](evidence, site)
+
+
+def verdict(claim: Claim, estimate: Estimate) -> Verdict:
+    """Judge a claim by the estimate of its measure."""
+    if estimate.n < claim.needs:
+        return "inconclusive"
+    low, high = estimate.low - claim.against, estimate.high - claim.against
+    if claim.better == "smaller":
+        low, high = -high, -low
+    bar = 0.0 if claim.test == "superiority" else -claim.margin
+    return "reproduced" if low > bar else "not reproduced" if high < bar else "inconclusive"

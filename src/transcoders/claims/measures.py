@@ -1,43 +1,51 @@
-"""What decides each claim: a number with a 95% interval, computed from committed tables alone."""
+"""What decides each claim: an estimate, computed from committed tables alone.
 
-import math
+Estimates that need more than a small table holds, such as every year's probabilities, are made by
+the job that has them, with :mod:`transcoders.statistics`, and stand in its record.
+"""
+
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
-from scipy import stats
+from jaxtyping import Int
 
 from transcoders.config import Kind, Scale, Site
 from transcoders.files import read_json, read_table
-from transcoders.fronts import front_gap as gap_of_fronts
+from transcoders.fronts import GapDraws, gap_draws
 from transcoders.layout import Layout
-from transcoders.rating.table1 import NO_RATINGS
+from transcoders.statistics import (
+    Estimate,
+    difference_of_shares,
+    estimate,
+    exactly,
+    matched_difference,
+    mean,
+    share,
+)
 
-FIRST_FEATURES = 20
-"""How many features of Figure 5 count, by variance."""
 RATED_KINDS: tuple[Kind, Kind] = ("transcoder", "mlp_in_sae")
 DE_EMBEDDING = "layer 0, linear"
 """How the paper tells from weights alone which tokens a feature is about."""
+BINS_PER_DECADE = 4
+"""Features are alike in frequency if they are in the same quarter of a power of ten."""
+SHARE_BINS = 6
+"""They are alike in the share of their most common token if they are in the same sixth of 0 to 1;
+a share of 1 is alike with nothing else."""
 
 
-class Measured(NamedTuple):
-    """A value with its 95% interval."""
-
-    value: float
-    low: float
-    high: float
-
-    @classmethod
-    def exactly(cls, value: float) -> "Measured":
-        """A value that has no interval."""
-        return cls(value, value, value)
-
-
-class Untestable(NamedTuple):
+class Untestable(Exception):  # noqa: N818  (it is an outcome)
     """Why a scale cannot test a claim."""
 
-    reason: str
+
+class Found(NamedTuple):
+    """What a measure found."""
+
+    estimate: Estimate
+    note: str = ""
+    """What a reader should know beside the numbers."""
 
 
 @dataclass(frozen=True)
@@ -47,178 +55,262 @@ class Evidence:
     scale: Scale
     layout: Layout
 
-    def table(self, name: str) -> pd.DataFrame:
-        """A CSV table in the folder of results."""
-        return read_table(self.layout.results / name)
+    def table(self, name: str, *columns: str) -> pd.DataFrame:
+        """A CSV table in the folder of results.
+
+        Raises:
+            Untestable: it lacks a column that a measure needs.
+        """
+        table = read_table(self.layout.results / name)
+        for column in columns:
+            if column not in table:
+                raise Untestable(
+                    f"{name} has no column {column}; it was made before one was needed"
+                )
+        return table
 
     def record(self, name: str) -> Any:
         """A JSON record in the folder of results."""
         return read_json(self.layout.results / name)
 
+    def of_greater_than(self, key: str) -> Any:
+        """What the greater-than study measured.
 
-Outcome = Measured | Untestable
-Measure = Callable[[Evidence, Site | None], Outcome]
+        Raises:
+            Untestable: the study did not.
+        """
+        record = self.record("greater_than/summary.json")
+        if record.get(key) is None:
+            raise Untestable(f"greater_than/summary.json has no {key}")
+        return record[key]
 
 
-def front_gap(evidence: Evidence, site: Site | None) -> Outcome:
-    """Cross entropy at equal L0: transcoder minus SAE on the MLP's output."""
+Measure = Callable[[Evidence, Site | None], Found]
+MEASURES: dict[str, Measure] = {}
+TABLES: dict[str, frozenset[str]] = {}
+"""The tables that each measure reads."""
+
+
+def _reads(*tables: str) -> Callable[[Measure], Measure]:
+    """Register a measure with the tables that it reads."""
+
+    def register(measure: Measure) -> Measure:
+        MEASURES[measure.__name__] = measure
+        TABLES[measure.__name__] = frozenset(tables)
+        return measure
+
+    return register
+
+
+@_reads("evaluation.csv", "evaluation_by_document.csv")
+def front_gap(evidence: Evidence, site: Site | None) -> Found:
+    """What a transcoder recovers of an MLP's worth at equal L0, minus what an SAE does."""
     assert site is not None
-    gap = gap_of_fronts(
-        evidence.table("evaluation.csv"), evidence.table("evaluation_by_document.csv"), site.name
-    )
-    if gap is None:
-        return Untestable("the two fronts share no range of L0")
-    return Measured(gap.mean, gap.low, gap.high)
+    gap = _gap(evidence, site)
+    note = f"L0 from {gap.l0_low:.0f} to {gap.l0_high:.0f}"
+    return Found(estimate(gap.draws, gap.n_documents, "documents", seed=evidence.scale.seed), note)
 
 
-def gap_of_largest_over_smallest_model(evidence: Evidence, _: Site | None) -> Outcome:
-    """How much larger the advantage of transcoders is in the largest model than in the smallest."""
+@_reads("evaluation.csv", "evaluation_by_document.csv")
+def gap_of_largest_over_smallest_model(evidence: Evidence, _: Site | None) -> Found:
+    """How much more transcoders gain in the largest model than in the smallest."""
     scale = evidence.scale
     sites = sorted(scale.sites, key=lambda site: scale.models[site.model].n_parameters())
     if len({site.model for site in sites}) < 2:
-        return Untestable("there is one model only; its layers are not sizes")
-    gaps = [front_gap(evidence, site) for site in (sites[-1], sites[0])]
-    untestable = [gap for gap in gaps if isinstance(gap, Untestable)]
-    if untestable:
-        return untestable[0]
-    largest, smallest = (Measured(*gap) for gap in gaps)
-    return _difference(smallest, largest)
+        raise Untestable("there is one model only; its layers are not sizes")
+    # The same documents are held out for all models, so both share each resample.
+    largest, smallest = (_gap(evidence, site) for site in (sites[-1], sites[0]))
+    if largest.draws.shape != smallest.draws.shape:
+        raise Untestable("the two models have different numbers of training runs")
+    draws = largest.draws - smallest.draws
+    return Found(estimate(draws, largest.n_documents, "documents", seed=scale.seed))
 
 
-def rated_interpretable(evidence: Evidence, _: Site | None) -> Outcome:
-    """The share of rated features that people call interpretable, over all raters."""
-    table = evidence.table("interpretability/table1.csv")
-    table = table[(table["rater"] != NO_RATINGS) & table["transcoder"].notna()]
-    if table.empty:
-        return Untestable("nobody has rated features yet")
-    verdicts = table[table["rating"].isin(["interpretable", "maybe", "uninterpretable"])]
-    found = verdicts[verdicts["rating"] == "interpretable"]
-    return _difference_of_shares(
-        *((int(found[kind].sum()), int(verdicts[kind].sum())) for kind in RATED_KINDS)
-    )
+@_reads("interpretability/ratings.csv")
+def rated_interpretable(evidence: Evidence, _: Site | None) -> Found:
+    """The share of features that raters call interpretable."""
+    return _of_ratings(evidence, "interpretable")
 
 
-def rule_accuracy_gap(evidence: Evidence, _: Site | None) -> Outcome:
-    """How much better a small rule tells where a feature is active: transcoder minus SAE."""
-    summary = evidence.table("interpretability/automatic_summary.csv")
-    of_rule = summary[summary["measure"] == "rule_accuracy"].set_index("dictionary")
-    of_both = of_rule.loc[_rated_names(evidence.scale), ["mean", "low", "high"]]
-    return _difference(*(Measured(*row) for row in of_both.to_numpy()))
+@_reads("interpretability/ratings.csv")
+def rated_context_free(evidence: Evidence, _: Site | None) -> Found:
+    """The share of features that raters call context-free."""
+    return _of_ratings(evidence, "context_free")
 
 
-def context_free_gap(evidence: Evidence, _: Site | None) -> Outcome:
-    """The share of features whose strongest examples are all on one token: transcoder minus SAE."""
+@_reads("interpretability/automatic.csv")
+def rule_accuracy_gap(evidence: Evidence, _: Site | None) -> Found:
+    """How much better a rule tells where features are active: transcoder minus SAE."""
+    return _matched_accuracy(evidence, evidence.scale.rated("mlp_in_sae").name)
+
+
+@_reads("interpretability/automatic.csv")
+def rule_accuracy_above_random(evidence: Evidence, _: Site | None) -> Found:
+    """How much better a rule tells a transcoder's features than random directions."""
+    assert evidence.scale.interpretability is not None
+    return _matched_accuracy(evidence, evidence.scale.interpretability.baseline)
+
+
+@_reads("interpretability/automatic.csv")
+def context_free_gap(evidence: Evidence, _: Site | None) -> Found:
+    """The share of live features whose best examples are all on one token: transcoder minus SAE."""
     measures = evidence.table("interpretability/automatic.csv")
     shares = measures[measures["measure"] == "single_token_share"].groupby("dictionary")["value"]
-    of_both = [shares.get_group(name) for name in _rated_names(evidence.scale)]
-    return _difference_of_shares(*((int((values == 1).sum()), len(values)) for values in of_both))
+    names = [evidence.scale.rated(kind).name for kind in RATED_KINDS]
+    first, second = ((shares.get_group(name) == 1).to_numpy(float) for name in names)
+    return Found(difference_of_shares(first, second, "features"))
 
 
-def largest_completeness_error(evidence: Evidence, _: Site | None) -> Outcome:
+@_reads("case_studies/systematic.csv")
+def precision_of_de_embedding(evidence: Evidence, _: Site | None) -> Found:
+    """How many of a feature's best examples are on the tokens that weights predict."""
+    studies = _systematic(evidence)
+    return Found(mean_of_features(studies, studies["precision"], seed=evidence.scale.seed))
+
+
+@_reads("case_studies/systematic.csv")
+def precision_above_control(evidence: Evidence, _: Site | None) -> Found:
+    """The same, minus how many are on the tokens that another feature's weights predict."""
+    studies = _systematic(evidence)
+    gain = studies["precision"] - studies["precision_control"]
+    return Found(mean_of_features(studies, gain, seed=evidence.scale.seed))
+
+
+@_reads("circuits/*/paths.json")
+def largest_completeness_error(evidence: Evidence, _: Site | None) -> Found:
     """How much of the target the attributions leave out, in the worst circuit."""
     names = [case.name for case in evidence.scale.circuits.cases]
     records = [evidence.record(f"circuits/{name}/paths.json") for name in names]
-    return Measured.exactly(max(abs(record["completeness_error"]) for record in records))
+    return Found(exactly(max(abs(record["completeness_error"]) for record in records)))
 
 
-def precision_of_de_embedding(evidence: Evidence, _: Site | None) -> Outcome:
-    """How much more precise the predicted tokens are than those predicted for another feature."""
-    summary = evidence.table("case_studies/systematic_summary.csv")
-    row = summary[(summary["by"] == "all") & (summary["method"] == DE_EMBEDDING)].iloc[0]
-    return Measured(row["precision_gain"], row["precision_gain_low"], row["precision_gain_high"])
-
-
-def rank_by_ablation(evidence: Evidence, _: Site | None) -> Outcome:
-    """The rank, by mean ablation, of the MLP and head that attribution chooses; the worse one.
-
-    Ablation knows nothing of transcoders.
-    """
-    where = evidence.table("greater_than/where.csv")
-    summary = evidence.record("greater_than/summary.json")
-    ranks = []
-    for kind, part in (("mlp", f"mlp{summary['layer']}"), ("head", summary["head"])):
-        of_kind = where[where["kind"] == kind].sort_values("mean", ascending=False)
-        ranks.append(list(of_kind["part"]).index(part) + 1)
-    return Measured.exactly(max(ranks))
-
-
-def features_above_neurons(evidence: Evidence, _: Site | None) -> Outcome:
-    """The mean difference between the two curves of Figure 4."""
-    summary = evidence.record("greater_than/summary.json")
-    return Measured(**summary["mean_above_neurons"]["transcoder"])
-
-
-def largest_drop(evidence: Evidence, _: Site | None) -> Outcome:
-    """How much the worst feature lowers the metric; 0 if no drop is certain."""
-    bad = evidence.record("greater_than/summary.json")["bad_features"]
-    return Measured(**bad[0]["drop"]) if bad else Measured.exactly(0.0)
-
-
-def share_with_step(evidence: Evidence, _: Site | None) -> Outcome:
-    """The share of features that raise later years above those on which they are active."""
-    return _share_of_first_features(evidence, "step")
-
-
-def share_in_agreement(evidence: Evidence, _: Site | None) -> Outcome:
-    """The share of features whose de-embedding agrees with the years on which they are active."""
-    return _share_of_first_features(evidence, "agreement")
-
-
-def share_of_successful_studies(evidence: Evidence, _: Site | None) -> Outcome:
-    """The share of worked studies that succeeded or mostly did."""
-    outcomes = evidence.table("case_studies/table4.csv")["outcome"]
-    judged = outcomes[outcomes != "other weights"]
-    if judged.empty:
-        return Untestable("no study was worked on the weights of this run")
-    return _share(int(judged.isin(["success", "mostly"]).sum()), len(judged))
-
-
-MEASURES: dict[str, Measure] = {
-    measure.__name__: measure
-    for measure in (
-        front_gap,
-        gap_of_largest_over_smallest_model,
-        rated_interpretable,
-        rule_accuracy_gap,
-        context_free_gap,
-        largest_completeness_error,
-        precision_of_de_embedding,
-        rank_by_ablation,
-        features_above_neurons,
-        largest_drop,
-        share_with_step,
-        share_in_agreement,
-        share_of_successful_studies,
+@_reads("greater_than/summary.json")
+def lead_of_chosen_parts(evidence: Evidence, _: Site | None) -> Found:
+    """By how much ablating the chosen MLP and head costs more than ablating any other."""
+    leads = evidence.of_greater_than("leads")
+    worst = min(leads, key=lambda lead: lead["lead"]["value"])
+    note = "; ".join(
+        f"{lead['part']} ranks first of {lead['candidates']} in {lead['first']:.0%} of resamples"
+        for lead in leads
     )
-}
+    return Found(Estimate(**worst["lead"]), note)
 
 
-def _rated_names(scale: Scale) -> list[str]:
-    return [scale.rated(kind).name for kind in RATED_KINDS]
+@_reads("greater_than/summary.json")
+def few_features_above_neurons(evidence: Evidence, _: Site | None) -> Found:
+    """The mean difference between the two curves of Figure 4 where few units are kept."""
+    return Found(Estimate(**evidence.of_greater_than("few_above_neurons")["transcoder"]))
 
 
-def _share_of_first_features(evidence: Evidence, column: str) -> Outcome:
-    features = evidence.table("greater_than/features.csv")
-    values = features.loc[features["rank"] <= FIRST_FEATURES, column].dropna()
-    if values.empty:
-        return Untestable(f"no feature has a {column}")
-    return _share(int((values > 0).sum()), len(values))
+@_reads("greater_than/summary.json")
+def drop_of_harmful_feature(evidence: Evidence, _: Site | None) -> Found:
+    """How much the metric falls on held-out prompts when the worst feature is added."""
+    harmful = evidence.of_greater_than("harmful_feature")
+    return Found(Estimate(**harmful["drop"]), f"feature {harmful['unit']}")
 
 
-def _share(count: int, total: int) -> Measured:
-    """A share with Wilson's interval."""
-    interval = stats.binomtest(count, total).proportion_ci(method="wilson")
-    return Measured(count / total, float(interval.low), float(interval.high))
+@_reads("greater_than/summary.json")
+def share_with_step(evidence: Evidence, _: Site | None) -> Found:
+    """How many features raise later years above those on which they are active."""
+    return _own_above_others(evidence, "step")
 
 
-def _difference(first: Measured, second: Measured) -> Measured:
-    """The difference of two independent values; the half-widths of intervals add in quadrature."""
-    value = first.value - second.value
-    below = math.hypot(first.value - first.low, second.high - second.value)
-    above = math.hypot(first.high - first.value, second.value - second.low)
-    return Measured(value, value - below, value + above)
+@_reads("greater_than/summary.json")
+def share_in_agreement(evidence: Evidence, _: Site | None) -> Found:
+    """How many features are active on the years that their de-embedding says."""
+    return _own_above_others(evidence, "agreement")
 
 
-def _difference_of_shares(first: tuple[int, int], second: tuple[int, int]) -> Measured:
-    """The difference of two shares, with Newcombe's interval."""
-    return _difference(_share(*first), _share(*second))
+@_reads("case_studies/table4.csv")
+def share_of_successful_studies(evidence: Evidence, _: Site | None) -> Found:
+    """The share of studies of features drawn at random that succeeded or mostly did."""
+    studies = evidence.table("case_studies/table4.csv", "drawn")
+    studies = studies[studies["drawn"] & (studies["outcome"] != "other weights")]
+    if studies.empty:
+        raise Untestable("no feature drawn at random was studied on the weights of this run")
+    found = studies["outcome"].isin(["success", "mostly"])
+    return Found(share(int(found.sum()), len(found), "studies"))
+
+
+def _gap(evidence: Evidence, site: Site) -> GapDraws:
+    gap = gap_draws(
+        evidence.table("evaluation.csv"),
+        evidence.table("evaluation_by_document.csv"),
+        site.name,
+        seed=evidence.scale.seed,
+    )
+    if gap is None:
+        raise Untestable(f"at {site.name} the two fronts share no range of L0")
+    return gap
+
+
+def _of_ratings(evidence: Evidence, column: str) -> Found:
+    """A difference of shares between both kinds. A feature counts once, by its mean over raters."""
+    ratings = evidence.table("interpretability/ratings.csv")
+    if ratings.empty:
+        raise Untestable("nobody has rated features yet")
+    of_feature = ratings.groupby(["kind", "feature"])[column].mean()
+    first, second = (of_feature[kind].to_numpy(float) for kind in RATED_KINDS)
+    raters = sorted(ratings["rater"].unique())
+    note = f"{len(raters)} raters: {', '.join(raters)}"
+    return Found(difference_of_shares(first, second, "features"), note)
+
+
+def _matched_accuracy(evidence: Evidence, other: str) -> Found:
+    """A rule's accuracy, transcoder minus another dictionary, among features that are alike."""
+    measures = evidence.table("interpretability/automatic.csv")
+    values = measures.pivot(index=["dictionary", "feature"], columns="measure", values="value")
+    if "frequency" not in values:
+        raise Untestable("interpretability/automatic.csv has no measure frequency")
+    values = values.dropna(subset=["rule_accuracy"])
+    of = dict(iter(values.groupby("dictionary")))
+    found = matched_accuracy(of[evidence.scale.rated("transcoder").name], of[other])
+    if found is None:
+        raise Untestable("the two dictionaries have no features that are alike")
+    return Found(found)
+
+
+def matched_accuracy(first: pd.DataFrame, second: pd.DataFrame) -> Estimate | None:
+    """How much better a rule tells features of one dictionary than those of another.
+
+    Args:
+        first: ``frequency, single_token_share, rule_accuracy`` of features.
+        second: of the other dictionary's.
+
+    Returns:
+        The difference of accuracies among features that are alike; None where none are.
+    """
+    return matched_difference(
+        first["rule_accuracy"].to_numpy(),
+        second["rule_accuracy"].to_numpy(),
+        (_strata(first), _strata(second)),
+        "features",
+    )
+
+
+def _strata(features: pd.DataFrame) -> Int[np.ndarray, " feature"]:
+    """A number for each feature; those that are alike have the same one."""
+    rarity = np.floor(np.log10(features["frequency"].to_numpy()) * BINS_PER_DECADE)
+    sixth = np.floor(features["single_token_share"].to_numpy() * SHARE_BINS)
+    return (rarity * (SHARE_BINS + 1) + sixth).astype(int)
+
+
+def _systematic(evidence: Evidence) -> pd.DataFrame:
+    studies = evidence.table("case_studies/systematic.csv")
+    return studies[studies["method"] == DE_EMBEDDING]
+
+
+def mean_of_features(studies: pd.DataFrame, values: "pd.Series[float]", *, seed: int) -> Estimate:
+    """The mean of a value over studies (``layer, feature``) of features, each a cluster.
+
+    Dictionaries of one layer that differ in sparsity begin with the same weights. So features of
+    the same number in them are much the same feature, and make one cluster.
+    """
+    same = studies["layer"].astype(str) + "/" + studies["feature"].astype(str)
+    return mean(values.to_numpy(), "features", clusters=same.to_numpy(), seed=seed)
+
+
+def _own_above_others(evidence: Evidence, quantity: str) -> Found:
+    """In how many features a quantity is above 0, minus how many with what belongs to others."""
+    found = evidence.of_greater_than("own_above_others")[quantity]
+    return Found(Estimate(**found["gain"]), f"{found['own']:.2f} against {found['others']:.2f}")

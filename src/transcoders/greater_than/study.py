@@ -16,21 +16,29 @@ from transcoders.config import GreaterThan, Scale
 from transcoders.dictionaries import SparseDictionary
 from transcoders.errors import UserError
 from transcoders.files import made_folder, write_json, write_table
-from transcoders.greater_than.sweep import (
-    BadFeature,
-    Resampler,
-    catch_up,
-    curve_table,
-    find_bad_feature,
-    interval,
-    mean_height,
-    sweep,
-)
+from transcoders.greater_than.estimates import catch_up, few_above, over_years
+from transcoders.greater_than.sweep import BadFeature, curve_table, find_bad_feature, sweep
 from transcoders.greater_than.task import Numbers, make_prompts
 from transcoders.greater_than.units import ChosenMLP, UnitKind
-from transcoders.greater_than.where import COMPONENTS, ablate, attribute, choose, where_table
-from transcoders.greater_than.years import agreement, step, year_de_embeddings, year_logits
+from transcoders.greater_than.where import (
+    COMPONENTS,
+    ablate,
+    attribute,
+    choose,
+    leads,
+    where_table,
+)
+from transcoders.greater_than.years import (
+    above_others,
+    agreement,
+    step,
+    year_de_embeddings,
+    year_logits,
+)
 from transcoders.layout import Layout
+
+FIRST_FEATURES = 20
+"""How many features of Figure 5 count, by variance. The paper shows three."""
 
 
 def study_greater_than(
@@ -62,7 +70,7 @@ def study_greater_than(
     prompts = make_prompts(settings.templates, tracer.tokenizer, tracer.bos_id)
     # Where the model does it: one MLP and one head.
     attributed = attribute(replacement, numbers, prompts, search)
-    difference, ablations = ablate(replacement, numbers, prompts)
+    difference, ablations, losses = ablate(replacement, numbers, prompts)
     layer, head = choose(replacement, attributed)
     # How few units of that MLP carry it.
     first = None if settings.positions == "predicting" else replacement.first_position
@@ -70,11 +78,10 @@ def study_greater_than(
     if (sae := load_sae(layer)) is not None:
         units["mlp_out_sae"] = sae
     mlp = ChosenMLP(replacement.model, numbers, prompts, layer, units, first_position=first)
-    resampler = Resampler(seed)
-    curves, bad, about_curves = _keep_few(mlp, settings.kept, resampler)
+    curves, bad, about_curves = _keep_few(mlp, settings.kept, seed)
     metrics = _metrics(mlp, bad)
     # What its features say about years.
-    features, by_year = _describe_features(tracer, mlp, head, bad, settings)
+    features, by_year, own_above_others = _describe_features(tracer, mlp, head, bad, settings, seed)
     summary = {
         "model": settings.model,
         "templates": settings.templates,
@@ -86,8 +93,10 @@ def study_greater_than(
         "next_token_difference": difference,
         "layer": layer,
         "head": f"attn{head[0]}[{head[1]}]",
-        "metric": {name: interval(resampler.means(values)) for name, values in metrics.items()},
+        "leads": leads(ablations, losses, layer, head, seed=seed),
+        "metric": {name: over_years(m, seed=seed).record() for name, m in metrics.items()},
         **about_curves,
+        "own_above_others": own_above_others,
     }
     with made_folder(destination) as folder:
         where = where_table(replacement, ablations, attributed, layer)
@@ -102,9 +111,9 @@ def study_greater_than(
 
 
 def _keep_few(
-    mlp: ChosenMLP, kept: list[int], resampler: Resampler
+    mlp: ChosenMLP, kept: list[int], seed: int
 ) -> tuple[pd.DataFrame, BadFeature | None, dict[str, Any]]:
-    """``curves.csv``, the bad feature, and what ``summary.json`` says of curves."""
+    """``curves.csv``, the bad feature if its harm is certain, and what a summary says of curves."""
     fewest = min(units.n_units for units in mlp.units.values())
     if kept[-1] > fewest:
         raise UserError(
@@ -113,22 +122,20 @@ def _keep_few(
         )
     curves = {str(kind): sweep(mlp, kind, kept) for kind in mlp.units}
     neurons = curves["neurons"]
-    # All curves at the same numbers: later, that of the transcoder gets more points.
-    heights = {kind: mean_height(curve, resampler) for kind, curve in curves.items()}
-    dictionaries = [kind for kind in curves if kind != "neurons"]
-    caught = {kind: catch_up(curves[kind], neurons, resampler) for kind in dictionaries}
-    about = {
-        "mean_of_curve": {kind: interval(height) for kind, height in heights.items()},
-        "mean_above_neurons": {
-            kind: interval(heights[kind] - heights["neurons"]) for kind in dictionaries
-        },
-        "neurons_catch_up": {kind: interval(number) for kind, number in caught.items()},
+    compared = {
+        name: {
+            kind: compare(curve, neurons, seed=seed).record()
+            for kind, curve in curves.items()
+            if kind != "neurons"
+        }
+        for name, compare in (("few_above_neurons", few_above), ("neurons_catch_up", catch_up))
     }
-    bad, curves["transcoder"] = find_bad_feature(mlp, curves["transcoder"], resampler)
+    found, curves["transcoder"] = find_bad_feature(mlp, curves["transcoder"], seed=seed)
+    bad = found if found.drop.low > 0 else None
     if bad is not None:
         curves["transcoder_without_bad"] = sweep(mlp, "transcoder", kept, without=bad.unit)
-    bad_features = [] if bad is None else [bad._asdict()]
-    return curve_table(curves, resampler), bad, {**about, "bad_features": bad_features}
+    harmful = {**found._asdict(), "drop": found.drop.record()}
+    return curve_table(curves, seed=seed), bad, {**compared, "harmful_feature": harmful}
 
 
 def _metrics(mlp: ChosenMLP, bad: BadFeature | None) -> dict[str, Float[Tensor, "template 100"]]:
@@ -156,8 +163,12 @@ def _describe_features(
     head: tuple[int, int],
     bad: BadFeature | None,
     settings: GreaterThan,
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """``features.csv``: all that are ever kept; ``features_by_year.csv``: the first and the bad."""
+    seed: int,
+) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]]:
+    """``features.csv``: all that are ever kept; ``features_by_year.csv``: the first and the bad.
+
+    The third is how much the first features go with their own weights more than with others'.
+    """
     replacement, numbers, layer = tracer.replacement, mlp.numbers, mlp.layer
     variance, ranking = mlp.variance("transcoder"), mlp.ranking("transcoder")[: settings.kept[-1]]
     is_bad = ranking == (-1 if bad is None else bad.unit)
@@ -192,7 +203,16 @@ def _describe_features(
         for quantity, values in quantities.items()
         for number, value in enumerate(values[place].numpy())
     ]
-    return table, pd.DataFrame(by_year, columns=["feature", "quantity", "number", "value"])
+    first = range(min(FIRST_FEATURES, len(features)))
+    own_above_others = {
+        name: above_others(
+            np.array([[measure(activations[i], of[j], numbers) for j in first] for i in first]),
+            seed=seed,
+        )
+        for name, measure, of in (("step", step, dla), ("agreement", agreement, read))
+    }
+    columns = ["feature", "quantity", "number", "value"]
+    return table, pd.DataFrame(by_year, columns=columns), own_above_others
 
 
 def study_greater_than_of(scale: Scale, layout: Layout, *, device: str = "cpu") -> None:

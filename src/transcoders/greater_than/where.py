@@ -23,7 +23,9 @@ last, or another.
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
@@ -36,6 +38,7 @@ from transcoders.circuits.replacement import LocalReplacementModel, ReplacementM
 from transcoders.circuits.vectors import FeatureVectors, Target, contributions, logit_target
 from transcoders.circuits.verify import total_attributions
 from transcoders.greater_than.answers import Answers
+from transcoders.greater_than.estimates import lead_of
 from transcoders.greater_than.task import AVERAGED_YEARS, Numbers, Prompts
 from transcoders.models import interventions, mlp_output
 from transcoders.progress import progress_bar
@@ -204,33 +207,34 @@ def choose(replacement: ReplacementModel, found: Attributions) -> tuple[int, tup
 
 def ablate(
     replacement: ReplacementModel, numbers: Numbers, groups: Iterable[Prompts]
-) -> tuple[float, pd.DataFrame]:
+) -> tuple[float, pd.DataFrame, Float[np.ndarray, "part year"]]:
     """Ablate every MLP and every head at the last position.
 
     Returns:
-        The probability difference of the next token in the model as it is, and a table ``part``
+        The probability difference of the next token in the model as it is; a table ``part``
         (``mlp10``, ``attn9[1]``), ``kind``, ``layer``, ``head`` (-1 for an MLP), ``zero``,
-        ``mean``: the difference lost by each ablation. All are averages over templates and
-        the years of :data:`AVERAGED_YEARS`.
+        ``mean``: the difference lost by each ablation; and what mean ablation of each part loses by
+        year. All are means over templates, and the first two over the years of
+        :data:`AVERAGED_YEARS` too.
     """
     model = replacement.model
     answers = [Answers(model, numbers, group, next_only=True) for group in groups]
-    averaged = [
-        (each.years >= AVERAGED_YEARS.start) & (each.years < AVERAGED_YEARS.stop)
-        for each in answers
-    ]
-    n_years = sum(int(years.sum()) for years in averaged)
+    n_templates = torch.zeros(100)
+    for each in answers:
+        n_templates[each.years] += 1
 
-    def difference(first_layer: int, changes: Mapping[str, Callable[[Tensor], Tensor]]) -> float:
-        total = 0.0
-        for each, years in zip(answers, averaged, strict=True):
+    def difference(
+        first_layer: int, changes: Mapping[str, Callable[[Tensor], Tensor]]
+    ) -> Float[Tensor, " year"]:
+        total = torch.zeros(100, dtype=torch.double)
+        for each in answers:
             with interventions(model, changes, each.shape):
                 p = each.next_probabilities(first_layer)
-            total += (p * numbers.signs(each.years)).sum(dim=1)[years].sum().item()
-        return total / n_years
+            total[each.years] += (p * numbers.signs(each.years)).sum(dim=1)
+        return (total / n_templates)[AVERAGED_YEARS]
 
     original = difference(replacement.n_layers - 1, {})
-    rows = []
+    rows, by_year = [], []
     with progress_bar(replacement.n_layers, "ablating", "layers") as bar:
         for layer in range(replacement.n_layers):
             for head in range(-1, replacement.n_heads):
@@ -238,13 +242,47 @@ def ablate(
                 part, kind = (
                     (f"mlp{layer}", "mlp") if head < 0 else (f"attn{layer}[{head}]", "head")
                 )
-                lost = [
+                zero, mean = (
                     original - difference(layer, {hook: partial(_ablated, to=to, head=head)})
                     for to in (torch.zeros_like, _mean)
-                ]
-                rows.append((part, kind, layer, head, *lost))
+                )
+                rows.append((part, kind, layer, head, zero.mean().item(), mean.mean().item()))
+                by_year.append(mean.numpy())
             bar.update(1)
-    return original, pd.DataFrame(rows, columns=["part", "kind", "layer", "head", "zero", "mean"])
+    table = pd.DataFrame(rows, columns=["part", "kind", "layer", "head", "zero", "mean"])
+    return original.mean().item(), table, np.stack(by_year)
+
+
+def leads(
+    ablations: pd.DataFrame,
+    losses: Float[np.ndarray, "part year"],
+    layer: int,
+    head: tuple[int, int],
+    *,
+    seed: int,
+) -> list[dict[str, Any]]:
+    """How far the chosen MLP and head are ahead of all others of their kind by mean ablation.
+
+    Ablation knows nothing of transcoders, so it can disagree with the rule.
+
+    Args:
+        ablations: the table of :func:`ablate`.
+        losses: what the parts of that table lose by year.
+        layer: of the chosen MLP.
+        head: layer and number of the chosen head.
+        seed: of the resampling.
+
+    Returns:
+        For each of the two, fit for JSON: ``part``, its ``lead`` over the best of the others, in
+        which share of resamples it ranks ``first``, and the number of ``candidates``.
+    """
+    found = []
+    for kind, part in (("mlp", f"mlp{layer}"), ("head", f"attn{head[0]}[{head[1]}]")):
+        of_kind = (ablations["kind"] == kind).to_numpy()
+        chosen = ablations.loc[of_kind, "part"].tolist().index(part)
+        lead = lead_of(losses[of_kind], chosen, seed=seed)
+        found.append({"part": part, **lead._asdict(), "lead": lead.lead.record()})
+    return found
 
 
 def _mean(values: Tensor) -> Tensor:

@@ -9,6 +9,9 @@ Both leave out the scales of the norms, which depend on the prompt. Where number
 by digit, the numbers are tens digits.
 """
 
+from typing import Any
+
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from scipy import stats
@@ -16,6 +19,7 @@ from torch import Tensor
 
 from transcoders.circuits.invariant import connections, through_head
 from transcoders.circuits.replacement import ReplacementModel
+from transcoders.greater_than.estimates import own_above_others
 from transcoders.greater_than.task import Numbers
 
 
@@ -88,3 +92,30 @@ def agreement(
     if by_number.std() == 0 or de_embedding.std() == 0:
         return float("nan")
     return float(stats.spearmanr(by_number.numpy(), de_embedding.numpy()).statistic)
+
+
+def above_others(
+    of_pairs: Float[np.ndarray, "feature other"], *, seed: int
+) -> dict[str, Any] | None:
+    """How much oftener a quantity is above 0 with a feature's own weights than with others'.
+
+    Args:
+        of_pairs: the quantity, of each feature's activations with the weights of each feature. NaN
+            where a feature has none; it is left out.
+        seed: of the dealing.
+
+    Returns:
+        Fit for JSON: the ``gain`` with its interval, and the shares of which it is the difference,
+        ``own`` and ``others``. None for fewer than two features.
+    """
+    whole = ~np.isnan(of_pairs.diagonal())
+    agrees = of_pairs[whole][:, whole] > 0
+    n = len(agrees)
+    if n < 2:
+        return None
+    own = agrees.diagonal()
+    return {
+        "gain": own_above_others(agrees, seed=seed).record(),
+        "own": float(own.mean()),
+        "others": float((agrees.sum() - own.sum()) / (n * (n - 1))),
+    }

@@ -1,49 +1,34 @@
-"""The claims in words and as a table, and what the run ran on."""
+"""The claims as tables, and what the run ran on."""
 
 import html
 from typing import Any
 
 import pandas as pd
 
+from transcoders.claims.words import Row, value_in_words, verdict_in_words
 from transcoders.tables.html import html_table
 
-Row = dict[Any, Any]
 
-VERDICTS = {
-    "reproduced": "✓",
-    "partly": "◐",
-    "not reproduced": "✗",
-    "not testable at this scale": "–",
-}
-"""Each verdict has a sign, so that a reader can scan the column."""
-
-
-def describe_verdicts(claims: pd.DataFrame) -> str:
-    """One sentence that counts the claims by verdict."""
-    counts = claims["verdict"].value_counts()
-    parts = [f"{counts[verdict]} {verdict}" for verdict in VERDICTS if verdict in counts]
-    return f"**Of {len(claims)} claims: {', '.join(parts)}.**"
-
-
-def claims_table(claims: pd.DataFrame, *, pages: str = "") -> str:
+def claims_table(claims: pd.DataFrame, *, kind: str = "claim", pages: str = "") -> str:
     """One row a claim: the paper's statement and value, the value here, the verdict, and links.
 
     Args:
         claims: ``claims.csv``.
+        kind: which rows: the paper's claims, checks, or extensions.
         pages: the folder of the pages, relative to the page with the table: empty, or ending in a
             slash.
     """
     rows = [
         {
-            "claim (section of the paper)": _claim(row),
-            "verdict": f"<b>{VERDICTS[row['verdict']]} {row['verdict']}</b>",
+            f"{kind} (section of the paper)": _claim(row),
+            "verdict": f"<b>{verdict_in_words(row)}</b>",
             "here": _value(row),
             "the paper": html.escape(row["paper_value"]),
             "evidence": _links(row["evidence"], pages),
         }
-        for row in claims.to_dict("records")
+        for row in claims[claims["kind"] == kind].to_dict("records")
     ]
-    styler = pd.DataFrame(rows).style.hide(axis="index").set_uuid("claims")
+    styler = pd.DataFrame(rows).style.hide(axis="index").set_uuid(f"{kind}s")
     styler = styler.set_table_styles([{"selector": "th", "props": "text-align: left"}])
     return styler.set_properties(None, **{"text-align": "left", "vertical-align": "top"}).to_html()
 
@@ -79,22 +64,17 @@ def _claim(row: Row) -> str:
 
 
 def _value(row: Row) -> str:
-    unit = html.escape(row["measure"])
-    if pd.isna(row["value"]):
-        return f"not measured: {unit}"
-    if row["low"] == row["high"]:
-        return f"<b>{row['value']:.3g}</b> {unit}"
-    return f"<b>{row['value']:.3g}</b> [{row['low']:.3g} to {row['high']:.3g}] {unit}"
+    return f"<b>{html.escape(value_in_words(row))}</b>: {html.escape(row['unit'])}"
 
 
 def _links(evidence: str, pages: str) -> str:
-    """The reason, if there is one; then the page as a link, and the names of the tables."""
-    reason, _, files = evidence.rpartition("; ")
+    """The notes, if there are any; then the page as a link, and the names of the tables."""
+    notes, _, files = evidence.rpartition("; ")
     names = files.split(", ")
     page = html.escape(names[0].removeprefix("notebooks/"))
     linked = f'<a href="{html.escape(pages)}{page}">{page.removesuffix(".html")}</a>, from '
     tables = ", ".join(f"<code>{_breakable(name)}</code>" for name in names[1:])
-    return (f"{html.escape(reason)}; " if reason else "") + linked + tables
+    return (f"{html.escape(notes)}; " if notes else "") + linked + tables
 
 
 def _breakable(path: str) -> str:

@@ -6,12 +6,10 @@ from collections.abc import Sequence
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-from transcoders.config import Dictionary, Site
+from transcoders.config import Dictionary
 from transcoders.files import read_table
-from transcoders.fronts import FrontGap
 from transcoders.layout import Layout
 from transcoders.plots import LABELS, sparsity_label
-from transcoders.tables.html import by_sign
 
 EVALUATION_COLUMNS = {
     "kind": ("kind", "{}"),
@@ -36,37 +34,6 @@ TRAINING_COLUMNS = {
     "dead_fraction": ("never fired", "{:.3f}"),
 }
 """The same for ``training.csv``."""
-
-
-def describe_gap(site: Site, gap: FrontGap | None) -> str:
-    """One line of Markdown: which kind's front is better at a site, and by how much."""
-    where = f"**{site.model}, layer {site.layer}**"
-    if gap is None:
-        return f"- {where}: the fronts share no range of L0, so they cannot be compared."
-    verdict = by_sign(
-        gap.low, gap.high, below="the transcoder front is better", above="the SAE front is better",
-        neither="the data show no difference",
-    )  # fmt: skip
-    return (
-        f"- {where}: **{verdict}.** For L0 from {gap.l0_low:.0f} to {gap.l0_high:.0f}, CE of the "
-        f"transcoder minus CE of the SAE is {gap.mean:+.4f} nats on average (95% interval "
-        f"{gap.low:+.4f} to {gap.high:+.4f}); negative on {gap.share_better:.0%} of the range."
-    )
-
-
-def describe_claim(gaps: Sequence[FrontGap | None]) -> str:
-    """One sentence: at how many sites transcoders do at least as well as SAEs on the MLP output."""
-    compared = [gap for gap in gaps if gap is not None]
-    worse = sum(gap.low > 0 for gap in compared)
-    sites = f"{len(compared)} site{'s' if len(compared) != 1 else ''}"
-    if not compared:
-        return "**The claim cannot be tested here:** no two fronts share a range of L0."
-    if worse == 0:
-        return f"**The claim reproduced here:** at none of {sites} is the transcoder front worse."
-    return (
-        f"**The claim did not reproduce here:** at {worse} of {sites} the transcoder front is "
-        "worse than that of the SAE on the MLP output."
-    )
 
 
 def describe_site(rows: pd.DataFrame) -> str:

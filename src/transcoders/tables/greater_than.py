@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 
 from transcoders.config import PublishedGreaterThan
-from transcoders.tables.html import by_sign, html_table, in_markdown
+from transcoders.tables.html import html_table, in_markdown
 
 KIND_NAMES = {
     "transcoder": "Transcoder features",
@@ -92,37 +92,20 @@ def describe_years(features: pd.DataFrame) -> str:
 
 
 def describe_kept(summary: dict[str, Any]) -> str:
-    """Whether a few features do better than as many neurons, and the bad feature."""
+    """From which number of units on features are no longer ahead, and what the MLP is worth."""
     lines, metric = [], summary["metric"]
-    for kind, gap in summary["mean_above_neurons"].items():
-        verdict = by_sign(
-            gap["low"], gap["high"],
-            below="do worse than", above="do better than", neither="cannot be told from",
-        )  # fmt: skip
-        caught = summary["neurons_catch_up"][kind]["value"]
-        ahead = f"ahead from the first unit until neurons catch up at {caught or 0:.0f}"
-        if caught is None:
+    for kind, caught in summary["neurons_catch_up"].items():
+        ahead = f"ahead from the first unit until neurons catch up at {caught['value'] or 0:.0f}"
+        if caught["value"] is None:
             ahead = "ahead of neurons at every number"
-        elif caught == 1:
-            ahead = "never ahead from the first unit on"
-        lines.append(
-            f"- **{KIND_NAMES[kind]} {verdict} as many neurons**: averaged over the numbers kept, "
-            f"the difference of the metrics is {_interval(gap, '+.3f')}; {ahead}."
-        )
+        elif caught["value"] == 1:
+            ahead = "not ahead of neurons with one unit kept"
+        lines.append(f"- {KIND_NAMES[kind]} are {ahead}.")
     lines.append(
         "- With the whole transcoder in place of the MLP, the metric is "
         f"{_interval(metric['transcoder'])}. It is {metric['original']['value']:.3f} for the model "
         f"as it is and {metric['removed']['value']:.3f} with the MLP removed."
     )
-    for bad in summary["bad_features"]:
-        lines.append(
-            f"- **A bad feature exists**: adding feature {bad['unit']}, number {bad['rank']} by "
-            f"variance, lowers the metric by {_interval(bad['drop'], '.4f')}. Without it, the "
-            f"whole transcoder reaches {metric['transcoder_without_bad']['value']:.3f}. (This is "
-            "the largest of many drops, so its size is biased upwards.)"
-        )
-    if not summary["bad_features"]:
-        lines.append("- No feature certainly lowers the metric when it is added.")
     return "\n".join(lines)
 
 
@@ -161,7 +144,8 @@ def published_table(
             ", ".join(map(str, paper.top_features)),
             ", ".join(best.str.extract(r"\[(\d+)\]")[0]),
         )
-        bad = ", ".join(str(feature["unit"]) for feature in summary["bad_features"])
+        harmful = summary["harmful_feature"]
+        bad = str(harmful["unit"]) if harmful["drop"]["low"] > 0 else ""
         rows["bad feature"] = (paper.bad_feature, bad or "none")
     rows |= {
         "neurons catch up at": (paper.neurons_catch_up, f"{caught:.0f}" if caught else "never"),

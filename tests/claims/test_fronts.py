@@ -4,16 +4,20 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from transcoders.fronts import GRID_POINTS, FrontGap, front_gap
+from transcoders.fronts import GRID_POINTS, front_gap, gap_draws
+from transcoders.statistics import Estimate
 
 Points = list[tuple[float, float]]
 """(L0, CE) of the dictionaries of one kind."""
 TOKENS = np.array([100, 300, 50, 250])
 """Tokens of each document."""
+DOCUMENTS = ["d0", "d1", "d2", "d3"]
 OFFSETS = np.array([-0.8, 0.1, 1.5, 0.3])
 """How much harder than the average each document is."""
 OFFSETS = OFFSETS - np.average(OFFSETS, weights=TOKENS)
 
+WORTH = 0.5
+"""What the MLP is worth, in nats."""
 SAES: Points = [(8.0, 3.9), (20.0, 3.6), (60.0, 3.45), (150.0, 3.4)]
 
 
@@ -25,15 +29,23 @@ def tables(
     for kind, pairs in points.items():
         for number, (l0, ce) in enumerate(pairs):
             name = f"{site}_{kind}_{number}"
-            evaluation.append({"dictionary": name, "site": site, "kind": kind, "l0": l0, "ce": ce})
+            bounds = {"ce_original": 3.0, "ce_mean_ablated": 3.0 + WORTH}
+            row = {"dictionary": name, "site": site, "kind": kind, "l0": l0, "ce": ce}
+            evaluation.append(row | bounds)
             by_document += [
-                {"dictionary": name, "document": f"d{index}", "tokens": n, "ce": ce + offset}
+                {
+                    "dictionary": name,
+                    "document": f"d{index}",
+                    "tokens": n,
+                    "l0": l0,
+                    "ce": ce + offset,
+                }
                 for index, (n, offset) in enumerate(zip(tokens, OFFSETS, strict=True))
             ]
     return pd.DataFrame(evaluation), pd.DataFrame(by_document)
 
 
-def gap_of(**points: Points) -> FrontGap | None:
+def gap_of(**points: Points) -> Estimate | None:
     return front_gap(*tables(**points), "gpt2_layer8", resamples=200)
 
 
@@ -41,22 +53,23 @@ def shifted(points: Points, by: float) -> Points:
     return [(l0, ce + by) for l0, ce in points]
 
 
-def some(gap: FrontGap | None) -> FrontGap:
+def some(gap: Estimate | None) -> Estimate:
     assert gap is not None
     return gap
 
 
 def test_identical_fronts_have_no_gap() -> None:
     gap = some(gap_of(transcoder=SAES, mlp_out_sae=SAES))
-    assert tuple(gap) == pytest.approx((8.0, 150.0, 0.0, 0.0, 0.0, 0.0), abs=1e-12)
+    assert gap[:3] == pytest.approx((0, 0, 0), abs=1e-12)
+    assert (gap.n, gap.resampled) == (4, "documents")
 
 
-@pytest.mark.parametrize(("shift", "share"), [(-0.05, 1.0), (0.05, 0.0)])
-def test_a_shifted_front_is_off_by_the_shift_on_every_resample(shift: float, share: float) -> None:
+@pytest.mark.parametrize("shift", [-0.05, 0.05])
+def test_a_shifted_front_is_off_by_the_shift_on_every_resample(shift: float) -> None:
     # Documents differ by more than 2 nats, dictionaries by 0.05: only pairing gives a sharp
     # interval.
     gap = some(gap_of(transcoder=shifted(SAES, shift), mlp_out_sae=SAES))
-    assert gap[2:] == pytest.approx((shift, shift, shift, share), abs=1e-12)
+    assert gap[:3] == pytest.approx([-shift / WORTH] * 3, abs=1e-12)
 
 
 CROSSING: Points = [(5.0, 4.2), (30.0, 3.5), (90.0, 3.5)]
@@ -65,22 +78,23 @@ CROSSING: Points = [(5.0, 4.2), (30.0, 3.5), (90.0, 3.5)]
 def test_swapping_the_kinds_flips_the_sign() -> None:
     gap = some(gap_of(transcoder=CROSSING, mlp_out_sae=SAES))
     swapped = some(gap_of(transcoder=SAES, mlp_out_sae=CROSSING))
-    assert gap.mean != 0
-    assert swapped.mean == pytest.approx(-gap.mean)
-    assert (swapped.l0_low, swapped.l0_high) == (gap.l0_low, gap.l0_high)
+    assert gap.value != 0
+    assert swapped.value == pytest.approx(-gap.value)
 
 
 def test_fronts_are_interpolated_linearly_in_the_logarithm_of_l0() -> None:
-    gap = some(gap_of(transcoder=CROSSING, mlp_out_sae=SAES))
+    both = tables(transcoder=CROSSING, mlp_out_sae=SAES)
+    found = gap_draws(*both, "gpt2_layer8", resamples=10)
     grid = np.linspace(np.log(8), np.log(90), GRID_POINTS)
     transcoder, sae = (
         np.interp(grid, np.log([l0 for l0, _ in points]), [ce for _, ce in points])
         for points in (CROSSING, SAES)
     )
-    assert (gap.l0_low, gap.l0_high) == pytest.approx((8, 90))
-    assert gap.mean == pytest.approx((transcoder - sae).mean(), abs=1e-12)
-    assert gap.share_better == (transcoder < sae).mean()
-    assert 0 < gap.share_better < 1
+    assert found is not None
+    assert (found.l0_low, found.l0_high) == pytest.approx((8, 90))
+    assert found.draws[0, 0] == pytest.approx((sae - transcoder).mean() / WORTH, abs=1e-12)
+    assert found.share_better == (transcoder < sae).mean()
+    assert 0 < found.share_better < 1
 
 
 @pytest.mark.parametrize(
@@ -113,7 +127,38 @@ def test_the_interval_has_the_width_of_the_standard_error() -> None:
     by_document["ce"] += by_document["excess"].where(is_transcoder, 0)
     gap = some(front_gap(evaluation, by_document, "gpt2_layer8"))
     # 2.5% quantiles of 2,000 resamples are within some 5% of 1.96 standard errors.
-    assert gap.high - gap.low == pytest.approx(2 * 1.96 * excess.std() / 400**0.5, rel=0.1)
+    expected = 2 * 1.96 * excess.std() / 400**0.5 / WORTH
+    assert gap.high - gap.low == pytest.approx(expected, rel=0.1)
+
+
+def test_sparsity_is_resampled_with_the_documents() -> None:
+    # The SAE's L0 differs between documents. CE does not, so nothing else can widen the interval.
+    evaluation, by_document = tables(transcoder=SAES, mlp_out_sae=SAES)
+    by_document["ce"] -= by_document["document"].map(dict(zip(DOCUMENTS, OFFSETS, strict=True)))
+    is_sae = by_document["dictionary"].str.contains("sae")
+    by_document.loc[is_sae & (by_document["document"] == "d1"), "l0"] *= 1.5
+    gap = some(front_gap(evaluation, by_document, "gpt2_layer8"))
+    assert gap.high - gap.low > 0.01
+
+
+def test_training_runs_widen_the_interval() -> None:
+    evaluation, by_document = noisy_tables()
+    runs = [
+        (
+            evaluation.assign(seed=seed, dictionary=evaluation["dictionary"] + f"_{seed}"),
+            by_document.assign(
+                dictionary=by_document["dictionary"] + f"_{seed}",
+                ce=by_document["ce"]
+                + np.where(by_document["dictionary"].str.contains("transcoder"), 0.05 * seed, 0),
+            ),
+        )
+        for seed in (0, 1, 2)
+    ]
+    both = [pd.concat(tables, ignore_index=True) for tables in zip(*runs, strict=True)]
+    one, three = (some(front_gap(*each, "gpt2_layer8")) for each in (runs[1], both))
+    assert three.value == pytest.approx(one.value)
+    assert three.high - three.low > 2 * (one.high - one.low)
+    assert three.resampled == "documents, 3 training runs"
 
 
 def test_documents_count_by_their_tokens() -> None:
@@ -123,7 +168,7 @@ def test_documents_count_by_their_tokens() -> None:
     )
     by_document.loc[better_here, "ce"] -= 0.7
     gap = some(front_gap(evaluation, by_document, "gpt2_layer8", resamples=100))
-    assert gap.mean == pytest.approx(-0.7 * TOKENS[1] / TOKENS.sum())
+    assert gap.value == pytest.approx(0.7 * TOKENS[1] / TOKENS.sum() / WORTH)
 
 
 def above(first: tuple[pd.DataFrame, ...], second: tuple[pd.DataFrame, ...]) -> list[pd.DataFrame]:
@@ -158,4 +203,4 @@ def test_a_dictionary_without_active_features_is_on_no_front() -> None:
 
 def test_two_dictionaries_of_the_same_l0_leave_the_gap_a_number() -> None:
     gap = some(gap_of(transcoder=[*CROSSING, CROSSING[-1]], mlp_out_sae=SAES))
-    assert tuple(gap) == pytest.approx(some(gap_of(transcoder=CROSSING, mlp_out_sae=SAES))[:])
+    assert gap[:3] == pytest.approx(some(gap_of(transcoder=CROSSING, mlp_out_sae=SAES))[:3])

@@ -1,0 +1,66 @@
+"""Verdicts in words. Pages, the landing page and the README say them as they are said here."""
+
+from collections.abc import Hashable
+from typing import Any
+
+import pandas as pd
+
+Row = dict[Hashable, Any]
+SIGNS = {
+    "reproduced": "✓",
+    "not reproduced": "✗",
+    "inconclusive": "?",
+    "not testable at this scale": "–",
+}
+"""Each verdict has a sign, so that a reader can scan a column."""
+OURS = {"reproduced": "holds here", "not reproduced": "does not hold here"}
+"""What the paper does not claim cannot be reproduced. Checks and extensions hold or do not."""
+
+
+def verdict_in_words(row: Row) -> str:
+    """The verdict of a row of ``claims.csv``; it says so where a single training run decided."""
+    verdict = str(row["verdict"])
+    words = f"{SIGNS[verdict]} {verdict if row['kind'] == 'claim' else OURS.get(verdict, verdict)}"
+    measured = row["kind"] != "check" and pd.notna(row["value"])
+    return f"{words} (one run)" if measured and "training runs" not in row["resampled"] else words
+
+
+def value_in_words(row: Row) -> str:
+    """The value with its interval, the margin, and what was resampled."""
+    if pd.isna(row["value"]):
+        return "not measured"
+    if row["low"] == row["high"]:
+        return f"{row['value']:.2g} (at most {row['margin']:.2g} is allowed)"
+    return (
+        f"{row['value']:+.2g} [{row['low']:+.2g} to {row['high']:+.2g}], margin "
+        f"{row['margin']:.2g}, {row['n']} {row['resampled']}"
+    )
+
+
+def describe(claims: pd.DataFrame) -> str:
+    """Markdown: a line for each row of ``claims.csv``, with its verdict, value and unit."""
+    lines = []
+    for row in claims.to_dict("records"):
+        site = row["claim"].partition(":")[2]
+        notes = row["evidence"].split("; ")[:-1]
+        lines.append(
+            f"- {row['statement']}{f' ({site})' if site else ''} **{verdict_in_words(row)}**: "
+            f"{'; '.join([value_in_words(row), *notes])}. Measured: {row['unit']}."
+        )
+    return "\n".join(lines)
+
+
+def count_verdicts(claims: pd.DataFrame) -> str:
+    """One sentence that counts the paper's claims by verdict. Sites make one claim together."""
+    of_paper = claims[claims["kind"] == "claim"]
+    ids = of_paper["claim"].str.partition(":")[0]
+    verdicts = [_together(set(of_claim)) for _, of_claim in of_paper["verdict"].groupby(ids)]
+    parts = [f"{verdicts.count(verdict)} {verdict}" for verdict in SIGNS if verdict in verdicts]
+    return f"Of the paper's {len(verdicts)} claims: {', '.join(parts)}."
+
+
+def _together(verdicts: set[str]) -> str:
+    """The verdict of a claim about all sites: one site is enough to refute it."""
+    if len(verdicts) == 1:
+        return verdicts.pop()
+    return "not reproduced" if "not reproduced" in verdicts else "inconclusive"

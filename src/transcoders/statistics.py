@@ -1,0 +1,186 @@
+"""Estimates with 95% intervals, all made by resampling whole clusters.
+
+A cluster is what was drawn independently: a document, a year, a feature. Its values stay together,
+so that an interval says what other clusters of the same kind would give. A statistic is computed
+for the data and for every resample at once, from **weights**: how often each cluster was drawn. So
+everything that is compared is resampled together, which keeps differences paired.
+
+Training runs are a second level. There are only a few, and resampling three runs would make
+intervals too short. Therefore the error of their mean is drawn from Student's distribution with
+its few degrees of freedom, and added to what the resampled clusters give.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float, Int
+from scipy import stats
+
+RESAMPLES = 2000
+LEVEL = 0.95
+TAILS = [50 * (1 - LEVEL), 50 * (1 + LEVEL)]
+"""The percentiles at the ends of an interval."""
+
+
+class Estimate(NamedTuple):
+    """A number with its 95% interval."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+    """How many clusters were resampled."""
+    resampled: str
+    """What they are, in the plural: ``documents``, or ``documents, 3 training runs``."""
+
+    def record(self) -> dict[str, float | int | str | None]:
+        """The estimate for JSON, which has neither NaN nor infinity: they become null."""
+        return {
+            name: None if isinstance(value, float) and not np.isfinite(value) else value
+            for name, value in self._asdict().items()
+        }
+
+
+def exactly(value: float) -> Estimate:
+    """A number that nothing is resampled for: its interval is one point."""
+    return Estimate(value, value, value, 1, "nothing")
+
+
+def resample(n: int, *, seed: int, resamples: int = RESAMPLES) -> Float[np.ndarray, "draw cluster"]:
+    """How often each of n clusters counts: once in the data (the first row), then in resamples."""
+    draws = np.random.default_rng(seed).integers(n, size=(resamples, n))
+    draws += n * np.arange(resamples)[:, None]
+    counts = np.bincount(draws.ravel(), minlength=resamples * n).reshape(resamples, n)
+    return np.vstack([np.ones(n), counts])
+
+
+def estimate(
+    statistic: Float[np.ndarray, " draw"] | Float[np.ndarray, "draw run"],
+    n: int,
+    resampled: str,
+    *,
+    seed: int,
+) -> Estimate:
+    """A number with its interval, from the statistic of the data and of resamples.
+
+    Args:
+        statistic: its first row is that of the data. With several columns there is one for each
+            training run, and what is estimated is their mean.
+        n: how many clusters were resampled.
+        resampled: what they are.
+        seed: of the error that training runs add.
+
+    Returns:
+        The percentile interval. Its ends are values of the statistic, which may be infinite.
+    """
+    n_runs = statistic.shape[1] if statistic.ndim == 2 else 1
+    if statistic.ndim == 2:
+        runs, statistic = statistic[0], statistic.mean(axis=1)
+        if n_runs > 1:
+            resampled = f"{resampled}, {n_runs} training runs"
+            random = np.random.default_rng((seed, n_runs))
+            errors = random.standard_t(n_runs - 1, size=len(statistic) - 1)
+            statistic[1:] += errors * stats.sem(runs)
+    low, high = np.percentile(statistic[1:], TAILS, method="nearest")
+    return Estimate(float(statistic[0]), float(low), float(high), n, resampled)
+
+
+def mean(
+    values: Float[np.ndarray, " value"],
+    resampled: str,
+    *,
+    seed: int,
+    clusters: Sequence[object] | np.ndarray | None = None,
+    weights: Float[np.ndarray, " value"] | None = None,
+) -> Estimate:
+    """The mean of values, with clusters of them resampled.
+
+    Args:
+        values: at least one.
+        resampled: what a cluster is, in the plural.
+        seed: of the resampling.
+        clusters: the cluster of each value; None if each value is one.
+        weights: how much each value counts; None if all count alike.
+    """
+    weights = np.ones(len(values)) if weights is None else weights
+    numbers = np.arange(len(values)) if clusters is None else pd.factorize(np.asarray(clusters))[0]
+    n = int(numbers.max()) + 1
+    drawn = resample(n, seed=seed)
+    sums, sizes = (np.bincount(numbers, each) for each in (values * weights, weights))
+    return estimate((drawn @ sums) / (drawn @ sizes), n, resampled, seed=seed)
+
+
+def share(count: int, total: int, resampled: str) -> Estimate:
+    """A share, with Wilson's interval: few clusters that say yes or no cannot be resampled."""
+    interval = stats.binomtest(count, total).proportion_ci(method="wilson")
+    return Estimate(count / total, float(interval.low), float(interval.high), total, resampled)
+
+
+def difference_of_shares(
+    first: Float[np.ndarray, " cluster"], second: Float[np.ndarray, " other_cluster"], what: str
+) -> Estimate:
+    """The mean of values from 0 to 1 in one group minus that in another, by Agresti and Caffo.
+
+    A 0 and a 1 are added to each group before Welch's interval is taken, so that a group of equal
+    values is not taken for certain (Agresti and Caffo 2000).
+    """
+    padded = [np.concatenate([group, [0.0, 1.0]]) for group in (first, second)]
+    interval = stats.ttest_ind(*padded, equal_var=False).confidence_interval(LEVEL)
+    value = float(np.mean(first) - np.mean(second))
+    low, high = min(float(interval.low), value), max(float(interval.high), value)
+    return Estimate(value, low, high, len(first) + len(second), what)
+
+
+def matched_difference(
+    first: Float[np.ndarray, " cluster"],
+    second: Float[np.ndarray, " other_cluster"],
+    strata: tuple[Int[np.ndarray, " cluster"], Int[np.ndarray, " other_cluster"]],
+    what: str,
+) -> Estimate | None:
+    """The mean difference of two groups between members that are alike.
+
+    Members are alike if they are in the same stratum. Strata count by the smaller of the two
+    groups, so that both are compared where both have members (their common support). A stratum
+    needs two of each. The interval is normal, with the variance of a stratified mean.
+
+    Args:
+        first: the values of one group.
+        second: those of the other.
+        strata: the stratum of each member of both groups.
+        what: the members are, in the plural.
+
+    Returns:
+        The estimate, or None where no stratum has two members of each group.
+    """
+    table = pd.DataFrame(
+        {
+            "value": np.concatenate([first, second]),
+            "stratum": np.concatenate(strata),
+            "group": np.repeat([0, 1], [len(first), len(second)]),
+        }
+    )
+    groups = table.groupby(["stratum", "group"])["value"]
+    size, average, variance = (groups.agg(how).unstack() for how in ("size", "mean", "var"))
+    common = (size.fillna(0) >= 2).all(axis=1)
+    if not common.any():
+        return None
+    sizes, means, variances = (each[common].to_numpy() for each in (size, average, variance))
+    weights = sizes.min(axis=1) / sizes.min(axis=1).sum()
+    value = float(weights @ (means[:, 0] - means[:, 1]))
+    error = float(np.sqrt(weights**2 @ (variances / sizes).sum(axis=1)))
+    low, high = stats.norm.interval(LEVEL, loc=value, scale=error) if error else (value, value)
+    return Estimate(value, float(low), float(high), int(sizes.sum()), what)
+
+
+def halves(
+    n: int, *, seed: int
+) -> tuple[Bool[np.ndarray, " cluster"], Bool[np.ndarray, " cluster"]]:
+    """Two halves of n clusters, drawn at random: one to choose on, the other to test the choice.
+
+    Whatever is chosen as the largest of many is too large on the data it was chosen by.
+    """
+    first = np.zeros(n, dtype=bool)
+    first[np.random.default_rng(seed).permutation(n)[: n // 2]] = True
+    return first, ~first

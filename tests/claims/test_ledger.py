@@ -1,0 +1,263 @@
+"""Verdicts: what decides them, in which words they are said, and that they follow from tables."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from transcoders.claims import (
+    COLUMNS,
+    Claim,
+    Evidence,
+    Untestable,
+    count_verdicts,
+    describe,
+    judge_claims,
+    load_claims,
+    verdict,
+)
+from transcoders.claims.measures import MEASURES
+from transcoders.claims.words import SIGNS
+from transcoders.config import Scale, load_scale
+from transcoders.errors import UserError
+from transcoders.layout import Layout
+from transcoders.statistics import Estimate
+from transcoders.tables.claims import claims_table
+
+ROOT = Path(__file__).parents[2]
+LISTED = ROOT / "config/claims.yaml"
+ORDER = ["not reproduced", "inconclusive", "reproduced"]
+
+
+@pytest.fixture
+def laptop(monkeypatch: pytest.MonkeyPatch) -> Evidence:
+    monkeypatch.chdir(ROOT)
+    layout = Layout("laptop")
+    return Evidence(load_scale(layout.config), layout)
+
+
+@pytest.fixture
+def rows(laptop: Evidence) -> pd.DataFrame:
+    return judge_claims(load_claims(LISTED), laptop)
+
+
+def judged(low: float, high: float, test: str, *, n: int = 34, **keys: object) -> str:
+    listed = yaml.safe_load(LISTED.read_text())[0]
+    claim = Claim.model_validate(listed | {"test": test, "margin": 0.5, "needs": 10} | keys)
+    return verdict(claim, Estimate((low + high) / 2, low, high, n, "documents"))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "superior", "not_inferior"),
+    [
+        (1, 3, "reproduced", "reproduced"),
+        (-0.4, 3, "inconclusive", "reproduced"),
+        (-0.4, -0.1, "not reproduced", "reproduced"),
+        (-1, 1, "inconclusive", "inconclusive"),
+        (-0.6, -0.4, "not reproduced", "inconclusive"),
+        (-3, -0.6, "not reproduced", "not reproduced"),
+        (0, 3, "inconclusive", "reproduced"),  # an interval that touches is not beyond
+        (-0.5, 0, "inconclusive", "inconclusive"),
+        (float("nan"), float("nan"), "inconclusive", "inconclusive"),
+    ],
+)
+def test_verdicts_worked_by_hand(low, high, superior, not_inferior):
+    assert judged(low, high, "superiority") == superior
+    assert judged(low, high, "non-inferiority") == not_inferior
+
+
+ends = st.tuples(st.floats(-100, 100), st.floats(-100, 100)).map(sorted)
+tests = st.sampled_from(["superiority", "non-inferiority"])
+
+
+@given(ends=ends, test=tests, against=st.floats(-50, 50))
+def test_turning_every_sign_changes_no_verdict(ends, test, against):
+    turned = judged(-ends[1], -ends[0], test, against=-against, better="smaller")
+    assert judged(*ends, test, against=against) == turned
+
+
+@given(ends=ends, test=tests, by=st.floats(0, 50))
+def test_more_is_never_judged_worse_and_superiority_asks_most(ends, test, by):
+    more = judged(ends[0] + by, ends[1] + by, test)
+    assert ORDER.index(judged(*ends, test)) <= ORDER.index(more)
+    ranks = [ORDER.index(judged(*ends, each)) for each in ("superiority", "non-inferiority")]
+    assert ranks[0] <= ranks[1]
+
+
+def test_too_few_clusters_decide_nothing():
+    assert judged(1, 3, "superiority", n=9) == "inconclusive"
+    assert judged(1, 3, "superiority", n=10) == "reproduced"
+
+
+def test_every_measure_decides_a_claim_and_every_claim_has_a_page():
+    claims = load_claims(LISTED)
+    assert {claim.measure for claim in claims} == set(MEASURES)
+    notebooks = {path.stem for path in (ROOT / "workflow/notebooks").glob("*.ipynb")}
+    assert {claim.page for claim in claims} <= notebooks
+
+
+def test_the_committed_ledger_follows_from_the_committed_tables(rows):
+    committed = pd.read_csv(ROOT / "results/laptop/claims.csv").astype({"n": "Int64"})
+    assert list(committed.columns) == list(rows.columns) == COLUMNS
+    numbers = ["margin", "value", "low", "high"]
+    rows[numbers] = rows[numbers].astype(float)
+    pd.testing.assert_frame_equal(committed, rows, rtol=1e-5)
+
+
+class Made(Evidence):
+    """Evidence with made-up tables."""
+
+    def __init__(self, scale: Scale, **tables: object) -> None:
+        object.__setattr__(self, "scale", scale)
+        object.__setattr__(self, "tables", tables)
+
+    def table(self, name: str, *_: str) -> pd.DataFrame:
+        return self.tables[Path(name).stem]
+
+
+def ratings_by(raters: str) -> pd.DataFrame:
+    """41 of 50 transcoder features are interpretable, and 38 of 50 of the SAE, to every rater."""
+    return pd.DataFrame(
+        {
+            "rater": rater, "kind": kind, "feature": feature,
+            "interpretable": feature < found, "context_free": False,
+        }
+        for rater in raters
+        for kind, found in (("transcoder", 41), ("mlp_in_sae", 38))
+        for feature in range(50)
+    )  # fmt: skip
+
+
+def test_a_feature_that_three_people_rate_counts_once(scale):
+    found = [
+        MEASURES["rated_interpretable"](Made(scale, ratings=ratings_by(raters)), None)
+        for raters in ("a", "abc")
+    ]
+    assert found[0].estimate == found[1].estimate
+    assert found[0].estimate.value == pytest.approx(3 / 50)
+    assert found[0].estimate.n == 100
+    assert found[0].estimate.low < -0.09
+    assert found[1].note == "3 raters: a, b, c"
+    with pytest.raises(Untestable, match="nobody"):
+        MEASURES["rated_interpretable"](Made(scale, ratings=ratings_by("")), None)
+
+
+def test_a_feature_that_several_dictionaries_hold_counts_once(scale):
+    # Of 6 studies, three are of feature 3051 at layer 12, in dictionaries of different sparsity.
+    studies = pd.DataFrame(
+        {
+            "method": "layer 0, linear", "layer": [12, 12, 12, 20, 12, 20],
+            "feature": [3051, 3051, 3051, 3051, 7, 8],
+            "precision": [1.0, 1, 1, 0, 0, 0], "precision_control": 0.0,
+        }
+    )  # fmt: skip
+    found = MEASURES["precision_of_de_embedding"](Made(scale, systematic=studies), None).estimate
+    assert found.n == 4 and found.value == pytest.approx(0.5)
+    assert found.low == 0
+
+
+def test_studies_that_were_picked_or_are_of_other_weights_count_for_nothing(scale):
+    table = pd.DataFrame(
+        {
+            "outcome": ["success", "mostly", "failure", "other weights", "success"],
+            "drawn": [True, True, True, True, False],
+        }
+    )
+    measure = MEASURES["share_of_successful_studies"]
+    found = measure(Made(scale, table4=table), None).estimate
+    assert found.value == pytest.approx(2 / 3) and found.n == 3
+    with pytest.raises(Untestable, match="drawn at random"):
+        measure(Made(scale, table4=table[3:]), None)
+
+
+def test_a_scale_of_one_model_says_nothing_of_sizes(laptop):
+    with pytest.raises(Untestable, match="one model"):
+        MEASURES["gap_of_largest_over_smallest_model"](laptop, None)
+
+
+def test_a_scale_without_a_table_cannot_test_its_claims(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    evidence = Evidence(load_scale(ROOT / "config/published.yaml"), Layout("published"))
+    rows = judge_claims(load_claims(LISTED), evidence)
+    assert set(rows["verdict"]) == {"not testable at this scale"}
+    assert rows["evidence"].str.startswith("this scale has no ").all()
+
+
+KEYS = ["kind", "measure", "unit", "test", "better", "margin", "because", "needs", "tables"]
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_a_claim_without_a_key_is_refused_by_its_name(tmp_path, key):
+    content = yaml.safe_load(LISTED.read_text())
+    del content[1][key]
+    refused(tmp_path, content, "gap-grows-with-model", key)
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ({"margin": 0}, "margin"),
+        ({"better": "higher"}, "better"),
+        ({"threshold": 1}, "threshold"),
+        ({"measure": "by_eye"}, "measure"),
+        ({"tables": ["evaluation.csv"]}, "evaluation_by_document.csv"),
+        ({"tables": []}, "tables"),
+        ({"id": "bad-feature"}, "listed 2 times"),
+    ],
+)
+def test_a_claim_that_is_not_valid_is_refused_by_its_name(tmp_path, change, key):
+    content = yaml.safe_load(LISTED.read_text())
+    content[1] |= change
+    refused(tmp_path, content, content[1]["id"], key)
+
+
+def refused(folder: Path, content: list[dict[str, object]], *words: str) -> None:
+    path = folder / "claims.yaml"
+    path.write_text(yaml.safe_dump(content))
+    with pytest.raises(UserError) as caught:
+        load_claims(path)
+    for word in (str(path), *words):
+        assert word in str(caught.value)
+
+
+def test_sites_make_one_claim_and_one_site_can_refute_it(rows):
+    claims = rows[rows["kind"] == "claim"].copy()
+    claims["verdict"] = "reproduced"
+    n = len({row.partition(":")[0] for row in claims["claim"]})
+    assert count_verdicts(claims) == f"Of the paper's {n} claims: {n} reproduced."
+    for verdict_of_one in ("inconclusive", "not reproduced"):
+        claims.iloc[0, COLUMNS.index("verdict")] = verdict_of_one
+        expected = f"{n - 1} reproduced, 1 {verdict_of_one}."
+        assert count_verdicts(claims) == f"Of the paper's {n} claims: {expected}"
+
+
+def test_what_one_training_run_decided_says_so(rows):
+    shown = rows["claim"].str.startswith("pareto") | (rows["kind"] == "check")
+    lines = describe(rows[shown]).splitlines()
+    assert len(lines) == 4
+    assert all("(one run)" in line and "34 documents" in line for line in lines[:3])
+    assert "holds" in lines[3] and "one run" not in lines[3]
+    several = rows.assign(resampled="documents, 3 training runs")
+    assert "one run" not in describe(several)
+
+
+def test_the_table_escapes_texts_links_pages_and_shows_every_verdict(rows, laptop):
+    rows.loc[0, "statement"] = "<script>alert(1)</script>"
+    shown = claims_table(rows)
+    assert "<script>" not in shown and "&lt;script&gt;" in shown
+    claims = rows[rows["kind"] == "claim"]
+    for found, sign in SIGNS.items():
+        assert shown.count(f"<b>{sign} {found}") == (claims["verdict"] == found).sum()
+    for page in {claim.page for claim in load_claims(LISTED) if claim.kind == "claim"}:
+        assert f'<a href="{page}.html">{page}</a>' in shown
+        assert (laptop.layout.notebook(page)).with_suffix(".html").exists()
+    assert claims_table(rows, kind="check").count("<tr>") == 2
+
+
+def test_no_other_module_or_page_says_a_verdict():
+    places = [*ROOT.glob("src/**/*.py"), *ROOT.glob("workflow/notebooks/*.ipynb")]
+    elsewhere = [p for p in places if "claims" not in p.parts and "eproduced here" in p.read_text()]
+    assert elsewhere == []

@@ -1,0 +1,146 @@
+"""Estimates and their intervals: laws, and textbook values."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from transcoders.statistics import (
+    Estimate,
+    difference_of_shares,
+    estimate,
+    halves,
+    matched_difference,
+    mean,
+    resample,
+    share,
+)
+
+
+def test_each_resample_draws_as_many_clusters_as_there_are() -> None:
+    drawn = resample(7, seed=3, resamples=50)
+    assert drawn.shape == (51, 7)
+    assert (drawn[0] == 1).all() and (drawn.sum(axis=1) == 7).all()
+    assert (drawn[1:] != 1).any()
+    assert (drawn == resample(7, seed=3, resamples=50)).all()
+
+
+def test_the_interval_of_a_mean_is_that_of_its_standard_error() -> None:
+    values = np.random.default_rng(0).normal(size=400)
+    found = mean(values, "documents", seed=1)
+    assert found.value == pytest.approx(values.mean())
+    assert found.high - found.low == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.1)
+    assert (found.n, found.resampled) == (400, "documents")
+
+
+def test_values_of_one_cluster_count_as_one_draw() -> None:
+    values = np.random.default_rng(0).normal(size=60)
+    repeated, clusters = np.repeat(values, 5), np.repeat(np.arange(60), 5)
+    assert mean(repeated, "years", clusters=clusters, seed=0) == pytest.approx(
+        mean(values, "years", seed=0)
+    )
+    careless = mean(repeated, "years", seed=0)
+    assert careless.high - careless.low < 0.6 * (2 * 1.96 * values.std() / 60**0.5)
+
+
+def test_values_count_by_their_weights() -> None:
+    found = mean(np.array([1.0, 0.0, 0.0]), "documents", weights=np.array([3.0, 1, 2]), seed=0)
+    assert found.value == pytest.approx(0.5)
+    assert found[1:3] == (0, 1)
+
+
+@given(
+    values=st.lists(st.floats(-100, 100), min_size=2, max_size=30),
+    shift=st.floats(-50, 50),
+    turned=st.booleans(),
+)
+@settings(max_examples=30)
+def test_a_mean_moves_and_turns_with_its_values(values: list[float], shift: float, turned: bool):
+    before = mean(np.array(values), "x", seed=0)
+    sign = -1 if turned else 1
+    after = mean(sign * np.array(values) + shift, "x", seed=0)
+    expected = sorted(sign * end + shift for end in before[1:3])
+    assert after.value == pytest.approx(sign * before.value + shift, abs=1e-9)
+    # Of 2,000 resamples, a percentile and its mirror image are neighbours.
+    width = expected[1] - expected[0]
+    assert after[1:3] == pytest.approx(expected, abs=0.1 * width + 1e-9)
+
+
+def test_training_runs_widen_the_interval_by_students_distribution() -> None:
+    # Documents say nothing here: only three runs differ.
+    runs = np.array([0.0, 1.0, 2.0])
+    found = estimate(np.tile(runs, (20_001, 1)), 34, "documents", seed=0)
+    low, high = stats.t.interval(0.95, 2, loc=1, scale=stats.sem(runs))
+    assert found.value == 1 and found.resampled == "documents, 3 training runs"
+    assert (found.low, found.high) == pytest.approx((low, high), rel=0.1)
+
+
+def test_one_run_adds_nothing_and_equal_runs_add_nothing() -> None:
+    drawn = np.random.default_rng(0).normal(size=(2001, 1))
+    alone = estimate(drawn[:, 0].copy(), 10, "documents", seed=0)
+    assert estimate(drawn.copy(), 10, "documents", seed=0) == alone
+    equal = estimate(np.repeat(drawn, 4, axis=1), 10, "documents", seed=0)
+    assert equal[:3] == pytest.approx(alone[:3])
+
+
+@pytest.mark.parametrize(
+    ("count", "total", "low", "high"),
+    # Wilson 1927, as tabulated by Newcombe 1998 (Statistics in Medicine 17, 857-872), Table I.
+    [
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ],
+)
+def test_shares_have_wilsons_interval(count: int, total: int, low: float, high: float) -> None:
+    found = share(count, total, "studies")
+    assert found[1:3] == pytest.approx((low, high), abs=5e-5)
+
+
+def test_equal_groups_are_not_certainly_equal() -> None:
+    found = difference_of_shares(np.ones(50), np.ones(50), "features")
+    assert found.value == 0 and found.low < -0.03 and found.high > 0.03
+
+
+def test_the_difference_of_shares_is_agresti_and_caffos() -> None:
+    first, second = np.repeat([1.0, 0], [56, 14]), np.repeat([1.0, 0], [48, 32])
+    found = difference_of_shares(first, second, "features")
+    p, q = 57 / 72, 49 / 82
+    half = 1.96 * (p * (1 - p) / 72 + q * (1 - q) / 82) ** 0.5
+    assert found.value == pytest.approx(0.2)
+    # Welch's quantile of Student's distribution is 1% above 1.96.
+    assert found[1:3] == pytest.approx((p - q - half, p - q + half), abs=3e-3)
+
+
+def test_matching_removes_what_only_the_strata_explain() -> None:
+    random = np.random.default_rng(0)
+    strata = random.choice(3, 900, p=[0.7, 0.2, 0.1]), random.choice(3, 900, p=[0.1, 0.2, 0.7])
+    values = [each * 1.0 + random.normal(scale=0.1, size=900) for each in strata]
+    plain = values[0].mean() - values[1].mean()
+    found = matched_difference(*values, strata, "features")
+    assert found is not None and plain < -0.9
+    assert found.low < 0 < found.high and abs(found.value) < 0.03
+    shifted = matched_difference(values[0] + 0.5, values[1], strata, "features")
+    assert shifted is not None and shifted.value == pytest.approx(found.value + 0.5)
+
+
+def test_groups_that_share_no_stratum_have_no_matched_difference() -> None:
+    zeros, ones = np.zeros(5, dtype=int), np.ones(5, dtype=int)
+    assert matched_difference(np.ones(5), np.ones(5), (zeros, ones), "features") is None
+
+
+def test_halves_are_two_halves() -> None:
+    first, second = halves(99, seed=4)
+    assert (first ^ second).all() and first.sum() == 49
+    assert (first != halves(99, seed=5)[0]).any()
+
+
+def test_what_is_infinite_is_null_in_a_record() -> None:
+    record = Estimate(2.0, 1.0, float("inf"), 98, "years").record()
+    assert json.dumps(record) == (
+        '{"value": 2.0, "low": 1.0, "high": null, "n": 98, "resampled": "years"}'
+    )
