@@ -10,10 +10,10 @@ from torch.nn import functional
 
 from transcoders.activations import Statistics
 from transcoders.config import TRAITS, Dictionary, Kind, Site, Training
-from transcoders.dictionaries import SparseDictionary
-from transcoders.dictionaries.loss import Loss
+from transcoders.dictionaries.loss import Loss, loss_and_gradients
 from transcoders.models import MLPActivations
 from transcoders.training import group as group_module
+from transcoders.training import trainer as trainer_module
 from transcoders.training.trainer import TrainedDictionary, Trainer
 
 SITE = Site(model="tiny", layer=1)
@@ -137,13 +137,12 @@ def saved(trained: TrainedDictionary) -> tuple[dict[str, bytes], str]:
 def watch_ways(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A list that grows by ``dense`` or ``sparse`` with every loss."""
     ways: list[str] = []
-    loss = SparseDictionary.loss
 
     def watched(*arguments: Any, sparse: bool, **options: Any) -> Loss:
         ways.append("sparse" if sparse else "dense")
-        return loss(*arguments, sparse=sparse, **options)
+        return loss_and_gradients(*arguments, sparse=sparse, **options)
 
-    monkeypatch.setattr(SparseDictionary, "loss", watched)
+    monkeypatch.setattr(trainer_module, "loss_and_gradients", watched)
     return ways
 
 

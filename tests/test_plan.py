@@ -116,12 +116,6 @@ def test_the_papers_groups_fit_60_gb_and_24_gb_hold_three_dictionaries(paper: Sc
     assert not [line for line in plan_of(fitting, gpu=24).does_not_fit if "train" in line]
 
 
-def test_micro_batches_take_less_where_a_batch_is_long(paper: Scale) -> None:
-    long = changed(paper, "training", batch_tokens=16384)
-    parts = changed(long, "training", micro_batch_tokens=4096)
-    assert work(plan_of(parts), "train").gpu_memory < work(plan_of(long), "train").gpu_memory
-
-
 def test_what_does_not_fit_is_named_with_both_numbers(paper: Scale) -> None:
     plan = plan_of(paper, memory=40)
     assert "memory: train 64 GB of 40" in plan.does_not_fit

@@ -88,11 +88,7 @@ def make_plan(
         too_much.append(f"disk: {needed / 1e9:.1f} GB, free on {results}: {free / 1e9:.1f} GB")
     for work in works:
         if gpu_memory_gb is not None and work.gpu_memory > gpu_memory_gb * 1e9:
-            remedy = (
-                "make groups smaller, or set training.micro_batch_tokens"
-                if work.rule == "train"
-                else "lower its batch_contexts"
-            )
+            remedy = "make groups smaller" if work.rule == "train" else "lower its batch_contexts"
             too_much.append(
                 f"GPU memory: {work.rule} up to {work.gpu_memory / 1e9:.1f} GB of "
                 f"{gpu_memory_gb:.0f}; {remedy}"

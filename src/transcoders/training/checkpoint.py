@@ -18,7 +18,7 @@ from torch import Tensor
 from transcoders.errors import UserError
 from transcoders.files import atomic_path, check_disk, save_tensors
 
-FORMAT = 2
+FORMAT = 3
 
 
 class Checkpoint(NamedTuple):

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from transcoders.config import Dictionary, Kind, Site, Training
 from transcoders.dictionaries import SparseDictionary
@@ -92,26 +93,25 @@ def _show(bar: Any, row: dict[str, float], waited: float) -> None:
     bar.set_postfix(numbers, waited=f"{waited:.1%}", refresh=False)
 
 
+def _tensors(trainers: list[Trainer]) -> dict[str, Tensor]:
+    return {f"{n}.{name}": t for n, one in enumerate(trainers) for name, t in one.tensors.items()}
+
+
 def _restore(trainers: list[Trainer], checkpoint: Path, identity: dict[str, Any]) -> int:
-    """Go on from a checkpoint if it is there; how many steps are done."""
+    """Go on from a checkpoint if it is there. Returns how many steps are done."""
     saved = load_checkpoint(checkpoint, identity)
     if saved is None:
         return 0
-    for number, (trainer, record) in enumerate(zip(trainers, saved.records, strict=True)):
-        prefix = f"{number}."
-        own = {n.removeprefix(prefix): t for n, t in saved.tensors.items() if n.startswith(prefix)}
-        trainer.restore(own, record)
+    for name, tensor in _tensors(trainers).items():
+        tensor.copy_(saved.tensors[name])
+    for trainer, record in zip(trainers, saved.records, strict=True):
+        trainer.density, trainer.log = record["density"], record["log"]
     return saved.step
 
 
 def _save(trainers: list[Trainer], step: int, path: Path, identity: dict[str, Any]) -> None:
-    states = [trainer.state() for trainer in trainers]
-    tensors = {
-        f"{number}.{name}": tensor
-        for number, (of_one, _) in enumerate(states)
-        for name, tensor in of_one.items()
-    }
-    save_checkpoint(path, Checkpoint(step, tensors, [record for _, record in states]), identity)
+    records = [{"density": trainer.density, "log": trainer.log} for trainer in trainers]
+    save_checkpoint(path, Checkpoint(step, _tensors(trainers), records), identity)
 
 
 def train_dictionary(
