@@ -167,34 +167,20 @@ class SparseDictionary(nn.Module):
         """Load a folder that :meth:`save_pretrained` wrote.
 
         Raises:
-            UserError: a file is missing or damaged, or the shapes or the hash of the weights differ
-                from what ``cfg.json`` says.
+            UserError: a file is missing or damaged, or the hash of the weights differs from what
+                ``cfg.json`` says.
         """
-        config = read_json(folder / "cfg.json")
-        again = f"delete {folder} and run again"
+        config, again = read_json(folder / "cfg.json"), f"delete {folder} and run again"
         try:
-            kind = config["metadata"]["kind"]
-            traits = TRAITS[kind]
-            k = config["k"] if traits.is_topk else None
-            d_in, n_features = config["d_in"], config["d_sae"]
-            sha256 = str(config["weights_sha256"])
+            kind, sha256 = config["metadata"]["kind"], str(config["weights_sha256"])
+            k = config["k"] if TRAITS[kind].is_topk else None
         except (KeyError, TypeError) as error:
             raise UserError(
                 f"{folder / 'cfg.json'}: expected the description of a dictionary, found none "
                 f"({error!r}); {again}"
             ) from None
-        d_out = config.get("d_out", d_in)
-        shapes = {
-            "W_enc": (d_in, n_features),
-            "b_enc": (n_features,),
-            "W_dec": (n_features, d_out),
-            "b_dec": (d_out,),
-        }
-        if traits.has_skip:
-            shapes["W_skip"] = (d_out, d_in)
         path = folder / "sae_weights.safetensors"
-        tensors = read_tensors(path, shapes=shapes, sha256=sha256, remedy=again)
-        return cls(kind, **tensors, k=k)
+        return cls(kind, **read_tensors(path, sha256=sha256, remedy=again), k=k)
 
 
 def _architecture(traits: Traits) -> str:
