@@ -1,6 +1,5 @@
 """Small activations and settings for the tests of training."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -8,10 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from transcoders.activations import Statistics
+from transcoders.activations import ActivationsInMemory
 from transcoders.config import TRAITS, Dictionary, Kind, Site, Training
 from transcoders.dictionaries.loss import Loss, loss_and_gradients
-from transcoders.models import MLPActivations
 from transcoders.training import group as group_module
 from transcoders.training import trainer as trainer_module
 from transcoders.training.trainer import TrainedDictionary, Trainer
@@ -20,33 +18,10 @@ SITE = Site(model="tiny", layer=1)
 ALL_KINDS: tuple[Kind, ...] = tuple(TRAITS)
 
 
-@dataclass
-class CacheInMemory:
-    """Stands in for an ``ActivationCache``: what the trainer reads of one, without files."""
+class CacheInMemory(ActivationsInMemory):
+    """Stands in for an ``ActivationCache``."""
 
-    mlp_in: Tensor
-    mlp_out: Tensor
     read_ahead = True
-
-    @property
-    def n_tokens(self) -> int:
-        return len(self.mlp_in)
-
-    @property
-    def d_model(self) -> int:
-        return self.mlp_in.shape[1]
-
-    @property
-    def statistics(self) -> Statistics:
-        return Statistics(
-            mlp_in_mean=self.mlp_in.mean(dim=0),
-            mlp_out_mean=self.mlp_out.mean(dim=0),
-            mlp_in_norm=self.mlp_in.norm(dim=1).mean(),
-            mlp_out_norm=self.mlp_out.norm(dim=1).mean(),
-        )
-
-    def read(self, start: int, stop: int) -> MLPActivations:
-        return MLPActivations(self.mlp_in[start:stop], self.mlp_out[start:stop])
 
 
 def random_cache(n_tokens: int = 256, d_model: int = 8, seed: int = 0) -> CacheInMemory:
