@@ -95,6 +95,7 @@ def _random_cache(folder: Path, site: Site, d_model: int, n_tokens: int) -> Acti
     record = {
         "site": site.name,
         "mode": "cache",
+        "dtype": "float16",
         "tokens": n_tokens // N_SHARDS * N_SHARDS,
         "d_model": d_model,
         "files": {path.name: sha256(path) for path in sorted(folder.glob("*.safetensors"))},

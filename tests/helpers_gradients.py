@@ -12,7 +12,7 @@ from torch import Tensor
 from helpers_training import ALL_KINDS
 from transcoders.config import TRAITS, Kind
 from transcoders.dictionaries import SparseDictionary, entries
-from transcoders.dictionaries.loss import Loss
+from transcoders.dictionaries.loss import Loss, loss_and_gradients
 
 WAYS = ("dense", "sparse", "sparse in PyTorch")
 """The last is what a GPU does."""
@@ -29,19 +29,16 @@ class Problem(NamedTuple):
         return self.dictionary.encode(self.x).detach()
 
     def loss(self, way: str, **options: Any) -> Loss:
-        """By one of WAYS, its gradients in ``grad``."""
-        self.dictionary.zero_grad()
+        """By one of WAYS."""
         with using(way):
-            found = self.dictionary.loss(
-                self.x, self.y, l1_coefficient=self.l1_coefficient,
+            return loss_and_gradients(
+                self.dictionary, self.x, self.y, l1_coefficient=self.l1_coefficient,
                 normalization=self.normalization, sparse=way != "dense", **options,
             )  # fmt: skip
-            found.loss.backward()
-        return found
 
     def gradients(self, way: str, **options: Any) -> dict[str, Tensor]:
-        self.loss(way, **options)
-        return {name: p.grad for name, p in self.dictionary.named_parameters()}
+        found = self.loss(way, **options)
+        return found.gradients | (found.rows.added_up() if found.rows else {})
 
 
 @contextmanager
@@ -87,7 +84,7 @@ def problem(
     first_active = round((1 - density) * len(z))
     dictionary.b_enc -= steps[first_active : first_active + 2].mean()
     l1_coefficient = 0.0 if traits.is_topk else 0.3
-    return Problem(dictionary.requires_grad_(), x, y, l1_coefficient, normalization)
+    return Problem(dictionary, x, y, l1_coefficient, normalization)
 
 
 @st.composite
@@ -107,7 +104,7 @@ def problems(draw: st.DrawFn) -> Problem:
 
 def plain_loss(p: Problem) -> Tensor:
     """Equations 4 and 5 of the paper, token by token, with the extensions."""
-    d = p.dictionary
+    d = p.dictionary.requires_grad_()
     total = torch.zeros((), dtype=p.x.dtype)
     for x, y in zip(p.x, p.y, strict=True):
         read = x if TRAITS[d.kind].is_transcoder else x - d.b_dec

@@ -1,6 +1,5 @@
 """Small activations and settings for the tests of training."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -8,45 +7,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from transcoders.activations import Statistics
+from transcoders.activations import ActivationsInMemory
 from transcoders.config import TRAITS, Dictionary, Kind, Site, Training
-from transcoders.dictionaries import SparseDictionary
-from transcoders.dictionaries.loss import Loss
-from transcoders.models import MLPActivations
+from transcoders.dictionaries.loss import Loss, loss_and_gradients
 from transcoders.training import group as group_module
+from transcoders.training import trainer as trainer_module
 from transcoders.training.trainer import TrainedDictionary, Trainer
 
 SITE = Site(model="tiny", layer=1)
 ALL_KINDS: tuple[Kind, ...] = tuple(TRAITS)
 
 
-@dataclass
-class CacheInMemory:
-    """Stands in for an ``ActivationCache``: what the trainer reads of one, without files."""
+class CacheInMemory(ActivationsInMemory):
+    """Stands in for an ``ActivationCache``."""
 
-    mlp_in: Tensor
-    mlp_out: Tensor
     read_ahead = True
-
-    @property
-    def n_tokens(self) -> int:
-        return len(self.mlp_in)
-
-    @property
-    def d_model(self) -> int:
-        return self.mlp_in.shape[1]
-
-    @property
-    def statistics(self) -> Statistics:
-        return Statistics(
-            mlp_in_mean=self.mlp_in.mean(dim=0),
-            mlp_out_mean=self.mlp_out.mean(dim=0),
-            mlp_in_norm=self.mlp_in.norm(dim=1).mean(),
-            mlp_out_norm=self.mlp_out.norm(dim=1).mean(),
-        )
-
-    def read(self, start: int, stop: int) -> MLPActivations:
-        return MLPActivations(self.mlp_in[start:stop], self.mlp_out[start:stop])
 
 
 def random_cache(n_tokens: int = 256, d_model: int = 8, seed: int = 0) -> CacheInMemory:
@@ -137,13 +112,12 @@ def saved(trained: TrainedDictionary) -> tuple[dict[str, bytes], str]:
 def watch_ways(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A list that grows by ``dense`` or ``sparse`` with every loss."""
     ways: list[str] = []
-    loss = SparseDictionary.loss
 
     def watched(*arguments: Any, sparse: bool, **options: Any) -> Loss:
         ways.append("sparse" if sparse else "dense")
-        return loss(*arguments, sparse=sparse, **options)
+        return loss_and_gradients(*arguments, sparse=sparse, **options)
 
-    monkeypatch.setattr(SparseDictionary, "loss", watched)
+    monkeypatch.setattr(trainer_module, "loss_and_gradients", watched)
     return ways
 
 

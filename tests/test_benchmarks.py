@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from helpers_training import entry, random_cache, settings
+from transcoders.dictionaries.loss import loss_and_gradients
 from transcoders.files import read_json
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -73,8 +74,10 @@ def test_dense_autograd_has_the_gradients_of_our_step(training: ModuleType) -> N
     dictionary = ours.trainer.dictionary
     dense = training.DenseAutograd(dictionary)
     x = ours.batch().mlp_out  # of a norm that training leaves as it is
-    dictionary.loss(x, x, l1_coefficient=1.0, sparse=True).loss.backward()
-    gradients, W_dec = {name: p.grad for name, p in dictionary.named_parameters()}, dictionary.W_dec
+    gradients, W_dec = (
+        loss_and_gradients(dictionary, x, x, l1_coefficient=1.0).gradients,
+        dictionary.W_dec,
+    )
     gradients["W_dec"] -= torch.linalg.vecdot(gradients["W_dec"], W_dec.detach())[:, None] * W_dec
     dense.step(x)
     for parameter, name in zip(dense.parameters, ("W_enc", "b_enc", "W_dec", "b_dec"), strict=True):

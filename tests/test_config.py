@@ -167,7 +167,7 @@ def test_every_wrong_value_of_a_file_is_named_at_once(tmp_path):
             "dictionaries: tiny-gpt2_layer1_transcoder_l1-0.5 is listed 2 times",
         ),
         ("learning_rates/0/dictionaries/0/learning_rate", 5e-3, "_lr-0.005 is listed 2 times"),
-        ("training/micro_batch_tokens", 100, "expected a divisor of batch_tokens (256)"),
+        ("training/precision", "tf32", "training.precision: only a GPU has tf32"),
         ("greater_than/model", "tiny-gpt2", "expected transcoders of tiny-gpt2 at layer 0 and"),
         ("interpretability/rated_site/layer", 0, "expected one of sites (tiny-gpt2_layer1, "),
         ("interpretability/rated_site/model", "tiny-gpt2", "a transcoder at layer 0 of tiny-gpt2"),

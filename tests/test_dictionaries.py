@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
 from transcoders.checksums import sha256
 from transcoders.config import TRAITS, Kind, load_scale
@@ -139,25 +138,10 @@ def truncate(weights: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:-10])
 
 
-def drop_a_tensor(weights: Path) -> None:
-    tensors = load_file(weights)
-    del tensors["b_enc"]
-    save_file(tensors, weights)
-
-
-def transpose_a_tensor(weights: Path) -> None:
-    tensors = load_file(weights)
-    save_file(tensors | {"W_dec": tensors["W_dec"].T.contiguous()}, weights)
-
-
 def flip_a_bit(weights: Path) -> None:
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
-
-
-def add_a_tensor(weights: Path) -> None:
-    save_file(load_file(weights) | {"W_gate": torch.zeros(4, 6)}, weights)
 
 
 @pytest.mark.parametrize(
@@ -165,9 +149,6 @@ def add_a_tensor(weights: Path) -> None:
     [
         Path.unlink,
         truncate,
-        drop_a_tensor,
-        transpose_a_tensor,
-        add_a_tensor,
         flip_a_bit,
     ],
 )

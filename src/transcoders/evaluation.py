@@ -9,9 +9,10 @@ difference to the unmodified model, bootstrapped over documents: raw CE varies f
 documents than dictionaries differ.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,11 +21,10 @@ from jaxtyping import Float, Int
 from scipy import stats
 from torch import Tensor
 
-from transcoders.activations import load_statistics
 from transcoders.config import Corpus, Dictionary, Evaluation, Scale, Site
 from transcoders.corpus import Rows, load_rows
 from transcoders.dictionaries import SparseDictionary
-from transcoders.files import read_json, read_table
+from transcoders.files import read_json, read_table, read_tensors
 from transcoders.layout import Layout
 from transcoders.models import LanguageModel, continue_with_mlp_out, load_model, run_through_site
 from transcoders.progress import progress_bar
@@ -34,35 +34,42 @@ Entries = list[tuple[Dictionary, SparseDictionary, int]]
 """Dictionaries of one site: entry, weights, and tokens trained on."""
 
 
-@dataclass
 class _Sums:
-    """Running sums of one dictionary. CE and KL of a row are summed over its positions."""
+    """Running sums of one dictionary: of each row over its positions, and over all positions."""
 
-    ce: list[Tensor] = field(default_factory=list)
-    kl: list[Tensor] = field(default_factory=list)
-    l0: list[Tensor] = field(default_factory=list)
-    squared_error: float = 0.0
-    squared_target: float = 0.0
-    target: Tensor | float = 0.0
-    reconstruction_norm: float = 0.0
-    target_norm: float = 0.0
-    alive: Tensor | bool = False
+    def __init__(self) -> None:
+        self.by_row: dict[str, list[Tensor]] = {"ce": [], "kl": [], "l0": []}
+        self.total: dict[str, Tensor] = {}
 
-    def add(self, spliced: Spliced) -> None:
+    def add(self, spliced: Spliced, ce: Tensor, kl: Tensor) -> None:
         reconstruction, target = spliced.reconstruction, spliced.target
         active = spliced.z > 0
-        self.l0.append(active.sum(dim=(1, 2)).double().cpu())
-        self.squared_error += (target - reconstruction).double().square().sum().item()
-        self.squared_target += target.double().square().sum().item()
-        self.target = self.target + target.double().sum(dim=(0, 1))
-        self.reconstruction_norm += reconstruction.norm(dim=2).double().sum().item()
-        self.target_norm += target.norm(dim=2).double().sum().item()
-        self.alive = active.any(dim=1).any(dim=0) | self.alive
+        for parts, new in zip(
+            self.by_row.values(), (ce, kl, active.sum(dim=(1, 2)).double()), strict=True
+        ):
+            parts.append(new.cpu())
+        for name, value in {
+            "squared_error": (target - reconstruction).double().square().sum(),
+            "squared_target": target.double().square().sum(),
+            "target": target.double().sum(dim=(0, 1)),
+            "reconstruction_norm": reconstruction.norm(dim=2).double().sum(),
+            "target_norm": target.norm(dim=2).double().sum(),
+            "fired": active.sum(dim=(0, 1)),
+        }.items():
+            self.total[name] = self.total.get(name, 0) + value
 
-    def fvu(self, n_tokens: int) -> float:
-        """Fraction of variance unexplained: squared error over squared deviation from the mean."""
-        squared_sum = torch.as_tensor(self.target).square().sum().item()
-        return self.squared_error / (self.squared_target - squared_sum / n_tokens)
+    def of_row(self, name: str) -> Float[Tensor, " rows"]:
+        return torch.cat(self.by_row[name])
+
+    def measures(self, n_tokens: int) -> dict[str, float]:
+        """The columns that the dictionary's own output and target fix."""
+        total = self.total
+        variation = total["squared_target"] - total["target"].square().sum() / n_tokens
+        return {
+            "fvu": (total["squared_error"] / variation).item(),
+            "dead_fraction": 1 - (total["fired"] > 0).double().mean().item(),
+            "l2_ratio": (total["reconstruction_norm"] / total["target_norm"]).item(),
+        }
 
 
 def evaluate_site(
@@ -80,7 +87,7 @@ def evaluate_site(
     """Measure all dictionaries of one site.
 
     Args:
-        model: the whole model.
+        model: whole.
         rows: the held-out rows.
         document_ids: identifiers of the documents that ``rows.document`` numbers.
         dictionaries: entry, weights, and tokens trained on, all of one site.
@@ -91,54 +98,67 @@ def evaluate_site(
         device: where the model is.
 
     Returns:
-        The rows of ``evaluation.csv`` and of ``evaluation_by_document.csv`` for this site.
-        ``tokens_evaluated`` counts positions at which the dictionary acts. ``tokens`` by document
-        counts predictions, one fewer for each row: the last position has no next token.
+        The rows of ``evaluation.csv`` and of ``evaluation_by_document.csv``. ``tokens_evaluated``
+        counts positions at which the dictionary acts; ``tokens``, by document, predictions, one
+        fewer for each row, since the last position has no next token.
     """
     first = corpus.first_metric_position
     bounds = {"mean": mean_mlp_out.to(device), "zero": torch.zeros(())}
-    ce, sums = _run(model, rows, dictionaries, bounds, first, evaluation.batch_contexts, device)
+    batches = rows.tokens.split(evaluation.batch_contexts)
+    ce_by_row, sums = _run(model, batches, dictionaries, bounds, first, device)
     n_tokens = rows.tokens[:, first:].numel()
+    n_predictions = n_tokens - len(rows.tokens)
+    original, mean, zero = (ce.sum().item() / n_predictions for ce in ce_by_row.values())
     table, by_document = [], []
     for (entry, weights, tokens_trained), own in zip(dictionaries, sums, strict=True):
-        documents = _by_document(entry.name, own, ce["original"], rows, first)
+        documents = _by_document(entry.name, own, ce_by_row["original"], rows, first, document_ids)
+        low, high = paired_interval(documents, evaluation.bootstrap_resamples, seed=seed)
+        ce = own.of_row("ce").sum().item() / n_predictions
         by_document.append(documents)
-        interval = paired_interval(documents, evaluation.bootstrap_resamples, seed=seed)
         table.append(
             {
-                "dictionary": entry.name,
-                "site": entry.site.name,
-                "model": entry.site.model,
-                "layer": entry.site.layer,
-                "kind": entry.kind,
-                "headline": entry.headline,
-                "l1_coefficient": entry.l1_coefficient,
-                "n_features": weights.n_features,
-                "tokens_trained": tokens_trained,
+                **_described(entry, weights, tokens_trained),
                 "tokens_evaluated": n_tokens,
-                **_measures(own, ce, interval, n_tokens, int(documents["tokens"].sum())),
+                "l0": own.of_row("l0").sum().item() / n_tokens,
+                "ce": ce,
+                "ce_low": original + low,
+                "ce_high": original + high,
+                "ce_original": original,
+                "ce_mean_ablated": mean,
+                "ce_zero_ablated": zero,
+                "ce_recovered": (mean - ce) / (mean - original),
+                "kl": own.of_row("kl").sum().item() / n_predictions,
+                **own.measures(n_tokens),
             }
         )
-    per_document = pd.concat(by_document, ignore_index=True)
-    per_document["document"] = [document_ids[index] for index in per_document["document"]]
-    return pd.DataFrame(table), per_document
+    return pd.DataFrame(table), pd.concat(by_document, ignore_index=True)
+
+
+def _described(entry: Dictionary, weights: SparseDictionary, tokens_trained: int) -> dict[str, Any]:
+    return {
+        "dictionary": entry.name,
+        "site": entry.site.name,
+        **dict(entry.site),
+        **{key: getattr(entry, key) for key in ("kind", "headline", "l1_coefficient")},
+        "n_features": weights.n_features,
+        "tokens_trained": tokens_trained,
+    }
 
 
 def _run(
     model: LanguageModel,
-    rows: Rows,
+    batches: Sequence[Tensor],
     dictionaries: Entries,
     bounds: dict[str, Tensor],
     first: int,
-    batch_contexts: int,
     device: str,
-) -> tuple[dict[str, np.ndarray], list[_Sums]]:
+) -> tuple[dict[str, Tensor], list[_Sums]]:
     """CE of every row, of the model and with its MLP ablated; and the sums of each dictionary."""
     site = dictionaries[0][0].site
     ce: dict[str, list[Tensor]] = {name: [] for name in ("original", *bounds)}
     sums = [_Sums() for _ in dictionaries]
-    with progress_bar(rows.tokens.numel(), f"evaluating {site.name}") as bar:
-        for batch in rows.tokens.split(batch_contexts):
+    with progress_bar(sum(batch.numel() for batch in batches), f"evaluating {site.name}") as bar:
+        for batch in batches:
             tokens = batch.to(device)
             passed = run_through_site(model, tokens, site.layer)
             log_probs = _log_probs(passed.logits, first)
@@ -151,41 +171,14 @@ def _run(
                 spliced = splice(weights, passed, model, site.layer, first_position=first)
                 logits = continue_with_mlp_out(model, passed, site.layer, spliced.mlp_out)
                 found = _log_probs(logits, first)
-                own.add(spliced)
-                own.ce.append(_ce_by_row(found, tokens, first))
                 kl = (log_probs.exp() * (log_probs - found)).sum(dim=(1, 2))
-                own.kl.append(kl.double().cpu())
+                own.add(spliced, _ce_by_row(found, tokens, first), kl.double())
             bar.update(tokens.numel())
-    return {name: torch.cat(parts).numpy() for name, parts in ce.items()}, sums
-
-
-def _measures(
-    sums: _Sums,
-    ce_by_row: dict[str, np.ndarray],
-    interval: tuple[float, float],
-    n_tokens: int,
-    n_predictions: int,
-) -> dict[str, float]:
-    original, mean, zero = (by_row.sum() / n_predictions for by_row in ce_by_row.values())
-    ce = torch.cat(sums.ce).sum().item() / n_predictions
-    return {
-        "l0": torch.cat(sums.l0).sum().item() / n_tokens,
-        "ce": ce,
-        "ce_low": original + interval[0],
-        "ce_high": original + interval[1],
-        "ce_original": original,
-        "ce_mean_ablated": mean,
-        "ce_zero_ablated": zero,
-        "ce_recovered": (mean - ce) / (mean - original),
-        "kl": torch.cat(sums.kl).sum().item() / n_predictions,
-        "fvu": sums.fvu(n_tokens),
-        "dead_fraction": 1 - torch.as_tensor(sums.alive).double().mean().item(),
-        "l2_ratio": sums.reconstruction_norm / sums.target_norm,
-    }
+    return {name: torch.cat(parts) for name, parts in ce.items()}, sums
 
 
 def _by_document(
-    name: str, sums: _Sums, ce_original: np.ndarray, rows: Rows, first: int
+    name: str, sums: _Sums, ce_original: Tensor, rows: Rows, first: int, ids: list[str]
 ) -> pd.DataFrame:
     """CE and L0 of one dictionary, averaged within each document."""
     n_predictions = rows.tokens.shape[1] - 1 - first
@@ -194,20 +187,15 @@ def _by_document(
             "dictionary": name,
             "document": rows.document.numpy(),
             "tokens": n_predictions,
-            "ce": torch.cat(sums.ce).numpy() / n_predictions,
+            "ce": sums.of_row("ce") / n_predictions,
             "ce_original": ce_original / n_predictions,
-            "l0": torch.cat(sums.l0).numpy() / (n_predictions + 1),
+            "l0": sums.of_row("l0") / (n_predictions + 1),
         }
     )
-    how = {
-        "dictionary": "first",
-        "tokens": "sum",
-        "ce": "mean",
-        "ce_original": "mean",
-        "l0": "mean",
-    }
-    columns = list(table)
-    return table.groupby("document", as_index=False).agg(how)[columns]
+    how = dict.fromkeys(table, "mean") | {"dictionary": "first", "tokens": "sum"}
+    del how["document"]
+    table = table.groupby("document", as_index=False).agg(how)[list(table)]
+    return table.assign(document=[ids[number] for number in table["document"]])
 
 
 def paired_interval(documents: pd.DataFrame, resamples: int, *, seed: int) -> tuple[float, float]:
@@ -270,12 +258,13 @@ def evaluate_dictionaries(
         tokens_trained = read_json(folder / "cfg.json")["training"]["tokens_trained"]
         weights = SparseDictionary.from_pretrained(folder).to(device)
         dictionaries.append((entry, weights, tokens_trained))
+    statistics = read_tensors(layout.activations(site.name) / "statistics.safetensors")
     return evaluate_site(
         load_model(layout.model(site.model), device=device),
         load_rows(layout.tokens(site.model), "eval"),
         list(read_table(layout.documents, columns=["id"])["id"]),
         dictionaries,
-        load_statistics(layout.activations(site.name)).mlp_out_mean,
+        statistics["mlp_out_mean"],
         scale.corpus,
         scale.evaluation,
         seed=scale.seed,
@@ -287,13 +276,11 @@ def compare_learning_rates(scale: Scale, layout: Layout, *, device: str = "cpu")
     """Measure the dictionaries that compare learning rates, one row each."""
     entries = scale.learning_rate_dictionaries
     tables = [
-        evaluate_dictionaries(
-            scale, layout, site, [e for e in entries if e.site == site], device=device
-        )[0]
-        for site in dict.fromkeys(entry.site for entry in entries)
+        evaluate_dictionaries(scale, layout, site, list(of_site), device=device)[0]
+        for site, of_site in groupby(entries, key=lambda entry: entry.site)
     ]
-    rates = {entry.name: entry.learning_rate for entry in entries}
     table = pd.concat(tables, ignore_index=True)
+    rates = {entry.name: entry.learning_rate for entry in entries}
     table.insert(1, "learning_rate", table["dictionary"].map(rates))
     return table
 

@@ -130,31 +130,22 @@ def read_table(path: Path, **options: Any) -> "pd.DataFrame":
 
 
 def read_tensors(
-    path: Path,
-    *,
-    sha256: str | None = None,
-    shapes: dict[str, tuple[int, ...]] | None = None,
-    remedy: str = AGAIN,
+    path: Path, *, sha256: str | None = None, remedy: str = AGAIN
 ) -> "dict[str, Tensor]":
     """Read a safetensors file, naming the file in every error.
 
     Args:
         path: the file.
         sha256: what another record says of its bytes.
-        shapes: the tensors that it must hold, by name.
         remedy: what the user can do about a file that is not as expected.
 
     Raises:
-        UserError: the file is missing, was changed since it was made, differs from ``sha256``, or
-            does not hold these tensors.
+        UserError: the file is missing, was changed since it was made, or differs from ``sha256``.
     """
     from safetensors.torch import load_file
 
     with _checked(path, "safetensors", remedy, by_record=sha256 is None):
         tensors = load_file(path)
-    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    if shapes is not None and found != shapes:
-        raise UserError(f"{path}: expected tensors of shapes {shapes}, found {found}; {remedy}")
     if sha256 is not None:
         checksums.check_sha256(path, sha256, remedy)
     return tensors

@@ -20,8 +20,6 @@ from transcoders.sizes import FLOAT, Sizes
 SHARD_BYTES = 302_848_326
 """Of OpenWebText's first shard on the hub. The other shards are about as large."""
 TYPICAL_GPU_GB = 80.0
-REMEDIES = {"train": "make groups smaller, or set training.micro_batch_tokens"}
-"""What to do if a rule needs too much GPU memory. For other rules: lower batch_contexts."""
 
 
 class Work(NamedTuple):
@@ -68,9 +66,10 @@ def make_plan(
         too_much.append(f"disk: {needed / 1e9:.1f} GB, free on {results}: {free / 1e9:.1f} GB")
     for work in works:
         if gpu_memory_gb is not None and work.gpu_memory > gpu_memory_gb * 1e9:
+            remedy = "make groups smaller" if work.rule == "train" else "lower its batch_contexts"
             too_much.append(
                 f"GPU memory: {work.rule} up to {work.gpu_memory / 1e9:.1f} GB of "
-                f"{gpu_memory_gb:.0f}; {REMEDIES.get(work.rule, 'lower its batch_contexts')}"
+                f"{gpu_memory_gb:.0f}; {remedy}"
             )
         if work.resources.mem_mb > memory_gb * 1000:
             too_much.append(

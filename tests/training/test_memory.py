@@ -10,10 +10,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from helpers_gradients import using
+from helpers_gradients import WAYS, problem, using
 from helpers_training import ALL_KINDS, random_cache, settings, trainer_of
+from transcoders.config import TRAITS
 from transcoders.dictionaries import SparseDictionary
 from transcoders.dictionaries.entries import CHUNK_ENTRIES
+from transcoders.dictionaries.loss import loss_and_gradients
 from transcoders.training import memory
 from transcoders.training.adam import BLOCK_ENTRIES
 
@@ -51,19 +53,15 @@ class LiveBytes(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("kind", ALL_KINDS)
-@pytest.mark.parametrize("micro_batch_tokens", [None, 64])
 @pytest.mark.parametrize("sparse_below", [0, 0.5])
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
-def test_no_step_takes_more_than_the_bound(
-    kind, micro_batch_tokens, sparse_below, precision, monkeypatch
-):
+def test_no_step_takes_more_than_the_bound(kind, sparse_below, precision, monkeypatch):
     # Blocks small beside the rest, as a GPU's are at the paper's sizes; and its way to gradients.
     monkeypatch.setitem(CHUNK_ENTRIES, "cpu", 2**14)
     monkeypatch.setitem(BLOCK_ENTRIES, "cpu", 2**12)
     training = settings(
-        expansion=16, batch_tokens=256, micro_batch_tokens=micro_batch_tokens,
-        sparse_below_density=sparse_below, precision=precision,
-    )  # fmt: skip
+        expansion=16, batch_tokens=256, sparse_below_density=sparse_below, precision=precision
+    )
     cache = random_cache(n_tokens=1024, d_model=32)
     trainer = trainer_of(kind, cache, training, l1_coefficient=2.0)
     bound = memory.step_bytes(32, 512, training, "cpu")
@@ -76,19 +74,22 @@ def test_no_step_takes_more_than_the_bound(
             assert live.peak <= bound + skip
 
 
-@pytest.mark.parametrize(("micro_batch_tokens", "gb"), [(None, 1.07 + 1.07), (1024, 0.27 + 2.14)])
-def test_the_bound_holds_at_the_size_of_the_papers_largest_dictionaries(
-    micro_batch_tokens, gb, monkeypatch
-):
+@pytest.mark.parametrize("way", WAYS[1:])
+@pytest.mark.parametrize("kind", ALL_KINDS)
+def test_the_sparse_way_never_holds_all_features_of_a_batch(kind, way, monkeypatch):
+    monkeypatch.setitem(CHUNK_ENTRIES, "cpu", 1024)
+    p = problem(kind, 0.02, n_tokens=256, d_in=4, d_out=4, n_features=512)
+    p.dictionary.k = 8 if TRAITS[kind].is_topk else None
+    with LiveBytes() as live:
+        p.gradients(way)
+    assert live.peak < 256 * 512 * 4 / 2
+
+
+def test_the_bound_holds_at_the_size_of_the_papers_largest_dictionaries(monkeypatch):
     # Tensors that have sizes and no numbers, so that 2,048 -> 65,536 costs no memory here.
     monkeypatch.setitem(CHUNK_ENTRIES, "cpu", CHUNK_ENTRIES["cuda"])
     d_model, n_features, n_tokens = 2048, 65_536, 4096
-    training = settings(
-        expansion=32,
-        batch_tokens=n_tokens,
-        micro_batch_tokens=micro_batch_tokens,
-        sparse_below_density=0.0175,
-    )
+    training = settings(expansion=32, batch_tokens=n_tokens, sparse_below_density=0.0175)
     with FakeTensorMode():
         dictionary = SparseDictionary(
             "transcoder",
@@ -96,12 +97,11 @@ def test_the_bound_holds_at_the_size_of_the_papers_largest_dictionaries(
             b_enc=torch.empty(n_features),
             W_dec=torch.empty(n_features, d_model),
             b_dec=torch.empty(d_model),
-        ).requires_grad_()
+        )
         batch = torch.empty(n_tokens, d_model)
         with LiveBytes() as live:
-            for part in batch.split(micro_batch_tokens or n_tokens):
-                dictionary.loss(part, part).loss.backward()
-    bound = memory.step_bytes(d_model, n_features, training)
-    assert gb * 1e9 < live.peak <= bound < 5e9
+            loss_and_gradients(dictionary, batch, batch)
+    # All features of the batch are held, and the gradients of both matrices: 1.07 GB each.
+    assert 2 * 1.07e9 < live.peak <= memory.step_bytes(d_model, n_features, training) < 5e9
     kept = memory.dictionary_bytes(d_model, n_features)
     assert kept == 3 * 4 * sum(parameter.numel() for parameter in dictionary.parameters())

@@ -37,26 +37,18 @@ def take_steps(trainer: Trainer, cache: CacheInMemory) -> list[float]:
 
 
 @OF_ALL_KINDS
-def test_training_of_any_way_and_in_micro_batches_has_the_same_losses(kind, ways):
+def test_dense_and_sparse_training_have_the_same_losses(kind, ways):
     cache = random_cache(n_tokens=32 * 40)
-    losses = {}
+    losses = []
     for below in (0, 0.4):
-        for micro_batch_tokens in (None, 8):
-            training = settings(
-                learning_rate=3e-3, normalize_activations="mean_norm",
-                sparse_below_density=below, micro_batch_tokens=micro_batch_tokens,
-            )  # fmt: skip
-            trainer = trainer_of(kind, cache, training, n_steps=40, l1_coefficient=1.0)
-            ways.clear()
-            losses[below, micro_batch_tokens] = take_steps(trainer, cache)
-            assert len(ways) == 40 * (4 if micro_batch_tokens else 1)
-            assert ("dense" in ways, "sparse" in ways) == (
-                not below or not TRAITS[kind].is_topk, bool(below),
-            )  # fmt: skip
-    expected = losses[0, None]
-    for found in losses.values():
-        # float32, other order of sums: measured 1.5e-7, which forty steps may amplify
-        assert found == pytest.approx(expected, rel=1e-5)
+        training = settings(
+            learning_rate=3e-3, normalize_activations="mean_norm", sparse_below_density=below
+        )
+        trainer = trainer_of(kind, cache, training, n_steps=40, l1_coefficient=1.0)
+        losses.append(take_steps(trainer, cache))
+    assert "dense" in ways and "sparse" in ways
+    # float32, other order of sums: measured 1.5e-7, which forty steps may amplify
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
 def test_the_way_follows_the_density_of_the_batch_before(ways):

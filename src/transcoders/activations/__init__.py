@@ -2,7 +2,7 @@
 
 from transcoders.activations.cache import ActivationCache, cache_activations
 from transcoders.activations.in_memory import ActivationsInMemory
-from transcoders.activations.statistics import DTYPES, Statistics, load_statistics
+from transcoders.activations.statistics import DTYPES, Statistics
 from transcoders.activations.stream import ActivationStream
 
 __all__ = [
@@ -12,5 +12,4 @@ __all__ = [
     "ActivationsInMemory",
     "Statistics",
     "cache_activations",
-    "load_statistics",
 ]

@@ -22,16 +22,18 @@ from torch import Tensor
 from transcoders.activations.statistics import (
     DTYPES,
     Recorded,
-    Totals,
+    Statistics,
     identity_of,
     rounded_activations,
 )
 from transcoders.checksums import sha256
 from transcoders.config import Activations, Corpus, Site, cache_bytes
 from transcoders.corpus import Rows
+from transcoders.errors import UserError
 from transcoders.files import (
     atomic_path,
     check_disk,
+    made_path,
     read_json,
     read_tensors,
     save_tensors,
@@ -77,19 +79,19 @@ def cache_activations(
     writers = [
         _SiteWriter(site, folder, identity, shape, device) for site, folder in folders.items()
     ]
-    shards = list(rows.tokens.split(activations.shard_contexts))
     done = min(writer.begin() for writer in writers)
     for writer in writers:
         for number in range(done):
             writer.recount(number, activations.batch_contexts * tokens_per_row)
-    rows_done = min(done * activations.shard_contexts, n_rows)
     with progress_bar(
         n_rows * context_length,
         "caching activations" if activations.mode == "cache" else "measuring activations",
-        initial=rows_done * context_length,
+        initial=min(done * activations.shard_contexts, n_rows) * context_length,
     ) as bar:
-        for number in range(done, len(shards)):
-            for batch in shards[number].split(activations.batch_contexts):
+        for number, shard in enumerate(rows.tokens.split(activations.shard_contexts)):
+            if number < done:
+                continue
+            for batch in shard.split(activations.batch_contexts):
                 _run(model, batch.to(device), writers)
                 bar.update(batch.numel())
             for writer in writers:
@@ -127,7 +129,8 @@ class _SiteWriter:
         self._shard = torch.empty(2, *shape if self._caches else (0, 0), dtype=self._dtype)
         self._filled = 0
         self._written: dict[str, str] = {}
-        self._totals = Totals(site)
+        self._n_tokens = 0
+        self._sums: dict[str, Tensor] = {}
 
     def begin(self) -> int:
         """Count the complete shards of an unfinished cache like this, or clear the folder."""
@@ -146,9 +149,10 @@ class _SiteWriter:
 
     def recount(self, number: int, tokens_per_batch: int) -> None:
         """Count a shard that is there, in the batches in which it was made: the same sums."""
-        shard = MLPActivations(**read_tensors(self._path(number)))
-        for batch in zip(*(tensor.split(tokens_per_batch) for tensor in shard), strict=True):
-            self._totals.add(MLPActivations(*(tensor.to(self._device) for tensor in batch)))
+        shard = read_tensors(self._path(number))
+        halves = (shard[name].split(tokens_per_batch) for name in MLPActivations._fields)
+        for batch in zip(*halves, strict=True):
+            self._count(MLPActivations(*(tensor.to(self._device) for tensor in batch)))
 
     def add(self, both: MLPActivations) -> None:
         """Count a pass and keep it for the shard. Shapes (row, position, d_model).
@@ -157,12 +161,24 @@ class _SiteWriter:
             UserError: a value does not fit the dtype.
         """
         rounded = rounded_activations(both, self._identity["first_position"], self._dtype)
-        self._totals.add(rounded)
+        self._count(rounded)
         if self._caches:
             filled = self._filled + len(rounded.mlp_in)
             for kept, new in zip(self._shard, rounded, strict=True):
                 kept[self._filled : filled] = new
             self._filled = filled
+
+    def _count(self, rounded: MLPActivations) -> None:
+        self._n_tokens += len(rounded.mlp_in)
+        for name, tensor in rounded._asdict().items():
+            norms = tensor.float().norm(dim=1).sum(dtype=torch.float64)
+            if not norms.isfinite():
+                raise UserError(
+                    f"{self.site.name}: an activation is too large for its dtype; set "
+                    "activations.dtype to bfloat16 in the scale file"
+                )
+            for key, value in (("mean", tensor.double().sum(dim=0)), ("norm", norms)):
+                self._sums[f"{name}_{key}"] = self._sums.get(f"{name}_{key}", 0) + value
 
     def write_shard(self, number: int) -> None:
         """Write what was added since the shard before."""
@@ -178,7 +194,19 @@ class _SiteWriter:
 
     def finish(self) -> None:
         """Write the statistics and, last, the record that makes the folder complete."""
-        self._totals.save(self.folder, self._identity, self._written)
+        means = {key: (total / self._n_tokens).float().cpu() for key, total in self._sums.items()}
+        statistics = Statistics(**means)
+        path = self.folder / "statistics.safetensors"
+        with made_path(path) as temporary:
+            save_tensors(temporary, statistics._asdict())
+        record = {
+            "site": self.site.name,
+            "tokens": self._n_tokens,
+            "d_model": len(statistics.mlp_in_mean),
+            **self._identity,
+            "files": {**self._written, path.name: sha256(path)},
+        }
+        write_json(self.folder / "activations.json", record)
 
     def _record(self) -> None:
         """Say what the cache is made of, and which of its shards are complete."""
@@ -200,21 +228,10 @@ class ActivationCache(Recorded):
         Raises:
             UserError: the cache is missing or unfinished, or a file differs from what was written.
         """
-        super().__init__(folder, "cache")
-        self._shards = [
-            MLPActivations(**self.read_file(name))
-            for name in sorted(self.record["files"])
-            if name.startswith("shard-")
-        ]
+        super().__init__(folder, {"mode": "cache"}, "cpu")
+        names = sorted(name for name in self.record["files"] if name.startswith("shard-"))
+        self._shards = [MLPActivations(**self._read_file(name)) for name in names]
+        self._set_sizes(len(shard.mlp_in) for shard in self._shards)
 
-    def read(self, start: int, stop: int) -> MLPActivations:
-        """Tokens ``start`` to ``stop`` (exclusive): 16-bit tensors of shape (tokens, d_model)."""
-        parts: list[MLPActivations] = []
-        for shard in self._shards:
-            n_here = len(shard.mlp_in)
-            if start < n_here and stop > 0:
-                here = slice(max(start, 0), min(stop, n_here))
-                parts.append(MLPActivations(shard.mlp_in[here], shard.mlp_out[here]))
-            start, stop = start - n_here, stop - n_here
-        mlp_in, mlp_out = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
-        return MLPActivations(mlp_in, mlp_out)
+    def _chunk(self, number: int) -> MLPActivations:
+        return self._shards[number]

@@ -1,5 +1,8 @@
 """The inputs and outputs of one MLP over a few thousand rows, held in memory."""
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -9,31 +12,13 @@ from transcoders.models import LanguageModel, MLPActivations, mlp_activations
 from transcoders.progress import progress_bar
 
 
+@dataclass
 class ActivationsInMemory:
-    """What a dictionary is trained on, without files: for notebooks and small experiments.
+    """What a dictionary is trained on, without files: for notebooks and small experiments."""
 
-    Attributes:
-        n_tokens: number of tokens.
-        d_model: width of both vectors.
-        statistics: means over all tokens.
-    """
-
-    read_ahead = False
-
-    def __init__(
-        self,
-        mlp_in: Float[Tensor, "tokens d_model"],
-        mlp_out: Float[Tensor, "tokens d_model"],
-    ) -> None:
-        """Take over the inputs and outputs of an MLP."""
-        self.n_tokens, self.d_model = mlp_in.shape
-        self._both = MLPActivations(mlp_in, mlp_out)
-        self.statistics = Statistics(
-            mlp_in.mean(dim=0),
-            mlp_out.mean(dim=0),
-            mlp_in.norm(dim=1).mean(),
-            mlp_out.norm(dim=1).mean(),
-        )
+    mlp_in: Float[Tensor, "tokens d_model"]
+    mlp_out: Float[Tensor, "tokens d_model"]
+    read_ahead: ClassVar[bool] = False
 
     @classmethod
     def of(
@@ -63,6 +48,22 @@ class ActivationsInMemory:
         # Copies, since autograd cannot use the tensors of inference mode.
         return cls(*(torch.cat(tensors).clone() for tensors in zip(*parts, strict=True)))
 
+    @property
+    def n_tokens(self) -> int:
+        """Number of tokens."""
+        return len(self.mlp_in)
+
+    @property
+    def d_model(self) -> int:
+        """Width of both vectors."""
+        return self.mlp_in.shape[1]
+
+    @property
+    def statistics(self) -> Statistics:
+        """Means over all tokens."""
+        means = (self.mlp_in.mean(dim=0), self.mlp_out.mean(dim=0))
+        return Statistics(*means, self.mlp_in.norm(dim=1).mean(), self.mlp_out.norm(dim=1).mean())
+
     def read(self, start: int, stop: int) -> MLPActivations:
         """Tokens ``start`` to ``stop`` (exclusive), of shape (tokens, d_model)."""
-        return MLPActivations(*(tensor[start:stop] for tensor in self._both))
+        return MLPActivations(self.mlp_in[start:stop], self.mlp_out[start:stop])

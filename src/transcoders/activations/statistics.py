@@ -1,16 +1,18 @@
-"""What every mode shares: the rows of a forward pass, rounding, means, and the record of a site."""
+"""What every mode shares: rounding, means, the record of a site, and how it is read."""
 
+from bisect import bisect_right
+from collections.abc import Iterable
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 from torch import Tensor
 
-from transcoders.checksums import sha256
-from transcoders.config import Activations, Corpus, Site
+from transcoders.config import Activations, Corpus
 from transcoders.errors import UserError
-from transcoders.files import made_path, read_json, read_tensors, save_tensors, write_json
+from transcoders.files import read_json, read_tensors
 from transcoders.models import MLPActivations
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -37,21 +39,6 @@ def identity_of(
     }
 
 
-def batches_of_rows(
-    tokens: Shaped[Tensor, "rows position"], activations: Activations
-) -> list[Shaped[Tensor, "batch position"]]:
-    """The rows of each forward pass.
-
-    They are the same in every mode, since the last digits of a row depend on the rows that pass
-    with it.
-    """
-    return [
-        batch
-        for shard in tokens.split(activations.shard_contexts)
-        for batch in shard.split(activations.batch_contexts)
-    ]
-
-
 def rounded_activations(
     both: MLPActivations, first_position: int, dtype: torch.dtype
 ) -> MLPActivations:
@@ -65,68 +52,8 @@ def rounded_activations(
     return MLPActivations(*(tensor[:, first_position:].flatten(0, 1).to(dtype) for tensor in both))
 
 
-class Totals:
-    """Sums over the tokens of a site, added up batch by batch."""
-
-    def __init__(self, site: Site) -> None:
-        self.site = site
-        self.n_tokens = 0
-        self._sums: dict[str, Tensor] = {}
-
-    def add(self, both: MLPActivations) -> None:
-        """Add a batch of rounded activations.
-
-        Raises:
-            UserError: a value does not fit their dtype.
-        """
-        self.n_tokens += len(both.mlp_in)
-        for name, tensor in both._asdict().items():
-            norms = tensor.float().norm(dim=1).sum(dtype=torch.float64)
-            if not norms.isfinite():
-                raise UserError(
-                    f"{self.site.name}: an activation is too large for its dtype; set "
-                    "activations.dtype to bfloat16 in the scale file"
-                )
-            means = {f"{name}_mean": tensor.double().sum(dim=0), f"{name}_norm": norms}
-            for key, value in means.items():
-                self._sums[key] = self._sums[key] + value if key in self._sums else value
-
-    def save(self, folder: Path, identity: dict[str, Any], shards: dict[str, str]) -> None:
-        """Write the statistics and, last, the record that makes the folder complete.
-
-        Args:
-            folder: of the site.
-            identity: what the activations are a function of.
-            shards: SHA-256 of the other files of the folder, by name.
-        """
-        statistics = Statistics(
-            **{key: (total / self.n_tokens).float().cpu() for key, total in self._sums.items()}
-        )
-        path = folder / "statistics.safetensors"
-        with made_path(path) as temporary:
-            save_tensors(temporary, statistics._asdict())
-        record = {
-            "site": self.site.name,
-            "tokens": self.n_tokens,
-            "d_model": len(statistics.mlp_in_mean),
-            **identity,
-            "files": {**shards, path.name: sha256(path)},
-        }
-        write_json(folder / "activations.json", record)
-
-
-def load_statistics(folder: Path) -> Statistics:
-    """The statistics of a site.
-
-    Raises:
-        UserError: the file is missing, damaged or was changed since it was made.
-    """
-    remedy = f"delete {folder} and run again"
-    return Statistics(**read_tensors(folder / "statistics.safetensors", remedy=remedy))
-
-
 class Recorded:
-    """The complete folder of one site.
+    """The complete folder of one site. Its tokens come in chunks: shards, or forward passes.
 
     Attributes:
         n_tokens: training tokens.
@@ -135,37 +62,54 @@ class Recorded:
         record: what ``activations.json`` holds.
     """
 
-    def __init__(self, folder: Path, mode: str) -> None:
+    def __init__(self, folder: Path, expected: dict[str, Any], device: str) -> None:
         """Read the record and the statistics.
 
+        Args:
+            folder: of the site.
+            expected: what the record must say.
+            device: where tokens are wanted.
+
         Raises:
-            UserError: they are missing, damaged or of another mode than the scale file says.
+            UserError: they are missing, damaged or made otherwise than the scale file says.
         """
         self._folder, self._remedy = folder, f"delete {folder} and run again"
+        self._device = device
         self.record = read_json(folder / "activations.json")
-        self.check({"mode": mode})
-        self.n_tokens: int = self.record["tokens"]
-        self.d_model: int = self.record["d_model"]
-        self.statistics = Statistics(**self.read_file("statistics.safetensors"))
-
-    def check(self, expected: dict[str, Any]) -> None:
-        """Compare the record with what the scale file asks for.
-
-        Raises:
-            UserError: a value differs.
-        """
         for key, value in expected.items():
             if self.record.get(key) != value:
                 raise UserError(
-                    f"{self._folder / 'activations.json'}: expected {key} {value!r}, as the scale "
+                    f"{folder / 'activations.json'}: expected {key} {value!r}, as the scale "
                     f"file says, found {self.record.get(key)!r}; {self._remedy}"
                 )
+        self.n_tokens: int = self.record["tokens"]
+        self.d_model: int = self.record["d_model"]
+        self.statistics = Statistics(**self._read_file("statistics.safetensors"))
+        self._starts: list[int] = []
 
-    def read_file(self, name: str) -> dict[str, Tensor]:
-        """The tensors of a file that the record lists, mapped into memory.
-
-        Raises:
-            UserError: it is missing, damaged or was changed.
-        """
+    def _read_file(self, name: str) -> dict[str, Tensor]:
+        """The tensors of a file that the record lists, mapped into memory."""
         expected = self.record["files"][name]
         return read_tensors(self._folder / name, sha256=expected, remedy=self._remedy)
+
+    def _set_sizes(self, sizes: Iterable[int]) -> None:
+        """Say how many tokens each chunk has."""
+        self._starts = list(accumulate(sizes, initial=0))
+
+    def _chunk(self, number: int) -> MLPActivations:
+        raise NotImplementedError
+
+    def read(self, start: int, stop: int) -> MLPActivations:
+        """Tokens ``start`` to ``stop`` (exclusive): 16-bit tensors of shape (tokens, d_model)."""
+        shape, dtype = (2, stop - start, self.d_model), DTYPES[self.record["dtype"]]
+        wanted = torch.empty(shape, dtype=dtype, device=self._device)
+        filled = 0
+        number = bisect_right(self._starts, start) - 1
+        while filled < stop - start:
+            skipped = start + filled - self._starts[number]
+            for whole, part in zip(wanted, self._chunk(number), strict=True):
+                new = part[skipped : skipped + stop - start - filled]
+                whole[filled : filled + len(new)] = new
+            filled += len(new)
+            number += 1
+        return MLPActivations(*wanted)

@@ -6,21 +6,13 @@ stream costs one pass of the model for every group and epoch, and one before the
 start at the mean of their target over all tokens.
 """
 
-from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import accumulate
 from pathlib import Path
 
 import torch
 
-from transcoders.activations.statistics import (
-    DTYPES,
-    Recorded,
-    batches_of_rows,
-    identity_of,
-    rounded_activations,
-)
+from transcoders.activations.statistics import DTYPES, Recorded, identity_of, rounded_activations
 from transcoders.config import Activations, Corpus, Site
 from transcoders.corpus import Rows
 from transcoders.models import LanguageModel, MLPActivations, mlp_activations
@@ -71,32 +63,21 @@ class ActivationStream(Recorded):
         Raises:
             UserError: the statistics are missing, damaged, or of other rows, weights or settings.
         """
-        super().__init__(folder, "stream")
-        self.check(identity_of(activations, corpus, sources))
-        self._model, self._layer, self._device = model, site.layer, device
+        super().__init__(folder, identity_of(activations, corpus, sources), device)
+        self._model, self._layer = model, site.layer
         self._first = corpus.first_train_position
         self._dtype = DTYPES[activations.dtype]
-        self._batches = batches_of_rows(rows.tokens, activations)
-        sizes = (batch[:, self._first :].numel() for batch in self._batches)
-        self._starts = list(accumulate(sizes, initial=0))
+        # The rows of a pass are those of the cache: the last digits of a row depend on the rows
+        # that pass with it.
+        self._batches = [
+            batch
+            for shard in rows.tokens.split(activations.shard_contexts)
+            for batch in shard.split(activations.batch_contexts)
+        ]
+        self._set_sizes(batch[:, self._first :].numel() for batch in self._batches)
         self._last: tuple[int, MLPActivations] | None = None
 
-    def read(self, start: int, stop: int) -> MLPActivations:
-        """Tokens ``start`` to ``stop`` (exclusive): 16-bit tensors of shape (tokens, d_model)."""
-        shape = (2, stop - start, self.d_model)
-        wanted = MLPActivations(*torch.empty(shape, dtype=self._dtype, device=self._device))
-        filled = 0
-        number = bisect_right(self._starts, start) - 1
-        while filled < stop - start:
-            skipped = start + filled - self._starts[number]
-            for whole, part in zip(wanted, self._batch(number), strict=True):
-                new = part[skipped : skipped + stop - start - filled]
-                whole[filled : filled + len(new)] = new
-            filled += len(new)
-            number += 1
-        return wanted
-
-    def _batch(self, number: int) -> MLPActivations:
+    def _chunk(self, number: int) -> MLPActivations:
         """One forward pass; the last is kept, since the next range begins in the middle of it."""
         if self._last is None or self._last[0] != number:
             self._last = None

@@ -22,6 +22,8 @@ def check_agreement(scale: "Scale") -> None:
     for key in ("activations", "training", "evaluation", "sites"):
         if scale.all_groups and not getattr(scale, key):
             raise ValueError(f"{key}: this key is missing; config/README.md says what it means")
+    if scale.training and scale.training.precision == "tf32" and scale.device == "cpu":
+        raise ValueError("training.precision: only a GPU has tf32; expected float32 or bf16")
     _check_models_and_layers(scale)
     _check_names(scale)
     _check_groups(scale)

@@ -144,18 +144,6 @@ class Training(Section):
     log_every_steps: PositiveInt
     checkpoint_every_steps: PositiveInt
     """Steps after which a training job saves all that it needs to go on if it is killed."""
-    micro_batch_tokens: PositiveInt | None = None
-    """Tokens whose features are in memory at a time: the gradients of a batch are then summed over
-    parts of it. None for the whole batch at once."""
-
-    @model_validator(mode="after")
-    def _whole_micro_batches(self) -> "Training":
-        if self.micro_batch_tokens and self.batch_tokens % self.micro_batch_tokens:
-            raise ValueError(
-                f"micro_batch_tokens is {self.micro_batch_tokens}, expected a divisor of "
-                f"batch_tokens ({self.batch_tokens})"
-            )
-        return self
 
 
 class DictionaryEntry(Section):

@@ -1,6 +1,5 @@
-"""Transcoders and sparse autoencoders: one module, and its loss."""
+"""Transcoders and sparse autoencoders: one module, its loss, and the gradients of that."""
 
-from transcoders.dictionaries.loss import Loss, RowGradients
 from transcoders.dictionaries.sparse_dictionary import SAELENS_FORMAT, SparseDictionary
 
-__all__ = ["SAELENS_FORMAT", "Loss", "RowGradients", "SparseDictionary"]
+__all__ = ["SAELENS_FORMAT", "SparseDictionary"]

@@ -4,17 +4,15 @@ On a CPU, compiled loops visit them feature by feature (``kernels``). Elsewhere 
 do the same, some of them token by token.
 """
 
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-if TYPE_CHECKING:
-    from transcoders.dictionaries import SparseDictionary
+from transcoders.dictionaries.sparse_dictionary import Precision, SparseDictionary, product
 
-Precision = Literal["float32", "tf32", "bf16"]
 CHUNK_ENTRIES = {"cpu": 2**22, "cuda": 2**26}
 """Numbers of batch × features made at a time: 16 MB on a CPU, near its caches."""
 
@@ -32,17 +30,15 @@ class Entries(NamedTuple):
         """How many entries each feature has."""
         return self.start.diff()
 
-
-class ByToken(NamedTuple):
-    """The same entries ordered by token, with the autograd graph of their decoded output."""
-
-    order: Int[Tensor, " entries"]
-    z: Float[Tensor, " entries"]
-    y: Float[Tensor, "batch d_out"]
+    @property
+    def feature(self) -> Int[Tensor, " entries"]:
+        """The feature of each entry."""
+        numbers = torch.arange(len(self.start) - 1, device=self.start.device)
+        return numbers.repeat_interleave(self.active, output_size=len(self.token))
 
 
 def active_entries(
-    dictionary: "SparseDictionary", read: Float[Tensor, "batch d_in"], precision: Precision
+    dictionary: SparseDictionary, read: Float[Tensor, "batch d_in"], precision: Precision
 ) -> Entries:
     """The active entries of the features of ``read``, without holding all pre-activations.
 
@@ -57,8 +53,8 @@ def active_entries(
     parts = [
         _positive_entries(product(rows, read.T, precision), bias)
         for rows, bias in zip(
-            dictionary.W_enc.detach().T.split(chunk),
-            dictionary.b_enc.detach().split(chunk),
+            dictionary.W_enc.T.split(chunk),
+            dictionary.b_enc.split(chunk),
             strict=True,
         )
     ]
@@ -66,19 +62,11 @@ def active_entries(
     return Entries(_starts(active), token, value)
 
 
-def product(a: Tensor, b: Tensor, precision: Precision) -> Tensor:
-    """The product a b in float32, of factors rounded to bf16 if that is the precision.
-
-    TF32 is a setting of the CUDA library, made where the device is chosen.
-    """
-    return (a.bfloat16() @ b.bfloat16()).float() if precision == "bf16" else a @ b
-
-
 def _topk_entries(
-    dictionary: "SparseDictionary", read: Tensor, k: int, precision: Precision
+    dictionary: SparseDictionary, read: Tensor, k: int, precision: Precision
 ) -> Entries:
     n_features = dictionary.n_features
-    W_enc, b_enc = dictionary.W_enc.detach(), dictionary.b_enc.detach()
+    W_enc, b_enc = dictionary.W_enc, dictionary.b_enc
     values, features = [], []
     for part in read.split(chunk_size(n_features, read)):
         largest = product(part, W_enc, precision).add_(b_enc).topk(k, dim=1, sorted=False)
@@ -118,8 +106,10 @@ def _positive_entries(
     return is_active.sum(dim=1), position % z.shape[1], z.view(-1)[position]
 
 
-def decode(entries: Entries, W_dec: Tensor, n_tokens: int) -> tuple[Tensor, ByToken | None]:
-    """Z W_dec, and what its gradient needs."""
+def decode(
+    entries: Entries, W_dec: Float[Tensor, "n_features d_out"], n_tokens: int
+) -> Float[Tensor, "batch d_out"]:
+    """Z W_dec."""
     start, token, value = entries
     if _is_compiled(W_dec):
         from transcoders.dictionaries import kernels
@@ -127,40 +117,34 @@ def decode(entries: Entries, W_dec: Tensor, n_tokens: int) -> tuple[Tensor, ByTo
         y = torch.zeros(n_tokens, W_dec.shape[1], dtype=W_dec.dtype)
         arrays = (tensor.numpy() for tensor in (start, token, value, W_dec, y))
         kernels.in_threads(kernels.add_decoded, y.shape[1], *arrays)
-        return y, None
+        return y
     order = torch.argsort(token, stable=True)
     token_start = _starts(torch.bincount(token, minlength=n_tokens))
-    z = value[order].requires_grad_()
-    with torch.enable_grad():
-        y = weighted_sums(W_dec, _feature(entries)[order], token_start, z)
-    return y.detach(), ByToken(order, z, y)
+    return weighted_sums(W_dec, entries.feature[order], token_start, value[order])
 
 
 def gradient_of_z(
-    entries: Entries, by_token: ByToken | None, W_dec: Tensor, r: Tensor, l1: Tensor
+    entries: Entries,
+    W_dec: Float[Tensor, "n_features d_out"],
+    r: Float[Tensor, "batch d_out"],
+    l1: float,
 ) -> tuple[Float[Tensor, " entries"], Float[Tensor, " n_features"]]:
     """∂z of the active entries, and its sums by feature."""
-    dz = torch.empty_like(entries.value)
     b_enc = W_dec.new_zeros(len(W_dec))
-    if by_token is None:
+    if _is_compiled(W_dec):
         from transcoders.dictionaries import kernels
 
-        read = (tensor.numpy() for tensor in (entries.start, entries.token, W_dec, r))
-        number = l1.to(r.dtype).numpy()[()]
+        dz = torch.empty_like(entries.value)
+        start, token, rows, errors = (t.numpy() for t in (entries.start, entries.token, W_dec, r))
         kernels.in_threads(
-            kernels.gradient_of_z, len(W_dec), *read, number, dz.numpy(), b_enc.numpy()
-        )
+            kernels.gradient_of_z, len(W_dec), start, token, rows, errors,
+            errors.dtype.type(l1), dz.numpy(), b_enc.numpy(),
+        )  # fmt: skip
         return dz, b_enc
-    (dz_by_token,) = torch.autograd.grad(by_token.y, by_token.z, r)
-    dz[by_token.order] = dz_by_token
-    dz += l1
-    return dz, b_enc.index_add_(0, _feature(entries), dz)
-
-
-def _feature(entries: Entries) -> Int[Tensor, " entries"]:
-    sizes = entries.active
-    numbers = torch.arange(len(sizes), device=sizes.device)
-    return numbers.repeat_interleave(sizes, output_size=len(entries.token))
+    # What PyTorch calls for the weights' gradient of `weighted_sums`: W_dec[feature] · r[token].
+    dot_products = torch.ops.aten._embedding_bag_per_sample_weights_backward
+    dz = dot_products(r, W_dec, entries.feature, entries.start, entries.token, 0).add_(l1)
+    return dz, b_enc.index_add_(0, entries.feature, dz)
 
 
 def _starts(sizes: Int[Tensor, " n"]) -> Int[Tensor, " n_plus_1"]:

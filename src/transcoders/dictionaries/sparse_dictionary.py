@@ -14,7 +14,7 @@ its encoder vector.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -22,19 +22,20 @@ from torch import Tensor, nn
 
 from transcoders.checksums import sha256
 from transcoders.config import TRAITS, Kind, Traits
-from transcoders.dictionaries.entries import Precision, product
-from transcoders.dictionaries.loss import (
-    DenseFeatures,
-    Loss,
-    Normalization,
-    RowGradients,
-    SparseFeatures,
-)
 from transcoders.errors import UserError
 from transcoders.files import made_folder, read_json, read_tensors, save_tensors, write_json
 
 SAELENS_FORMAT = "6.54.0"
 """The SAELens version whose file format is written."""
+Precision = Literal["float32", "tf32", "bf16"]
+
+
+def product(a: Tensor, b: Tensor, precision: Precision) -> Tensor:
+    """The product a b in float32, of factors rounded to bf16 if that is the precision.
+
+    TF32 is a setting of the CUDA library, made where the device is chosen.
+    """
+    return (a.bfloat16() @ b.bfloat16()).float() if precision == "bf16" else a @ b
 
 
 class SparseDictionary(nn.Module):
@@ -125,52 +126,6 @@ class SparseDictionary(nn.Module):
         """The approximation of the target from the input ``x``."""
         return self.decode(self.encode(x), x)
 
-    def loss(
-        self,
-        x: Float[Tensor, "batch d_in"],
-        y: Float[Tensor, "batch d_out"],
-        *,
-        l1_coefficient: float = 0.0,
-        normalization: Normalization = "none",
-        precision: Precision = "float32",
-        sparse: bool = False,
-        into: list[RowGradients] | None = None,
-    ) -> Loss:
-        """The loss of a batch: squared error plus λ₁ times the L1 norm of z (paper, section 3.1).
-
-        ``loss.loss.backward()`` leaves the gradients in the parameters' ``grad``. No gradient
-        flows to ``x`` and ``y``.
-
-        Args:
-            x: input activations.
-            y: target activations; for an SAE the same as ``x``.
-            l1_coefficient: λ₁; 0 for TopK, whose sparsity is given.
-            normalization: of the squared error. ``none``: its sum, as the paper states it.
-                ``released``: over the norm of ``y`` and averaged over d_out, as the released code
-                computes it.
-            precision: of the large matrix products.
-            sparse: whether to visit active entries of z only. The same loss and gradients, to
-                rounding; faster below a density of a few percent, slower and larger far above.
-            into: with ``sparse``, a list that ``backward`` appends the gradients of ``W_enc`` and
-                ``W_dec`` to, not yet added up; ``grad`` of these two then stays None.
-
-        """
-        x, y = x.detach(), y.detach()
-        features = SparseFeatures if sparse else DenseFeatures
-        from_features, l1_norm, active = features.apply(
-            self, precision, into, x, self.W_enc, self.b_enc, self.W_dec, self.b_dec
-        )
-        reconstruction = from_features + self.b_dec
-        if self.W_skip is not None:
-            reconstruction = reconstruction + x @ self.W_skip.T
-        squared_error = (y - reconstruction).square().sum(dim=1)
-        if normalization == "none":
-            error_term = squared_error.sum() / len(x)
-        else:
-            error_term = (squared_error / y.norm(dim=1)).sum() / y.numel()
-        loss = error_term + l1_coefficient / len(x) * l1_norm
-        return Loss(loss, squared_error.detach().sum(), active)
-
     def save_pretrained(
         self, folder: Path, record: dict[str, Any], *, training_csv: str | None = None
     ) -> None:
@@ -212,34 +167,20 @@ class SparseDictionary(nn.Module):
         """Load a folder that :meth:`save_pretrained` wrote.
 
         Raises:
-            UserError: a file is missing or damaged, or the shapes or the hash of the weights differ
-                from what ``cfg.json`` says.
+            UserError: a file is missing or damaged, or the hash of the weights differs from what
+                ``cfg.json`` says.
         """
-        config = read_json(folder / "cfg.json")
-        again = f"delete {folder} and run again"
+        config, again = read_json(folder / "cfg.json"), f"delete {folder} and run again"
         try:
-            kind = config["metadata"]["kind"]
-            traits = TRAITS[kind]
-            k = config["k"] if traits.is_topk else None
-            d_in, n_features = config["d_in"], config["d_sae"]
-            sha256 = str(config["weights_sha256"])
+            kind, sha256 = config["metadata"]["kind"], str(config["weights_sha256"])
+            k = config["k"] if TRAITS[kind].is_topk else None
         except (KeyError, TypeError) as error:
             raise UserError(
                 f"{folder / 'cfg.json'}: expected the description of a dictionary, found none "
                 f"({error!r}); {again}"
             ) from None
-        d_out = config.get("d_out", d_in)
-        shapes = {
-            "W_enc": (d_in, n_features),
-            "b_enc": (n_features,),
-            "W_dec": (n_features, d_out),
-            "b_dec": (d_out,),
-        }
-        if traits.has_skip:
-            shapes["W_skip"] = (d_out, d_in)
         path = folder / "sae_weights.safetensors"
-        tensors = read_tensors(path, shapes=shapes, sha256=sha256, remedy=again)
-        return cls(kind, **tensors, k=k)
+        return cls(kind, **read_tensors(path, sha256=sha256, remedy=again), k=k)
 
 
 def _architecture(traits: Traits) -> str:

@@ -115,9 +115,9 @@ def _keep_few(
 ) -> tuple[pd.DataFrame, BadFeature | None, dict[str, Any]]:
     """``curves.csv``, the bad feature if its harm is certain, and what a summary says of curves."""
     fewest = min(units.n_units for units in mlp.units.values())
-    if kept[-1] > fewest:
+    if max(kept) > fewest:
         raise UserError(
-            f"greater_than.kept: {kept[-1]} units, expected at most {fewest}, the number of units "
+            f"greater_than.kept: {max(kept)} units, expected at most {fewest}, the number of units "
             f"at layer {mlp.layer}; lower it"
         )
     curves = {str(kind): sweep(mlp, kind, kept) for kind in mlp.units}
@@ -170,7 +170,7 @@ def _describe_features(
     The third is how much the first features go with their own weights more than with others'.
     """
     replacement, numbers, layer = tracer.replacement, mlp.numbers, mlp.layer
-    variance, ranking = mlp.variance("transcoder"), mlp.ranking("transcoder")[: settings.kept[-1]]
+    variance, ranking = mlp.variance("transcoder"), mlp.ranking("transcoder")[: max(settings.kept)]
     is_bad = ranking == (-1 if bad is None else bad.unit)
     ranks = ((variance[ranking] > 0) | is_bad).nonzero()[:, 0]
     features = ranking[ranks]

@@ -25,52 +25,48 @@ class DictionaryAdam:
     """Adam with projection and renormalisation of the decoder's rows.
 
     The transpose of ``W_enc`` must be contiguous, as :func:`initial_dictionary` makes it: both
-    matrices are updated by rows of a feature each.
+    matrices are updated row by row, and a row belongs to a feature.
 
     Attributes:
         parameters: of the dictionary, by name. ``W_enc`` is transposed: a row a feature.
-        steps: how many steps were made.
         first_moment: the running mean of each parameter's gradient.
         second_moment: the running mean of the gradient's square.
-
-    Raises:
-        ValueError: another layout of ``W_enc``.
     """
 
     def __init__(self, dictionary: SparseDictionary, betas: tuple[float, float]) -> None:
-        if not dictionary.W_enc.T.is_contiguous():
-            raise ValueError("W_enc: expected one whose transpose is contiguous")
-        self._dictionary = dictionary
         self._betas = betas
-        self.steps = 0
         self.parameters = {name: p.detach() for name, p in dictionary.named_parameters()}
         self.parameters["W_enc"] = self.parameters["W_enc"].T
         self.first_moment = {n: torch.zeros_like(p) for n, p in self.parameters.items()}
         self.second_moment = {n: torch.zeros_like(p) for n, p in self.parameters.items()}
 
-    @torch.no_grad()
-    def step(self, learning_rate: float, rows: RowGradients | None = None) -> None:
-        """Update all parameters by their gradients, and clear the gradients.
+    def step(
+        self,
+        step: int,
+        learning_rate: float,
+        gradients: dict[str, Tensor],
+        rows: RowGradients | None = None,
+    ) -> None:
+        """Update all parameters.
 
         Args:
+            step: counted from 0.
             learning_rate: of this step.
-            rows: the gradients of ``W_enc`` and ``W_dec``, of a float32 dictionary on a CPU. None
-                if they are in ``grad``.
+            gradients: by parameter. They are overwritten.
+            rows: the gradients of ``W_enc`` and ``W_dec``, if ``gradients`` lacks them.
         """
-        self.steps += 1
-        gradients = {
-            name: parameter.grad
-            for name, parameter in self._dictionary.named_parameters()
-            if parameter.grad is not None
-        }
-        if rows is None:
-            self._update_matrices(gradients.pop("W_enc").T, gradients.pop("W_dec"), learning_rate)
+        if rows is not None and rows.r.device.type == "cpu":
+            self._update_matrices_from(rows, step, learning_rate)
         else:
-            self._update_matrices_from(rows, learning_rate)
-        self._update(gradients, learning_rate)
-        self._dictionary.zero_grad()
+            gradients = gradients | (rows.added_up() if rows else {})
+            self._update_matrices(
+                gradients.pop("W_enc").T, gradients.pop("W_dec"), step, learning_rate
+            )
+        self._update(gradients, step, learning_rate)
 
-    def _update_matrices(self, W_enc: Tensor, W_dec: Tensor, learning_rate: float) -> None:
+    def _update_matrices(
+        self, W_enc: Tensor, W_dec: Tensor, step: int, learning_rate: float
+    ) -> None:
         """Update the matrices by whole gradients, a block of rows at a time."""
         # Multiples of 64, so that no block ends amid a vector of any processor.
         n_rows = max(BLOCK_ENTRIES[W_dec.device.type] // W_dec.shape[1] // 64, 1) * 64
@@ -79,11 +75,11 @@ class DictionaryAdam:
             row, gradient = self.parameters["W_dec"][here], W_dec[here]
             along = torch.linalg.vecdot(gradient, row)[:, None]
             gradient.addcmul_(row, along, value=-1)
-            self._update({"W_enc": W_enc[here], "W_dec": gradient}, learning_rate, here)
+            self._update({"W_enc": W_enc[here], "W_dec": gradient}, step, learning_rate, here)
             functional.normalize(row, dim=1, out=row)
 
-    def _update_matrices_from(self, rows: RowGradients, learning_rate: float) -> None:
-        """Update the matrices by entries, a row at a time, in compiled loops."""
+    def _update_matrices_from(self, rows: RowGradients, step: int, learning_rate: float) -> None:
+        """Update float32 matrices by active entries, a row at a time, in compiled loops."""
         from transcoders.dictionaries import kernels
 
         entries = rows.entries
@@ -91,29 +87,32 @@ class DictionaryAdam:
         for name in ("W_enc", "W_dec"):
             tensors += [d[name] for d in (self.parameters, self.first_moment, self.second_moment)]
         beta1, beta2 = self._betas
-        step_size = learning_rate / (1 - beta1**self.steps)
-        root_scale = 1 / math.sqrt(1 - beta2**self.steps)
+        step_size = learning_rate / (1 - beta1 ** (step + 1))
+        root_scale = 1 / math.sqrt(1 - beta2 ** (step + 1))
         constants = (beta1, 1 - beta1, beta2, 1 - beta2, step_size, root_scale, EPSILON)
         kernels.in_threads(
             kernels.update_rows,
             len(self.parameters["W_dec"]),
-            *(tensor.detach().numpy() for tensor in tensors),
+            *(tensor.numpy() for tensor in tensors),
             tuple(map(np.float32, constants)),
         )
 
     def _update(
-        self, gradients: dict[str, Tensor], learning_rate: float, rows: slice = slice(None)
+        self,
+        gradients: dict[str, Tensor],
+        step: int,
+        learning_rate: float,
+        rows: slice = slice(None),
     ) -> None:
         """PyTorch's own Adam, on some rows of the parameters that ``gradients`` names."""
-        any_gradient = next(iter(gradients.values()))
+        steps = [torch.tensor(float(step), device=g.device) for g in gradients.values()]
         adam(
             [self.parameters[name][rows] for name in gradients],
             list(gradients.values()),
             [self.first_moment[name][rows] for name in gradients],
             [self.second_moment[name][rows] for name in gradients],
             [],
-            # PyTorch counts these up itself.
-            [torch.tensor(self.steps - 1.0, device=any_gradient.device) for _ in gradients],
+            steps,  # PyTorch counts these up itself
             fused=True,
             amsgrad=False,
             beta1=self._betas[0],

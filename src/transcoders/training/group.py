@@ -1,6 +1,5 @@
 """A training job: dictionaries of one site, on one pass over one stream of batches."""
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from transcoders.errors import UserError
 from transcoders.models import MLPActivations
 from transcoders.progress import progress_bar
 from transcoders.training.batches import SiteActivations, batches, steps_per_epoch
-from transcoders.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from transcoders.training.checkpoint import load_checkpoint, save_checkpoint
 from transcoders.training.trainer import TrainedDictionary, Trainer
 
 
@@ -52,66 +51,30 @@ def train_group(
             f"{source.n_tokens} tokens of activations that there are"
         )
     trainers = [Trainer(entry, source, training, n_steps, seed, device) for entry in entries]
-    identity = _identity_of(entries, training, seed, device, inputs or {})
-    done = _restore(trainers, checkpoint, identity) if checkpoint else 0
-    size = training.batch_tokens
-    waited, began = 0.0, time.monotonic()
-    with progress_bar(n_steps * size, "training", initial=done * size) as bar:
-        stream = batches(source, training, seed=seed, first_step=done)
-        for step in range(done, n_steps):
-            before = time.monotonic()
-            batch = MLPActivations(*(t.to(device, torch.float32) for t in next(stream)))
-            waited += time.monotonic() - before
-            last_checkpoint = f"{checkpoint} after step {done}" if checkpoint and done else "none"
-            for trainer in trainers:
-                trainer.step(step, batch, last_checkpoint=last_checkpoint)
-            bar.update(size)
-            if (log := trainers[0].log) and log[-1]["step"] == step + 1:
-                _show(bar, log[-1], waited / (time.monotonic() - began))
-            if checkpoint and (step + 1) % training.checkpoint_every_steps == 0:
-                done = step + 1
-                _save(trainers, done, checkpoint, identity)
-    return [trainer.result() for trainer in trainers]
-
-
-def _identity_of(
-    entries: list[Dictionary], training: Training, seed: int, device: str, inputs: dict[str, Any]
-) -> dict[str, Any]:
-    return {
+    identity = {
         "dictionaries": [entry.model_dump(mode="json", exclude={"headline"}) for entry in entries],
         **training.model_dump(mode="json", exclude={"checkpoint_every_steps"}),
         "seed": seed,
         "device": device,
-        **inputs,
+        **(inputs or {}),
     }
-
-
-def _show(bar: Any, row: dict[str, float], waited: float) -> None:
-    """Show the last row of the log, and the share of time spent waiting for activations."""
-    numbers = {"loss": row["loss"], "L0": row["l0"], "dead": row["dead_fraction"]}
-    bar.set_postfix(numbers, waited=f"{waited:.1%}", refresh=False)
-
-
-def _restore(trainers: list[Trainer], checkpoint: Path, identity: dict[str, Any]) -> int:
-    """Go on from a checkpoint if it is there; how many steps are done."""
-    saved = load_checkpoint(checkpoint, identity)
-    if saved is None:
-        return 0
-    for number, (trainer, record) in enumerate(zip(trainers, saved.records, strict=True)):
-        prefix = f"{number}."
-        own = {n.removeprefix(prefix): t for n, t in saved.tensors.items() if n.startswith(prefix)}
-        trainer.restore(own, record)
-    return saved.step
-
-
-def _save(trainers: list[Trainer], step: int, path: Path, identity: dict[str, Any]) -> None:
-    states = [trainer.state() for trainer in trainers]
-    tensors = {
-        f"{number}.{name}": tensor
-        for number, (of_one, _) in enumerate(states)
-        for name, tensor in of_one.items()
-    }
-    save_checkpoint(path, Checkpoint(step, tensors, [record for _, record in states]), identity)
+    done = load_checkpoint(checkpoint, trainers, identity) if checkpoint else 0
+    size = training.batch_tokens
+    with progress_bar(n_steps * size, "training", initial=done * size) as bar:
+        stream = batches(source, training, seed=seed, first_step=done)
+        for step, halves in enumerate(stream, start=done):
+            batch = MLPActivations(*(tensor.to(device, torch.float32) for tensor in halves))
+            last_checkpoint = f"{checkpoint} after step {done}" if checkpoint and done else "none"
+            for trainer in trainers:
+                trainer.step(step, batch, last_checkpoint=last_checkpoint)
+            bar.update(size)
+            if (log := trainers[0].log) and (row := log[-1])["step"] == step + 1:
+                numbers = {"loss": row["loss"], "L0": row["l0"], "dead": row["dead_fraction"]}
+                bar.set_postfix(numbers, refresh=False)
+            if checkpoint and (step + 1) % training.checkpoint_every_steps == 0:
+                done = step + 1
+                save_checkpoint(checkpoint, trainers, done, identity)
+    return [trainer.result() for trainer in trainers]
 
 
 def train_dictionary(

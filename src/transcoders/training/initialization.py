@@ -70,15 +70,16 @@ def initial_dictionary(
 def scaling_of(kind: Kind, statistics: Statistics, d_model: int, normalize: str) -> Scaling:
     """How inputs and targets of a kind are scaled in training."""
     traits = TRAITS[kind]
+
+    def scale_of(side: str) -> float:
+        if normalize == "none":
+            return 1.0
+        return math.sqrt(d_model) / float(getattr(statistics, f"{side}_norm"))
+
     target_mean = getattr(statistics, f"{traits.imitates}_mean")
-    target_norm = getattr(statistics, f"{traits.imitates}_norm")
-    if normalize == "none":
-        return Scaling(torch.zeros_like(target_mean), 1.0, 1.0, target_mean)
-    target_scale = math.sqrt(d_model) / target_norm.item()
-    if not traits.is_transcoder:
-        return Scaling(torch.zeros_like(target_mean), target_scale, target_scale, target_mean)
-    input_scale = math.sqrt(d_model) / statistics.mlp_in_norm.item()
-    return Scaling(statistics.mlp_in_mean, input_scale, target_scale, target_mean)
+    centred = traits.is_transcoder and normalize != "none"
+    input_mean = statistics.mlp_in_mean if centred else torch.zeros_like(target_mean)
+    return Scaling(input_mean, scale_of(traits.reads), scale_of(traits.imitates), target_mean)
 
 
 @torch.no_grad()

@@ -25,7 +25,7 @@ def dictionary_bytes(d_model: int, n_features: int) -> int:
 
 def step_bytes(d_model: int, n_features: int, training: Training, device: str = "cuda") -> int:
     """The largest number of bytes that one step of one dictionary needs besides."""
-    tokens = min(training.micro_batch_tokens or training.batch_tokens, training.batch_tokens)
+    tokens = training.batch_tokens
     entries = tokens * n_features
     chunk = min(entries, max(CHUNK_ENTRIES[device], tokens))
     # What is made for some features at a time: a product, which are active, rows of a gradient.
@@ -35,10 +35,8 @@ def step_bytes(d_model: int, n_features: int, training: Training, device: str = 
     active = int(training.sparse_below_density * entries)
     of_entries = BYTES_PER_ENTRY * active + (2 * (chunk + d_model * n_features) if in_bf16 else 0)
     gradients = 2 * FLOAT * d_model * n_features
-    if tokens < training.batch_tokens:
-        gradients *= 2  # Those of one part beside their sums.
     block = FLOAT * 2 * min(BLOCK_ENTRIES[device], n_features * d_model)
-    vectors = FLOAT * VECTORS_PER_TOKEN * training.batch_tokens * d_model
+    vectors = FLOAT * VECTORS_PER_TOKEN * tokens * d_model
     return max(z, of_entries) + in_chunks + gradients + block + vectors + FLOAT * 16 * n_features
 
 

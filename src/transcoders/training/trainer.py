@@ -1,6 +1,6 @@
 """One dictionary in training.
 
-The loss is :meth:`transcoders.dictionaries.SparseDictionary.loss`, with target = MLP output
+The loss is :func:`transcoders.dictionaries.loss.loss_and_gradients`, with target = MLP output
 (transcoder) or target = input (SAE). Around it, for all dictionaries:
 
 - one seed: the same initialisation, the same batches in the same order;
@@ -15,7 +15,6 @@ The loss is :meth:`transcoders.dictionaries.SparseDictionary.loss`, with target 
 import io
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 import torch
@@ -24,7 +23,7 @@ from torch import Tensor
 from transcoders.activations import Statistics
 from transcoders.config import Dictionary, Training
 from transcoders.dictionaries import SparseDictionary
-from transcoders.dictionaries.loss import Loss, RowGradients
+from transcoders.dictionaries.loss import Loss, loss_and_gradients
 from transcoders.errors import UserError
 from transcoders.models import MLPActivations
 from transcoders.training.adam import DictionaryAdam
@@ -74,14 +73,15 @@ class Trainer:
         )
         self._scaled_mean = self.scaling.target_mean * self.scaling.target_scale
         n_features = training.expansion * source.d_model
-        initial = initial_dictionary(
+        self.dictionary = initial_dictionary(
             entry.kind, source.d_model, n_features, self._scaled_mean.cpu(), seed=seed, k=entry.k
-        )
-        self.dictionary = initial.to(device).requires_grad_()
+        ).to(device)
         self.density = 1.0 if entry.k is None else entry.k / n_features
         self.log: list[dict[str, float]] = []
         self._adam = DictionaryAdam(self.dictionary, training.adam_betas)
-        self._since_log: dict[str, Tensor] = {}
+        b_dec = self.dictionary.b_dec
+        self._since_log = {name: b_dec.new_zeros(()) for name in ("loss", "error", "variance")}
+        self._since_log["fired"] = b_dec.new_zeros(n_features, dtype=torch.int64)
 
     def step(self, step: int, batch: MLPActivations, *, last_checkpoint: str = "none") -> None:
         """One step of gradient descent on the loss.
@@ -95,7 +95,13 @@ class Trainer:
             UserError: the loss is not finite.
         """
         x, y = self._input_and_target(batch)
-        found, rows = self._loss_and_gradients(x, y, self._l1_coefficient(step))
+        found = loss_and_gradients(
+            self.dictionary, x, y,
+            l1_coefficient=self._l1_coefficient(step),
+            normalization=self.training.loss_normalization,
+            precision=self.training.precision,
+            sparse=self.density < self.training.sparse_below_density,
+        )  # fmt: skip
         if not found.loss.isfinite():
             raise UserError(
                 f"{self.entry.name}: the loss is {found.loss.item()} at step {step} (L1 "
@@ -103,36 +109,9 @@ class Trainer:
                 f"{self._learning_rate(step):g}); lower learning_rate; last good checkpoint: "
                 f"{last_checkpoint}"
             )
-        self._adam.step(self._learning_rate(step), rows)
+        self._adam.step(step, self._learning_rate(step), found.gradients, found.rows)
         self.density = found.active.sum().item() / (len(x) * len(found.active))
         self._record(step, found, y)
-
-    def _loss_and_gradients(
-        self, x: Tensor, y: Tensor, l1_coefficient: float
-    ) -> tuple[Loss, RowGradients | None]:
-        """The loss of a batch; its gradients are in ``grad``, or the matrices' are returned.
-
-        The loss of a batch is the mean over its micro-batches, whose gradients ``grad`` adds up.
-        """
-        size = min(self.training.micro_batch_tokens or len(x), len(x))
-        n_parts = len(x) // size
-        sparse = self.density < self.training.sparse_below_density
-        rows: list[RowGradients] = []
-        parts = []
-        for x_part, y_part in zip(x.split(size), y.split(size), strict=True):
-            part = self.dictionary.loss(
-                x_part, y_part,
-                l1_coefficient=l1_coefficient,
-                normalization=self.training.loss_normalization,
-                precision=self.training.precision,
-                sparse=sparse,
-                into=rows if sparse and n_parts == 1 and x.device.type == "cpu" else None,
-            )  # fmt: skip
-            (part.loss / n_parts).backward()
-            parts.append(Loss(*(tensor.detach() for tensor in part)))
-        losses, errors, active = (torch.stack(tensors) for tensors in zip(*parts, strict=True))
-        total = Loss(losses.mean(), errors.sum(), active.sum(dim=0))
-        return total, rows[0] if rows else None
 
     def result(self) -> TrainedDictionary:
         """The dictionary as it stands, on raw activations, with its training curve."""
@@ -141,29 +120,16 @@ class Trainer:
         pd.DataFrame(self.log).to_csv(curve, index=False, float_format="%.6g", lineterminator="\n")
         return TrainedDictionary(folded.to("cpu"), curve.getvalue())
 
-    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Everything that a step changes: tensors by name, and the rest."""
-        tensors = dict(self._adam.parameters)
-        for name in self._adam.parameters:
-            tensors[f"first_moment.{name}"] = self._adam.first_moment[name]
-            tensors[f"second_moment.{name}"] = self._adam.second_moment[name]
-        tensors |= {f"since_log.{name}": tensor for name, tensor in self._since_log.items()}
-        return tensors, {"steps": self._adam.steps, "density": self.density, "log": self.log}
-
-    def restore(self, tensors: dict[str, Tensor], record: dict[str, Any]) -> None:
-        """Take over what :meth:`state` gave."""
-        for name, parameter in self._adam.parameters.items():
-            parameter.copy_(tensors[name])
-            self._adam.first_moment[name].copy_(tensors[f"first_moment.{name}"])
-            self._adam.second_moment[name].copy_(tensors[f"second_moment.{name}"])
-        prefix = "since_log."
-        self._since_log = {
-            name.removeprefix(prefix): tensor.to(self.dictionary.b_dec.device)
-            for name, tensor in tensors.items()
-            if name.startswith(prefix)
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors that a step changes, by name."""
+        adam = self._adam
+        moments = {"first_moment": adam.first_moment, "second_moment": adam.second_moment}
+        return {
+            **adam.parameters,
+            **{f"{key}.{name}": t for key, of in moments.items() for name, t in of.items()},
+            **{f"since_log.{name}": tensor for name, tensor in self._since_log.items()},
         }
-        self._adam.steps = record["steps"]
-        self.density, self.log = record["density"], record["log"]
 
     def _input_and_target(self, batch: MLPActivations) -> tuple[Tensor, Tensor]:
         scaling, traits = self.scaling, self.entry.traits
@@ -185,17 +151,13 @@ class Trainer:
 
     def _record(self, step: int, found: Loss, y: Tensor) -> None:
         sums = self._since_log
-        for name, value in (
-            ("loss", found.loss),
-            ("fired", found.active),
-            ("error", found.squared_error),
-            ("variance", (y - self._scaled_mean).square().sum()),
-            ("steps", torch.ones(())),
-        ):
-            sums[name] = sums[name] + value if name in sums else value
+        sums["loss"] += found.loss
+        sums["error"] += found.squared_error
+        sums["variance"] += (y - self._scaled_mean).square().sum()
+        sums["fired"] += found.active
         if (step + 1) % self.training.log_every_steps and step + 1 < self.n_steps:
             return
-        steps = sums["steps"].item()
+        steps = step + 1 - (self.log[-1]["step"] if self.log else 0)
         self.log.append(
             {
                 "step": step + 1,
@@ -208,4 +170,5 @@ class Trainer:
                 "dead_fraction": (sums["fired"] == 0).float().mean().item(),
             }
         )
-        self._since_log = {}
+        for tensor in sums.values():
+            tensor.zero_()
