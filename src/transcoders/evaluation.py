@@ -14,11 +14,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float, Int
-from scipy import stats
 from torch import Tensor
 
 from transcoders.config import Corpus, Dictionary, Evaluation, Scale, Site
@@ -29,6 +27,7 @@ from transcoders.layout import Layout
 from transcoders.models import LanguageModel, continue_with_mlp_out, load_model, run_through_site
 from transcoders.progress import progress_bar
 from transcoders.splicing import Spliced, replace_from, splice
+from transcoders.statistics import Estimate, mean
 
 Entries = list[tuple[Dictionary, SparseDictionary, int]]
 """Dictionaries of one site: entry, weights, and tokens trained on."""
@@ -108,11 +107,11 @@ def evaluate_site(
     ce_by_row, sums = _run(model, batches, dictionaries, bounds, first, device)
     n_tokens = rows.tokens[:, first:].numel()
     n_predictions = n_tokens - len(rows.tokens)
-    original, mean, zero = (ce.sum().item() / n_predictions for ce in ce_by_row.values())
+    original, ablated, zero = (ce.sum().item() / n_predictions for ce in ce_by_row.values())
     table, by_document = [], []
     for (entry, weights, tokens_trained), own in zip(dictionaries, sums, strict=True):
         documents = _by_document(entry.name, own, ce_by_row["original"], rows, first, document_ids)
-        low, high = paired_interval(documents, evaluation.bootstrap_resamples, seed=seed)
+        excess = paired_difference(documents, evaluation.bootstrap_resamples, seed=seed)
         ce = own.of_row("ce").sum().item() / n_predictions
         by_document.append(documents)
         table.append(
@@ -121,12 +120,12 @@ def evaluate_site(
                 "tokens_evaluated": n_tokens,
                 "l0": own.of_row("l0").sum().item() / n_tokens,
                 "ce": ce,
-                "ce_low": original + low,
-                "ce_high": original + high,
+                "ce_low": original + excess.low,
+                "ce_high": original + excess.high,
                 "ce_original": original,
-                "ce_mean_ablated": mean,
+                "ce_mean_ablated": ablated,
                 "ce_zero_ablated": zero,
-                "ce_recovered": (mean - ce) / (mean - original),
+                "ce_recovered": (ablated - ce) / (ablated - original),
                 "kl": own.of_row("kl").sum().item() / n_predictions,
                 **own.measures(n_tokens),
             }
@@ -198,28 +197,11 @@ def _by_document(
     return table.assign(document=[ids[number] for number in table["document"]])
 
 
-def paired_interval(documents: pd.DataFrame, resamples: int, *, seed: int) -> tuple[float, float]:
-    """95% bootstrap interval over documents of the mean difference ``ce - ce_original``.
-
-    Documents are resampled whole and weighted by their tokens.
-    """
-    tokens = documents["tokens"].to_numpy(dtype=float)
-    excess = (documents["ce"] - documents["ce_original"]).to_numpy() * tokens
-
-    def mean_difference(excess: np.ndarray, tokens: np.ndarray, axis: int = -1) -> np.ndarray:
-        return excess.sum(axis=axis) / tokens.sum(axis=axis)
-
-    result = stats.bootstrap(
-        (excess, tokens),
-        mean_difference,
-        paired=True,
-        vectorized=True,
-        n_resamples=resamples,
-        confidence_level=0.95,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    )
-    return float(result.confidence_interval.low), float(result.confidence_interval.high)
+def paired_difference(documents: pd.DataFrame, resamples: int, *, seed: int) -> Estimate:
+    """The mean difference ``ce - ce_original``, of whole documents weighted by their tokens."""
+    excess = (documents["ce"] - documents["ce_original"]).to_numpy()
+    tokens = documents["tokens"].to_numpy(float)
+    return mean(excess, "documents", weights=tokens, seed=seed, resamples=resamples)
 
 
 def _log_probs(

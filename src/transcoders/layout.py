@@ -47,6 +47,7 @@ class Layout:
     automatic_summary = _File("interpretability/automatic_summary.csv")
     ratings = _File("interpretability/ratings")
     table1 = _File("interpretability/table1.csv")
+    rated_features = _File("interpretability/ratings.csv")
     systematic = _File("case_studies/systematic.csv")
     systematic_summary = _File("case_studies/systematic_summary.csv")
     table4 = _File("case_studies/table4.csv")

@@ -94,6 +94,7 @@ def mean(
     seed: int,
     clusters: Sequence[object] | np.ndarray | None = None,
     weights: Float[np.ndarray, " value"] | None = None,
+    resamples: int = RESAMPLES,
 ) -> Estimate:
     """The mean of values, with clusters of them resampled.
 
@@ -103,13 +104,24 @@ def mean(
         seed: of the resampling.
         clusters: the cluster of each value; None if each value is one.
         weights: how much each value counts; None if all count alike.
+        resamples: how many.
     """
     weights = np.ones(len(values)) if weights is None else weights
     numbers = np.arange(len(values)) if clusters is None else pd.factorize(np.asarray(clusters))[0]
     n = int(numbers.max()) + 1
-    drawn = resample(n, seed=seed)
+    drawn = resample(n, seed=seed, resamples=resamples)
     sums, sizes = (np.bincount(numbers, each) for each in (values * weights, weights))
     return estimate((drawn @ sums) / (drawn @ sizes), n, resampled, seed=seed)
+
+
+def mean_of_features(studies: pd.DataFrame, values: "pd.Series[float]", *, seed: int) -> Estimate:
+    """The mean of a value over studies (``layer, feature``) of features, each a cluster.
+
+    Dictionaries of one layer that differ in sparsity begin with the same weights. So features of
+    the same number in them are much the same feature, and make one cluster.
+    """
+    same = studies["layer"].astype(str) + "/" + studies["feature"].astype(str)
+    return mean(values.to_numpy(), "features", clusters=same.to_numpy(), seed=seed)
 
 
 def share(count: int, total: int, resampled: str) -> Estimate:

@@ -42,7 +42,8 @@ STEPS = [
 
 def study_script(**changes: Any) -> StudyScript:
     content = {
-        "title": "A feature", "feature": "tc1[41]", "weights_sha256": "none", "steps": STEPS,
+        "title": "A feature", "feature": "tc1[41]", "drawn": True, "weights_sha256": "none",
+        "steps": STEPS,
         "hypothesis": "Words.", "pattern": "⟦.*⟧", "afterwards": "So it was.",
     }  # fmt: skip
     return StudyScript.model_validate(content | changes)

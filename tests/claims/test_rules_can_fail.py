@@ -20,7 +20,7 @@ import pytest
 from scipy import stats
 
 from transcoders.claims import load_claims, verdict
-from transcoders.claims.measures import matched_accuracy, mean_of_features
+from transcoders.claims.measures import matched_accuracy
 from transcoders.fronts import gap_draws
 from transcoders.greater_than.estimates import lead_of, most_harmful, own_above_others
 from transcoders.statistics import (
@@ -29,6 +29,7 @@ from transcoders.statistics import (
     estimate,
     exactly,
     mean,
+    mean_of_features,
     share,
 )
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from transcoders.interpretability.automatic import (
+    MEASURES,
     OUTSIDE,
     live_features,
     measure_features,
@@ -112,12 +113,19 @@ def test_windows_stop_at_the_ends_of_rows() -> None:
     ]
 
 
+def test_frequency_stands_beside_the_measures_but_is_none_of_them(
+    observed: Observed, text: Text, measures: pd.DataFrame
+) -> None:
+    expected = observed.features.set_index("feature")["frequency"]
+    assert measures["frequency"].tolist() == expected[measures.index].tolist()
+    table = measure_features(observed, text, seed=1).assign(dictionary="d")
+    assert summarise(table, seed=0)["measure"].tolist() == list(MEASURES)
+
+
 def test_summaries_are_means_with_intervals() -> None:
     table = pd.DataFrame(
-        {"dictionary": "d", "measure": ["a"] * 4 + ["b"], "value": [1.0, 2, 3, 4, 7]}
+        {"dictionary": "d", "measure": MEASURES[0], "value": np.arange(1.0, 101.0)}
     )
-    found = summarise(table).set_index("measure")
-    assert found.loc["a", "mean"] == 2.5 and found.loc["a", "n_features"] == 4
-    half = 3.182446 * np.std([1, 2, 3, 4], ddof=1) / 2  # t of 3 degrees of freedom
-    assert found.loc["a", "high"] == pytest.approx(2.5 + half, rel=1e-5)
-    assert found.loc["b", "mean"] == 7 and np.isnan(found.loc["b", "low"])
+    found = summarise(table, seed=0).iloc[0]
+    assert found["mean"] == 50.5 and found["n_features"] == 100
+    assert found["high"] - found["mean"] == pytest.approx(1.96 * table["value"].std() / 10, rel=0.1)

@@ -93,6 +93,8 @@ def test_what_weights_say_is_there(
     section = page[page.index("Embeddings that drive it") :]
     words = re.findall(r'<span class="word">([^<]*|<unk>|<\|endoftext\|>)</span>', section)[:3]
     assert words == [tokenizer.decode([int(t)]) for t in scores.topk(3).indices]
+    # An SAE on the MLP's input writes back to that input: its features move no logit directly.
+    assert ("Logits it raises" in page) == (subject.name == "late")
 
 
 def test_a_feature_that_is_never_active_has_a_page_too(

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from transcoders.corpus import Rows
 from transcoders.dictionaries import SparseDictionary
 from transcoders.errors import UserError
 from transcoders.interpretability.gather import load_observed, load_text, random_directions
+from transcoders.interpretability.jobs import spread
 from transcoders.models import LanguageModel
 
 
@@ -89,3 +91,9 @@ def test_random_directions_are_as_rare_as_asked(random_dictionary: Make) -> None
     assert (near[0] | near[1]).all() and near[0].any() and near[1].any()
     again = random_directions(like, frequencies, mlp_in, 200, seed=1)
     assert torch.equal(again.b_enc, directions.b_enc)
+
+
+def test_the_baseline_sees_rows_of_the_whole_text() -> None:
+    document = np.repeat(np.arange(34), 8)  # 8 rows of each of 34 documents
+    assert len(set(document[spread(len(document), 16)])) == 16
+    assert spread(5, 16) == [0, 1, 2, 3, 4]

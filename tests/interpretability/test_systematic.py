@@ -23,6 +23,7 @@ from transcoders.interpretability.predictions import (
 from transcoders.interpretability.systematic import (
     ActiveTokens,
     K,
+    _thirds,
     study_features,
     summarise_studies,
 )
@@ -243,7 +244,7 @@ def test_summaries_take_features_together_by_layer_and_by_thirds() -> None:
         }
     )  # fmt: skip
     table = pd.concat([table, table.assign(method="heads", correlation=np.nan)])
-    found = summarise_studies(table)
+    found = summarise_studies(table, seed=0)
     assert found[["by", "group"]].drop_duplicates().to_numpy().tolist() == [
         ["all", "all"], ["layer", 2], ["layer", 12],
         *[[by, third] for by in ("L0", "frequency") for third in ("low", "middle", "high")],
@@ -255,3 +256,25 @@ def test_summaries_take_features_together_by_layer_and_by_thirds() -> None:
     assert row["precision_gain_low"] < gain.mean() < row["precision_gain_high"]
     heads = found[found["method"] == "heads"]
     assert heads["correlation"].isna().all() and heads["precision"].notna().all()
+
+
+def test_equal_values_are_in_the_same_third_whatever_the_order_of_rows() -> None:
+    # Of 13 dictionaries' features, 7 have the same L0.
+    values = pd.Series([1.0] * 3 + [2.0] * 7 + [3.0] * 3)
+    thirds = _thirds(values)
+    assert thirds.groupby(values, observed=True).nunique().tolist() == [1, 1, 1]
+    shuffled = values.sample(frac=1, random_state=0)
+    assert _thirds(shuffled)[values.index].tolist() == thirds.tolist()
+    assert _thirds(pd.Series(range(9))).tolist() == ["low"] * 3 + ["middle"] * 3 + ["high"] * 3
+
+
+def test_a_feature_of_several_dictionaries_is_one_draw() -> None:
+    scores = {"precision": [1.0, 0.0], "correlation": [1.0, 0.0]}
+    table = pd.DataFrame(
+        {"dictionary": ["a", "a"], "layer": 12, "l0": 10.0, "feature": [3051, 7], "frequency": 0.1,
+         "method": "layer 0", **scores, "precision_control": 0.0, "correlation_control": 0.0}
+    )  # fmt: skip
+    twice = pd.concat([table, table.assign(dictionary="b")])
+    once, both = (summarise_studies(each, seed=0).iloc[0] for each in (table, twice))
+    columns = ["precision_gain", "precision_gain_low", "precision_gain_high"]
+    assert both[columns].tolist() == once[columns].tolist()

@@ -27,6 +27,7 @@ class Written(NamedTuple):
 
     table: pd.DataFrame
     record: dict[str, Any]
+    features: pd.DataFrame
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +37,11 @@ def study() -> Study:
 
 def written(study: Study, folder: Path) -> Written:
     table, record = folder / "out/table1.csv", folder / "out/table1.json"
-    write_table1(study, folder / "ratings", table=table, record=record)
+    features = folder / "out/ratings.csv"
+    write_table1(study, folder / "ratings", table=table, record=record, features=features)
     # What is infinite or undefined must not be in JSON.
-    return Written(pd.read_csv(table), json.loads(record.read_text(), parse_constant=pytest.fail))
+    said = json.loads(record.read_text(), parse_constant=pytest.fail)
+    return Written(pd.read_csv(table), said, pd.read_csv(features))
 
 
 def rate(study: Study, folder: Path, rater: str, counts: Mapping[str, Mapping[str, int]]) -> Record:
@@ -69,6 +72,18 @@ def test_counts_beside_the_papers(study: Study, tmp_path: Path) -> None:
         assert table[kind].to_dict() == expected
     assert table["paper_transcoder"].tolist() == [41, 8, 1, 6, 50]
     assert table["paper_mlp_in_sae"].tolist() == [38, 8, 4, 16, 50]
+
+
+def test_what_each_rater_said_of_each_feature(study: Study, tmp_path: Path) -> None:
+    for rater in ("anna", "ben"):
+        rate(study, tmp_path, rater, COUNTS)
+    features = written(study, tmp_path).features
+    assert list(features) == ["rater", "kind", "feature", "interpretable", "context_free"]
+    assert len(features) == 2 * 40
+    for (_, kind), said in features.groupby(["rater", "kind"]):
+        assert said["feature"].is_unique
+        assert said["interpretable"].sum() == COUNTS[kind]["interpretable"]
+        assert said["context_free"].sum() == CONTEXT_FREE[kind]
 
 
 def test_shares_and_tests(study: Study, tmp_path: Path) -> None:
@@ -112,7 +127,7 @@ def test_no_ratings_yet(study: Study, tmp_path: Path) -> None:
         "no ratings yet,context-free,,,6,16\n"
         "no ratings yet,rated,,,50,50\n"
     )
-    assert found.record.pop("paper")
+    assert found.record.pop("paper") and found.features.empty
     expected = {"text": "no ratings yet", "under_way": {}, "raters": {}, "agreement": None}
     assert found.record == expected
 
@@ -140,7 +155,7 @@ def test_agreement_of_each_pair_and_on_average(study: Study, tmp_path: Path) -> 
         record = finished(study, tmp_path / "ratings", rater)
         save_record(tmp_path / "ratings", record.model_copy(update={"ratings": ratings}))
     begin(study, tmp_path / "ratings", "not-done")
-    table, record = written(study, tmp_path)
+    table, record, _ = written(study, tmp_path)
     assert list(table["rater"].unique()) == ["anna", "ben", "cleo"]
     # By hand (Cohen, 1960): agreement beyond what the habits of both would give by chance.
     both = [[by[n].verdict for n in range(1, 41)] for by in (anna.ratings, changed)]

@@ -82,6 +82,9 @@ def drift(name: str, golden: pd.DataFrame, found: pd.DataFrame) -> list[str]:
         if name in RANKED:
             before, after = before.sort_values(), after.sort_values()
         values = before.to_numpy(float), after.to_numpy(float)
+        if np.nan_to_num(values[0]).any() and not np.nan_to_num(values[1]).any():
+            problems.append(f"{name}: {column}: nothing but zeros is left of it")
+            continue
         scale = np.nanmax(np.abs(values[0]), initial=1e-12)
         tolerance = EXCEPTIONS.get(f"{name} {column}", EXCEPTIONS.get(column, TOLERANCE))
         if not np.allclose(*values, rtol=0, atol=tolerance * scale, equal_nan=True):
@@ -106,6 +109,21 @@ def test_a_drift_of_two_percent_is_noticed(column: str) -> None:
     found = golden.assign(**{column: golden[column] * 1.02})
     (problem,) = drift("evaluation.csv", golden, found)
     assert f"evaluation.csv: {column}: off by 0.02" in problem
+
+
+@pytest.mark.parametrize(
+    ("name", "column"),
+    [
+        ("case_studies/systematic.csv", "precision"),
+        ("case_studies/systematic.csv", "precision_control"),
+        ("greater_than/features.csv", "step"),
+        ("evaluation.csv", "ce_recovered"),
+    ],
+)
+@pytest.mark.parametrize("nothing", [0.0, np.nan])
+def test_a_column_of_zeros_is_noticed(name: str, column: str, nothing: float) -> None:
+    golden = pd.read_csv(GOLDEN / name)
+    assert drift(name, golden, golden.assign(**{column: nothing})) != []
 
 
 if __name__ == "__main__":

@@ -69,7 +69,11 @@ if SCALE.interpretability is not None:
             RATED_MODEL / "tokenizer.json",
             *sorted(LAYOUT.ratings.glob("*.json")),
         ],
-        output=[LAYOUT.table1, LAYOUT.table1.with_suffix(".json")],
+        output=[
+            LAYOUT.table1,
+            LAYOUT.table1.with_suffix(".json"),
+            LAYOUT.rated_features,
+        ],
     )
 
     if WORKED:

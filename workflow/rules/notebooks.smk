@@ -61,6 +61,7 @@ if SCALE.interpretability is not None:
                 LAYOUT.automatic,
                 LAYOUT.automatic_summary,
                 LAYOUT.table1,
+                LAYOUT.rated_features,
                 LAYOUT.evaluation,
             ],
             figures=["interpretability_automatic"],

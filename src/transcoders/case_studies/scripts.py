@@ -34,7 +34,7 @@ SUCCESS, MOSTLY = 0.8, 0.65
 the first study. Guessing gives 0.5."""
 Outcome = Literal["success", "mostly", "failure", "other weights"]
 TABLE4_COLUMNS = [
-    "study", "feature", "restricted", "questions", "hypothesis", "pattern", "top_matched",
+    "study", "feature", "drawn", "restricted", "questions", "hypothesis", "pattern", "top_matched",
     "sampled_matched", "silent_matched", "balanced_accuracy", "outcome", "seal",
 ]  # fmt: skip
 
@@ -57,6 +57,9 @@ class StudyScript(Section):
 
     title: str
     feature: Annotated[str, Field(pattern=FEATURE)]
+    drawn: bool
+    """Whether the feature was drawn at random. If not, it was picked for its looks, and its study
+    says nothing of features at large."""
     weights_sha256: str
     """SHA-256 of the transcoder's weights that the analyst studied."""
     restricted: bool = False
@@ -194,7 +197,7 @@ def score(
     verdict = outcome(accuracy, same=weights == script.weights_sha256)
     hypothesis = " ".join(script.hypothesis.split())
     values = (
-        name, script.feature, script.restricted, len(script.steps), hypothesis,
+        name, script.feature, script.drawn, script.restricted, len(script.steps), hypothesis,
         script.pattern.pattern, top, sampled, silent_matched, accuracy, verdict, study.seal,
     )  # fmt: skip
     return dict(zip(TABLE4_COLUMNS, values, strict=True))

@@ -22,7 +22,7 @@ from transcoders.statistics import (
     estimate,
     exactly,
     matched_difference,
-    mean,
+    mean_of_features,
     share,
 )
 
@@ -298,16 +298,6 @@ def _strata(features: pd.DataFrame) -> Int[np.ndarray, " feature"]:
 def _systematic(evidence: Evidence) -> pd.DataFrame:
     studies = evidence.table("case_studies/systematic.csv")
     return studies[studies["method"] == DE_EMBEDDING]
-
-
-def mean_of_features(studies: pd.DataFrame, values: "pd.Series[float]", *, seed: int) -> Estimate:
-    """The mean of a value over studies (``layer, feature``) of features, each a cluster.
-
-    Dictionaries of one layer that differ in sparsity begin with the same weights. So features of
-    the same number in them are much the same feature, and make one cluster.
-    """
-    same = studies["layer"].astype(str) + "/" + studies["feature"].astype(str)
-    return mean(values.to_numpy(), "features", clusters=same.to_numpy(), seed=seed)
 
 
 def _own_above_others(evidence: Evidence, quantity: str) -> Found:

@@ -98,9 +98,13 @@ def table1(scale: ScaleName, threads: Threads = None) -> None:
     from transcoders.rating.table1 import write_table1
 
     settings, layout, _ = start("table1", scale, threads)
-    record = layout.table1.with_suffix(".json")
-    study = load_study(settings, layout)
-    write_table1(study, layout.ratings, table=layout.table1, record=record)
+    write_table1(
+        load_study(settings, layout),
+        layout.ratings,
+        table=layout.table1,
+        record=layout.table1.with_suffix(".json"),
+        features=layout.rated_features,
+    )
 
 
 @job("device corpus.train_positions", resources="study_features", part=_bos_token)

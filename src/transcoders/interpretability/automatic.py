@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from scipy import stats
 
 from transcoders.interpretability.gather import Observed, Text
-from transcoders.intervals import mean_interval
+from transcoders.statistics import mean
 
 LIVE_FREQUENCY = 1e-4
 LIVE_EXAMPLES = 4
@@ -29,6 +29,8 @@ OFFSETS = np.arange(-REACH, REACH + 1)
 OUTSIDE = -1
 """Stands for the token at a position outside the row."""
 MEASURES = ("single_token_share", "token_entropy", "rule_accuracy")
+FREQUENCY = "frequency"
+"""Stands beside the measures, so that features can be matched on how often they are active."""
 
 
 def windows(
@@ -56,8 +58,10 @@ def measure_features(observed: Observed, text: Text, *, seed: int) -> pd.DataFra
     silent = (observed.background == 0).numpy()
     by_feature = dict(iter(observed.examples.groupby("feature")))
     rows: list[tuple[int, str, float]] = []
-    for feature in live_features(observed)["feature"]:
+    live = live_features(observed)
+    for feature, frequency in zip(live["feature"], live["frequency"], strict=True):
         examples = by_feature[feature]
+        rows.append((feature, FREQUENCY, float(frequency)))
         top = examples[examples["kind"] == "top"]
         peaks = tokens[top["row"], top["position"]]
         shares = np.unique(peaks, return_counts=True)[1] / len(peaks)
@@ -119,11 +123,12 @@ def _answers(
     return (places[:, questions[:, 0]] == questions[:, 1]).astype(np.float32)
 
 
-def summarise(measures: pd.DataFrame) -> pd.DataFrame:
+def summarise(measures: pd.DataFrame, *, seed: int) -> pd.DataFrame:
     """Rows ``dictionary, measure, n_features, mean, low, high``: 95% intervals over features."""
+    shown = measures[measures["measure"].isin(MEASURES)]
     rows = [
-        (*names, len(group), *mean_interval(group["value"].to_numpy()))
-        for names, group in measures.groupby(["dictionary", "measure"], sort=False)
+        (*names, len(group), *mean(group["value"].to_numpy(), "features", seed=seed)[:3])
+        for names, group in shown.groupby(["dictionary", "measure"], sort=False)
     ]
     columns = ["dictionary", "measure", "n_features", "mean", "low", "high"]
     return pd.DataFrame(rows, columns=columns)

@@ -139,15 +139,19 @@ def _lists(
     replacement: ReplacementModel, dictionary: SparseDictionary, chosen: Int[Tensor, " feature"]
 ) -> dict[str, list[list[tuple[int, float]]]]:
     """What weights alone say about each feature: lists of tokens and values, by title."""
-    reads = replacement.centre(dictionary.W_enc[:, chosen].T)
-    writes = dictionary.W_dec[chosen]
-    lowered = direct_logits(replacement, writes, N_TOKENS, largest=False)
-    drivers = de_embeddings(replacement, reads, N_TOKENS)
-    return {
-        "Logits it raises (DLA)": direct_logits(replacement, writes, N_TOKENS).pairs(),
-        "Logits it lowers": lowered.pairs(),
-        "Embeddings that drive it (de-embedding)": drivers.pairs(),
-    }
+    found = {}
+    # What is not written to the residual stream moves no logit directly, and what is not read from
+    # it has no de-embedding.
+    if dictionary.traits.imitates == "mlp_out":
+        writes = dictionary.W_dec[chosen]
+        for title, largest in (("Logits it raises (DLA)", True), ("Logits it lowers", False)):
+            logits = direct_logits(replacement, writes, N_TOKENS, largest=largest)
+            found[title] = logits.pairs()
+    if dictionary.traits.reads == "mlp_in":
+        reads = replacement.centre(dictionary.W_enc[:, chosen].T)
+        drivers = de_embeddings(replacement, reads, N_TOKENS)
+        found["Embeddings that drive it (de-embedding)"] = drivers.pairs()
+    return found
 
 
 def _nearest(

@@ -51,7 +51,7 @@ def gather_examples_of(scale: Scale, layout: Layout, *, device: str) -> None:
         for entry in scale.observed_dictionaries
     }
     model = load_model(layout.model(site.model), device=device)
-    sample = rows.tokens[:ROWS_OF_BASELINE].to(device)
+    sample = rows.tokens[spread(len(rows.tokens), ROWS_OF_BASELINE)].to(device)
     mlp_in = mlp_activations(model, sample, [site.layer])[site.layer].mlp_in[:, first:]
     mlp_in = mlp_in.flatten(0, 1)
     transcoder = dictionaries[scale.rated("transcoder").name][1]
@@ -64,6 +64,12 @@ def gather_examples_of(scale: Scale, layout: Layout, *, device: str) -> None:
         model, rows, dictionaries, wanted, layout.observed,
         first_position=first, seed=scale.seed, device=device,
     )  # fmt: skip
+
+
+def spread(n_rows: int, wanted: int) -> list[int]:
+    """Numbers of rows from the whole text. Rows of one document follow each other in it."""
+    n = min(wanted, n_rows)
+    return [place * n_rows // n for place in range(n)]
 
 
 def measure_features_of(scale: Scale, layout: Layout) -> None:
@@ -82,7 +88,7 @@ def measure_features_of(scale: Scale, layout: Layout) -> None:
         for name in (*names, scale.interpretability.baseline)
     )
     write_table(layout.automatic, measures[["dictionary", "feature", "measure", "value"]])
-    write_table(layout.automatic_summary, automatic.summarise(measures))
+    write_table(layout.automatic_summary, automatic.summarise(measures, seed=scale.seed))
 
 
 def study_features_of(scale: Scale, layout: Layout, *, device: str) -> None:
@@ -110,7 +116,7 @@ def study_features_of(scale: Scale, layout: Layout, *, device: str) -> None:
         for entry in entries
     )  # fmt: skip
     write_table(layout.systematic, studies)
-    write_table(layout.systematic_summary, summarise_studies(studies))
+    write_table(layout.systematic_summary, summarise_studies(studies, seed=scale.seed))
 
 
 def write_pages_of(

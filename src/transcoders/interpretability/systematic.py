@@ -31,7 +31,7 @@ from transcoders.interpretability.predictions import (
     score_tokens,
     vectors_of_heads,
 )
-from transcoders.intervals import mean_interval
+from transcoders.statistics import mean_of_features
 
 K = 10
 """Tokens predicted."""
@@ -170,7 +170,7 @@ def _scores_of_heads(
     return scores.amax(dim=0)
 
 
-def summarise_studies(studies: pd.DataFrame) -> pd.DataFrame:
+def summarise_studies(studies: pd.DataFrame, *, seed: int) -> pd.DataFrame:
     """Means over features, with 95% intervals of what is gained over the control.
 
     Features are taken together (``all``), by layer, and by thirds of their dictionary's L0 and of
@@ -193,23 +193,23 @@ def summarise_studies(studies: pd.DataFrame) -> pd.DataFrame:
         ):
             row = {"by": by, "group": group, "method": method, "n_features": len(chosen)}
             for score in ("precision", "correlation"):
-                row |= _gain(chosen, score)
+                row |= _gain(chosen, score, seed)
             rows.append(row)
     return pd.DataFrame(rows)
 
 
 def _thirds(values: "pd.Series[float]") -> "pd.Series[Any]":
-    return pd.qcut(values.rank(method="first"), 3, labels=["low", "middle", "high"])
+    """Lower, middle and upper third by rank. Equal values are in the same third."""
+    place = (values.rank() - 0.5) / len(values)
+    return pd.cut(place, [0, 1 / 3, 2 / 3, 1], labels=["low", "middle", "high"])
 
 
-def _gain(studies: pd.DataFrame, score: str) -> dict[str, float]:
+def _gain(studies: pd.DataFrame, score: str, seed: int) -> dict[str, float]:
     """Means of a score and its control, and of their difference with its interval."""
-    both = studies[[score, f"{score}_control"]].dropna()
-    gain = mean_interval((both[score] - both[f"{score}_control"]).to_numpy())
-    return {
-        score: both[score].mean(),
-        f"{score}_control": both[f"{score}_control"].mean(),
-        f"{score}_gain": gain.mean,
-        f"{score}_gain_low": gain.low,
-        f"{score}_gain_high": gain.high,
-    }
+    both = studies[["layer", "feature", score, f"{score}_control"]].dropna()
+    names = (f"{score}_gain", f"{score}_gain_low", f"{score}_gain_high")
+    gain = dict.fromkeys(names, np.nan)
+    if len(both):
+        found = mean_of_features(both, both[score] - both[f"{score}_control"], seed=seed)
+        gain = dict(zip(names, found[:3], strict=True))
+    return {score: both[score].mean(), f"{score}_control": both[f"{score}_control"].mean()} | gain

@@ -23,6 +23,7 @@ from sklearn.metrics import cohen_kappa_score
 from transcoders.files import write_json, write_table
 from transcoders.rating.records import VERDICTS, Record, load_record
 from transcoders.rating.study import RATED_KINDS, Study
+from transcoders.statistics import share
 
 CONTEXT_FREE = "context-free"
 RATED = "rated"
@@ -43,7 +44,7 @@ PAPER: Counts = {
 NO_RATINGS = "no ratings yet"
 
 
-def write_table1(study: Study, folder: Path, *, table: Path, record: Path) -> None:
+def write_table1(study: Study, folder: Path, *, table: Path, record: Path, features: Path) -> None:
     """Open the key for all who have finished, and write what they found.
 
     Args:
@@ -51,6 +52,7 @@ def write_table1(study: Study, folder: Path, *, table: Path, record: Path) -> No
         folder: where ratings are kept; it need not exist.
         table: where the counts go, as CSV.
         record: where the statistics go, as JSON.
+        features: where what was said of each feature goes, as CSV.
 
     Raises:
         UserError: a file is damaged or of another study.
@@ -61,6 +63,17 @@ def write_table1(study: Study, folder: Path, *, table: Path, record: Path) -> No
     finished = {name: study.open(one) for name, one in ratings.items() if one.finished}
     write_table(table, table1(finished))
     write_json(record, statistics(ratings, finished))
+    write_table(features, by_feature(finished))
+
+
+def by_feature(finished: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Rows ``rater, kind, feature, interpretable, context_free``: what each rater said of each."""
+    said = [
+        of_rater.assign(rater=rater, interpretable=of_rater["verdict"] == "interpretable")
+        for rater, of_rater in finished.items()
+    ]
+    columns = ["rater", "kind", "feature", "interpretable", "context_free"]
+    return pd.concat(said)[columns] if said else pd.DataFrame(columns=columns)
 
 
 def table1(finished: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -138,8 +151,8 @@ def _compare(counts: Counts) -> dict[str, Any]:
 
 
 def _share(count: int, total: int) -> dict[str, float]:
-    low, high = map(float, stats.binomtest(count, total).proportion_ci(method="wilson"))
-    return {"count": count, "of": total, "share": count / total, "low": low, "high": high}
+    found = share(count, total, "features")
+    return {"count": count, "of": total, "share": found.value, "low": found.low, "high": found.high}
 
 
 def _agreement(finished: Mapping[str, pd.DataFrame]) -> dict[str, Any] | None:

@@ -14,11 +14,6 @@ def in_markdown(text: str) -> str:
     return text.translate(MARKS)
 
 
-def by_sign(low: float, high: float, *, below: str, above: str, neither: str) -> str:
-    """The word for an interval that lies below zero, above zero, or on both sides."""
-    return below if high < 0 else above if low > 0 else neither
-
-
 def html_table(rows: pd.DataFrame, formats: dict[Any, Any], *, name: str) -> str:
     """A plain table. Texts are escaped and flush left, like their headings.
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pandas as pd
 
-from transcoders.tables.html import by_sign, html_table
+from transcoders.tables.html import html_table
 
 METHOD_NAMES = {
     "direct": "straight from the embedding",
@@ -14,37 +14,28 @@ METHOD_NAMES = {
 }
 
 
-def describe_measures(summary: pd.DataFrame, transcoder: str, sae: str) -> str:
-    """Whether the features of two dictionaries differ, measure by measure."""
-    lines = []
-    for measure in summary["measure"].unique():
-        of_measure = summary[summary["measure"] == measure]
-        first, second = (
-            of_measure[of_measure["dictionary"] == name].iloc[0] for name in (transcoder, sae)
-        )
-        order = by_sign(
-            first["low"] - second["high"], first["high"] - second["low"],
-            below="lower than", above="higher than", neither="not clearly different from",
-        )  # fmt: skip
-        lines.append(
-            f"- *{measure.replace('_', ' ')}*: {_interval(first)} for the transcoder, **{order}** "
-            f"{_interval(second)} for the SAE on the MLP's input."
-        )
-    return "\n".join(lines)
+def measures_table(summary: pd.DataFrame, names: dict[str, str]) -> str:
+    """Means over live features with their intervals: a row a measure, a column a dictionary.
+
+    Args:
+        summary: ``automatic_summary.csv``.
+        names: what to call each dictionary, by its name; in the order of the columns.
+    """
+    shown = summary.assign(mean=summary.apply(_interval, axis=1))
+    shown = shown.pivot(index="measure", columns="dictionary", values="mean")[list(names)]
+    shown = shown.loc[list(dict.fromkeys(summary["measure"]))].rename(columns=names)
+    shown.index = shown.index.str.replace("_", " ")
+    return html_table(shown.reset_index(), {}, name="measures")
 
 
 def describe_studies(summary: pd.DataFrame) -> str:
     """How good blind predictions are, method by method."""
     lines = []
     for _, row in summary[summary["by"] == "all"].iterrows():
-        verdict = by_sign(
-            row["precision_gain_low"], row["precision_gain_high"], below="worse than the control",
-            above="better than the control", neither="no better than the control",
-        )  # fmt: skip
         line = (
-            f"- {METHOD_NAMES[row['method']]}: **{verdict}**; precision {row['precision']:.3f} "
-            f"against {row['precision_control']:.3f} (gain {row['precision_gain']:+.3f}, 95% "
-            f"interval {row['precision_gain_low']:+.3f} to {row['precision_gain_high']:+.3f})"
+            f"- {METHOD_NAMES[row['method']]}: precision **{row['precision']:.3f}** against "
+            f"{row['precision_control']:.3f} (gain {row['precision_gain']:+.3f}, 95% interval "
+            f"{row['precision_gain_low']:+.3f} to {row['precision_gain_high']:+.3f})"
         )
         if pd.notna(row["correlation"]):
             line += (
