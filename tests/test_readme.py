@@ -5,27 +5,24 @@ from pathlib import Path
 
 import pandas as pd
 
+from transcoders.claims.words import value_in_words, verdict_in_words
 from transcoders.layout import Layout
-from transcoders.tables.claims import VERDICTS
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 
 
 def claims_in_markdown() -> list[str]:
-    """A line a claim: what it says, the verdict, our value with its interval and unit."""
+    """A line for each of the paper's claims: what it says, the verdict, and our value."""
     lines = ["| claim | verdict | here |", "|---|---|---|"]
-    for row in pd.read_csv(ROOT / Layout("laptop").claims).to_dict("records"):
+    table = pd.read_csv(ROOT / Layout("laptop").claims).astype({"n": "Int64"})
+    for row in table[table["kind"] == "claim"].to_dict("records"):
         _, _, site = row["claim"].partition(":")
         layer = f" *({site.replace('_layer', ', layer ')})*" if site else ""
-        value = "" if pd.isna(row["value"]) else f"{row['value']:.2g}"
-        if value and row["low"] != row["high"]:
-            value += f" [{row['low']:.2g}, {row['high']:.2g}]"
-        value = f"**{value}** {row['measure']}" if value else "not measured"
         page = re.match(r"(?:.*; )?(notebooks/[a-z0-9_]+\.html)", row["evidence"]).group(1)
         lines.append(
-            f"| {row['statement']}{layer} | {VERDICTS[row['verdict']]} "
-            f"[{row['verdict']}](results/laptop/{page}) | {value} |"
+            f"| {row['statement']}{layer} | [{verdict_in_words(row)}](results/laptop/{page}) | "
+            f"{value_in_words(row)}{'' if pd.isna(row['value']) else ': ' + row['unit']} |"
         )
     return lines
 

@@ -29,8 +29,8 @@ which data flows:
 Below them, used by all: ``errors`` (the one exception that a user is meant to read), ``files`` (the
 place where files are read and written), ``checksums`` (what was made, and by which command),
 ``layout`` (where the files of a scale live), ``context`` (tokens as text), ``synthetic`` (tiny
-models and texts), ``process``, ``progress``, ``environment``, ``plan``, ``intervals`` and
-``short_repr``.
+models and texts), ``statistics`` (estimates with intervals), ``process``, ``progress``,
+``environment``, ``plan``, ``sizes`` and ``short_repr``.
 """
 
 from importlib import import_module
