@@ -137,7 +137,11 @@ for page in PAGES:
         message=page.message,
         input=[
             *page.tables,
-            *[LAYOUT.listed_claims for claim in LISTED_CLAIMS if claim.page == page.notebook][:1],
+            *[
+                LAYOUT.listed_claims
+                for claim in LISTED_CLAIMS
+                if claim.page == page.notebook
+            ][:1],
         ],
         output=[
             page.in_report(path) for path in [*drawn(*page.figures), *rendered(page)]
