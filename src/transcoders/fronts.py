@@ -42,6 +42,27 @@ class _Site(NamedTuple):
         return np.take_along_axis(log_l0, order, 1), np.take_along_axis(ce, order, 1)
 
 
+class FrontGap(NamedTuple):
+    """How much more of an MLP's worth one kind recovers than another at equal L0.
+
+    It is a share of the MLP's worth, averaged over log L0, and positive where the first kind is
+    better.
+    """
+
+    draws: Float[np.ndarray, "draw run"]
+    """In the data (first row) and in every resample of documents, for each training run."""
+    n_documents: int
+    l0_low: float
+    """The range of L0 that both fronts cover, in the first training run."""
+    l0_high: float
+    share_better: float
+    """The share of that range (in log L0) on which the first kind is better."""
+
+    def estimate(self, *, seed: int) -> Estimate:
+        """The mean over training runs with its interval."""
+        return estimate(self.draws.copy(), self.n_documents, "documents", seed=seed)
+
+
 def front_gap(
     evaluation: pd.DataFrame,
     by_document: pd.DataFrame,
@@ -51,8 +72,8 @@ def front_gap(
     other: str = "mlp_out_sae",
     resamples: int = RESAMPLES,
     seed: int = 0,
-) -> Estimate | None:
-    """How much more of an MLP's worth one kind recovers than another at equal L0.
+) -> FrontGap | None:
+    """Compare the fronts of two kinds at one site.
 
     Args:
         evaluation: ``evaluation.csv``.
@@ -64,40 +85,8 @@ def front_gap(
         seed: of the resampling.
 
     Returns:
-        The difference as a share of the MLP's worth, averaged over log L0; positive where the first
-        kind is better. None where the fronts share no range of L0.
+        The gap, or None where the fronts share no range of L0.
     """
-    gaps = gap_draws(
-        evaluation, by_document, site, kind=kind, other=other, resamples=resamples, seed=seed
-    )
-    if gaps is None:
-        return None
-    return estimate(gaps.draws, gaps.n_documents, "documents", seed=seed)
-
-
-class GapDraws(NamedTuple):
-    """The gap between two fronts in the data (first row) and in every resample."""
-
-    draws: Float[np.ndarray, "draw run"]
-    n_documents: int
-    l0_low: float
-    """The range of L0 that both fronts cover, in the first training run."""
-    l0_high: float
-    share_better: float
-    """The share of that range (in log L0) on which the first kind is better."""
-
-
-def gap_draws(
-    evaluation: pd.DataFrame,
-    by_document: pd.DataFrame,
-    site: str,
-    *,
-    kind: str = "transcoder",
-    other: str = "mlp_out_sae",
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> GapDraws | None:
-    """The gap of :func:`front_gap` for every resample of documents and every training run."""
     at_site = evaluation[(evaluation["site"] == site) & (evaluation["l0"] > 0)]
     at_site = at_site[at_site["kind"].isin([kind, other])]
     if set(at_site["kind"]) != {kind, other}:
@@ -121,7 +110,7 @@ def gap_draws(
             about.append(found[1:])
     if not gaps:
         return None
-    return GapDraws(np.stack(gaps, axis=1), len(ce), *about[0])
+    return FrontGap(np.stack(gaps, axis=1), len(ce), *about[0])
 
 
 def _compare(

@@ -1,10 +1,12 @@
 """Gaps between fronts, on tables made by hand."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from transcoders.fronts import GRID_POINTS, front_gap, gap_draws
+from transcoders.fronts import GRID_POINTS, front_gap
 from transcoders.statistics import Estimate
 
 Points = list[tuple[float, float]]
@@ -46,7 +48,12 @@ def tables(
 
 
 def gap_of(**points: Points) -> Estimate | None:
-    return front_gap(*tables(**points), "gpt2_layer8", resamples=200)
+    return gap_in(tables(**points), resamples=200)
+
+
+def gap_in(both: Sequence[pd.DataFrame], resamples: int = 2000) -> Estimate | None:
+    found = front_gap(*both, "gpt2_layer8", resamples=resamples)
+    return None if found is None else found.estimate(seed=0)
 
 
 def shifted(points: Points, by: float) -> Points:
@@ -84,7 +91,7 @@ def test_swapping_the_kinds_flips_the_sign() -> None:
 
 def test_fronts_are_interpolated_linearly_in_the_logarithm_of_l0() -> None:
     both = tables(transcoder=CROSSING, mlp_out_sae=SAES)
-    found = gap_draws(*both, "gpt2_layer8", resamples=10)
+    found = front_gap(*both, "gpt2_layer8", resamples=10)
     grid = np.linspace(np.log(8), np.log(90), GRID_POINTS)
     transcoder, sae = (
         np.interp(grid, np.log([l0 for l0, _ in points]), [ce for _, ce in points])
@@ -125,7 +132,7 @@ def test_the_interval_has_the_width_of_the_standard_error() -> None:
     by_document = by_document.merge(documents, how="cross")
     is_transcoder = by_document["dictionary"].str.contains("transcoder")
     by_document["ce"] += by_document["excess"].where(is_transcoder, 0)
-    gap = some(front_gap(evaluation, by_document, "gpt2_layer8"))
+    gap = some(gap_in((evaluation, by_document)))
     # 2.5% quantiles of 2,000 resamples are within some 5% of 1.96 standard errors.
     expected = 2 * 1.96 * excess.std() / 400**0.5 / WORTH
     assert gap.high - gap.low == pytest.approx(expected, rel=0.1)
@@ -137,7 +144,7 @@ def test_sparsity_is_resampled_with_the_documents() -> None:
     by_document["ce"] -= by_document["document"].map(dict(zip(DOCUMENTS, OFFSETS, strict=True)))
     is_sae = by_document["dictionary"].str.contains("sae")
     by_document.loc[is_sae & (by_document["document"] == "d1"), "l0"] *= 1.5
-    gap = some(front_gap(evaluation, by_document, "gpt2_layer8"))
+    gap = some(gap_in((evaluation, by_document)))
     assert gap.high - gap.low > 0.01
 
 
@@ -155,7 +162,7 @@ def test_training_runs_widen_the_interval() -> None:
         for seed in (0, 1, 2)
     ]
     both = [pd.concat(tables, ignore_index=True) for tables in zip(*runs, strict=True)]
-    one, three = (some(front_gap(*each, "gpt2_layer8")) for each in (runs[1], both))
+    one, three = (some(gap_in(each)) for each in (runs[1], both))
     assert three.value == pytest.approx(one.value)
     assert three.high - three.low > 2 * (one.high - one.low)
     assert three.resampled == "documents, 3 training runs"
@@ -167,7 +174,7 @@ def test_documents_count_by_their_tokens() -> None:
         by_document["document"] == "d1"
     )
     by_document.loc[better_here, "ce"] -= 0.7
-    gap = some(front_gap(evaluation, by_document, "gpt2_layer8", resamples=100))
+    gap = some(gap_in((evaluation, by_document), resamples=100))
     assert gap.value == pytest.approx(0.7 * TOKENS[1] / TOKENS.sum() / WORTH)
 
 
@@ -181,16 +188,16 @@ def test_another_models_count_of_tokens_makes_no_difference(others_first: bool) 
     here = noisy_tables()
     there = tables(site="neox_layer2", tokens=TOKENS[::-1], transcoder=SAES, mlp_out_sae=SAES)
     both = above(there, here) if others_first else above(here, there)
-    gap = some(front_gap(*both, "gpt2_layer8", resamples=100))
-    assert gap == some(front_gap(*here, "gpt2_layer8", resamples=100))
+    gap = some(gap_in(both, resamples=100))
+    assert gap == some(gap_in(here, resamples=100))
 
 
 def test_a_document_that_only_another_model_has_makes_no_difference() -> None:
     here = noisy_tables()
     there = tables(site="neox_layer2", transcoder=SAES, mlp_out_sae=SAES)
     there[1]["document"] = there[1]["document"].replace({"d3": "d4"})
-    gap = some(front_gap(*above(here, there), "gpt2_layer8", resamples=100))
-    assert gap == some(front_gap(*here, "gpt2_layer8", resamples=100))
+    gap = some(gap_in(above(here, there), resamples=100))
+    assert gap == some(gap_in(here, resamples=100))
 
 
 def test_a_dictionary_without_active_features_is_on_no_front() -> None:

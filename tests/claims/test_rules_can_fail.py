@@ -21,12 +21,11 @@ from scipy import stats
 
 from transcoders.claims import load_claims, verdict
 from transcoders.claims.measures import matched_accuracy
-from transcoders.fronts import gap_draws
+from transcoders.fronts import front_gap
 from transcoders.greater_than.estimates import lead_of, most_harmful, own_above_others
 from transcoders.statistics import (
     Estimate,
     difference_of_shares,
-    estimate,
     exactly,
     mean,
     mean_of_features,
@@ -55,7 +54,7 @@ def fronts(site: str) -> Simulate:
     ]
     real = pd.read_csv(LAPTOP / "evaluation_by_document.csv")
     real = real[real["dictionary"].isin(evaluation["dictionary"])]
-    observed = gap_draws(evaluation, real, site, resamples=1)
+    observed = front_gap(evaluation, real, site, resamples=1)
     assert observed is not None
     worth = (evaluation["ce_mean_ablated"] - evaluation["ce_original"]).iloc[0]
     is_transcoder = real["dictionary"].str.contains("_transcoder_")
@@ -66,9 +65,9 @@ def fronts(site: str) -> Simulate:
         found = pd.concat([pages[i].assign(document=n) for n, i in enumerate(drawn)])
         moved = (observed.draws[0, 0] - truth) * worth
         found["ce"] += np.where(is_transcoder.loc[found.index], moved, 0.0)
-        gaps = gap_draws(evaluation, found, site, resamples=RESAMPLES, seed=0)
+        gaps = front_gap(evaluation, found, site, resamples=RESAMPLES, seed=0)
         assert gaps is not None
-        return estimate(gaps.draws, gaps.n_documents, "documents", seed=0)
+        return gaps.estimate(seed=0)
 
     return simulate
 

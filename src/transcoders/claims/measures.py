@@ -14,7 +14,8 @@ from jaxtyping import Int
 
 from transcoders.config import Kind, Scale, Site
 from transcoders.files import read_json, read_table
-from transcoders.fronts import GapDraws, gap_draws
+from transcoders.fronts import FrontGap
+from transcoders.fronts import front_gap as gap_of_fronts
 from transcoders.layout import Layout
 from transcoders.statistics import (
     Estimate,
@@ -108,7 +109,7 @@ def front_gap(evidence: Evidence, site: Site | None) -> Found:
     assert site is not None
     gap = _gap(evidence, site)
     note = f"L0 from {gap.l0_low:.0f} to {gap.l0_high:.0f}"
-    return Found(estimate(gap.draws, gap.n_documents, "documents", seed=evidence.scale.seed), note)
+    return Found(gap.estimate(seed=evidence.scale.seed), note)
 
 
 @_reads("evaluation.csv", "evaluation_by_document.csv")
@@ -232,8 +233,8 @@ def share_of_successful_studies(evidence: Evidence, _: Site | None) -> Found:
     return Found(share(int(found.sum()), len(found), "studies"))
 
 
-def _gap(evidence: Evidence, site: Site) -> GapDraws:
-    gap = gap_draws(
+def _gap(evidence: Evidence, site: Site) -> FrontGap:
+    gap = gap_of_fronts(
         evidence.table("evaluation.csv"),
         evidence.table("evaluation_by_document.csv"),
         site.name,

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from transcoders.circuits.paths import Search
+from transcoders.circuits.replacement import ReplacementModel
 from transcoders.circuits.trace import Tracer
 from transcoders.config import GreaterThan, Scale
 from transcoders.dictionaries import SparseDictionary
@@ -18,7 +19,7 @@ from transcoders.errors import UserError
 from transcoders.files import made_folder, write_json, write_table
 from transcoders.greater_than.estimates import catch_up, few_above, over_years
 from transcoders.greater_than.sweep import BadFeature, curve_table, find_bad_feature, sweep
-from transcoders.greater_than.task import Numbers, make_prompts
+from transcoders.greater_than.task import Numbers, Prompts, make_prompts
 from transcoders.greater_than.units import ChosenMLP, UnitKind
 from transcoders.greater_than.where import (
     COMPONENTS,
@@ -69,14 +70,12 @@ def study_greater_than(
     numbers = Numbers.of(tracer.tokenizer)
     prompts = make_prompts(settings.templates, tracer.tokenizer, tracer.bos_id)
     # Where the model does it: one MLP and one head.
-    attributed = attribute(replacement, numbers, prompts, search)
-    difference, ablations, losses = ablate(replacement, numbers, prompts)
-    layer, head = choose(replacement, attributed)
+    layer, head, about_place, tables = _find_place(replacement, numbers, prompts, search, seed)
     # How few units of that MLP carry it.
-    first = None if settings.positions == "predicting" else replacement.first_position
     units: dict[UnitKind, SparseDictionary] = {"transcoder": replacement.transcoders[layer]}
     if (sae := load_sae(layer)) is not None:
         units["mlp_out_sae"] = sae
+    first = None if settings.positions == "predicting" else replacement.first_position
     mlp = ChosenMLP(replacement.model, numbers, prompts, layer, units, first_position=first)
     curves, bad, about_curves = _keep_few(mlp, settings.kept, seed)
     metrics = _metrics(mlp, bad)
@@ -87,6 +86,35 @@ def study_greater_than(
         "templates": settings.templates,
         "numbers": numbers.style,
         "positions": settings.positions,
+        **about_place,
+        "metric": {name: over_years(m, seed=seed).record() for name, m in metrics.items()},
+        **about_curves,
+        "own_above_others": own_above_others,
+    }
+    tables |= {
+        "metric": _metric_table(metrics),
+        "curves": curves,
+        "features": features,
+        "features_by_year": by_year,
+    }
+    with made_folder(destination) as folder:
+        for name, table in tables.items():
+            write_table(folder / f"{name}.csv", table)
+        write_json(folder / "summary.json", summary)
+
+
+def _find_place(
+    replacement: ReplacementModel,
+    numbers: Numbers,
+    prompts: list[Prompts],
+    search: Search,
+    seed: int,
+) -> tuple[int, tuple[int, int], dict[str, Any], dict[str, pd.DataFrame]]:
+    """The chosen layer and head, what a summary says of them, and the tables that show it."""
+    attributed = attribute(replacement, numbers, prompts, search)
+    difference, ablations, losses = ablate(replacement, numbers, prompts)
+    layer, head = choose(replacement, attributed)
+    about = {
         "layers_with_transcoder": list(replacement.transcoders),
         "prompts_attributed": attributed.n_prompts,
         "logit_difference": attributed.value,
@@ -94,20 +122,13 @@ def study_greater_than(
         "layer": layer,
         "head": f"attn{head[0]}[{head[1]}]",
         "leads": leads(ablations, losses, layer, head, seed=seed),
-        "metric": {name: over_years(m, seed=seed).record() for name, m in metrics.items()},
-        **about_curves,
-        "own_above_others": own_above_others,
     }
-    with made_folder(destination) as folder:
-        where = where_table(replacement, ablations, attributed, layer)
-        write_table(folder / "where.csv", where)
-        write_table(folder / "metric.csv", _metric_table(metrics))
-        write_table(folder / "curves.csv", curves)
-        write_table(folder / "features.csv", features)
-        write_table(folder / "features_by_year.csv", by_year)
-        write_table(folder / "recurring.csv", attributed.recurring)
-        write_table(folder / "paths.csv", attributed.examples)
-        write_json(folder / "summary.json", summary)
+    tables = {
+        "where": where_table(replacement, ablations, attributed, layer),
+        "recurring": attributed.recurring,
+        "paths": attributed.examples,
+    }
+    return layer, head, about, tables
 
 
 def _keep_few(
