@@ -261,7 +261,7 @@ def share_of_step(size: Size) -> dict[str, float]:
 
     with ExitStack() as patches:
         for owner, name, part in (
-            (ours, "step", "loss, autograd, the rest"),
+            (ours, "step", "loss, the rest"),
             (ours, "batch", "data"),
             (Trainer, "_input_and_target", "data"),
             (loss, "active_entries", "finding active entries"),

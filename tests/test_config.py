@@ -125,7 +125,6 @@ def test_a_misspelt_key_is_named_with_the_one_that_was_meant(tmp_path, parent, m
         ("extensions/0/dictionaries/1/k", 2.0),
         ("resources/train/gpus", 2),
         ("circuits/checks/0/feature", "tc1"),
-        *(("greater_than/templates", [text]) for text in ("no place", "{YY} and {YY}")),
     ],
 )
 def test_a_value_of_the_wrong_type_or_out_of_range_is_named(tmp_path, path, value):
@@ -152,7 +151,8 @@ def test_every_wrong_value_of_a_file_is_named_at_once(tmp_path):
         ("groups/0/name", "tiny-neox", "groups: tiny-neox is listed 2 times"),
         ("extensions/0/name", "tiny-neox", "groups: tiny-neox is listed 2 times"),
         ("sites", SMOKE["sites"] * 2, "imported: tiny-gpt2_layer1 is listed 2 times"),
-        ("circuit_sites", SMOKE["sites"][:1], "imported: tiny-gpt2_layer1 is listed 2 times"),
+        ("circuit_sites", [*SMOKE["circuit_sites"], SMOKE["sites"][0]],
+         "imported: tiny-gpt2_layer1 is listed 2 times"),
         (f"{FIRST}/headline", False, "groups: tiny-gpt2_layer1 has 0 headline dictionaries of"),
         ("groups/3/dictionaries/0/headline", False, "tiny-llama_layer0 has 0 headline dictionar"),
         (
@@ -167,6 +167,13 @@ def test_every_wrong_value_of_a_file_is_named_at_once(tmp_path):
             "dictionaries: tiny-gpt2_layer1_transcoder_l1-0.5 is listed 2 times",
         ),
         ("learning_rates/0/dictionaries/0/learning_rate", 5e-3, "_lr-0.005 is listed 2 times"),
+        ("corpus/eval_contexts", 1, "expected at least eval_documents"),
+        ("training/batch_tokens", 10**6, "training.batch_tokens is 1000000, expected at most"),
+        ("greater_than/kept", [0, 8, 2], "greater_than: kept: expected different numbers, ascen"),
+        ("greater_than/kept", [0, 0], "greater_than: kept: expected different numbers, ascending"),
+        ("greater_than/templates", ["from 17 to 17"], "templates: expected {YY} once, found 'fr"),
+        ("extensions/0/dictionaries/0/kind", "transcoder", "extensions: "),
+        ("learning_rates/0/dictionaries/0/learning_rate", MISSING, "has no learning_rate"),
         ("training/precision", "tf32", "training.precision: only a GPU has tf32"),
         ("greater_than/model", "tiny-gpt2", "expected transcoders of tiny-gpt2 at layer 0 and"),
         ("interpretability/rated_site/layer", 0, "expected one of sites (tiny-gpt2_layer1, "),
@@ -182,12 +189,14 @@ def test_parts_that_disagree_are_named(tmp_path, path, value, expected):
 def test_topk_takes_k_and_every_other_kind_an_l1_coefficient(tmp_path, kind, given):
     key, other = ("k", "l1_coefficient") if TRAITS[kind].is_topk else ("l1_coefficient", "k")
     sparsity = dict.fromkeys(given, 9)
-    scale = smoke(**{"extensions/0/dictionaries": [{"kind": kind, **sparsity}]})
+    part = "groups" if kind in KINDS else "extensions"
+    own = SMOKE["groups"][0]["dictionaries"] if kind in KINDS else []
+    scale = smoke(**{f"{part}/0/dictionaries": [*own, {"kind": kind, **sparsity}]})
     if given == [key]:
-        added = load(tmp_path, scale).dictionaries[-1]
-        assert (added.kind, getattr(added, key)) == (kind, 9)
+        added = [(d.kind, getattr(d, key)) for d in load(tmp_path, scale).dictionaries]
+        assert (kind, 9) in added
     else:
-        place = "extensions.0.dictionaries.0"
+        place = f"{part}.0.dictionaries.{len(own)}"
         assert f"{place}: a {kind} takes {key} and no {other}" in refusal(tmp_path, scale)
 
 
@@ -233,7 +242,8 @@ def test_a_number_is_read_however_it_is_written(tmp_path, written):
 
 def test_the_name_of_a_scale_is_that_of_its_file(tmp_path):
     # Paths come from the file's name, notebooks from Scale.name: they must not come apart.
-    assert load(tmp_path, smoke(name="paper")).name == "edited"
+    assert load(tmp_path, smoke()).name == "edited"
+    assert "name: no such key; a scale is named by its file" in refusal(tmp_path, smoke(name="x"))
 
 
 @pytest.mark.parametrize("text", ["", "- a list\n", "just text"])

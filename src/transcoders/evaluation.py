@@ -10,7 +10,6 @@ documents than dictionaries differ.
 """
 
 from collections.abc import Iterable, Sequence
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,7 @@ Entries = list[tuple[Dictionary, SparseDictionary, int]]
 
 
 class _Sums:
-    """Running sums of one dictionary: of each row over its positions, and over all positions."""
+    """Running sums of one dictionary, some for each row and some over all rows."""
 
     def __init__(self) -> None:
         self.by_row: dict[str, list[Tensor]] = {"ce": [], "kl": [], "l0": []}
@@ -86,7 +85,7 @@ def evaluate_site(
     """Measure all dictionaries of one site.
 
     Args:
-        model: whole.
+        model: the whole model.
         rows: the held-out rows.
         document_ids: identifiers of the documents that ``rows.document`` numbers.
         dictionaries: entry, weights, and tokens trained on, all of one site.
@@ -98,8 +97,8 @@ def evaluate_site(
 
     Returns:
         The rows of ``evaluation.csv`` and of ``evaluation_by_document.csv``. ``tokens_evaluated``
-        counts positions at which the dictionary acts; ``tokens``, by document, predictions, one
-        fewer for each row, since the last position has no next token.
+        counts the positions at which the dictionary acts. ``tokens``, in the second table, counts
+        predictions. A row has one fewer of these, since its last position has no next token.
     """
     first = corpus.first_metric_position
     bounds = {"mean": mean_mlp_out.to(device), "zero": torch.zeros(())}
@@ -257,10 +256,10 @@ def evaluate_dictionaries(
 def compare_learning_rates(scale: Scale, layout: Layout, *, device: str = "cpu") -> pd.DataFrame:
     """Measure the dictionaries that compare learning rates, one row each."""
     entries = scale.learning_rate_dictionaries
-    tables = [
-        evaluate_dictionaries(scale, layout, site, list(of_site), device=device)[0]
-        for site, of_site in groupby(entries, key=lambda entry: entry.site)
-    ]
+    tables = []
+    for site in dict.fromkeys(entry.site for entry in entries):
+        of_site = [entry for entry in entries if entry.site == site]
+        tables.append(evaluate_dictionaries(scale, layout, site, of_site, device=device)[0])
     table = pd.concat(tables, ignore_index=True)
     rates = {entry.name: entry.learning_rate for entry in entries}
     table.insert(1, "learning_rate", table["dictionary"].map(rates))

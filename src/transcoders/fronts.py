@@ -121,12 +121,14 @@ def _compare(
         return None
     low = np.maximum(first[0][:, 0], second[0][:, 0])
     high = np.minimum(first[0][:, -1], second[0][:, -1])
-    if (low >= high).any():
+    if low[0] >= high[0]:
         return None
     grid = low[:, None] + (high - low)[:, None] * np.linspace(0, 1, GRID_POINTS)
     gap = _interpolate(grid, *second) - _interpolate(grid, *first)
     ends = float(np.exp(low[0])), float(np.exp(high[0]))
-    return gap.mean(axis=1), *ends, float((gap[0] > 0).mean())
+    # A resample in which the fronts share no range says nothing.
+    mean = np.where(low < high, gap.mean(axis=1), np.nan)
+    return mean, *ends, float((gap[0] > 0).mean())
 
 
 def _interpolate(grid: Draws, x: Draws, y: Draws) -> Draws:

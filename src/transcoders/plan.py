@@ -35,7 +35,7 @@ class Work(NamedTuple):
     gpu_memory: int = 0
     """Bytes that the largest job needs, at most."""
     download: int = 0
-    """Bytes."""
+    """Bytes that come over the network."""
 
 
 class Plan(NamedTuple):
@@ -66,10 +66,10 @@ def make_plan(
         too_much.append(f"disk: {needed / 1e9:.1f} GB, free on {results}: {free / 1e9:.1f} GB")
     for work in works:
         if gpu_memory_gb is not None and work.gpu_memory > gpu_memory_gb * 1e9:
-            remedy = "make groups smaller" if work.rule == "train" else "lower its batch_contexts"
+            lower = "its groups or batch_tokens" if work.rule == "train" else "its batch_contexts"
             too_much.append(
                 f"GPU memory: {work.rule} up to {work.gpu_memory / 1e9:.1f} GB of "
-                f"{gpu_memory_gb:.0f}; {remedy}"
+                f"{gpu_memory_gb:.0f}; lower {lower}"
             )
         if work.resources.mem_mb > memory_gb * 1000:
             too_much.append(
@@ -110,7 +110,8 @@ def _works(scale: Scale) -> Iterator[Work]:
     if scale.greater_than is not None:
         yield Work("study_greater_than", 1, given.greater_than)
     if scale.interpretability is not None:
-        yield Work("gather_examples", 1, given.gather_examples)
+        memory = Sizes(scale).memory_of_gathering() if scale.groups else 0
+        yield Work("gather_examples", 1, given.gather_examples, gpu_memory=memory)
         yield Work("study_features", 1, given.study_features)
 
 

@@ -96,6 +96,19 @@ class Sizes:
             + self._one_pass(rows, model)
         )
 
+    def memory_of_gathering(self) -> int:
+        """Bytes of the model, all observed dictionaries, and their features of a batch."""
+        wanted = self.scale.interpretability
+        assert wanted is not None
+        model, entries = self._model(wanted.rated_site), self.scale.observed_dictionaries
+        batch = wanted.batch_contexts * self.corpus.context_length
+        return (
+            FLOAT * model.n_parameters()
+            + sum(self.dictionary_file(entry.site) for entry in entries)
+            + FLOAT * batch * 2 * self._n_features(wanted.rated_site)
+            + self._one_pass(wanted.batch_contexts, model)
+        )
+
     def _model(self, site: Site) -> Model:
         return self.scale.models[site.model]
 

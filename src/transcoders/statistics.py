@@ -1,9 +1,12 @@
-"""Estimates with 95% intervals, all made by resampling whole clusters.
+"""Estimates with 95% intervals, over clusters that were drawn independently.
 
-A cluster is what was drawn independently: a document, a year, a feature. Its values stay together,
-so that an interval says what other clusters of the same kind would give. A statistic is computed
-for the data and for every resample at once, from **weights**: how often each cluster was drawn. So
-everything that is compared is resampled together, which keeps differences paired.
+A cluster is a document, a decade of years, or a feature. Its values stay together, so that an
+interval says what other clusters of the same kind would give.
+
+Most intervals come from resampling clusters. A statistic is computed for the data and for every
+resample at once, from **weights**: how often each cluster was drawn. So everything that is compared
+is resampled together, which keeps differences paired. Shares, and differences between two groups of
+features, have textbook intervals instead.
 
 Training runs are a second level. There are only a few, and resampling three runs would make
 intervals too short. Therefore the error of their mean is drawn from Student's distribution with
@@ -11,7 +14,7 @@ its few degrees of freedom, and added to what the resampled clusters give.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,8 +23,6 @@ from scipy import stats
 
 RESAMPLES = 2000
 LEVEL = 0.95
-TAILS = [50 * (1 - LEVEL), 50 * (1 + LEVEL)]
-"""The percentiles at the ends of an interval."""
 
 
 class Estimate(NamedTuple):
@@ -31,7 +32,7 @@ class Estimate(NamedTuple):
     low: float
     high: float
     n: int
-    """How many clusters were resampled."""
+    """How many clusters there are."""
     resampled: str
     """What they are, in the plural: ``documents``, or ``documents, 3 training runs``."""
 
@@ -41,6 +42,15 @@ class Estimate(NamedTuple):
             name: None if isinstance(value, float) and not np.isfinite(value) else value
             for name, value in self._asdict().items()
         }
+
+    @classmethod
+    def of_record(cls, record: dict[str, Any]) -> "Estimate":
+        """Read what :meth:`record` gave; null becomes NaN."""
+        value, low, high = (
+            np.nan if record[name] is None else float(record[name])
+            for name in ("value", "low", "high")
+        )
+        return cls(value, low, high, record["n"], record["resampled"])
 
 
 def exactly(value: float) -> Estimate:
@@ -73,7 +83,11 @@ def estimate(
         seed: of the error that training runs add.
 
     Returns:
-        The percentile interval. Its ends are values of the statistic, which may be infinite.
+        The expanded percentile interval (Hesterberg 2015): plain percentiles are too close together
+        where there are few clusters, by as much as Student's distribution with n - 1 degrees of
+        freedom is wider than the normal one, and by the bias of a standard deviation. The ends are
+        values of the statistic, which may be infinite. Resamples without a value (NaN) are left
+        out.
     """
     n_runs = statistic.shape[1] if statistic.ndim == 2 else 1
     if statistic.ndim == 2:
@@ -82,8 +96,13 @@ def estimate(
             resampled = f"{resampled}, {n_runs} training runs"
             random = np.random.default_rng((seed, n_runs))
             errors = random.standard_t(n_runs - 1, size=len(statistic) - 1)
-            statistic[1:] += errors * stats.sem(runs)
-    low, high = np.percentile(statistic[1:], TAILS, method="nearest")
+            statistic = statistic + np.concatenate([[0.0], errors * stats.sem(runs)])
+    values = statistic[1:][~np.isnan(statistic[1:])]
+    if n < 2 or not len(values):  # nothing tells how far another cluster would be
+        return Estimate(float(statistic[0]), np.nan, np.nan, n, resampled)
+    reach = np.sqrt(n / (n - 1)) * stats.t.ppf((1 + LEVEL) / 2, n - 1)
+    tails = 100 * stats.norm.cdf([-reach, reach])
+    low, high = np.percentile(values, tails, method="nearest")
     return Estimate(float(statistic[0]), float(low), float(high), n, resampled)
 
 
@@ -99,7 +118,7 @@ def mean(
     """The mean of values, with clusters of them resampled.
 
     Args:
-        values: at least one.
+        values: at least one. The interval of a single cluster is NaN.
         resampled: what a cluster is, in the plural.
         seed: of the resampling.
         clusters: the cluster of each value; None if each value is one.

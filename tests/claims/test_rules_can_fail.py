@@ -1,11 +1,13 @@
 """Every rule, judged as the paper's claims are: data without the effect, and with it.
 
-For each claim, data sets are made whose truth is known, as large as the laptop scale's and with the
-ties, clusters and correlations that real ones have. The claim's own measure and rule judge them.
+For each claim, data sets are made whose truth is known, with as many documents, decades or features
+as the rule needs, and with the ties, clusters and correlations of the laptop's tables. The claim's
+own measure and rule judge them. A rule draws its line at 0 for superiority and at minus the margin
+for non-inferiority.
 
-- **Without the effect** the truth is at the edge of the claim: no difference for superiority, the
-  margin for non-inferiority. At most 5% may come out as reproduced.
-- **With an effect** of twice the margin, in the direction of the claim, at least 80% must.
+- **Without the effect** the truth is on that line. At most 5% may come out as reproduced.
+- **With an effect** the truth is two margins from that line, in the direction of the claim. At
+  least 80% must come out as reproduced.
 
 A share of 1,000 data sets that is 5% in truth comes out above 6.1% in one of twenty tests, and one
 that is 80% below 77.9%. These are the bounds.
@@ -17,17 +19,24 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy import stats
 
 from transcoders.claims import load_claims, verdict
 from transcoders.claims.measures import matched_accuracy
-from transcoders.fronts import front_gap
-from transcoders.greater_than.estimates import lead_of, most_harmful, own_above_others
+from transcoders.fronts import FrontGap, front_gap
+from transcoders.greater_than.estimates import (
+    few_above,
+    joint_lead,
+    lead_of,
+    most_harmful,
+    own_above_others,
+)
 from transcoders.statistics import (
     Estimate,
     difference_of_shares,
+    estimate,
     exactly,
-    mean,
     mean_of_features,
     share,
 )
@@ -46,112 +55,145 @@ Simulate = Callable[[np.random.Generator, float], Estimate]
 """Given the truth, in the measure's unit and counted from ``against``, what the measure finds."""
 
 
-def fronts(site: str) -> Simulate:
-    """Documents drawn from the laptop's, with the fronts moved to the true gap."""
+Tables = tuple[pd.DataFrame, pd.DataFrame]
+
+
+def tables_of(site: str) -> Tables:
+    """The laptop's two tables of evaluation, of the kinds that are compared at one site."""
     evaluation = pd.read_csv(LAPTOP / "evaluation.csv")
-    evaluation = evaluation[
-        (evaluation["site"] == site) & evaluation["kind"].isin(["transcoder", "mlp_out_sae"])
-    ]
-    real = pd.read_csv(LAPTOP / "evaluation_by_document.csv")
-    real = real[real["dictionary"].isin(evaluation["dictionary"])]
+    compared = evaluation["kind"].isin(["transcoder", "mlp_out_sae"])
+    evaluation = evaluation[compared & (evaluation["site"] == site)]
+    documents = pd.read_csv(LAPTOP / "evaluation_by_document.csv")
+    return evaluation, documents[documents["dictionary"].isin(evaluation["dictionary"])]
+
+
+def gap(tables: Tables, drawn: np.ndarray, truth: float) -> FrontGap:
+    """The gap on documents drawn from a site's, with the fronts moved to the true gap."""
+    evaluation, real = tables
+    site = evaluation["site"].iloc[0]
     observed = front_gap(evaluation, real, site, resamples=1)
     assert observed is not None
     worth = (evaluation["ce_mean_ablated"] - evaluation["ce_original"]).iloc[0]
-    is_transcoder = real["dictionary"].str.contains("_transcoder_")
     pages = [page for _, page in real.groupby("document")]
+    found = pd.concat([pages[i].assign(document=n) for n, i in enumerate(drawn)])
+    is_transcoder = found["dictionary"].str.contains("_transcoder_")
+    found["ce"] += np.where(is_transcoder, (observed.draws[0, 0] - truth) * worth, 0.0)
+    gap = front_gap(evaluation, found, site, resamples=RESAMPLES, seed=0)
+    assert gap is not None
+    return gap
+
+
+def fronts(site: str) -> Simulate:
+    tables = tables_of(site)
 
     def simulate(random: np.random.Generator, truth: float) -> Estimate:
-        drawn = random.integers(len(pages), size=len(pages))
-        found = pd.concat([pages[i].assign(document=n) for n, i in enumerate(drawn)])
-        moved = (observed.draws[0, 0] - truth) * worth
-        found["ce"] += np.where(is_transcoder.loc[found.index], moved, 0.0)
-        gaps = front_gap(evaluation, found, site, resamples=RESAMPLES, seed=0)
-        assert gaps is not None
-        return gaps.estimate(seed=0)
+        drawn = random.integers(34, size=CLAIMS["pareto"].needs)
+        return gap(tables, drawn, truth).estimate(seed=0)
 
     return simulate
 
 
-def of_model_sizes(random: np.random.Generator, truth: float) -> Estimate:
-    """The gaps of two models on the same documents, as far apart as at two layers of one."""
-    shared, own = random.normal(scale=0.04, size=34), random.normal(scale=0.04, size=(2, 34))
-    largest, smallest = shared + own + np.array([[truth], [0]])
-    return mean(largest - smallest, "documents", seed=0)
-
-
-def rated(base: float) -> Simulate:
-    """Three raters who mostly agree on each of 50 + 50 features."""
+def model_sizes(largest: str, smallest: str) -> Simulate:
+    """Two sites in the place of two models, measured on the same documents."""
+    sites = tables_of(largest), tables_of(smallest)
 
     def simulate(random: np.random.Generator, truth: float) -> Estimate:
-        groups = []
+        n = CLAIMS["gap-grows-with-model"].needs
+        drawn = random.integers(34, size=n)
+        found = [gap(tables, drawn, at) for tables, at in zip(sites, (truth, 0.0), strict=True)]
+        return estimate(found[0].draws - found[1].draws, n, "documents", seed=0)
+
+    return simulate
+
+
+def rated(id: str, base: float) -> Simulate:
+    """Three raters who mostly agree on each feature."""
+
+    def simulate(random: np.random.Generator, truth: float) -> Estimate:
+        groups, n = [], CLAIMS[id].needs // 2
         for p in (base + truth, base):
-            easy = random.random(50) < p
-            agree = random.random((3, 50)) < 0.9
-            groups.append(np.where(agree, easy, random.random((3, 50)) < p).mean(axis=0))
+            easy = random.random(n) < p
+            agree = random.random((3, n)) < 0.9
+            groups.append(np.where(agree, easy, random.random((3, n)) < p).mean(axis=0))
         return difference_of_shares(groups[0], groups[1], "features")
 
     return simulate
 
 
-def precision(control: bool) -> Simulate:
-    """Precisions drawn from the laptop's studies, with their ties and repeated features."""
+def precision(id: str) -> Simulate:
+    """Studies drawn from the laptop's, each with all studies of the same feature."""
     real = pd.read_csv(LAPTOP / "case_studies/systematic.csv")
-    real = real[real["method"] == "layer 0, linear"].reset_index(drop=True)
+    real = real[real["method"] == "layer 0, linear"]
+    features = [of_feature for _, of_feature in real.groupby(["layer", "feature"])]
+    gain = real["precision"] - real["precision_control"]
 
     def simulate(random: np.random.Generator, truth: float) -> Estimate:
-        values = random.permutation(real["precision"].to_numpy())
-        if control:
-            values = values - random.permutation(values) + truth
-        else:
-            # Some features are foretold as well as the others are badly.
-            well = (0.5 + truth - values.mean()) / (1 - 2 * values.mean())
-            values = np.where(random.random(len(values)) < well, 1 - values, values)
-        return mean_of_features(real, pd.Series(values), seed=0)
+        drawn = random.integers(len(features), size=CLAIMS[id].needs)
+        found = pd.concat([features[i].assign(feature=n) for n, i in enumerate(drawn)])
+        if id == "weights-more-than-chance":
+            values = found["precision"] - found["precision_control"] - gain.mean() + truth
+        else:  # some features are foretold as well as the others are badly
+            average = real["precision"].mean()
+            well = random.random(len(drawn)) < (0.5 + truth - average) / (1 - 2 * average)
+            values = found["precision"].where(~well[found["feature"]], 1 - found["precision"])
+        return mean_of_features(found, values, seed=0)
 
     return simulate
 
 
+def decades(column: str, other: str) -> Callable[[np.random.Generator], np.ndarray]:
+    """Differences by year between two models of the laptop, whole decades at a time, mean 0."""
+    metric = pd.read_csv(LAPTOP / "greater_than/metric.csv").groupby("year").mean()
+    of_decade = (metric[column] - metric[other]).to_numpy().reshape(10, 10)
+    of_decade = of_decade - of_decade.mean()
+    return lambda random: of_decade[random.integers(10, size=10)].ravel()[1:99]
+
+
+HARM = decades("transcoder_without_bad", "transcoder")
+BETWEEN_KINDS = decades("transcoder", "mlp_out_sae")
+WORTH = decades("transcoder", "removed")
+
+
 def places(random: np.random.Generator, truth: float) -> Estimate:
-    """Losses of 270 heads by year; the best other head loses almost as much, on other years."""
-    losses = random.normal(scale=0.02, size=(270, 98))
-    losses[:2] += 0.1 + random.normal(scale=0.05, size=(2, 98))
-    losses[0] += truth
-    return lead_of(losses, 0, seed=0).lead
+    """An MLP of 30 and a head of 270, each with a rival that loses almost as much."""
+    leads = []
+    for n in (30, 270):
+        losses = random.normal(scale=0.02, size=(n, 98))
+        losses[:2] += 0.2 + 0.5 * WORTH(random) + 2 * np.stack([HARM(random), HARM(random)])
+        losses[0] += truth
+        leads.append(lead_of(losses, 0, seed=0))
+    return joint_lead(leads, seed=0)
 
 
-def of_years(random: np.random.Generator, truth: float) -> Estimate:
-    """Differences by year, drawn from those between the whole transcoder and no MLP."""
-    metric = pd.read_csv(LAPTOP / "greater_than/metric.csv")
-    metric = metric[metric["year"].between(1, 98)].groupby("year").mean()
-    noise = metric["transcoder"] - metric["mlp_out_sae"]
-    noise = (noise - noise.mean()) / noise.std() * 0.11
-    return mean(random.choice(noise.to_numpy(), 98) + truth, "years", seed=0)
+def few(random: np.random.Generator, truth: float) -> Estimate:
+    """Curves that differ as the transcoder and the SAE do, at every number of units."""
+    neurons = np.tile(WORTH(random), (2, 1))
+    features = neurons + 3 * BETWEEN_KINDS(random) + truth
+    curves = [np.pad(values, [(0, 0), (1, 1)]) for values in (features, neurons)]
+    first, second = ({n: torch.tensor(curve) for n in (0, 1, 24, 100)} for curve in curves)
+    return few_above(first, second, seed=0)
 
 
 def harm(random: np.random.Generator, truth: float) -> Estimate:
-    """Drops of 100 units, heavy-tailed over years and alike in both templates; one does harm."""
-    drops = 0.004 * random.standard_t(4, size=(100, 1, 98)) + 0.002 * random.standard_t(
-        4, size=(100, 2, 98)
-    )
+    """Drops of 100 units, alike within decades, but not between templates; one does harm."""
+    drops = np.stack([[HARM(random), HARM(random)] for _ in range(100)])
     drops[random.integers(100)] += truth
     return most_harmful(drops, seed=int(random.integers(2**31))).drop
 
 
-def of_figure5(random: np.random.Generator, truth: float) -> Estimate:
-    """Whether 20 features go with their own profile, more often than with those of the others.
+def of_figure5(spread: float) -> Simulate:
+    """A quantity of 20 features with the weights of each: all share much, each has its own.
 
-    All profiles have a part in common, which a feature may go with or not.
+    ``spread`` is how far the quantity of a pair is from what the two features are like in general.
     """
-    common = 0.5 * random.normal(size=10)
-    profiles = common + random.normal(size=(20, 10))
-    unrelated = common + random.normal(size=(20, 10))
-    by_chance = _agree(unrelated, profiles)[~np.eye(20, dtype=bool)].mean()
-    related = random.random((20, 1)) < truth / (1 - by_chance)
-    return own_above_others(_agree(np.where(related, profiles, unrelated), profiles), seed=0)
 
+    def simulate(random: np.random.Generator, truth: float) -> Estimate:
+        like = 1.0 + 0.5 * random.normal(size=(20, 1)) + 0.5 * random.normal(size=(1, 20))
+        of_pairs = like + spread * random.normal(size=(20, 20))
+        of_pairs[np.diag_indices(20)] += truth
+        return own_above_others(of_pairs, seed=0)
 
-def _agree(read: np.ndarray, profiles: np.ndarray) -> np.ndarray:
-    return np.corrcoef(read, profiles)[:20, 20:] > 0
+    return simulate
 
 
 def studies(random: np.random.Generator, truth: float) -> Estimate:
@@ -160,53 +202,63 @@ def studies(random: np.random.Generator, truth: float) -> Estimate:
     return share(int(random.binomial(n, 0.5 + truth)), n, "studies")
 
 
-def features(random: np.random.Generator, n: int, rare: float, single: float) -> pd.DataFrame:
-    """Features, the rarer of which are more often about one token and easier to tell."""
-    frequency = 10 ** random.normal(-2.5 - rare, 0.4, size=n)
-    tokens = np.clip(
-        random.normal(single - 0.1 * (np.log10(frequency) + 2.5), 0.25, size=n), 0.1, 1
-    )
-    tokens = np.round(tokens * 12) / 12
-    accuracy = 0.6 + 0.15 * tokens - 0.04 * np.log10(frequency) + random.normal(0, 0.12, size=n)
+def features_of(random: np.random.Generator, dictionary: str, n: int) -> pd.DataFrame:
+    """Features with a dictionary's own shares of tokens, and accuracies that follow from these.
+
+    The accuracy of a feature is that of a random feature of the laptop with the same share. Rare
+    features are easier to tell, and more often about one token. So a dictionary that has more of
+    them looks better, although no feature of it is.
+    """
+    real = pd.read_csv(LAPTOP / "interpretability/automatic.csv")
+    real = real.pivot(index=["dictionary", "feature"], columns="measure", values="value").dropna()
+    by_share = {
+        share: rows.to_numpy()
+        for share, rows in real.groupby("single_token_share")["rule_accuracy"]
+    }
+    names = [name for name in real.index.levels[0] if dictionary in name]
+    shares = random.choice(real.loc[names[0], "single_token_share"], n)
+    rarity = random.normal(size=n) + shares
+    accuracy = [random.choice(by_share[share]) for share in shares] + 0.02 * rarity
     return pd.DataFrame(
-        {"frequency": frequency, "single_token_share": tokens, "rule_accuracy": accuracy}
-    )
+        {"frequency": 10 ** (-2 - 0.4 * rarity), "single_token_share": shares,
+         "rule_accuracy": accuracy}
+    )  # fmt: skip
 
 
-def accuracies(n_others: int) -> Simulate:
+def accuracies(id: str, other: str) -> Simulate:
     def simulate(random: np.random.Generator, truth: float) -> Estimate:
-        first = features(random, 4500, 0.2, 0.4)
-        second = features(random, n_others, 0.0, 0.5)
+        first = features_of(random, "_transcoder_", 4000)
+        second = features_of(random, other, 1000)
         first["rule_accuracy"] += truth
         found = matched_accuracy(first, second)
-        assert found is not None
+        assert found is not None and found.n >= CLAIMS[id].needs
         return found
 
     return simulate
 
 
 def context_free(random: np.random.Generator, truth: float) -> Estimate:
-    """4,500 and 3,300 live features."""
-    first, second = random.random(4500) < 0.15 + truth, random.random(3300) < 0.15
+    n = CLAIMS["context-free-automatic"].needs // 2
+    first, second = random.random(n) < 0.15 + truth, random.random(n) < 0.15
     return difference_of_shares(first.astype(float), second.astype(float), "features")
 
 
 SIMULATIONS: dict[str, list[Simulate]] = {
     "pareto": [fronts(f"smollm2-135m_layer{layer}") for layer in (12, 20, 24)],
-    "gap-grows-with-model": [of_model_sizes],
-    "interpretability-rated": [rated(0.76)],
-    "context-free": [rated(0.32)],
-    "weights-alone": [precision(control=False)],
+    "gap-grows-with-model": [model_sizes("smollm2-135m_layer20", "smollm2-135m_layer24")],
+    "interpretability-rated": [rated("interpretability-rated", 0.76)],
+    "context-free": [rated("context-free", 0.32)],
+    "weights-alone": [precision("weights-alone")],
     "greater-than-place": [places],
-    "features-beat-neurons": [of_years],
+    "features-beat-neurons": [few],
     "bad-feature": [harm],
-    "later-years": [of_figure5],
-    "years-from-weights": [of_figure5],
+    "later-years": [of_figure5(0.5)],
+    "years-from-weights": [of_figure5(0.35)],
     "blind-studies": [studies],
-    "interpretability-automatic": [accuracies(3000)],
-    "interpretability-above-random": [accuracies(1000)],
+    "interpretability-automatic": [accuracies("interpretability-automatic", "_mlp_in_sae_")],
+    "interpretability-above-random": [accuracies("interpretability-above-random", "_random_")],
     "context-free-automatic": [context_free],
-    "weights-more-than-chance": [precision(control=True)],
+    "weights-more-than-chance": [precision("weights-more-than-chance")],
 }
 CASES = [
     pytest.param(id, simulate, id=f"{id}-{number}")
@@ -230,16 +282,14 @@ def reproduced(id: str, simulate: Simulate, effect: float) -> float:
 
 @pytest.mark.full
 @pytest.mark.parametrize(("id", "simulate"), CASES)
-def test_without_the_effect_a_claim_is_rarely_reproduced(id: str, simulate: Simulate) -> None:
+@pytest.mark.parametrize("effect", [0, 2])
+def test_a_rule_is_rarely_wrong_and_finds_what_matters(
+    id: str, simulate: Simulate, effect: int
+) -> None:
     claim = CLAIMS[id]
-    edge = -claim.margin if claim.test == "non-inferiority" else 0.0
-    assert reproduced(id, simulate, edge) <= AT_MOST
-
-
-@pytest.mark.full
-@pytest.mark.parametrize(("id", "simulate"), CASES)
-def test_an_effect_of_twice_the_margin_is_found(id: str, simulate: Simulate) -> None:
-    assert reproduced(id, simulate, 2 * CLAIMS[id].margin) >= AT_LEAST
+    line = -claim.margin if claim.test == "non-inferiority" else 0.0
+    found = reproduced(id, simulate, line + effect * claim.margin)
+    assert found >= AT_LEAST if effect else found <= AT_MOST
 
 
 def test_the_check_fails_when_the_identity_does() -> None:

@@ -85,7 +85,9 @@ def test_features_are_measured_and_studied_blind(run: Path, scale: Scale) -> Non
     assert list(measures) == ["dictionary", "feature", "measure", "value"]
     names = [scale.rated(kind).name for kind in ("transcoder", "mlp_in_sae")]
     assert list(measures["dictionary"].unique()) == [*names, scale.interpretability.baseline]
-    assert set(measures["measure"]) == {"single_token_share", "token_entropy", "rule_accuracy"}
+    assert set(measures["measure"]) == {
+        "frequency", "single_token_share", "token_entropy", "rule_accuracy",
+    }  # fmt: skip
     assert measures["value"].notna().all()
     studies = pd.read_csv(run / LAYOUT.systematic)
     assert len(studies.drop_duplicates("feature")) == scale.interpretability.studied_features

@@ -71,7 +71,8 @@ class Recorded:
             device: where tokens are wanted.
 
         Raises:
-            UserError: they are missing, damaged or made otherwise than the scale file says.
+            UserError: they are missing or damaged, or made with settings that are not the scale
+                file's.
         """
         self._folder, self._remedy = folder, f"delete {folder} and run again"
         self._device = device

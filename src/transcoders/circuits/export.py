@@ -14,6 +14,7 @@ from transcoders.circuits.graph import influence
 from transcoders.circuits.notation import Node
 from transcoders.circuits.paths import ComputationalPath
 from transcoders.circuits.trace import Circuit, Notes
+from transcoders.errors import UserError
 from transcoders.files import read_json
 
 FEATURE_TYPES = {
@@ -61,10 +62,16 @@ def load_circuit(folder: Path) -> tuple[dict[str, Any], list[ComputationalPath]]
     """``paths.json`` of a circuit: the whole record, and its paths.
 
     Raises:
-        UserError: it is missing, or was changed since it was made.
+        UserError: it is missing, is not such a record, or was changed since it was made.
     """
     record = read_json(folder / "paths.json")
-    return record, paths_of_record(record["paths"])
+    try:
+        return record, paths_of_record(record["paths"])
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise UserError(
+            f"{folder / 'paths.json'}: expected the record of a circuit, found something else; "
+            "restore it, or find the circuit again"
+        ) from None
 
 
 def attribution_graph(circuit: Circuit, *, name: str, model: str, notes: Notes) -> dict[str, Any]:

@@ -145,11 +145,7 @@ class Tracer:
 
     def _words(self, best: Best) -> list[list[tuple[str, str]]]:
         """For each row the tokens, as texts, with their values."""
-        rows = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        return [
-            [(self.tokenizer.decode([i]), f"{x:.2f}") for i, x in zip(*row, strict=True)]
-            for row in rows
-        ]
+        return [[(self.tokenizer.decode([i]), f"{x:.2f}") for i, x in row] for row in best.pairs()]
 
     def _activations_on(
         self, rows: Int[Tensor, "row token"], wanted: dict[int, Int[Tensor, " feature"]]

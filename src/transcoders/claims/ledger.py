@@ -7,10 +7,11 @@ that would matter. Values are counted from ``against`` (0 unless said otherwise)
 - **Non-inferiority**: reproduced if the whole interval is above minus the margin, not reproduced if
   it is below.
 
-In every other case the verdict is inconclusive. It is also inconclusive if fewer clusters were
-resampled than the rule **needs**: with fewer, it would find an effect of twice the margin in less
-than 80% of cases, whatever the data say. ``tests/claims`` shows by simulation that the rules can
-fail, and what they need.
+In every other case the verdict is inconclusive. The margin plays no part in superiority; it says
+there which effects the rule can find. A verdict is also inconclusive if there are fewer clusters
+than the rule **needs** to find an effect of twice the margin (counted from where the rule draws its
+line) in 80% of cases. ``tests/claims`` shows by simulation that it does so with that many, and that
+without an effect at most 5% of data sets are called reproduced.
 """
 
 from pathlib import Path
@@ -148,8 +149,8 @@ def _row(claim: Claim, evidence: Evidence, site: Site | None) -> dict[str, objec
         notes = [found.note] if found.note else []
         if found.estimate.n < claim.needs:
             notes.append(
-                f"this rule needs {claim.needs} {found.estimate.resampled.split(',')[0]} to find "
-                "twice the margin in 80% of cases"
+                f"inconclusive by construction: the rule needs {claim.needs} "
+                f"{found.estimate.resampled.split(',')[0]} to find twice the margin in 80% of cases"
             )
     where = f"notebooks/{claim.page}.html, {', '.join(claim.tables)}"
     return row | {"evidence": "; ".join([*notes, where])}

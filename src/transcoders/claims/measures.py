@@ -4,9 +4,9 @@ Estimates that need more than a small table holds, such as every year's probabil
 the job that has them, with :mod:`transcoders.statistics`, and stand in its record.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -30,10 +30,10 @@ from transcoders.statistics import (
 RATED_KINDS: tuple[Kind, Kind] = ("transcoder", "mlp_in_sae")
 DE_EMBEDDING = "layer 0, linear"
 """How the paper tells from weights alone which tokens a feature is about."""
-BINS_PER_DECADE = 4
-"""Features are alike in frequency if they are in the same quarter of a power of ten."""
-SHARE_BINS = 6
-"""They are alike in the share of their most common token if they are in the same sixth of 0 to 1;
+BINS_PER_DECADE = 8
+"""Features are alike in frequency if they are in the same eighth of a power of ten."""
+SHARE_BINS = 12
+"""They are alike in the share of their most common token if they are in the same twelfth of 0 to 1;
 a share of 1 is alike with nothing else."""
 
 
@@ -86,6 +86,7 @@ class Evidence:
         return record[key]
 
 
+Values = TypeVar("Values", pd.DataFrame, np.ndarray)
 Measure = Callable[[Evidence, Site | None], Found]
 MEASURES: dict[str, Measure] = {}
 TABLES: dict[str, frozenset[str]] = {}
@@ -157,8 +158,8 @@ def context_free_gap(evidence: Evidence, _: Site | None) -> Found:
     """The share of live features whose best examples are all on one token: transcoder minus SAE."""
     measures = evidence.table("interpretability/automatic.csv")
     shares = measures[measures["measure"] == "single_token_share"].groupby("dictionary")["value"]
-    names = [evidence.scale.rated(kind).name for kind in RATED_KINDS]
-    first, second = ((shares.get_group(name) == 1).to_numpy(float) for name in names)
+    of = {name: (values == 1).to_numpy(float) for name, values in shares}
+    first, second = (_present(of, evidence.scale.rated(kind).name) for kind in RATED_KINDS)
     return Found(difference_of_shares(first, second, "features"))
 
 
@@ -180,45 +181,49 @@ def precision_above_control(evidence: Evidence, _: Site | None) -> Found:
 @_reads("circuits/*/paths.json")
 def largest_completeness_error(evidence: Evidence, _: Site | None) -> Found:
     """How much of the target the attributions leave out, in the worst circuit."""
-    names = [case.name for case in evidence.scale.circuits.cases]
-    records = [evidence.record(f"circuits/{name}/paths.json") for name in names]
-    return Found(exactly(max(abs(record["completeness_error"]) for record in records)))
+    found = evidence.layout.results.glob("circuits/*/paths.json")
+    records = [read_json(path) for path in sorted(found)]
+    worst = float(np.max([abs(record["completeness_error"]) for record in records]))
+    if not np.isfinite(worst):
+        raise Untestable("a circuit has no completeness error")
+    return Found(exactly(worst))
 
 
 @_reads("greater_than/summary.json")
 def lead_of_chosen_parts(evidence: Evidence, _: Site | None) -> Found:
-    """By how much ablating the chosen MLP and head costs more than ablating any other."""
-    leads = evidence.of_greater_than("leads")
-    worst = min(leads, key=lambda lead: lead["lead"]["value"])
-    note = "; ".join(
-        f"{lead['part']} ranks first of {lead['candidates']} in {lead['first']:.0%} of resamples"
-        for lead in leads
-    )
-    return Found(Estimate(**worst["lead"]), note)
+    """By how much ablating the chosen MLP costs more than any other, and the head likewise."""
+    found = evidence.of_greater_than("leads")
+    notes = [
+        f"{part['part']} ranks first of {part['candidates']} in {part['first']:.0%} of resamples"
+        for part in found["parts"]
+    ]
+    layers = evidence.of_greater_than("layers_with_transcoder")
+    notes.append(f"the rule chose among {len(layers) - 1} MLPs that have a transcoder")
+    return Found(Estimate.of_record(found["lead"]), "; ".join(notes))
 
 
 @_reads("greater_than/summary.json")
 def few_features_above_neurons(evidence: Evidence, _: Site | None) -> Found:
     """The mean difference between the two curves of Figure 4 where few units are kept."""
-    return Found(Estimate(**evidence.of_greater_than("few_above_neurons")["transcoder"]))
+    return Found(Estimate.of_record(evidence.of_greater_than("few_above_neurons")["transcoder"]))
 
 
 @_reads("greater_than/summary.json")
 def drop_of_harmful_feature(evidence: Evidence, _: Site | None) -> Found:
     """How much the metric falls on held-out prompts when the worst feature is added."""
     harmful = evidence.of_greater_than("harmful_feature")
-    return Found(Estimate(**harmful["drop"]), f"feature {harmful['unit']}")
+    return Found(Estimate.of_record(harmful["drop"]), f"feature {harmful['unit']}")
 
 
 @_reads("greater_than/summary.json")
-def share_with_step(evidence: Evidence, _: Site | None) -> Found:
-    """How many features raise later years above those on which they are active."""
+def step_after_own_years(evidence: Evidence, _: Site | None) -> Found:
+    """How much each feature raises the years after its own, more than other features do."""
     return _own_above_others(evidence, "step")
 
 
 @_reads("greater_than/summary.json")
-def share_in_agreement(evidence: Evidence, _: Site | None) -> Found:
-    """How many features are active on the years that their de-embedding says."""
+def agreement_with_own_years(evidence: Evidence, _: Site | None) -> Found:
+    """How well a feature's de-embedding says on which years it is active, beyond the others'."""
     return _own_above_others(evidence, "agreement")
 
 
@@ -250,10 +255,11 @@ def _of_ratings(evidence: Evidence, column: str) -> Found:
     ratings = evidence.table("interpretability/ratings.csv")
     if ratings.empty:
         raise Untestable("nobody has rated features yet")
-    of_feature = ratings.groupby(["kind", "feature"])[column].mean()
-    first, second = (of_feature[kind].to_numpy(float) for kind in RATED_KINDS)
+    of_feature = ratings.groupby(["kind", "feature"])[column].mean().groupby("kind")
+    of = {kind: values.to_numpy(float) for kind, values in of_feature}
+    first, second = (_present(of, kind) for kind in RATED_KINDS)
     raters = sorted(ratings["rater"].unique())
-    note = f"{len(raters)} raters: {', '.join(raters)}"
+    note = f"one rater: {raters[0]}" if len(raters) == 1 else f"raters: {', '.join(raters)}"
     return Found(difference_of_shares(first, second, "features"), note)
 
 
@@ -265,10 +271,18 @@ def _matched_accuracy(evidence: Evidence, other: str) -> Found:
         raise Untestable("interpretability/automatic.csv has no measure frequency")
     values = values.dropna(subset=["rule_accuracy"])
     of = dict(iter(values.groupby("dictionary")))
-    found = matched_accuracy(of[evidence.scale.rated("transcoder").name], of[other])
+    transcoder = evidence.scale.rated("transcoder").name
+    found = matched_accuracy(_present(of, transcoder), _present(of, other))
     if found is None:
         raise Untestable("the two dictionaries have no features that are alike")
     return Found(found)
+
+
+def _present(of: Mapping[Any, Values], name: str) -> Values:
+    """What a table says of one dictionary or kind."""
+    if name not in of:
+        raise Untestable(f"the table has no feature of {name}")
+    return of[name]
 
 
 def matched_accuracy(first: pd.DataFrame, second: pd.DataFrame) -> Estimate | None:
@@ -292,16 +306,23 @@ def matched_accuracy(first: pd.DataFrame, second: pd.DataFrame) -> Estimate | No
 def _strata(features: pd.DataFrame) -> Int[np.ndarray, " feature"]:
     """A number for each feature; those that are alike have the same one."""
     rarity = np.floor(np.log10(features["frequency"].to_numpy()) * BINS_PER_DECADE)
-    sixth = np.floor(features["single_token_share"].to_numpy() * SHARE_BINS)
-    return (rarity * (SHARE_BINS + 1) + sixth).astype(int)
+    # Shares are fractions such as 1/12. The small number keeps rounding from moving them down.
+    bin_of_share = np.floor(features["single_token_share"].to_numpy() * SHARE_BINS + 1e-6)
+    return (rarity * (SHARE_BINS + 1) + bin_of_share).astype(int)
 
 
 def _systematic(evidence: Evidence) -> pd.DataFrame:
     studies = evidence.table("case_studies/systematic.csv")
-    return studies[studies["method"] == DE_EMBEDDING]
+    studies = studies[studies["method"] == DE_EMBEDDING]
+    if studies.empty:
+        raise Untestable("no feature was studied blind")
+    return studies
 
 
 def _own_above_others(evidence: Evidence, quantity: str) -> Found:
-    """In how many features a quantity is above 0, minus how many with what belongs to others."""
+    """A quantity with a feature's own weights, minus the same with the weights of others."""
     found = evidence.of_greater_than("own_above_others")[quantity]
-    return Found(Estimate(**found["gain"]), f"{found['own']:.2f} against {found['others']:.2f}")
+    if found is None:
+        raise Untestable(f"fewer than two features have a {quantity}")
+    note = f"{found['own']:.2f} against {found['others']:.2f}"
+    return Found(Estimate.of_record(found["gain"]), note)

@@ -26,10 +26,10 @@ def verdict_in_words(row: Row) -> str:
 
 
 def value_in_words(row: Row) -> str:
-    """The value with its interval, the margin, and what was resampled."""
+    """The value with its interval, the margin, and how many clusters the interval is over."""
     if pd.isna(row["value"]):
         return "not measured"
-    if row["low"] == row["high"]:
+    if row["kind"] == "check":
         return f"{row['value']:.2g} (at most {row['margin']:.2g} is allowed)"
     return (
         f"{row['value']:+.2g} [{row['low']:+.2g} to {row['high']:+.2g}], margin "

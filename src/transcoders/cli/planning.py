@@ -13,14 +13,15 @@ def plan(
     scale: ScaleName,
     tflops: Annotated[
         float | None,
-        typer.Option(help="10^12 float32 operations a second; else measured here.", min=1e-3),
+        typer.Option(help="10^12 float32 operations a second. Default: measured here.", min=1e-3),
     ] = None,
     gpu_memory: Annotated[
         float | None,
-        typer.Option(help="GB of one GPU; else this machine's, or 80 if it has none.", min=1),
+        typer.Option(help="GB of one GPU. Default: this machine's, or 80 if it has none.", min=1),
     ] = None,
     memory: Annotated[
-        float | None, typer.Option(help="GB of the largest machine; else this machine's.", min=1)
+        float | None,
+        typer.Option(help="GB of the largest machine. Default: this machine's.", min=1),
     ] = None,
 ) -> None:
     """Say what a scale takes, rule by rule, and what would not fit. Fails if something does not."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from transcoders.config.kinds import KINDS
-from transcoders.config.sections import Site
+from transcoders.config.sections import Group, Site
 
 if TYPE_CHECKING:
     from transcoders.config.scale import Scale
@@ -24,9 +24,17 @@ def check_agreement(scale: "Scale") -> None:
             raise ValueError(f"{key}: this key is missing; config/README.md says what it means")
     if scale.training and scale.training.precision == "tf32" and scale.device == "cpu":
         raise ValueError("training.precision: only a GPU has tf32; expected float32 or bf16")
+    if scale.training and scale.training.batch_tokens > scale.corpus.train_tokens:
+        raise ValueError(
+            f"training.batch_tokens is {scale.training.batch_tokens}, expected at most the "
+            f"{scale.corpus.train_tokens} training tokens that corpus.train_contexts gives"
+        )
     _check_models_and_layers(scale)
+    for key in ("groups", "extensions", "learning_rates"):
+        for group in getattr(scale, key):
+            _check_group(scale, key, group)
     _check_names(scale)
-    _check_groups(scale)
+    _check_headlines(scale)
     _check_studies(scale)
 
 
@@ -65,12 +73,7 @@ def _check_names(scale: "Scale") -> None:
                 raise ValueError(f"{what}: {name} is listed {times} times, expected once")
 
 
-def _check_groups(scale: "Scale") -> None:
-    for group in scale.all_groups:
-        if group.site not in scale.all_sites:
-            raise ValueError(
-                f"groups: {group.name} names {group.site.name}, which is not among the sites"
-            )
+def _check_headlines(scale: "Scale") -> None:
     for site in scale.all_sites:
         headlines = Counter(d.kind for d in scale.dictionaries_of(site) if d.headline)
         for kind in KINDS if site in scale.sites else KINDS[:1]:
@@ -79,6 +82,30 @@ def _check_groups(scale: "Scale") -> None:
                     f"groups: {site.name} has {headlines[kind]} headline dictionaries of kind "
                     f"{kind}, expected exactly 1"
                 )
+
+
+def _check_group(scale: "Scale", key: str, group: Group) -> None:
+    if group.site not in scale.all_sites:
+        raise ValueError(
+            f"{key}: {group.name} names {group.site.name}, which is not among the sites"
+        )
+    assert scale.training is not None
+    n_features = scale.training.expansion * scale.models[group.site.model].d_model
+    for entry in group.dictionaries:
+        where = f"{key}: {group.name} has a {entry.kind}"
+        if entry.k is not None and entry.k > n_features:
+            raise ValueError(
+                f"{where} with k = {entry.k}, expected at most its {n_features} features"
+            )
+        if key == "learning_rates" and (entry.learning_rate is None or entry.headline):
+            raise ValueError(
+                f"{where} that is a headline or has no learning_rate; expected dictionaries that "
+                "differ in learning_rate"
+            )
+        if key != "learning_rates" and (entry.kind in KINDS) != (key == "groups"):
+            raise ValueError(
+                f"{where}; groups hold the paper's kinds ({', '.join(KINDS)}), extensions others"
+            )
 
 
 def _check_studies(scale: "Scale") -> None:

@@ -32,6 +32,8 @@ def load_scale(path: Path) -> Scale:
         ) from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected a mapping of keys, found {type(content).__name__}")
+    if "name" in content:
+        raise UserError(f"{path}: name: no such key; a scale is named by its file, {path.stem}")
     try:
         return Scale.model_validate({**content, "name": path.stem})
     except ValidationError as error:

@@ -66,6 +66,15 @@ class Corpus(Section):
     eval_contexts: PositiveInt
     """Rows evaluated, spread evenly over the held-out documents."""
 
+    @model_validator(mode="after")
+    def _enough_contexts(self) -> "Corpus":
+        if self.eval_contexts < self.eval_documents:
+            raise ValueError(
+                f"eval_contexts is {self.eval_contexts}, expected at least eval_documents "
+                f"({self.eval_documents}), so that every held-out document is evaluated"
+            )
+        return self
+
     @property
     def first_train_position(self) -> int:
         """0, or 1 where the BOS token is left out of training."""

@@ -2,12 +2,10 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from transcoders.config.fields import FileName, NonNegativeInt, PositiveInt, Section
 from transcoders.config.sections import Site
-
-Template = Annotated[str, Field(pattern=r"^[^{}]*\{YY\}[^{}]*$")]
 
 
 class CircuitCase(Section):
@@ -70,7 +68,7 @@ class GreaterThan(Section):
 
     model: str
     """With headline transcoders at layer 0 and at least one more."""
-    templates: Annotated[list[Template], Field(min_length=1)]
+    templates: Annotated[list[str], Field(min_length=1)]
     """Prompts, with ``{YY}`` once, where the year's last two digits go."""
     positions: Literal["all", "predicting"]
     """Where units of the chosen MLP are set to zero: everywhere, as published, or only at the
@@ -83,6 +81,15 @@ class GreaterThan(Section):
     """Features of layer 0 through which those are de-embedded."""
     published: PublishedGreaterThan | None = None
     """Where a scale repeats the paper: shown beside what is found."""
+
+    @model_validator(mode="after")
+    def _well_formed(self) -> "GreaterThan":
+        for template in self.templates:
+            if template.count("{YY}") != 1:
+                raise ValueError(f"templates: expected {{YY}} once, found {template!r}")
+        if self.kept != sorted(set(self.kept)):
+            raise ValueError(f"kept: expected different numbers, ascending, found {self.kept}")
+        return self
 
 
 class Interpretability(Section):

@@ -1,4 +1,4 @@
-"""Transcoders and sparse autoencoders: one module, its loss, and the gradients of that."""
+"""Transcoders and sparse autoencoders: one module, its loss, and the gradients of the loss."""
 
 from transcoders.dictionaries.sparse_dictionary import SAELENS_FORMAT, SparseDictionary
 

@@ -1,22 +1,24 @@
-"""What the study concludes, with intervals over years.
+"""What the study concludes, with intervals over decades.
 
-Years are resampled with all templates of a year together, since a model may know some years and not
-others. Whatever is chosen as the best or worst of many parts is tested against all others, or on
-prompts that did not choose it.
+Prompts of one decade share most of what the model reads, so their years are not independent. Whole
+decades are resampled, with all templates together. Whatever is chosen as the best or worst of many
+parts is tested against all others, or on prompts that did not choose it.
 """
 
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from transcoders.greater_than.task import AVERAGED_YEARS
 from transcoders.statistics import RESAMPLES, Estimate, estimate, halves, mean, resample
 
-FEW = 24
-"""The paper's claim on few features is about fewer than this many."""
-YEARS = AVERAGED_YEARS.stop - AVERAGED_YEARS.start
+FEW = 23
+"""The paper's claim is about fewer than 24 features."""
+DECADES = np.arange(AVERAGED_YEARS.start, AVERAGED_YEARS.stop) // 10
+"""The decade of each year that is averaged; the first and the last one lack a year."""
+N_DECADES = 10
 Curve = dict[int, Float[Tensor, "template 100"]]
 """The metric of every prompt by the number of units kept, ascending."""
 
@@ -28,18 +30,28 @@ def by_year(values: Float[Tensor, "*other template 100"]) -> Float[np.ndarray, "
 
 def over_years(values: Float[Tensor, "template 100"], *, seed: int) -> Estimate:
     """The mean over templates and years."""
-    return mean(by_year(values), "years", seed=seed)
+    return _mean(by_year(values), seed=seed)
+
+
+def _mean(values: Float[np.ndarray, " year"], *, seed: int) -> Estimate:
+    return mean(values, "decades", clusters=DECADES, seed=seed)
+
+
+def _drawn(seed: int) -> Float[np.ndarray, "draw year"]:
+    """How much each year counts in the data, and in resamples of whole decades."""
+    weights = resample(N_DECADES, seed=seed)[:, DECADES]
+    return weights / weights.sum(axis=1, keepdims=True)
 
 
 def few_above(first: Curve, second: Curve, *, seed: int) -> Estimate:
     """How far one curve is above another where few units are kept.
 
-    This is the mean difference over 1 to 24 units. Straight lines join the numbers that were
+    This is the mean difference over 1 to 23 units. Straight lines join the numbers that were
     measured. A curve that ends earlier is compared to its end.
     """
     grid = np.arange(1, min(FEW, max(first), max(second)) + 1)
     heights = [_on_grid(curve, grid).mean(axis=0) for curve in (first, second)]
-    return mean(heights[0] - heights[1], "years", seed=seed)
+    return _mean(heights[0] - heights[1], seed=seed)
 
 
 def catch_up(first: Curve, second: Curve, *, seed: int) -> Estimate:
@@ -49,11 +61,11 @@ def catch_up(first: Curve, second: Curve, *, seed: int) -> Estimate:
     is ahead to the end, and 1 where it is not ahead with one unit, whatever comes later.
     """
     grid = np.arange(1, min(max(first), max(second)) + 1)
-    drawn = resample(YEARS, seed=seed) / YEARS
+    drawn = _drawn(seed)
     one, other = (drawn @ _on_grid(curve, grid).T for curve in (first, second))
     behind = one <= other
     reached = np.where(behind.any(axis=1), grid[behind.argmax(axis=1)], np.inf)
-    return estimate(reached, YEARS, "years", seed=seed)
+    return estimate(reached, N_DECADES, "decades", seed=seed)
 
 
 def _on_grid(curve: Curve, grid: np.ndarray) -> Float[np.ndarray, "kept year"]:
@@ -62,10 +74,10 @@ def _on_grid(curve: Curve, grid: np.ndarray) -> Float[np.ndarray, "kept year"]:
 
 
 class Lead(NamedTuple):
-    """How far one part is ahead of all others of its kind."""
+    """How far one part of a kind is ahead of all others of its kind."""
 
-    lead: Estimate
-    """Its loss minus the largest loss of the others."""
+    draws: Float[np.ndarray, " draw"]
+    """Its loss minus the largest loss of the others, in the data and in every resample."""
     first: float
     """In which share of resamples it ranks first."""
     candidates: int
@@ -73,16 +85,20 @@ class Lead(NamedTuple):
 
 
 def lead_of(losses: Float[np.ndarray, "part year"], chosen: int, *, seed: int) -> Lead:
-    """How far the chosen part's loss by ablation is ahead, over resampled years.
+    """How far the chosen part's loss by ablation is ahead, over resampled decades.
 
     The best of the others is sought anew in each resample, so that it may be another part each
     time.
     """
-    n_parts, n_years = losses.shape
-    means = resample(n_years, seed=seed) @ losses.T / n_years
+    means = _drawn(seed) @ losses.T
     ahead = means[:, chosen] - np.delete(means, chosen, axis=1).max(axis=1)
-    found = estimate(ahead, n_years, "years", seed=seed)
-    return Lead(found, float((ahead[1:] > 0).mean()), n_parts)
+    return Lead(ahead, float((ahead[1:] > 0).mean()), len(losses))
+
+
+def joint_lead(leads: list[Lead], *, seed: int) -> Estimate:
+    """How far all of some parts are ahead: the smallest lead, in every resample of its own."""
+    draws = np.min([lead.draws for lead in leads], axis=0)
+    return estimate(draws, N_DECADES, "decades", seed=seed)
 
 
 class Harmful(NamedTuple):
@@ -95,32 +111,34 @@ class Harmful(NamedTuple):
 def most_harmful(drops: Float[np.ndarray, "unit template year"], *, seed: int) -> Harmful:
     """Choose the unit with the largest drop on half of the prompts, and test it on the others.
 
-    Years are halved at random. With several templates, these are halved too, so that nothing is
-    shared by the prompts that choose and those that test.
+    Half of the decades choose, drawn at random, and the others test. Where there are several
+    templates, these are halved too.
     """
-    _, n_templates, n_years = drops.shape
-    choosing, testing = halves(n_years, seed=seed)
+    choosing, testing = (half[DECADES] for half in halves(N_DECADES, seed=seed))
+    n_templates = drops.shape[1]
     half = max(n_templates // 2, 1)
     first, second = drops[:, :half], drops[:, half:] if n_templates > 1 else drops
     unit = int(first[:, :, choosing].mean(axis=(1, 2)).argmax())
-    return Harmful(unit, mean(second[unit][:, testing].mean(axis=0), "years", seed=seed))
+    tested = second[unit][:, testing].mean(axis=0)
+    return Harmful(unit, mean(tested, "decades", clusters=DECADES[testing], seed=seed))
 
 
-def own_above_others(agrees: Bool[np.ndarray, "feature profile"], *, seed: int) -> Estimate:
-    """How much more often features agree with their own profile than with those of the others.
+def own_above_others(of_pairs: Float[np.ndarray, "feature other"], *, seed: int) -> Estimate:
+    """How much larger a quantity is with each feature's own weights than with the others'.
 
     Features that share much agree together or not at all, so they cannot be resampled one by one.
-    Instead, the profiles are dealt to the features anew, again and again: what this changes is how
-    far chance reaches (a permutation test, turned into an interval).
+    Instead, the weights are dealt to the features anew, again and again. How much the result varies
+    from deal to deal gives the width of the interval (a permutation test).
 
     Args:
-        agrees: whether feature i agrees with the profile of feature j. At least two features.
+        of_pairs: the quantity, of each feature's activations with the weights of each feature. At
+            least two features.
         seed: of the dealing.
     """
-    n = len(agrees)
+    n = len(of_pairs)
     random = np.random.default_rng(seed)
     dealt = np.stack([np.arange(n), *(random.permutation(n) for _ in range(RESAMPLES))])
-    own = agrees[np.arange(n), dealt].mean(axis=1)
-    above = own - (agrees.sum() - n * own) / (n * (n - 1))
+    own = of_pairs[np.arange(n), dealt].mean(axis=1)
+    above = own - (of_pairs.sum() - n * own) / (n * (n - 1))
     above[1:] = above[0] - above[1:]
     return estimate(above, n, "features", seed=seed)

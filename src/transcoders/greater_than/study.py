@@ -30,6 +30,7 @@ from transcoders.greater_than.where import (
     where_table,
 )
 from transcoders.greater_than.years import (
+    FIRST_FEATURES,
     above_others,
     agreement,
     step,
@@ -37,9 +38,6 @@ from transcoders.greater_than.years import (
     year_logits,
 )
 from transcoders.layout import Layout
-
-FIRST_FEATURES = 20
-"""How many features of Figure 5 count, by variance. The paper shows three."""
 
 
 def study_greater_than(
@@ -224,13 +222,15 @@ def _describe_features(
         for quantity, values in quantities.items()
         for number, value in enumerate(values[place].numpy())
     ]
-    first = range(min(FIRST_FEATURES, len(features)))
+    # In standard deviations of the logits, so that features of any size can be compared.
+    scaled = dla / dla.std(dim=1, keepdim=True)
+    first = range(min(2 * FIRST_FEATURES, len(features)))  # some have no value
     own_above_others = {
         name: above_others(
             np.array([[measure(activations[i], of[j], numbers) for j in first] for i in first]),
             seed=seed,
         )
-        for name, measure, of in (("step", step, dla), ("agreement", agreement, read))
+        for name, measure, of in (("step", step, scaled), ("agreement", agreement, read))
     }
     columns = ["feature", "quantity", "number", "value"]
     return table, pd.DataFrame(by_year, columns=columns), own_above_others

@@ -38,7 +38,7 @@ from transcoders.circuits.replacement import LocalReplacementModel, ReplacementM
 from transcoders.circuits.vectors import FeatureVectors, Target, contributions, logit_target
 from transcoders.circuits.verify import total_attributions
 from transcoders.greater_than.answers import Answers
-from transcoders.greater_than.estimates import lead_of
+from transcoders.greater_than.estimates import joint_lead, lead_of
 from transcoders.greater_than.task import AVERAGED_YEARS, Numbers, Prompts
 from transcoders.models import interventions, mlp_output
 from transcoders.progress import progress_bar
@@ -260,7 +260,7 @@ def leads(
     head: tuple[int, int],
     *,
     seed: int,
-) -> list[dict[str, Any]]:
+) -> dict[str, Any]:
     """How far the chosen MLP and head are ahead of all others of their kind by mean ablation.
 
     Ablation knows nothing of transcoders, so it can disagree with the rule.
@@ -273,16 +273,22 @@ def leads(
         seed: of the resampling.
 
     Returns:
-        For each of the two, fit for JSON: ``part``, its ``lead`` over the best of the others, in
-        which share of resamples it ranks ``first``, and the number of ``candidates``.
+        Fit for JSON: the ``lead`` that both have over the best of the others; and of each of the
+        ``parts``, in which share of resamples it ranks ``first`` among how many ``candidates``.
     """
+    chosen = {"mlp": f"mlp{layer}", "head": f"attn{head[0]}[{head[1]}]"}
     found = []
-    for kind, part in (("mlp", f"mlp{layer}"), ("head", f"attn{head[0]}[{head[1]}]")):
+    for kind, part in chosen.items():
         of_kind = (ablations["kind"] == kind).to_numpy()
-        chosen = ablations.loc[of_kind, "part"].tolist().index(part)
-        lead = lead_of(losses[of_kind], chosen, seed=seed)
-        found.append({"part": part, **lead._asdict(), "lead": lead.lead.record()})
-    return found
+        place = ablations.loc[of_kind, "part"].tolist().index(part)
+        found.append(lead_of(losses[of_kind], place, seed=seed))
+    return {
+        "lead": joint_lead(found, seed=seed).record(),
+        "parts": [
+            {"part": part, "first": lead.first, "candidates": lead.candidates}
+            for part, lead in zip(chosen.values(), found, strict=True)
+        ],
+    }
 
 
 def _mean(values: Tensor) -> Tensor:

@@ -22,6 +22,9 @@ from transcoders.circuits.replacement import ReplacementModel
 from transcoders.greater_than.estimates import own_above_others
 from transcoders.greater_than.task import Numbers
 
+FIRST_FEATURES = 20
+"""How many features of Figure 5 count, by variance. The paper shows three."""
+
 
 def year_logits(
     replacement: ReplacementModel, numbers: Numbers, layer: int, features: Int[Tensor, " feature"]
@@ -97,25 +100,25 @@ def agreement(
 def above_others(
     of_pairs: Float[np.ndarray, "feature other"], *, seed: int
 ) -> dict[str, Any] | None:
-    """How much oftener a quantity is above 0 with a feature's own weights than with others'.
+    """How much larger a quantity is with a feature's own weights than with those of others.
 
     Args:
         of_pairs: the quantity, of each feature's activations with the weights of each feature. NaN
-            where a feature has none; it is left out.
+            where a feature has none; it is left out. Of the others, the first 20 count.
         seed: of the dealing.
 
     Returns:
-        Fit for JSON: the ``gain`` with its interval, and the shares of which it is the difference,
+        Fit for JSON: the ``gain`` with its interval, and the means of which it is the difference,
         ``own`` and ``others``. None for fewer than two features.
     """
-    whole = ~np.isnan(of_pairs.diagonal())
-    agrees = of_pairs[whole][:, whole] > 0
-    n = len(agrees)
+    known = np.flatnonzero(~np.isnan(of_pairs).all(axis=1) & ~np.isnan(of_pairs.diagonal()))
+    known = known[:FIRST_FEATURES]
+    pairs, n = of_pairs[np.ix_(known, known)], len(known)
     if n < 2:
         return None
-    own = agrees.diagonal()
+    own = pairs.diagonal()
     return {
-        "gain": own_above_others(agrees, seed=seed).record(),
+        "gain": own_above_others(pairs, seed=seed).record(),
         "own": float(own.mean()),
-        "others": float((agrees.sum() - own.sum()) / (n * (n - 1))),
+        "others": float((pairs.sum() - own.sum()) / (n * (n - 1))),
     }

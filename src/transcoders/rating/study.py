@@ -85,8 +85,9 @@ class Study:
         if (found := (record.n_items, record.commitment)) != expected:
             raise UserError(
                 f"{record.rater}.json: expected {expected[0]} items and commitment {expected[1]}, "
-                f"found {found[0]} and {found[1]}; the seed, the examples or the text changed "
-                f"since {record.rater} began: restore them, or move the file away and rate anew"
+                f"found {found[0]} and {found[1]}; the seed, the examples, the text or "
+                f"this software changed since {record.rater} began: restore them, or move the file "
+                "away and rate anew"
             )
 
     def open(self, record: Record) -> pd.DataFrame:

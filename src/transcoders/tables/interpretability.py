@@ -15,7 +15,7 @@ METHOD_NAMES = {
 
 
 def measures_table(summary: pd.DataFrame, names: dict[str, str]) -> str:
-    """Means over live features with their intervals: a row a measure, a column a dictionary.
+    """Means over live features with their intervals, with a column for each dictionary.
 
     Args:
         summary: ``automatic_summary.csv``.

@@ -28,7 +28,7 @@ class DictionaryAdam:
     matrices are updated row by row, and a row belongs to a feature.
 
     Attributes:
-        parameters: of the dictionary, by name. ``W_enc`` is transposed: a row a feature.
+        parameters: of the dictionary, by name. ``W_enc`` is transposed: features are rows.
         first_moment: the running mean of each parameter's gradient.
         second_moment: the running mean of the gradient's square.
     """
