@@ -174,7 +174,8 @@ def matched_difference(
 
     Members are alike if they are in the same stratum. Strata count by the smaller of the two
     groups, so that both are compared where both have members (their common support). A stratum
-    needs two of each. The interval is normal, with the variance of a stratified mean.
+    needs two of each. The interval is normal, with the variance of a stratified mean, where members
+    of a group vary alike in all strata.
 
     Args:
         first: the values of one group.
@@ -198,6 +199,8 @@ def matched_difference(
     if not common.any():
         return None
     sizes, means, variances = (each[common].to_numpy() for each in (size, average, variance))
+    # Within strata, over all of them: two members alone say little of how much they vary.
+    variances = (variances * (sizes - 1)).sum(axis=0) / (sizes - 1).sum(axis=0)
     weights = sizes.min(axis=1) / sizes.min(axis=1).sum()
     value = float(weights @ (means[:, 0] - means[:, 1]))
     error = float(np.sqrt(weights**2 @ (variances / sizes).sum(axis=1)))

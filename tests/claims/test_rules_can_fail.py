@@ -14,6 +14,7 @@ that is 80% below 77.9%. These are the bounds.
 """
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -67,40 +68,48 @@ def tables_of(site: str) -> Tables:
     return evaluation, documents[documents["dictionary"].isin(evaluation["dictionary"])]
 
 
-def gap(tables: Tables, drawn: np.ndarray, truth: float) -> FrontGap:
-    """The gap on documents drawn from a site's, with the fronts moved to the true gap."""
-    evaluation, real = tables
-    site = evaluation["site"].iloc[0]
-    observed = front_gap(evaluation, real, site, resamples=1)
-    assert observed is not None
-    worth = (evaluation["ce_mean_ablated"] - evaluation["ce_original"]).iloc[0]
-    pages = [page for _, page in real.groupby("document")]
-    found = pd.concat([pages[i].assign(document=n) for n, i in enumerate(drawn)])
-    is_transcoder = found["dictionary"].str.contains("_transcoder_")
-    found["ce"] += np.where(is_transcoder, (observed.draws[0, 0] - truth) * worth, 0.0)
-    gap = front_gap(evaluation, found, site, resamples=RESAMPLES, seed=0)
-    assert gap is not None
-    return gap
+class Drawn:
+    """Documents drawn from a site's, with the fronts moved to a gap that is known."""
+
+    def __init__(self, site: str) -> None:
+        self.evaluation, self.real = tables_of(site)
+        self.site = site
+        self.observed = self.gap(self.real, resamples=1).draws[0, 0]
+        self.worth = (self.evaluation["ce_mean_ablated"] - self.evaluation["ce_original"]).iloc[0]
+        self.is_transcoder = self.real["dictionary"].str.contains("_transcoder_").to_numpy()
+        self.pages = list(self.real.reset_index().groupby("document").indices.values())
+
+    def gap(self, documents: pd.DataFrame, resamples: int = RESAMPLES) -> FrontGap:
+        found = front_gap(self.evaluation, documents, self.site, resamples=resamples, seed=0)
+        assert found is not None
+        return found
+
+    def __call__(self, drawn: np.ndarray, truth: float) -> FrontGap:
+        rows = np.concatenate([self.pages[i] for i in drawn])
+        found = self.real.iloc[rows]
+        moved = self.is_transcoder[rows] * (self.observed - truth) * self.worth
+        numbers = np.repeat(np.arange(len(drawn)), len(self.pages[0]))
+        return self.gap(found.assign(document=numbers, ce=found["ce"] + moved))
 
 
 def fronts(site: str) -> Simulate:
-    tables = tables_of(site)
+    drawn_from = Drawn(site)
 
     def simulate(random: np.random.Generator, truth: float) -> Estimate:
         drawn = random.integers(34, size=CLAIMS["pareto"].needs)
-        return gap(tables, drawn, truth).estimate(seed=0)
+        return drawn_from(drawn, truth).estimate(seed=0)
 
     return simulate
 
 
 def model_sizes(largest: str, smallest: str) -> Simulate:
     """Two sites in the place of two models, measured on the same documents."""
-    sites = tables_of(largest), tables_of(smallest)
+    sites = Drawn(largest), Drawn(smallest)
 
     def simulate(random: np.random.Generator, truth: float) -> Estimate:
         n = CLAIMS["gap-grows-with-model"].needs
         drawn = random.integers(34, size=n)
-        found = [gap(tables, drawn, at) for tables, at in zip(sites, (truth, 0.0), strict=True)]
+        found = [site(drawn, at) for site, at in zip(sites, (truth, 0.0), strict=True)]
         return estimate(found[0].draws - found[1].draws, n, "documents", seed=0)
 
     return simulate
@@ -202,6 +211,19 @@ def studies(random: np.random.Generator, truth: float) -> Estimate:
     return share(int(random.binomial(n, 0.5 + truth)), n, "studies")
 
 
+@cache
+def real_features() -> pd.DataFrame:
+    """The laptop's features: a row each, by dictionary.
+
+    Shares that are no twelfths are of features with fewer than twelve examples. These are rare,
+    which the laptop's table does not say, and so cannot be matched on here: they are rounded.
+    """
+    real = pd.read_csv(LAPTOP / "interpretability/automatic.csv")
+    real = real.pivot(index=["dictionary", "feature"], columns="measure", values="value").dropna()
+    real["single_token_share"] = (real["single_token_share"] * 12).round() / 12
+    return real
+
+
 def features_of(random: np.random.Generator, dictionary: str, n: int) -> pd.DataFrame:
     """Features with a dictionary's own shares of tokens, and accuracies that follow from these.
 
@@ -209,8 +231,7 @@ def features_of(random: np.random.Generator, dictionary: str, n: int) -> pd.Data
     features are easier to tell, and more often about one token. So a dictionary that has more of
     them looks better, although no feature of it is.
     """
-    real = pd.read_csv(LAPTOP / "interpretability/automatic.csv")
-    real = real.pivot(index=["dictionary", "feature"], columns="measure", values="value").dropna()
+    real = real_features()
     by_share = {
         share: rows.to_numpy()
         for share, rows in real.groupby("single_token_share")["rule_accuracy"]
@@ -218,7 +239,10 @@ def features_of(random: np.random.Generator, dictionary: str, n: int) -> pd.Data
     names = [name for name in real.index.levels[0] if dictionary in name]
     shares = random.choice(real.loc[names[0], "single_token_share"], n)
     rarity = random.normal(size=n) + shares
-    accuracy = [random.choice(by_share[share]) for share in shares] + 0.02 * rarity
+    accuracy = 0.02 * rarity
+    for value, known in by_share.items():
+        alike = shares == value
+        accuracy[alike] += random.choice(known, alike.sum())
     return pd.DataFrame(
         {"frequency": 10 ** (-2 - 0.4 * rarity), "single_token_share": shares,
          "rule_accuracy": accuracy}
