@@ -33,7 +33,7 @@ def value_in_words(row: Row) -> str:
         return f"{row['value']:.2g} (at most {row['margin']:.2g} is allowed)"
     return (
         f"{row['value']:+.2g} [{row['low']:+.2g} to {row['high']:+.2g}], margin "
-        f"{row['margin']:.2g}, {row['n']} {row['resampled']}"
+        f"{row['margin']:.2g}, {row['n']:.0f} {row['resampled']}"
     )
 
 
