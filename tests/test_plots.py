@@ -230,7 +230,7 @@ def test_years_has_a_row_a_feature_and_a_column_a_quantity():
     axes = figure.axes
     assert len(axes) == 6
     assert [len(panel.patches) for panel in axes[:3]] == [100, 10, 10]
-    assert "bad" in axes[3].get_ylabel() and "bad" not in axes[0].get_ylabel()
+    assert "harm" in axes[3].get_ylabel() and "harm" not in axes[0].get_ylabel()
     assert axes[4].get_xlabel() == "tens digit of YY"
     assert years_figure(described, by_year, "pairs").axes[4].get_xlabel() == "YY"
 

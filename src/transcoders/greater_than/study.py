@@ -131,8 +131,8 @@ def _find_place(
 
 def _keep_few(
     mlp: ChosenMLP, kept: list[int], seed: int
-) -> tuple[pd.DataFrame, BadFeature | None, dict[str, Any]]:
-    """``curves.csv``, the bad feature if its harm is certain, and what a summary says of curves."""
+) -> tuple[pd.DataFrame, BadFeature, dict[str, Any]]:
+    """``curves.csv``, the feature that does most harm, and what a summary says of curves."""
     fewest = min(units.n_units for units in mlp.units.values())
     if max(kept) > fewest:
         raise UserError(
@@ -149,23 +149,20 @@ def _keep_few(
         }
         for name, compare in (("few_above_neurons", few_above), ("neurons_catch_up", catch_up))
     }
-    found, curves["transcoder"] = find_bad_feature(mlp, curves["transcoder"], seed=seed)
-    bad = found if found.drop.low > 0 else None
-    if bad is not None:
-        curves["transcoder_without_bad"] = sweep(mlp, "transcoder", kept, without=bad.unit)
-    harmful = {**found._asdict(), "drop": found.drop.record()}
+    bad, curves["transcoder"] = find_bad_feature(mlp, curves["transcoder"], seed=seed)
+    curves["transcoder_without_bad"] = sweep(mlp, "transcoder", kept, without=bad.unit)
+    harmful = {**bad._asdict(), "drop": bad.drop.record()}
     return curve_table(curves, seed=seed), bad, {**compared, "harmful_feature": harmful}
 
 
-def _metrics(mlp: ChosenMLP, bad: BadFeature | None) -> dict[str, Float[Tensor, "template 100"]]:
+def _metrics(mlp: ChosenMLP, bad: BadFeature) -> dict[str, Float[Tensor, "template 100"]]:
     """The metric of every prompt in the model as it is, and with its MLP replaced or removed."""
     metrics = {"original": mlp.metrics()}
     for kind, units in mlp.units.items():
         if kind != "neurons":
             metrics[kind] = mlp.metrics(kind, torch.arange(units.n_units))
-    if bad is not None:
-        whole = torch.arange(mlp.units["transcoder"].n_units)
-        metrics["transcoder_without_bad"] = mlp.metrics("transcoder", whole[whole != bad.unit])
+    whole = torch.arange(mlp.units["transcoder"].n_units)
+    metrics["transcoder_without_bad"] = mlp.metrics("transcoder", whole[whole != bad.unit])
     return metrics | {"removed": mlp.metrics("neurons", torch.arange(0))}
 
 
@@ -180,7 +177,7 @@ def _describe_features(
     tracer: Tracer,
     mlp: ChosenMLP,
     head: tuple[int, int],
-    bad: BadFeature | None,
+    bad: BadFeature,
     settings: GreaterThan,
     seed: int,
 ) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]]:
@@ -190,7 +187,7 @@ def _describe_features(
     """
     replacement, numbers, layer = tracer.replacement, mlp.numbers, mlp.layer
     variance, ranking = mlp.variance("transcoder"), mlp.ranking("transcoder")[: max(settings.kept)]
-    is_bad = ranking == (-1 if bad is None else bad.unit)
+    is_bad = ranking == bad.unit
     ranks = ((variance[ranking] > 0) | is_bad).nonzero()[:, 0]
     features = ranking[ranks]
     if not len(features):

@@ -17,7 +17,7 @@ MEASURES = {
 BLUE, RED = COLOURS["transcoder"], COLOURS["mlp_out_sae"]
 CURVE_STYLES = {
     "transcoder": ("transcoder features", BLUE, MARKERS["transcoder"], "-"),
-    "transcoder_without_bad": ("the same without the bad feature", BLUE, "", ":"),
+    "transcoder_without_bad": ("without the feature that does most harm", BLUE, "", ":"),
     "mlp_out_sae": ("features of the SAE on the MLP's output", RED, MARKERS["mlp_out_sae"], "-"),
     "neurons": ("neurons of the MLP", "#000000", "x", "-"),
 }
@@ -166,6 +166,6 @@ def years_figure(features: pd.DataFrame, by_year: pd.DataFrame, numbers: str) ->
                 if row == len(shown) - 1:
                     panel.set_xlabel("YY of the prompt" if quantity == "activation" else axis)
                 panel.xaxis.set_major_locator(MultipleLocator(20 if len(points) == 100 else 1))
-            note = "\nthe bad feature" if described["bad"] else ""
+            note = "\ndoes most harm" if described["bad"] else ""
             axes[row][0].set_ylabel(f"{feature}\nrank {described['rank']}{note}")
     return figure
