@@ -190,7 +190,7 @@ def _describe_features(
     is_bad = ranking == bad.unit
     ranks = ((variance[ranking] > 0) | is_bad).nonzero()[:, 0]
     features = ranking[ranks]
-    if not len(features):
+    if not (variance > 0).any():
         raise UserError(
             f"greater_than: no feature of the transcoder at layer {layer} changes with the year; "
             "it may have learned nothing: look at its training.csv and evaluation.csv"
