@@ -60,7 +60,7 @@ def prepare_process(
         torch.backends.cuda.matmul.fp32_precision = "tf32"
     # A help for debugging that writes to every new tensor; nothing here reads what it did not set.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    wants_gpu = device == "auto" or (device == "cuda" and resources.gpus > 0)
+    wants_gpu = (resources.gpus > 0 and device == "cuda") or device == "auto"
     if not (wants_gpu and torch.cuda.is_available()):
         if wants_gpu and device == "cuda":
             raise UserError(

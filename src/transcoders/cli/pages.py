@@ -10,7 +10,16 @@ from transcoders.config import Scale
 from transcoders.files import made_path, write_table
 
 
+def _judged(scale: Scale, _: str = "") -> Any:
+    """What verdicts read: the seed of resampling, and how large the models are."""
+    return scale.seed, [(model.n_layers, model.d_model) for model in scale.models.values()]
+
+
 def _shown(scale: Scale, name: str) -> Any:
+    if name == "figure3":
+        return _judged(scale)
+    if name == "case_studies":
+        return scale.seed
     if name == "training":
         return [(e.kind, e.l1_coefficient, e.headline) for e in scale.dictionaries]
     return scale.greater_than.published if name == "greater_than" and scale.greater_than else None
@@ -25,11 +34,7 @@ def notebook(scale: ScaleName, name: str, threads: Threads = None) -> None:
     run_notebook(name, settings.name, layout.notebook(name))
 
 
-@job(
-    "",
-    resources="notebook",
-    part=lambda scale, _: [(model.n_layers, model.d_model) for model in scale.models.values()],
-)
+@job("", resources="notebook", part=_judged)
 def judge_claims(scale: ScaleName, threads: Threads = None) -> None:
     """Judge the paper's claims by the tables of a scale."""
     from transcoders.claims import Evidence, judge_claims, load_claims
