@@ -12,9 +12,10 @@ import torch
 from flask.testing import FlaskClient
 from werkzeug.serving import BaseWSGIServer
 
+from transcoders.config import RATED_KINDS
 from transcoders.interpretability.gather import Observed, Text
 from transcoders.rating.records import Rating, Record
-from transcoders.rating.study import RATED_KINDS, Study, begin, create_study
+from transcoders.rating.study import Study, begin, create_study
 
 FIRST_FEATURE = 71_000
 """Large, so that the number of a feature is not met by chance."""

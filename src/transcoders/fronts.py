@@ -21,27 +21,6 @@ GRID_POINTS = 101
 Draws = Float[np.ndarray, "draw point"]
 
 
-class _Site(NamedTuple):
-    """What one site's documents say of its dictionaries."""
-
-    dictionaries: pd.DataFrame
-    """``evaluation.csv`` at the site, of one training run."""
-    tokens: Float[np.ndarray, " document"]
-    ce: pd.DataFrame
-    """Mean CE by document and dictionary, as is ``l0``."""
-    l0: pd.DataFrame
-
-    def front(self, kind: str, weights: Float[np.ndarray, "draw document"]) -> tuple[Draws, Draws]:
-        """Log L0 and CE of a kind's dictionaries in every draw, by ascending L0."""
-        names = self.dictionaries.loc[self.dictionaries["kind"] == kind, "dictionary"].tolist()
-        log_l0, ce = (
-            np.log(weights @ self.l0[names].to_numpy()),
-            weights @ self.ce[names].to_numpy(),
-        )
-        order = log_l0.argsort(axis=1, kind="stable")
-        return np.take_along_axis(log_l0, order, 1), np.take_along_axis(ce, order, 1)
-
-
 class FrontGap(NamedTuple):
     """How much more of an MLP's worth one kind recovers than another at equal L0.
 
@@ -60,7 +39,7 @@ class FrontGap(NamedTuple):
 
     def estimate(self, *, seed: int) -> Estimate:
         """The mean over training runs with its interval."""
-        return estimate(self.draws.copy(), self.n_documents, "documents", seed=seed)
+        return estimate(self.draws, self.n_documents, "documents", seed=seed)
 
 
 def front_gap(
@@ -103,14 +82,28 @@ def front_gap(
     runs = at_site["seed"] if "seed" in at_site else pd.Series(0, index=at_site.index)
     gaps, about = [], []
     for _, of_run in at_site.groupby(runs):
-        run = _Site(of_run, tokens, ce, l0)
-        found = _compare(run.front(kind, weights), run.front(other, weights))
+        fronts = []
+        for each in (kind, other):
+            names = of_run.loc[of_run["kind"] == each, "dictionary"].tolist()
+            fronts.append(_front(weights, l0[names].to_numpy(), ce[names].to_numpy()))
+        found = _compare(*fronts)
         if found is not None:
             gaps.append(found[0] / worth)
             about.append(found[1:])
     if not gaps:
         return None
     return FrontGap(np.stack(gaps, axis=1), len(ce), *about[0])
+
+
+def _front(
+    weights: Float[np.ndarray, "draw document"],
+    l0: Float[np.ndarray, "document point"],
+    ce: Float[np.ndarray, "document point"],
+) -> tuple[Draws, Draws]:
+    """Log L0 and CE of a kind's dictionaries in every draw, by ascending L0."""
+    log_l0, mean_ce = np.log(weights @ l0), weights @ ce
+    order = log_l0.argsort(axis=1, kind="stable")
+    return np.take_along_axis(log_l0, order, 1), np.take_along_axis(mean_ce, order, 1)
 
 
 def _compare(

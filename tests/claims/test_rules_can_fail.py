@@ -24,7 +24,6 @@ import torch
 from scipy import stats
 
 from transcoders.claims import load_claims, verdict
-from transcoders.claims.measures import matched_accuracy
 from transcoders.fronts import FrontGap, front_gap
 from transcoders.greater_than.estimates import (
     few_above,
@@ -33,6 +32,7 @@ from transcoders.greater_than.estimates import (
     most_harmful,
     own_above_others,
 )
+from transcoders.interpretability.matching import matched_accuracy
 from transcoders.statistics import (
     Estimate,
     difference_of_shares,
@@ -187,7 +187,7 @@ def harm(random: np.random.Generator, truth: float) -> Estimate:
     """Drops of 100 units, alike within decades, but not between templates; one does harm."""
     drops = np.stack([[HARM(random), HARM(random)] for _ in range(100)])
     drops[random.integers(100)] += truth
-    return most_harmful(drops, seed=int(random.integers(2**31))).drop
+    return most_harmful(drops, seed=int(random.integers(2**31)))[1]
 
 
 def of_figure5(spread: float) -> Simulate:

@@ -35,15 +35,9 @@ from transcoders.circuits.paths import Search, find_paths
 from transcoders.circuits.replacement import LocalReplacementModel, ReplacementModel
 from transcoders.circuits.vectors import logit_target
 from transcoders.circuits.verify import total_attributions
+from transcoders.greater_than.ablations import ablate, leads
 from transcoders.greater_than.task import Numbers, Prompts
-from transcoders.greater_than.where import (
-    COMPONENTS,
-    Attributions,
-    ablate,
-    attribute,
-    choose,
-    leads,
-)
+from transcoders.greater_than.where import COMPONENTS, Attributions, attribute, choose
 from transcoders.models import LanguageModel
 
 YEARS = (4, 23, 60, 99)

@@ -22,10 +22,11 @@ from helpers_rating import (
     make_study,
     make_text,
 )
+from transcoders.config import RATED_KINDS
 from transcoders.errors import UserError
 from transcoders.interpretability.gather import Observed, Text
 from transcoders.rating.records import Rating, load_record, save_record
-from transcoders.rating.study import RATED_KINDS, Item, Study, begin, create_study, visible
+from transcoders.rating.study import Item, Study, begin, create_study, visible
 
 
 def item_of(rows: torch.Tensor, places: dict[str, list[tuple[int, int]]], tokenizer: Any) -> Item:

@@ -1,5 +1,7 @@
 # What features are about: examples, automatic measures, blind studies.
 
+from transcoders.config import RATED_KINDS
+
 FEATURE_PAGES = []
 STUDY_FILES = sorted(LAYOUT.study_scripts.glob("*.yaml"))
 WORKED = [path.stem for path in STUDY_FILES]
@@ -12,7 +14,7 @@ CARRIED_OUT = {
 TABLE4 = [LAYOUT.table4] if WORKED else []
 
 if SCALE.interpretability is not None:
-    RATED = [SCALE.rated(kind).name for kind in ("transcoder", "mlp_in_sae")]
+    RATED = [SCALE.rated(kind).name for kind in RATED_KINDS]
     FEATURE_PAGES += [LAYOUT.feature_pages(name) for name in RATED]
     RATED_MODEL = LAYOUT.model(SCALE.interpretability.rated_site.model)
     OBSERVED = [LAYOUT.observed / "text.safetensors"] + [

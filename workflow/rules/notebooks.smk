@@ -92,7 +92,7 @@ if SCALE.interpretability is not None:
 
 
 # Claims are judged by the tables of the pages that show them.
-LISTED_CLAIMS = load_claims(LAYOUT.listed_claims)
+JUDGING = {claim.page for claim in load_claims(LAYOUT.listed_claims)}
 CLAIMS = Page(
     name="claims_page",
     notebook="claims",
@@ -108,12 +108,7 @@ job(
     message="Judging the paper's claims",
     input=[
         LAYOUT.listed_claims,
-        *(
-            table
-            for page in PAGES
-            if page.notebook in {claim.page for claim in LISTED_CLAIMS}
-            for table in page.tables
-        ),
+        *(table for page in PAGES if page.notebook in JUDGING for table in page.tables),
     ],
     output=LAYOUT.claims,
 )
@@ -137,11 +132,7 @@ for page in PAGES:
         message=page.message,
         input=[
             *page.tables,
-            *[
-                LAYOUT.listed_claims
-                for claim in LISTED_CLAIMS
-                if claim.page == page.notebook
-            ][:1],
+            *([LAYOUT.listed_claims] if page.notebook in JUDGING else []),
         ],
         output=[
             page.in_report(path) for path in [*drawn(*page.figures), *rendered(page)]

@@ -10,31 +10,24 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Int
 
-from transcoders.config import Kind, Scale, Site
+from transcoders.config import RATED_KINDS, Scale, Site
 from transcoders.files import read_json, read_table
 from transcoders.fronts import FrontGap
 from transcoders.fronts import front_gap as gap_of_fronts
+from transcoders.interpretability.matching import matched_accuracy
 from transcoders.layout import Layout
 from transcoders.statistics import (
     Estimate,
     difference_of_shares,
     estimate,
     exactly,
-    matched_difference,
     mean_of_features,
     share,
 )
 
-RATED_KINDS: tuple[Kind, Kind] = ("transcoder", "mlp_in_sae")
 DE_EMBEDDING = "layer 0, linear"
 """How the paper tells from weights alone which tokens a feature is about."""
-BINS_PER_DECADE = 8
-"""Features are alike in frequency if they are in the same eighth of a power of ten."""
-SHARE_BINS = 12
-"""They are alike in the share of their most common token if they are in the same twelfth of 0 to 1;
-a share of 1 is alike with nothing else."""
 
 
 class Untestable(Exception):  # noqa: N818  (it is an outcome)
@@ -283,32 +276,6 @@ def _present(of: Mapping[Any, Values], name: str) -> Values:
     if name not in of:
         raise Untestable(f"the table has no feature of {name}")
     return of[name]
-
-
-def matched_accuracy(first: pd.DataFrame, second: pd.DataFrame) -> Estimate | None:
-    """How much better a rule tells features of one dictionary than those of another.
-
-    Args:
-        first: ``frequency, single_token_share, rule_accuracy`` of features.
-        second: of the other dictionary's.
-
-    Returns:
-        The difference of accuracies among features that are alike; None where none are.
-    """
-    return matched_difference(
-        first["rule_accuracy"].to_numpy(),
-        second["rule_accuracy"].to_numpy(),
-        (_strata(first), _strata(second)),
-        "features",
-    )
-
-
-def _strata(features: pd.DataFrame) -> Int[np.ndarray, " feature"]:
-    """A number for each feature; those that are alike have the same one."""
-    rarity = np.floor(np.log10(features["frequency"].to_numpy()) * BINS_PER_DECADE)
-    # Shares are fractions such as 1/12. The small number keeps rounding from moving them down.
-    bin_of_share = np.floor(features["single_token_share"].to_numpy() * SHARE_BINS + 1e-6)
-    return (rarity * (SHARE_BINS + 1) + bin_of_share).astype(int)
 
 
 def _systematic(evidence: Evidence) -> pd.DataFrame:

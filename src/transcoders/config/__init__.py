@@ -5,7 +5,7 @@ every number that can change a byte of a result. :func:`load_scale` is the only 
 returns is valid, so no other module checks a config value again.
 """
 
-from transcoders.config.kinds import KINDS, TRAITS, Kind, Traits
+from transcoders.config.kinds import KINDS, RATED_KINDS, TRAITS, Kind, Traits
 from transcoders.config.loading import load_scale
 from transcoders.config.scale import Dictionary, ImportedTranscoder, Scale
 from transcoders.config.sections import (
@@ -40,6 +40,7 @@ from transcoders.config.studies import (
 
 __all__ = [
     "KINDS",
+    "RATED_KINDS",
     "TRAITS",
     "Activations",
     "Corpus",

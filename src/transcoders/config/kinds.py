@@ -36,3 +36,5 @@ TRAITS: dict[Kind, Traits] = {
 }
 KINDS: tuple[Kind, ...] = ("transcoder", "mlp_out_sae", "mlp_in_sae")
 """The kinds that the paper compares; the others are extensions."""
+RATED_KINDS: tuple[Kind, Kind] = ("transcoder", "mlp_in_sae")
+"""The kinds whose features are compared in interpretability, by raters and by measures."""

@@ -101,18 +101,16 @@ def joint_lead(leads: list[Lead], *, seed: int) -> Estimate:
     return estimate(draws, N_DECADES, "decades", seed=seed)
 
 
-class Harmful(NamedTuple):
-    """The unit that does most harm where it was sought, and the harm that it does elsewhere."""
-
-    unit: int
-    drop: Estimate
-
-
-def most_harmful(drops: Float[np.ndarray, "unit template year"], *, seed: int) -> Harmful:
+def most_harmful(
+    drops: Float[np.ndarray, "unit template year"], *, seed: int
+) -> tuple[int, Estimate]:
     """Choose the unit with the largest drop on half of the prompts, and test it on the others.
 
     Half of the decades choose, drawn at random, and the others test. Where there are several
     templates, these are halved too.
+
+    Returns:
+        The unit that does most harm where it was sought, and the harm that it does elsewhere.
     """
     choosing, testing = (half[DECADES] for half in halves(N_DECADES, seed=seed))
     n_templates = drops.shape[1]
@@ -120,7 +118,7 @@ def most_harmful(drops: Float[np.ndarray, "unit template year"], *, seed: int) -
     first, second = drops[:, :half], drops[:, half:] if n_templates > 1 else drops
     unit = int(first[:, :, choosing].mean(axis=(1, 2)).argmax())
     tested = second[unit][:, testing].mean(axis=0)
-    return Harmful(unit, mean(tested, "decades", clusters=DECADES[testing], seed=seed))
+    return unit, mean(tested, "decades", clusters=DECADES[testing], seed=seed)
 
 
 def own_above_others(of_pairs: Float[np.ndarray, "feature other"], *, seed: int) -> Estimate:

@@ -17,18 +17,12 @@ from transcoders.config import GreaterThan, Scale
 from transcoders.dictionaries import SparseDictionary
 from transcoders.errors import UserError
 from transcoders.files import made_folder, write_json, write_table
+from transcoders.greater_than.ablations import ablate, leads, part_name
 from transcoders.greater_than.estimates import catch_up, few_above, over_years
 from transcoders.greater_than.sweep import BadFeature, curve_table, find_bad_feature, sweep
 from transcoders.greater_than.task import Numbers, Prompts, make_prompts
 from transcoders.greater_than.units import ChosenMLP, UnitKind
-from transcoders.greater_than.where import (
-    COMPONENTS,
-    ablate,
-    attribute,
-    choose,
-    leads,
-    where_table,
-)
+from transcoders.greater_than.where import COMPONENTS, attribute, choose, where_table
 from transcoders.greater_than.years import (
     FIRST_FEATURES,
     above_others,
@@ -118,7 +112,7 @@ def _find_place(
         "logit_difference": attributed.value,
         "next_token_difference": difference,
         "layer": layer,
-        "head": f"attn{head[0]}[{head[1]}]",
+        "head": part_name(*head),
         "leads": leads(ablations, losses, layer, head, seed=seed),
     }
     tables = {

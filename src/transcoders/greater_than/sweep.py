@@ -59,9 +59,8 @@ def find_bad_feature(mlp: ChosenMLP, curve: Curve, *, seed: int) -> tuple[BadFea
     curve = curve | sweep(mlp, "transcoder", set(range(most)) - set(curve))
     curve = dict(sorted(curve.items()))
     values = torch.stack(list(curve.values()))[..., AVERAGED_YEARS].double()
-    found = most_harmful((values[:-1] - values[1:]).numpy(), seed=seed)
-    unit = int(mlp.ranking("transcoder")[found.unit])
-    return BadFeature(unit, found.unit + 1, found.drop), curve
+    place, drop = most_harmful((values[:-1] - values[1:]).numpy(), seed=seed)
+    return BadFeature(int(mlp.ranking("transcoder")[place]), place + 1, drop), curve
 
 
 def curve_table(curves: dict[str, Curve], *, seed: int) -> pd.DataFrame:

@@ -111,8 +111,7 @@ def above_others(
         Fit for JSON: the ``gain`` with its interval, and the means of which it is the difference,
         ``own`` and ``others``. None for fewer than two features.
     """
-    known = np.flatnonzero(~np.isnan(of_pairs).all(axis=1) & ~np.isnan(of_pairs.diagonal()))
-    known = known[:FIRST_FEATURES]
+    known = np.flatnonzero(~np.isnan(of_pairs.diagonal()))[:FIRST_FEATURES]
     pairs, n = of_pairs[np.ix_(known, known)], len(known)
     if n < 2:
         return None

@@ -3,6 +3,7 @@
 - ``examples``: the best examples and a random sample for every feature, with bounded memory;
 - ``gather``: one pass over held-out text that collects them for all dictionaries at once;
 - ``automatic``: measures that need no person;
+- ``matching``: two dictionaries compared by such a measure, among features that are alike;
 - ``predictions``: which tokens should make a feature active, from weights alone;
 - ``systematic``: such predictions for many features, scored on their examples;
 - ``feature_pages``: a page for each feature.

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from transcoders.circuits import Tracer
-from transcoders.config import Dictionary, Scale
+from transcoders.config import RATED_KINDS, Dictionary, Scale
 from transcoders.corpus import held_out_rows
 from transcoders.dictionaries import SparseDictionary
 from transcoders.errors import UserError
@@ -80,7 +80,7 @@ def measure_features_of(scale: Scale, layout: Layout) -> None:
     """
     assert scale.interpretability is not None
     text = load_text(layout.observed)
-    names = [scale.rated(kind).name for kind in ("transcoder", "mlp_in_sae")]
+    names = [scale.rated(kind).name for kind in RATED_KINDS]
     measures = pd.concat(
         automatic.measure_features(
             load_observed(layout.observed, name), text, seed=scale.seed

@@ -29,7 +29,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int
 
-from transcoders.config import Kind, Scale
+from transcoders.config import RATED_KINDS, Kind, Scale
 from transcoders.context import Context, in_context
 from transcoders.errors import UserError
 from transcoders.interpretability.automatic import live_features
@@ -38,8 +38,6 @@ from transcoders.layout import Layout
 from transcoders.models import load_tokenizer
 from transcoders.rating.records import Record, load_record, record_path, save_record
 
-RATED_KINDS: tuple[Kind, Kind] = ("transcoder", "mlp_in_sae")
-"""What Table 1 compares."""
 N_TOP = 12
 N_SAMPLED = 6
 """How many examples are shown at most: of those where a feature is most active, and of others."""

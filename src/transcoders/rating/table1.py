@@ -20,9 +20,10 @@ import pandas as pd
 from scipy import stats
 from sklearn.metrics import cohen_kappa_score
 
+from transcoders.config import RATED_KINDS
 from transcoders.files import write_json, write_table
 from transcoders.rating.records import VERDICTS, Record, load_record
-from transcoders.rating.study import RATED_KINDS, Study
+from transcoders.rating.study import Study
 from transcoders.statistics import share
 
 CONTEXT_FREE = "context-free"

@@ -153,7 +153,7 @@ def published_table(
         "metric, MLP replaced": (paper.transcoder, value["transcoder"]),
         "metric, without the bad feature": (
             paper.transcoder_without_bad,
-            value.get("transcoder_without_bad", ""),
+            value["transcoder_without_bad"],
         ),
     }
     table = pd.DataFrame(rows, index=["paper", "here"]).T.rename_axis("quantity").reset_index()

@@ -1,0 +1,43 @@
+"""Features of two dictionaries compared among those that are alike in other ways.
+
+A rule tells rare features and features of a single token most easily. A dictionary that has more of
+these would look more interpretable, although no feature of it is.
+"""
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Int
+
+from transcoders.statistics import Estimate, matched_difference
+
+BINS_PER_DECADE = 8
+"""Features are alike in frequency if they are in the same eighth of a power of ten."""
+SHARE_BINS = 12
+"""They are alike in the share of their most common token if they are in the same twelfth of 0 to 1;
+a share of 1 is alike with nothing else."""
+
+
+def matched_accuracy(first: pd.DataFrame, second: pd.DataFrame) -> Estimate | None:
+    """How much better a rule tells features of one dictionary than those of another.
+
+    Args:
+        first: ``frequency, single_token_share, rule_accuracy`` of features.
+        second: of the other dictionary's.
+
+    Returns:
+        The difference of accuracies among features that are alike; None where none are.
+    """
+    return matched_difference(
+        first["rule_accuracy"].to_numpy(),
+        second["rule_accuracy"].to_numpy(),
+        (_strata(first), _strata(second)),
+        "features",
+    )
+
+
+def _strata(features: pd.DataFrame) -> Int[np.ndarray, " feature"]:
+    """A number for each feature; those that are alike have the same one."""
+    rarity = np.floor(np.log10(features["frequency"].to_numpy()) * BINS_PER_DECADE)
+    # Shares are fractions such as 1/12. The small number keeps rounding from moving them down.
+    bin_of_share = np.floor(features["single_token_share"].to_numpy() * SHARE_BINS + 1e-6)
+    return (rarity * (SHARE_BINS + 1) + bin_of_share).astype(int)
