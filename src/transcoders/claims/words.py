@@ -45,7 +45,7 @@ def describe(claims: pd.DataFrame) -> str:
         notes = row["evidence"].split("; ")[:-1]
         lines.append(
             f"- {row['statement']}{f' ({site})' if site else ''} **{verdict_in_words(row)}**: "
-            f"{'; '.join([value_in_words(row), *notes])}. Measured: {row['unit']}."
+            f"{'; '.join([value_in_words(row), *notes])}. The measure: {row['unit']}."
         )
     return "\n".join(lines)
 
