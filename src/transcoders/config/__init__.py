@@ -29,7 +29,7 @@ from transcoders.config.sources import (
     TextFiles,
     TextSource,
     WheelSource,
-    WikipediaWheel,
+    WheelText,
 )
 from transcoders.config.studies import (
     FeatureCheck,
@@ -68,7 +68,7 @@ __all__ = [
     "Training",
     "Traits",
     "WheelSource",
-    "WikipediaWheel",
+    "WheelText",
     "cache_bytes",
     "load_scale",
 ]

@@ -5,7 +5,7 @@ Every key is explained, with the reasons for the values chosen, in ``config/READ
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from transcoders.config.fields import (
     LIMIT,
@@ -47,24 +47,48 @@ class Model(Section):
         return 12 * self.n_layers * self.d_model**2 + 2 * TYPICAL_VOCABULARY * self.d_model
 
 
+TypedSource = Annotated[TextSource, Field(discriminator="type")]
+Sources = Annotated[
+    list[TypedSource],
+    BeforeValidator(
+        lambda given: given if isinstance(given, list) else [given],
+        json_schema_input_type=TypedSource | list[TypedSource],
+    ),
+    Field(min_length=1),
+]
+
+
 class Corpus(Section):
     """The text, how it becomes rows of tokens, and how it is split."""
 
-    source: TextSource = Field(discriminator="type")
+    source: Sources
+    """One, or a list of several. Documents keep the name of theirs."""
     context_length: Annotated[int, Field(ge=4, lt=LIMIT)]
     """Tokens in a row, the BOS token included."""
-    pack_documents: bool
-    """Whether a row may run from one document into the next. If not, a document's last,
-    incomplete row is dropped."""
+    pack_documents: Literal["all", "train", "none"]
+    """Which rows may run from one document into the next of its source. In others, a document's
+    last, incomplete row is dropped."""
     train_positions: Positions
     """The positions whose activations train dictionaries."""
     metric_positions: Positions
     """The positions at which dictionaries are spliced in and measured."""
     train_contexts: PositiveInt
     eval_documents: Annotated[int, Field(ge=2, lt=LIMIT)]
-    """Whole documents held out from training."""
+    """Whole documents held out from training, the same number of each source."""
     eval_contexts: PositiveInt
     """Rows evaluated, spread evenly over the held-out documents."""
+
+    @model_validator(mode="after")
+    def _sources_differ(self) -> "Corpus":
+        names = [source.name for source in self.source]
+        if len(set(names)) < len(names):
+            raise ValueError(f"source: expected a name of its own for every source, found {names}")
+        if self.eval_documents < 2 * len(names):
+            raise ValueError(
+                f"eval_documents is {self.eval_documents}, expected at least two of each of the "
+                f"{len(names)} sources"
+            )
+        return self
 
     @model_validator(mode="after")
     def _enough_contexts(self) -> "Corpus":

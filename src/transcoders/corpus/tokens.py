@@ -109,13 +109,16 @@ def _rows_of(table: pd.DataFrame, split: Split, tokenizer: Any, bos: str, corpus
     document_of_row: list[int] = []
     pending: list[int] = []
     pending_documents: list[int] = []
+    packs = corpus.pack_documents in ("all", split)
+    source_before = ""
     with progress_bar(len(table), f"tokenizing {split} documents", "doc") as bar:
-        for index, text in table["text"].items():
+        for index, source, text in table[["source", "text"]].itertuples(name=None):
             tokens = tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
-            if not corpus.pack_documents:
+            if not packs or source != source_before:
                 pending, pending_documents = [], []
+            source_before = source
             pending = pending + tokens
-            pending_documents = pending_documents + [int(str(index))] * len(tokens)
+            pending_documents = pending_documents + [index] * len(tokens)
             n_full = len(pending) // text_length
             for start in range(0, n_full * text_length, text_length):
                 rows.append(
@@ -167,13 +170,16 @@ def write_manifest(
             ids = ", ".join(table["id"][shared])
             raise UserError(f"{folder}: documents {ids} feed both training and evaluation")
         models[model] = read_json(folder / "tokens.json")
-    columns = table[["id", "title", "split", "characters"]]
+    columns = table[["id", "source", "title", "split", "characters"]]
     hashes = [hashlib.sha256(text.encode()).hexdigest() for text in table["text"]]
     listed = columns.assign(sha256=hashes).to_dict("records")
     digest = hashlib.sha256(repr(listed).encode()).hexdigest()
     record = {
-        "source": corpus.source.model_dump(),
-        "documents_by_split": table["split"].value_counts().sort_index().to_dict(),
+        "source": [source.model_dump() for source in corpus.source],
+        "documents_by_source": {
+            source: splits.value_counts().sort_index().to_dict()
+            for source, splits in table.groupby("source")["split"]
+        },
         "models": models,
         # Millions of documents do not belong in a committed file: one hash stands for the list.
         "documents": listed if len(listed) <= 1000 else {"count": len(listed), "sha256": digest},
