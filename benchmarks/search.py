@@ -37,12 +37,12 @@ CONTEXTS = (1032, 2580)
 MEASURED_CONTEXTS = 224
 L0 = (20.0, 60.0)
 """The range over which fronts are compared."""
-LEARNING_RATES = (1.5e-3, 2.5e-3, 4e-3)
+LEARNING_RATES = (1.5e-3, 3e-3, 6e-3)
 L1_WARMUPS = (0.1, 0.8)
 L1_COEFFICIENTS: dict[Kind, tuple[float, ...]] = {
-    "transcoder": (1.2, 2.4, 4.8),
-    "mlp_out_sae": (1.2, 2.4, 4.8),
-    "mlp_in_sae": (0.6, 1.2, 2.4),
+    "transcoder": (1.5, 3.0, 6.0),
+    "mlp_out_sae": (1.5, 3.0, 6.0),
+    "mlp_in_sae": (0.8, 1.6, 3.2),
 }
 COLUMNS = ["kind", "layer", "contexts", "learning_rate", "l1_warmup_fraction", "l1_coefficient"]
 SETTING = ["learning_rate", "l1_warmup_fraction"]
