@@ -82,8 +82,8 @@ def main(quick: bool = False) -> None:
 def measure(settings: Scale, site: Site, device: str) -> dict[str, Any]:
     """Everything of one site."""
     model = model_of_size(site.model, settings.models[site.model], device)
-    groups = [group for group in settings.groups if group.site == site]
-    group = max(groups, key=lambda group: len(group.dictionaries))
+    groups = [group for group in settings.all_groups if group.sites == [site]]
+    group = max(groups, key=lambda group: len(group.entry.dictionaries))
     record: dict[str, Any] = {"evaluate": evaluation(settings, model, site, device)}
     _start_counting(device)
     with tempfile.TemporaryDirectory() as folder:
@@ -121,10 +121,12 @@ def streamed(
     shared: Any = (settings.activations, settings.corpus)
     mlp_activations(model, rows.tokens[:2].to(device), [site.layer])
     measuring = _seconds(
-        lambda: cache_activations(model, rows, {site: folder}, *shared, sources={}, device=device),
+        lambda: cache_activations(
+            model, rows, {site: folder}, *shared, sources={}, cached_rows={site: 0}, device=device
+        ),
         device,
     )
-    stream = ActivationStream(model, site, rows, folder, *shared, sources={}, device=device)
+    stream = ActivationStream(model, {site: folder}, rows, *shared, sources={}, device=device)
     filling = _seconds(lambda: stream.read(0, stream.n_tokens), device)
     return stream, {
         "measuring_tokens_per_second": round(stream.n_tokens / measuring),
@@ -139,7 +141,7 @@ def training(
     options = settings.training_of(group)
     n_steps = steps_per_epoch(settings.corpus.train_tokens, options)
     trainers = [
-        Trainer(entry, stream, options, n_steps, settings.seed, device)
+        Trainer(entry, stream.statistics, options, n_steps, settings.seed, device)
         for entry in settings.dictionaries_in(group)
     ]
     coming = batches(stream, options, seed=settings.seed)
@@ -241,13 +243,13 @@ def hours(settings: Scale, sites: dict[str, Any]) -> dict[str, float]:
         deepest = max(site.layer for site in settings.sites_of(model)) + 1
         seconds = tokens / of_site["pass"]["measuring_tokens_per_second"]
         total["measure_activations"] += seconds * deepest / depth[model]
-    for group in [*settings.groups, *settings.extensions]:
-        model = group.site.model
+    for group in settings.main_groups:
+        model = group.model
         took = measured[model]["milliseconds"]
-        passes = settings.training.epochs * (group.site.layer + 1) / depth[model]
+        passes = settings.training.epochs * (group.deepest.layer + 1) / depth[model]
         filling = passes * tokens / measured[model]["pass"]["filling_tokens_per_second"]
         n_steps = steps_per_epoch(tokens, settings.training) * settings.training.epochs
-        n_steps *= len(group.dictionaries)
+        n_steps *= len(settings.dictionaries_in(group))
         dense, sparse = (took[f"{way}_float32"] / 1e3 for way in ("dense", "sparse"))
         mixed = DENSE_SHARE_OF_STEPS * dense + (1 - DENSE_SHARE_OF_STEPS) * sparse
         total["train"] += filling + n_steps * mixed

@@ -51,8 +51,8 @@ class InMemory:
 
     def __init__(self, tokens: Tensor) -> None:
         self.tokens = tokens
-        self.n_tokens, self.d_model = tokens.shape
-        mean, norm = torch.zeros(self.d_model), torch.tensor(math.sqrt(self.d_model))
+        self.n_tokens, d_model = tokens.shape
+        mean, norm = torch.zeros(d_model), torch.tensor(math.sqrt(d_model))
         self.statistics = Statistics(mean, mean, norm, norm)
 
     def read(self, start: int, stop: int) -> MLPActivations:
@@ -77,7 +77,7 @@ class Ours:
         entry = Dictionary(
             site=Site(model="any", layer=0), kind="mlp_out_sae", l1_coefficient=1.0, group="any"
         )
-        self.trainer = Trainer(entry, source, self.training, BATCHES * EPOCHS, 0, "cpu")
+        self.trainer = Trainer(entry, source.statistics, self.training, BATCHES * EPOCHS, 0, "cpu")
         self._stream = batches(source, self.training, seed=0)
         self._done = 0
         self._sample = source.tokens[:CALIBRATION_TOKENS].float()

@@ -30,7 +30,7 @@ def main(steps: int = 300) -> None:
     scale = load_scale(Layout("laptop").config)
     site = scale.sites[1]
     d_model = scale.models[site.model].d_model
-    training = scale.training_of(scale.groups[0]).model_copy(update={"epochs": ROUNDS + 1})
+    training = scale.training_of(scale.all_groups[0]).model_copy(update={"epochs": ROUNDS + 1})
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as scratch:
         cache = _random_cache(Path(scratch), site, d_model, training.buffer_tokens)
@@ -57,7 +57,9 @@ def main(steps: int = 300) -> None:
                 Dictionary(site=site, kind="transcoder", l1_coefficient=2.0 + i, group="benchmark")
                 for i in range(n)
             ]
-            trainers = [Trainer(e, cache, training, steps, scale.seed, "cpu") for e in entries]
+            trainers = [
+                Trainer(e, cache.statistics, training, steps, scale.seed, "cpu") for e in entries
+            ]
             stream = batches(cache, training, seed=0)
             for trainer in trainers:
                 trainer.density = 0.01  # as in most of training: with active features only
@@ -94,7 +96,6 @@ def _random_cache(folder: Path, site: Site, d_model: int, n_tokens: int) -> Acti
     save_file(statistics._asdict(), folder / "statistics.safetensors")
     record = {
         "site": site.name,
-        "mode": "cache",
         "dtype": "float16",
         "tokens": n_tokens // N_SHARDS * N_SHARDS,
         "d_model": d_model,

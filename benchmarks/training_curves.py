@@ -83,7 +83,7 @@ def train_both(
     for run, below in (("dense", 0.0), ("sparse", training.sparse_below_density)):
         changes = {"sparse_below_density": below, "log_every_steps": LOG_EVERY_STEPS}
         changed = training.model_copy(update=changes)
-        trainers[run] = Trainer(entry, source, changed, n_steps, seed, "cpu")
+        trainers[run] = Trainer(entry, source.statistics, changed, n_steps, seed, "cpu")
         seconds[run] = 0.0
     rows = []
     stream = _timed(batches(source, training, seed=seed))

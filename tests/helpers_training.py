@@ -98,7 +98,8 @@ def trainer_of(
     l1_coefficient: float = 0.1,
     seed: int = 0,
 ) -> Trainer:
-    return Trainer(entry(kind, l1_coefficient), cache, training, n_steps, seed, "cpu")
+    of = entry(kind, l1_coefficient)
+    return Trainer(of, cache.statistics, training, n_steps, seed, "cpu")
 
 
 def saved(trained: TrainedDictionary) -> tuple[dict[str, bytes], str]:

@@ -170,16 +170,18 @@ def test_a_killed_run_continues_after_the_last_complete_shard(
     assert same_files(caches, written)
 
 
-def test_a_shard_that_one_site_lacks_is_computed_again(
+def test_a_site_that_lacks_a_shard_starts_over_and_the_other_goes_on(
     write: Write, written: dict[int, Path], model: LanguageModel, tmp_path: Path
 ) -> None:
     with pytest.raises(KilledError):
         write(tmp_path, model=WatchedModel(model, killed_at=5))
     (tmp_path / "layer2/shard-00001.safetensors").unlink()
     (tmp_path / "layer2/.shard-00001.partial.safetensors").write_bytes(b"half")
+    kept = (tmp_path / "layer0/shard-00001.safetensors").stat().st_mtime_ns
     second = WatchedModel(model)
     assert same_files(write(tmp_path, model=second), written)
-    assert second.passes == sum(PASSES_BY_SHARD[1:])
+    assert second.passes == sum(PASSES_BY_SHARD)
+    assert (tmp_path / "layer0/shard-00001.safetensors").stat().st_mtime_ns == kept
 
 
 @pytest.mark.parametrize(

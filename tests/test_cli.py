@@ -247,12 +247,13 @@ def test_training_writes_every_dictionary_of_the_groups_and_nothing_else(trained
     assert list((folder / "results" / "smoke" / "checkpoints").iterdir()) == []
 
 
-def test_a_cache_of_another_size_than_the_scale_says_is_refused(tmp_path):
+@pytest.mark.parametrize("n_rows", [19, 21])
+def test_a_cache_of_another_size_than_the_scale_says_is_refused(tmp_path, n_rows):
     prepare_training(tmp_path)
     config = tmp_path / "config" / "smoke.yaml"
-    config.write_text(config.read_text().replace("train_contexts: 20", "train_contexts: 21"))
+    config.write_text(config.read_text().replace("train_contexts: 20", f"train_contexts: {n_rows}"))
     message = refusal("train", "--scale", "smoke", "tiny-gpt2", cwd=tmp_path)
-    assert "expected 651 tokens, as the scale file says, found 620" in message
+    assert f"{31 * n_rows} tokens, as the scale file says, found 620" in message
 
 
 @pytest.mark.parametrize(

@@ -203,7 +203,7 @@ def test_topk_takes_k_and_every_other_kind_an_l1_coefficient(tmp_path, kind, giv
 @pytest.mark.parametrize("extensions", [MISSING, []])
 def test_a_scale_may_have_no_extensions(tmp_path, extensions):
     scale = load(tmp_path, smoke(extensions=extensions))
-    assert scale.all_groups == [*scale.groups, *scale.learning_rates]
+    assert scale.main_groups == [group for entry in scale.groups for group in entry.groups]
     assert {dictionary.kind for dictionary in scale.dictionaries} == set(KINDS)
 
 
@@ -212,14 +212,15 @@ def test_extensions_are_groups_after_those_of_the_paper(tmp_path):
     (extension,) = scale.extensions
     added = ["skip_transcoder_l1-0.5", "topk_transcoder_k-8", "topk_sae_k-8"]
     assert [d.name for d in scale.dictionaries[-3:]] == [f"tiny-gpt2_layer1_{n}" for n in added]
-    assert {d.group for d in scale.dictionaries[:-3]} == {group.name for group in scale.groups}
-    assert scale.group(extension.name) == extension == scale.all_groups[len(scale.groups)]
+    names = {group.name for entry in scale.groups for group in entry.groups}
+    assert {d.group for d in scale.dictionaries[:-3]} == names
+    assert scale.group(extension.name).entry == extension
     assert len(scale.dictionaries_of(scale.sites[0])) == 6
 
 
 def test_a_group_may_have_a_learning_rate_of_its_own(tmp_path):
     scale = load(tmp_path, smoke(**{"groups/0/learning_rate": "2e-2"}))
-    first, second = (scale.training_of(group) for group in scale.groups[:2])
+    first, second = (scale.training_of(group) for group in scale.all_groups[:2])
     assert (first.learning_rate, second.learning_rate) == (0.02, 0.005)
     assert first.model_copy(update={"learning_rate": 0.005}) == second == scale.training
 
@@ -230,6 +231,7 @@ def test_dictionaries_that_compare_learning_rates_are_not_among_the_others(tmp_p
     assert names == [f"tiny-gpt2_layer1_transcoder_l1-0.5_lr-{rate}" for rate in (0.001, 0.005)]
     assert not set(names) & {entry.name for entry in scale.dictionaries}
     assert scale.group("tiny-gpt2-learning-rates") in scale.all_groups
+    assert scale.group("tiny-gpt2-learning-rates") not in scale.main_groups
 
 
 @pytest.mark.parametrize("written", ["4e-3", "4E-3", "0.004", "4.0e-3"])

@@ -56,7 +56,7 @@ def test_every_job_of_the_smoke_scale_that_may_use_a_gpu_is_listed(scale: Scale)
     listed = {(command.__name__, *given.values()) for command, given in COMMANDS}
     wanted = {
         *(("cache_activations", name) for name in scale.models),
-        *(("train", group.name) for group in (*scale.groups, *scale.extensions)),
+        *(("train", group.name) for group in scale.main_groups),
         *(("evaluate", site.name) for site in scale.all_sites),
         *(("circuit", case.name) for case in scale.circuits.cases),
     }
@@ -96,17 +96,17 @@ def test_training_stays_on_the_device(sparse_below, precision, tmp_path):
 def test_activations_are_made_on_the_device(
     tiny_model_folder: Path, rows: Rows, scale: Scale, tmp_path: Path
 ) -> None:
-    stream_settings = CACHE.model_copy(update={"mode": "stream"})
     cached, streamed = tmp_path / "cached", tmp_path / "streamed"
     with pretended_gpu():
         model = load_model(tiny_model_folder, device="cuda")
-        for folder, activations in ((cached, CACHE), (streamed, stream_settings)):
+        for folder, n_rows in ((cached, 10), (streamed, 0)):
             cache_activations(
-                model, rows, {SITE: folder}, activations, scale.corpus, sources={}, device="cuda"
-            )
+                model, rows, {SITE: folder}, CACHE, scale.corpus, sources={},
+                cached_rows={SITE: n_rows}, device="cuda",
+            )  # fmt: skip
         cache = ActivationCache(cached)
         stream = ActivationStream(
-            model, SITE, rows, streamed, stream_settings, scale.corpus, sources={}, device="cuda"
+            model, {SITE: streamed}, rows, CACHE, scale.corpus, sources={}, device="cuda"
         )
         read = stream.read(5, 40)
         assert {tensor.device.type for tensor in read} == {"cuda"}

@@ -73,7 +73,7 @@ def test_every_rule_that_trains_or_measures_is_counted(paper: Scale) -> None:
     plan = plan_of(paper)
     jobs = {work.rule: work.jobs for work in plan.works}
     assert jobs["fetch_model"] == jobs["tokenize"] == jobs["cache_activations"] == 3
-    assert jobs["train"] == len(paper.groups) + len(paper.extensions)
+    assert jobs["train"] == len(paper.main_groups)
     assert jobs["evaluate"] == len(paper.all_sites)
     assert jobs["circuit"] == len(paper.circuits.cases)
     assert all(work.flops for work in plan.works if work.rule in ("train", "evaluate"))
@@ -96,10 +96,9 @@ def test_one_more_dictionary_costs_its_products_and_its_memory(paper: Scale) -> 
 def test_streaming_costs_passes_of_the_model_and_caching_none(paper: Scale) -> None:
     cached = plan_of(changed(paper, "activations", mode="cache"))
     saved = work(plan_of(paper), "train").flops - work(cached, "train").flops
-    groups = [*paper.groups, *paper.extensions]
     blocks = sum(
-        2 * 12 * (group.site.layer + 1) * paper.models[group.site.model].d_model ** 2
-        for group in groups
+        2 * 12 * (group.deepest.layer + 1) * paper.models[group.model].d_model ** 2
+        for group in paper.main_groups
     )
     assert saved == pytest.approx(60e6 * blocks)
 
@@ -108,10 +107,10 @@ def test_the_papers_groups_fit_60_gb_and_24_gb_hold_three_dictionaries(paper: Sc
     assert work(plan_of(paper), "train").gpu_memory < 60e9
     small = plan_of(paper, gpu=24)
     assert any("GPU memory: train" in line for line in small.does_not_fit)
-    largest = next(g for g in paper.groups if g.site.model == "pythia-1.4b")
-    one = largest.model_copy(update={"dictionaries": largest.dictionaries[:3]})
-    others = tuple(g for g in paper.groups if g.site.model != "pythia-1.4b")
-    fitting = paper.model_copy(update={"groups": (one, *others)})
+    of_three = tuple(
+        group.model_copy(update={"dictionaries": group.dictionaries[:3]}) for group in paper.groups
+    )
+    fitting = paper.model_copy(update={"groups": of_three})
     assert work(plan_of(fitting, gpu=24), "train").gpu_memory < 24e9
     assert not [line for line in plan_of(fitting, gpu=24).does_not_fit if "train" in line]
 

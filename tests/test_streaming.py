@@ -29,7 +29,6 @@ ROWS, LENGTH = 22, 8
 N_TOKENS = ROWS * (LENGTH - 1)
 # Shards of 8, 8 and 6 rows in batches of at most 3, so that passes end at shards.
 CACHE = Activations(mode="cache", dtype="float16", batch_contexts=3, shard_contexts=8)
-STREAM = CACHE.model_copy(update={"mode": "stream"})
 SOURCES = {"tokens": "f00d", "model": "cafe"}
 
 
@@ -48,6 +47,12 @@ class Both(NamedTuple):
     corpus: Corpus
 
 
+def measure(model: LanguageModel, rows: Rows, folders: dict[Site, Path], corpus: Corpus) -> None:
+    """Write statistics and no shards."""
+    none = dict.fromkeys(folders, 0)
+    cache_activations(model, rows, folders, CACHE, corpus, sources=SOURCES, cached_rows=none)
+
+
 @pytest.fixture(scope="module")
 def both(
     tiny_models: dict[str, Path],
@@ -59,23 +64,22 @@ def both(
     rows = Rows(random_tokens(ROWS, LENGTH), torch.arange(ROWS))
     corpus = scale.corpus.model_copy(update={"train_positions": "without_bos"})
     cached, streamed = (tmp_path_factory.mktemp(name) for name in ("cached", "streamed"))
-    for folder, activations in ((cached, CACHE), (streamed, STREAM)):
-        cache_activations(model, rows, {SITE: folder}, activations, corpus, sources=SOURCES)
-    stream = ActivationStream(model, SITE, rows, streamed, STREAM, corpus, sources=SOURCES)
+    cache_activations(model, rows, {SITE: cached}, CACHE, corpus, sources=SOURCES)
+    measure(model, rows, {SITE: streamed}, corpus)
+    stream = ActivationStream(model, {SITE: streamed}, rows, CACHE, corpus, sources=SOURCES)
     return Both(ActivationCache(cached), stream, streamed, rows, model, corpus)
 
 
 def reopen(both: Both, **changes: object) -> ActivationStream:
     arguments = {
-        "model": both.model, "rows": both.rows, "folder": both.folder, "activations": STREAM,
-        "corpus": both.corpus, "sources": SOURCES,
+        "model": both.model, "rows": both.rows, "folders": {SITE: both.folder},
+        "activations": CACHE, "corpus": both.corpus, "sources": SOURCES,
     } | changes  # fmt: skip
-    return ActivationStream(site=SITE, **arguments)
+    return ActivationStream(**arguments)
 
 
 def test_statistics_have_the_same_bytes(both: Both) -> None:
     assert both.stream.n_tokens == both.cache.n_tokens == N_TOKENS
-    assert both.stream.d_model == both.cache.d_model
     for streamed, cached in zip(both.stream.statistics, both.cache.statistics, strict=True):
         assert torch.equal(streamed, cached)
 
@@ -137,8 +141,8 @@ def test_a_killed_job_resumes_on_the_stream_with_the_same_bytes(
     ("changes", "expected"),
     [
         ({"sources": SOURCES | {"model": "other"}}, "expected sources"),
-        ({"activations": STREAM.model_copy(update={"dtype": "bfloat16"})}, "expected dtype"),
-        ({"activations": STREAM.model_copy(update={"batch_contexts": 4})}, "batch_contexts 4"),
+        ({"activations": CACHE.model_copy(update={"dtype": "bfloat16"})}, "expected dtype"),
+        ({"activations": CACHE.model_copy(update={"batch_contexts": 4})}, "batch_contexts 4"),
     ],
 )
 def test_statistics_of_something_else_are_refused(
@@ -151,7 +155,9 @@ def test_statistics_of_something_else_are_refused(
 
 
 def test_a_stream_is_not_taken_for_a_cache(both: Both) -> None:
-    with pytest.raises(UserError, match="expected mode 'cache'"):
+    with pytest.raises(
+        UserError, match="expected a cache of some tokens, as the scale file says, found 0"
+    ):
         ActivationCache(both.folder)
 
 
@@ -161,18 +167,18 @@ def test_damaged_statistics_are_refused(both: Both, tmp_path: Path) -> None:
     with (tmp_path / "statistics.safetensors").open("ab") as file:
         file.write(b"!")
     with pytest.raises(UserError, match=r"statistics\.safetensors: expected safetensors"):
-        reopen(both, folder=tmp_path)
+        reopen(both, folders={SITE: tmp_path})
 
 
 def test_a_value_beyond_the_dtype_is_refused(both: Both, tmp_path: Path) -> None:
     loud = WatchedModel(both.model, factor=1e6)
     with pytest.raises(UserError, match=r"set activations\.dtype to bfloat16"):
-        cache_activations(loud, both.rows, {SITE: tmp_path}, STREAM, both.corpus, sources=SOURCES)
+        measure(loud, both.rows, {SITE: tmp_path}, both.corpus)
     assert not list(tmp_path.iterdir())
 
 
 def test_measuring_clears_away_the_shards_of_an_earlier_cache(both: Both, tmp_path: Path) -> None:
     cache_activations(both.model, both.rows, {SITE: tmp_path}, CACHE, both.corpus, sources=SOURCES)
-    cache_activations(both.model, both.rows, {SITE: tmp_path}, STREAM, both.corpus, sources=SOURCES)
+    measure(both.model, both.rows, {SITE: tmp_path}, both.corpus)
     assert not list(tmp_path.glob("shard-*"))
-    reopen(both, folder=tmp_path)
+    reopen(both, folders={SITE: tmp_path})

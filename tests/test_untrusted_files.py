@@ -21,7 +21,7 @@ from helpers_rating import Rater, make_study
 from transcoders.circuits.graph import build_graph
 from transcoders.circuits.page import circuit_page
 from transcoders.circuits.paths import Search, find_paths
-from transcoders.config import Group, Scale, Site
+from transcoders.config import GroupEntry, Scale, Site
 from transcoders.config.studies import CircuitCase
 from transcoders.corpus import Rows
 from transcoders.errors import UserError
@@ -43,7 +43,7 @@ CONFIG = Path(__file__).parents[1] / "config"
 def test_a_name_in_a_scale_file_is_the_name_of_a_file(bad: str) -> None:
     named = {"site": {"model": "m", "layer": 0}, "dictionaries": [{"kind": "transcoder"}]}
     with pytest.raises(ValidationError, match=r"(?s)name\n  String should match pattern"):
-        Group.model_validate(named | {"name": bad})
+        GroupEntry.model_validate(named | {"name": bad})
     with pytest.raises(ValidationError, match=r"(?s)name\n  String should match pattern"):
         CircuitCase.model_validate({"name": bad, "model": "m", "prompt": "p", "target": "t"})
     content = yaml.safe_load((CONFIG / "smoke.yaml").read_text())

@@ -77,8 +77,10 @@ def make_plan(
             )
     if scale.groups:
         sizes = Sizes(scale)
-        took = "are streamed; cached, they would take" if sizes.streams else "take"
-        remarks.append(f"Activations {took} {sizes.cache_bytes() / 1e9:,.1f} GB of disk.")
+        remarks.append(
+            f"Cached activations take {sizes.cache_bytes() / 1e9:,.1f} GB of disk; all would take "
+            f"{sizes.all_cached_bytes() / 1e9:,.1f} GB."
+        )
     return Plan(works, too_much, remarks, gpu_memory_gb is not None)
 
 
@@ -123,18 +125,18 @@ def _works_that_train(scale: Scale) -> Iterator[Work]:
         len(deepest),
         given.cache_activations,
         flops=sum(map(sizes.flops_of_caching, deepest)),
-        disk=0 if sizes.streams else sizes.cache_bytes(),
+        disk=sizes.cache_bytes(),
         gpu_memory=max(map(sizes.memory_of_caching, deepest)),
     )
-    groups = [*scale.groups, *scale.extensions]
-    files = sum(len(each.dictionaries) * sizes.dictionary_file(each.site) for each in groups)
+    groups = scale.main_groups
+    entries = [entry for group in groups for entry in scale.dictionaries_in(group)]
     yield Work(
         "train",
         len(groups),
         given.train,
         flops=sum(map(sizes.flops_of_group, groups)),
         # Every dictionary, and the largest checkpoint while its job runs.
-        disk=files + max(map(sizes.kept_by_group, groups)),
+        disk=sum(map(sizes.dictionary_file, entries)) + max(map(sizes.kept_by_group, groups)),
         gpu_memory=max(map(sizes.memory_of_group, groups)),
     )
     yield Work(

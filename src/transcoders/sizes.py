@@ -11,7 +11,7 @@ at small ones.
 - Evaluating a dictionary runs the layers after its site again, and two products of its size.
 """
 
-from transcoders.config import Group, Model, Scale, Site, cache_bytes
+from transcoders.config import Dictionary, Group, Model, Scale, Site, cache_bytes
 from transcoders.config.sections import TYPICAL_VOCABULARY
 from transcoders.training.memory import buffer_bytes, dictionary_bytes, step_bytes
 
@@ -28,23 +28,32 @@ class Sizes:
         # A scale with groups has these sections.
         assert scale.activations and scale.training and scale.evaluation
         self.scale, self.corpus = scale, scale.corpus
-        self.activations, self.training = scale.activations, scale.training
-        self.evaluation = scale.evaluation
-        self.streams = scale.activations.mode == "stream"
+        self.activations, self.evaluation = scale.activations, scale.evaluation
 
     def cache_bytes(self) -> int:
-        """Bytes on disk that the activations of all sites take, or would take."""
+        """Bytes on disk that activations take: of sites that are cached, as many as are read."""
+        return sum(
+            cache_bytes(
+                self.scale.cached_contexts(site) * self.corpus.trained_positions,
+                self._model(site).d_model,
+            )
+            for site in self.scale.all_sites
+        )
+
+    def all_cached_bytes(self) -> int:
+        """Bytes on disk that the activations of all sites would take."""
         widths = sum(self._model(site).d_model for site in self.scale.all_sites)
         return cache_bytes(self.corpus.train_tokens, widths)
 
-    def dictionary_file(self, site: Site) -> int:
+    def dictionary_file(self, entry: Dictionary) -> int:
         """Bytes on disk of one dictionary."""
-        return 2 * FLOAT * self._model(site).d_model * self._n_features(site)
+        return 2 * FLOAT * self._model(entry.site).d_model * self._n_features(entry)
 
     def kept_by_group(self, group: Group) -> int:
         """Bytes that the dictionaries of a group keep while they train, and in a checkpoint."""
-        d_model, n_features = self._model(group.site).d_model, self._n_features(group.site)
-        return len(group.dictionaries) * dictionary_bytes(d_model, n_features)
+        entries = self.scale.dictionaries_in(group)
+        d_model = self.scale.models[group.model].d_model
+        return len(entries) * dictionary_bytes(d_model, self._n_features(entries[0]))
 
     def flops_of_caching(self, deepest: Site) -> int:
         """Operations that make the activations of a model, down to its deepest site."""
@@ -57,42 +66,46 @@ class Sizes:
 
     def flops_of_group(self, group: Group) -> float:
         """Operations that train all dictionaries of a group, with the model's if it streams."""
-        training, model = self.training, self._model(group.site)
-        product = 2 * model.d_model * self._n_features(group.site)
+        training, model = self.scale.training_of(group), self.scale.models[group.model]
+        entries = self.scale.dictionaries_in(group)
+        product = 2 * model.d_model * self._n_features(entries[0])
         dense = DENSE_SHARE_OF_STEPS if training.sparse_below_density else 1.0
         products = dense * PRODUCTS_OF_DENSE_STEP + (1 - dense) * PRODUCTS_OF_SPARSE_STEP
-        model_passes = through_blocks(model, group.site.layer + 1) if self.streams else 0
-        tokens = training.epochs * self.corpus.train_tokens
-        return tokens * (model_passes + len(group.dictionaries) * products * product)
+        streams = self.scale.streams(group)
+        model_passes = through_blocks(model, group.deepest.layer + 1) if streams else 0
+        contexts = training.epochs * self.scale.contexts_of(group)
+        tokens = contexts * self.corpus.trained_positions
+        return tokens * (model_passes + len(entries) * products * product)
 
     def memory_of_group(self, group: Group) -> int:
         """Bytes of a training job: its dictionaries, one step, and what streaming needs."""
-        model = self._model(group.site)
-        memory = step_bytes(model.d_model, self._n_features(group.site), self.training)
-        if self.streams:
+        training, model = self.scale.training_of(group), self.scale.models[group.model]
+        memory = step_bytes(model.d_model, training.expansion * model.d_model, training)
+        if self.scale.streams(group):
             # The whole model stays in memory, and so does the buffer, which is full before a step.
             passing = self._one_pass(self.activations.batch_contexts, model)
             memory = max(memory, passing) + FLOAT * model.n_parameters()
-            memory += buffer_bytes(model.d_model, self.training)
+            memory += len(group.sites) * buffer_bytes(model.d_model, training)
         return self.kept_by_group(group) + memory
 
     def flops_of_evaluation(self, site: Site) -> int:
         """Operations that evaluate all dictionaries of a site."""
-        model, n_dictionaries = self._model(site), len(self.scale.dictionaries_of(site))
+        model, entries = self._model(site), self.scale.dictionaries_of(site)
         whole = through_blocks(model, model.n_layers) + 2 * TYPICAL_VOCABULARY * model.d_model
         after = whole - through_blocks(model, site.layer + 1)
-        products = n_dictionaries * self.dictionary_file(site) // 2
+        products = sum(map(self.dictionary_file, entries)) // 2
         tokens = self.corpus.eval_contexts * self.corpus.context_length
-        return tokens * (whole + (2 + n_dictionaries) * after + products)
+        return tokens * (whole + (2 + len(entries)) * after + products)
 
     def memory_of_evaluation(self, site: Site) -> int:
         """Bytes of the model, all dictionaries of a site, their features and logits of a batch."""
         model, rows = self._model(site), self.evaluation.batch_contexts
+        entries = self.scale.dictionaries_of(site)
         batch = rows * self.corpus.context_length
         return (
             FLOAT * model.n_parameters()
-            + len(self.scale.dictionaries_of(site)) * self.dictionary_file(site)
-            + FLOAT * batch * (6 * TYPICAL_VOCABULARY + 2 * self._n_features(site))
+            + sum(map(self.dictionary_file, entries))
+            + FLOAT * batch * (6 * TYPICAL_VOCABULARY + 2 * max(map(self._n_features, entries)))
             + self._one_pass(rows, model)
         )
 
@@ -104,16 +117,17 @@ class Sizes:
         batch = wanted.batch_contexts * self.corpus.context_length
         return (
             FLOAT * model.n_parameters()
-            + sum(self.dictionary_file(entry.site) for entry in entries)
-            + FLOAT * batch * 2 * self._n_features(wanted.rated_site)
+            + sum(map(self.dictionary_file, entries))
+            + FLOAT * batch * 2 * self._n_features(entries[0])
             + self._one_pass(wanted.batch_contexts, model)
         )
 
     def _model(self, site: Site) -> Model:
         return self.scale.models[site.model]
 
-    def _n_features(self, site: Site) -> int:
-        return self.training.expansion * self._model(site).d_model
+    def _n_features(self, entry: Dictionary) -> int:
+        training = self.scale.training_of(self.scale.group(entry.group))
+        return training.expansion * self._model(entry.site).d_model
 
     def _one_pass(self, rows: int, model: Model) -> int:
         """What one layer makes: an MLP four times as wide, patterns of heads that are 64 wide."""

@@ -132,7 +132,7 @@ def test_the_studies_are_made_and_the_paper_stands_beside_greater_than(run: Path
 
 
 def test_a_cache_gives_the_same_bytes_as_the_stream(run: Path, scale: Scale) -> None:
-    group = next(group for group in scale.groups if group.name == "gpt2-small-layer4")
+    group = next(group for group in scale.all_groups if group.name == "gpt2-small-layer4")
     (entry,) = scale.dictionaries_in(group)
     again = run.parent / "cached"
     shutil.copytree(run, again)
@@ -145,7 +145,7 @@ def test_a_cache_gives_the_same_bytes_as_the_stream(run: Path, scale: Scale) -> 
     for command in (("cache-activations", "gpt2-small"), ("train", group.name)):
         outcome = cli(again, command[0], "--scale", "paper", command[1])
         assert outcome.returncode == 0, outcome.stderr
-    assert list((again / LAYOUT.activations(group.site.name)).glob("shard-*"))
+    assert list((again / LAYOUT.activations(group.deepest.name)).glob("shard-*"))
     for file in ("sae_weights.safetensors", "training.csv", "cfg.json"):
         name = LAYOUT.dictionary(entry.name) / file
         assert sha256(again / name) == sha256(run / name)

@@ -1,15 +1,11 @@
-# Inputs and outputs of MLPs. One job a model: a single pass serves all of its sites. It writes a
-# cache, or, where training streams them, their means only.
+# Inputs and outputs of MLPs. One job a model: a single pass serves all of its sites. It writes their
+# means and, of sites where training does not stream them, a cache.
 
 for cached in SCALE.models:
     job(
         f"cache_activations_{cached}",
         f"cache-activations {cached}",
-        message=(
-            f"Caching the MLP activations of {cached}"
-            if SCALE.activations.mode == "cache"
-            else f"Measuring the MLP activations of {cached}"
-        ),
+        message=f"Measuring the MLP activations of {cached}",
         input=[
             LAYOUT.model(cached) / "model.safetensors",
             LAYOUT.tokens(cached) / "train.safetensors",

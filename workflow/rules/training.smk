@@ -1,16 +1,17 @@
-# Dictionaries. One job a group: its dictionaries share one pass over a site's activations.
+# Dictionaries. One job a group: its dictionaries share one pass over the activations of its sites.
 
 
-def activations_of(site):
+def activations_of(group):
     """What a training job reads: a cache, or all that the model makes the activations from."""
-    folder = LAYOUT.activations(site.name)
-    if SCALE.activations.mode == "cache":
-        return [folder / "activations.json"]
+    folders = [LAYOUT.activations(site.name) for site in group.sites]
+    records = [folder / "activations.json" for folder in folders]
+    if not SCALE.streams(group):
+        return records
     return [
-        folder / "activations.json",
-        folder / "statistics.safetensors",
-        LAYOUT.model(site.model) / "model.safetensors",
-        LAYOUT.tokens(site.model) / "train.safetensors",
+        *records,
+        *(folder / "statistics.safetensors" for folder in folders),
+        LAYOUT.model(group.model) / "model.safetensors",
+        LAYOUT.tokens(group.model) / "train.safetensors",
     ]
 
 
@@ -20,7 +21,7 @@ for group in SCALE.all_groups:
         f"train {group.name}",
         message=f"Training the group {group.name}",
         # The manifest is committed, and checkout times mean nothing; only its hash is recorded.
-        input=[*activations_of(group.site), ancient(LAYOUT.corpus_manifest)],
+        input=[*activations_of(group), ancient(LAYOUT.corpus_manifest)],
         output=[
             LAYOUT.dictionary(dictionary.name) / file
             for dictionary in SCALE.dictionaries_in(group)

@@ -7,12 +7,14 @@ complete folder of a site holds:
     statistics.safetensors        means and mean norms over all tokens, float32
     activations.json              sizes, dtype, hash of the tokens, SHA-256 of every file
 
-Positions that do not train dictionaries are left out. While shards are written, ``begun.json`` says
-what they are made of and which are complete. A pass that was killed goes on after the last shard
-that all sites have. ``activations.json`` is written last: a folder without it is not complete. In
-the mode ``stream`` there are no shards, and a pass that was killed starts over.
+A site has shards of as many rows as its groups read from them, to the end of a shard, and perhaps
+none. The means are over all rows. Positions that do not train dictionaries are left out. While a
+folder is written, ``begun.json`` says what it is made of, which shards are complete, and the sums
+so far. A pass that was killed goes on after the last rows that all sites have. ``activations.json``
+is written last: a folder without it is not complete.
 """
 
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from torch import Tensor
 
 from transcoders.activations.statistics import (
     DTYPES,
+    InChunks,
     Recorded,
     Statistics,
     identity_of,
@@ -35,7 +38,6 @@ from transcoders.files import (
     check_disk,
     made_path,
     read_json,
-    read_tensors,
     save_tensors,
     write_json,
 )
@@ -51,18 +53,20 @@ def cache_activations(
     corpus: Corpus,
     *,
     sources: dict[str, str],
+    cached_rows: dict[Site, int] | None = None,
     device: str = "cpu",
 ) -> None:
-    """Run the model over all training rows. Write every site's statistics and, to cache, shards.
+    """Run the model over all training rows. Write every site's statistics and its shards.
 
     Args:
         model: whose activations.
         rows: the training rows.
         folders: where each site's files go.
-        activations: mode, dtype and sizes.
+        activations: dtype and sizes.
         corpus: says which positions train dictionaries.
         sources: SHA-256 of what the activations are made from (tokens, weights), by name. A cache
             that was begun with others starts over.
+        cached_rows: how many rows of each site the shards must hold; None is all of every site.
         device: where the model is.
 
     Raises:
@@ -70,32 +74,33 @@ def cache_activations(
     """
     n_rows, context_length = rows.tokens.shape
     tokens_per_row = context_length - corpus.first_train_position
-    if activations.mode == "cache":
-        present = sum(p.stat().st_size for f in folders.values() for p in f.glob("shard-*"))
-        needed = cache_bytes(n_rows * tokens_per_row, model.cfg.d_model, len(folders)) - present
-        check_disk(next(iter(folders.values())), needed, "the cached activations")
+    shards = rows.tokens.split(activations.shard_contexts)
     identity = identity_of(activations, corpus, sources)
-    shape = (min(activations.shard_contexts, n_rows) * tokens_per_row, model.cfg.d_model)
-    writers = [
-        _SiteWriter(site, folder, identity, shape, device) for site, folder in folders.items()
-    ]
-    done = min(writer.begin() for writer in writers)
+    shape = (len(shards[0]) * tokens_per_row, model.cfg.d_model)
+    writers = []
+    for site, folder in folders.items():
+        wanted = n_rows if cached_rows is None else min(cached_rows[site], n_rows)
+        n_shards = ceil(wanted / activations.shard_contexts)
+        writers.append(_SiteWriter(site, folder, identity, n_shards, shape, device))
+    in_shards = (len(shard) for writer in writers for shard in shards[: writer.n_shards])
+    present = sum(p.stat().st_size for f in folders.values() for p in f.glob("shard-*"))
+    needed = cache_bytes(sum(in_shards) * tokens_per_row, model.cfg.d_model) - present
+    check_disk(next(iter(folders.values())), needed, "the cached activations")
     for writer in writers:
-        for number in range(done):
-            writer.recount(number, activations.batch_contexts * tokens_per_row)
+        writer.begin()
+    done = min(writer.done for writer in writers)
     with progress_bar(
         n_rows * context_length,
-        "caching activations" if activations.mode == "cache" else "measuring activations",
+        "running the model for activations",
         initial=min(done * activations.shard_contexts, n_rows) * context_length,
     ) as bar:
-        for number, shard in enumerate(rows.tokens.split(activations.shard_contexts)):
-            if number < done:
-                continue
+        for number, shard in enumerate(shards[done:], start=done):
+            behind = [writer for writer in writers if writer.done == number]
             for batch in shard.split(activations.batch_contexts):
-                _run(model, batch.to(device), writers)
+                _run(model, batch.to(device), behind)
                 bar.update(batch.numel())
-            for writer in writers:
-                writer.write_shard(number)
+            for writer in behind:
+                writer.end_shard()
     for writer in writers:
         writer.finish()
     for writer in writers:  # last, so that a pass killed before keeps all its shards
@@ -111,48 +116,48 @@ def _run(model: LanguageModel, batch: Tensor, writers: list["_SiteWriter"]) -> N
 
 
 class _SiteWriter:
-    """One site's folder while it is being written."""
+    """One site's folder while it is being written.
+
+    Attributes:
+        n_shards: how many shards are written; further rows are only counted.
+        done: shards' worth of rows that are counted and, among the first, written.
+    """
 
     def __init__(
         self,
         site: Site,
         folder: Path,
         identity: dict[str, Any],
+        n_shards: int,
         shape: tuple[int, int],
         device: str,
     ) -> None:
         self.site, self.folder, self.begun = site, folder, folder / "begun.json"
         self._identity, self._device = identity, device
         self._dtype = DTYPES[identity["dtype"]]
-        self._caches = identity["mode"] == "cache"
+        self.n_shards, self.done = n_shards, 0
         # One shard, which is filled again and again.
-        self._shard = torch.empty(2, *shape if self._caches else (0, 0), dtype=self._dtype)
+        self._shard = torch.empty(2, *shape if n_shards else (0, 0), dtype=self._dtype)
         self._filled = 0
         self._written: dict[str, str] = {}
         self._n_tokens = 0
         self._sums: dict[str, Tensor] = {}
 
-    def begin(self) -> int:
-        """Count the complete shards of an unfinished cache like this, or clear the folder."""
-        found = read_json(self.begun) if self._caches and self.begun.exists() else {}
-        if found.get("identity") != self._identity:
+    def begin(self) -> None:
+        """Go on after the complete shards of an unfinished cache like this, or clear the folder."""
+        found = read_json(self.begun) if self.begun.exists() else {}
+        paths = {self.folder / name: expected for name, expected in found.get("shards", {}).items()}
+        if (found.get("identity"), found.get("n_shards")) != (self._identity, self.n_shards) or any(
+            not path.exists() or sha256(path) != expected for path, expected in paths.items()
+        ):
             for stale in self.folder.glob("*"):
                 stale.unlink()
-            self._record()
-            return 0
-        for name, expected in found["shards"].items():
-            path = self.folder / name
-            if not path.exists() or sha256(path) != expected:
-                break
-            self._written[name] = expected
-        return len(self._written)
-
-    def recount(self, number: int, tokens_per_batch: int) -> None:
-        """Count a shard that is there, in the batches in which it was made: the same sums."""
-        shard = read_tensors(self._path(number))
-        halves = (shard[name].split(tokens_per_batch) for name in MLPActivations._fields)
-        for batch in zip(*halves, strict=True):
-            self._count(MLPActivations(*(tensor.to(self._device) for tensor in batch)))
+            return
+        self.done, self._written, self._n_tokens = found["done"], found["shards"], found["tokens"]
+        self._sums = {
+            key: torch.tensor(value, dtype=torch.float64, device=self._device)
+            for key, value in found["sums"].items()
+        }
 
     def add(self, both: MLPActivations) -> None:
         """Count a pass and keep it for the shard. Shapes (row, position, d_model).
@@ -162,7 +167,7 @@ class _SiteWriter:
         """
         rounded = rounded_activations(both, self._identity["first_position"], self._dtype)
         self._count(rounded)
-        if self._caches:
+        if self.done < self.n_shards:
             filled = self._filled + len(rounded.mlp_in)
             for kept, new in zip(self._shard, rounded, strict=True):
                 kept[self._filled : filled] = new
@@ -180,17 +185,25 @@ class _SiteWriter:
             for key, value in (("mean", tensor.double().sum(dim=0)), ("norm", norms)):
                 self._sums[f"{name}_{key}"] = self._sums.get(f"{name}_{key}", 0) + value
 
-    def write_shard(self, number: int) -> None:
-        """Write what was added since the shard before."""
-        if not self._caches:
-            return
-        path = self._path(number)
-        mlp_in, mlp_out = self._shard[:, : self._filled]
-        with atomic_path(path) as temporary:
-            save_tensors(temporary, {"mlp_in": mlp_in, "mlp_out": mlp_out})
-        self._filled = 0
-        self._written[path.name] = sha256(path)
-        self._record()
+    def end_shard(self) -> None:
+        """Write what was added since the shard before, and the sums so far."""
+        if self.done < self.n_shards:
+            path = self.folder / f"shard-{self.done:05d}.safetensors"
+            mlp_in, mlp_out = self._shard[:, : self._filled]
+            with atomic_path(path) as temporary:
+                save_tensors(temporary, {"mlp_in": mlp_in, "mlp_out": mlp_out})
+            self._filled = 0
+            self._written[path.name] = sha256(path)
+        self.done += 1
+        record = {
+            "identity": self._identity,
+            "n_shards": self.n_shards,
+            "done": self.done,
+            "shards": self._written,
+            "tokens": self._n_tokens,
+            "sums": {key: total.tolist() for key, total in self._sums.items()},
+        }
+        write_json(self.begun, record)
 
     def finish(self) -> None:
         """Write the statistics and, last, the record that makes the folder complete."""
@@ -208,30 +221,33 @@ class _SiteWriter:
         }
         write_json(self.folder / "activations.json", record)
 
-    def _record(self) -> None:
-        """Say what the cache is made of, and which of its shards are complete."""
-        if self._caches:
-            write_json(self.begun, {"identity": self._identity, "shards": self._written})
 
-    def _path(self, number: int) -> Path:
-        return self.folder / f"shard-{number:05d}.safetensors"
-
-
-class ActivationCache(Recorded):
+class ActivationCache(InChunks):
     """A finished cache of one site, memory-mapped."""
 
     read_ahead = True
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, n_tokens: int | None = None) -> None:
         """Open a cache and check every file's SHA-256.
 
+        Args:
+            folder: of the site.
+            n_tokens: how many to read, from the first; None is all.
+
         Raises:
-            UserError: the cache is missing or unfinished, or a file differs from what was written.
+            UserError: the cache is missing, unfinished or too small, or a file differs from what
+                was written.
         """
-        super().__init__(folder, {"mode": "cache"}, "cpu")
-        names = sorted(name for name in self.record["files"] if name.startswith("shard-"))
-        self._shards = [MLPActivations(**self._read_file(name)) for name in names]
-        self._set_sizes(len(shard.mlp_in) for shard in self._shards)
+        site = Recorded(folder, {})
+        names = sorted(name for name in site.record["files"] if name.startswith("shard-"))
+        self._shards = [MLPActivations(**site.read_file(name)) for name in names]
+        sizes = [len(shard.mlp_in) for shard in self._shards]
+        if sum(sizes) < (n_tokens or 1):
+            raise UserError(
+                f"{folder}: expected a cache of {n_tokens or 'some'} tokens, as the scale file "
+                f"says, found {sum(sizes)}; {site.remedy}"
+            )
+        super().__init__([site], sizes, n_tokens, "cpu")
 
     def _chunk(self, number: int) -> MLPActivations:
         return self._shards[number]

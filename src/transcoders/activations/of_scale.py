@@ -2,35 +2,36 @@
 
 from transcoders.activations.cache import ActivationCache
 from transcoders.activations.stream import ActivationStream
-from transcoders.config import Scale, Site
+from transcoders.config import Group, Scale
 from transcoders.files import read_json
 from transcoders.layout import Layout
 
 
 def open_activations(
-    scale: Scale, layout: Layout, site: Site, device: str
+    scale: Scale, layout: Layout, group: Group, device: str
 ) -> ActivationCache | ActivationStream:
-    """Open the activations of a site, as the scale says how they reach the training.
+    """Open the activations that a group trains on, as the scale says how they reach it.
 
     Raises:
-        UserError: they are missing, damaged, or made from something else.
+        UserError: they are missing, damaged, too few, or made from something else.
     """
-    folder = layout.activations(site.name)
-    assert scale.activations is not None  # there are groups
-    if scale.activations.mode == "cache":
-        return ActivationCache(folder)
+    folders = {site: layout.activations(site.name) for site in group.sites}
+    n_tokens = scale.contexts_of(group) * scale.corpus.trained_positions
+    if not scale.streams(group):
+        return ActivationCache(folders[group.sites[0]], n_tokens)
     # Only here: the libraries behind it take seconds to import.
     from transcoders.corpus import load_rows
     from transcoders.models import load_model
 
+    assert scale.activations is not None  # there is a group
     return ActivationStream(
-        load_model(layout.model(site.model), device=device),
-        site,
-        load_rows(layout.tokens(site.model), "train"),
-        folder,
+        load_model(layout.model(group.model), device=device),
+        folders,
+        load_rows(layout.tokens(group.model), "train"),
         scale.activations,
         scale.corpus,
-        sources=sources_of_activations(layout, site.model),
+        sources=sources_of_activations(layout, group.model),
+        n_tokens=n_tokens,
         device=device,
     )
 

@@ -19,7 +19,7 @@ DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 class Statistics(NamedTuple):
-    """Means over all training tokens of a site."""
+    """Means over all training tokens of a site. Those of several sites stand side by side."""
 
     mlp_in_mean: Float[Tensor, " d_model"]
     mlp_out_mean: Float[Tensor, " d_model"]
@@ -35,7 +35,7 @@ def identity_of(
     return {
         "sources": sources,
         "first_position": corpus.first_train_position,
-        **activations.model_dump(mode="json"),
+        **activations.model_dump(mode="json", exclude={"mode"}),
     }
 
 
@@ -53,56 +53,77 @@ def rounded_activations(
 
 
 class Recorded:
-    """The complete folder of one site. Its tokens come in chunks: shards, or forward passes.
+    """The complete folder of one site.
 
     Attributes:
-        n_tokens: training tokens.
-        d_model: width of both vectors.
-        statistics: over all tokens.
         record: what ``activations.json`` holds.
+        statistics: over all training tokens.
     """
 
-    def __init__(self, folder: Path, expected: dict[str, Any], device: str) -> None:
+    def __init__(self, folder: Path, expected: dict[str, Any]) -> None:
         """Read the record and the statistics.
 
         Args:
             folder: of the site.
             expected: what the record must say.
-            device: where tokens are wanted.
 
         Raises:
             UserError: they are missing or damaged, or made with settings that are not the scale
                 file's.
         """
-        self._folder, self._remedy = folder, f"delete {folder} and run again"
-        self._device = device
+        self._folder, self.remedy = folder, f"delete {folder} and run again"
         self.record = read_json(folder / "activations.json")
         for key, value in expected.items():
             if self.record.get(key) != value:
                 raise UserError(
                     f"{folder / 'activations.json'}: expected {key} {value!r}, as the scale "
-                    f"file says, found {self.record.get(key)!r}; {self._remedy}"
+                    f"file says, found {self.record.get(key)!r}; {self.remedy}"
                 )
-        self.n_tokens: int = self.record["tokens"]
-        self.d_model: int = self.record["d_model"]
-        self.statistics = Statistics(**self._read_file("statistics.safetensors"))
-        self._starts: list[int] = []
+        self.statistics = Statistics(**self.read_file("statistics.safetensors"))
 
-    def _read_file(self, name: str) -> dict[str, Tensor]:
+    def read_file(self, name: str) -> dict[str, Tensor]:
         """The tensors of a file that the record lists, mapped into memory."""
         expected = self.record["files"][name]
-        return read_tensors(self._folder / name, sha256=expected, remedy=self._remedy)
+        return read_tensors(self._folder / name, sha256=expected, remedy=self.remedy)
 
-    def _set_sizes(self, sizes: Iterable[int]) -> None:
-        """Say how many tokens each chunk has."""
+
+class InChunks:
+    """Activations of one site, or of several side by side, that come in chunks.
+
+    Attributes:
+        n_tokens: how many are read, from the first.
+        records: what ``activations.json`` holds, of each site.
+        statistics: over all training tokens, which may be more.
+    """
+
+    def __init__(
+        self, sites: list[Recorded], sizes: Iterable[int], n_tokens: int | None, device: str
+    ) -> None:
+        """Open them.
+
+        Args:
+            sites: their folders.
+            sizes: how many tokens each chunk has.
+            n_tokens: how many to read; None is all.
+            device: where tokens are wanted.
+        """
+        self.records = [site.record for site in sites]
+        self.statistics = sites[0].statistics
+        if len(sites) > 1:
+            of_sites = zip(*(site.statistics for site in sites), strict=True)
+            self.statistics = Statistics(*map(torch.hstack, of_sites))
         self._starts = list(accumulate(sizes, initial=0))
+        self.n_tokens = self._starts[-1] if n_tokens is None else n_tokens
+        self._device = device
 
     def _chunk(self, number: int) -> MLPActivations:
+        """Tensors of shape (tokens, sites · d_model)."""
         raise NotImplementedError
 
     def read(self, start: int, stop: int) -> MLPActivations:
-        """Tokens ``start`` to ``stop`` (exclusive): 16-bit tensors of shape (tokens, d_model)."""
-        shape, dtype = (2, stop - start, self.d_model), DTYPES[self.record["dtype"]]
+        """Tokens ``start`` to ``stop`` (exclusive): 16-bit, of shape (tokens, sites · d_model)."""
+        shape = (2, stop - start, len(self.statistics.mlp_in_mean))
+        dtype = DTYPES[self.records[0]["dtype"]]
         wanted = torch.empty(shape, dtype=dtype, device=self._device)
         filled = 0
         number = bisect_right(self._starts, start) - 1

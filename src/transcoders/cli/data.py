@@ -61,14 +61,15 @@ def manifest(scale: ScaleName, threads: Threads = None) -> None:
 
 
 @job(
-    "corpus.train_positions activations.mode activations.dtype activations.batch_contexts "
+    "corpus.train_positions activations.dtype activations.batch_contexts "
     "activations.shard_contexts device",
     resources="cache_activations",
+    part=lambda scale, model: [scale.cached_contexts(site) for site in scale.sites_of(model)],
 )
 def cache_activations(scale: ScaleName, model: str, threads: Threads = None) -> None:
-    """Cache the inputs and outputs of the MLPs at all sites of one model.
+    """Measure the inputs and outputs of the MLPs at all sites of one model, and cache them.
 
-    Where they are streamed: their means, which training starts from.
+    Training starts from their means. Those of sites that are only streamed are not cached.
     """
     from transcoders.activations import cache_activations
     from transcoders.activations.of_scale import sources_of_activations
@@ -89,5 +90,6 @@ def cache_activations(scale: ScaleName, model: str, threads: Threads = None) -> 
         section(settings, "activations"),
         settings.corpus,
         sources=sources_of_activations(layout, model),
+        cached_rows={site: settings.cached_contexts(site) for site in sites},
         device=device,
     )

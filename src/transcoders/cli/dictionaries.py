@@ -23,17 +23,21 @@ def import_transcoder(scale: ScaleName, name: str, threads: Threads = None) -> N
 
 def _trained(scale: Scale, name: str) -> Any:
     group = scale.group(name)
-    return group.learning_rate, [
-        (entry.kind, entry.l1_coefficient, entry.k, entry.learning_rate)
-        for entry in group.dictionaries
-    ]
+    of_group = (scale.seed_of(group), scale.contexts_of(group), scale.streams(group))
+    return (
+        *of_group,
+        scale.training_of(group),
+        [
+            (entry.kind, entry.l1_coefficient, entry.k, entry.learning_rate)
+            for entry in scale.dictionaries_in(group)
+        ],
+    )
 
 
 # How activations are made is read where they are streamed. They are then measured again too when
-# it changes, and trained on again.
+# it changes, and trained on again. Their means are over all training rows.
 @job(
-    "seed corpus.context_length corpus.train_contexts corpus.train_positions "
-    "activations.mode activations.dtype training device",
+    "corpus.context_length corpus.train_contexts corpus.train_positions activations.dtype device",
     resources="train",
     part=_trained,
 )

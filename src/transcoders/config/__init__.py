@@ -5,6 +5,7 @@ every number that can change a byte of a result. :func:`load_scale` is the only 
 returns is valid, so no other module checks a config value again.
 """
 
+from transcoders.config.groups import Group, GroupEntry
 from transcoders.config.kinds import KINDS, RATED_KINDS, TRAITS, Kind, Traits
 from transcoders.config.loading import load_scale
 from transcoders.config.scale import Dictionary, ImportedTranscoder, Scale
@@ -13,7 +14,6 @@ from transcoders.config.sections import (
     Corpus,
     DictionaryEntry,
     Evaluation,
-    Group,
     Model,
     Resources,
     Site,
@@ -50,6 +50,7 @@ __all__ = [
     "FeatureCheck",
     "GreaterThan",
     "Group",
+    "GroupEntry",
     "HubDataset",
     "HubSource",
     "ImportedTranscoder",

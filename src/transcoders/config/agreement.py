@@ -4,8 +4,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from transcoders.config.groups import GroupEntry
 from transcoders.config.kinds import KINDS
-from transcoders.config.sections import Group, Site
+from transcoders.config.sections import Site
 
 if TYPE_CHECKING:
     from transcoders.config.scale import Scale
@@ -24,15 +25,11 @@ def check_agreement(scale: "Scale") -> None:
             raise ValueError(f"{key}: this key is missing; config/README.md says what it means")
     if scale.training and scale.training.precision == "tf32" and scale.device == "cpu":
         raise ValueError("training.precision: only a GPU has tf32; expected float32 or bf16")
-    if scale.training and scale.training.batch_tokens > scale.corpus.train_tokens:
-        raise ValueError(
-            f"training.batch_tokens is {scale.training.batch_tokens}, expected at most the "
-            f"{scale.corpus.train_tokens} training tokens that corpus.train_contexts gives"
-        )
     _check_models_and_layers(scale)
     for key in ("groups", "extensions", "learning_rates"):
-        for group in getattr(scale, key):
-            _check_group(scale, key, group)
+        for entry in getattr(scale, key):
+            _check_sites_and_rows(scale, key, entry)
+            _check_dictionaries(scale, key, entry)
     _check_names(scale)
     _check_headlines(scale)
     _check_studies(scale)
@@ -84,25 +81,46 @@ def _check_headlines(scale: "Scale") -> None:
                 )
 
 
-def _check_group(scale: "Scale", key: str, group: Group) -> None:
-    if group.site not in scale.all_sites:
-        raise ValueError(
-            f"{key}: {group.name} names {group.site.name}, which is not among the sites"
-        )
+def _check_sites_and_rows(scale: "Scale", key: str, entry: GroupEntry) -> None:
+    for site in entry.all_sites:
+        if site not in scale.all_sites:
+            raise ValueError(f"{key}: {entry.name} names {site.name}, which is not among the sites")
     assert scale.training is not None
-    n_features = scale.training.expansion * scale.models[group.site.model].d_model
-    for entry in group.dictionaries:
-        where = f"{key}: {group.name} has a {entry.kind}"
-        if entry.k is not None and entry.k > n_features:
+    for group in entry.groups:
+        contexts = scale.contexts_of(group)
+        if contexts > scale.corpus.train_contexts:
             raise ValueError(
-                f"{where} with k = {entry.k}, expected at most its {n_features} features"
+                f"{key}: {entry.name} has train_contexts {contexts}, expected at most the "
+                f"{scale.corpus.train_contexts} of corpus.train_contexts"
             )
-        if key == "learning_rates" and (entry.learning_rate is None or entry.headline):
+        n_tokens = contexts * scale.corpus.trained_positions
+        if scale.training.batch_tokens > n_tokens:
+            raise ValueError(
+                f"training.batch_tokens is {scale.training.batch_tokens}, expected at most the "
+                f"{n_tokens} tokens that {group.name} trains on"
+            )
+
+
+def _check_dictionaries(scale: "Scale", key: str, entry: GroupEntry) -> None:
+    first = entry.groups[0]
+    n_features = scale.training_of(first).expansion * scale.models[first.model].d_model
+    if all(map(scale.variant, entry.groups)) and any(d.headline for d in entry.dictionaries):
+        raise ValueError(
+            f"{key}: {entry.name} has a headline dictionary, expected a job with the scale's own "
+            f"seed, rows, epochs and expansion, found {scale.variant(first).lstrip('_')}"
+        )
+    for dictionary in entry.dictionaries:
+        where = f"{key}: {entry.name} has a {dictionary.kind}"
+        if dictionary.k is not None and dictionary.k > n_features:
+            raise ValueError(
+                f"{where} with k = {dictionary.k}, expected at most its {n_features} features"
+            )
+        if key == "learning_rates" and (dictionary.learning_rate is None or dictionary.headline):
             raise ValueError(
                 f"{where} that is a headline or has no learning_rate; expected dictionaries that "
                 "differ in learning_rate"
             )
-        if key != "learning_rates" and (entry.kind in KINDS) != (key == "groups"):
+        if key != "learning_rates" and (dictionary.kind in KINDS) != (key == "groups"):
             raise ValueError(
                 f"{where}; groups hold the paper's kinds ({', '.join(KINDS)}), extensions others"
             )

@@ -8,13 +8,13 @@ from pydantic import Field, model_validator
 
 from transcoders.config.agreement import check_agreement
 from transcoders.config.fields import FileName, Section
+from transcoders.config.groups import Group, GroupEntry
 from transcoders.config.kinds import Kind
 from transcoders.config.sections import (
     Activations,
     Corpus,
     DictionaryEntry,
     Evaluation,
-    Group,
     Imported,
     Model,
     RuleResources,
@@ -31,16 +31,19 @@ class Dictionary(DictionaryEntry):
 
     site: Site
     group: str
+    variant: str = ""
+    """How its job differs from the scale's own in rows, epochs, width or seed, as
+    ``_contexts-1032_epochs-16_x32_seed-43``. Empty if it does not."""
 
     @property
     def name(self) -> str:
         """``<site>_<kind>_l1-<coefficient>``, or ``_k-<k>``: unique, the name of its folder.
 
-        With ``_lr-<rate>`` where it has a learning rate of its own.
+        With ``_lr-<rate>`` where it has a learning rate of its own, and its variant.
         """
         sparsity = f"k-{self.k}" if self.traits.is_topk else f"l1-{self.l1_coefficient:g}"
         rate = "" if self.learning_rate is None else f"_lr-{self.learning_rate:g}"
-        return f"{self.site.name}_{self.kind}_{sparsity}{rate}"
+        return f"{self.site.name}_{self.kind}_{sparsity}{rate}{self.variant}"
 
 
 class ImportedTranscoder(NamedTuple):
@@ -74,10 +77,10 @@ class Scale(Section):
     activations: Activations | None = None
     """This, ``training`` and ``evaluation`` are needed where there are ``groups``."""
     training: Training | None = None
-    groups: tuple[Group, ...] = Field(default=(), strict=False)
-    extensions: tuple[Group, ...] = Field(default=(), strict=False)
+    groups: tuple[GroupEntry, ...] = Field(default=(), strict=False)
+    extensions: tuple[GroupEntry, ...] = Field(default=(), strict=False)
     """Groups of kinds that the paper does not have; everything works without them."""
-    learning_rates: tuple[Group, ...] = Field(default=(), strict=False)
+    learning_rates: tuple[GroupEntry, ...] = Field(default=(), strict=False)
     """Groups that compare learning rates. Only the target of that name asks for them."""
     imported: tuple[Imported, ...] = Field(default=(), strict=False)
     """Transcoders that others trained: used in circuits, not trained or evaluated here."""
@@ -108,27 +111,52 @@ class Scale(Section):
         return [*self.sites, *self.circuit_sites]
 
     @property
+    def main_groups(self) -> list[Group]:
+        """What is trained but to compare learning rates: the paper's groups, then extensions."""
+        return [group for entry in (*self.groups, *self.extensions) for group in entry.groups]
+
+    @property
+    def learning_rate_groups(self) -> list[Group]:
+        """What is trained to compare learning rates."""
+        return [group for entry in self.learning_rates for group in entry.groups]
+
+    @property
     def all_groups(self) -> list[Group]:
-        """The paper's groups, then the extensions, then those that compare learning rates."""
-        return [*self.groups, *self.extensions, *self.learning_rates]
+        """Both."""
+        return [*self.main_groups, *self.learning_rate_groups]
 
     @cached_property
     def dictionaries(self) -> list[Dictionary]:
         """Every dictionary but those that compare learning rates, in the order of the groups."""
-        groups = (*self.groups, *self.extensions)
-        return [entry for group in groups for entry in self.dictionaries_in(group)]
+        return [entry for group in self.main_groups for entry in self.dictionaries_in(group)]
 
     def dictionaries_in(self, group: Group) -> list[Dictionary]:
-        """What one job trains."""
+        """What one job trains, site by site. Only a job like the scale's own makes headlines."""
+        variant = self.variant(group)
+        changes = {"headline": False} if variant else {}
         return [
-            Dictionary(**dict(entry), site=group.site, group=group.name)
-            for entry in group.dictionaries
+            Dictionary(**dict(entry) | changes, site=site, group=group.name, variant=variant)
+            for site in group.sites
+            for entry in group.entry.dictionaries
         ]
+
+    def variant(self, group: Group) -> str:
+        """How a group differs from the scale's own: what its dictionaries' names end with."""
+        assert self.training is not None  # there is a group
+        own = {
+            "contexts-": (group.train_contexts, self.corpus.train_contexts),
+            "epochs-": (group.entry.epochs, self.training.epochs),
+            "x": (group.entry.expansion, self.training.expansion),
+            "seed-": (group.seed, self.seed),
+        }
+        return "".join(
+            f"_{key}{value}" for key, (value, usual) in own.items() if value not in (None, usual)
+        )
 
     @property
     def learning_rate_dictionaries(self) -> list[Dictionary]:
         """Those that compare learning rates."""
-        return [entry for group in self.learning_rates for entry in self.dictionaries_in(group)]
+        return [e for group in self.learning_rate_groups for e in self.dictionaries_in(group)]
 
     def site(self, name: str) -> Site:
         """The site of that name; a :class:`UserError` lists the names there are."""
@@ -145,9 +173,25 @@ class Scale(Section):
     def training_of(self, group: Group) -> Training:
         """The settings of a scale's training, with what a group has of its own."""
         assert self.training is not None  # there is a group
-        if group.learning_rate is None:
-            return self.training
-        return self.training.model_copy(update={"learning_rate": group.learning_rate})
+        return group.entry.in_place_of(self.training)
+
+    def seed_of(self, group: Group) -> int:
+        """The seed of a group's initial weights and order of batches."""
+        return self.seed if group.seed is None else group.seed
+
+    def contexts_of(self, group: Group) -> int:
+        """How many training rows, from the first, a group trains on."""
+        return group.train_contexts or self.corpus.train_contexts
+
+    def streams(self, group: Group) -> bool:
+        """Whether the model makes a group's activations while it trains, and no cache is read."""
+        assert self.activations is not None  # there is a group
+        return group.entry.together or self.activations.mode == "stream"
+
+    def cached_contexts(self, site: Site) -> int:
+        """How many training rows of a site are cached: what the largest group that reads needs."""
+        reading = [g for g in self.all_groups if site in g.sites and not self.streams(g)]
+        return max(map(self.contexts_of, reading), default=0)
 
     def model(self, name: str) -> Model:
         """The model of that name; a :class:`UserError` lists the names there are."""
@@ -181,10 +225,13 @@ class Scale(Section):
 
     @property
     def observed_dictionaries(self) -> list[Dictionary]:
-        """Those whose features are looked at: transcoders of the rated model, and the rated SAE."""
+        """Those whose features are looked at: transcoders of the rated model, and the rated SAE.
+
+        Only those that were trained as the scale says, with its seed, rows, epochs and width.
+        """
         assert self.interpretability is not None
         model = self.interpretability.rated_site.model
-        of_model = [entry for entry in self.dictionaries if entry.site.model == model]
+        of_model = [e for e in self.dictionaries if e.site.model == model and not e.variant]
         transcoders = [entry for entry in of_model if entry.kind == "transcoder"]
         return [*transcoders, self.rated("mlp_in_sae")]
 

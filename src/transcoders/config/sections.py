@@ -9,7 +9,6 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from transcoders.config.fields import (
     LIMIT,
-    FileName,
     Fraction,
     NonNegativeInt,
     PositiveFloat,
@@ -110,9 +109,14 @@ class Corpus(Section):
         return 0 if self.metric_positions == "all" else 1
 
     @property
+    def trained_positions(self) -> int:
+        """Positions of a row whose activations train dictionaries."""
+        return self.context_length - self.first_train_position
+
+    @property
     def train_tokens(self) -> int:
         """Tokens whose activations train dictionaries."""
-        return self.train_contexts * (self.context_length - self.first_train_position)
+        return self.train_contexts * self.trained_positions
 
 
 class Activations(Section):
@@ -213,16 +217,6 @@ class Imported(Section):
     source: HubSource
     file: str
     """Of one layer in the repository; ``{layer}`` stands for its number."""
-
-
-class Group(Section):
-    """Dictionaries of one site that one job trains on one pass over one stream."""
-
-    name: FileName
-    site: Site
-    dictionaries: Annotated[list[DictionaryEntry], Field(min_length=1)]
-    learning_rate: PositiveFloat | None = None
-    """In place of ``training.learning_rate``, where a kind trains better at another."""
 
 
 class Evaluation(Section):

@@ -15,16 +15,15 @@ from transcoders.models import MLPActivations
 
 
 class SiteActivations(Protocol):
-    """A site's activations, which can be read anywhere: an ActivationCache, for example."""
+    """Activations that can be read anywhere: of one site, or of several side by side."""
 
     n_tokens: int
-    d_model: int
     statistics: Statistics
     read_ahead: bool
     """Whether reading waits for a disk and not for a processor. Then a thread reads ahead."""
 
     def read(self, start: int, stop: int) -> MLPActivations:
-        """Tokens ``start`` to ``stop`` (exclusive)."""
+        """Tokens ``start`` to ``stop`` (exclusive), of shape (tokens, sites · d_model)."""
         ...
 
 

@@ -1,10 +1,11 @@
-"""A training job: dictionaries of one site, on one pass over one stream of batches."""
+"""A training job: dictionaries of one site or more, on one pass over one stream of batches."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
+from transcoders.activations import Statistics
 from transcoders.config import Dictionary, Kind, Site, Training
 from transcoders.dictionaries import SparseDictionary
 from transcoders.errors import UserError
@@ -13,6 +14,8 @@ from transcoders.progress import progress_bar
 from transcoders.training.batches import SiteActivations, batches, steps_per_epoch
 from transcoders.training.checkpoint import load_checkpoint, save_checkpoint
 from transcoders.training.trainer import TrainedDictionary, Trainer
+
+SideBySide = TypeVar("SideBySide", MLPActivations, Statistics)
 
 
 def train_group(
@@ -25,11 +28,11 @@ def train_group(
     checkpoint: Path | None = None,
     inputs: dict[str, Any] | None = None,
 ) -> list[TrainedDictionary]:
-    """Train dictionaries of one site together, on one pass over one stream of batches.
+    """Train dictionaries together, on one pass over one stream of batches.
 
     Args:
-        entries: kinds and L1 coefficients.
-        source: the site's activations.
+        entries: kinds, L1 coefficients and sites.
+        source: the activations of their sites, in the order in which ``entries`` names them first.
         training: everything that the dictionaries share.
         seed: of initialisation and order of the data.
         device: ``cpu`` or ``cuda``.
@@ -50,7 +53,12 @@ def train_group(
             f"training.batch_tokens is {training.batch_tokens}, expected at most the "
             f"{source.n_tokens} tokens of activations that there are"
         )
-    trainers = [Trainer(entry, source, training, n_steps, seed, device) for entry in entries]
+    sites = list(dict.fromkeys(entry.site for entry in entries))
+    statistics = _by_site(source.statistics, len(sites))
+    trainers = [
+        Trainer(entry, statistics[sites.index(entry.site)], training, n_steps, seed, device)
+        for entry in entries
+    ]
     identity = {
         "dictionaries": [entry.model_dump(mode="json", exclude={"headline"}) for entry in entries],
         **training.model_dump(mode="json", exclude={"checkpoint_every_steps"}),
@@ -63,10 +71,12 @@ def train_group(
     with progress_bar(n_steps * size, "training", initial=done * size) as bar:
         stream = batches(source, training, seed=seed, first_step=done)
         for step, halves in enumerate(stream, start=done):
-            batch = MLPActivations(*(tensor.to(device, torch.float32) for tensor in halves))
             last_checkpoint = f"{checkpoint} after step {done}" if checkpoint and done else "none"
-            for trainer in trainers:
-                trainer.step(step, batch, last_checkpoint=last_checkpoint)
+            for site, of_site in zip(sites, _by_site(halves, len(sites)), strict=True):
+                batch = MLPActivations(*(tensor.to(device, torch.float32) for tensor in of_site))
+                for trainer in trainers:
+                    if trainer.entry.site == site:
+                        trainer.step(step, batch, last_checkpoint=last_checkpoint)
             bar.update(size)
             if (log := trainers[0].log) and (row := log[-1])["step"] == step + 1:
                 numbers = {"loss": row["loss"], "L0": row["l0"], "dead": row["dead_fraction"]}
@@ -75,6 +85,14 @@ def train_group(
                 done = step + 1
                 save_checkpoint(checkpoint, trainers, done, identity)
     return [trainer.result() for trainer in trainers]
+
+
+def _by_site(tensors: SideBySide, n_sites: int) -> list[SideBySide]:
+    """What stands side by side in the last axis, one site's after the other's."""
+    if n_sites == 1:
+        return [tensors]
+    parts = zip(*(tensor.chunk(n_sites, dim=-1) for tensor in tensors), strict=True)
+    return [type(tensors)(*part) for part in parts]
 
 
 def train_dictionary(

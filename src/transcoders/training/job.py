@@ -25,12 +25,15 @@ def train_group_of(scale: Scale, layout: Layout, group: Group, *, device: str = 
             training fails.
     """
     training = scale.training_of(group)
-    activations = open_activations(scale, layout, group.site, device)
-    if activations.n_tokens != scale.corpus.train_tokens:
-        raise UserError(
-            f"{layout.activations(group.site.name)}: expected {scale.corpus.train_tokens} tokens, "
-            f"as the scale file says, found {activations.n_tokens}; delete the folder and run again"
-        )
+    seed, contexts = scale.seed_of(group), scale.contexts_of(group)
+    activations = open_activations(scale, layout, group, device)
+    for record in activations.records:
+        if record["tokens"] != scale.corpus.train_tokens:
+            raise UserError(
+                f"{layout.activations(record['site'])}: expected {scale.corpus.train_tokens} "
+                f"tokens, as the scale file says, found {record['tokens']}; delete the folder and "
+                "run again"
+            )
     entries = scale.dictionaries_in(group)
     checkpoint = layout.checkpoint(group.name)
     threads = scale.resources.train.threads
@@ -38,24 +41,29 @@ def train_group_of(scale: Scale, layout: Layout, group: Group, *, device: str = 
         entries,
         activations,
         training,
-        seed=scale.seed,
+        seed=seed,
         device=device,
         checkpoint=checkpoint,
         inputs={
-            "activations": {key: activations.record[key] for key in ("sources", "files")},
+            "activations": [
+                {key: record[key] for key in ("sources", "files")} for record in activations.records
+            ],
+            "train_contexts": contexts,
             "threads": threads,
         },
     )
-    steps = steps_per_epoch(activations.n_tokens, training) * training.epochs
+    tokens_different = steps_per_epoch(activations.n_tokens, training) * training.batch_tokens
     assert scale.activations is not None
     shared = {
         "scale": scale.name,
-        "seed": scale.seed,
-        "tokens_trained": steps * training.batch_tokens,
+        "seed": seed,
+        "train_contexts": contexts,
+        "tokens_trained": tokens_different * training.epochs,
+        "tokens_different": tokens_different,
         **training.model_dump(mode="json", exclude_none=True),
         "train_positions": scale.corpus.train_positions,
         "activations_dtype": scale.activations.dtype,
-        "activations_of_sha256": activations.record["sources"],
+        "activations_of_sha256": activations.records[0]["sources"],
         "corpus_manifest_sha256": made_sha256(layout.corpus_manifest),
         "threads": threads,
         "device": device_name(device),

@@ -27,7 +27,6 @@ from transcoders.dictionaries.loss import Loss, loss_and_gradients
 from transcoders.errors import UserError
 from transcoders.models import MLPActivations
 from transcoders.training.adam import DictionaryAdam
-from transcoders.training.batches import SiteActivations
 from transcoders.training.initialization import fold_scaling, initial_dictionary, scaling_of
 
 
@@ -56,7 +55,7 @@ class Trainer:
     def __init__(
         self,
         entry: Dictionary,
-        source: SiteActivations,
+        statistics: Statistics,
         training: Training,
         n_steps: int,
         seed: int,
@@ -67,14 +66,13 @@ class Trainer:
             training = training.model_copy(update={"learning_rate": entry.learning_rate})
         self.training = training
         self.n_steps = n_steps
-        statistics = Statistics(*(tensor.to(device) for tensor in source.statistics))
-        self.scaling = scaling_of(
-            entry.kind, statistics, source.d_model, training.normalize_activations
-        )
+        d_model = len(statistics.mlp_in_mean)
+        statistics = Statistics(*(tensor.to(device) for tensor in statistics))
+        self.scaling = scaling_of(entry.kind, statistics, d_model, training.normalize_activations)
         self._scaled_mean = self.scaling.target_mean * self.scaling.target_scale
-        n_features = training.expansion * source.d_model
+        n_features = training.expansion * d_model
         self.dictionary = initial_dictionary(
-            entry.kind, source.d_model, n_features, self._scaled_mean.cpu(), seed=seed, k=entry.k
+            entry.kind, d_model, n_features, self._scaled_mean.cpu(), seed=seed, k=entry.k
         ).to(device)
         self.density = 1.0 if entry.k is None else entry.k / n_features
         self.log: list[dict[str, float]] = []
