@@ -43,6 +43,7 @@ def train_group_of(scale: Scale, layout: Layout, group: Group, *, device: str = 
         checkpoint=checkpoint,
         inputs={
             "activations": {key: activations.record[key] for key in ("sources", "files")},
+            "instruction_set": scale.instruction_set,
             "threads": threads,
         },
     )
@@ -57,6 +58,7 @@ def train_group_of(scale: Scale, layout: Layout, group: Group, *, device: str = 
         "activations_dtype": scale.activations.dtype,
         "activations_of_sha256": activations.record["sources"],
         "corpus_manifest_sha256": made_sha256(layout.corpus_manifest),
+        "instruction_set": scale.instruction_set,
         "threads": threads,
         "device": device_name(device),
         "versions": package_versions("torch", "numpy", "numba", "safetensors"),
