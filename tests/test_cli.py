@@ -91,10 +91,11 @@ def test_what_the_system_refuses_is_one_sentence(tmp_path):
 
 
 def test_an_invalid_scale_is_refused_with_every_key_at_fault(tmp_path):
-    copy_config(tmp_path, seed="many", device="tpu")
+    copy_config(tmp_path, seed="many", device="tpu", instruction_set="avx")
     message = refusal("manifest", "--scale", "smoke", cwd=tmp_path)
     assert "\n  seed: expected " in message
     assert "\n  device: expected " in message
+    assert "\n  instruction_set: expected 'avx2' or 'auto', found 'avx'" in message
 
 
 def test_help_lists_the_subcommands():
@@ -278,4 +279,5 @@ def test_a_dictionary_records_what_it_was_trained_with(
     assert (training["seed"], training["l1_coefficient"], training["k"]) == (42, l1_coefficient, k)
     assert training["tokens_trained"] == 2 * 512  # two epochs of two full batches of 256
     assert training["activations_of_sha256"] == SOURCES
+    assert training["instruction_set"] == "avx2"
     assert training["versions"]["torch"] == version("torch").split("+")[0]

@@ -80,6 +80,7 @@ def test_the_record_is_the_same_every_time_and_holds_no_path_host_or_user(monkey
     assert record["sha256"]["config/laptop.yaml"] == sha256(layout.config)
     assert record["trained_on"] == {"cpu": len(scale.dictionaries)}
     assert record["threads"]["cache_activations"] == scale.resources.cache_activations.threads
+    assert record["instruction_set"] == "avx2"
     table = environment_table(record)
     for text in (record["commit"], record["versions"]["torch"], record["hardware"]["processor"]):
         assert text in table

@@ -1,6 +1,10 @@
-"""What a job sets for its process: threads, device, and a GPU that no other job has."""
+"""What a job sets for its process: environment, threads, device, a GPU that no other job has."""
 
+import json
 import multiprocessing
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,8 +15,9 @@ import torch
 from transcoders import process
 from transcoders.config import Resources
 from transcoders.errors import UserError
-from transcoders.process import claim_gpu, prepare_process
+from transcoders.process import AVX2, claim_gpu, prepare_process, set_environment
 
+ROOT = Path(__file__).parents[1]
 THREE = ["first", "second", "third"]
 ONE = Resources(threads=1, mem_mb=1000, runtime=5)
 WITH_GPU = ONE.model_copy(update={"gpus": 1})
@@ -29,6 +34,69 @@ def own_claims(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
     yield
     for claim in process._claims:
         claim.release()
+
+
+USERS = dict.fromkeys(AVX2, "default") | {
+    "ATEN_CPU_CAPABILITY": "default", "OPENBLAS_CORETYPE": "Nehalem",
+    "NPY_DISABLE_CPU_FEATURES": "X86_V3 X86_V4",
+}  # fmt: skip
+"""Settings of a user that change bytes."""
+A_JOB = """
+import hashlib, json, os, subprocess, sys
+from transcoders.cli import app
+from transcoders.cli.app import ScaleName, Threads, job, start
+
+@job("", resources="notebook")
+def show(scale: ScaleName, threads: Threads = None) -> None:
+    import numpy, torch  # before start, as commands may
+    start("show", scale, threads)
+    numbers = numpy.random.default_rng(0).standard_normal((100, 77))
+    computed = [
+        torch.from_numpy(numbers).float().softmax(1).numpy(), numpy.exp(numbers), numbers @ numbers.T
+    ]
+    child = "import json, os; print(json.dumps(dict(os.environ)))"
+    print(json.dumps({
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "digest": hashlib.sha256(b"".join(part.tobytes() for part in computed)).hexdigest(),
+        "child": json.loads(subprocess.check_output([sys.executable, "-c", child])),
+    }))
+
+app(["show", "--scale", "smoke", "--threads", "1"])
+"""
+
+
+def of_a_job(environment: dict[str, str]) -> dict:
+    """What a job of the smoke scale finds, and the digest of what it computes."""
+    cleared = {key: value for key, value in os.environ.items() if key not in AVX2}
+    done = subprocess.run(
+        [sys.executable, "-c", A_JOB], check=True, capture_output=True, text=True, cwd=ROOT,
+        env=cleared | {"PYTHONPATH": str(ROOT / "src")} | environment,
+    )  # fmt: skip
+    return json.loads(done.stdout)
+
+
+def test_a_job_computes_the_same_whatever_the_users_environment_says():
+    plain, other = of_a_job({}), of_a_job(USERS)
+    assert plain["digest"] == other["digest"]
+    for job in (plain, other):
+        assert job["capability"] != "AVX512"
+        assert job["child"].items() >= AVX2.items()  # as kernels of notebooks
+
+
+def test_auto_is_whatever_the_processor_has_and_not_what_the_user_says(monkeypatch):
+    for name, value in USERS.items():
+        monkeypatch.setenv(name, value)
+    set_environment("auto")
+    assert not AVX2.keys() & os.environ.keys()
+
+
+def test_commands_can_be_listed_before_anything_that_reads_the_environment_is_loaded():
+    listed = "import sys, transcoders.cli; print({'numpy', 'torch', 'numba'} & sys.modules.keys())"
+    done = subprocess.run(
+        [sys.executable, "-c", listed], check=True, capture_output=True, text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
+    )  # fmt: skip
+    assert done.stdout == "set()\n"
 
 
 def test_each_claim_gets_another_gpu_until_there_is_none():

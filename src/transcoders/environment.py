@@ -39,6 +39,7 @@ def environment_record(scale: Scale, layout: Layout) -> dict[str, Any]:
         "versions": package_versions(*SHOWN),
         "not_as_locked": differing(LOCK),
         "hardware": hardware(),
+        "instruction_set": scale.instruction_set,
         "threads": {rule: each["threads"] for rule, each in scale.resources.model_dump().items()},
         "trained_on": dict(Counter(record["training"]["device"] for record in records)),
     }

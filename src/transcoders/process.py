@@ -11,8 +11,30 @@ from transcoders.config import Resources
 from transcoders.errors import UserError
 
 ELEMENTWISE = ("cos", "erf", "exp", "log", "sin", "sqrt", "tanh")
+AVX2 = {
+    "ATEN_CPU_CAPABILITY": "avx2",  # PyTorch's own loops
+    "OPENBLAS_CORETYPE": "Haswell",  # products of NumPy and SciPy
+    "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",  # NumPy's own loops
+}
+"""What keeps libraries to AVX2 on a processor that has more."""
 _claims: list[FileLock] = []
 """Locks on the GPUs of this process. The system releases them when the process ends."""
+
+
+def set_environment(instruction_set: str) -> None:
+    """Set what libraries read in the environment when they are loaded: call it before.
+
+    Processes that are started from this one inherit it. It replaces what the user's environment
+    says of the same, because only the scale file may change results.
+
+    Args:
+        instruction_set: ``avx2``, or ``auto`` for whatever the processor has.
+    """
+    for name, value in AVX2.items():
+        if instruction_set == "avx2":
+            os.environ[name] = value
+        else:
+            os.environ.pop(name, None)
 
 
 def prepare_process(

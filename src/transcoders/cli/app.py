@@ -1,6 +1,7 @@
 """What all subcommands share, and what each job of the workflow reads of a scale file."""
 
 from collections.abc import Callable
+from functools import wraps
 from operator import attrgetter
 from typing import Annotated, Any, NamedTuple, TypeVar
 
@@ -10,7 +11,7 @@ from pydantic_core import to_jsonable_python
 from transcoders.config import Resources, Scale, load_scale
 from transcoders.errors import UserError
 from transcoders.layout import Layout
-from transcoders.process import prepare_process
+from transcoders.process import prepare_process, set_environment
 
 app = typer.Typer(
     help="Transcoders find interpretable LLM feature circuits: the steps of the reproduction.",
@@ -52,8 +53,8 @@ class Job(NamedTuple):
             argument: of the command; empty if it takes none.
         """
         given = f"resources.{self.resources}"
-        # The number of threads changes how sums round, and without a GPU a job takes the CPU.
-        keys = (*self.keys, f"{given}.threads", f"{given}.gpus")
+        # Instructions and threads change how sums round, and without a GPU a job takes the CPU.
+        keys = (*self.keys, "instruction_set", f"{given}.threads", f"{given}.gpus")
         part = {"part": self.part(scale, argument)} if self.part else {}
         return to_jsonable_python({key: attrgetter(key)(scale) for key in keys} | part)
 
@@ -75,8 +76,15 @@ def job(
     """
 
     def register(function: Command) -> Command:
+        @wraps(function)
+        def command(*, scale: str, **arguments: Any) -> None:
+            settings, _ = open_scale(scale)
+            set_environment(settings.instruction_set)  # before the function imports what computes
+            function(scale=scale, **arguments)
+
         JOBS[function.__name__.replace("_", "-")] = Job(resources, tuple(keys.split()), part)
-        return app.command()(function)
+        app.command()(command)
+        return function
 
     return register
 

@@ -68,6 +68,8 @@ class Scale(Section):
     description: str
     seed: Annotated[int, Field(ge=0, lt=2**63)]
     device: Literal["auto", "cpu", "cuda"]
+    instruction_set: Literal["avx2", "auto"]
+    """Of the processor: ``avx2`` at most, or whatever it has."""
     models: Annotated[dict[FileName, Model], Field(min_length=1)]
     corpus: Corpus
     sites: tuple[Site, ...] = Field(default=(), strict=False)

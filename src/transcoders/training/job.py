@@ -49,6 +49,7 @@ def train_group_of(scale: Scale, layout: Layout, group: Group, *, device: str = 
                 {key: record[key] for key in ("sources", "files")} for record in activations.records
             ],
             "train_contexts": contexts,
+            "instruction_set": scale.instruction_set,
             "threads": threads,
         },
     )
@@ -65,6 +66,7 @@ def train_group_of(scale: Scale, layout: Layout, group: Group, *, device: str = 
         "activations_dtype": scale.activations.dtype,
         "activations_of_sha256": activations.records[0]["sources"],
         "corpus_manifest_sha256": made_sha256(layout.corpus_manifest),
+        "instruction_set": scale.instruction_set,
         "threads": threads,
         "device": device_name(device),
         "versions": package_versions("torch", "numpy", "numba", "safetensors"),
