@@ -25,7 +25,7 @@ token that is wanted of it has enough tokens."""
 def fetch_corpus(corpus: Corpus, destination: Path, *, seed: int) -> None:
     """Write the documents of a corpus, cleaned and split, as a Parquet table.
 
-    Columns: ``id, title, split, characters, text``, sorted by ``id``.
+    Columns: ``id, source, title, split, characters, text``, sorted by ``id``.
 
     Raises:
         UserError: the source cannot be reached or read, or differs from what is pinned; two
@@ -41,7 +41,8 @@ def fetch_corpus(corpus: Corpus, destination: Path, *, seed: int) -> None:
     table = pd.DataFrame(documents, columns=list(Document._fields))
     table["characters"] = table["text"].str.len()
     table["split"] = assign_splits(documents, corpus, seed=seed)
-    table = table.dropna(subset="split")[["id", "title", "split", "characters", "text"]]
+    table["source"] = corpus.source.type
+    table = table.dropna(subset="split")[["id", "source", "title", "split", "characters", "text"]]
     check_disk(destination.parent, int(table["characters"].sum()) * 2, "the corpus")
     with made_path(destination) as temporary:
         table.to_parquet(temporary, index=False)

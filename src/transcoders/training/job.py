@@ -52,6 +52,7 @@ def train_group_of(scale: Scale, layout: Layout, group: Group, *, device: str = 
         "scale": scale.name,
         "seed": scale.seed,
         "tokens_trained": steps * training.batch_tokens,
+        "tokens_different": steps * training.batch_tokens // training.epochs,
         **training.model_dump(mode="json", exclude_none=True),
         "train_positions": scale.corpus.train_positions,
         "activations_dtype": scale.activations.dtype,
