@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 import typer
 from random_models import random_model
@@ -213,11 +214,12 @@ def evaluation(settings: Scale, model: LanguageModel, site: Site, device: str) -
         torch.randint(VOCABULARY, (n_rows, settings.corpus.context_length)).int(),
         torch.arange(n_rows).int(),
     )
-    measured = [(e, d, 0) for e, d in zip(entries, dictionaries, strict=True)]
+    documents = pd.DataFrame({"id": map(str, range(n_rows)), "source": "random"})
+    measured = [(e, d, {}) for e, d in zip(entries, dictionaries, strict=True)]
 
     def evaluate() -> None:
         evaluate_site(
-            model, rows, [str(n) for n in range(n_rows)], measured,
+            model, rows, documents, measured,
             torch.zeros(width), settings.corpus, options, seed=0, device=device,
         )  # fmt: skip
 

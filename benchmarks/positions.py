@@ -21,7 +21,7 @@ from transcoders.config import load_scale
 from transcoders.corpus import load_rows
 from transcoders.files import write_json
 from transcoders.layout import Layout
-from transcoders.models import continue_with_mlp_out, load_model, run_through_site
+from transcoders.models import continue_with_mlp_out, load_model, run_through_site, unembed
 
 SHOWN = [0, 1, 2, 4, 8, 16, 32, 64, 127]
 
@@ -35,8 +35,14 @@ def main(scale: Annotated[str, typer.Option()] = "laptop", contexts: int = 32) -
         tokens = load_rows(layout.tokens(site.model), "eval").tokens[:contexts]
         passed = run_through_site(model, tokens, site.layer)
         rounded = passed.activations.mlp_out.to(DTYPES[settings.activations.dtype]).float()
-        change = continue_with_mlp_out(model, passed, site.layer, rounded) - passed.logits
-        same_top = (passed.logits + change).argmax(-1) == passed.logits.argmax(-1)
+        logits, found = (
+            unembed(model, normalized)
+            for normalized in (
+                passed.normalized,
+                continue_with_mlp_out(model, passed, site.layer, rounded),
+            )
+        )
+        change, same_top = found - logits, found.argmax(-1) == logits.argmax(-1)
         shown = [position for position in SHOWN if position < tokens.shape[1]]
         norms = {
             name: {
@@ -49,9 +55,7 @@ def main(scale: Annotated[str, typer.Option()] = "laptop", contexts: int = 32) -
             "mean_norm_by_position": norms,
             "logits_after_rounding": {
                 "largest_change": round(change.abs().max().item(), 6),
-                "of_their_standard_deviation": round(
-                    (change.abs().max() / passed.logits.std()).item(), 6
-                ),
+                "of_their_standard_deviation": round((change.abs().max() / logits.std()).item(), 6),
                 "top_token_unchanged": round(same_top.double().mean().item(), 6),
             },
         }

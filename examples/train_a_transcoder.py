@@ -24,6 +24,7 @@ from transcoders import (
     splice,
     tokenize_corpus,
     train_dictionary,
+    unembed,
 )
 
 LAYER = 3
@@ -60,10 +61,9 @@ def main(scale: str = "laptop", rows: int = 2000, layer: int = LAYER, out: Path 
     spliced = splice(transcoder, site, model, layer, first_position=FIRST)
     mean = activations.statistics.mlp_out_mean.expand_as(site.activations.mlp_out)
 
-    def ce(logits: torch.Tensor) -> float:
-        return cross_entropy(
-            logits[:, FIRST:-1].flatten(0, 1), tokens[:, FIRST + 1 :].flatten()
-        ).item()
+    def ce(normalized: torch.Tensor) -> float:
+        logits = unembed(model, normalized[:, FIRST:-1])
+        return cross_entropy(logits.flatten(0, 1), tokens[:, FIRST + 1 :].flatten()).item()
 
     error = (spliced.target - spliced.reconstruction).square().sum()
     variance = (spliced.target - spliced.target.mean(dim=(0, 1))).square().sum()
@@ -71,7 +71,7 @@ def main(scale: str = "laptop", rows: int = 2000, layer: int = LAYER, out: Path 
     ablated = continue_with_mlp_out(model, site, layer, mean)
     print(f"L0   {(spliced.z > 0).sum(dim=-1).float().mean():.1f} active features a token")
     print(f"FVU  {error / variance:.3f} of the MLP's output is left unexplained")
-    print(f"CE   {ce(site.logits):.4f} nats, the model as it is")
+    print(f"CE   {ce(site.normalized):.4f} nats, the model as it is")
     print(f"     {ce(replaced):.4f} with the transcoder in place of the MLP")
     print(f"     {ce(ablated):.4f} with the MLP's mean output")
 

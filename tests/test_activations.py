@@ -25,6 +25,7 @@ from transcoders.models import (
     load_model,
     mlp_activations,
     run_through_site,
+    unembed,
 )
 from transcoders.splicing import replace_from
 
@@ -285,6 +286,7 @@ def test_splicing_cached_outputs_back_in_moves_logits_by_rounding_only(
     # float16 rounds each number by at most 2^-11 = 4.9e-4 of itself. Independent errors of that
     # size, carried linearly by the rest of the model, stay of that order in the logits; a wrong
     # token, order or layer would move them by about their own size.
-    logits = continue_with_mlp_out(model, passed, layer, spliced)
-    error = (logits - passed.logits).abs().max() / passed.logits.abs().max()
+    changed = unembed(model, continue_with_mlp_out(model, passed, layer, spliced))
+    logits = unembed(model, passed.normalized)
+    error = (changed - logits).abs().max() / logits.abs().max()
     assert 0 < error < 2**-11

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from torch import Tensor
@@ -124,12 +125,12 @@ def test_evaluation_stays_on_the_device(
     assert evaluation is not None
 
     def measure(device: str) -> list[object]:
-        dictionaries = [(entry(kind), random_dictionary(kind).to(device), 0) for kind in ALL_KINDS]
+        dictionaries = [(entry(kind), random_dictionary(kind).to(device), {}) for kind in ALL_KINDS]
         return list(
             evaluate_site(
                 load_model(tiny_model_folder, device=device), rows,
-                [f"document {n}" for n in range(5)], dictionaries, torch.zeros(32), scale.corpus,
-                evaluation, seed=0, device=device,
+                pd.DataFrame({"id": range(5), "source": "any"}), dictionaries, torch.zeros(32),
+                scale.corpus, evaluation, seed=0, device=device,
             )
         )  # fmt: skip
 

@@ -19,6 +19,7 @@ from transcoders.config import Model, ModelFolder
 from transcoders.errors import UserError
 from transcoders.models import (
     LanguageModel,
+    Predictions,
     continue_with_mlp_out,
     fetch_model,
     interventions,
@@ -27,6 +28,7 @@ from transcoders.models import (
     mlp_activations,
     mlp_input,
     mlp_out_for,
+    predictions,
     run_blocks,
     run_through_site,
     unembed,
@@ -109,8 +111,10 @@ def test_replacing_an_output_equals_a_hook_on_the_plain_model(
     expected = plain(tokens).logits
     hook.remove()
 
-    assert (expected - site.logits).abs().max() > 0.1  # the replacement matters
-    assert_close(continue_with_mlp_out(model, site, layer, replacement), expected)
+    # The replacement matters.
+    assert (expected - unembed(model, site.normalized)).abs().max() > 0.1
+    continued = continue_with_mlp_out(model, site, layer, replacement)
+    assert_close(unembed(model, continued), expected)
 
 
 @torch.inference_mode()
@@ -120,7 +124,7 @@ def test_running_only_some_blocks_gives_the_same_tensors(
 ) -> None:
     site = run_through_site(model, tokens, layer)
     continued = continue_with_mlp_out(model, site, layer, site.activations.mlp_out)
-    assert torch.equal(continued, site.logits)
+    assert torch.equal(continued, site.normalized)
     by_the_bridge = model(site.residual_before, start_at_layer=layer)
     blocks_alone = run_blocks(model, residual=site.residual_before, start=layer)
     assert_close(unembed(model, blocks_alone), by_the_bridge)
@@ -143,6 +147,34 @@ def test_logits_of_some_tokens_are_those_of_all(model: LanguageModel, tokens: Te
     end = run_blocks(model, tokens=tokens)
     some = torch.tensor([7, 3, 200])
     assert_close(unembed(model, end, some), unembed(model, end)[..., some])
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("first", [0, 1])
+def test_ce_and_kl_are_those_of_all_log_probabilities(
+    model: LanguageModel, tokens: Tensor, monkeypatch: pytest.MonkeyPatch, first: int
+) -> None:
+    monkeypatch.setitem(predictions.CHUNK_TOKENS, "cpu", 100)  # the last chunk is smaller
+    site = run_through_site(model, tokens, 1)
+    changed = continue_with_mlp_out(model, site, 1, site.activations.mlp_out.roll(1, dims=1))
+    own, other = (
+        unembed(model, end)[:, first:-1].double().log_softmax(dim=-1)
+        for end in (site.normalized, changed)
+    )
+    following = tokens[:, first + 1 :, None].long()
+    expected_ce, other_ce = (-each.gather(2, following).sum(dim=(1, 2)) for each in (own, other))
+    expected_kl = (own.exp() * (own - other)).sum(dim=(1, 2))
+    predicted = Predictions(model, tokens, site.normalized, first=first)
+    ce, kl = predicted.of_changed(changed)
+    # Sums of some nats a token over a row.
+    within = {"rtol": 0, "atol": 1e-6 * tokens.shape[1]}
+    torch.testing.assert_close(predicted.ce, expected_ce, **within)
+    torch.testing.assert_close(ce, other_ce, **within)
+    torch.testing.assert_close(kl, expected_kl, **within)
+    assert expected_kl.min() > 0.01
+    same_ce, no_kl = predicted.of_changed(site.normalized)
+    assert torch.equal(same_ce, predicted.ce)
+    assert not no_kl.any()
 
 
 def test_mlp_input_is_normalised(model: LanguageModel, plain: Any, tokens: Tensor) -> None:

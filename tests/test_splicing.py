@@ -28,7 +28,7 @@ def passed(tiny_model: LanguageModel, random_tokens: Callable[..., Tensor]) -> S
 
 @pytest.mark.parametrize("first", [0, 1])
 @pytest.mark.parametrize("kind", ["mlp_out_sae", "mlp_in_sae"])
-def test_a_perfect_sae_changes_no_logit(
+def test_a_perfect_sae_changes_nothing(
     tiny_model: LanguageModel,
     passed: SitePass,
     identity_dictionary: Make,
@@ -38,12 +38,12 @@ def test_a_perfect_sae_changes_no_logit(
 ) -> None:
     perfect = identity_dictionary(kind)
     spliced = splice(perfect, passed, tiny_model, LAYER, first_position=first)
-    logits = continue_with_mlp_out(tiny_model, passed, LAYER, spliced.mlp_out)
+    changed = continue_with_mlp_out(tiny_model, passed, LAYER, spliced.mlp_out)
     assert torch.equal(spliced.reconstruction, spliced.target)
     # On the input, the MLP runs again, on fewer positions, and a matrix product of another shape
     # may add up in another order: 1e-6 of the scale; the MLP's output is worth over 1e-1 of it.
     tolerance = 1e-5 if kind == "mlp_in_sae" else 0
-    torch.testing.assert_close(logits, passed.logits, rtol=0, atol=tolerance)
+    torch.testing.assert_close(changed, passed.normalized, rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize("kind", TRAITS)

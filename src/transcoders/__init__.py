@@ -44,7 +44,7 @@ _ROOMS = {
     "dictionaries": ["SparseDictionary"],
     "models": [
         "continue_with_mlp_out", "fetch_model", "load_model", "load_tokenizer", "mlp_activations",
-        "run_through_site",
+        "run_through_site", "unembed",
     ],
     "splicing": ["splice"],
     "training": ["train_dictionary"],

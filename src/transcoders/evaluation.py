@@ -2,6 +2,8 @@
 
 All dictionaries of a site are measured on the same held-out rows in one process. The model runs
 once for each batch; for every dictionary and both bounds, only the layers after the site run again.
+(For a dictionary after layer 20 of 30 that is two fifths of what the model and both bounds take. So
+jobs for three dictionaries each would take twice as long in all.)
 
 Cross entropy (CE, in nats) is that of the next token, and L0 the number of active features, both
 averaged over the metric positions of all rows. The interval of CE is that of the *paired*
@@ -15,7 +17,7 @@ from typing import Any
 
 import pandas as pd
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from transcoders.config import Corpus, Dictionary, Evaluation, Scale, Site
@@ -23,13 +25,21 @@ from transcoders.corpus import Rows, load_rows
 from transcoders.dictionaries import SparseDictionary
 from transcoders.files import read_json, read_table, read_tensors
 from transcoders.layout import Layout
-from transcoders.models import LanguageModel, continue_with_mlp_out, load_model, run_through_site
+from transcoders.models import (
+    LanguageModel,
+    Predictions,
+    continue_with_mlp_out,
+    load_model,
+    run_through_site,
+)
 from transcoders.progress import progress_bar
 from transcoders.splicing import Spliced, replace_from, splice
 from transcoders.statistics import Estimate, mean
 
-Entries = list[tuple[Dictionary, SparseDictionary, int]]
-"""Dictionaries of one site: entry, weights, and tokens trained on."""
+Entries = list[tuple[Dictionary, SparseDictionary, dict[str, Any]]]
+"""Dictionaries of one site: entry, weights, and the record of their training."""
+TRAINED = ("tokens_trained", "tokens_different")
+"""What the table takes from that record, beside the seed."""
 
 
 class _Sums:
@@ -43,9 +53,9 @@ class _Sums:
         reconstruction, target = spliced.reconstruction, spliced.target
         active = spliced.z > 0
         for parts, new in zip(
-            self.by_row.values(), (ce, kl, active.sum(dim=(1, 2)).double()), strict=True
+            self.by_row.values(), (ce, kl, active.sum(dim=(1, 2)).double().cpu()), strict=True
         ):
-            parts.append(new.cpu())
+            parts.append(new)
         for name, value in {
             "squared_error": (target - reconstruction).double().square().sum(),
             "squared_target": target.double().square().sum(),
@@ -73,7 +83,7 @@ class _Sums:
 def evaluate_site(
     model: LanguageModel,
     rows: Rows,
-    document_ids: list[str],
+    documents: pd.DataFrame,
     dictionaries: Entries,
     mean_mlp_out: Float[Tensor, " d_model"],
     corpus: Corpus,
@@ -87,8 +97,8 @@ def evaluate_site(
     Args:
         model: the whole model.
         rows: the held-out rows.
-        document_ids: identifiers of the documents that ``rows.document`` numbers.
-        dictionaries: entry, weights, and tokens trained on, all of one site.
+        documents: ``id`` and ``source`` of the documents that ``rows.document`` numbers.
+        dictionaries: entry, weights, and training record, all of one site.
         mean_mlp_out: the mean over the training tokens, for mean ablation.
         corpus: says which positions are measured.
         evaluation: batch size and bootstrap resamples.
@@ -108,14 +118,14 @@ def evaluate_site(
     n_predictions = n_tokens - len(rows.tokens)
     original, ablated, zero = (ce.sum().item() / n_predictions for ce in ce_by_row.values())
     table, by_document = [], []
-    for (entry, weights, tokens_trained), own in zip(dictionaries, sums, strict=True):
-        documents = _by_document(entry.name, own, ce_by_row["original"], rows, first, document_ids)
-        excess = paired_difference(documents, evaluation.bootstrap_resamples, seed=seed)
+    for (entry, weights, training), own in zip(dictionaries, sums, strict=True):
+        of_own = _by_document(entry.name, own, ce_by_row["original"], rows, first, documents)
+        excess = paired_difference(of_own, evaluation.bootstrap_resamples, seed=seed)
         ce = own.of_row("ce").sum().item() / n_predictions
-        by_document.append(documents)
+        by_document.append(of_own)
         table.append(
             {
-                **_described(entry, weights, tokens_trained),
+                **_described(entry, weights, training),
                 "tokens_evaluated": n_tokens,
                 "l0": own.of_row("l0").sum().item() / n_tokens,
                 "ce": ce,
@@ -132,14 +142,18 @@ def evaluate_site(
     return pd.DataFrame(table), pd.concat(by_document, ignore_index=True)
 
 
-def _described(entry: Dictionary, weights: SparseDictionary, tokens_trained: int) -> dict[str, Any]:
+def _described(
+    entry: Dictionary, weights: SparseDictionary, training: dict[str, Any]
+) -> dict[str, Any]:
     return {
         "dictionary": entry.name,
         "site": entry.site.name,
         **dict(entry.site),
-        **{key: getattr(entry, key) for key in ("kind", "headline", "l1_coefficient")},
+        **{key: getattr(entry, key) for key in ("kind", "headline")},
+        "seed": training.get("seed"),
+        "l1_coefficient": entry.l1_coefficient,
         "n_features": weights.n_features,
-        "tokens_trained": tokens_trained,
+        **{key: training.get(key) for key in TRAINED},
     }
 
 
@@ -159,24 +173,22 @@ def _run(
         for batch in batches:
             tokens = batch.to(device)
             passed = run_through_site(model, tokens, site.layer)
-            log_probs = _log_probs(passed.logits, first)
-            ce["original"].append(_ce_by_row(log_probs, tokens, first))
+            predicted = Predictions(model, tokens, passed.normalized, first=first)
+            ce["original"].append(predicted.ce)
             for name, value in bounds.items():
                 ablated = replace_from(passed.activations.mlp_out, value, first)
-                logits = continue_with_mlp_out(model, passed, site.layer, ablated)
-                ce[name].append(_ce_by_row(_log_probs(logits, first), tokens, first))
+                changed = continue_with_mlp_out(model, passed, site.layer, ablated)
+                ce[name].append(predicted.of_changed(changed)[0])
             for (_, weights, _), own in zip(dictionaries, sums, strict=True):
                 spliced = splice(weights, passed, model, site.layer, first_position=first)
-                logits = continue_with_mlp_out(model, passed, site.layer, spliced.mlp_out)
-                found = _log_probs(logits, first)
-                kl = (log_probs.exp() * (log_probs - found)).sum(dim=(1, 2))
-                own.add(spliced, _ce_by_row(found, tokens, first), kl.double())
+                changed = continue_with_mlp_out(model, passed, site.layer, spliced.mlp_out)
+                own.add(spliced, *predicted.of_changed(changed))
             bar.update(tokens.numel())
     return {name: torch.cat(parts) for name, parts in ce.items()}, sums
 
 
 def _by_document(
-    name: str, sums: _Sums, ce_original: Tensor, rows: Rows, first: int, ids: list[str]
+    name: str, sums: _Sums, ce_original: Tensor, rows: Rows, first: int, documents: pd.DataFrame
 ) -> pd.DataFrame:
     """CE and L0 of one dictionary, averaged within each document."""
     n_predictions = rows.tokens.shape[1] - 1 - first
@@ -193,7 +205,10 @@ def _by_document(
     how = dict.fromkeys(table, "mean") | {"dictionary": "first", "tokens": "sum"}
     del how["document"]
     table = table.groupby("document", as_index=False).agg(how)[list(table)]
-    return table.assign(document=[ids[number] for number in table["document"]])
+    of_rows = documents.iloc[table["document"]]
+    table["document"] = of_rows["id"].to_numpy()
+    table.insert(2, "source", of_rows["source"].to_numpy())
+    return table
 
 
 def paired_difference(documents: pd.DataFrame, resamples: int, *, seed: int) -> Estimate:
@@ -201,24 +216,6 @@ def paired_difference(documents: pd.DataFrame, resamples: int, *, seed: int) -> 
     excess = (documents["ce"] - documents["ce_original"]).to_numpy()
     tokens = documents["tokens"].to_numpy(float)
     return mean(excess, "documents", weights=tokens, seed=seed, resamples=resamples)
-
-
-def _log_probs(
-    logits: Float[Tensor, "batch position vocabulary"], first: int
-) -> Float[Tensor, "batch prediction vocabulary"]:
-    """Log probabilities at the positions that predict: the last one has no next token."""
-    return logits[:, first:-1].log_softmax(dim=-1)
-
-
-def _ce_by_row(
-    log_probs: Float[Tensor, "batch prediction vocabulary"],
-    tokens: Int[Tensor, "batch position"],
-    first: int,
-) -> Float[Tensor, " batch"]:
-    """Cross entropy of the next tokens, summed over each row."""
-    next_tokens = tokens[:, first + 1 :].long()
-    picked = log_probs.gather(2, next_tokens[:, :, None]).squeeze(2)
-    return -picked.double().sum(dim=1).cpu()
 
 
 def evaluate_dictionaries(
@@ -236,14 +233,13 @@ def evaluate_dictionaries(
     dictionaries = []
     for entry in entries:
         folder = layout.dictionary(entry.name)
-        tokens_trained = read_json(folder / "cfg.json")["training"]["tokens_trained"]
         weights = SparseDictionary.from_pretrained(folder).to(device)
-        dictionaries.append((entry, weights, tokens_trained))
+        dictionaries.append((entry, weights, read_json(folder / "cfg.json")["training"]))
     statistics = read_tensors(layout.activations(site.name) / "statistics.safetensors")
     return evaluate_site(
         load_model(layout.model(site.model), device=device),
         load_rows(layout.tokens(site.model), "eval"),
-        list(read_table(layout.documents, columns=["id"])["id"]),
+        read_table(layout.documents, columns=["id", "source"]),
         dictionaries,
         statistics["mlp_out_mean"],
         scale.corpus,

@@ -239,7 +239,7 @@ class _PassThrough(nn.Module):
 def unembed(
     model: LanguageModel,
     normalized: Float[Tensor, "... d_model"],
-    tokens: Int[Tensor, " token"] | None = None,
+    tokens: Int[Tensor, " token"] | slice | None = None,
 ) -> Float[Tensor, "... token"]:
     """Logits from the residual stream after the final norm.
 

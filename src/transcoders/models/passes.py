@@ -14,7 +14,6 @@ from transcoders.models.forward import (
     mlp_input,
     mlp_output,
     run_blocks,
-    unembed,
 )
 
 
@@ -26,7 +25,8 @@ class SitePass(NamedTuple):
     """The residual stream before the site's layer."""
     residual_after: Float[Tensor, "batch position d_model"]
     """The residual stream after the site's layer."""
-    logits: Float[Tensor, "batch position vocabulary"]
+    normalized: Float[Tensor, "batch position d_model"]
+    """After the final norm: :func:`unembed` makes logits of it."""
 
 
 @torch.inference_mode()
@@ -37,9 +37,9 @@ def run_through_site(
     residuals = [f"blocks.{layer}.hook_resid_{side}" for side in ("pre", "post")]
     names = [mlp_input(model, layer), mlp_output(layer), *residuals]
     with captured(model, names, tokens.shape) as found:
-        logits = unembed(model, run_blocks(model, tokens=tokens))
+        normalized = run_blocks(model, tokens=tokens)
     mlp_in, mlp_out, before, after = (found[name] for name in names)
-    return SitePass(MLPActivations(mlp_in, mlp_out), before, after, logits)
+    return SitePass(MLPActivations(mlp_in, mlp_out), before, after, normalized)
 
 
 @torch.inference_mode()
@@ -48,14 +48,14 @@ def continue_with_mlp_out(
     site: SitePass,
     layer: int,
     mlp_out: Float[Tensor, "batch position d_model"],
-) -> Float[Tensor, "batch position vocabulary"]:
-    """Logits of the model with the output of one layer's MLP replaced.
+) -> Float[Tensor, "batch position d_model"]:
+    """What the model gives to :func:`unembed` with the output of one layer's MLP replaced.
 
     Only the layers after the site run. The replacement enters as a difference, so putting back the
     MLP's own output leaves every bit of the residual stream as it was.
     """
     residual = site.residual_after + (mlp_out - site.activations.mlp_out)
-    return unembed(model, run_blocks(model, residual=residual, start=layer + 1))
+    return run_blocks(model, residual=residual, start=layer + 1)
 
 
 @torch.inference_mode()
