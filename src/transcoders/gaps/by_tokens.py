@@ -46,7 +46,7 @@ def gap_by_tokens(pairs: Pairs, *, margin: float) -> tuple[pd.DataFrame, pd.Data
     points: list[dict[str, Any]] = []
     fits: list[dict[str, Any]] = []
     for site in pairs.sites:
-        once = list(_with_gap(pairs, [pair for pair in pairs.by_data(site) if pair.one_pass]))
+        once = list(_with_gap(pairs, [pair for pair in pairs.by_data(site) if pair.passes == 1]))
         if len(once) < 2:
             continue
         first = pairs.evaluation[pairs.evaluation["site"] == site].iloc[0]
@@ -82,20 +82,20 @@ def _fitted(
     tokens = np.array([pair.setup.tokens_different for pair, _ in once], dtype=float)
     gaps = [gap for _, gap in once]
     draws, doublings = pairs.draws(gaps), np.log2(tokens / tokens[-1])
-    level, slope = _polynomial(doublings, draws, 1)
+    level, slope = polynomial(doublings, draws, 1)
     quantities = {"slope": slope, "level": level}
     if len(once) > 2:
-        quantities["curvature"] = _polynomial(doublings, draws, 2)[2]
+        quantities["curvature"] = polynomial(doublings, draws, 2)[2]
     for name, target in (("tokens_to_margin", -margin), ("tokens_to_equal", 0.0)):
         quantities[name] = tokens[-1] * _growth(level, slope, target)
     for name, values in quantities.items():
         yield {"quantity": name, **pairs.estimate(values, gaps[0])._asdict()}
 
 
-def _polynomial(
+def polynomial(
     x: Float[np.ndarray, " point"], draws: Float[np.ndarray, "draw point"], degree: int
 ) -> Float[np.ndarray, "coefficient draw"]:
-    """The coefficients that fit each row best, the constant first."""
+    """The coefficients that fit each row of draws best (least squares), the constant first."""
     return np.linalg.pinv(np.vander(x, degree + 1, increasing=True)) @ draws.T
 
 

@@ -12,8 +12,8 @@ from transcoders.fronts import FrontGap, Setup, front_gap, setups
 from transcoders.statistics import RESAMPLES, Estimate, RunNoise, estimate, with_run_noise
 
 PLAIN: tuple[str, str] = ("transcoder", "mlp_out_sae")
-SAME_STEPS = 0.02
-"""Two amounts of training are the same if they differ by less: batches do not divide every text."""
+SAME_STEPS = 0.1
+"""Amounts of training are the same if they differ by less: batches do not divide every text."""
 
 
 class Pair(NamedTuple):
@@ -24,9 +24,9 @@ class Pair(NamedTuple):
     setup: Setup
 
     @property
-    def one_pass(self) -> bool:
-        """Whether every token was seen once."""
-        return self.same_steps(self.setup.tokens_different)
+    def passes(self) -> int:
+        """How often every token was seen."""
+        return round(self.setup.tokens_trained / self.setup.tokens_different)
 
     def same_steps(self, tokens: int) -> bool:
         """Whether it was trained on so many tokens, repetitions counted."""

@@ -26,7 +26,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
-from transcoders.fronts import Setup, levels_at_equal_l0
+from transcoders.fronts import levels_at_equal_l0
 from transcoders.gaps.pairs import Pair, Pairs
 from transcoders.statistics import Estimate, mean_of_runs
 
@@ -34,6 +34,11 @@ TOPK: tuple[str, str] = ("topk_transcoder", "topk_sae")
 SKIP: tuple[str, str] = ("skip_transcoder", "skip_sae")
 LEVEL_MARGIN = 0.05
 """One feature in twenty dead, or a twentieth of the norm lost: a difference that could matter."""
+LEVELS = {
+    "norm kept": ("l2_ratio", "norm of the output over that of the target", -1),
+    "dead features": ("dead_fraction", "share of features that never fired", 1),
+}
+"""What is only looked at: the column, what it is, and 1 where more of it is worse, -1 if better."""
 GAP = "gap"
 WHY_COLUMNS = [
     "site", "factor", "comparison", "measure", "before", "after", "change", "low", "high", "n",
@@ -101,12 +106,12 @@ def why(pairs: Pairs, rule: Rule) -> pd.DataFrame:
 def _controls(pairs: Pairs, site: str) -> Iterator[Control]:
     """Every factor that a site's dictionaries can tell apart."""
     by_data = pairs.by_data(site)
-    once = [pair for pair in by_data if pair.one_pass]
+    once = [pair for pair in by_data if pair.passes == 1]
     if len(once) > 1:
         yield Control("data", once[0], once[-1])
         repeated = [
             pair for pair in by_data
-            if not pair.one_pass and pair.same_steps(once[-1].setup.tokens_trained)
+            if pair.passes > 1 and pair.same_steps(once[-1].setup.tokens_trained)
         ]  # fmt: skip
         same = {pair.setup.tokens_different: pair for pair in once}
         for pair in repeated[:1]:
@@ -133,7 +138,7 @@ def _the_gap(pairs: Pairs, site: str) -> Iterator[dict[str, Any]]:
     gap = pairs.gap(pair)
     if gap is None:
         return
-    found = pairs.estimate(pairs.draws([gap])[:, 0], gap)
+    found = gap.estimate(seed=pairs.seed)  # as the claim is judged
     yield {
         "factor": GAP, "comparison": f"{_in_words(pair)}, L0 {gap.l0_low:.0f} to {gap.l0_high:.0f}",
         "measure": GAP, "after": found.value, "change": found.value, **found._asdict(),
@@ -174,10 +179,7 @@ def _changed(pairs: Pairs, control: Control, rule: Rule) -> Iterator[dict[str, A
 def _levels(pairs: Pairs, site: str, rule: Rule) -> Iterator[dict[str, Any]]:
     """What both kinds are like at equal L0, in the pair that is to be explained."""
     pair = _reference(pairs, site)
-    for factor, column, measure, sign in (
-        ("norm kept", "l2_ratio", "norm of the output / of the target", -1),
-        ("dead features", "dead_fraction", "share of features that never fired", 1),
-    ):
+    for factor, (column, measure, worse) in LEVELS.items():
         found = levels_at_equal_l0(pairs.evaluation, site, column, setup=pair.setup)
         if found is None:
             continue
@@ -187,14 +189,14 @@ def _levels(pairs: Pairs, site: str, rule: Rule) -> Iterator[dict[str, Any]]:
             "factor": factor, "comparison": f"SAE → transcoder, {_in_words(pair)}",
             "measure": measure, "before": sae.mean(), "after": transcoder.mean(),
             "change": difference.value, **difference._asdict(),
-            "explains": rule.of_level(mean_of_runs(sign * (transcoder - sae))),
+            "explains": rule.of_level(mean_of_runs(worse * (transcoder - sae))),
         }  # fmt: skip
 
 
 def _reference(pairs: Pairs, site: str) -> Pair:
     """The plain pair that is to be explained: of the most tokens, one pass if there is one."""
     by_data = pairs.by_data(site)
-    return ([pair for pair in by_data if pair.one_pass] or by_data)[-1]
+    return ([pair for pair in by_data if pair.passes == 1] or by_data)[-1]
 
 
 def _difference(control: Control) -> str:
@@ -207,18 +209,17 @@ def _difference(control: Control) -> str:
         for a, b, unit in (
             (before.setup.n_features, after.setup.n_features, "features"),
             (before.setup.tokens_different, after.setup.tokens_different, "tokens"),
-            (_passes(before.setup), _passes(after.setup), "passes"),
+            (
+                before.passes,
+                after.passes,
+                "pass" if before.passes == after.passes == 1 else "passes",
+            ),
         )
     ]
     return ", ".join(words)
 
 
 def _in_words(pair: Pair) -> str:
-    setup = pair.setup
-    return (
-        f"{setup.n_features:,} features, {setup.tokens_different:,} tokens, {_passes(setup)} passes"
-    )
-
-
-def _passes(setup: Setup) -> int:
-    return round(setup.tokens_trained / setup.tokens_different)
+    features, tokens, _ = pair.setup
+    passes = "1 pass" if pair.passes == 1 else f"{pair.passes} passes"
+    return f"{features:,} features, {tokens:,} tokens, {passes}"
