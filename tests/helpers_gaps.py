@@ -48,6 +48,7 @@ def tables(
     tokens = random.integers(50, 500, documents)
     evaluation, by_document = [], []
     for pair in pairs:
+        layer = int(pair.site.partition("layer")[2])
         gaps = pair.gap + noise * random.normal(size=documents)
         sides = zip(pair.kinds, (gaps, 0.0), pair.dead, pair.norm, strict=True)
         for kind, gap, dead, norm in sides:
@@ -57,7 +58,7 @@ def tables(
                 evaluation.append(
                     {
                         "dictionary": name, "site": pair.site, "model": "tiny",
-                        "layer": int(pair.site[-1]), "kind": kind, "seed": pair.seed,
+                        "layer": layer, "kind": kind, "seed": pair.seed,
                         "headline": number == 0 and pair[1:6] == (2**20, 1, 64, PLAIN, 42),
                         "n_features": pair.n_features, "tokens_different": pair.different,
                         "tokens_trained": pair.different * pair.passes, "l0": l0,
