@@ -106,6 +106,7 @@ def covers(random: np.random.Generator, *, run_sd: float) -> bool:
     return bool(slope["low"] <= 0.02 <= slope["high"])
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("run_sd", [0.0, 0.02])
 def test_the_interval_of_the_slope_covers_it_in_about_95_of_100_data_sets(run_sd: float) -> None:
     random = np.random.default_rng(0)

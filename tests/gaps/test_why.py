@@ -93,6 +93,7 @@ def test_the_rule_worked_by_hand(
     assert RULE.of_change(before, after, change) == answered
 
 
+@pytest.mark.full
 def test_a_control_without_effect_is_rarely_called_one() -> None:
     random = np.random.default_rng(0)
     said = []
@@ -174,7 +175,7 @@ def test_chance_is_said_where_runs_differ_as_much_as_the_gap() -> None:
 def test_the_answer_names_each_cause_under_what_was_found() -> None:
     table = asked(controls(0.05, 0.005, 0.10, 0.0, 0.06), noise=0.005).reset_index()
     said = answer(table)
-    assert said.startswith(f"At {SITE}, transcoders of equal sparsity do worse than SAEs")
+    assert said.startswith(f"At {SITE} and at equal sparsity, transcoders do worse than SAEs")
     found = {part.split(" by ")[0].split(", which is ")[-1].strip(): part
              for part in said.split("; ")}  # fmt: skip
     assert "too few features" in found["explained"]

@@ -50,7 +50,7 @@ def answer(why: pd.DataFrame) -> str:
             f"{'do better' if better else 'are not measurably worse'} than SAEs on the MLP's output"
         )
         rest = _what_data_did(why)
-    return f"At {gap['site']}, transcoders of equal sparsity {found} ({number}){rest}."
+    return f"At {gap['site']} and at equal sparsity, transcoders {found} ({number}){rest}."
 
 
 def _causes(why: pd.DataFrame) -> str:
