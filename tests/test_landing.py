@@ -34,7 +34,8 @@ def test_the_committed_page_is_the_one_that_the_tables_give(laptop):
 
 def test_every_figure_page_and_document_is_shown(laptop):
     page = laptop.landing_page.read_text()
-    shown = [f"{name}.png" for name, _, _ in FIGURES] + [f"{name}.html" for name in PAGES]
+    shown = [f"{name}.png" for name, of, _ in FIGURES if of != "why"]  # laptop sweeps no data
+    shown += [f"{name}.html" for name in PAGES if name != "why"]
     for name in (*shown, *DOCUMENTS):
         assert name in page
 

@@ -16,6 +16,7 @@ which data flows:
     splicing          a dictionary in place of an MLP
     evaluation        L0, cross entropy and the other columns of ``evaluation.csv``
     fronts            two kinds of dictionary compared at the same sparsity
+    gaps              why one kind does better: by amount of data, and under controls
     circuits          attribution through transcoders: vectors, paths, graphs, checks of them
     greater_than      the circuit of one task
     interpretability  what features are active on, and measures of it

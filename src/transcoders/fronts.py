@@ -7,18 +7,29 @@ kind is judged where it has no dictionaries.
 The difference is given in units of what the MLP is worth: the CE that is lost when its output is
 replaced by its mean. Layers and models differ in that, and a difference of 0.01 nats is much where
 an MLP is worth 0.08 and little where it is worth 6.
+
+Only dictionaries that were trained alike make a front: of one width, on one amount of data.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from transcoders.statistics import RESAMPLES, Estimate, estimate, resample
 
 GRID_POINTS = 101
 Draws = Float[np.ndarray, "draw point"]
+
+
+class Setup(NamedTuple):
+    """How the dictionaries of a front were trained. The names are columns of evaluation.csv."""
+
+    n_features: int
+    tokens_different: int
+    tokens_trained: int
+    """Repetitions counted."""
 
 
 class FrontGap(NamedTuple):
@@ -49,6 +60,8 @@ def front_gap(
     *,
     kind: str = "transcoder",
     other: str = "mlp_out_sae",
+    setup: Setup | None = None,
+    within: tuple[float, float] = (0.0, np.inf),
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> FrontGap | None:
@@ -60,14 +73,15 @@ def front_gap(
         site: name of the site.
         kind: the first kind.
         other: the kind that it is compared with.
+        setup: how both were trained; None means as the site's headline dictionaries.
+        within: the range of L0 to stay in, besides that which both fronts cover.
         resamples: of documents. All dictionaries share each resample, in CE and in L0.
         seed: of the resampling.
 
     Returns:
         The gap, or None where the fronts share no range of L0.
     """
-    at_site = evaluation[(evaluation["site"] == site) & (evaluation["l0"] > 0)]
-    at_site = at_site[at_site["kind"].isin([kind, other])]
+    at_site = _compared(evaluation, site, (kind, other), setup)
     if set(at_site["kind"]) != {kind, other}:
         return None
     documents = by_document[by_document["dictionary"].isin(at_site["dictionary"])]
@@ -79,20 +93,92 @@ def front_gap(
     weights /= weights.sum(axis=1, keepdims=True)
     bounds = at_site.iloc[0]
     worth = bounds["ce_mean_ablated"] - bounds["ce_original"]
-    runs = at_site["seed"] if "seed" in at_site else pd.Series(0, index=at_site.index)
     gaps, about = [], []
-    for _, of_run in at_site.groupby(runs):
-        fronts = []
-        for each in (kind, other):
-            names = of_run.loc[of_run["kind"] == each, "dictionary"].tolist()
-            fronts.append(_front(weights, l0[names].to_numpy(), ce[names].to_numpy()))
-        found = _compare(*fronts)
+    for of_run in _runs(at_site):
+        names = [
+            of_run.loc[of_run["kind"] == each, "dictionary"].tolist() for each in (kind, other)
+        ]
+        first, second = (
+            _front(weights, l0[each].to_numpy(), ce[each].to_numpy()) for each in names
+        )
+        found = _at_equal_l0(first, second, within)
         if found is not None:
-            gaps.append(found[0] / worth)
-            about.append(found[1:])
+            gap = found.second - found.first
+            # A resample in which the fronts share no range says nothing.
+            gaps.append(np.where(found.shared, gap.mean(axis=1), np.nan) / worth)
+            about.append((found.low, found.high, float((gap[0] > 0).mean())))
     if not gaps:
         return None
     return FrontGap(np.stack(gaps, axis=1), len(ce), *about[0])
+
+
+def levels_at_equal_l0(
+    evaluation: pd.DataFrame,
+    site: str,
+    column: str,
+    *,
+    kind: str = "transcoder",
+    other: str = "mlp_out_sae",
+    setup: Setup | None = None,
+) -> tuple[Float[np.ndarray, " run"], Float[np.ndarray, " run"]] | None:
+    """A column of ``evaluation.csv`` in two kinds, averaged over the log L0 that both cover.
+
+    Args:
+        evaluation: ``evaluation.csv``.
+        site: name of the site.
+        column: which.
+        kind: the first kind.
+        other: the second.
+        setup: how both were trained; None means as the site's headline dictionaries.
+
+    Returns:
+        The mean of each kind in every training run, or None where they share no range of L0.
+    """
+    at_site = _compared(evaluation, site, (kind, other), setup)
+    levels = []
+    for of_run in _runs(at_site):
+        points = [of_run[of_run["kind"] == each] for each in (kind, other)]
+        first, second = (
+            _front(np.eye(1), rows["l0"].to_numpy()[None], rows[column].to_numpy()[None])
+            for rows in points
+        )
+        found = _at_equal_l0(first, second)
+        if found is not None:
+            levels.append((found.first.mean(), found.second.mean()))
+    if not levels:
+        return None
+    of_first, of_second = np.array(levels).T
+    return of_first, of_second
+
+
+def setups(evaluation: pd.DataFrame, site: str, kinds: tuple[str, str]) -> list[Setup]:
+    """How dictionaries of both kinds were trained at a site, by width and then by data."""
+    at_site = evaluation[evaluation["site"] == site]
+    first, second = (
+        set(at_site.loc[at_site["kind"] == kind, list(Setup._fields)].itertuples(index=False))
+        for kind in kinds
+    )
+    return sorted(Setup(*map(int, each)) for each in first & second)
+
+
+def _compared(
+    evaluation: pd.DataFrame, site: str, kinds: tuple[str, str], setup: Setup | None
+) -> pd.DataFrame:
+    """The dictionaries of two kinds at a site that were trained alike and have an L0."""
+    at_site = evaluation[(evaluation["site"] == site) & evaluation["kind"].isin(kinds)]
+    alike = at_site.filter(Setup._fields)
+    if setup is None and at_site["headline"].any():
+        alike = alike == alike[at_site["headline"]].iloc[0]
+    elif setup is not None:
+        alike = alike == pd.Series(setup._asdict())
+    return at_site[alike.all(axis=1) & (at_site["l0"] > 0)]
+
+
+def _runs(dictionaries: pd.DataFrame) -> list[pd.DataFrame]:
+    """The dictionaries of each training run."""
+    if "seed" not in dictionaries:
+        return [dictionaries]
+    return [of_run for _, of_run in dictionaries.groupby("seed")]
 
 
 def _front(
@@ -106,22 +192,35 @@ def _front(
     return np.take_along_axis(log_l0, order, 1), np.take_along_axis(mean_ce, order, 1)
 
 
-def _compare(
-    first: tuple[Draws, Draws], second: tuple[Draws, Draws]
-) -> tuple[Float[np.ndarray, " draw"], float, float, float] | None:
-    """CE of the second front minus that of the first, averaged over the L0 that both cover."""
+class _Grid(NamedTuple):
+    """Two fronts on the same grid of log L0, in every draw."""
+
+    first: Draws
+    second: Draws
+    shared: Bool[np.ndarray, " draw"]
+    """Whether the fronts share a range of L0."""
+    low: float
+    high: float
+    """The range of L0 in the data."""
+
+
+def _at_equal_l0(
+    first: tuple[Draws, Draws],
+    second: tuple[Draws, Draws],
+    within: tuple[float, float] = (0.0, np.inf),
+) -> _Grid | None:
+    """What two fronts are over the range of L0 that both cover; None if there is none."""
     if not first[0].shape[1] or not second[0].shape[1]:
         return None
-    low = np.maximum(first[0][:, 0], second[0][:, 0])
-    high = np.minimum(first[0][:, -1], second[0][:, -1])
+    with np.errstate(divide="ignore"):
+        ends = np.log(within)
+    low = np.maximum(np.maximum(first[0][:, 0], second[0][:, 0]), ends[0])
+    high = np.minimum(np.minimum(first[0][:, -1], second[0][:, -1]), ends[1])
     if low[0] >= high[0]:
         return None
     grid = low[:, None] + (high - low)[:, None] * np.linspace(0, 1, GRID_POINTS)
-    gap = _interpolate(grid, *second) - _interpolate(grid, *first)
-    ends = float(np.exp(low[0])), float(np.exp(high[0]))
-    # A resample in which the fronts share no range says nothing.
-    mean = np.where(low < high, gap.mean(axis=1), np.nan)
-    return mean, *ends, float((gap[0] > 0).mean())
+    values = _interpolate(grid, *first), _interpolate(grid, *second)
+    return _Grid(*values, low < high, float(np.exp(low[0])), float(np.exp(high[0])))
 
 
 def _interpolate(grid: Draws, x: Draws, y: Draws) -> Draws:

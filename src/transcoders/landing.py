@@ -14,6 +14,7 @@ from transcoders.templates import render, stylesheet
 
 FIGURES = [
     ("fig3_tradeoff", "figure3", "Figure 3: sparsity against faithfulness, by kind"),
+    ("gap_by_tokens", "why", "The gap between the kinds, by how many tokens they saw"),
     ("fig4_greater_than", "greater_than", "Figure 4: how few features do the task"),
     ("fig5_dla", "greater_than", "Figure 5: which years drive a feature, and which it raises"),
     ("greater_than_where", "greater_than", "Where the model decides what comes after 17"),
@@ -27,6 +28,7 @@ FIGURES = [
 PAGES = {
     "claims": "the paper's claims, with measures, intervals and verdicts",
     "figure3": "transcoders against SAEs",
+    "why": "why one kind does better: data, steps, width and other controls",
     "circuits": "circuits, and how they were checked",
     "greater_than": "the greater-than case study",
     "interpretability": "what features are about; Table 1",

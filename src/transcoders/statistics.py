@@ -11,9 +11,12 @@ features, have textbook intervals instead.
 Training runs are a second level. There are only a few, and resampling three runs would make
 intervals too short. Therefore the error of their mean is drawn from Student's distribution with
 its few degrees of freedom, and added to what the resampled clusters give.
+
+Where only some of the numbers that are compared come from several runs, all are taken to vary from
+run to run as those do (:class:`RunNoise`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -104,6 +107,69 @@ def estimate(
     tails = 100 * stats.norm.cdf([-reach, reach])
     low, high = np.percentile(values, tails, method="nearest")
     return Estimate(float(statistic[0]), float(low), float(high), n, resampled)
+
+
+class RunNoise(NamedTuple):
+    """How far a number is from one training run to the next."""
+
+    sd: float
+    """Its standard deviation."""
+    df: int
+    """The degrees of freedom by which that is known."""
+
+    @classmethod
+    def pooled(cls, groups: Iterable[Float[np.ndarray, " run"]]) -> "RunNoise | None":
+        """From groups of runs that differ by chance alone; None if no group has two runs.
+
+        Groups may have different means, and are taken to vary alike.
+        """
+        several = [runs for runs in groups if len(runs) > 1]
+        if not several:
+            return None
+        df = sum(len(runs) - 1 for runs in several)
+        squares = sum(float(np.square(runs - runs.mean()).sum()) for runs in several)
+        return cls(float(np.sqrt(squares / df)), df)
+
+    def estimate(self) -> Estimate:
+        """The standard deviation with the interval that normal errors give it."""
+        tails = stats.chi2.ppf([(1 + LEVEL) / 2, (1 - LEVEL) / 2], self.df)
+        low, high = self.sd * np.sqrt(self.df / tails)
+        return Estimate(self.sd, float(low), float(high), self.df, "degrees of freedom")
+
+
+def with_run_noise(
+    draws: Float[np.ndarray, "draw number"],
+    n_runs: Sequence[int],
+    noise: RunNoise | None,
+    *,
+    seed: int,
+) -> Float[np.ndarray, "draw number"]:
+    """Add to every resample what other training runs would have changed.
+
+    Args:
+        draws: numbers in the data (the first row) and in resamples of clusters.
+        n_runs: of how many training runs each number is the mean.
+        noise: of one run; None adds nothing.
+        seed: of the errors.
+
+    Returns:
+        The same with errors from Student's distribution, independent from number to number. So
+        differences, slopes and whatever else is computed from a row have the errors that follow.
+    """
+    if noise is None:
+        return draws
+    random = np.random.default_rng((seed, noise.df))
+    errors = random.standard_normal((len(draws) - 1, draws.shape[1])) / np.sqrt(n_runs)
+    errors *= noise.sd * np.sqrt(noise.df / random.chisquare(noise.df, (len(draws) - 1, 1)))
+    return draws + np.vstack([np.zeros(draws.shape[1]), errors])
+
+
+def mean_of_runs(values: Float[np.ndarray, " run"]) -> Estimate:
+    """The mean over training runs, with Student's interval. That of one run is NaN."""
+    value, n = float(values.mean()), len(values)
+    error = float(stats.sem(values)) if n > 1 else np.nan
+    reach = error * float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) if n > 1 else np.nan
+    return Estimate(value, value - reach, value + reach, n, "training runs")
 
 
 def mean(

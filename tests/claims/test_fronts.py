@@ -33,6 +33,7 @@ def tables(
             name = f"{site}_{kind}_{number}"
             bounds = {"ce_original": 3.0, "ce_mean_ablated": 3.0 + WORTH}
             row = {"dictionary": name, "site": site, "kind": kind, "l0": l0, "ce": ce}
+            row["headline"] = number == 0
             evaluation.append(row | bounds)
             by_document += [
                 {

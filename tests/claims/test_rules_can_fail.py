@@ -25,6 +25,7 @@ from scipy import stats
 
 from transcoders.claims import load_claims, verdict
 from transcoders.fronts import FrontGap, front_gap
+from transcoders.gaps.by_tokens import polynomial
 from transcoders.greater_than.estimates import (
     few_above,
     joint_lead,
@@ -111,6 +112,23 @@ def model_sizes(largest: str, smallest: str) -> Simulate:
         drawn = random.integers(34, size=n)
         found = [site(drawn, at) for site, at in zip(sites, (truth, 0.0), strict=True)]
         return estimate(found[0].draws - found[1].draws, n, "documents", seed=0)
+
+    return simulate
+
+
+def slope_by_tokens(*sites: str) -> Simulate:
+    """Five amounts of data, measured on the same documents, whose noise is that of the sites.
+
+    Gaps of one site by amount of data are closer to each other than those of different sites.
+    """
+    drawn_from = [Drawn(site) for site in sites]
+
+    def simulate(random: np.random.Generator, truth: float) -> Estimate:
+        n = CLAIMS["gap-shrinks-with-data"].needs
+        drawn = random.integers(34, size=n)
+        gaps = [drawn_from[i % len(sites)](drawn, truth * i).draws[:, 0] for i in range(5)]
+        slope = polynomial(np.arange(5.0), np.stack(gaps, axis=1), 1)[1]
+        return estimate(slope, n, "documents", seed=0)
 
     return simulate
 
@@ -270,6 +288,9 @@ def context_free(random: np.random.Generator, truth: float) -> Estimate:
 SIMULATIONS: dict[str, list[Simulate]] = {
     "pareto": [fronts(f"smollm2-135m_layer{layer}") for layer in (12, 20, 24)],
     "gap-grows-with-model": [model_sizes("smollm2-135m_layer20", "smollm2-135m_layer24")],
+    "gap-shrinks-with-data": [
+        slope_by_tokens(*(f"smollm2-135m_layer{layer}" for layer in (12, 20, 24)))
+    ],
     "interpretability-rated": [rated("interpretability-rated", 0.76)],
     "context-free": [rated("context-free", 0.32)],
     "weights-alone": [precision("weights-alone")],

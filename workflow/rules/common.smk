@@ -101,6 +101,7 @@ def any_of(names):
 CHAPTERS = {
     "claims": "Claims",
     "figure3": "Figure 3",
+    "why": "Why: the gap by data and under controls",
     "circuits": "Circuits",
     "greater_than": "Greater-than: Figures 4 and 5",
     "interpretability": "Interpretability: Table 1",

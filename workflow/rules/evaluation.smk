@@ -31,6 +31,18 @@ rule evaluation:
         LAYOUT.evaluation_by_document,
 
 
+GAPS = [LAYOUT.gap_by_tokens, LAYOUT.gap_by_tokens_fit, LAYOUT.why]
+
+if SCALE.sweeps_data:
+    job(
+        "compare_gaps",
+        "compare-gaps",
+        message="Comparing gaps between kinds: by data, width and other controls",
+        input=[LAYOUT.evaluation, LAYOUT.evaluation_by_document, LAYOUT.listed_claims],
+        output=GAPS,
+    )
+
+
 if SCALE.learning_rates:
     # Optional: no other rule asks for these dictionaries.
     job(

@@ -26,6 +26,16 @@ if SCALE.groups:
             figures=["training_curves"],
         ),
     ]
+if SCALE.sweeps_data:
+    PAGES.append(
+        Page(
+            name="gap_by_tokens",
+            notebook="why",
+            message="Why transcoders lose or win: by data, and under controls",
+            tables=GAPS,
+            figures=["gap_by_tokens"],
+        )
+    )
 if CASES:
     PAGES.append(
         Page(

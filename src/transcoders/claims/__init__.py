@@ -1,5 +1,6 @@
 """The paper's claims, judged by the tables of a scale: the only place that says a verdict."""
 
+from transcoders.claims.gaps import rule_of_gaps as rule_of_gaps  # and register its measures
 from transcoders.claims.ledger import COLUMNS as COLUMNS
 from transcoders.claims.ledger import Claim as Claim
 from transcoders.claims.ledger import judge_claims as judge_claims

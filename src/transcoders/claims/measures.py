@@ -86,7 +86,7 @@ TABLES: dict[str, frozenset[str]] = {}
 """The tables that each measure reads."""
 
 
-def _reads(*tables: str) -> Callable[[Measure], Measure]:
+def reads(*tables: str) -> Callable[[Measure], Measure]:
     """Register a measure with the tables that it reads."""
 
     def register(measure: Measure) -> Measure:
@@ -97,7 +97,7 @@ def _reads(*tables: str) -> Callable[[Measure], Measure]:
     return register
 
 
-@_reads("evaluation.csv", "evaluation_by_document.csv")
+@reads("evaluation.csv", "evaluation_by_document.csv")
 def front_gap(evidence: Evidence, site: Site | None) -> Found:
     """What a transcoder recovers of an MLP's worth at equal L0, minus what an SAE does."""
     assert site is not None
@@ -106,7 +106,7 @@ def front_gap(evidence: Evidence, site: Site | None) -> Found:
     return Found(gap.estimate(seed=evidence.scale.seed), note)
 
 
-@_reads("evaluation.csv", "evaluation_by_document.csv")
+@reads("evaluation.csv", "evaluation_by_document.csv")
 def gap_of_largest_over_smallest_model(evidence: Evidence, _: Site | None) -> Found:
     """How much more transcoders gain in the largest model than in the smallest."""
     scale = evidence.scale
@@ -121,32 +121,32 @@ def gap_of_largest_over_smallest_model(evidence: Evidence, _: Site | None) -> Fo
     return Found(estimate(draws, largest.n_documents, "documents", seed=scale.seed))
 
 
-@_reads("interpretability/ratings.csv")
+@reads("interpretability/ratings.csv")
 def rated_interpretable(evidence: Evidence, _: Site | None) -> Found:
     """The share of features that raters call interpretable."""
     return _of_ratings(evidence, "interpretable")
 
 
-@_reads("interpretability/ratings.csv")
+@reads("interpretability/ratings.csv")
 def rated_context_free(evidence: Evidence, _: Site | None) -> Found:
     """The share of features that raters call context-free."""
     return _of_ratings(evidence, "context_free")
 
 
-@_reads("interpretability/automatic.csv")
+@reads("interpretability/automatic.csv")
 def rule_accuracy_gap(evidence: Evidence, _: Site | None) -> Found:
     """How much better a rule tells where features are active: transcoder minus SAE."""
     return _matched_accuracy(evidence, evidence.scale.rated("mlp_in_sae").name)
 
 
-@_reads("interpretability/automatic.csv")
+@reads("interpretability/automatic.csv")
 def rule_accuracy_above_random(evidence: Evidence, _: Site | None) -> Found:
     """How much better a rule tells a transcoder's features than random directions."""
     assert evidence.scale.interpretability is not None
     return _matched_accuracy(evidence, evidence.scale.interpretability.baseline)
 
 
-@_reads("interpretability/automatic.csv")
+@reads("interpretability/automatic.csv")
 def context_free_gap(evidence: Evidence, _: Site | None) -> Found:
     """The share of live features whose best examples are all on one token: transcoder minus SAE."""
     measures = evidence.table("interpretability/automatic.csv")
@@ -156,14 +156,14 @@ def context_free_gap(evidence: Evidence, _: Site | None) -> Found:
     return Found(difference_of_shares(first, second, "features"))
 
 
-@_reads("case_studies/systematic.csv")
+@reads("case_studies/systematic.csv")
 def precision_of_de_embedding(evidence: Evidence, _: Site | None) -> Found:
     """How many of a feature's best examples are on the tokens that weights predict."""
     studies = _systematic(evidence)
     return Found(mean_of_features(studies, studies["precision"], seed=evidence.scale.seed))
 
 
-@_reads("case_studies/systematic.csv")
+@reads("case_studies/systematic.csv")
 def precision_above_control(evidence: Evidence, _: Site | None) -> Found:
     """The same, minus how many are on the tokens that another feature's weights predict."""
     studies = _systematic(evidence)
@@ -171,7 +171,7 @@ def precision_above_control(evidence: Evidence, _: Site | None) -> Found:
     return Found(mean_of_features(studies, gain, seed=evidence.scale.seed))
 
 
-@_reads("circuits/*/paths.json")
+@reads("circuits/*/paths.json")
 def largest_completeness_error(evidence: Evidence, _: Site | None) -> Found:
     """How much of the target the attributions leave out, in the worst circuit."""
     found = evidence.layout.results.glob("circuits/*/paths.json")
@@ -182,7 +182,7 @@ def largest_completeness_error(evidence: Evidence, _: Site | None) -> Found:
     return Found(exactly(worst))
 
 
-@_reads("greater_than/summary.json")
+@reads("greater_than/summary.json")
 def lead_of_chosen_parts(evidence: Evidence, _: Site | None) -> Found:
     """By how much ablating the chosen MLP costs more than any other, and the head likewise."""
     found = evidence.of_greater_than("leads")
@@ -195,32 +195,32 @@ def lead_of_chosen_parts(evidence: Evidence, _: Site | None) -> Found:
     return Found(Estimate.of_record(found["lead"]), "; ".join(notes))
 
 
-@_reads("greater_than/summary.json")
+@reads("greater_than/summary.json")
 def few_features_above_neurons(evidence: Evidence, _: Site | None) -> Found:
     """The mean difference between the two curves of Figure 4 where few units are kept."""
     return Found(Estimate.of_record(evidence.of_greater_than("few_above_neurons")["transcoder"]))
 
 
-@_reads("greater_than/summary.json")
+@reads("greater_than/summary.json")
 def drop_of_harmful_feature(evidence: Evidence, _: Site | None) -> Found:
     """How much the metric falls on held-out prompts when the worst feature is added."""
     harmful = evidence.of_greater_than("harmful_feature")
     return Found(Estimate.of_record(harmful["drop"]), f"feature {harmful['unit']}")
 
 
-@_reads("greater_than/summary.json")
+@reads("greater_than/summary.json")
 def step_after_own_years(evidence: Evidence, _: Site | None) -> Found:
     """How much each feature raises the years after its own, more than other features do."""
     return _own_above_others(evidence, "step")
 
 
-@_reads("greater_than/summary.json")
+@reads("greater_than/summary.json")
 def agreement_with_own_years(evidence: Evidence, _: Site | None) -> Found:
     """How well a feature's de-embedding says on which years it is active, beyond the others'."""
     return _own_above_others(evidence, "agreement")
 
 
-@_reads("case_studies/table4.csv")
+@reads("case_studies/table4.csv")
 def share_of_successful_studies(evidence: Evidence, _: Site | None) -> Found:
     """The share of studies of features drawn at random that succeeded or mostly did."""
     studies = evidence.table("case_studies/table4.csv", "drawn")

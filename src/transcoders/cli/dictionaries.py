@@ -101,3 +101,20 @@ def collect_tables(scale: ScaleName, threads: Threads = None) -> None:
     write_table(
         layout.evaluation_by_document, join_tables(map(layout.site_evaluation_by_document, sites))
     )
+
+
+@job("seed", resources="notebook")
+def compare_gaps(scale: ScaleName, threads: Threads = None) -> None:
+    """Compare the gaps of dictionaries that differ in data, width or kind."""
+    from transcoders.claims import rule_of_gaps
+    from transcoders.files import read_table, write_table
+    from transcoders.gaps import Pairs, gap_by_tokens, why
+
+    settings, layout, _ = start("compare-gaps", scale, threads)
+    evaluation, by_document = map(read_table, (layout.evaluation, layout.evaluation_by_document))
+    pairs = Pairs(evaluation, by_document, seed=settings.seed)
+    rule = rule_of_gaps(layout.listed_claims)
+    points, fits = gap_by_tokens(pairs, margin=rule.margin)
+    write_table(layout.gap_by_tokens, points)
+    write_table(layout.gap_by_tokens_fit, fits)
+    write_table(layout.why, why(pairs, rule))

@@ -160,6 +160,25 @@ class Scale(Section):
         """Those that compare learning rates."""
         return [e for group in self.learning_rate_groups for e in self.dictionaries_in(group)]
 
+    @property
+    def sweeps_data(self) -> bool:
+        """Whether both kinds of Figure 3 see several amounts of data at a site, in one pass each.
+
+        Then the gap between them is compared by amount of data and by other controls.
+        """
+        amounts: dict[tuple[Site, Kind], set[int | None]] = {}
+        for dictionary in self.dictionaries:
+            group = self.group(dictionary.group)
+            if self.training_of(group).epochs == 1:
+                rows = getattr(group, "train_contexts", None)
+                amounts.setdefault((dictionary.site, dictionary.kind), set()).add(rows)
+        none: set[int | None] = set()
+        return any(
+            len(amounts.get((site, "transcoder"), none) & amounts.get((site, "mlp_out_sae"), none))
+            > 1
+            for site in self.sites
+        )
+
     def site(self, name: str) -> Site:
         """The site of that name; a :class:`UserError` lists the names there are."""
         return _named(self.all_sites, name, "site")

@@ -1,6 +1,7 @@
 """Figures from tables: a module a figure. Nothing here reads a model or activations."""
 
 from transcoders.plots.circuits import verification_figure as verification_figure
+from transcoders.plots.gaps import gap_by_tokens_figure as gap_by_tokens_figure
 from transcoders.plots.greater_than import kept_figure as kept_figure
 from transcoders.plots.greater_than import where_figure as where_figure
 from transcoders.plots.greater_than import years_figure as years_figure

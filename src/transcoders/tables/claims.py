@@ -73,6 +73,8 @@ def _links(evidence: str, pages: str) -> str:
     names = files.split(", ")
     page = html.escape(names[0].removeprefix("notebooks/"))
     linked = f'<a href="{html.escape(pages)}{page}">{page.removesuffix(".html")}</a>, from '
+    if notes.startswith("this scale has no "):  # then it may not have the page either
+        linked = "from "
     tables = ", ".join(f"<code>{_breakable(name)}</code>" for name in names[1:])
     return (f"{html.escape(notes)}; " if notes else "") + linked + tables
 

@@ -1,0 +1,112 @@
+"""The gap by amount of data, and where a line through it leads.
+
+Two lines at each site. **One pass**: every dictionary saw each of its tokens once, so more tokens
+are also more steps. **Equal steps**: fewer tokens were repeated until there were as many steps as
+with the most tokens. So only how many different tokens there were differs along this line.
+
+A straight line in log2 tokens is fitted to the first. That the gap is such a line is an assumption,
+and beyond the largest amount of data nothing here can test it. Therefore no crossing is reported
+that is further than :data:`HORIZON` times the largest.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from transcoders.fronts import FrontGap
+from transcoders.gaps.pairs import Pair, Pairs
+
+HORIZON = 100
+"""Times the largest amount of data: what lies beyond is as good as infinite."""
+ONE_PASS, EQUAL_STEPS = "one pass", "equal steps"
+POINT_COLUMNS = [
+    "site", "model", "layer", "line", "tokens_different", "tokens_trained",
+    "gap", "low", "high", "n", "resampled", "l0_low", "l0_high",
+]  # fmt: skip
+FIT_COLUMNS = ["site", "model", "layer", "quantity", "value", "low", "high", "n", "resampled"]
+
+
+def gap_by_tokens(pairs: Pairs, *, margin: float) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The points of both lines at every site with several amounts of data, and what is fitted.
+
+    Args:
+        pairs: of an evaluation.
+        margin: the smallest gap that matters, as a positive number.
+
+    Returns:
+        A row a point, with columns :data:`POINT_COLUMNS`. And a row a site and quantity, with
+        columns :data:`FIT_COLUMNS`. Quantities are ``slope`` (gap a doubling of tokens), ``level``
+        (the fitted gap at the most tokens), ``curvature`` (the quadratic term, where there are
+        three points: 0 on a line), ``tokens_to_margin`` and ``tokens_to_equal`` (where the line
+        reaches minus the margin, and 0; infinite if never or beyond the horizon).
+    """
+    points: list[dict[str, Any]] = []
+    fits: list[dict[str, Any]] = []
+    for site in pairs.sites:
+        once = list(_with_gap(pairs, [pair for pair in pairs.by_data(site) if pair.passes == 1]))
+        if len(once) < 2:
+            continue
+        first = pairs.evaluation[pairs.evaluation["site"] == site].iloc[0]
+        place = {"site": site, "model": first["model"], "layer": first["layer"]}
+        largest = once[-1][0].setup.tokens_different
+        equal = [pair for pair in pairs.by_data(site) if pair.same_steps(largest)]
+        lines = {ONE_PASS: once, EQUAL_STEPS: list(_with_gap(pairs, equal))}
+        for line, found in lines.items():
+            points += [place | {"line": line} | _point(pairs, *each) for each in found]
+        fits += [place | row for row in _fitted(pairs, once, margin)]
+    return pd.DataFrame(points, columns=POINT_COLUMNS), pd.DataFrame(fits, columns=FIT_COLUMNS)
+
+
+def _with_gap(pairs: Pairs, chosen: list[Pair]) -> Iterator[tuple[Pair, FrontGap]]:
+    """Pairs and their gaps, without those whose fronts share no range of L0."""
+    for pair in chosen:
+        if (gap := pairs.gap(pair)) is not None:
+            yield pair, gap
+
+
+def _point(pairs: Pairs, pair: Pair, gap: FrontGap) -> dict[str, Any]:
+    found = gap.estimate(seed=pairs.seed)
+    return {
+        **pair.setup._asdict(), "gap": found.value, **found._asdict(),
+        "l0_low": gap.l0_low, "l0_high": gap.l0_high,
+    }  # fmt: skip
+
+
+def _fitted(
+    pairs: Pairs, once: list[tuple[Pair, FrontGap]], margin: float
+) -> Iterator[dict[str, Any]]:
+    """Least squares through the same points in every resample."""
+    tokens = np.array([pair.setup.tokens_different for pair, _ in once], dtype=float)
+    gaps = [gap for _, gap in once]
+    draws, doublings = pairs.draws(gaps), np.log2(tokens / tokens[-1])
+    level, slope = polynomial(doublings, draws, 1)
+    quantities = {"slope": slope, "level": level}
+    if len(once) > 2:
+        quantities["curvature"] = polynomial(doublings, draws, 2)[2]
+    for name, target in (("tokens_to_margin", -margin), ("tokens_to_equal", 0.0)):
+        quantities[name] = tokens[-1] * _growth(level, slope, target)
+    for name, values in quantities.items():
+        yield {"quantity": name, **pairs.estimate(values, gaps[0])._asdict()}
+
+
+def polynomial(
+    x: Float[np.ndarray, " point"], draws: Float[np.ndarray, "draw point"], degree: int
+) -> Float[np.ndarray, "coefficient draw"]:
+    """The coefficients that fit each row of draws best (least squares), the constant first."""
+    return np.linalg.pinv(np.vander(x, degree + 1, increasing=True)) @ draws.T
+
+
+def _growth(
+    level: Float[np.ndarray, " draw"], slope: Float[np.ndarray, " draw"], target: float
+) -> Float[np.ndarray, " draw"]:
+    """How many times the most tokens it takes to reach a gap from below; infinite if never."""
+    rises = slope > 0
+    doublings = (target - level) / np.where(rises, slope, 1)
+    # A line that does not rise, and is above the target now, was there from the start.
+    growth = np.where(level < target, np.inf, 0.0)
+    growth = np.where(rises, 2.0 ** np.minimum(doublings, 1000), growth)
+    growth = np.where(growth > HORIZON, np.inf, growth)
+    return np.where(np.isnan(level), np.nan, growth)

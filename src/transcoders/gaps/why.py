@@ -1,0 +1,225 @@
+"""Why transcoders lose: one factor at a time, at the site that has the controls.
+
+Most factors are **changed**: the gap of two pairs that differ in nothing else is compared, over the
+range of L0 that all four fronts cover, with every document drawn alike for both. Others can only be
+**looked at** in both kinds at equal L0. That can refute a cause and never prove one.
+
+The rule was written down before any result. ``margin`` and ``needs`` are those of the claim that
+transcoders are no worse.
+
+1. There is nothing to explain unless the whole interval of the gap before is below 0, and nothing
+   is said with fewer documents than that claim needs: **cannot tell**.
+2. The factor changes the gap by less than the margin, even at the upper end: **no**.
+3. The change is above 0 even at the lower end. **yes** if after it transcoders are no worse, as the
+   claim is judged (the gap is above minus the margin even at the lower end), else **partly**.
+4. Otherwise **cannot tell**.
+
+A level is said not to explain the gap if transcoders are worse in it by less than
+:data:`LEVEL_MARGIN`, even at the far end. Chance between training runs is said not to if the gap is
+below 0 with training runs counted in.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from transcoders.fronts import levels_at_equal_l0
+from transcoders.gaps.pairs import Pair, Pairs
+from transcoders.statistics import Estimate, mean_of_runs
+
+TOPK: tuple[str, str] = ("topk_transcoder", "topk_sae")
+SKIP: tuple[str, str] = ("skip_transcoder", "skip_sae")
+LEVEL_MARGIN = 0.05
+"""One feature in twenty dead, or a twentieth of the norm lost: a difference that could matter."""
+LEVELS = {
+    "norm kept": ("l2_ratio", "norm of the output over that of the target", -1),
+    "dead features": ("dead_fraction", "share of features that never fired", 1),
+}
+"""What is only looked at: the column, what it is, and 1 where more of it is worse, -1 if better."""
+GAP = "gap"
+WHY_COLUMNS = [
+    "site", "factor", "comparison", "measure", "before", "after", "change", "low", "high", "n",
+    "resampled", "share_of_gap", "explains",
+]  # fmt: skip
+Answer = Literal["yes", "no", "partly", "cannot tell"]
+
+
+class Control(NamedTuple):
+    """A factor that was changed, and the two pairs that differ in it."""
+
+    factor: str
+    before: Pair
+    after: Pair
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a factor must do to explain a gap."""
+
+    margin: float
+    """The smallest gap that matters."""
+    needs: int
+    """How many documents it takes to find one."""
+
+    def of_change(self, before: Estimate, after: Estimate, change: Estimate) -> Answer:
+        """Whether changing a factor explains the gap before."""
+        if not before.high < 0 or change.n < self.needs:
+            return "cannot tell"
+        if change.high < self.margin:
+            return "no"
+        if change.low > 0:
+            return "yes" if after.low > -self.margin else "partly"
+        return "cannot tell"
+
+    @staticmethod
+    def of_level(excess: Estimate) -> Answer:
+        """Whether a level can explain it, by how much worse transcoders are in it."""
+        return "no" if excess.high < LEVEL_MARGIN else "cannot tell"
+
+
+def why(pairs: Pairs, rule: Rule) -> pd.DataFrame:
+    """One row a factor, at the site with the most controls.
+
+    Args:
+        pairs: of an evaluation.
+        rule: which changes explain a gap.
+
+    Returns:
+        Columns :data:`WHY_COLUMNS`, no row if no site has a control. The first row is the gap that
+        is to be explained: that of the most tokens, one pass. ``before`` and ``after`` are in the
+        unit of the ``measure``; of a level they are the SAE's and the transcoder's.
+        ``share_of_gap`` is how much of the gap before the change undoes, where that gap is below 0.
+    """
+    controls = {site: list(_controls(pairs, site)) for site in pairs.sites}
+    site = max(controls, key=lambda each: len(controls[each]))
+    rows: list[dict[str, Any]] = []
+    if controls[site]:
+        rows = [*_the_gap(pairs, site)]
+        rows += [row for each in controls[site] for row in _changed(pairs, each, rule)]
+        rows += _levels(pairs, site, rule)
+    return pd.DataFrame([{"site": site} | row for row in rows], columns=WHY_COLUMNS)
+
+
+def _controls(pairs: Pairs, site: str) -> Iterator[Control]:
+    """Every factor that a site's dictionaries can tell apart."""
+    by_data = pairs.by_data(site)
+    once = [pair for pair in by_data if pair.passes == 1]
+    if len(once) > 1:
+        yield Control("data", once[0], once[-1])
+        repeated = [
+            pair for pair in by_data
+            if pair.passes > 1 and pair.same_steps(once[-1].setup.tokens_trained)
+        ]  # fmt: skip
+        same = {pair.setup.tokens_different: pair for pair in once}
+        for pair in repeated[:1]:
+            if fewest := same.get(pair.setup.tokens_different):
+                yield Control("steps", fewest, pair)
+            yield Control("data at equal steps", pair, once[-1])
+    plain = {pair.setup: pair for pair in pairs.of(site)}
+    widths = [
+        Control("width", narrow, wide)
+        for narrow in plain.values()
+        for wide in plain.values()
+        if narrow.setup[1:] == wide.setup[1:] and narrow.setup < wide.setup
+    ]
+    yield from sorted(widths, key=lambda each: each.after.setup[0] / each.before.setup[0])[-1:]
+    for factor, kinds in (("shrinkage", TOPK), ("affine part", SKIP)):
+        both = [pair for pair in pairs.of(site, kinds) if pair.setup in plain]
+        for pair in both[-1:]:
+            yield Control(factor, plain[pair.setup], pair)
+
+
+def _the_gap(pairs: Pairs, site: str) -> Iterator[dict[str, Any]]:
+    """What is to be explained, and how much of it is chance between training runs."""
+    pair = _reference(pairs, site)
+    gap = pairs.gap(pair)
+    if gap is None:
+        return
+    found = gap.estimate(seed=pairs.seed)  # as the claim is judged
+    yield {
+        "factor": GAP, "comparison": f"{_in_words(pair)}, L0 {gap.l0_low:.0f} to {gap.l0_high:.0f}",
+        "measure": GAP, "after": found.value, "change": found.value, **found._asdict(),
+    }  # fmt: skip
+    if pairs.noise is not None:
+        yield {
+            "factor": "training seeds", "comparison": "the same pair trained again",
+            "measure": "standard deviation of the gap", "before": found.value,
+            "change": pairs.noise.sd, **pairs.noise.estimate()._asdict(),
+            "explains": "no" if found.high < 0 else "cannot tell",
+        }  # fmt: skip
+
+
+def _changed(pairs: Pairs, control: Control, rule: Rule) -> Iterator[dict[str, Any]]:
+    whole = [pairs.gap(pair) for pair in control[1:]]
+    if whole[0] is None or whole[1] is None:
+        return
+    low = max(gap.l0_low for gap in whole if gap)
+    high = min(gap.l0_high for gap in whole if gap)
+    gaps = [pairs.gap(pair, (low, high)) for pair in control[1:]]
+    if gaps[0] is None or gaps[1] is None:  # the two gaps are at different L0
+        return
+    draws = pairs.draws([gaps[0], gaps[1]])
+    before, after, change = (
+        pairs.estimate(values, gaps[0])
+        for values in (draws[:, 0], draws[:, 1], draws[:, 1] - draws[:, 0])
+    )
+    yield {
+        "factor": control.factor,
+        "comparison": f"{_difference(control)}, L0 {low:.0f} to {high:.0f}",
+        "measure": GAP, "before": before.value, "after": after.value, "change": change.value,
+        **change._asdict(),
+        "share_of_gap": change.value / -before.value if before.high < 0 else np.nan,
+        "explains": rule.of_change(before, after, change),
+    }  # fmt: skip
+
+
+def _levels(pairs: Pairs, site: str, rule: Rule) -> Iterator[dict[str, Any]]:
+    """What both kinds are like at equal L0, in the pair that is to be explained."""
+    pair = _reference(pairs, site)
+    for factor, (column, measure, worse) in LEVELS.items():
+        found = levels_at_equal_l0(pairs.evaluation, site, column, setup=pair.setup)
+        if found is None:
+            continue
+        transcoder, sae = found
+        difference = mean_of_runs(transcoder - sae)
+        yield {
+            "factor": factor, "comparison": f"SAE → transcoder, {_in_words(pair)}",
+            "measure": measure, "before": sae.mean(), "after": transcoder.mean(),
+            "change": difference.value, **difference._asdict(),
+            "explains": rule.of_level(mean_of_runs(worse * (transcoder - sae))),
+        }  # fmt: skip
+
+
+def _reference(pairs: Pairs, site: str) -> Pair:
+    """The plain pair that is to be explained: of the most tokens, one pass if there is one."""
+    by_data = pairs.by_data(site)
+    return ([pair for pair in by_data if pair.passes == 1] or by_data)[-1]
+
+
+def _difference(control: Control) -> str:
+    """What differs between two pairs, and what they share."""
+    before, after = control.before, control.after
+    if before.kinds != after.kinds:
+        return f"plain → {after.kinds[0].partition('_')[0]}, {_in_words(after)}"
+    words = [
+        f"{a:,}{'' if a == b else f' → {b:,}'} {unit}"
+        for a, b, unit in (
+            (before.setup.n_features, after.setup.n_features, "features"),
+            (before.setup.tokens_different, after.setup.tokens_different, "tokens"),
+            (
+                before.passes,
+                after.passes,
+                "pass" if before.passes == after.passes == 1 else "passes",
+            ),
+        )
+    ]
+    return ", ".join(words)
+
+
+def _in_words(pair: Pair) -> str:
+    features, tokens, _ = pair.setup
+    passes = "1 pass" if pair.passes == 1 else f"{pair.passes} passes"
+    return f"{features:,} features, {tokens:,} tokens, {passes}"

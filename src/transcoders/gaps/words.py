@@ -1,0 +1,151 @@
+"""What the tables of gaps say, in sentences. Nothing here knows a result."""
+
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from transcoders.gaps.by_tokens import HORIZON
+from transcoders.gaps.why import GAP, LEVELS
+
+Row = dict[Hashable, Any]
+CAUSES = {
+    "data": "too little data",
+    "steps": "too few training steps",
+    "data at equal steps": "too few different tokens",
+    "width": "too few features",
+    "shrinkage": "the shrinkage by the L1 penalty",
+    "affine part": "the affine part of the MLP",
+    "norm kept": "a loss of norm",
+    "dead features": "dead features",
+    "training seeds": "chance between training runs",
+}
+"""Each factor as the reason that it would be."""
+
+
+def why_in_words(why: pd.DataFrame) -> str:
+    """Markdown: a line for each row of ``why.csv``."""
+    return "\n".join(f"- {_line(row)}" for row in why.to_dict("records"))
+
+
+def answer(why: pd.DataFrame) -> str:
+    """The one sentence that says why, in plain words, with the gap that it is about.
+
+    Args:
+        why: ``why.csv``.
+    """
+    if not (why["factor"] == GAP).any():
+        return (
+            "Here no two dictionaries tell why one kind is better: no fronts share a range of L0."
+        )
+    gap = why[why["factor"] == GAP].iloc[0].to_dict()
+    number = f"the gap is {_value(gap | {'value': gap['change']})} of what the MLP is worth"
+    if gap["high"] < 0:
+        found = "do worse than SAEs on the MLP's output even with the most data"
+        rest = f", which is {_causes(why)}"
+    else:
+        better = gap["low"] > 0
+        found = (
+            f"{'do better' if better else 'are not measurably worse'} than SAEs on the MLP's output"
+        )
+        rest = _what_data_did(why)
+    return f"At {gap['site']} and at equal sparsity, transcoders {found} ({number}){rest}."
+
+
+def _causes(why: pd.DataFrame) -> str:
+    """Which factors explain the gap, in part, not at all, or perhaps."""
+    parts = []
+    for answered, opening, joint in (
+        ("yes", "explained by", "and"),
+        ("partly", "explained in part by", "and"),
+        ("no", "not explained by", "or"),
+        ("cannot tell", "perhaps due to", "or"),
+    ):
+        causes = [CAUSES[factor] for factor in why.loc[why["explains"] == answered, "factor"]]
+        if causes:
+            parts.append(f"{opening} {_listed(causes, joint)}")
+    return "; ".join(parts)
+
+
+def _what_data_did(why: pd.DataFrame) -> str:
+    """Where nothing is left to explain: what more data did."""
+    rows = why[(why["factor"] == "data") & why["explains"].isin(["yes", "partly"])]
+    return "".join(
+        f"; with the least data it was {row['before']:+.3f}, and more data changed it by "
+        f"{_value(row | {'value': row['change']})}"
+        for row in rows.to_dict("records")
+    )
+
+
+def fit_in_words(fits: pd.DataFrame, margin: float) -> str:
+    """Markdown: for each site, the slope and where the line leads."""
+    lines = []
+    for site, rows in fits.groupby("site", sort=False):
+        of = {row["quantity"]: row for row in rows.to_dict("records")}
+        slope, bend = of["slope"], of.get("curvature")
+        reached = ", and ".join(
+            f"{gap} {tokens_in_words(of[name])}"
+            for gap, name in ((f"−{margin:g}", "tokens_to_margin"), ("0", "tokens_to_equal"))
+        )
+        lines.append(
+            f"- {site}: each doubling of the tokens changes the gap by {_value(slope)}. On this "
+            f"line the gap reaches {reached}."
+            + ("" if bend is None else f" {_bend_in_words(bend)}")
+        )
+    return "\n".join(lines)
+
+
+def tokens_in_words(row: Row) -> str:
+    """At how many tokens a line reaches a gap, as far as can be said."""
+    low, value, high = (_tokens(row[key]) for key in ("low", "value", "high"))
+    if np.isinf(row["low"]) or (np.isnan(row["low"]) and np.isinf(row["value"])):
+        return f"not within {HORIZON} times the most tokens"
+    place = f"{'' if np.isinf(row['value']) else 'at '}{value} tokens"
+    return f"{place} (no interval)" if np.isnan(row["low"]) else f"{place} [{low} to {high}]"
+
+
+def _bend_in_words(row: Row) -> str:
+    bends = row["low"] > 0 or row["high"] < 0
+    found = "The points bend away from a line" if bends else "No bend of the line was found"
+    return f"{found} (quadratic term {_value(row)})."
+
+
+def _line(row: Row) -> str:
+    number = f"{_value(row | {'value': row['change']})}, {row['n']:.0f} {row['resampled']}"
+    if row["factor"] == GAP:
+        return f"**The gap**, transcoder − SAE ({row['comparison']}): {number}."
+    name = f"**{row['factor'].capitalize()}** ({row['comparison']})"
+    values = f"{row['before']:+.3f} → {row['after']:+.3f}"
+    if row["factor"] == "training seeds":
+        found = (
+            f"the {row['measure']} is {row['change']:.3f} [{row['low']:.3f} to {row['high']:.3f}]"
+        )
+    elif row["factor"] in LEVELS:
+        found = f"the {row['measure']} is {values}, a difference of {number}"
+    else:
+        undone = row["share_of_gap"]
+        found = f"the gap is {values}, a change of {number}"
+        found += "" if pd.isna(undone) else f", {undone:.0%} of the gap"
+    return f"{name}: {found}. Explained by {CAUSES[row['factor']]}: **{row['explains']}**."
+
+
+def _value(row: Row) -> str:
+    if pd.isna(row["low"]):
+        return f"{row['value']:+.3f} (no interval)"
+    return f"{row['value']:+.3f} [{row['low']:+.3f} to {row['high']:+.3f}]"
+
+
+def _tokens(number: float) -> str:
+    """A number of tokens to two digits, as ``2.1 M``."""
+    if np.isinf(number):
+        return f"beyond {HORIZON} times the most"
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= size:
+            return f"{float(f'{number / size:.2g}'):g} {unit}"
+    return "under 1 k"
+
+
+def _listed(names: Sequence[str], joint: str) -> str:
+    *most, last = names
+    return f"{', '.join(most)} {joint} {last}" if most else last

@@ -1,0 +1,39 @@
+"""The gaps between transcoders and SAEs, as tables."""
+
+import pandas as pd
+
+from transcoders.tables.html import html_table
+
+WHY = {
+    "factor": "factor",
+    "comparison": "comparison",
+    "measure": "measure",
+    "before": "before",
+    "after": "after",
+    "change": "change",
+    "low": "low",
+    "high": "high",
+    "resampled": "intervals over",
+    "share_of_gap": "share of the gap",
+    "explains": "explains it",
+}
+"""The heading of each column of ``why.csv`` that a page shows."""
+
+
+def why_table(why: pd.DataFrame) -> str:
+    """``why.csv`` as an HTML table."""
+    signed = dict.fromkeys(("before", "after", "change", "low", "high"), "{:+.3f}")
+    return html_table(
+        why[list(WHY)].rename(columns=WHY), signed | {"share of the gap": "{:.0%}"}, name="why"
+    )
+
+
+def points_table(points: pd.DataFrame) -> str:
+    """``gap_by_tokens.csv`` as an HTML table."""
+    formats = {
+        "tokens_different": "{:,}", "tokens_trained": "{:,}", "gap": "{:+.3f}", "low": "{:+.3f}",
+        "high": "{:+.3f}", "l0_low": "{:.0f}", "l0_high": "{:.0f}",
+    }  # fmt: skip
+    heading = {name: name.replace("_", " ") for name in formats}
+    rows = points[["site", "line", *formats]].rename(columns=heading)
+    return html_table(rows, {heading[name]: how for name, how in formats.items()}, name="points")

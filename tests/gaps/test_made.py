@@ -1,0 +1,143 @@
+"""From tables to tables, figure and claim: what is made where a scale sweeps its data."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from helpers_gaps import SITE, Made, tables
+from transcoders.claims import Evidence, judge_page, rule_of_gaps
+from transcoders.cli import app
+from transcoders.config import Scale, Site, load_scale
+from transcoders.files import read_table, write_table
+from transcoders.gaps import FIT_COLUMNS, POINT_COLUMNS, WHY_COLUMNS, Pairs, gap_by_tokens
+from transcoders.layout import Layout
+from transcoders.plots import gap_by_tokens_figure
+from transcoders.tables.gaps import points_table, why_table
+from workflow.running import planned_rules, snakemake, workspace
+
+ROOT = Path(__file__).parents[2]
+MARGIN = 0.027
+LAPTOP = "smollm2-135m_layer20"
+
+
+def sweep(site: str = SITE) -> list[Made]:
+    """A pair by data with an equal-steps line, and a control."""
+    return [
+        Made(-0.08, 2**18, site=site), Made(-0.06, 2**19, site=site), Made(-0.04, 2**20, site=site),
+        Made(-0.06, 2**18, passes=4, site=site),
+        Made(-0.01, 2**20, kinds=("topk_transcoder", "topk_sae"), site=site),
+    ]  # fmt: skip
+
+
+def drawn(pairs: list[Made]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The points and the fits of some pairs."""
+    made = tables(pairs, noise=0.02)
+    return gap_by_tokens(Pairs(*made, seed=0, resamples=100), margin=MARGIN)
+
+
+def test_the_figure_has_a_panel_a_site_with_both_lines_their_bars_and_the_margin() -> None:
+    points, fits = drawn([*sweep(), *sweep("tiny_layer2")])
+    figure = gap_by_tokens_figure(points, fits, margin=MARGIN)
+    assert [panel.get_title() for panel in figure.axes] == ["tiny, layer 1", "tiny, layer 2"]
+    for panel, (_, at_site) in zip(figure.axes, points.groupby("site"), strict=True):
+        for container, line in zip(panel.containers, ("equal steps", "one pass"), strict=True):
+            rows = at_site[at_site["line"] == line]
+            shown, _, (bars,) = container.lines
+            np.testing.assert_array_equal(shown.get_xdata(), rows["tokens_different"])
+            np.testing.assert_array_equal(shown.get_ydata(), rows["gap"])
+            ends = [(segment[0, 1], segment[1, 1]) for segment in bars.get_segments()]
+            np.testing.assert_allclose(ends, rows[["low", "high"]])
+        band = panel.patches[0].get_bbox()
+        assert (band.y0, band.y1) == (-MARGIN, 0)
+        (fitted,) = [line for line in panel.lines if line.get_label() == "line fitted to one pass"]
+        of = fits[fits["site"] == at_site["site"].iloc[0]].set_index("quantity")["value"]
+        assert fitted.get_ydata()[1] == pytest.approx(of["level"] + 2 * of["slope"])
+        assert [tick.get_text() for tick in panel.get_xticklabels()] == ["260k", "1M"]
+    (legend,) = figure.legends
+    assert len(legend.get_texts()) == 4
+
+
+def test_a_scale_in_which_no_fronts_meet_has_an_empty_figure() -> None:
+    points, fits = drawn([Made(-0.1)])
+    assert points.empty and not gap_by_tokens_figure(points, fits, margin=MARGIN).axes
+
+
+@pytest.fixture
+def evidence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Evidence:
+    """The laptop scale with tables of a sweep at one site, after its command has run."""
+    (tmp_path / "config").symlink_to(ROOT / "config")
+    monkeypatch.chdir(tmp_path)
+    layout = Layout("laptop")
+    evaluation, by_document = tables(sweep(LAPTOP), noise=0.02)
+    write_table(layout.evaluation, evaluation)
+    write_table(layout.evaluation_by_document, by_document)
+    app(["compare-gaps", "--scale", "laptop"], standalone_mode=False)
+    return Evidence(load_scale(layout.config), layout)
+
+
+@pytest.mark.usefixtures("own_settings")
+def test_the_command_writes_all_tables_and_the_claim_is_judged_by_them(evidence: Evidence) -> None:
+    layout = evidence.layout
+    points, fits, why = map(
+        read_table, (layout.gap_by_tokens, layout.gap_by_tokens_fit, layout.why)
+    )
+    for table, columns in ((points, POINT_COLUMNS), (fits, FIT_COLUMNS), (why, WHY_COLUMNS)):
+        assert list(table) == columns and len(table) > 2
+    found = judge_page(evidence, "why").set_index("claim")
+    row = found.loc[f"gap-shrinks-with-data:{LAPTOP}"]
+    slope = fits[fits["quantity"] == "slope"].iloc[0]
+    assert (row["value"], row["low"], row["high"]) == tuple(slope[["value", "low", "high"]])
+    other = found.loc["gap-shrinks-with-data:smollm2-135m_layer12"]
+    assert "one amount of data" in other["evidence"] and pd.isna(other["value"])
+    assert points_table(points).count("<tr>") == len(points) + 1
+    shown = why_table(why)
+    assert shown.count("<tr>") == len(why) + 1 and "nan" not in shown
+
+
+def test_what_explains_a_gap_is_judged_by_the_margin_of_the_claim() -> None:
+    rule = rule_of_gaps(ROOT / "config/claims.yaml")
+    assert (rule.margin, rule.needs) == (MARGIN, 50)
+
+
+SITES = [Site(model="m", layer=layer) for layer in (1, 2)]
+
+
+def sweeps(*trained: tuple[int, str, int | None, int]) -> bool:
+    """Whether a scale does that trains dictionaries of (site, kind, rows, epochs)."""
+    groups = [SimpleNamespace(train_contexts=rows, epochs=n) for _, _, rows, n in trained]
+    scale = SimpleNamespace(
+        sites=SITES,
+        dictionaries=[
+            SimpleNamespace(site=SITES[site], kind=kind, group=number)
+            for number, (site, kind, _, _) in enumerate(trained)
+        ],
+        group=groups.__getitem__,
+        training_of=lambda group: group,
+    )
+    return bool(Scale.sweeps_data.fget(scale))  # type: ignore[attr-defined]
+
+
+def test_data_are_swept_where_both_kinds_see_two_amounts_once_at_one_site() -> None:
+    both = ("transcoder", "mlp_out_sae")
+    few, all_rows = ([(0, kind, rows, 1) for kind in both] for rows in (100, None))
+    assert sweeps(*few, *all_rows)
+    assert not sweeps(*few)
+    assert not sweeps(*few, *((1, kind, None, 1) for kind in both))  # at another site
+    assert not sweeps(*few, *((0, kind, None, 2) for kind in both))  # in two passes
+    assert not sweeps(*few, *all_rows[:1])  # transcoders alone
+
+
+def test_the_target_exists_only_where_data_are_swept(tmp_path: Path) -> None:
+    folder = workspace(tmp_path / "run")
+    scale = "--config", "scale=smoke"
+    assert not load_scale(ROOT / "config/laptop.yaml").sweeps_data
+    code = folder / "src/transcoders/config/scale.py"
+    for swept in (False, True):
+        code.write_text(f"{code.read_text()}\nScale.sweeps_data = {swept}\n")
+        found = snakemake(folder, "--list-rules", *scale).stdout.split()
+        assert ({"compare_gaps", "gap_by_tokens"} <= set(found)) == swept
+    planned = planned_rules(folder, "gap_by_tokens", *scale)
+    assert {"evaluate", "collect_tables", "compare_gaps", "gap_by_tokens"} <= set(planned)

@@ -1,0 +1,196 @@
+"""One factor at a time: what explains a gap, what does not, and what nobody can tell."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from helpers_gaps import SITE, Made, tables
+from transcoders.gaps import Pairs, Rule, why
+from transcoders.gaps.words import answer, why_in_words
+from transcoders.statistics import Estimate
+
+RULE = Rule(margin=0.027, needs=50)
+FEW, MOST = 2**16, 2**20
+TOPK, SKIP = ("topk_transcoder", "topk_sae"), ("skip_transcoder", "skip_sae")
+PLAIN = [Made(-0.10, MOST), Made(-0.10, MOST, seed=1), Made(-0.10, MOST, seed=2)]
+
+
+def asked(pairs: list[Made], *, noise: float = 0.01, documents: int = 60) -> pd.DataFrame:
+    """The table, with a row a factor."""
+    made = tables(pairs, noise=noise, documents=documents)
+    return why(Pairs(*made, seed=0, resamples=400), RULE).set_index("factor")
+
+
+def controls(data: float, steps: float, width: float, topk: float, skip: float) -> list[Made]:
+    """Everything that is asked, given how much each factor changes the gap of -0.10."""
+    return [
+        *PLAIN,
+        Made(-0.10 - data, FEW),
+        Made(-0.10 - data + steps, FEW, passes=16),
+        Made(-0.10 + width / 2, MOST, n_features=128),
+        Made(-0.10 + width, MOST, n_features=256),
+        Made(-0.10 + topk, MOST, kinds=TOPK),
+        Made(-0.10 + skip, MOST, kinds=SKIP),
+    ]
+
+
+def test_every_factor_is_the_change_that_was_made() -> None:
+    table = asked(controls(0.05, 0.02, 0.04, 0.10, -0.03))
+    truth = {"data": 0.05, "steps": 0.02, "data at equal steps": 0.03, "width": 0.04,
+             "shrinkage": 0.10, "affine part": -0.03}  # fmt: skip
+    for factor, change in truth.items():
+        row = table.loc[factor]
+        assert row["low"] < change < row["high"]
+        assert row["change"] == pytest.approx(row["after"] - row["before"])
+        assert row["share_of_gap"] == pytest.approx(row["change"] / -row["before"])
+    parts = table.loc[["steps", "data at equal steps"], "change"].sum()
+    assert table.loc["data", "change"] == pytest.approx(parts)
+    assert table.loc["gap", "change"] == pytest.approx(-0.10, abs=0.01)
+    assert "64 → 256 features" in table.loc["width", "comparison"]
+    assert set(table["site"]) == {SITE}
+
+
+def test_explains_can_say_each_of_its_answers() -> None:
+    table = asked(controls(0.05, 0.005, 0.10, 0.0, 0.06), noise=0.005)
+    answers = {"data": "partly", "steps": "no", "width": "yes", "shrinkage": "no",
+               "affine part": "partly"}  # fmt: skip
+    assert table.loc[list(answers), "explains"].to_dict() == answers
+
+
+def test_nothing_is_explained_where_nothing_is_to_be_or_documents_are_few() -> None:
+    better = [pair._replace(gap=pair.gap + 0.2) for pair in controls(0.05, 0, 0.05, 0.05, 0)]
+    for table in (asked(better), asked(controls(0.05, 0, 0.1, 0.1, 0.1), documents=49)):
+        rows = table[(table["measure"] == "gap") & (table.index != "gap")]
+        assert set(rows["explains"]) == {"cannot tell"}
+    rows = asked(better)
+    assert rows.loc[rows["measure"] == "gap", "share_of_gap"].isna().all()
+
+
+def estimate(low: float, high: float, n: int = 60) -> Estimate:
+    return Estimate((low + high) / 2, low, high, n, "documents")
+
+
+BEFORE = estimate(-0.12, -0.08)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "change", "answered"),
+    [
+        (BEFORE, estimate(-0.02, 0.02), estimate(0.07, 0.13), "yes"),
+        (BEFORE, estimate(-0.03, 0.02), estimate(0.07, 0.13), "partly"),
+        (BEFORE, estimate(-0.12, -0.07), estimate(-0.02, 0.026), "no"),
+        (BEFORE, estimate(-0.12, -0.07), estimate(0.001, 0.026), "no"),  # too little to matter
+        (BEFORE, estimate(-0.3, -0.2), estimate(-0.2, -0.1), "no"),
+        (BEFORE, estimate(-0.12, 0.05), estimate(-0.02, 0.13), "cannot tell"),
+        (estimate(-0.12, 0.0), estimate(-0.02, 0.02), estimate(0.07, 0.13), "cannot tell"),
+        (estimate(np.nan, np.nan), BEFORE, estimate(0.07, 0.13), "cannot tell"),
+        (BEFORE, estimate(-0.02, 0.02), estimate(0.07, 0.13, n=49), "cannot tell"),
+    ],
+)
+def test_the_rule_worked_by_hand(
+    before: Estimate, after: Estimate, change: Estimate, answered: str
+) -> None:
+    assert RULE.of_change(before, after, change) == answered
+
+
+@pytest.mark.full
+def test_a_control_without_effect_is_rarely_called_one() -> None:
+    random = np.random.default_rng(0)
+    said = []
+    for _ in range(100):
+        runs = [pair._replace(gap=pair.gap + 0.01 * random.normal()) for pair in PLAIN]
+        topk = Made(-0.10 + 0.01 * random.normal(), MOST, kinds=TOPK)
+        made = tables([*runs, topk], noise=0.05, random=random)
+        table = why(Pairs(*made, seed=0, resamples=200), RULE).set_index("factor")
+        said.append(table.loc["shrinkage", "explains"])
+    assert said.count("yes") + said.count("partly") <= 7
+    assert "no" in said
+
+
+@pytest.mark.parametrize(
+    ("dead", "norm", "answers"),
+    [
+        ((0.0, 0.3), (0.8, 0.8), ("no", "no")),
+        ((0.3, 0.0), (0.5, 0.8), ("cannot tell", "cannot tell")),
+        ((0.04, 0.0), (0.9, 0.8), ("no", "no")),
+    ],
+)
+def test_levels_can_refute_a_cause_and_prove_none(
+    dead: tuple[float, float], norm: tuple[float, float], answers: tuple[str, str]
+) -> None:
+    few = Made(-0.2, FEW)
+    plain = [pair._replace(dead=dead, norm=norm) for pair in PLAIN]
+    table = asked([*plain, few])
+    rows = table.loc[["dead features", "norm kept"]]
+    assert tuple(rows["explains"]) == answers
+    assert rows["after"].tolist() == pytest.approx([dead[0], norm[0]])
+    assert rows["before"].tolist() == pytest.approx([dead[1], norm[1]])
+    alone = asked([plain[0], few]).loc[["dead features", "norm kept"]]
+    assert set(alone["explains"]) == {"cannot tell"} and alone["low"].isna().all()
+
+
+def test_levels_are_compared_at_equal_l0() -> None:
+    # Dead features and L0 go together, and the SAEs are sparser. At equal L0 nothing differs.
+    evaluation, by_document = tables([*PLAIN, Made(-0.2, FEW)])
+    sae = evaluation["kind"] == "mlp_out_sae"
+    evaluation.loc[sae, "l0"] *= 2
+    evaluation["dead_fraction"] = np.log(evaluation["l0"]) / 10
+    table = why(Pairs(evaluation, by_document, seed=0, resamples=100), RULE).set_index("factor")
+    assert table.loc["dead features", "change"] == pytest.approx(0, abs=1e-12)
+
+
+def test_a_change_is_measured_where_all_fronts_are() -> None:
+    # The gap is larger at high L0, which the other width does not reach.
+    evaluation, by_document = tables(
+        [Made(-0.1, MOST), Made(-0.1, MOST, n_features=128, l0=(8.0, 12.0, 30.0))]
+    )
+    dense = evaluation.loc[
+        (evaluation["l0"] == 90) & (evaluation["kind"] == "transcoder"), "dictionary"
+    ]
+    by_document.loc[by_document["dictionary"].isin(dense), "ce"] += 0.2
+    row = why(Pairs(evaluation, by_document, seed=0, resamples=50), RULE).iloc[-3]
+    assert row["factor"] == "width" and row["comparison"].endswith("L0 8 to 30")
+    assert row["change"] == pytest.approx(0, abs=1e-9)
+
+
+def test_the_site_is_the_one_with_most_controls_and_without_any_there_is_no_row() -> None:
+    elsewhere = [Made(-0.3, site="tiny_layer2"), Made(-0.4, FEW, site="tiny_layer2")]
+    assert set(asked([*elsewhere, *controls(0, 0, 0, 0, 0)])["site"]) == {SITE}
+    assert asked([Made(-0.3), Made(-0.3, seed=1)]).empty
+    assert "no fronts" in answer(asked([Made(-0.3)]).reset_index())
+
+
+def test_chance_is_said_where_runs_differ_as_much_as_the_gap() -> None:
+    few = Made(-0.2, FEW)
+    apart = [Made(gap, MOST, seed=n) for n, gap in ((42, -0.1), (1, 0.05), (2, -0.15))]
+    table = asked([*apart, few])
+    row = table.loc["training seeds"]
+    assert row["explains"] == "cannot tell"
+    assert row["low"] < row["change"] < row["high"]
+    assert row["change"] == pytest.approx(np.std([-0.1, 0.05, -0.15], ddof=1), rel=0.1)
+    assert asked([*PLAIN, few]).loc["training seeds", "explains"] == "no"
+    assert "training seeds" not in asked([PLAIN[0], few]).index
+
+
+def test_the_answer_names_each_cause_under_what_was_found() -> None:
+    table = asked(controls(0.05, 0.005, 0.10, 0.0, 0.06), noise=0.005).reset_index()
+    said = answer(table)
+    assert said.startswith(f"At {SITE} and at equal sparsity, transcoders do worse than SAEs")
+    found = {part.split(" by ")[0].split(", which is ")[-1].strip(): part
+             for part in said.split("; ")}  # fmt: skip
+    assert "too few features" in found["explained"]
+    assert "too little data" in found["explained in part"]
+    assert "the affine part" in found["explained in part"]
+    assert "the shrinkage" in found["not explained"]
+    assert "too few training steps" in found["not explained"]
+    lines = why_in_words(table).splitlines()
+    assert len(lines) == len(table)
+    assert all("nan" not in line for line in lines)
+
+
+def test_the_answer_claims_no_deficit_where_there_is_none() -> None:
+    gone = [*(pair._replace(gap=0.0) for pair in PLAIN), Made(-0.1, FEW)]
+    said = answer(asked(gone).reset_index())
+    assert "not measurably worse" in said and "with the least data it was -0.1" in said
+    better = answer(asked([pair._replace(gap=0.1) for pair in gone]).reset_index())
+    assert "do better than" in better and "explained" not in better
