@@ -3,9 +3,11 @@
     python benchmarks/search.py             after caching; about an hour and a half on two cores
 
 For every kind: learning rate × length of λ₁'s warm-up × λ₁, at two sites and with two amounts of
-data, one pass each. All dictionaries of a site and amount of data see the same batches. They are
-measured on the last rows that the search reads: training documents, but rows on which none of them
-was trained. The held-out documents of the evaluation are not touched.
+data, one pass each. The larger amount is tried only with the warm-up that did better with the
+smaller one, on average over learning rates and sites. All dictionaries of a site and amount of data
+see the same batches. They are measured on the last rows that the search reads: training documents,
+but rows on which none of them was trained. The held-out documents of the evaluation are not
+touched.
 
 The three λ₁ of a setting trace a front on the plane of L0 and FVU. Settings are compared by the
 mean FVU of their fronts over one range of L0, interpolated in log L0. A front that does not cover
@@ -14,7 +16,7 @@ benchmarks/search.csv, at once, so that a search that was stopped goes on; and o
 setting to benchmarks/settings.csv.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
@@ -65,27 +67,36 @@ def main(
     caches: Annotated[Path | None, typer.Option(help="Their folder, if elsewhere.")] = None,
 ) -> None:
     """Train what is missing, one dictionary a process and thread, then compare the settings."""
-    done = pd.read_csv(SEARCH) if SEARCH.exists() else pd.DataFrame(columns=COLUMNS)
-    finished = set(done[COLUMNS].itertuples(index=False, name=None))
-    wanted = [run for run in _runs() if tuple(run) not in finished]
     folder = caches or Layout(scale).activations("any").parent
-    with get_context("spawn").Pool(2, maxtasksperchild=8) as pool:
-        tasks = [(run, scale, folder) for run in wanted]
-        for number, row in enumerate(pool.imap_unordered(_train, tasks), start=1):
-            done = pd.concat([done, pd.DataFrame([row])], ignore_index=True)
-            _write(SEARCH, done.sort_values(COLUMNS))
-            print(f"{number}/{len(wanted)}", row, flush=True)
-    settings = compare(done)
+    few, many = CONTEXTS
+    found = _train_missing(_runs(few), scale, folder)
+    better = compare(found[found["contexts"] == few]).groupby(["kind", "l1_warmup_fraction"])
+    warmups = better["fvu_above_best"].mean().unstack().idxmin(axis=1)
+    later = [run for run in _runs(many) if run.l1_warmup_fraction == warmups[run.kind]]
+    settings = compare(_train_missing(later, scale, folder))
     _write(SETTINGS, settings)
     print(settings.to_string(index=False))
 
 
-def _runs() -> Iterator[Run]:
-    """All dictionaries: the small amount of data first, to see something soon."""
-    for contexts, layer, kind in product(CONTEXTS, LAYERS, L1_COEFFICIENTS):
+def _runs(contexts: int) -> Iterator[Run]:
+    """All dictionaries that might be trained on so many rows."""
+    for layer, kind in product(LAYERS, L1_COEFFICIENTS):
         of_kind = (LEARNING_RATES, L1_WARMUPS, L1_COEFFICIENTS[kind])
         for setting in product(*of_kind):
             yield Run(kind, layer, contexts, *setting)
+
+
+def _train_missing(runs: Iterable[Run], scale: str, folder: Path) -> pd.DataFrame:
+    """Train those that are not in the table yet, and return the whole table."""
+    table = pd.read_csv(SEARCH) if SEARCH.exists() else pd.DataFrame(columns=COLUMNS)
+    finished = set(table[COLUMNS].itertuples(index=False, name=None))
+    tasks = [(run, scale, folder) for run in runs if tuple(run) not in finished]
+    with get_context("spawn").Pool(2, maxtasksperchild=8) as pool:
+        for number, row in enumerate(pool.imap_unordered(_train, tasks), start=1):
+            table = pd.concat([table, pd.DataFrame([row])], ignore_index=True)
+            _write(SEARCH, table.sort_values(COLUMNS))
+            print(f"{number}/{len(tasks)}", row, flush=True)
+    return table
 
 
 def _train(task: tuple[Run, str, Path]) -> dict[str, object]:
@@ -120,7 +131,7 @@ def compare(runs: pd.DataFrame) -> pd.DataFrame:
     """One row a setting: FVU and dead features at equal L0, and its rank within its kind.
 
     The rank is that of the mean FVU, relative to the best setting of the same site and amount of
-    data, over sites and amounts of data.
+    data, over sites and amounts of data. Settings that were not tried with both amounts have none.
     """
     rows = []
     grid = np.linspace(*np.log(L0), 21)
@@ -136,8 +147,10 @@ def compare(runs: pd.DataFrame) -> pd.DataFrame:
     table = pd.DataFrame(rows)
     best = table.groupby(["kind", "layer", "contexts"])["fvu"].transform("min")
     table["fvu_above_best"] = table["fvu"] / best - 1
-    mean = table.groupby(["kind", *SETTING])["fvu_above_best"].transform("mean")
-    table["rank"] = mean.groupby(table["kind"]).rank(method="dense").astype(int)
+    settings = table.groupby(["kind", *SETTING])
+    mean = settings["fvu_above_best"].transform("mean")
+    mean[settings["contexts"].transform("nunique") < len(CONTEXTS)] = np.nan
+    table["rank"] = mean.groupby(table["kind"]).rank(method="dense").astype("Int64")
     return table.sort_values(["kind", "rank", "layer", "contexts"]).round(4)
 
 
