@@ -191,9 +191,11 @@ def prepare_training(folder: Path) -> None:
             {"kind": "topk_transcoder", "k": 8},
         ],
     }
+    groups = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text())["groups"]
     copy_config(
         folder,
         corpus={"train_contexts": 20},
+        groups=[group for group in groups if "train_contexts" not in group],
         training={"checkpoint_every_steps": 1},
         extensions=[extensions],
     )

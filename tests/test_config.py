@@ -215,7 +215,9 @@ def test_extensions_are_groups_after_those_of_the_paper(tmp_path):
     names = {group.name for entry in scale.groups for group in entry.groups}
     assert {d.group for d in scale.dictionaries[:-3]} == names
     assert scale.group(extension.name).entry == extension
-    assert len(scale.dictionaries_of(scale.sites[0])) == 6
+    assert [d.name for d in scale.dictionaries_of(scale.sites[0])[-3:]] == [
+        d.name for d in scale.dictionaries[-3:]
+    ]
 
 
 def test_a_group_may_have_a_learning_rate_of_its_own(tmp_path):
@@ -367,3 +369,130 @@ def test_parameters_are_about_those_of_the_models():
     # From the models' cards, in millions; embeddings are counted twice, GPT-2 has them once.
     for name, expected in (("gpt2-small", 124 + 39), ("pythia-410m", 405), ("pythia-1.4b", 1415)):
         assert scale.models[name].n_parameters() / 1e6 == pytest.approx(expected, rel=0.03)
+
+
+def expanded(folder: Path, **keys: Any) -> Scale:
+    """The smoke scale with one more entry of ``groups``: a transcoder that is like no other."""
+    entry = {"name": "more", "dictionaries": [{"kind": "transcoder", "l1_coefficient": 9.0}]}
+    return load(folder, smoke(groups=[*SMOKE["groups"], entry | keys]))
+
+
+def added(scale: Scale) -> tuple[list[str], list[str]]:
+    """The names of the entry's groups, and of their dictionaries."""
+    groups = scale.groups[-1].groups
+    entries = [entry.name for group in groups for entry in scale.dictionaries_in(group)]
+    return [group.name for group in groups], entries
+
+
+SITE, OTHER = {"model": "tiny-llama", "layer": 0}, {"model": "tiny-llama", "layer": 1}
+
+
+@pytest.mark.parametrize(
+    ("keys", "groups", "endings"),
+    [
+        ({"site": SITE}, [""], ["0 "]),
+        ({"sites": [SITE]}, ["-layer0"], ["0 "]),
+        ({"sites": [SITE, OTHER]}, ["-layer0", "-layer1"], ["0 ", "1 "]),
+        ({"sites": [SITE, OTHER], "together": True}, [""], ["0 ", "1 "]),
+        ({"site": SITE, "seeds": [42, 7]}, ["-seed-42", "-seed-7"], ["0 ", "0 _seed-7"]),
+        (
+            {"site": SITE, "train_contexts": [9, 400]},
+            ["-contexts-9", "-contexts-400"],
+            ["0 _contexts-9", "0 "],
+        ),
+        ({"site": SITE, "epochs": 2, "expansion": 4, "warmup_steps": 9}, [""], ["0 "]),
+        (
+            {"sites": [SITE, OTHER], "seeds": [1, 2], "train_contexts": [9], "epochs": 3,
+             "expansion": 8, "together": True},
+            ["-seed-1-contexts-9", "-seed-2-contexts-9"],
+            [f"{layer} _contexts-9_epochs-3_x8_seed-{seed}" for seed in (1, 2) for layer in (0, 1)],
+        ),
+    ],
+)  # fmt: skip
+def test_an_entry_is_one_job_for_each_site_seed_and_number_of_rows(tmp_path, keys, groups, endings):
+    names = [f"tiny-llama_layer{ending.replace(' ', '_transcoder_l1-9')}" for ending in endings]
+    assert added(expanded(tmp_path, **keys)) == ([f"more{group}" for group in groups], names)
+
+
+def test_a_group_has_its_own_settings_seed_and_rows_or_the_scales(tmp_path):
+    own = {"epochs": 3, "expansion": 8, "buffer_tokens": 512, "warmup_steps": 1,
+           "l1_warmup_fraction": 0.9, "learning_rate": 0.1}  # fmt: skip
+    scale = expanded(tmp_path, site=SITE, seeds=[42, 7], train_contexts=[9], **own)
+    for group, seed in zip(scale.groups[-1].groups, (42, 7), strict=True):
+        assert scale.training_of(group) == scale.training.model_copy(update=own)
+        assert (scale.seed_of(group), scale.contexts_of(group)) == (seed, 9)
+    first = scale.all_groups[0]
+    assert scale.training_of(first) is scale.training
+    assert (scale.seed_of(first), scale.contexts_of(first)) == (42, 400)
+
+
+def test_a_headline_is_trained_as_the_scale_says_and_so_is_what_is_observed(tmp_path):
+    entry = SMOKE["groups"][2] | {"seeds": [7, 42], "train_contexts": [9, 400]}
+    scale = load(tmp_path, smoke(**{"groups/2": entry}))
+    plain = load_scale(CONFIG / "smoke.yaml")
+    for one, other in (
+        (scale.observed_dictionaries, plain.observed_dictionaries),
+        (scale.circuit_transcoders("tiny-llama"), plain.circuit_transcoders("tiny-llama")),
+        (
+            [d for d in scale.dictionaries if d.headline],
+            [d for d in plain.dictionaries if d.headline],
+        ),
+    ):
+        assert [entry.name for entry in one] == [entry.name for entry in other]
+    assert scale.rated("transcoder").group == "tiny-llama-seed-42-contexts-400"
+
+
+def test_only_what_a_job_reads_is_cached(tmp_path):
+    scale = load_scale(CONFIG / "smoke.yaml")
+    sites = {site.name: scale.cached_contexts(site) for site in scale.all_sites}
+    assert sites.pop("tiny-llama_layer0") == 0  # both of its groups stream
+    assert set(sites.values()) == {400}
+    more = expanded(tmp_path, site=SITE, train_contexts=[100, 200])
+    assert more.cached_contexts(more.circuit_sites[0]) == 200
+    streaming = load(tmp_path, smoke(**{"activations/mode": "stream"}))
+    assert {streaming.cached_contexts(site) for site in streaming.all_sites} == {0}
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ({}, "groups.6: expected either site or sites"),
+        ({"site": SITE, "sites": [OTHER]}, "groups.6: expected either site or sites"),
+        ({"sites": [SITE, SMOKE["sites"][0]], "together": True},
+         "together: expected sites of one model, found tiny-gpt2, tiny-llama"),
+        ({"sites": [SITE, {"model": "tiny-llama", "layer": 2}]}, "more names tiny-llama_layer2"),
+        ({"sites": [SITE, SITE]}, "groups: more-layer0 is listed 2 times"),
+        ({"sites": [SITE, SITE], "together": True}, "_transcoder_l1-9 is listed 2 times"),
+        ({"site": SITE, "seeds": [7, 7]}, "groups: more-seed-7 is listed 2 times"),
+        ({"site": SITE, "seeds": []}, "groups.6.seeds: expected"),
+        ({"site": SITE, "train_contexts": [401]},
+         "more has train_contexts 401, expected at most the 400 of corpus.train_contexts"),
+        ({"site": SITE, "train_contexts": [8]},
+         "batch_tokens is 256, expected at most the 248 tokens that more-contexts-8 trains on"),
+        ({"site": SITE, "batch_tokens": 8}, "groups.6.batch_tokens: no such key"),
+    ],
+)  # fmt: skip
+def test_an_entry_that_cannot_be_trained_is_refused(tmp_path, keys, expected):
+    with pytest.raises(UserError) as caught:
+        expanded(tmp_path, **keys)
+    assert expected in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("own", "differs"),
+    [({"epochs": 3}, "epochs-3"), ({"expansion": 8}, "x8"), ({"seeds": [7, 8]}, "seed-7"),
+     ({"train_contexts": [9]}, "contexts-9")],
+)  # fmt: skip
+def test_a_headline_in_a_job_unlike_the_scales_own_is_refused(tmp_path, own, differs):
+    message = refusal(tmp_path, smoke(**{"groups/3": SMOKE["groups"][3] | own}))
+    assert "groups: tiny-llama-layer0 has a headline dictionary, expected a job with" in message
+    assert message.endswith(f"expansion, found {differs}")
+
+
+def test_k_may_be_as_large_as_the_groups_own_width(tmp_path):
+    topk = [{"kind": "topk_sae", "k": 129}]
+    wide = {"extensions/0/dictionaries": topk, "extensions/0/expansion": 5}
+    load(tmp_path, smoke(**wide))
+    assert "k = 129, expected at most its 128" in refusal(
+        tmp_path, smoke(**{"extensions/0/dictionaries": topk})
+    )

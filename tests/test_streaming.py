@@ -122,6 +122,108 @@ def test_dictionaries_end_with_the_same_bytes(both: Both) -> None:
     assert [saved(one) for one in streamed] == [saved(one) for one in cached]
 
 
+@pytest.fixture(scope="module", params=["gpt2", "gpt_neox", "llama"])
+def together(
+    request: pytest.FixtureRequest,
+    tiny_models: dict[str, Path],
+    both: Both,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[list[ActivationCache], ActivationStream]:
+    """The caches of three sites, and one stream of all of them, last layer first."""
+    model, folder = load_model(tiny_models[request.param]), tmp_path_factory.mktemp("together")
+    cached, streamed = (
+        {Site(model="tiny", layer=layer): folder / how / str(layer) for layer in (2, 0, 1)}
+        for how in ("cached", "streamed")
+    )
+    cache_activations(model, both.rows, cached, CACHE, both.corpus, sources=SOURCES)
+    measure(model, both.rows, streamed, both.corpus)
+    stream = ActivationStream(model, streamed, both.rows, CACHE, both.corpus, sources=SOURCES)
+    return [ActivationCache(path) for path in cached.values()], stream
+
+
+def entries_of(sites: tuple[int, ...]) -> list[Dictionary]:
+    return [
+        entry.model_copy(update={"site": Site(model="tiny", layer=layer)})
+        for layer in sites
+        for entry in entries()
+    ]
+
+
+SHARED = settings(batch_tokens=16, buffer_tokens=48, epochs=2, normalize_activations="mean_norm")
+
+
+@pytest.mark.parametrize("n_tokens", [N_TOKENS, 75])
+def test_sites_trained_together_end_with_the_bytes_of_each_alone(
+    together: tuple[list[ActivationCache], ActivationStream],
+    monkeypatch: pytest.MonkeyPatch,
+    n_tokens: int,
+) -> None:
+    caches, stream = together
+    for source in (*caches, stream):
+        monkeypatch.setattr(source, "n_tokens", n_tokens)
+    alone = [
+        saved(one)
+        for layer, cache in zip((2, 0, 1), caches, strict=True)
+        for one in train_group(entries_of((layer,)), cache, SHARED, seed=3)
+    ]
+    joint = train_group(entries_of((2, 0, 1)), stream, SHARED, seed=3)
+    assert [saved(one) for one in joint] == alone
+    assert len({str(bytes_of) for bytes_of in alone}) == 6  # each site has its own
+
+
+def test_one_pass_of_the_model_serves_all_sites(both: Both, tmp_path: Path) -> None:
+    folders = {Site(model="tiny", layer=layer): tmp_path / str(layer) for layer in (0, 2)}
+    measure(both.model, both.rows, folders, both.corpus)
+    model = WatchedModel(both.model)
+    stream = reopen(both, model=model, folders=folders)
+    found = stream.read(0, N_TOKENS)
+    assert model.passes == 3 + 3 + 2
+    assert {tensor.shape for tensor in found} == {(N_TOKENS, 2 * 32)}
+
+
+def test_a_killed_job_of_several_sites_resumes_with_the_same_bytes(
+    together: tuple[list[ActivationCache], ActivationStream],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _, stream = together
+    training = SHARED.model_copy(update={"checkpoint_every_steps": 2})
+    expected = train_group(entries_of((2, 0, 1)), stream, training, seed=3)
+    checkpoint = tmp_path / "checkpoint.safetensors"
+    with monkeypatch.context() as patch, pytest.raises(KilledError):
+        count_steps(patch, killed_after=5)
+        train_group(entries_of((2, 0, 1)), stream, training, seed=3, checkpoint=checkpoint)
+    steps = count_steps(monkeypatch)
+    resumed = train_group(entries_of((2, 0, 1)), stream, training, seed=3, checkpoint=checkpoint)
+    assert steps.initial == 4 * 16
+    assert [saved(one) for one in resumed] == [saved(one) for one in expected]
+
+
+def test_a_prefix_has_the_bytes_of_the_whole_and_its_statistics(both: Both, tmp_path: Path) -> None:
+    # 9 rows end within the second pass of the second shard, so two shards of three are needed.
+    n_tokens = 9 * (LENGTH - 1)
+    cache_activations(
+        both.model, both.rows, {SITE: tmp_path}, CACHE, both.corpus, sources=SOURCES,
+        cached_rows={SITE: 9},
+    )  # fmt: skip
+    assert len(list(tmp_path.glob("shard-*"))) == 2
+    prefix, streamed = ActivationCache(tmp_path, n_tokens), reopen(both, n_tokens=n_tokens)
+    training = settings(batch_tokens=16, buffer_tokens=48)
+    trained = []
+    for source in (prefix, streamed):
+        assert source.n_tokens == n_tokens
+        for found, whole in zip(source.statistics, both.cache.statistics, strict=True):
+            assert torch.equal(found, whole)
+        for found, whole in zip(
+            source.read(0, n_tokens), both.cache.read(0, n_tokens), strict=True
+        ):
+            assert torch.equal(found, whole)
+        trained.append([saved(one) for one in train_group(entries(), source, training, seed=3)])
+    assert trained[0] == trained[1]
+    with pytest.raises(UserError, match=f"expected a cache of {N_TOKENS} tokens, as the scale"):
+        ActivationCache(tmp_path, N_TOKENS)
+
+
 def test_a_killed_job_resumes_on_the_stream_with_the_same_bytes(
     both: Both, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,6 +277,29 @@ def test_a_value_beyond_the_dtype_is_refused(both: Both, tmp_path: Path) -> None
     with pytest.raises(UserError, match=r"set activations\.dtype to bfloat16"):
         measure(loud, both.rows, {SITE: tmp_path}, both.corpus)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_killed_measuring_goes_on_where_it_was(both: Both, tmp_path: Path) -> None:
+    # One site is cached in part and one not at all. The pass is killed in the third shard.
+    sites = {Site(model="tiny", layer=layer): tmp_path / str(layer) for layer in (0, 1)}
+    rows = dict(zip(sites, (0, 9), strict=True))
+
+    def write(model: object, folders: dict[Site, Path]) -> None:
+        cache_activations(
+            model, both.rows, folders, CACHE, both.corpus, sources=SOURCES, cached_rows=rows
+        )
+
+    with pytest.raises(KilledError):
+        write(WatchedModel(both.model, killed_at=3 + 3 + 1), sites)
+    again = WatchedModel(both.model)
+    write(again, sites)
+    assert again.passes == 2
+    whole = {site: tmp_path / "whole" / path.name for site, path in sites.items()}
+    write(both.model, whole)
+    for site, path in sites.items():
+        names = sorted(file.name for file in whole[site].iterdir())
+        assert sorted(file.name for file in path.iterdir()) == names
+        assert all((path / n).read_bytes() == (whole[site] / n).read_bytes() for n in names)
 
 
 def test_measuring_clears_away_the_shards_of_an_earlier_cache(both: Both, tmp_path: Path) -> None:

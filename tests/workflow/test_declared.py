@@ -24,9 +24,12 @@ from workflow.running import snakemake
 pytestmark = [pytest.mark.full, pytest.mark.usefixtures("own_settings")]
 Job = tuple[str, str]
 """A command and its argument, if it has one."""
-NAMES = {"name", "model", "layer"}
+NAMES = {"name", "model", "layer", "together", "seeds"}
 """Keys that name a file or say at which MLP an entry is: Snakemake compares the files' names."""
-FIXED = {"kind", "headline", "type", "k", "l1_coefficient", "imported", "published"}
+FIXED = {
+    "kind", "headline", "type", "k", "l1_coefficient", "imported", "published", "site", "sites",
+    "train_contexts", "epochs", "expansion",
+}  # fmt: skip
 """Keys of which another value alone may make a scale that is not valid."""
 
 
@@ -45,6 +48,10 @@ def leaves(part: Any, place: str = "") -> Iterator[tuple[Section, str, str]]:
             yield from leaves(value, f"{place}/{key}")
 
 
+RESOLVING = {"seed_of", "contexts_of", "streams"}
+"""What a group has of its own, or of the scale."""
+
+
 class Reader:
     """Notes which keys of all scales that are loaded are read."""
 
@@ -61,7 +68,7 @@ class Reader:
                 caller = sys._getframe(1)
                 module, function = caller.f_globals["__name__"], caller.f_code.co_name
                 # All other code of this module finds entries, by their names.
-                if module != "transcoders.config.scale" or function == "training_of":
+                if module != "transcoders.config.scale" or function in RESOLVING:
                     self.note(section, name)
             return get(section, name)
 
@@ -85,15 +92,15 @@ class Reader:
 
     def note(self, section: Section, field: str) -> None:
         if isinstance(section, Dictionary):  # a copy of a group's entry
-            mine = section.__dict__
-            whole = self.scales[-1].__dict__
+            mine, self.loading = section.__dict__, True
             section = next(
                 entry
-                for group in (*whole["groups"], *whole["extensions"], *whole["learning_rates"])
-                if group.__dict__["name"] == mine["group"]
-                for entry in group.__dict__["dictionaries"]
-                if all(mine[key] == value for key, value in entry.__dict__.items())
+                for group in self.scales[-1].all_groups
+                if group.name == mine["group"]
+                for entry in group.entry.dictionaries
+                if all(mine[k] == v for k, v in entry.__dict__.items() if k != "headline")
             )
+            self.loading = False
         if place := self.places.get((id(section), field)):
             self.read.add(place)
 

@@ -31,7 +31,7 @@ def test_nine_headline_dictionaries_are_trained_and_measured(run: Path, scale: S
     assert list(table["dictionary"]) == [d.name for d in by_site]
     compared = table["site"].isin([site.name for site in scale.sites])
     assert table[compared]["headline"].sum() == 9
-    assert list(table[~compared]["kind"]) == ["transcoder"]
+    assert set(table[~compared]["kind"]) == {"transcoder"}
     assert list(table["l1_coefficient"].isna()) == [d.traits.is_topk for d in by_site]
     assert table.drop(columns="l1_coefficient").notna().all().all()
     assert (table["l0"] > 0).all() and (table["l0"] < table["n_features"]).all()
