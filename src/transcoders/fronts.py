@@ -7,6 +7,8 @@ kind is judged where it has no dictionaries.
 The difference is given in units of what the MLP is worth: the CE that is lost when its output is
 replaced by its mean. Layers and models differ in that, and a difference of 0.01 nats is much where
 an MLP is worth 0.08 and little where it is worth 6.
+
+Only dictionaries that were trained alike make a front: of one width, on one amount of data.
 """
 
 from typing import NamedTuple
@@ -18,6 +20,8 @@ from jaxtyping import Float
 from transcoders.statistics import RESAMPLES, Estimate, estimate, resample
 
 GRID_POINTS = 101
+SETUP = ("n_features", "tokens_trained", "tokens_different")
+"""What dictionaries must have in common to be compared: columns of ``evaluation.csv``."""
 Draws = Float[np.ndarray, "draw point"]
 
 
@@ -42,6 +46,22 @@ class FrontGap(NamedTuple):
         return estimate(self.draws, self.n_documents, "documents", seed=seed)
 
 
+def like_headline(evaluation: pd.DataFrame, *columns: str) -> "pd.Series[bool]":
+    """Which dictionaries have the same in some columns as the headline dictionaries of their site.
+
+    Those with the same :data:`SETUP` can be compared with these. Among them, those with another
+    seed are the same dictionaries, trained again.
+
+    Args:
+        evaluation: ``evaluation.csv``. The headline dictionaries of a site are trained alike.
+        columns: which; those that an older table lacks are left out.
+    """
+    given = evaluation.filter(columns).fillna(-1)
+    headlines = given[evaluation["headline"]].groupby(evaluation["site"]).first()
+    expected = headlines.reindex(evaluation["site"]).set_axis(evaluation.index)
+    return (given == expected).all(axis=1)
+
+
 def front_gap(
     evaluation: pd.DataFrame,
     by_document: pd.DataFrame,
@@ -52,7 +72,7 @@ def front_gap(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> FrontGap | None:
-    """Compare the fronts of two kinds at one site.
+    """Compare the fronts of two kinds at one site, of dictionaries trained like its headline ones.
 
     Args:
         evaluation: ``evaluation.csv``.
@@ -66,8 +86,8 @@ def front_gap(
     Returns:
         The gap, or None where the fronts share no range of L0.
     """
-    at_site = evaluation[(evaluation["site"] == site) & (evaluation["l0"] > 0)]
-    at_site = at_site[at_site["kind"].isin([kind, other])]
+    at_site = evaluation[(evaluation["site"] == site) & evaluation["kind"].isin([kind, other])]
+    at_site = at_site[like_headline(at_site, *SETUP) & (at_site["l0"] > 0)]
     if set(at_site["kind"]) != {kind, other}:
         return None
     documents = by_document[by_document["dictionary"].isin(at_site["dictionary"])]
