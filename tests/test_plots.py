@@ -39,6 +39,7 @@ def row_of(layer, kind, sparsity, step) -> dict[str, object]:
     return {
         "dictionary": f"gpt2_layer{layer}_{kind}_" + (f"k-{sparsity}" if is_topk else "l1"),
         "site": f"gpt2_layer{layer}", "model": "gpt2", "layer": layer, "kind": kind,
+        "headline": kind == "transcoder" and step == 0, "seed": 42, "n_features": 512,
         "l1_coefficient": np.nan if is_topk else sparsity, "l0": 100.0 / (step + 1),
         "ce": ce, "ce_low": ce - 0.005, "ce_high": ce + 0.007,
         "ce_original": 3.55 + 0.1 * layer, "ce_mean_ablated": 3.68 + 0.1 * layer,
@@ -96,6 +97,21 @@ def test_points_bars_and_labels_are_the_tables_rows_in_the_order_of_their_l0(eva
         assert [texts.count(k) for k in ("32", "64")] == [len(topk)] * 2
         for label in ("2e-05", "0.001", "0.5"):
             assert texts.count(label) == len(kinds) - len(topk)
+
+
+def test_dictionaries_trained_again_are_faint_points_without_a_line(evaluation):
+    again = evaluation.assign(seed=43, headline=False, ce=evaluation["ce"] + 0.01)
+    once, twice = (
+        tradeoff_figure(table).axes
+        for table in (evaluation, pd.concat([evaluation, again], ignore_index=True))
+    )
+    for panel, with_faint in zip(once, twice, strict=True):
+        assert [text.get_text() for text in panel.texts] == [t.get_text() for t in with_faint.texts]
+        faint = [line for line in with_faint.lines if line.get_alpha()]
+        assert len(faint) == len({line.get_color() for line in faint}) > 2
+        for line in faint:
+            assert line.get_linestyle() == "None"
+            assert set(line.get_ydata()) <= set(again["ce"])
 
 
 def test_both_bounds_are_drawn_across_each_panel(evaluation):

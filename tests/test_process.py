@@ -52,7 +52,9 @@ def show(scale: ScaleName, threads: Threads = None) -> None:
     start("show", scale, threads)
     numbers = numpy.random.default_rng(0).standard_normal((100, 77))
     computed = [
-        torch.from_numpy(numbers).float().softmax(1).numpy(), numpy.exp(numbers), numbers @ numbers.T
+        torch.from_numpy(numbers).float().softmax(1).numpy(),
+        numpy.exp(numbers),
+        numbers @ numbers.T,
     ]
     child = "import json, os; print(json.dumps(dict(os.environ)))"
     print(json.dumps({

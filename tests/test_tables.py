@@ -10,10 +10,12 @@ import pytest
 from helpers_training import ALL_KINDS, entry
 from transcoders.circuits import ComputationalPath, Node
 from transcoders.config import PublishedGreaterThan, Site
+from transcoders.fronts import Setup
 from transcoders.layout import Layout
 from transcoders.plots import LABELS
 from transcoders.tables import (
     EVALUATION_COLUMNS,
+    by_source_table,
     checks_table,
     describe_circuit,
     evaluation_table,
@@ -45,7 +47,9 @@ def bold_rows(page: str) -> set[int]:
 @pytest.fixture
 def with_extensions() -> pd.DataFrame:
     """Rows as ``evaluation.csv`` gives them: TopK has an empty λ₁, its k is in its name."""
-    numbers = dict.fromkeys(EVALUATION_COLUMNS, 0.5)
+    numbers = (
+        dict.fromkeys(EVALUATION_COLUMNS, 0.5) | dict.fromkeys(Setup._fields, 512) | {"seed": 42}
+    )
     text = pd.DataFrame(
         [
             numbers
@@ -71,8 +75,40 @@ def test_the_table_shows_lambda_or_k_of_extensions(with_extensions):
     assert "nan" not in page
     assert bold_rows(page) == {0}
     assert page == evaluation_table(with_extensions)  # no random identifiers
-    topk = cells(evaluation_table(with_extensions[2:]))
-    assert list(topk["λ₁ or k"]) == ["32", "128"]
+    assert "<details>" not in page
+
+
+def test_dictionaries_that_were_trained_in_another_way_are_folded_in(with_extensions):
+    wide = with_extensions.assign(headline=False, n_features=1024, dictionary="m_k-8_x32_seed-43")
+    page = evaluation_table(pd.concat([with_extensions, wide], ignore_index=True))
+    table, _, others = page.partition("<details>")
+    assert len(cells(table)) == 4
+    assert "4 dictionaries of another width" in others
+    found = cells(others.removesuffix("</details>"))
+    assert list(found["features"]) == ["1,024"] * 4
+    assert list(found["λ₁ or k"]) == ["0.25", "0.0001", "8", "8"]
+
+
+def test_costs_are_shown_by_source_where_there_are_several():
+    evaluation = pd.DataFrame(
+        {
+            "dictionary": ["a", "b"], "site": "m_layer3", "kind": "transcoder",
+            "headline": [True, False], "ce_original": 3.0, "ce_mean_ablated": 4.0,
+        }
+    )  # fmt: skip
+    by_document = pd.DataFrame(
+        {
+            "dictionary": ["a", "a", "a", "b"], "source": ["news", "news", "wiki", "wiki"],
+            "tokens": [10, 30, 10, 10], "ce": [3.4, 3.2, 2.0, 9.0],
+            "ce_original": [3.0, 3.0, 1.0, 1.0],
+        }
+    )  # fmt: skip
+    table = cells(by_source_table(evaluation, by_document))
+    assert list(table) == ["site", "kind", "news (2 documents)", "wiki (1 documents)"]
+    # (10 · 0.4 + 30 · 0.2) / 40 of a worth of 1; and 1.0, all of it.
+    assert table.iloc[0, 2:].tolist() == ["+0.2500 (0.75)", "+1.0000 (0.00)"]
+    assert len(table) == 1
+    assert not by_source_table(evaluation, by_document.assign(source="wiki"))
 
 
 @pytest.fixture

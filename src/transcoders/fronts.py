@@ -24,7 +24,7 @@ Draws = Float[np.ndarray, "draw point"]
 
 
 class Setup(NamedTuple):
-    """How the dictionaries of a front were trained. The names are columns of evaluation.csv."""
+    """What the dictionaries of a front have in common: columns of ``evaluation.csv``."""
 
     n_features: int
     tokens_different: int
@@ -53,6 +53,22 @@ class FrontGap(NamedTuple):
         return estimate(self.draws, self.n_documents, "documents", seed=seed)
 
 
+def like_headline(evaluation: pd.DataFrame, *columns: str) -> "pd.Series[bool]":
+    """Which dictionaries have the same in some columns as the headline dictionaries of their site.
+
+    Those with the same :class:`Setup` can be compared with these. Among them, those with another
+    seed are the same dictionaries, trained again.
+
+    Args:
+        evaluation: ``evaluation.csv``. The headline dictionaries of a site are trained alike.
+        columns: which; those that an older table lacks are left out.
+    """
+    given = evaluation.filter(columns).fillna(-1)
+    headlines = given[evaluation["headline"]].groupby(evaluation["site"]).first()
+    expected = headlines.reindex(evaluation["site"]).set_axis(evaluation.index)
+    return (given == expected).all(axis=1)
+
+
 def front_gap(
     evaluation: pd.DataFrame,
     by_document: pd.DataFrame,
@@ -65,7 +81,7 @@ def front_gap(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> FrontGap | None:
-    """Compare the fronts of two kinds at one site.
+    """Compare the fronts of two kinds at one site, of dictionaries trained like its headline ones.
 
     Args:
         evaluation: ``evaluation.csv``.
@@ -165,13 +181,12 @@ def _compared(
     evaluation: pd.DataFrame, site: str, kinds: tuple[str, str], setup: Setup | None
 ) -> pd.DataFrame:
     """The dictionaries of two kinds at a site that were trained alike and have an L0."""
-    at_site = evaluation[(evaluation["site"] == site) & evaluation["kind"].isin(kinds)]
-    alike = at_site.filter(Setup._fields)
-    if setup is None and at_site["headline"].any():
-        alike = alike == alike[at_site["headline"]].iloc[0]
-    elif setup is not None:
-        alike = alike == pd.Series(setup._asdict())
-    return at_site[alike.all(axis=1) & (at_site["l0"] > 0)]
+    at_site = evaluation[evaluation["site"] == site]
+    if setup is None:
+        alike = like_headline(at_site, *Setup._fields)
+    else:
+        alike = (at_site[list(Setup._fields)] == setup).all(axis=1)
+    return at_site[alike & at_site["kind"].isin(kinds) & (at_site["l0"] > 0)]
 
 
 def _runs(dictionaries: pd.DataFrame) -> list[pd.DataFrame]:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from transcoders.fronts import GRID_POINTS, front_gap
+from transcoders.fronts import GRID_POINTS, Setup, front_gap
 from transcoders.statistics import Estimate
 
 Points = list[tuple[float, float]]
@@ -33,8 +33,7 @@ def tables(
             name = f"{site}_{kind}_{number}"
             bounds = {"ce_original": 3.0, "ce_mean_ablated": 3.0 + WORTH}
             row = {"dictionary": name, "site": site, "kind": kind, "l0": l0, "ce": ce}
-            row["headline"] = number == 0
-            evaluation.append(row | bounds)
+            evaluation.append(row | bounds | {"headline": number == 0})
             by_document += [
                 {
                     "dictionary": name,
@@ -167,6 +166,18 @@ def test_training_runs_widen_the_interval() -> None:
     assert three.value == pytest.approx(one.value)
     assert three.high - three.low > 2 * (one.high - one.low)
     assert three.resampled == "documents, 3 training runs"
+
+
+@pytest.mark.parametrize("column", Setup._fields)
+def test_only_dictionaries_trained_like_the_headline_ones_are_compared(column: str) -> None:
+    here = noisy_tables()
+    evaluation = here[0].assign(**dict.fromkeys(Setup._fields, 512))
+    others = evaluation.assign(
+        headline=False, ce=0.0, dictionary="other_" + evaluation["dictionary"], **{column: 1024}
+    )
+    by_document = here[1].assign(ce=0.0, dictionary="other_" + here[1]["dictionary"])
+    both = above((others, by_document), (evaluation, here[1]))
+    assert gap_in(both, resamples=100) == gap_in(here, resamples=100)
 
 
 def test_documents_count_by_their_tokens() -> None:

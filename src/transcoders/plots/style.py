@@ -35,7 +35,7 @@ def sparsity_label(dictionary: "pd.Series[Any]") -> str:
     """λ₁ or k, as text. The table has k in the dictionary's name only."""
     if pd.notna(dictionary["l1_coefficient"]):
         return f"{dictionary['l1_coefficient']:g}"
-    return str(dictionary["dictionary"]).rpartition("k-")[2]
+    return str(dictionary["dictionary"]).rpartition("_k-")[2].partition("_")[0]
 
 
 def legend_below(figure: Figure, shown: dict[str, Any], title: str) -> Legend:

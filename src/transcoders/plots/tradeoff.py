@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from transcoders.config import KINDS, TRAITS
+from transcoders.fronts import like_headline
 from transcoders.plots.style import (
     BOUND_COLOUR,
     COLOURS,
@@ -31,10 +32,11 @@ def tradeoff_figure(evaluation: pd.DataFrame) -> Figure:
     Kinds that the paper does not have come in extra panels, beside the transcoders of their site.
 
     Args:
-        evaluation: the rows of ``evaluation.csv``. A point is a dictionary, labelled with its λ₁ or
-            k; lines join the dictionaries of a kind in the order of their L0. Error bars go from
-            ``ce_low`` to ``ce_high``. Horizontal lines are the unmodified and the mean-ablated
-            model.
+        evaluation: rows of ``evaluation.csv`` that can be compared. A point is a dictionary,
+            labelled with its λ₁ or k; lines join the dictionaries of a kind in the order of their
+            L0. Error bars go from ``ce_low`` to ``ce_high``. Dictionaries that were trained again
+            with another seed are small and faint, and without a line. Horizontal lines are the
+            unmodified and the mean-ablated model.
     """
     papers = evaluation["kind"].isin(KINDS)
     extended = evaluation["site"].isin(evaluation.loc[~papers, "site"])
@@ -65,8 +67,14 @@ def _tradeoff_panel(panel: Axes, site: pd.DataFrame, remark: str) -> None:
     panel.set_xscale("log")
     panel.set_xticks(L0_TICKS, [f"{tick:,}" for tick in L0_TICKS])
     panel.minorticks_off()
+    first_run = like_headline(site, "seed")
     for kind in [kind for kind in TRAITS if kind in set(site["kind"])]:
-        points = site[site["kind"] == kind].sort_values("l0")
+        again = site[~first_run & (site["kind"] == kind)]
+        panel.plot(
+            again["l0"], again["ce"], linestyle="none", alpha=0.35,
+            color=COLOURS[kind], marker=MARKERS[kind], markersize=3,
+        )  # fmt: skip
+        points = site[first_run & (site["kind"] == kind)].sort_values("l0")
         panel.errorbar(
             points["l0"], points["ce"],
             yerr=[points["ce"] - points["ce_low"], points["ce_high"] - points["ce"]],

@@ -3,16 +3,26 @@
 import re
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 from pandas.io.formats.style import Styler
 
 from transcoders.config import Dictionary
 from transcoders.files import read_table
+from transcoders.fronts import Setup, like_headline
 from transcoders.layout import Layout
 from transcoders.plots import LABELS, sparsity_label
+from transcoders.tables.html import html_table
 
+TRAINED_COLUMNS = {
+    "n_features": ("features", "{:,}"),
+    "tokens_trained": ("tokens", "{:,}"),
+    "tokens_different": ("different tokens", "{:,}"),
+}
+"""Heading and format of what dictionaries must have in common to be compared."""
 EVALUATION_COLUMNS = {
     "kind": ("kind", "{}"),
+    "seed": ("seed", "{}"),
     "l1_coefficient": ("λ₁ or k", "{}"),
     "l0": ("L0", "{:.1f}"),
     "ce": ("CE", "{:.4f}"),
@@ -24,7 +34,7 @@ EVALUATION_COLUMNS = {
     "dead_fraction": ("dead", "{:.3f}"),
     "l2_ratio": ("norm ratio", "{:.3f}"),
 }
-"""Heading and format of each column of ``evaluation.csv`` that a page shows."""
+"""The same for each other column of ``evaluation.csv`` that a page shows."""
 TRAINING_COLUMNS = {
     "kind": ("kind", "{}"),
     "l1_coefficient": ("λ₁ or k", "{}"),
@@ -37,14 +47,18 @@ TRAINING_COLUMNS = {
 
 
 def describe_site(rows: pd.DataFrame) -> str:
-    """A heading and one line of Markdown: the bounds at a site, and how much data there was."""
+    """A heading and one line of Markdown: the bounds at a site, and how much data there was.
+
+    Args:
+        rows: of ``evaluation.csv``: dictionaries of the site that were trained alike.
+    """
     first = rows.iloc[0]
     return (
         f"### {first['model']}, layer {first['layer']}\n\n"
         f"CE {first['ce_original']:.4f} unmodified, {first['ce_mean_ablated']:.4f} with the MLP's "
         f"mean output, {first['ce_zero_ablated']:.4f} with none; {first['tokens_evaluated']:,} "
         f"held-out tokens; dictionaries of {first['n_features']:,} features, trained on "
-        f"{first['tokens_trained']:,} tokens (repetitions counted)."
+        f"{first['tokens_trained']:,} tokens ({first['tokens_different']:,} different ones)."
     )
 
 
@@ -60,8 +74,42 @@ def training_curves(dictionaries: Sequence[Dictionary], layout: Layout) -> pd.Da
 
 
 def evaluation_table(rows: pd.DataFrame) -> str:
-    """The dictionaries of a site as an HTML table, headline dictionaries in bold."""
-    return _html_table(rows, EVALUATION_COLUMNS)
+    """The dictionaries of a site as HTML tables, headline dictionaries in bold.
+
+    Those that were not trained like these come second, folded in.
+    """
+    alike = like_headline(rows, *Setup._fields)
+    table, others = _html_table(rows[alike], EVALUATION_COLUMNS), rows[~alike]
+    if others.empty:
+        return table
+    return (
+        f"{table}<details><summary>{len(others)} dictionaries of another width, or trained on "
+        "another amount of data</summary>"
+        f"{_html_table(others, TRAINED_COLUMNS | EVALUATION_COLUMNS, name='others')}</details>"
+    )
+
+
+def by_source_table(evaluation: pd.DataFrame, by_document: pd.DataFrame) -> str:
+    """What headline dictionaries cost on text of each source, as HTML; empty if there is one.
+
+    Args:
+        evaluation: rows of ``evaluation.csv``.
+        by_document: ``evaluation_by_document.csv``.
+    """
+    if by_document["source"].nunique() < 2:
+        return ""
+    headline = evaluation[evaluation["headline"]]
+    rows = []
+    for entry in headline.to_dict("records"):
+        row = {"site": entry["site"], "kind": LABELS[entry["kind"]]}
+        own = by_document[by_document["dictionary"] == entry["dictionary"]]
+        for source, documents in own.groupby("source"):
+            excess = documents["ce"] - documents["ce_original"]
+            added = np.average(excess, weights=documents["tokens"])
+            recovered = 1 - added / (entry["ce_mean_ablated"] - entry["ce_original"])
+            row[f"{source} ({len(documents)} documents)"] = f"{added:+.4f} ({recovered:.2f})"
+        rows.append(row)
+    return html_table(pd.DataFrame(rows), {}, name="sources")
 
 
 def final_values_table(curves: pd.DataFrame) -> str:
@@ -69,7 +117,7 @@ def final_values_table(curves: pd.DataFrame) -> str:
     return _html_table(curves.groupby("dictionary", sort=False).tail(1), TRAINING_COLUMNS)
 
 
-def _html_table(rows: pd.DataFrame, columns: dict[str, tuple[str, str]]) -> str:
+def _html_table(rows: pd.DataFrame, columns: dict[str, tuple[str, str]], *, name: str = "") -> str:
     shown = rows[list(columns)].replace({"kind": LABELS})
     shown["l1_coefficient"] = rows.apply(sparsity_label, axis="columns")
     shown = shown.rename(columns={key: name for key, (name, _) in columns.items()})
@@ -79,6 +127,6 @@ def _html_table(rows: pd.DataFrame, columns: dict[str, tuple[str, str]]) -> str:
         .format(dict(columns.values()))
         .apply(lambda column: bold.loc[column.index])
         # A part of CSS selectors. A random one would change the page each time.
-        .set_uuid(re.sub(r"[^\w-]+", "-", str(rows["site"].iloc[0])))
+        .set_uuid(re.sub(r"[^\w-]+", "-", str(rows["site"].iloc[0])) + name)
     )
     return styler.to_html()
