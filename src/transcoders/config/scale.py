@@ -166,13 +166,13 @@ class Scale(Section):
 
         Then the gap between them is compared by amount of data and by other controls.
         """
-        amounts: dict[tuple[Site, Kind], set[int | None]] = {}
+        amounts: dict[tuple[Site, Kind], set[int]] = {}
         for dictionary in self.dictionaries:
             group = self.group(dictionary.group)
             if self.training_of(group).epochs == 1:
-                rows = getattr(group, "train_contexts", None)
+                rows = group.train_contexts or self.corpus.train_contexts
                 amounts.setdefault((dictionary.site, dictionary.kind), set()).add(rows)
-        none: set[int | None] = set()
+        none: set[int] = set()
         return any(
             len(amounts.get((site, "transcoder"), none) & amounts.get((site, "mlp_out_sae"), none))
             > 1
