@@ -82,10 +82,8 @@ def test_train_tokens_leave_out_untrained_positions(tmp_path, positions, per_row
 @pytest.mark.parametrize(
     ("key", "named"),
     [
-        *(
-            (key, f"{key}: this key is missing")
-            for key in ("instruction_set", "models", "resources")
-        ),
+        *((key, f"{key}: this key is missing") for key in ("description", "models", "resources")),
+        ("instruction_set", "instruction_set: this key is missing"),
         *((key, f"{key}: this key is missing") for key in ("activations", "training", "groups")),
         ("models/tiny-gpt2/d_model", "d_model: this key is missing"),
         ("training/epochs", "training.epochs: this key is missing"),

@@ -15,7 +15,7 @@ import torch
 from transcoders import process
 from transcoders.config import Resources
 from transcoders.errors import UserError
-from transcoders.process import AVX2, claim_gpu, prepare_process, set_environment
+from transcoders.process import ALWAYS, AVX2, claim_gpu, prepare_process, set_environment
 
 ROOT = Path(__file__).parents[1]
 THREE = ["first", "second", "third"]
@@ -36,9 +36,11 @@ def own_claims(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
         claim.release()
 
 
-USERS = dict.fromkeys(AVX2, "default") | {
-    "ATEN_CPU_CAPABILITY": "default", "OPENBLAS_CORETYPE": "Nehalem",
-    "NPY_DISABLE_CPU_FEATURES": "X86_V3 X86_V4",
+USERS = {
+    "ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_CBWR": "COMPATIBLE",
+    "MKL_ENABLE_INSTRUCTIONS": "SSE4_2", "OPENBLAS_CORETYPE": "Nehalem",
+    "OPENBLAS_NUM_THREADS": "2", "NPY_DISABLE_CPU_FEATURES": "X86_V3 X86_V4",
+    "GOMP_SPINCOUNT": "infinity",
 }  # fmt: skip
 """Settings of a user that change bytes."""
 A_JOB = """
@@ -51,11 +53,9 @@ def show(scale: ScaleName, threads: Threads = None) -> None:
     import numpy, torch  # before start, as commands may
     start("show", scale, threads)
     numbers = numpy.random.default_rng(0).standard_normal((100, 77))
-    computed = [
-        torch.from_numpy(numbers).float().softmax(1).numpy(),
-        numpy.exp(numbers),
-        numbers @ numbers.T,
-    ]
+    single = torch.from_numpy(numbers).float()
+    computed = [single.softmax(1).numpy(), (single @ single.T).numpy()]
+    computed += [numpy.exp(numbers), numbers @ numbers.T]
     child = "import json, os; print(json.dumps(dict(os.environ)))"
     print(json.dumps({
         "capability": torch.backends.cpu.get_cpu_capability(),
@@ -69,7 +69,7 @@ app(["show", "--scale", "smoke", "--threads", "1"])
 
 def of_a_job(environment: dict[str, str]) -> dict:
     """What a job of the smoke scale finds, and the digest of what it computes."""
-    cleared = {key: value for key, value in os.environ.items() if key not in AVX2}
+    cleared = {key: value for key, value in os.environ.items() if key not in USERS}
     done = subprocess.run(
         [sys.executable, "-c", A_JOB], check=True, capture_output=True, text=True, cwd=ROOT,
         env=cleared | {"PYTHONPATH": str(ROOT / "src")} | environment,
@@ -82,14 +82,16 @@ def test_a_job_computes_the_same_whatever_the_users_environment_says():
     assert plain["digest"] == other["digest"]
     for job in (plain, other):
         assert job["capability"] != "AVX512"
-        assert job["child"].items() >= AVX2.items()  # as kernels of notebooks
+        assert job["child"].items() >= (AVX2 | ALWAYS).items()  # as kernels of notebooks
+        assert "MKL_CBWR" not in job["child"]
 
 
 def test_auto_is_whatever_the_processor_has_and_not_what_the_user_says(monkeypatch):
     for name, value in USERS.items():
         monkeypatch.setenv(name, value)
     set_environment("auto")
-    assert not AVX2.keys() & os.environ.keys()
+    assert not {"MKL_CBWR", *AVX2} & os.environ.keys()
+    assert os.environ.items() >= ALWAYS.items()
 
 
 def test_commands_can_be_listed_before_anything_that_reads_the_environment_is_loaded():

@@ -12,29 +12,33 @@ from transcoders.errors import UserError
 
 ELEMENTWISE = ("cos", "erf", "exp", "log", "sin", "sqrt", "tanh")
 AVX2 = {
-    "ATEN_CPU_CAPABILITY": "avx2",  # PyTorch's own loops
-    "OPENBLAS_CORETYPE": "Haswell",  # products of NumPy and SciPy
-    "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",  # NumPy's own loops
+    "ATEN_CPU_CAPABILITY": "avx2",  # PyTorch's loops
+    "ONEDNN_MAX_CPU_ISA": "AVX2",  # PyTorch's GELU
+    "MKL_ENABLE_INSTRUCTIONS": "AVX2",  # PyTorch's products, on Intel's processors
+    "OPENBLAS_CORETYPE": "Haswell",  # NumPy's and SciPy's products
+    "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",  # NumPy's loops
 }
-"""What keeps libraries to AVX2 on a processor that has more."""
+"""What keeps libraries to AVX2 where a processor has more."""
+ALWAYS = {
+    "OPENBLAS_NUM_THREADS": "1",  # it splits sums by the cores of the machine; its products are few
+    "GOMP_SPINCOUNT": "10000",  # then a waiting thread sleeps: benchmarks/README.md
+}
 _claims: list[FileLock] = []
 """Locks on the GPUs of this process. The system releases them when the process ends."""
 
 
 def set_environment(instruction_set: str) -> None:
-    """Set what libraries read in the environment when they are loaded: call it before.
+    """Set what libraries read in the environment when they are loaded, so call it before.
 
-    Processes that are started from this one inherit it. It replaces what the user's environment
-    says of the same, because only the scale file may change results.
+    A user's settings that would change results are dropped: only the scale file may do that.
+    Processes that are started from this one inherit it all.
 
     Args:
         instruction_set: ``avx2``, or ``auto`` for whatever the processor has.
     """
-    for name, value in AVX2.items():
-        if instruction_set == "avx2":
-            os.environ[name] = value
-        else:
-            os.environ.pop(name, None)
+    for name in (*AVX2, "MKL_CBWR"):  # any value of the latter makes MKL round differently
+        os.environ.pop(name, None)
+    os.environ.update(ALWAYS | (AVX2 if instruction_set == "avx2" else {}))
 
 
 def prepare_process(

@@ -19,6 +19,7 @@ from typing import Literal, NamedTuple
 from faults import process
 from transcoders.checksums import sha256
 from transcoders.layout import Layout
+from transcoders.process import set_environment
 
 Ending = Literal["resumed", "refused"]
 SCALE = "smoke"
@@ -29,6 +30,8 @@ FORKS.set_forkserver_preload(
     ["torch", "transformers", "pandas", "scipy.stats", "sklearn.tree", "matplotlib.pyplot",
      "nbclient", "nbconvert"]
 )  # fmt: skip
+# A forked job finds the libraries loaded, so they must have read what a job of this scale sets.
+set_environment("avx2")
 SNAKEMAKE = [sys.executable, "-m", "snakemake", "--cores", "2"]
 SECONDS = 300
 """After which a command counts as hanging."""
