@@ -36,6 +36,16 @@ except UserError as error:
     raise WorkflowError(str(error))
 
 
+onstart:
+    print(
+        f"Scale {SCALE.name}: a whole run takes {SCALE.takes}. Finished jobs are not repeated."
+    )
+
+
+onsuccess:
+    print(f"Done. Open {LAYOUT.landing_page} in a browser.")
+
+
 report: "workflow/report/workflow.rst"
 
 

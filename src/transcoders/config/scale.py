@@ -66,6 +66,8 @@ class Scale(Section):
 
     name: FileName
     description: str
+    takes: str
+    """How long a whole run takes, and on what."""
     seed: Annotated[int, Field(ge=0, lt=2**63)]
     device: Literal["auto", "cpu", "cuda"]
     instruction_set: Literal["avx2", "auto"]
