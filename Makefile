@@ -15,8 +15,8 @@ READERS := figure3 training_curves circuits greater_than_page interpretability_p
            $(addprefix case_study_,$(subst -,_,$(basename $(notdir $(wildcard workflow/case_studies/laptop/*.yaml)))))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup slurm reproduce figures notebooks report test test-full faults long-run lint format \
-        benchmark lock schema system-deps clean
+.PHONY: help setup slurm reproduce figures notebooks report parts carried-run test test-full faults \
+        long-run lint format benchmark lock schema system-deps clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -43,6 +43,35 @@ notebooks: setup ## Rebuild the rendered notebooks from the committed tables
 
 report: notebooks ## Write figures, pages and captions into one file: report.html
 	$(SNAKEMAKE) notebooks --report report.html
+
+# For a machine without a network: docs/gpu.md.
+SCALE := gpu
+PARTS := parts
+PART := 40M
+WITH :=
+LIMIT :=
+TARGETS = evaluation results/$(SCALE)/environment.json
+TABLES = tables-$(SCALE).tar.gz
+
+parts: setup ## Write the wheels that a SCALE fetches as PARTS, for a machine without a network
+	rm -rf $(PARTS)
+	mkdir -p $(PARTS)
+	PYTHONPATH=src $(BIN)/python -m transcoders wheels --scale $(SCALE) > $(PARTS)/wheels.txt
+	$(BIN)/python -m pip download --quiet --no-deps --only-binary=:all: --dest $(PARTS)/wheels \
+	    -r $(PARTS)/wheels.txt $(WITH)
+	cd $(PARTS) && tar -cf wheels.tar wheels && split -d -b $(PART) wheels.tar part- && \
+	    sha256sum part-* > SHA256SUMS && rm -r wheels wheels.tar
+
+# No setup: the other machine has an environment of its own, or takes one from the parts.
+$(PARTS)/wheels: $(PARTS)/SHA256SUMS
+	cd $(PARTS) && sha256sum --quiet --check SHA256SUMS && cat part-* | tar -xf - && touch wheels
+
+# The tables and logs are kept even if the run fails or is stopped after LIMIT seconds.
+carried-run: $(PARTS)/wheels ## Run a SCALE from its PARTS, without a network; keeps its tables in TABLES
+	PIP_NO_INDEX=1 PIP_FIND_LINKS=$(abspath $<) $(if $(LIMIT),timeout --signal=INT $(LIMIT)) \
+	    $(SNAKEMAKE) $(TARGETS) --config scale=$(SCALE); status=$$?; \
+	tar -czf $(TABLES) --exclude=results/$(SCALE)/models --exclude='*.safetensors' \
+	    --exclude='*.parquet' results/$(SCALE); exit $$status
 
 # Two processes share the tests; tests/conftest.py says how.
 test: setup ## Run the everyday tests: units, and the workflow at smoke scale

