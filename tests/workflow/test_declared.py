@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from transcoders.cli import app
 from transcoders.cli.app import JOBS
-from transcoders.config import Dictionary, Scale, load_scale
+from transcoders.config import Dictionary, Scale, Training, load_scale
 from transcoders.config.fields import Section
 from workflow.running import snakemake
 
@@ -101,6 +101,10 @@ class Reader:
                 if all(mine[k] == v for k, v in entry.__dict__.items() if k != "headline")
             )
             self.loading = False
+        if isinstance(section, Training):  # perhaps a copy with a group's own settings
+            whole = self.scales[-1].__dict__["training"]
+            if section.__dict__[field] == whole.__dict__[field]:
+                section = whole
         if place := self.places.get((id(section), field)):
             self.read.add(place)
 
@@ -154,7 +158,7 @@ def others(section: Section, field: str) -> Iterator[Any]:
         case str():
             yield from (value + "x", value.replace("1", "0"))
         case None:
-            yield from (2, 0.5, "x")
+            yield from (3, 0.5, "x")
         case list() | tuple():
             yield from (list(value[:-1]), [*value, *value[-1:]], [0.5, 0.5])
             yield from get_args(get_args(type(section).model_fields[field].annotation)[0])

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from transcoders.cli.app import ScaleName, Threads, job, start
+from transcoders.cli.app import ScaleName, Threads, job, section, start
 from transcoders.config import Dictionary, Scale
 
 
@@ -23,19 +23,21 @@ def import_transcoder(scale: ScaleName, name: str, threads: Threads = None) -> N
 
 def _trained(scale: Scale, name: str) -> Any:
     group = scale.group(name)
-    of_group = (scale.seed_of(group), scale.contexts_of(group), scale.streams(group))
-    return (
-        *of_group,
-        scale.training_of(group),
-        [
+    made = section(scale, "activations").model_dump(exclude={"mode"})
+    return {
+        "seed": scale.seed_of(group),
+        "train_contexts": scale.contexts_of(group),
+        "training": scale.training_of(group),
+        # The sizes of passes are read where passes are made again.
+        "stream": made if scale.streams(group) else None,
+        "dictionaries": [
             (entry.kind, entry.l1_coefficient, entry.k, entry.learning_rate)
             for entry in scale.dictionaries_in(group)
         ],
-    )
+    }
 
 
-# How activations are made is read where they are streamed. They are then measured again too when
-# it changes, and trained on again. Their means are over all training rows.
+# The means of activations are over all training rows, of which a group may read fewer.
 @job(
     "corpus.context_length corpus.train_contexts corpus.train_positions activations.dtype device",
     resources="train",

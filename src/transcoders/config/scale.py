@@ -41,7 +41,7 @@ class Dictionary(DictionaryEntry):
 
         With ``_lr-<rate>`` where it has a learning rate of its own, and its variant.
         """
-        sparsity = f"k-{self.k}" if self.traits.is_topk else f"l1-{self.l1_coefficient:g}"
+        sparsity = f"l1-{self.l1_coefficient:g}" if self.k is None else f"k-{self.k}"
         rate = "" if self.learning_rate is None else f"_lr-{self.learning_rate:g}"
         return f"{self.site.name}_{self.kind}_{sparsity}{rate}{self.variant}"
 
