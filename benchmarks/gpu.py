@@ -208,7 +208,6 @@ def evaluation(settings: Scale, model: LanguageModel, site: Site, device: str) -
         )
         for entry in entries
     ]
-    options = settings.evaluation.model_copy(update={"bootstrap_resamples": 2})
     n_rows = EVALUATED_BATCHES * settings.evaluation.batch_contexts
     rows = Rows(
         torch.randint(VOCABULARY, (n_rows, settings.corpus.context_length)).int(),
@@ -220,7 +219,7 @@ def evaluation(settings: Scale, model: LanguageModel, site: Site, device: str) -
     def evaluate() -> None:
         evaluate_site(
             model, rows, documents, measured,
-            torch.zeros(width), settings.corpus, options, seed=0, device=device,
+            torch.zeros(width), settings.corpus, settings.evaluation, seed=0, device=device,
         )  # fmt: skip
 
     evaluate()

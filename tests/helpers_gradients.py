@@ -24,6 +24,7 @@ class Problem(NamedTuple):
     y: Tensor
     l1_coefficient: float
     normalization: Any = "none"
+    mlp_in: Tensor | None = None
 
     def z(self) -> Tensor:
         return self.dictionary.encode(self.x).detach()
@@ -32,8 +33,9 @@ class Problem(NamedTuple):
         """By one of WAYS."""
         with using(way):
             return loss_and_gradients(
-                self.dictionary, self.x, self.y, l1_coefficient=self.l1_coefficient,
-                normalization=self.normalization, sparse=way != "dense", **options,
+                self.dictionary, self.x, self.y, mlp_in=self.mlp_in,
+                l1_coefficient=self.l1_coefficient, normalization=self.normalization,
+                sparse=way != "dense", **options,
             )  # fmt: skip
 
     def gradients(self, way: str, **options: Any) -> dict[str, Tensor]:
@@ -84,7 +86,8 @@ def problem(
     first_active = round((1 - density) * len(z))
     dictionary.b_enc -= steps[first_active : first_active + 2].mean()
     l1_coefficient = 0.0 if traits.is_topk else 0.3
-    return Problem(dictionary, x, y, l1_coefficient, normalization)
+    mlp_in = normal(n_tokens, d_in) if kind == "skip_sae" else None
+    return Problem(dictionary, x, y, l1_coefficient, normalization, mlp_in)
 
 
 @st.composite
@@ -106,14 +109,14 @@ def plain_loss(p: Problem) -> Tensor:
     """Equations 4 and 5 of the paper, token by token, with the extensions."""
     d = p.dictionary.requires_grad_()
     total = torch.zeros((), dtype=p.x.dtype)
-    for x, y in zip(p.x, p.y, strict=True):
+    for x, y, u in zip(p.x, p.y, p.x if p.mlp_in is None else p.mlp_in, strict=True):
         read = x if TRAITS[d.kind].is_transcoder else x - d.b_dec
         z = (read @ d.W_enc + d.b_enc).clamp(min=0)
         if d.k is not None:
             z = torch.where(z >= z.sort().values[-d.k], z, 0)
         reconstruction = z @ d.W_dec + d.b_dec
         if d.W_skip is not None:
-            reconstruction = reconstruction + d.W_skip @ x
+            reconstruction = reconstruction + d.W_skip @ u
         error = ((y - reconstruction) ** 2).sum()
         if p.normalization == "released":
             error = error / (y**2).sum().sqrt() / len(y)

@@ -62,11 +62,13 @@ def test_encode_and_decode_follow_the_formula(random_dictionary: Make, kind: Kin
     y = torch.einsum("bpf,fd->bpd", z, exact["W_dec"]) + exact["b_dec"]
     found = dictionary.encode(x)
     torch.testing.assert_close(found.double(), z, rtol=0, atol=1e-5)
-    if kind == "skip_transcoder":
-        y += torch.einsum("bpd,ed->bpe", x.double(), exact["W_skip"])
-        with pytest.raises(ValueError, match="x: expected the input"):
+    mlp_in = x if TRAITS[kind].reads == "mlp_in" else x.flip(0)
+    if TRAITS[kind].has_skip:
+        y += torch.einsum("bpd,ed->bpe", mlp_in.double(), exact["W_skip"])
+        with pytest.raises(ValueError, match="mlp_in: expected the MLP's input"):
             dictionary.decode(found)
-    reconstruction = dictionary.decode(found, x)
+    reconstruction = dictionary.decode(found, mlp_in)
+    assert torch.equal(dictionary(x, mlp_in), reconstruction)
     torch.testing.assert_close(reconstruction.double(), y, rtol=0, atol=1e-5)
 
 

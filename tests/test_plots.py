@@ -53,7 +53,7 @@ def evaluation() -> pd.DataFrame:
         row_of(layer, kind, l1_coefficient, step)
         for layer in LAYERS
         for step, l1_coefficient in reversed(list(enumerate(SWEEP)))
-        for kind in (*KINDS, "skip_transcoder")
+        for kind in (*KINDS, "skip_transcoder", "skip_sae")
         if kind in KINDS or layer == 15
     ]
     for kind in ("topk_transcoder", "topk_sae"):

@@ -1,5 +1,7 @@
 """What is written to disk loads in SAELens, unpatched, and computes the same there.
 
+It has no SAE with a skip, and must not take one for something else.
+
 SAELens pins another TransformerLens, so it lives in an environment of its own, made on first use.
 """
 
@@ -19,6 +21,7 @@ from transcoders.dictionaries import SAELENS_FORMAT, SparseDictionary
 REPOSITORY = Path(__file__).parents[1]
 ENVIRONMENT = REPOSITORY / ".venv-saelens"
 CLASSES: dict[Kind, str] = {"transcoder": "Transcoder", "skip_transcoder": "SkipTranscoder"}
+NOT_IN_SAELENS: Kind = "skip_sae"
 # A skip needs the input beside the features, which only the forward pass has; it is the same as
 # encode and decode where there is none.
 LOAD_AND_RUN = """
@@ -48,7 +51,7 @@ def saelens_python() -> Path:
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("kind", TRAITS)
+@pytest.mark.parametrize("kind", [kind for kind in TRAITS if kind != NOT_IN_SAELENS])
 def test_saelens_loads_and_computes_the_same(
     kind: Kind,
     saelens_python: Path,
@@ -75,3 +78,18 @@ def test_saelens_loads_and_computes_the_same(
     torch.testing.assert_close(theirs["y"], dictionary(x), rtol=1e-5, atol=1e-5)
     if dictionary.W_skip is None:
         torch.testing.assert_close(theirs["decoded"], dictionary.decode(z), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.full
+def test_saelens_refuses_the_kind_that_it_does_not_have(
+    saelens_python: Path, random_dictionary: Callable[..., SparseDictionary], tmp_path: Path
+) -> None:
+    folder = tmp_path / "dictionary"
+    random_dictionary(NOT_IN_SAELENS).save_pretrained(folder, {"metadata": {}})
+    assert "does not load" in json.loads((folder / "cfg.json").read_text())["remark"]
+    code = "import sys, sae_lens; sae_lens.SAE.load_from_disk(sys.argv[1], device='cpu')"
+    run = subprocess.run(
+        [saelens_python, "-c", code, folder], capture_output=True, text=True, check=False
+    )
+    assert run.returncode != 0
+    assert NOT_IN_SAELENS in run.stderr

@@ -64,10 +64,10 @@ def test_a_dictionary_gives_the_output_to_continue_with(
 ) -> None:
     dictionary = random_dictionary(kind)
     spliced = splice(dictionary, passed, tiny_model, LAYER, first_position=1)
-    mlp_out = passed.activations.mlp_out[:, 1:]
-    source = passed.activations.mlp_in[:, 1:] if dictionary.traits.is_transcoder else mlp_out
+    mlp_in, mlp_out = (tensor[:, 1:] for tensor in passed.activations)
+    source = mlp_in if dictionary.traits.is_transcoder else mlp_out
     assert torch.equal(spliced.z, dictionary.encode(source))
-    assert torch.equal(spliced.mlp_out[:, 1:], dictionary(source))
+    assert torch.equal(spliced.mlp_out[:, 1:], dictionary(source, mlp_in))
     assert torch.equal(spliced.target, mlp_out)
 
 

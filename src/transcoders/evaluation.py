@@ -101,7 +101,7 @@ def evaluate_site(
         dictionaries: entry, weights, and training record, all of one site.
         mean_mlp_out: the mean over the training tokens, for mean ablation.
         corpus: says which positions are measured.
-        evaluation: batch size and bootstrap resamples.
+        evaluation: batch size.
         seed: of the bootstrap.
         device: where the model is.
 
@@ -120,7 +120,7 @@ def evaluate_site(
     table, by_document = [], []
     for (entry, weights, training), own in zip(dictionaries, sums, strict=True):
         of_own = _by_document(entry.name, own, ce_by_row["original"], rows, first, documents)
-        excess = paired_difference(of_own, evaluation.bootstrap_resamples, seed=seed)
+        excess = paired_difference(of_own, seed=seed)
         ce = own.of_row("ce").sum().item() / n_predictions
         by_document.append(of_own)
         table.append(
@@ -211,11 +211,11 @@ def _by_document(
     return table
 
 
-def paired_difference(documents: pd.DataFrame, resamples: int, *, seed: int) -> Estimate:
+def paired_difference(documents: pd.DataFrame, *, seed: int) -> Estimate:
     """The mean difference ``ce - ce_original``, of whole documents weighted by their tokens."""
     excess = (documents["ce"] - documents["ce_original"]).to_numpy()
     tokens = documents["tokens"].to_numpy(float)
-    return mean(excess, "documents", weights=tokens, seed=seed, resamples=resamples)
+    return mean(excess, "documents", weights=tokens, seed=seed)
 
 
 def evaluate_dictionaries(

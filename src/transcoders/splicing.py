@@ -51,7 +51,7 @@ def splice(
     source = getattr(site.activations, traits.reads)[:, first_position:]
     target = getattr(site.activations, traits.imitates)[:, first_position:]
     z = dictionary.encode(source)
-    reconstruction = dictionary.decode(z, source)
+    reconstruction = dictionary.decode(z, site.activations.mlp_in[:, first_position:])
     if traits.imitates == "mlp_in":
         read = replace_from(site.activations.mlp_in, reconstruction, first_position)
         replaced = mlp_out_for(model, site, layer, read)[:, first_position:]

@@ -21,16 +21,21 @@ OF_ALL_KINDS = pytest.mark.parametrize("kind", ALL_KINDS)
 def test_folding_the_scaling_into_the_weights_is_exact(kind):
     p = problem(kind, 0.4, dtype=torch.float64)
     is_transcoder = TRAITS[kind].is_transcoder
+    mlp_in = p.x if p.mlp_in is None else p.mlp_in
     scaling = Scaling(
         input_mean=p.x[0] if is_transcoder else torch.zeros(16, dtype=torch.float64),
         input_scale=0.3 if is_transcoder else 7.0,  # an SAE's target is its input
         target_scale=7.0,
         target_mean=p.y[0],
+        mlp_in_mean=mlp_in[0],
+        mlp_in_scale=0.3,
     )
     raw = fold_scaling(p.dictionary, scaling)
     scaled_x = (p.x - scaling.input_mean) * scaling.input_scale
+    scaled_mlp_in = (mlp_in - scaling.mlp_in_mean) * scaling.mlp_in_scale
     torch.testing.assert_close(raw.encode(p.x), p.dictionary.encode(scaled_x).detach() / 7.0)
-    torch.testing.assert_close(raw(p.x), p.dictionary(scaled_x).detach() / 7.0)
+    trained = p.dictionary(scaled_x, scaled_mlp_in).detach()
+    torch.testing.assert_close(raw(p.x, mlp_in), trained / 7.0)
     assert torch.equal(raw.W_dec, p.dictionary.W_dec)
     assert (raw.kind, raw.k) == (kind, p.dictionary.k)
     assert not any(parameter.requires_grad for parameter in raw.parameters())
@@ -67,7 +72,7 @@ def test_the_saved_dictionary_does_on_raw_activations_what_was_trained(kind, nor
     dictionary = trainer.result().dictionary
     x: Tensor = getattr(cache, TRAITS[kind].reads)
     y: Tensor = getattr(cache, TRAITS[kind].imitates)
-    fvu = (y - dictionary(x)).square().sum() / (y - y.mean(dim=0)).square().sum()
+    fvu = (y - dictionary(x, cache.mlp_in)).square().sum() / (y - y.mean(dim=0)).square().sum()
     assert trainer.log[0]["fvu"] == pytest.approx(fvu.item(), rel=1e-4)  # float32, other order
     l0 = (dictionary.encode(x) > 0).sum(dim=1).float().mean().item()
     assert trainer.log[0]["l0"] == pytest.approx(l0, rel=1e-2)  # rounding flips a feature near 0

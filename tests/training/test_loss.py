@@ -31,7 +31,7 @@ def test_gradients_are_those_of_the_formula(way: str, p: Problem, chunk: int) ->
         error = (gradients[name] - gradient).abs().max()
         assert error <= 1e-10 * gradient.abs().max(), name
     assert torch.equal(found.active, (p.z() > 0).sum(dim=0))
-    squared_error = (p.y - p.dictionary(p.x)).square().sum()
+    squared_error = (p.y - p.dictionary(p.x, p.mlp_in)).square().sum()
     assert abs(found.squared_error - squared_error) <= 1e-10 * squared_error
 
 

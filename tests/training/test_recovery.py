@@ -56,13 +56,14 @@ def test_training_finds_the_directions_of_a_sparse_problem(kind, monkeypatch):
     assert mean_max_cosine(true, result.dictionary.W_dec) >= 0.95
 
 
-def test_a_skip_takes_over_what_is_affine(monkeypatch):
+@pytest.mark.parametrize("kind", ["skip_transcoder", "skip_sae"])
+def test_a_skip_takes_over_what_is_affine(kind, monkeypatch):
     ways = watch_ways(monkeypatch)
     generator = torch.Generator().manual_seed(3)
     x = 2 * torch.randn(8192, 16, generator=generator) + 1
     true = torch.randn(16, 16, generator=generator) / 4
     cache = CacheInMemory(x, x @ true.T + 0.5)
-    (result,) = train_group([entry("skip_transcoder", 1.0)], cache, TRAINING, seed=0)
+    (result,) = train_group([entry(kind, 1.0)], cache, TRAINING, seed=0)
     found = result.dictionary.W_skip
     assert found is not None
     # Features cost, a skip does not: what is left to them at the end is next to nothing.

@@ -52,7 +52,7 @@ def smaller(scale: dict[str, Any]) -> dict[str, Any]:
         "warmup_steps": 5, "sparse_below_density": 0.3, "log_every_steps": 10,
         "checkpoint_every_steps": 20,
     }  # fmt: skip
-    scale["evaluation"] |= {"batch_contexts": 8, "bootstrap_resamples": 200}
+    scale["evaluation"] |= {"batch_contexts": 8}
     scale["circuits"] |= {"n_paths": 10, "iterations": 3, "text_contexts": 8}
     scale["interpretability"] |= {
         "text_contexts": 40, "batch_contexts": 8, "background_tokens": 64, "rated_features": 5,

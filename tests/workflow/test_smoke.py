@@ -177,7 +177,9 @@ def test_a_changed_setting_reruns_what_depends_on_it(run: Path) -> None:
     path = run / "config/smoke.yaml"
     original = path.read_text()
     try:
-        path.write_text(original.replace("bootstrap_resamples: 200", "bootstrap_resamples: 300"))
+        path.write_text(
+            original.replace("evaluation:\n  batch_contexts: 8", "evaluation:\n  batch_contexts: 4")
+        )
         planned = planned_rules(run, *SMOKE)
         pages = {"figure3", "interpretability_page"}  # those that show what was evaluated
         judged = {"judge_claims", "record_environment", "claims_page", "landing_page"}

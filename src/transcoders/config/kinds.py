@@ -3,8 +3,9 @@
 from typing import Literal, NamedTuple
 
 Kind = Literal[
-    "transcoder", "mlp_out_sae", "mlp_in_sae", "skip_transcoder", "topk_transcoder", "topk_sae"
-]
+    "transcoder", "mlp_out_sae", "mlp_in_sae", "skip_transcoder", "skip_sae", "topk_transcoder",
+    "topk_sae",
+]  # fmt: skip
 Tensors = Literal["mlp_in", "mlp_out"]
 
 
@@ -16,7 +17,7 @@ class Traits(NamedTuple):
     reads: Tensors
     imitates: Tensors
     has_skip: bool = False
-    """Whether an affine map of the input is added to what the features write."""
+    """Whether an affine map of the MLP's input is added to what the features write."""
     is_topk: bool = False
     """Whether the k largest pre-activations are kept, in place of an L1 penalty."""
 
@@ -31,6 +32,7 @@ TRAITS: dict[Kind, Traits] = {
     "mlp_out_sae": Traits("SAE on MLP output", "mlp_out", "mlp_out"),
     "mlp_in_sae": Traits("SAE on MLP input", "mlp_in", "mlp_in"),
     "skip_transcoder": Traits("skip transcoder", "mlp_in", "mlp_out", has_skip=True),
+    "skip_sae": Traits("skip SAE on MLP output", "mlp_out", "mlp_out", has_skip=True),
     "topk_transcoder": Traits("TopK transcoder", "mlp_in", "mlp_out", is_topk=True),
     "topk_sae": Traits("TopK SAE on MLP output", "mlp_out", "mlp_out", is_topk=True),
 }

@@ -223,7 +223,6 @@ class Evaluation(Section):
     """How dictionaries are measured."""
 
     batch_contexts: PositiveInt
-    bootstrap_resamples: Annotated[int, Field(ge=100, lt=LIMIT)]
 
 
 class Resources(Section):

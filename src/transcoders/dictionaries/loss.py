@@ -11,7 +11,8 @@ gradients are written out. With r = -2 w e, the gradient of z W_dec:
     ∂W_dec = zᵀ r              ∂b_dec = Σ_t r_t
     ∂W_enc = xᵀ ∂z             ∂b_enc = Σ_t ∂z_t
 
-An SAE reads x - b_dec, so W_enc ∂b_enc is subtracted from its ∂b_dec.
+An SAE reads x - b_dec, so W_enc ∂b_enc is subtracted from its ∂b_dec. A skip adds W_skip times the
+MLP's input u to the reconstruction, and ∂W_skip = rᵀ u.
 
 There are two ways to compute this. The dense way holds all of z. The sparse way needs all features
 for the product x W_enc only, which it makes in chunks. Everything else is a sum over the active
@@ -79,6 +80,7 @@ def loss_and_gradients(
     x: Float[Tensor, "batch d_in"],
     y: Float[Tensor, "batch d_out"],
     *,
+    mlp_in: Float[Tensor, "batch d_in"] | None = None,
     l1_coefficient: float = 0.0,
     normalization: Normalization = "none",
     precision: Precision = "float32",
@@ -90,6 +92,7 @@ def loss_and_gradients(
         dictionary: in training.
         x: input activations.
         y: target activations; for an SAE the same as ``x``.
+        mlp_in: the MLP's input, which a skip reads; None where it is ``x``.
         l1_coefficient: λ₁; 0 for TopK, whose sparsity is given.
         normalization: ``none`` for the paper's weights of the squared error, ``released`` for those
             of the released code.
@@ -97,6 +100,7 @@ def loss_and_gradients(
         sparse: whether to take the sparse way.
     """
     d, read, l1 = dictionary, dictionary.read(x), l1_coefficient / len(x)
+    skipped = x if mlp_in is None else mlp_in
     if sparse:
         entries = active_entries(d, read, precision)
         from_features = decode(entries, d.W_dec, len(x))
@@ -108,7 +112,7 @@ def loss_and_gradients(
         active = torch.stack(parts).sum(dim=0)
     reconstruction = from_features + d.b_dec
     if d.W_skip is not None:
-        reconstruction += x @ d.W_skip.T
+        reconstruction += skipped @ d.W_skip.T
     error = y - reconstruction
     squared_error = error.square().sum(dim=1)
     if normalization == "none":
@@ -122,7 +126,7 @@ def loss_and_gradients(
 
     gradients, rows = {"b_dec": r.sum(dim=0)}, None
     if d.W_skip is not None:
-        gradients["W_skip"] = r.T @ x
+        gradients["W_skip"] = r.T @ skipped
     if sparse:
         dz, gradients["b_enc"] = gradient_of_z(entries, d.W_dec, r, l1)
         rows = RowGradients(entries, dz, read, r)

@@ -6,11 +6,11 @@ Both are one wide ReLU layer (paper, section 3.1; SAE: the same with target = in
     y = z W_dec + b_dec                an approximation of the target
 
 A transcoder reads the MLP's input and imitates its output. An SAE reads and imitates the same
-tensor, and subtracts ``b_dec`` from its input first. Two extensions of the transcoder: a skip
-transcoder adds x W_skipᵀ to y (Paulo et al. 2025), a TopK transcoder keeps the k largest
-pre-activations of each token and sets the others to zero (Gao et al. 2024). Matrices are stored as
-SAELens stores them, so row i of ``W_dec`` is the decoder vector of feature i, column i of ``W_enc``
-its encoder vector.
+tensor, and subtracts ``b_dec`` from its input first. There are two extensions of either. One with a
+skip adds W_skip times the MLP's input to y (Paulo et al. 2025 do so for the transcoder). One with
+TopK keeps the k largest pre-activations of each token and sets the others to zero (Gao et al.
+2024). Matrices are stored as SAELens stores them, so row i of ``W_dec`` is the decoder vector of
+feature i, column i of ``W_enc`` its encoder vector.
 """
 
 from pathlib import Path
@@ -48,7 +48,7 @@ class SparseDictionary(nn.Module):
         b_enc: (n_features,).
         W_dec: (n_features, d_out).
         b_dec: (d_out,).
-        W_skip: (d_out, d_in), or None: only a skip transcoder has one.
+        W_skip: (d_out, d_in), or None: only kinds with a skip have one.
     """
 
     def __init__(
@@ -102,36 +102,39 @@ class SparseDictionary(nn.Module):
         return kept.scatter_(-1, largest.indices, largest.values)
 
     def decode(
-        self, z: Float[Tensor, "... n_features"], x: Float[Tensor, "... d_in"] | None = None
+        self, z: Float[Tensor, "... n_features"], mlp_in: Float[Tensor, "... d_in"] | None = None
     ) -> Float[Tensor, "... d_out"]:
         """The approximation of the target from features ``z``.
 
         Args:
             z: feature activations.
-            x: the input, which only a skip transcoder needs.
+            mlp_in: the MLP's input, which only a skip reads.
 
         Raises:
-            ValueError: a skip transcoder was given no ``x``.
+            ValueError: there is a skip and no ``mlp_in``.
         """
         y = z @ self.W_dec + self.b_dec
         if self.W_skip is None:
             return y
-        if x is None:
-            raise ValueError(
-                "x: expected the input, as a skip transcoder adds x W_skip to its output"
-            )
-        return y + x @ self.W_skip.T
+        if mlp_in is None:
+            raise ValueError("mlp_in: expected the MLP's input, which the skip reads, found None")
+        return y + mlp_in @ self.W_skip.T
 
-    def forward(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "... d_out"]:
-        """The approximation of the target from the input ``x``."""
-        return self.decode(self.encode(x), x)
+    def forward(
+        self, x: Float[Tensor, "... d_in"], mlp_in: Float[Tensor, "... d_in"] | None = None
+    ) -> Float[Tensor, "... d_out"]:
+        """The approximation of the target from the input ``x``; a skip SAE needs the MLP's too."""
+        if self.traits.reads == "mlp_in":
+            mlp_in = x
+        return self.decode(self.encode(x), mlp_in)
 
     def save_pretrained(
         self, folder: Path, record: dict[str, Any], *, training_csv: str | None = None
     ) -> None:
         """Write ``cfg.json``, ``sae_weights.safetensors`` and ``training.csv``, all or nothing.
 
-        SAELens loads the folder as it is, by the ``architecture`` of ``cfg.json``.
+        SAELens loads the folder as it is, by the ``architecture`` of ``cfg.json``. It has no SAE
+        with a skip: it refuses that folder, and ``cfg.json`` says so.
 
         Args:
             folder: where; an older dictionary there is replaced.
@@ -151,6 +154,8 @@ class SparseDictionary(nn.Module):
         }
         if self.traits.is_transcoder:
             config["d_out"] = self.W_dec.shape[1]
+        elif self.W_skip is not None:
+            config["remark"] = "SAELens has no SAE with a skip and does not load this"
         if self.k is not None:
             config |= {"k": self.k, "rescale_acts_by_decoder_norm": False}
         metadata = {"sae_lens_version": SAELENS_FORMAT, "kind": self.kind, **record["metadata"]}
@@ -186,7 +191,7 @@ class SparseDictionary(nn.Module):
 def _architecture(traits: Traits) -> str:
     """What SAELens calls it. TopK dictionaries of SAELens have inputs and outputs of one width."""
     if traits.has_skip:
-        return "skip_transcoder"
+        return "skip_transcoder" if traits.is_transcoder else "skip_sae"
     if traits.is_topk:
         return "topk"
     return "transcoder" if traits.is_transcoder else "standard"

@@ -21,6 +21,7 @@ LOOKS = {
     "mlp_out_sae": ("#D55E00", "s"),
     "mlp_in_sae": ("#009E73", "^"),
     "skip_transcoder": ("#CC79A7", "D"),
+    "skip_sae": ("#000000", "X"),
     "topk_transcoder": ("#E69F00", "v"),
     "topk_sae": ("#56B4E9", "P"),
 }

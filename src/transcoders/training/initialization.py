@@ -24,6 +24,9 @@ class Scaling:
     target_scale: float
     target_mean: Float[Tensor, " d_out"]
     """The unscaled mean of the target: the first ``b_dec``, and the reference of FVU."""
+    mlp_in_mean: Float[Tensor, " d_in"]
+    mlp_in_scale: float
+    """What a skip reads is (u - mlp_in_mean) · mlp_in_scale, with u the MLP's input."""
 
 
 def initial_dictionary(
@@ -77,9 +80,16 @@ def scaling_of(kind: Kind, statistics: Statistics, d_model: int, normalize: str)
         return math.sqrt(d_model) / float(getattr(statistics, f"{side}_norm"))
 
     target_mean = getattr(statistics, f"{traits.imitates}_mean")
-    centred = traits.is_transcoder and normalize != "none"
-    input_mean = statistics.mlp_in_mean if centred else torch.zeros_like(target_mean)
-    return Scaling(input_mean, scale_of(traits.reads), scale_of(traits.imitates), target_mean)
+    zero = torch.zeros_like(target_mean)
+    mlp_in_mean = zero if normalize == "none" else statistics.mlp_in_mean
+    return Scaling(
+        input_mean=mlp_in_mean if traits.is_transcoder else zero,
+        input_scale=scale_of(traits.reads),
+        target_scale=scale_of(traits.imitates),
+        target_mean=target_mean,
+        mlp_in_mean=mlp_in_mean,
+        mlp_in_scale=scale_of("mlp_in"),
+    )
 
 
 @torch.no_grad()
@@ -89,17 +99,21 @@ def fold_scaling(trained: SparseDictionary, scaling: Scaling) -> SparseDictionar
     With a the input scale, m the input mean and b the target scale, the trained map is
     y·b = ReLU(a (x - m) W_enc + b_enc) W_dec + b_dec. ReLU commutes with a positive factor, so the
     division by b moves into the features, and W_dec keeps its unit rows; so does TopK. A skip is
-    affine: a (x - m) W_skipᵀ / b.
+    affine: its mean moves into b_dec. An SAE subtracts b_dec from its input, so that b_enc makes up
+    for what moved.
     """
     a, b = scaling.input_scale, scaling.target_scale
+    b_enc = trained.b_enc - a * scaling.input_mean @ trained.W_enc
     b_dec, W_skip = trained.b_dec.detach(), None
     if trained.W_skip is not None:
-        b_dec = b_dec - a * trained.W_skip @ scaling.input_mean
-        W_skip = trained.W_skip * (a / b)
+        moved = scaling.mlp_in_scale * trained.W_skip @ scaling.mlp_in_mean
+        b_dec, W_skip = b_dec - moved, trained.W_skip * (scaling.mlp_in_scale / b)
+        if not trained.traits.is_transcoder:  # a = b
+            b_enc = b_enc - moved @ trained.W_enc
     return SparseDictionary(
         trained.kind,
         W_enc=trained.W_enc * (a / b),
-        b_enc=(trained.b_enc - a * scaling.input_mean @ trained.W_enc) / b,
+        b_enc=b_enc / b,
         W_dec=trained.W_dec.detach().clone(),
         b_dec=b_dec / b,
         W_skip=W_skip,

@@ -94,7 +94,7 @@ class Trainer:
         """
         x, y = self._input_and_target(batch)
         found = loss_and_gradients(
-            self.dictionary, x, y,
+            self.dictionary, x, y, mlp_in=self._input_of_skip(batch),
             l1_coefficient=self._l1_coefficient(step),
             normalization=self.training.loss_normalization,
             precision=self.training.precision,
@@ -135,6 +135,12 @@ class Trainer:
         if not traits.is_transcoder:
             return x, x
         return x, getattr(batch, traits.imitates) * scaling.target_scale
+
+    def _input_of_skip(self, batch: MLPActivations) -> Tensor | None:
+        """What a skip reads, where it is not what the encoder reads."""
+        if not self.entry.traits.has_skip or self.entry.traits.is_transcoder:
+            return None
+        return (batch.mlp_in - self.scaling.mlp_in_mean) * self.scaling.mlp_in_scale
 
     def _learning_rate(self, step: int) -> float:
         decay_steps = self.training.decay_fraction * self.n_steps
