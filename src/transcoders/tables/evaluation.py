@@ -53,12 +53,16 @@ def describe_site(rows: pd.DataFrame) -> str:
         rows: of ``evaluation.csv``: dictionaries of the site that were trained alike.
     """
     first = rows.iloc[0]
+    # Tables made before these two columns were needed do not have them.
+    different = ", repetitions counted"
+    if "tokens_different" in rows:
+        different = f" ({first['tokens_different']:,} different ones)"
     return (
         f"### {first['model']}, layer {first['layer']}\n\n"
         f"CE {first['ce_original']:.4f} unmodified, {first['ce_mean_ablated']:.4f} with the MLP's "
         f"mean output, {first['ce_zero_ablated']:.4f} with none; {first['tokens_evaluated']:,} "
         f"held-out tokens; dictionaries of {first['n_features']:,} features, trained on "
-        f"{first['tokens_trained']:,} tokens ({first['tokens_different']:,} different ones)."
+        f"{first['tokens_trained']:,} tokens{different}."
     )
 
 
@@ -96,7 +100,7 @@ def by_source_table(evaluation: pd.DataFrame, by_document: pd.DataFrame) -> str:
         evaluation: rows of ``evaluation.csv``.
         by_document: ``evaluation_by_document.csv``.
     """
-    if by_document["source"].nunique() < 2:
+    if "source" not in by_document or by_document["source"].nunique() < 2:
         return ""
     headline = evaluation[evaluation["headline"]]
     rows = []
