@@ -122,6 +122,7 @@ def final_values_table(curves: pd.DataFrame) -> str:
 
 
 def _html_table(rows: pd.DataFrame, columns: dict[str, tuple[str, str]], *, name: str = "") -> str:
+    columns = {key: of for key, of in columns.items() if key in rows}  # as above, in describe_site
     shown = rows[list(columns)].replace({"kind": LABELS})
     shown["l1_coefficient"] = rows.apply(sparsity_label, axis="columns")
     shown = shown.rename(columns={key: name for key, (name, _) in columns.items()})
