@@ -33,7 +33,7 @@ def gap_by_tokens_figure(points: pd.DataFrame, fits: pd.DataFrame, *, margin: fl
         return plt.figure()  # no fronts share a range of L0
     with plt.style.context(STYLE):
         figure, axes = plt.subplots(
-            1, len(sites), figsize=(2.6 * len(sites) + 0.8, 3.6), squeeze=False, sharey=True
+            1, len(sites), figsize=(max(2.6 * len(sites) + 0.8, 6), 3.6), squeeze=False, sharey=True
         )
         shown: dict[str, Any] = {}
         for panel, site in zip(axes[0], sites, strict=True):
