@@ -211,7 +211,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not(
 def test_documents_of_a_corpus_are_whole_and_sorted(texts, tmp_path):
     fetch_corpus(of_files(texts), tmp_path / "documents.parquet", seed=0)
     table = pd.read_parquet(tmp_path / "documents.parquet")
-    assert list(table) == ["id", "title", "split", "characters", "text"]
+    assert list(table) == ["id", "source", "title", "split", "characters", "text"]
     assert list(table["id"]) == [path.stem for path in sorted(texts.glob("*.txt"))]
     assert list(table["text"]) == [path.read_text() for path in sorted(texts.glob("*.txt"))]
     assert list(table["characters"]) == [len(text) for text in table["text"]]

@@ -24,9 +24,9 @@ from workflow.running import snakemake
 pytestmark = [pytest.mark.full, pytest.mark.usefixtures("own_settings")]
 Job = tuple[str, str]
 """A command and its argument, if it has one."""
-NAMES = {"name", "model", "layer"}
+NAMES = {"name", "model", "layer", "kind"}
 """Keys that name a file or say at which MLP an entry is: Snakemake compares the files' names."""
-FIXED = {"kind", "headline", "type", "k", "l1_coefficient", "imported", "published"}
+FIXED = {"headline", "type", "k", "l1_coefficient", "imported", "published"}
 """Keys of which another value alone may make a scale that is not valid."""
 
 
