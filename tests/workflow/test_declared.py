@@ -24,10 +24,10 @@ from workflow.running import snakemake
 pytestmark = [pytest.mark.full, pytest.mark.usefixtures("own_settings")]
 Job = tuple[str, str]
 """A command and its argument, if it has one."""
-NAMES = {"name", "model", "layer", "together", "seeds"}
+NAMES = {"name", "model", "layer", "kind", "together", "seeds"}
 """Keys that name a file or say at which MLP an entry is: Snakemake compares the files' names."""
 FIXED = {
-    "kind", "headline", "type", "k", "l1_coefficient", "imported", "published", "site", "sites",
+    "headline", "type", "k", "l1_coefficient", "imported", "published", "site", "sites",
     "train_contexts", "epochs", "expansion",
 }  # fmt: skip
 """Keys of which another value alone may make a scale that is not valid."""
