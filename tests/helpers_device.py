@@ -32,8 +32,11 @@ COMMANDS: list[tuple[Callable[..., None], dict[str, str]]] = [
     (dictionaries.train, {"group": "tiny-llama"}),
     (dictionaries.train, {"group": "tiny-llama-layer0"}),
     (dictionaries.train, {"group": "tiny-llama-narrow"}),
-    (dictionaries.train, {"group": "tiny-gpt2-fewer-seed-43-contexts-200"}),
-    (dictionaries.train, {"group": "tiny-gpt2-fewer-seed-44-contexts-200"}),
+    *(
+        (dictionaries.train, {"group": f"tiny-gpt2-once-seed-{seed}-contexts-{contexts}"})
+        for seed in (42, 43)
+        for contexts in (200, 400)
+    ),
     (dictionaries.evaluate, {"site": "tiny-gpt2_layer1"}),
     (dictionaries.evaluate, {"site": "tiny-neox_layer1"}),
     (dictionaries.evaluate, {"site": "tiny-llama_layer0"}),

@@ -116,6 +116,7 @@ def sweeps(*trained: tuple[int, str, int | None, int]) -> bool:
         ],
         group=groups.__getitem__,
         training_of=lambda group: group,
+        corpus=SimpleNamespace(train_contexts=400),
     )
     return bool(Scale.sweeps_data.fget(scale))  # type: ignore[attr-defined]
 
