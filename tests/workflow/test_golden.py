@@ -86,7 +86,7 @@ def drift(name: str, golden: pd.DataFrame, found: pd.DataFrame) -> list[str]:
         if np.nan_to_num(values[0]).any() and not np.nan_to_num(values[1]).any():
             problems.append(f"{name}: {column}: nothing but zeros is left of it")
             continue
-        scale = np.nanmax(np.abs(values[0]), initial=1e-12)
+        scale = np.abs(values[0][np.isfinite(values[0])]).max(initial=1e-12)
         tolerance = EXCEPTIONS.get(f"{name} {column}", EXCEPTIONS.get(column, TOLERANCE))
         if not np.allclose(*values, rtol=0, atol=tolerance * scale, equal_nan=True):
             by = np.nanmax(np.abs(values[0] - values[1])) / scale
