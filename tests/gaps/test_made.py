@@ -107,16 +107,15 @@ SITES = [Site(model="m", layer=layer) for layer in (1, 2)]
 
 def sweeps(*trained: tuple[int, str, int | None, int]) -> bool:
     """Whether a scale does that trains dictionaries of (site, kind, rows, epochs)."""
-    groups = [SimpleNamespace(train_contexts=rows, epochs=n) for _, _, rows, n in trained]
     scale = SimpleNamespace(
         sites=SITES,
-        dictionaries=[
-            SimpleNamespace(site=SITES[site], kind=kind, group=number)
-            for number, (site, kind, _, _) in enumerate(trained)
+        main_groups=[
+            SimpleNamespace(site=SITES[site], kind=kind, contexts=rows, epochs=n)
+            for site, kind, rows, n in trained
         ],
-        group=groups.__getitem__,
+        dictionaries_in=lambda group: [group],
         training_of=lambda group: group,
-        corpus=SimpleNamespace(train_contexts=400),
+        contexts_of=lambda group: group.contexts,
     )
     return bool(Scale.sweeps_data.fget(scale))  # type: ignore[attr-defined]
 

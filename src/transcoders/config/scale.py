@@ -1,5 +1,6 @@
 """A whole scale: its sections, and what is found in them."""
 
+from collections import defaultdict
 from collections.abc import Iterable
 from functools import cached_property
 from typing import Annotated, Any, Literal, NamedTuple
@@ -168,16 +169,13 @@ class Scale(Section):
 
         Then the gap between them is compared by amount of data and by other controls.
         """
-        amounts: dict[tuple[Site, Kind], set[int]] = {}
-        for dictionary in self.dictionaries:
-            group = self.group(dictionary.group)
+        amounts: dict[tuple[Site, Kind], set[int]] = defaultdict(set)
+        for group in self.main_groups:
             if self.training_of(group).epochs == 1:
-                rows = group.train_contexts or self.corpus.train_contexts
-                amounts.setdefault((dictionary.site, dictionary.kind), set()).add(rows)
-        none: set[int] = set()
+                for entry in self.dictionaries_in(group):
+                    amounts[entry.site, entry.kind].add(self.contexts_of(group))
         return any(
-            len(amounts.get((site, "transcoder"), none) & amounts.get((site, "mlp_out_sae"), none))
-            > 1
+            len(amounts[site, "transcoder"] & amounts[site, "mlp_out_sae"]) > 1
             for site in self.sites
         )
 

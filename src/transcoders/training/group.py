@@ -59,6 +59,7 @@ def train_group(
         Trainer(entry, statistics[sites.index(entry.site)], training, n_steps, seed, device)
         for entry in entries
     ]
+    by_site = [[one for one in trainers if one.entry.site == site] for site in sites]
     identity = {
         "dictionaries": [entry.model_dump(mode="json", exclude={"headline"}) for entry in entries],
         **training.model_dump(mode="json", exclude={"checkpoint_every_steps"}),
@@ -72,11 +73,10 @@ def train_group(
         stream = batches(source, training, seed=seed, first_step=done)
         for step, halves in enumerate(stream, start=done):
             last_checkpoint = f"{checkpoint} after step {done}" if checkpoint and done else "none"
-            for site, of_site in zip(sites, _by_site(halves, len(sites)), strict=True):
+            for own, of_site in zip(by_site, _by_site(halves, len(sites)), strict=True):
                 batch = MLPActivations(*(tensor.to(device, torch.float32) for tensor in of_site))
-                for trainer in trainers:
-                    if trainer.entry.site == site:
-                        trainer.step(step, batch, last_checkpoint=last_checkpoint)
+                for trainer in own:
+                    trainer.step(step, batch, last_checkpoint=last_checkpoint)
             bar.update(size)
             if (log := trainers[0].log) and (row := log[-1])["step"] == step + 1:
                 numbers = {"loss": row["loss"], "L0": row["l0"], "dead": row["dead_fraction"]}
