@@ -125,7 +125,10 @@ def test_evaluation_stays_on_the_device(
     assert evaluation is not None
 
     def measure(device: str) -> list[object]:
-        dictionaries = [(entry(kind), random_dictionary(kind).to(device), {}) for kind in ALL_KINDS]
+        record = {"seed": 0, "tokens_trained": 200, "tokens_different": 100}
+        dictionaries = [
+            (entry(kind), random_dictionary(kind).to(device), record) for kind in ALL_KINDS
+        ]
         return list(
             evaluate_site(
                 load_model(tiny_model_folder, device=device), rows,
