@@ -74,6 +74,18 @@ def test_equal_steps_are_another_line_than_one_pass() -> None:
     assert fit["slope"]["value"] == pytest.approx(0.02)
 
 
+def test_all_points_are_compared_over_the_same_l0() -> None:
+    line = sweep(-0.04, 0.02)
+    denser = [pair._replace(l0=(20.0 - n, 50.0, 100.0 + n)) for n, pair in enumerate(line)]
+    points, _ = compared(denser)
+    assert points["l0_low"].tolist() == pytest.approx([20.0] * len(points))
+    assert points["l0_high"].tolist() == pytest.approx([100.0] * len(points))
+    apart = [*line[:-1], line[-1]._replace(l0=(200.0, 400.0))]
+    points, _ = compared(apart)
+    assert points.iloc[4][["l0_low", "l0_high"]].tolist() == pytest.approx([200.0, 400.0])
+    assert points.iloc[0][["l0_low", "l0_high"]].tolist() == pytest.approx([8.0, 90.0])
+
+
 def test_other_kinds_and_sites_with_one_amount_have_no_points() -> None:
     topk = sweep(0.5, 0.1, kinds=("topk_transcoder", "topk_sae"))
     alone = Made(-0.2, site="tiny_layer2")

@@ -4,6 +4,9 @@ Two lines at each site. **One pass**: every dictionary saw each of its tokens on
 are also more steps. **Equal steps**: fewer tokens were repeated until there were as many steps as
 with the most tokens. So only how many different tokens there were differs along this line.
 
+The gap depends on L0. So all points of a site are compared over the range of L0 that all their
+fronts cover. If there is none, each point has the range of its own two fronts.
+
 A straight line in log2 tokens is fitted to the first. That the gap is such a line is an assumption,
 and beyond the largest amount of data nothing here can test it. Therefore no crossing is reported
 that is further than :data:`HORIZON` times the largest.
@@ -46,24 +49,40 @@ def gap_by_tokens(pairs: Pairs, *, margin: float) -> tuple[pd.DataFrame, pd.Data
     points: list[dict[str, Any]] = []
     fits: list[dict[str, Any]] = []
     for site in pairs.sites:
-        once = list(_with_gap(pairs, [pair for pair in pairs.by_data(site) if pair.passes == 1]))
+        once = [pair for pair, _ in _with_gap(pairs, pairs.by_data(site)) if pair.passes == 1]
         if len(once) < 2:
             continue
         first = pairs.evaluation[pairs.evaluation["site"] == site].iloc[0]
         place = {"site": site, "model": first["model"], "layer": first["layer"]}
-        largest = once[-1][0].setup.tokens_different
+        largest = once[-1].setup.tokens_different
         equal = [pair for pair in pairs.by_data(site) if pair.same_steps(largest)]
-        lines = {ONE_PASS: once, EQUAL_STEPS: list(_with_gap(pairs, equal))}
+        within = _shared_range(pairs, once + equal)
+        lines = {
+            line: list(_with_gap(pairs, chosen, within))
+            for line, chosen in ((ONE_PASS, once), (EQUAL_STEPS, equal))
+        }
         for line, found in lines.items():
             points += [place | {"line": line} | _point(pairs, *each) for each in found]
-        fits += [place | row for row in _fitted(pairs, once, margin)]
+        fits += [place | row for row in _fitted(pairs, lines[ONE_PASS], margin)]
     return pd.DataFrame(points, columns=POINT_COLUMNS), pd.DataFrame(fits, columns=FIT_COLUMNS)
 
 
-def _with_gap(pairs: Pairs, chosen: list[Pair]) -> Iterator[tuple[Pair, FrontGap]]:
+ANY_L0 = (0.0, np.inf)
+
+
+def _shared_range(pairs: Pairs, chosen: list[Pair]) -> tuple[float, float]:
+    """The range of L0 that the fronts of all pairs cover, or any L0 if there is none."""
+    gaps = [gap for _, gap in _with_gap(pairs, chosen)]
+    low, high = max(gap.l0_low for gap in gaps), min(gap.l0_high for gap in gaps)
+    return (low, high) if low < high else ANY_L0
+
+
+def _with_gap(
+    pairs: Pairs, chosen: list[Pair], within: tuple[float, float] = ANY_L0
+) -> Iterator[tuple[Pair, FrontGap]]:
     """Pairs and their gaps, without those whose fronts share no range of L0."""
     for pair in chosen:
-        if (gap := pairs.gap(pair)) is not None:
+        if (gap := pairs.gap(pair, within)) is not None:
             yield pair, gap
 
 
