@@ -485,9 +485,15 @@ def test_an_entry_that_cannot_be_trained_is_refused(tmp_path, keys, expected):
      ({"train_contexts": [9]}, "contexts-9")],
 )  # fmt: skip
 def test_a_headline_in_a_job_unlike_the_scales_own_is_refused(tmp_path, own, differs):
-    message = refusal(tmp_path, smoke(**{"groups/3": SMOKE["groups"][3] | own}))
-    assert "groups: tiny-llama-layer0 has a headline dictionary, expected a job with" in message
+    message = refusal(tmp_path, smoke(**{"groups/2": SMOKE["groups"][2] | own}))
+    assert "groups: tiny-llama has a headline dictionary, expected a job with" in message
     assert message.endswith(f"expansion, found {differs}")
+
+
+def test_a_site_for_circuits_may_have_a_headline_of_fewer_rows(tmp_path):
+    scale = load(tmp_path, smoke(**{"groups/3/train_contexts": [40]}))
+    names = [entry.name for entry in scale.circuit_transcoders("tiny-llama")]
+    assert names[0].endswith("_contexts-40")
 
 
 def test_k_may_be_as_large_as_the_groups_own_width(tmp_path):

@@ -104,7 +104,8 @@ def _check_sites_and_rows(scale: "Scale", key: str, entry: GroupEntry) -> None:
 def _check_dictionaries(scale: "Scale", key: str, entry: GroupEntry) -> None:
     first = entry.groups[0]
     n_features = scale.training_of(first).expansion * scale.models[first.model].d_model
-    if all(map(scale.variant, entry.groups)) and any(d.headline for d in entry.dictionaries):
+    makes_headlines = any(map(scale.makes_headlines, entry.groups))
+    if not makes_headlines and any(d.headline for d in entry.dictionaries):
         raise ValueError(
             f"{key}: {entry.name} has a headline dictionary, expected a job with the scale's own "
             f"seed, rows, epochs and expansion, found {scale.variant(first).lstrip('_')}"

@@ -136,14 +136,18 @@ class Scale(Section):
         return [entry for group in self.main_groups for entry in self.dictionaries_in(group)]
 
     def dictionaries_in(self, group: Group) -> list[Dictionary]:
-        """What one job trains, site by site. Only a job like the scale's own makes headlines."""
+        """What one job trains, site by site."""
         variant = self.variant(group)
-        changes = {"headline": False} if variant else {}
+        changes = {} if self.makes_headlines(group) else {"headline": False}
         return [
             Dictionary(**dict(entry) | changes, site=site, group=group.name, variant=variant)
             for site in group.sites
             for entry in group.entry.dictionaries
         ]
+
+    def makes_headlines(self, group: Group) -> bool:
+        """Whether a group is like the scale's own, or its sites are for circuits only."""
+        return not self.variant(group) or not set(group.sites) & set(self.sites)
 
     def variant(self, group: Group) -> str:
         """How a group differs from the scale's own: what its dictionaries' names end with."""
