@@ -1,17 +1,28 @@
-"""Training variants on one site's cached activations: how the values of a scale file were found.
+"""A search for the settings that each kind of dictionary trains best with.
 
-    python benchmarks/search.py             after a run; about six minutes at laptop scale
+    python benchmarks/search.py             after caching; about two hours on two cores
 
-Every variant changes one or two settings of the scale, trains one dictionary on all but the last
-part of the site's cache, and is measured on that last part: training documents, but tokens it
-never saw. The held-out documents of the evaluation are not touched. Two variants run at a time, on
-one thread each. Writes benchmarks/search.csv.
+For every kind: learning rate × length of λ₁'s warm-up × λ₁, at two sites and with two amounts of
+data, one pass each. The larger amount is tried only with the warm-up that did better with the
+smaller one, on average over learning rates and sites. All dictionaries of a site and amount of data
+see the same batches. They are measured on the last rows that the search reads: training documents,
+but rows on which none of them was trained. The held-out documents of the evaluation are not
+touched.
+
+The three λ₁ of a setting trace a front on the plane of L0 and FVU. Settings are compared by the
+mean FVU of their fronts over one range of L0, interpolated in log L0. A front that does not cover
+the range is continued in a straight line. Writes one row for each dictionary to
+benchmarks/search.csv, at once, so that a search that was stopped goes on; and one row for each
+setting to benchmarks/settings.csv.
 """
 
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterable, Iterator
+from itertools import product
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, NamedTuple
 
+import numpy as np
 import pandas as pd
 import torch
 import typer
@@ -22,54 +33,142 @@ from transcoders.files import atomic_path
 from transcoders.layout import Layout
 from transcoders.training import train_group
 
-MEASURED_TOKENS = 16_384
-VARIANTS: list[tuple[Kind, int, float, dict[str, Any]]] = [
-    ("transcoder", 12, 2.5, {}),
-    ("transcoder", 12, 2.5, {"batch_tokens": 1024}),
-    ("transcoder", 12, 2.5, {"learning_rate": 1e-3}),
-    ("transcoder", 12, 2.5, {"l1_warmup_fraction": 0.1}),
-    ("transcoder", 12, 2.5, {"l1_warmup_fraction": 0.4}),
-    ("mlp_out_sae", 12, 2.5, {}),
-    ("mlp_out_sae", 12, 2.5, {"learning_rate": 2.5e-3}),
-    ("mlp_out_sae", 12, 2.5, {"learning_rate": 1.5e-3}),
-    ("mlp_out_sae", 12, 2.5, {"learning_rate": 2.5e-3, "adam_betas": (0.9, 0.999)}),
-]
+LAYERS = (12, 20)
+CONTEXTS = (1032, 2580)
+"""Rows to train on: 131 and 328 thousand tokens."""
+MEASURED_CONTEXTS = 224
+L0 = (20.0, 60.0)
+"""The range over which fronts are compared."""
+LEARNING_RATES: dict[Kind, tuple[float, ...]] = {
+    "transcoder": (1.5e-3, 3e-3, 6e-3, 12e-3, 24e-3),
+    "mlp_out_sae": (1.5e-3, 3e-3, 6e-3),
+    "mlp_in_sae": (1.5e-3, 3e-3, 6e-3),
+}
+"""Transcoders have two more, because they did best with the largest of the first three."""
+L1_WARMUPS = (0.1, 0.8)
+L1_COEFFICIENTS: dict[Kind, tuple[float, ...]] = {
+    "transcoder": (1.5, 3.0, 6.0),
+    "mlp_out_sae": (1.5, 3.0, 6.0),
+    "mlp_in_sae": (0.8, 1.6, 3.2),
+}
+COLUMNS = ["kind", "layer", "contexts", "learning_rate", "l1_warmup_fraction", "l1_coefficient"]
+SETTING = ["learning_rate", "l1_warmup_fraction"]
+SEARCH, SETTINGS = Path("benchmarks/search.csv"), Path("benchmarks/settings.csv")
 
 
-def main(scale: Annotated[str, typer.Option()] = "laptop") -> None:
-    with ProcessPoolExecutor(max_workers=2) as pool:
-        rows = list(pool.map(_run, [scale] * len(VARIANTS), VARIANTS))
-    table = pd.DataFrame(rows)
-    with atomic_path(Path("benchmarks/search.csv")) as temporary:
-        table.to_csv(temporary, index=False, lineterminator="\n")
-    print(table.to_string(index=False))
+class Run(NamedTuple):
+    """One dictionary of the search: the first columns of its row."""
+
+    kind: Kind
+    layer: int
+    contexts: int
+    learning_rate: float
+    l1_warmup_fraction: float
+    l1_coefficient: float
 
 
-def _run(scale: str, variant: tuple[Kind, int, float, dict[str, Any]]) -> dict[str, Any]:
-    kind, layer, l1_coefficient, changes = variant
+def main(
+    scale: Annotated[str, typer.Option(help="Whose caches are read.")] = "overnight",
+    caches: Annotated[Path | None, typer.Option(help="Their folder, if elsewhere.")] = None,
+) -> None:
+    """Train what is missing, one dictionary a process and thread, then compare the settings."""
+    folder = caches or Layout(scale).activations("any").parent
+    few, many = CONTEXTS
+    found = _train_missing(_runs(few), scale, folder)
+    better = compare(found[found["contexts"] == few]).groupby(["kind", "l1_warmup_fraction"])
+    warmups = better["fvu_above_best"].mean().unstack().idxmin(axis=1)
+    later = [run for run in _runs(many) if run.l1_warmup_fraction == warmups[run.kind]]
+    settings = compare(_train_missing(later, scale, folder))
+    _write(SETTINGS, settings)
+    print(settings.to_string(index=False))
+
+
+def _runs(contexts: int) -> Iterator[Run]:
+    """All dictionaries that might be trained on so many rows."""
+    for layer, kind in product(LAYERS, L1_COEFFICIENTS):
+        for rate, warmup, l1 in product(LEARNING_RATES[kind], L1_WARMUPS, L1_COEFFICIENTS[kind]):
+            # The larger the rate, the smaller is L0 at the same λ₁.
+            yield Run(kind, layer, contexts, rate, warmup, l1 / 2 if rate > 6e-3 else l1)
+
+
+def _train_missing(runs: Iterable[Run], scale: str, folder: Path) -> pd.DataFrame:
+    """Train those that are not in the table yet, and return the whole table."""
+    table = pd.read_csv(SEARCH) if SEARCH.exists() else pd.DataFrame(columns=COLUMNS)
+    finished = set(table[COLUMNS].itertuples(index=False, name=None))
+    tasks = [(run, scale, folder) for run in runs if tuple(run) not in finished]
+    with get_context("spawn").Pool(2, maxtasksperchild=8) as pool:
+        for number, row in enumerate(pool.imap_unordered(_train, tasks), start=1):
+            table = pd.concat([table, pd.DataFrame([row])], ignore_index=True)
+            _write(SEARCH, table.sort_values(COLUMNS))
+            print(f"{number}/{len(tasks)}", row, flush=True)
+    return table
+
+
+def _train(task: tuple[Run, str, Path]) -> dict[str, object]:
+    run, scale, folder = task
     torch.set_num_threads(1)
     settings = load_scale(Layout(scale).config)
-    site = next(site for site in settings.all_sites if site.layer == layer)
-    cache = ActivationCache(Layout(scale).activations(site.name))
-    measured = cache.read(cache.n_tokens - MEASURED_TOKENS, cache.n_tokens)
-    cache.n_tokens -= MEASURED_TOKENS
+    assert settings.training is not None
+    site = next(site for site in settings.sites if site.layer == run.layer)
+    row = settings.corpus.trained_positions
+    everything = ActivationCache(folder / site.name)
+    measured = everything.read(CONTEXTS[-1] * row, (CONTEXTS[-1] + MEASURED_CONTEXTS) * row)
+    cache = ActivationCache(folder / site.name, run.contexts * row)
 
-    entry = Dictionary(site=site, kind=kind, l1_coefficient=l1_coefficient, group="search")
+    entry = Dictionary(site=site, kind=run.kind, l1_coefficient=run.l1_coefficient, group="search")
+    changes = {key: getattr(run, key) for key in SETTING} | {"epochs": 1}
     training = Training.model_validate({**settings.training.model_dump(), **changes})
     dictionary = train_group([entry], cache, training, seed=settings.seed)[0].dictionary
     x = getattr(measured, entry.traits.reads).float()
     y = getattr(measured, entry.traits.imitates).float()
     z = dictionary.encode(x)
     error, deviation = y - dictionary.decode(z, x), y - y.mean(dim=0)
+    fired = (z > 0).sum(dim=0)
     return {
-        "kind": kind,
-        "layer": layer,
-        "l1_coefficient": l1_coefficient,
-        "change": "; ".join(f"{key} {value}" for key, value in changes.items()) or "none",
-        "l0": round((z > 0).sum(dim=1).double().mean().item(), 1),
-        "fvu": round((error.square().sum() / deviation.square().sum()).item(), 3),
-        "never_active": round(1 - (z > 0).any(dim=0).double().mean().item(), 3),
+        **run._asdict(),
+        "l0": round(fired.sum().item() / len(x), 2),
+        "fvu": round((error.square().sum() / deviation.square().sum()).item(), 5),
+        "never_active": round((fired == 0).double().mean().item(), 4),
     }
+
+
+def compare(runs: pd.DataFrame) -> pd.DataFrame:
+    """One row a setting: FVU and dead features at equal L0, and its rank within its kind.
+
+    The rank is that of the mean FVU, relative to the best setting of the same site and amount of
+    data, over sites and amounts of data. Settings that were not tried with both amounts have none.
+    """
+    rows = []
+    grid = np.linspace(*np.log(L0), 21)
+    for key, points in runs.groupby(COLUMNS[:-1]):
+        front = points.sort_values("l0")
+        log_l0 = np.log(front["l0"].clip(lower=0.1).to_numpy())
+        means = {
+            column: float(np.mean(_line(grid, log_l0, front[column].to_numpy())))
+            for column in ("fvu", "never_active")
+        }
+        ends = {"l0_low": front["l0"].min(), "l0_high": front["l0"].max()}
+        rows.append(dict(zip(COLUMNS, key, strict=False)) | ends | means)
+    table = pd.DataFrame(rows)
+    best = table.groupby(["kind", "layer", "contexts"])["fvu"].transform("min")
+    table["fvu_above_best"] = table["fvu"] / best - 1
+    settings = table.groupby(["kind", *SETTING])
+    mean = settings["fvu_above_best"].transform("mean")
+    mean[settings["contexts"].transform("nunique") < len(CONTEXTS)] = np.nan
+    table["rank"] = mean.groupby(table["kind"]).rank(method="dense").astype("Int64")
+    return table.sort_values(["kind", "rank", "layer", "contexts"]).round(4)
+
+
+def _line(at: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Linear interpolation, continued in a straight line beyond both ends."""
+    right = np.searchsorted(x, at).clip(1, len(x) - 1)
+    slope = (y[right] - y[right - 1]) / (x[right] - x[right - 1])
+    return y[right - 1] + slope * (at - x[right - 1])
+
+
+def _write(path: Path, table: pd.DataFrame) -> None:
+    with atomic_path(path) as temporary:
+        table.to_csv(temporary, index=False, lineterminator="\n")
 
 
 if __name__ == "__main__":
