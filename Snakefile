@@ -90,4 +90,5 @@ rule all:
         WEIGHTS,
         rules.figures.input,
         rules.notebooks.input,
+        CIRCUIT_PAGES,
         FEATURE_PAGES,

@@ -19,6 +19,7 @@ from torch import Tensor
 from helpers_circuits import Make, make_circuit, some_targets
 from helpers_rating import Rater, make_study
 from transcoders.circuits.graph import build_graph
+from transcoders.circuits.labels import Label
 from transcoders.circuits.page import circuit_page
 from transcoders.circuits.paths import Search, find_paths
 from transcoders.config import GroupEntry, Scale, Site
@@ -160,8 +161,10 @@ def test_hostile_tokens_are_texts_and_data_on_the_page_of_a_circuit(graph: nx.Di
     lists = [(token, [(other, "1.00") for other in TOKENS]) for token in TOKENS]
     for title in TOKENS:
         source = circuit_page(
-            graph, title=title, tokens=TOKENS, summary=title, notes=dict.fromkeys(features, lists)
-        )
+            graph, title=title, tokens=TOKENS, summary=title,
+            notes=dict.fromkeys(features, lists),
+            labels=dict.fromkeys(features, Label(title, 0.5, title, tuple(TOKENS[:3]))),
+        )  # fmt: skip
         page = checked(source, scripts=2)
         assert words_in(page, "h1") == words_in(page, "title") == [title]
         assert words_in(page, "span.tok") == ON_ONE_LINE

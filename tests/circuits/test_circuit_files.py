@@ -62,7 +62,11 @@ def parts_of(graph: nx.DiGraph) -> tuple[dict[str, Node], Edges]:
 
 
 def exported(circuit: Circuit) -> dict[str, Any]:
-    return attribution_graph(circuit, name="a circuit.1", model="tiny", notes={})
+    record = {
+        "name": "a circuit.1", "model": "tiny", "prompt": circuit.prompt, "tokens": circuit.tokens,
+        "token_ids": circuit.local.passed.tokens.tolist(),
+    }  # fmt: skip
+    return attribution_graph(circuit.graph, record, labels={})
 
 
 def fields(path: ComputationalPath) -> dict[str, Any]:
@@ -115,7 +119,7 @@ def test_ids_are_unique_where_errors_are_parts_and_remainders(mixed: LocalReplac
 
 def test_the_page_has_the_numbers_of_the_graph_and_fetches_nothing(circuit: Circuit) -> None:
     graph, shares = circuit.graph, influence(circuit.graph)
-    page = circuit_page(graph, title="A page", tokens=TOKENS, summary="Short.", notes={})
+    page = circuit_page(graph, title="A page", tokens=TOKENS, summary="Short.", notes={}, labels={})
     assert set(re.findall(r"https?://[^\s\"'<>]+", page)) == {"http://www.w3.org/2000/svg"}
     assert not re.search(r"@import|url\(|fetch\(|XMLHttpRequest|import\(", page)
     found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
@@ -155,7 +159,9 @@ def test_the_page_draws_everything_and_a_click_shows_a_node_with_its_notes(
     graph = circuit_of(mixed, some_targets(mixed)[0], Search(12, 3)).graph
     feature = next(node for node in graph if node.kind == "feature")
     notes = {str(feature).partition("@")[0]: [("Text", [("</b> & some", "1.00")])]}
-    page = circuit_page(graph, title="A page", tokens=TOKENS, summary="Short.", notes=notes)
+    page = circuit_page(
+        graph, title="A page", tokens=TOKENS, summary="Short.", notes=notes, labels={}
+    )
     document = rendered(page, tmp_path)
     shown, edges = parts_of(graph)
     assert document.count('class="node"') == len(shown)

@@ -9,7 +9,9 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from transcoders.config import Scale
 from transcoders.files import read_table, write_table
+from transcoders.layout import Layout
 
 TRUSTED = 0.75
 """Balanced accuracy from which a label is shown as a feature's name."""
@@ -51,6 +53,15 @@ def shown(label: Label) -> str:
         return label.text if label.is_trusted else ""
     example = label.examples[0]
     return example if len(example) <= LONGEST else ELLIPSIS + example[1 - LONGEST :]
+
+
+def described(label: Label) -> list[tuple[str, str]]:
+    """What a page says of a feature, as titles and texts: its name, or its clearest contexts."""
+    if not label.is_trusted:
+        score = f"none that predicts it; the best has score {label.score:.2f}"
+        return [("name", score), *(("example", text) for text in label.examples)]
+    credit = f"score {label.score:.2f}" if label.by == "rule" else f"by {label.by}: {label.why}"
+    return [("name", label.text), ("its credit", credit)]
 
 
 def write_labels(path: Path, labels: Mapping[str, Labels]) -> None:
@@ -95,3 +106,13 @@ def read_labels(path: Path, dictionaries: Collection[str]) -> Labels:
         )
         for row in own.to_dict("records")
     }
+
+
+def labels_of(scale: Scale, layout: Layout, model: str) -> Labels:
+    """The labels of the features of a model's circuits; none if nobody has made any yet.
+
+    Raises:
+        UserError: the table is no such table.
+    """
+    names = [entry.name for entry in scale.circuit_transcoders(model)]
+    return read_labels(layout.labels, names) if layout.labels.exists() else {}
