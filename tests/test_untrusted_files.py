@@ -122,7 +122,7 @@ def test_hostile_tokens_are_texts_on_feature_pages(
     observed = load_observed(tmp_path / "observed", "mine")
     subject = Subject("<b>mine</b>", site, dictionary, observed)
     texts = load_text(tmp_path / "observed")
-    write_feature_pages(circuit, subject, texts, Tokenizer(), [*range(12)], tmp_path / "p")
+    write_feature_pages(circuit, subject, texts.rows, Tokenizer(), [*range(12)], tmp_path / "p")
     seen = set()
     for path in (tmp_path / "p").glob("*.html"):
         page = checked(path.read_text())

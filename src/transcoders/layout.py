@@ -46,6 +46,8 @@ class Layout:
     feature_checks = _File("circuits/feature_checks.csv")
     greater_than = _File("greater_than")
     observed = _File("interpretability/observed")
+    activity = _Named("interpretability/activity/{}")
+    """Of a model: where the features that get labels are active."""
     automatic = _File("interpretability/automatic.csv")
     automatic_summary = _File("interpretability/automatic_summary.csv")
     ratings = _File("interpretability/ratings")

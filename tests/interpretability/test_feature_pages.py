@@ -40,7 +40,9 @@ def folder(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:  # fmt: skip
     destination = tmp_path_factory.mktemp("pages") / "pages"
-    write_feature_pages(*made, load_tokenizer(tiny_models["llama"]), features, destination)
+    circuit, subject, text = made
+    tokenizer = load_tokenizer(tiny_models["llama"])
+    write_feature_pages(circuit, subject, text.rows, tokenizer, features, destination)
     return destination
 
 
@@ -108,5 +110,5 @@ def test_a_feature_that_is_never_active_has_a_page_too(
         examples=observed.examples[observed.examples["feature"] != 5],
     )
     subject = subject._replace(observed=observed)
-    write_feature_pages(circuit, subject, text, tokenizer, [5], tmp_path / "pages")
+    write_feature_pages(circuit, subject, text.rows, tokenizer, [5], tmp_path / "pages")
     assert "never active" in (tmp_path / "pages/5.html").read_text()

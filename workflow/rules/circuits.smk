@@ -2,7 +2,7 @@
 # Then the features of all circuits get names (interpretability.smk), and each circuit a page.
 
 # Names of features come from held-out text, and the scale says how much in `interpretability`.
-LABELS = []
+LABELS = [LAYOUT.labels] if SCALE.labelled_models else []
 CIRCUIT_PAGES = [
     LAYOUT.circuit(case.name) / file
     for case in SCALE.circuits.cases

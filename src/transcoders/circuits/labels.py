@@ -4,12 +4,14 @@
 """
 
 from collections.abc import Collection, Mapping
+from math import nan
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
 
-from transcoders.config import Scale
+from transcoders.config import Dictionary, ImportedTranscoder, Scale
+from transcoders.errors import UserError
 from transcoders.files import read_table, write_table
 from transcoders.layout import Layout
 
@@ -19,6 +21,9 @@ N_EXAMPLES = 3
 LONGEST = 40
 """Characters of an example that stands in for a name."""
 ELLIPSIS = "…"
+RULE = "rule"
+"""Who makes labels that no person wrote."""
+EDIT_COLUMNS = ["dictionary", "feature", "label", "who", "why"]
 
 
 class Label(NamedTuple):
@@ -27,12 +32,13 @@ class Label(NamedTuple):
     text: str
     """As a person would say it: ``of after “one” or “each”``."""
     score: float
-    """Balanced accuracy on examples that the label was not chosen by: 0.5 is chance."""
+    """Balanced accuracy on examples that the label was not chosen by: 0.5 is chance. NaN for a text
+    written by hand."""
     rule: str
     """Which rule of the grammar made it."""
     examples: tuple[str, ...]
     """Its clearest contexts, the clearest first, each up to the token where it is active."""
-    by: str = "rule"
+    by: str = RULE
     """``rule``, or who wrote the text by hand."""
     why: str = ""
     """Of a text written by hand: the reason."""
@@ -40,11 +46,16 @@ class Label(NamedTuple):
     @property
     def is_trusted(self) -> bool:
         """Whether the text may stand for the feature: it predicts it, or a person wrote it."""
-        return self.by != "rule" or self.score >= TRUSTED
+        return self.by != RULE or self.score >= TRUSTED
 
 
 Labels = dict[str, Label]
 """Labels of the features of one model, by a feature's name without its token: ``tc20[1706]``."""
+
+
+def feature_name(layer: int, unit: int, *, of_sae: bool = False) -> str:
+    """A feature's name without a token; that of an SAE, which is in no circuit, begins with sae."""
+    return f"{'sae' if of_sae else 'tc'}{layer}[{unit}]"
 
 
 def shown(label: Label) -> str:
@@ -55,12 +66,19 @@ def shown(label: Label) -> str:
     return example if len(example) <= LONGEST else ELLIPSIS + example[1 - LONGEST :]
 
 
+def named(label: Label) -> str:
+    """What stands for a feature, with its credit: ``“of” (0.93)``."""
+    if not label.is_trusted:
+        return f"no name ({label.score:.2f}), as in: {shown(label)}"
+    return f"{label.text} ({f'{label.score:.2f}' if label.by == RULE else f'by {label.by}'})"
+
+
 def described(label: Label) -> list[tuple[str, str]]:
     """What a page says of a feature, as titles and texts: its name, or its clearest contexts."""
     if not label.is_trusted:
         score = f"none that predicts it; the best has score {label.score:.2f}"
         return [("name", score), *(("example", text) for text in label.examples)]
-    credit = f"score {label.score:.2f}" if label.by == "rule" else f"by {label.by}: {label.why}"
+    credit = f"score {label.score:.2f}" if label.by == RULE else f"by {label.by}: {label.why}"
     return [("name", label.text), ("its credit", credit)]
 
 
@@ -92,13 +110,13 @@ def read_labels(path: Path, dictionaries: Collection[str]) -> Labels:
     Raises:
         UserError: the file is missing, or is no such table.
     """
-    table = read_table(path, keep_default_na=False, dtype={"score": float})
+    table = read_table(path, keep_default_na=False, dtype=str)
     own = table[table["dictionary"].isin(list(dictionaries))]
     examples = [f"example_{n}" for n in range(1, N_EXAMPLES + 1)]
     return {
         row["feature"]: Label(
             row["text"],
-            row["score"],
+            float(row["score"] or nan),
             row["rule"],
             tuple(row[column] for column in examples if row[column]),
             row["by"],
@@ -106,6 +124,55 @@ def read_labels(path: Path, dictionaries: Collection[str]) -> Labels:
         )
         for row in own.to_dict("records")
     }
+
+
+def labels_in(layout: Layout, entry: Dictionary | ImportedTranscoder) -> Labels:
+    """The labels of one dictionary's features; none if nobody has made any yet.
+
+    Raises:
+        UserError: the table is no such table.
+    """
+    return read_labels(layout.labels, [entry.name]) if layout.labels.exists() else {}
+
+
+def with_edits(labels: Mapping[str, Labels], path: Path) -> dict[str, Labels]:
+    """Labels with the texts that people wrote by hand in their place.
+
+    Args:
+        labels: that the rule made, by dictionary.
+        path: a CSV table ``dictionary, feature, label, who, why``, which need not exist.
+
+    Raises:
+        UserError: a row names no feature that has a label, or leaves out something, or comes twice.
+    """
+    edited = {dictionary: dict(own) for dictionary, own in labels.items()}
+    if not path.exists():
+        return edited
+    table = read_table(path, dtype=str, keep_default_na=False)
+    if list(table.columns) != EDIT_COLUMNS:
+        raise UserError(
+            f"{path}: expected the columns {', '.join(EDIT_COLUMNS)}, found "
+            f"{', '.join(table.columns)}; correct the first line"
+        )
+    done: set[tuple[str, str]] = set()
+    for line, row in enumerate(table.to_dict("records"), start=2):
+        values = {key: value.strip() for key, value in row.items()}
+        dictionary, feature = values["dictionary"], values["feature"]
+        if empty := [key for key, value in values.items() if not value]:
+            raise UserError(f"{path}, line {line}: {empty[0]} is empty; write it, or drop the line")
+        if feature not in labels.get(dictionary, {}):
+            known = ", ".join(labels.get(dictionary, labels)) or "none"
+            what = f"feature {feature}" if dictionary in labels else f"dictionary {dictionary}"
+            raise UserError(f"{path}, line {line}: {what} has no labels; expected one of {known}")
+        if (dictionary, feature) in done:
+            raise UserError(f"{path}, line {line}: {feature} is there twice; keep one line")
+        if values["who"] == RULE:
+            raise UserError(f"{path}, line {line}: who is {RULE}; expected who wrote the label")
+        done.add((dictionary, feature))
+        edited[dictionary][feature] = edited[dictionary][feature]._replace(
+            text=values["label"], score=nan, rule="", by=values["who"], why=values["why"]
+        )
+    return edited
 
 
 def labels_of(scale: Scale, layout: Layout, model: str) -> Labels:
