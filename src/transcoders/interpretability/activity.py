@@ -161,11 +161,11 @@ def observed_of(
     )
     by_row = torch.from_numpy(z).permute(1, 2, 0)[:, first_position:]
     examples.add(by_row, torch.arange(z.shape[1]), first_position=first_position)
-    tables = [
+    features, rows = (
         table.assign(feature=np.array(units)[table["feature"]])
         for table in (examples.features(), examples.examples())
-    ]
-    return Observed(*tables, torch.zeros(0, len(units)))
+    )
+    return Observed(features, rows, torch.zeros(0, len(units)))
 
 
 def tokens_as_texts(tokenizer: object, tokens: Int[Tensor, "row position"]) -> list[list[str]]:

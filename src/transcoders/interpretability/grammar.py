@@ -187,7 +187,7 @@ class Around:
             ]
         else:
             fitting = [names.index(word) for word in condition.words if word in names]
-        return np.isin(words, fitting).any(axis=1)
+        return np.asarray(np.isin(words, fitting).any(axis=1))
 
 
 _TESTS = {

@@ -6,13 +6,13 @@ All of this was fixed before any result was looked at.
 them, or all if there are fewer. **Silent** tokens are those where it is 0; weakly active tokens are
 neither. Documents are dealt to two halves in turn, those with the most positives first. In each
 half, n is the number of tokens where the feature is active, at most 1,000. The silent tokens of a
-half are n drawn at random and four kinds of **hard** ones, up to n of each: those that share with
+half are n/2 drawn at random and four kinds of **hard** ones, up to n of each: those that share with
 some positive the token, the token before, or the next token, and those up to 16 tokens from one.
 
 The **score** of a rule on a half is the smallest of four balanced accuracies. Each compares the
-positives with the random silent tokens and one kind of hard ones. So a rule that names only a token
-has a score of at least 0.75 when the feature is active on at least half of the tokens it names, and
-a rule that names only the token before is held to the same.
+positives with the random silent tokens and one kind of hard ones. So a rule that only names a token
+reaches 0.75 where the feature is active on at least two thirds of the tokens so named, and a rule
+that only names the token before, or the next one, is held to the same.
 
 1. On one half, each slot of the grammar (:mod:`~transcoders.interpretability.grammar`) proposes its
    forms and grows a set of words, the best first. A word must occur with two positives.
@@ -221,23 +221,22 @@ def split_examples(
     random = np.random.default_rng(seed)
     halves = []
     for half in (0, 1):
-        of_half = [places[half_of[places[:, 0]] == half] for places in (positives, active, silent)]
-        halves.append(_half(text, *of_half, z.shape, random))
+        its, on, off = (p[half_of[p[:, 0]] == half] for p in (positives, active, silent))
+        halves.append(_half(text, its, on, off, random))
     return halves[0], halves[1]
 
 
 def _half(
-    text: Text, positives: Places, active: Places, silent: Places, shape: tuple[int, int],
-    random: np.random.Generator,
-) -> Half:  # fmt: skip
+    text: Text, positives: Places, active: Places, silent: Places, random: np.random.Generator
+) -> Half:
     """Positives of a half, and silent tokens at random and of each hard kind."""
     n = min(len(active), MOST_SILENT)
 
-    def drawn(places: Places) -> Places:
+    def drawn(places: Places, n: int = n) -> Places:
         kept = random.choice(len(places), min(n, len(places)), replace=False)
         return places[np.sort(kept)]
 
-    at_random = drawn(silent)
+    at_random = drawn(silent, (n + 1) // 2)
     groups = [positives]
     words = {
         slot: np.roll(text.words, -offset, axis=1)
@@ -248,7 +247,8 @@ def _half(
         shared = np.unique(there[tuple(positives.T)])
         hard = np.isin(there[tuple(silent.T)], shared[shared != NOTHING])
         groups.append(np.concatenate([at_random, drawn(silent[hard])]))
-    near = np.zeros((shape[0], shape[1] + 2 * REACH), bool)
+    n_rows, length = text.words.shape
+    near = np.zeros((n_rows, length + 2 * REACH), bool)
     for shift in range(2 * REACH + 1):
         near[positives[:, 0], positives[:, 1] + shift] = True
     hard = near[:, REACH:-REACH][tuple(silent.T)]
