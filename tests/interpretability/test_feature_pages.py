@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from helpers_circuits import Make, make_circuit, plain, plain_pass, without_weight
+from transcoders.circuits.labels import Label, feature_name
 from transcoders.circuits.replacement import ReplacementModel
 from transcoders.config import Site
 from transcoders.dictionaries import SparseDictionary
@@ -81,6 +82,33 @@ def test_shades_are_activations_over_the_largest(
         assert found == pytest.approx([x for x in shown if x > 0], abs=0.011)
         assert max(found) == 1.0
         assert line.group(1).count('class="tok peak"') == 1
+
+
+def test_a_page_and_its_line_in_the_index_say_what_a_feature_is_called(
+    made: Made, features: list[int], tmp_path: Path, tiny_models: dict[str, Path]
+) -> None:
+    circuit, subject, text = made
+    good, bad, by_hand, bare = features[:4]
+    texts = ("one of", "two of")
+    found = {
+        good: Label("“of”", 0.91, "token: words", texts),
+        bad: Label("digits", 0.62, "token: digits", texts),
+        by_hand: Label("years", float("nan"), "", texts, "anna", "all are"),
+    }
+    labels = {
+        feature_name(2, unit, of_sae=subject.name == "sae"): label for unit, label in found.items()
+    }
+    write_feature_pages(
+        circuit, subject, text.rows, load_tokenizer(tiny_models["llama"]), features[:4],
+        tmp_path / "pages", labels=labels,
+    )  # fmt: skip
+    page = {unit: (tmp_path / f"pages/{unit}.html").read_text() for unit in features[:4]}
+    index = (tmp_path / "pages/index.html").read_text()
+    assert "<strong>“of”</strong> (score 0.91)" in page[good] and "“of”" in index
+    assert "digits" not in page[bad] + index and "0.62" in page[bad]
+    assert all(text in page[bad] for text in texts)
+    assert "<strong>years</strong> (by anna: all are)" in page[by_hand] and "by anna" in index
+    assert "Name" not in page[bare] and "has no name" not in page[bare]
 
 
 def test_what_weights_say_is_there(

@@ -294,4 +294,4 @@ def label_of(
         tokens = rows.tokens[row, 1:].tolist()
         before, token, _ = in_context(tokenizer, tokens, position - 1, before=BEFORE)
         examples.append(one_line(before + token).strip())
-    return Label(found.text, found.score, found.rule, tuple(examples))
+    return Label(one_line(found.text), found.score, found.rule, tuple(examples))
