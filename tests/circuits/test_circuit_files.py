@@ -254,8 +254,9 @@ def test_the_picture_has_every_node_in_its_row_and_every_edge(
     shown, edges = parts_of(small_graph)
     for key, node in shown.items():
         if node.kind == "feature":
-            written = picture.get_node(key).attr["label"]
-            assert ("0.90" if node.unit % 2 == 0 else "one of") in written
+            written = " ".join(picture.get_node(key).attr["label"].split())
+            good = f"“{node.unit}” (0.90)"
+            assert (good if node.unit % 2 == 0 else "as in “one of” (0.60)") in written
     assert {node for node in picture.nodes() if not node.startswith("row")} == set(shown)
     drawn = {edge: edge.attr for edge in picture.edges() if edge.attr["style"] != "invis"}
     assert set(drawn) == set(edges)

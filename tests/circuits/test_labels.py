@@ -97,6 +97,13 @@ def test_edits_with_other_columns_are_refused(tmp_path: Path) -> None:
         with_edits(MADE, path)
 
 
+def test_a_table_of_something_else_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text("dictionary,feature\n")
+    with pytest.raises(UserError, match="expected the columns dictionary, feature, text"):
+        read_labels(path, [])
+
+
 def test_a_label_below_the_bar_is_not_shown_as_a_name() -> None:
     good, bad, none = MADE["early"]["tc0[1]"], *MADE["late"].values()
     assert (shown(good), named(good)) == ("“of”", "“of” (0.90)")

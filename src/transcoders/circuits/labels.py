@@ -6,7 +6,7 @@
 from collections.abc import Collection, Mapping
 from math import nan
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -18,6 +18,8 @@ from transcoders.layout import Layout
 TRUSTED = 0.75
 """Balanced accuracy from which a label is shown as a feature's name."""
 N_EXAMPLES = 3
+EXAMPLES = [f"example_{n}" for n in range(1, N_EXAMPLES + 1)]
+COLUMNS = ["dictionary", "feature", "text", "score", "rule", "by", "why", *EXAMPLES]
 LONGEST = 40
 """Characters of an example that stands in for a name."""
 ELLIPSIS = "…"
@@ -68,9 +70,8 @@ def shown(label: Label) -> str:
 
 def named(label: Label) -> str:
     """What stands for a feature, with its credit: ``“of” (0.93)``."""
-    if not label.is_trusted:
-        return f"no name ({label.score:.2f}), as in: {shown(label)}"
-    return f"{label.text} ({f'{label.score:.2f}' if label.by == RULE else f'by {label.by}'})"
+    credit = f"{label.score:.2f}" if label.by == RULE else f"by {label.by}"
+    return f"{label.text} ({credit})" if label.is_trusted else f"as in “{shown(label)}” ({credit})"
 
 
 def described(label: Label) -> list[tuple[str, str]]:
@@ -84,20 +85,17 @@ def described(label: Label) -> list[tuple[str, str]]:
 
 def write_labels(path: Path, labels: Mapping[str, Labels]) -> None:
     """Write the labels of several dictionaries, by the dictionaries' names, as one CSV table."""
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "dictionary": dictionary,
             "feature": feature,
             **label._asdict(),
-            "examples": None,
-            **{f"example_{n}": text for n, text in enumerate(label.examples, start=1)},
+            **dict(zip(EXAMPLES, label.examples, strict=False)),
         }
         for dictionary, own in labels.items()
         for feature, label in own.items()
     ]
-    examples = [f"example_{n}" for n in range(1, N_EXAMPLES + 1)]
-    columns = ["dictionary", "feature", "text", "score", "rule", "by", "why", *examples]
-    write_table(path, pd.DataFrame(rows, columns=columns))
+    write_table(path, pd.DataFrame(rows, columns=COLUMNS))
 
 
 def read_labels(path: Path, dictionaries: Collection[str]) -> Labels:
@@ -111,18 +109,21 @@ def read_labels(path: Path, dictionaries: Collection[str]) -> Labels:
         UserError: the file is missing, or is no such table.
     """
     table = read_table(path, keep_default_na=False, dtype=str)
-    own = table[table["dictionary"].isin(list(dictionaries))]
-    examples = [f"example_{n}" for n in range(1, N_EXAMPLES + 1)]
+    if list(table.columns) != COLUMNS:
+        raise UserError(
+            f"{path}: expected the columns {', '.join(COLUMNS)}, found {', '.join(table.columns)}; "
+            "delete it and run again"
+        )
     return {
         row["feature"]: Label(
             row["text"],
             float(row["score"] or nan),
             row["rule"],
-            tuple(row[column] for column in examples if row[column]),
+            tuple(row[column] for column in EXAMPLES if row[column]),
             row["by"],
             row["why"],
         )
-        for row in own.to_dict("records")
+        for row in table[table["dictionary"].isin(list(dictionaries))].to_dict("records")
     }
 
 

@@ -25,7 +25,7 @@ from transcoders.circuits.labels import Labels
 from transcoders.circuits.page import circuit_page
 from transcoders.circuits.trace import Circuit, Tracer
 from transcoders.circuits.verify import completeness, total_attributions
-from transcoders.files import made_folder, made_path, write_json, write_table
+from transcoders.files import made_path, write_json, write_table
 
 SIZES = [0, *(2**power for power in range(14))]
 """Numbers of parts at which faithfulness is measured. The parts of the graph come first."""
@@ -48,7 +48,7 @@ def write_circuit(
         tracer: that found the circuit.
         circuit: what was found.
         rows: of text, for means that replace ablated parts and for examples of features.
-        folder: of the files. All that an older circuit left there is removed.
+        folder: of the files.
         name: short, for files and addresses.
         model: its name.
     """
@@ -78,10 +78,9 @@ def write_circuit(
         "notes": notes,
         "paths": paths_record(circuit.paths),
     }
-    with made_folder(folder) as temporary:
-        write_json(temporary / "paths.json", record)
-        write_table(temporary / "ablation.csv", effects)
-        write_table(temporary / "faithfulness.csv", curve)
+    write_table(folder / "ablation.csv", effects)
+    write_table(folder / "faithfulness.csv", curve)
+    write_json(folder / "paths.json", record)
 
 
 def write_circuit_page(folder: Path, labels: Labels) -> None:
