@@ -65,7 +65,10 @@ def shown(label: Label) -> str:
     if label.is_trusted or not label.examples:
         return label.text if label.is_trusted else ""
     example = label.examples[0]
-    return example if len(example) <= LONGEST else ELLIPSIS + example[1 - LONGEST :]
+    if len(example) <= LONGEST:
+        return example
+    end = example[1 - LONGEST :]
+    return ELLIPSIS + (end.partition(" ")[2] or end)  # whole words, if there are any
 
 
 def named(label: Label) -> str:
