@@ -137,6 +137,15 @@ class Text:
         for n, form in enumerate(("number", "second", "third", "fourth")):
             self.forms[form] = self.forms["digits"] & (before == n)
 
+        shapes = [self.forms[form] for form in OF_NEIGHBOURS]
+        self.shapes: Int[np.ndarray, "row position"] = np.argmax([*shapes, ~np.any(shapes, 0)], 0)
+        """Of each token the first of the neighbours' forms that it has, or none: a number."""
+        tails = [name[-3:] if name.strip("-").isalpha() else "" for name in self.names]
+        known = {tail: place for place, tail in enumerate(sorted({*tails} - {""}))}
+        places = np.array([*(known.get(tail, NOTHING) for tail in tails), NOTHING])
+        self.tails: Int[np.ndarray, "row position"] = places[self.words]
+        """Of each word its last three letters: a number."""
+
     def is_shown(self, word: int) -> bool:
         """Whether a reader would see the word: it is more than blanks and line breaks."""
         return word != NOTHING and bool(self.names[word].strip())
