@@ -57,7 +57,9 @@ wildcard_constraints:
     case=any_of(case.name for case in SCALE.circuits.cases),
     site=any_of(site.name for site in SCALE.all_sites),
     imported=any_of(entry.name for entry in SCALE.imported_transcoders),
-    rated=any_of(dictionary.name for dictionary in SCALE.dictionaries),
+    labelled=any_of(
+        entry.name for entry in [*SCALE.dictionaries, *SCALE.imported_transcoders]
+    ),
 
 
 include: "workflow/rules/models.smk"
@@ -90,4 +92,5 @@ rule all:
         WEIGHTS,
         rules.figures.input,
         rules.notebooks.input,
+        CIRCUIT_PAGES,
         FEATURE_PAGES,

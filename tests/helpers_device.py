@@ -47,6 +47,7 @@ COMMANDS: list[tuple[Callable[..., None], dict[str, str]]] = [
     (circuits.greater_than, {}),
     (interpretability.gather_examples, {}),
     (interpretability.study_features, {}),
+    (interpretability.gather_activity, {"model": "tiny-llama"}),
     (interpretability.feature_pages, {"dictionary": "tiny-llama_layer1_transcoder_l1-0.5"}),
 ]
 """What the smoke run computes on whatever device there is, in an order that works."""

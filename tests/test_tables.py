@@ -9,6 +9,7 @@ import pytest
 
 from helpers_training import ALL_KINDS, entry
 from transcoders.circuits import ComputationalPath, Node
+from transcoders.circuits.labels import Label
 from transcoders.config import PublishedGreaterThan, Site
 from transcoders.fronts import Setup
 from transcoders.layout import Layout
@@ -21,6 +22,7 @@ from transcoders.tables import (
     evaluation_table,
     final_values_table,
     greater_than,
+    labels_table,
     paths_table,
     training_curves,
 )
@@ -156,6 +158,24 @@ def test_paths_are_listed_by_size_with_their_share_of_the_target():
     assert list(table["attribution"]) == ["-2.000", "+1.000"]
     assert list(table["share of target"]) == ["-50%", "25%"]
     assert table["path, from the target back"].iloc[0] == "target@3 <- attn1[0]@1 <- embed@1"
+
+
+def test_features_on_paths_are_listed_with_a_name_only_if_it_is_good():
+    nodes = [Node("feature", layer, 5, 3) for layer in (3, 2, 1, 0)]
+    paths = [ComputationalPath(tuple(nodes[:1]), 4.0, 4.0)]
+    for n in (2, 3, 4):
+        paths.append(ComputationalPath(tuple(nodes[:n]), 1.0, parent=paths[-1]))
+    labels = {
+        "tc3[5]": Label("digits", 0.91, "token: digits", ("in 17", "in 18")),
+        "tc2[5]": Label("punctuation", 0.7, "token: punctuation", ("so,",)),
+        "tc1[5]": Label("years", float("nan"), "", ("in 17",), "anna", "all are"),
+        "tc9[5]": Label("elsewhere", 1.0, "token: words", ()),
+    }
+    table = cells(labels_table(paths, labels))
+    assert list(table["feature"]) == ["tc3[5]", "tc2[5]", "tc1[5]"]
+    assert table["name"].fillna("").tolist() == ["digits", "", "years"]
+    assert list(table["score"]) == ["0.91", "0.70", "by anna: all are"]
+    assert list(table["clearest contexts"]) == ["in 17 | in 18", "so,", "in 17"]
 
 
 def test_a_circuit_is_described_with_what_it_is_worth():

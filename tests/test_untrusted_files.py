@@ -19,8 +19,10 @@ from torch import Tensor
 from helpers_circuits import Make, make_circuit, some_targets
 from helpers_rating import Rater, make_study
 from transcoders.circuits.graph import build_graph
+from transcoders.circuits.labels import Label, feature_name
+from transcoders.circuits.notation import Node
 from transcoders.circuits.page import circuit_page
-from transcoders.circuits.paths import Search, find_paths
+from transcoders.circuits.paths import ComputationalPath, Search, find_paths
 from transcoders.config import GroupEntry, Scale, Site
 from transcoders.config.studies import CircuitCase
 from transcoders.corpus import Rows
@@ -31,7 +33,13 @@ from transcoders.layout import Layout
 from transcoders.models import load_model
 from transcoders.notebooks import render_page
 from transcoders.rating.server import make_app
-from transcoders.tables import checks_table, describe_circuit, greater_than, interpretability
+from transcoders.tables import (
+    checks_table,
+    describe_circuit,
+    greater_than,
+    interpretability,
+    labels_table,
+)
 from transcoders.tables.html import html_table
 
 CONFIG = Path(__file__).parents[1] / "config"
@@ -121,7 +129,13 @@ def test_hostile_tokens_are_texts_on_feature_pages(
     observed = load_observed(tmp_path / "observed", "mine")
     subject = Subject("<b>mine</b>", site, dictionary, observed)
     texts = load_text(tmp_path / "observed")
-    write_feature_pages(circuit, subject, texts, Tokenizer(), [*range(12)], tmp_path / "p")
+    labels = {
+        feature_name(2, unit): Label(token, 1 - unit % 2, token, tuple(TOKENS[:3]), "rule", token)
+        for unit, token in enumerate(TOKENS)
+    }
+    write_feature_pages(
+        circuit, subject, texts.rows, Tokenizer(), [*range(12)], tmp_path / "p", labels=labels
+    )
     seen = set()
     for path in (tmp_path / "p").glob("*.html"):
         page = checked(path.read_text())
@@ -160,8 +174,10 @@ def test_hostile_tokens_are_texts_and_data_on_the_page_of_a_circuit(graph: nx.Di
     lists = [(token, [(other, "1.00") for other in TOKENS]) for token in TOKENS]
     for title in TOKENS:
         source = circuit_page(
-            graph, title=title, tokens=TOKENS, summary=title, notes=dict.fromkeys(features, lists)
-        )
+            graph, title=title, tokens=TOKENS, summary=title,
+            notes=dict.fromkeys(features, lists),
+            labels=dict.fromkeys(features, Label(title, 0.5, title, tuple(TOKENS[:3]))),
+        )  # fmt: skip
         page = checked(source, scripts=2)
         assert words_in(page, "h1") == words_in(page, "title") == [title]
         assert words_in(page, "span.tok") == ON_ONE_LINE
@@ -195,6 +211,12 @@ def tables() -> Iterator[tuple[str, list[str]]]:
     yield interpretability.case_studies_table(table4), TOKENS
     recurring = frame.assign(part=TOKENS, share=0.5, **one)
     yield greater_than.recurring_table(recurring, n=len(TOKENS)), TOKENS
+    nodes = [Node("feature", layer, 0, 1) for layer in range(len(TOKENS) + 1)]
+    first = ComputationalPath((nodes[0],), 1.0, 1.0)
+    chains = [ComputationalPath((nodes[0], node), 1.0, parent=first) for node in nodes[1:]]
+    named = [Label(token, 1.0, token, (token,), token, token) for token in TOKENS]
+    labels = {feature_name(layer, 0): label for layer, label in enumerate(named, start=1)}
+    yield labels_table([first, *chains], labels, n=len(TOKENS)), TOKENS
     paths = frame.assign(rank=1, prompt=TOKENS, path=TOKENS, attribution=1.0)
     yield greater_than.example_table(paths), TOKENS
 

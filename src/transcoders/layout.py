@@ -46,6 +46,8 @@ class Layout:
     feature_checks = _File("circuits/feature_checks.csv")
     greater_than = _File("greater_than")
     observed = _File("interpretability/observed")
+    activity = _Named("interpretability/activity/{}")
+    """Of a model: where the features that get labels are active."""
     automatic = _File("interpretability/automatic.csv")
     automatic_summary = _File("interpretability/automatic_summary.csv")
     ratings = _File("interpretability/ratings")
@@ -54,6 +56,7 @@ class Layout:
     systematic = _File("case_studies/systematic.csv")
     systematic_summary = _File("case_studies/systematic_summary.csv")
     table4 = _File("case_studies/table4.csv")
+    labels = _File("labels.csv")
 
     model = _Named("models/{}")
     tokens = _Named("corpus/{}")
@@ -100,6 +103,11 @@ class Layout:
     def landing_page(self) -> Path:
         """The page to begin with. That of the committed scale is where a reader looks first."""
         return Path("docs/index.html") if self.scale == "laptop" else self.results / "index.html"
+
+    @property
+    def edited_labels(self) -> Path:
+        """Labels that people wrote by hand: an input, which need not exist."""
+        return Path("workflow/labels") / f"{plain(self.scale)}.csv"
 
     @property
     def study_scripts(self) -> Path:

@@ -23,6 +23,7 @@ from transcoders.circuits.export import (
     paths_record,
 )
 from transcoders.circuits.graph import build_graph, influence, prune_graph
+from transcoders.circuits.labels import Label, Labels, feature_name
 from transcoders.circuits.notation import CONTRIBUTORS, REMAINDERS, Node
 from transcoders.circuits.page import circuit_page
 from transcoders.circuits.paths import ComputationalPath, Search, find_paths
@@ -61,8 +62,12 @@ def parts_of(graph: nx.DiGraph) -> tuple[dict[str, Node], Edges]:
     return shown, edges
 
 
-def exported(circuit: Circuit) -> dict[str, Any]:
-    return attribution_graph(circuit, name="a circuit.1", model="tiny", notes={})
+def exported(circuit: Circuit, labels: Labels | None = None) -> dict[str, Any]:
+    record = {
+        "name": "a circuit.1", "model": "tiny", "prompt": circuit.prompt, "tokens": circuit.tokens,
+        "token_ids": circuit.local.passed.tokens.tolist(),
+    }  # fmt: skip
+    return attribution_graph(circuit.graph, record, labels=labels or {})
 
 
 def fields(path: ComputationalPath) -> dict[str, Any]:
@@ -106,6 +111,42 @@ def test_the_viewers_nodes_say_what_ours_are(circuit: Circuit) -> None:
             assert shown["node_id"] == f"E_{ids[node.token]}_{node.token}"
 
 
+def labels_for(graph: nx.DiGraph) -> Labels:
+    """A good name for every feature of even number, a bad one for all others."""
+    return {
+        feature_name(node.layer, node.unit): Label(
+            f"“{node.unit}”", 0.9 if node.unit % 2 == 0 else 0.6, "", ("one of", "two of")
+        )
+        for node in graph
+        if node.kind == "feature"
+    }
+
+
+def test_features_have_names_or_examples_in_the_viewers_graph_and_on_the_page(
+    circuit: Circuit,
+) -> None:
+    labels = labels_for(circuit.graph)
+    nodes = exported(circuit, labels)["nodes"]
+    page = circuit_page(
+        circuit.graph, title="A page", tokens=TOKENS, summary="Short.", notes={}, labels=labels
+    )
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
+    assert found
+    facts = {node["id"]: dict(node["facts"]) for node in json.loads(found[1])["nodes"]}
+    features = 0
+    for shown, node in zip(nodes, circuit.graph, strict=True):
+        if node.kind == "feature":
+            features += 1
+            good = node.unit % 2 == 0
+            assert shown["clerp"] == f"{node}: {f'“{node.unit}”' if good else 'one of'}"
+            name = facts[node.key]["name"]
+            assert name == f"“{node.unit}”" if good else "the best has score 0.60" in name
+            assert ("example" in facts[node.key]) != good
+        else:
+            assert "name" not in facts.get(node.key, {})
+    assert features
+
+
 def test_ids_are_unique_where_errors_are_parts_and_remainders(mixed: LocalReplacementModel) -> None:
     for target in some_targets(mixed):
         circuit = circuit_of(mixed, target, Search(40, 3, CONTRIBUTORS, sign="both"))
@@ -115,7 +156,7 @@ def test_ids_are_unique_where_errors_are_parts_and_remainders(mixed: LocalReplac
 
 def test_the_page_has_the_numbers_of_the_graph_and_fetches_nothing(circuit: Circuit) -> None:
     graph, shares = circuit.graph, influence(circuit.graph)
-    page = circuit_page(graph, title="A page", tokens=TOKENS, summary="Short.", notes={})
+    page = circuit_page(graph, title="A page", tokens=TOKENS, summary="Short.", notes={}, labels={})
     assert set(re.findall(r"https?://[^\s\"'<>]+", page)) == {"http://www.w3.org/2000/svg"}
     assert not re.search(r"@import|url\(|fetch\(|XMLHttpRequest|import\(", page)
     found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
@@ -155,7 +196,9 @@ def test_the_page_draws_everything_and_a_click_shows_a_node_with_its_notes(
     graph = circuit_of(mixed, some_targets(mixed)[0], Search(12, 3)).graph
     feature = next(node for node in graph if node.kind == "feature")
     notes = {str(feature).partition("@")[0]: [("Text", [("</b> & some", "1.00")])]}
-    page = circuit_page(graph, title="A page", tokens=TOKENS, summary="Short.", notes=notes)
+    page = circuit_page(
+        graph, title="A page", tokens=TOKENS, summary="Short.", notes=notes, labels={}
+    )
     document = rendered(page, tmp_path)
     shown, edges = parts_of(graph)
     assert document.count('class="node"') == len(shown)
@@ -206,9 +249,14 @@ def test_the_picture_has_every_node_in_its_row_and_every_edge(
         layout(picture, program)
 
     monkeypatch.setattr(pygraphviz.AGraph, "layout", watched)
-    draw_graph(small_graph, TOKENS, tmp_path / "circuit")
+    draw_graph(small_graph, TOKENS, tmp_path / "circuit", labels=labels_for(small_graph))
     (picture,) = pictures
     shown, edges = parts_of(small_graph)
+    for key, node in shown.items():
+        if node.kind == "feature":
+            written = " ".join(picture.get_node(key).attr["label"].split())
+            good = f"“{node.unit}” (0.90)"
+            assert (good if node.unit % 2 == 0 else "as in “one of” (0.60)") in written
     assert {node for node in picture.nodes() if not node.startswith("row")} == set(shown)
     drawn = {edge: edge.attr for edge in picture.edges() if edge.attr["style"] != "invis"}
     assert set(drawn) == set(edges)

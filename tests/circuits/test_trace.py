@@ -18,7 +18,7 @@ from transcoders.circuits.graph import build_graph
 from transcoders.circuits.invariant import de_embeddings, direct_logits
 from transcoders.circuits.notation import Node
 from transcoders.circuits.replacement import ReplacementModel
-from transcoders.circuits.report import write_circuit
+from transcoders.circuits.report import write_circuit, write_circuit_page
 from transcoders.config import Scale
 from transcoders.errors import UserError
 from transcoders.layout import Layout
@@ -142,11 +142,12 @@ def test_a_tracer_is_loaded_from_the_results_of_a_scale(
 
 
 @pytest.mark.parametrize("target", ["tc2[top]@-1", "logit[w5]-logit[w9]@-1"])
-def test_the_files_of_a_circuit_are_written_together(
+def test_a_circuit_is_written_and_then_its_page(
     tracer: Tracer, rows: Tensor, tmp_path: Path, target: str
 ) -> None:
     circuit = tracer.trace(PROMPT, target, Search(15, 3, sign="both"))
     write_circuit(tracer, circuit, rows, tmp_path / "circuit", name="tiny", model="tiny-gpt2")
+    write_circuit_page(tmp_path / "circuit", {})
     files = {path.name for path in (tmp_path / "circuit").iterdir()}
     assert files == {
         "paths.json", "graph.json", "ablation.csv", "faithfulness.csv", "circuit.html"
@@ -176,5 +177,6 @@ def test_a_circuit_of_a_model_without_transcoders_can_be_written(
     bare = Tracer(make_circuit(model, random_dictionary, {}, first=1), tracer.tokenizer, 0)
     circuit = bare.trace(PROMPT, "logit[w5]@-1", Search(8, 3))
     write_circuit(bare, circuit, rows, tmp_path / "c", name="tiny", model="tiny-gpt2")
+    write_circuit_page(tmp_path / "c", {})
     record, _ = load_circuit(tmp_path / "c")
     assert (record["transcoders"], record["notes"]) == ([], {})

@@ -40,6 +40,7 @@ LINES = """
 fetch-model tiny-gpt2; fetch-corpus; tokenize tiny-gpt2; manifest; cache-activations tiny-gpt2
 train tiny-gpt2; evaluate tiny-gpt2_layer1; collect-tables; circuit --case tiny-feature
 check-features; greater-than; gather-examples; measure-features; study-features
+gather-activity tiny-llama; label-features; circuit-page tiny-feature
 feature-pages tiny-llama_layer1_transcoder_l1-0.5; table1; case-studies; judge-claims
 record-environment; landing-page; notebook figure3; notebook circuits; case-study-page first
 """
@@ -96,6 +97,8 @@ dictionaries/{TRANSCODER}/cfg.json | {EVALUATE} | dictionaries/{SAE}/cfg.json
 evaluation/tiny-gpt2_layer1.csv | collect-tables | evaluation/tiny-neox_layer1.csv
 evaluation.csv | notebook figure3 | evaluation/tiny-neox_layer1.csv
 circuits/tiny-feature/paths.json | notebook circuits | circuits/tiny-logits/paths.json
+interpretability/activity/tiny-llama/active.parquet | label-features | {OBSERVED}/features.parquet
+labels.csv | circuit-page tiny-feature | circuits/tiny-feature/ablation.csv
 circuits/feature_checks.csv | notebook circuits | circuits/tiny-logits/ablation.csv
 greater_than/summary.json | notebook greater_than | interpretability/table1.json
 greater_than/where.csv | notebook greater_than | greater_than/curves.csv

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from helpers_circuits import Make, make_circuit, plain, plain_pass, without_weight
+from transcoders.circuits.labels import Label, feature_name
 from transcoders.circuits.replacement import ReplacementModel
 from transcoders.config import Site
 from transcoders.dictionaries import SparseDictionary
@@ -40,7 +41,9 @@ def folder(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:  # fmt: skip
     destination = tmp_path_factory.mktemp("pages") / "pages"
-    write_feature_pages(*made, load_tokenizer(tiny_models["llama"]), features, destination)
+    circuit, subject, text = made
+    tokenizer = load_tokenizer(tiny_models["llama"])
+    write_feature_pages(circuit, subject, text.rows, tokenizer, features, destination)
     return destination
 
 
@@ -81,6 +84,33 @@ def test_shades_are_activations_over_the_largest(
         assert line.group(1).count('class="tok peak"') == 1
 
 
+def test_a_page_and_its_line_in_the_index_say_what_a_feature_is_called(
+    made: Made, features: list[int], tmp_path: Path, tiny_models: dict[str, Path]
+) -> None:
+    circuit, subject, text = made
+    good, bad, by_hand, bare = features[:4]
+    texts = ("one of", "two of")
+    found = {
+        good: Label("“of”", 0.91, "token: words", texts),
+        bad: Label("digits", 0.62, "token: digits", texts),
+        by_hand: Label("years", float("nan"), "", texts, "anna", "all are"),
+    }
+    labels = {
+        feature_name(2, unit, of_sae=subject.name == "sae"): label for unit, label in found.items()
+    }
+    write_feature_pages(
+        circuit, subject, text.rows, load_tokenizer(tiny_models["llama"]), features[:4],
+        tmp_path / "pages", labels=labels,
+    )  # fmt: skip
+    page = {unit: (tmp_path / f"pages/{unit}.html").read_text() for unit in features[:4]}
+    index = (tmp_path / "pages/index.html").read_text()
+    assert "<strong>“of”</strong> (score 0.91)" in page[good] and "“of”" in index
+    assert "digits" not in page[bad] + index and "0.62" in page[bad]
+    assert all(text in page[bad] for text in texts)
+    assert "<strong>years</strong> (by anna: all are)" in page[by_hand] and "by anna" in index
+    assert "Name" not in page[bare] and "has no name" not in page[bare]
+
+
 def test_what_weights_say_is_there(
     folder: Path, features: list[int], made: Made,
     tiny_models: dict[str, Path],
@@ -108,5 +138,5 @@ def test_a_feature_that_is_never_active_has_a_page_too(
         examples=observed.examples[observed.examples["feature"] != 5],
     )
     subject = subject._replace(observed=observed)
-    write_feature_pages(circuit, subject, text, tokenizer, [5], tmp_path / "pages")
+    write_feature_pages(circuit, subject, text.rows, tokenizer, [5], tmp_path / "pages")
     assert "never active" in (tmp_path / "pages/5.html").read_text()

@@ -19,6 +19,8 @@ STUDIES = {
     "measure_features",
     "study_features",
     "table4",
+    "gather_activity",
+    "label_features",
     "feature_pages",
     "table1",
 }

@@ -26,7 +26,7 @@ TOLERANCE = 0.01
 # compared are the sorted values of each column.
 RANKED = {
     "circuits/feature_checks.csv", "greater_than/features.csv", "greater_than/paths.csv",
-    "case_studies/systematic.csv", "interpretability/automatic.csv",
+    "case_studies/systematic.csv", "interpretability/automatic.csv", "labels.csv",
 }  # fmt: skip
 # What has no row counts as 0: whether a part is ever on a path may hang by a hair, as on the GPU.
 KEYS = {"greater_than/recurring.csv": ["part", "token"]}
@@ -50,7 +50,10 @@ EXCEPTIONS = {
     "variance": 0.05, "effect": 0.08, "attribution": 0.05, "into_chosen_mlp": 0.1,
 }  # fmt: skip
 TABLES = sorted(str(path.relative_to(GOLDEN)) for path in GOLDEN.rglob("*.csv"))
-NAMES = {"predicted", "seal", "feature", "token", "path", "part", "verdict", "evidence"}
+NAMES = {
+    "predicted", "seal", "feature", "token", "path", "part", "verdict", "evidence", "text", "rule",
+    "example_1", "example_2", "example_3",
+}  # fmt: skip
 """Columns of what a rank has chosen, of hashes, and of what follows from other columns."""
 
 

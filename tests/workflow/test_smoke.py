@@ -9,6 +9,7 @@ import yaml
 from test_evaluation import COLUMNS
 from transcoders.checksums import sha256
 from transcoders.circuits.export import load_circuit
+from transcoders.circuits.labels import feature_name, read_labels
 from transcoders.config import Scale, load_scale
 from transcoders.dictionaries import SparseDictionary
 from transcoders.files import read_json
@@ -99,7 +100,21 @@ def test_features_are_measured_and_studied_blind(run: Path, scale: Scale) -> Non
     assert ratings[["transcoder", "mlp_in_sae"]].isna().all().all()
     for name in names:
         pages = list((run / LAYOUT.feature_pages(name)).glob("*.html"))
-        assert len(pages) == scale.interpretability.paged_features + 1
+        assert len(pages) > scale.interpretability.paged_features
+
+
+def test_every_feature_of_a_circuit_has_a_label_and_a_page(run: Path, scale: Scale) -> None:
+    for case in scale.circuits.cases:
+        by_layer = {e.site.layer: e.name for e in scale.circuit_transcoders(case.model)}
+        labels = read_labels(run / LAYOUT.labels, by_layer.values())
+        _, paths = load_circuit(run / LAYOUT.circuit(case.name))
+        features = {path.node for path in paths if path.node.kind == "feature"}
+        assert features
+        for node in features:
+            label = labels[feature_name(node.layer, node.unit)]
+            assert 0 <= label.score <= 1
+            page = run / LAYOUT.feature_pages(by_layer[node.layer]) / f"{node.unit}.html"
+            assert page.exists()
 
 
 def test_what_the_run_ran_on_is_recorded(run: Path, scale: Scale) -> None:

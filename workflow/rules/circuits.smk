@@ -1,5 +1,13 @@
 # Circuits: one job for each question that the scale file asks, and checks of single features.
+# Then the features of all circuits get names (interpretability.smk), and each circuit a page.
 
+# Names of features come from held-out text, and the scale says how much in `interpretability`.
+LABELS = [LAYOUT.labels] if SCALE.labelled_models else []
+CIRCUIT_PAGES = [
+    LAYOUT.circuit(case.name) / file
+    for case in SCALE.circuits.cases
+    for file in ("circuit.html", "graph.json")
+]
 FEATURE_CHECKS = [LAYOUT.feature_checks] if SCALE.circuits.checks else []
 
 
@@ -23,14 +31,16 @@ job(
     input=traced_in_case,
     output=[
         LAYOUT.circuit("{case}") / file
-        for file in (
-            "paths.json",
-            "graph.json",
-            "circuit.html",
-            "ablation.csv",
-            "faithfulness.csv",
-        )
+        for file in ("paths.json", "ablation.csv", "faithfulness.csv")
     ],
+)
+
+job(
+    "circuit_page_{case}",
+    "circuit-page {wildcards.case}",
+    message="The page of the circuit {wildcards.case}",
+    input=[LAYOUT.circuit("{case}") / "paths.json", *LABELS],
+    output=[LAYOUT.circuit("{case}") / file for file in ("circuit.html", "graph.json")],
 )
 
 if FEATURE_CHECKS:

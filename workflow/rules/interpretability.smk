@@ -1,7 +1,5 @@
 # What features are about: examples, automatic measures, blind studies.
 
-from transcoders.config import RATED_KINDS
-
 FEATURE_PAGES = []
 STUDY_FILES = sorted(LAYOUT.study_scripts.glob("*.yaml"))
 WORKED = [path.stem for path in STUDY_FILES]
@@ -14,8 +12,13 @@ CARRIED_OUT = {
 TABLE4 = [LAYOUT.table4] if WORKED else []
 
 if SCALE.interpretability is not None:
-    RATED = [SCALE.rated(kind).name for kind in RATED_KINDS]
-    FEATURE_PAGES += [LAYOUT.feature_pages(name) for name in RATED]
+    LABELLED = {
+        model: SCALE.labelled_dictionaries(model) for model in SCALE.labelled_models
+    }
+    FEATURE_PAGES += [
+        LAYOUT.feature_pages(entry.name) for own in LABELLED.values() for entry in own
+    ]
+    EDITS = [path for path in [LAYOUT.edited_labels] if path.exists()]
     RATED_MODEL = LAYOUT.model(SCALE.interpretability.rated_site.model)
     OBSERVED = [LAYOUT.observed / "text.safetensors"] + [
         LAYOUT.observed / name / file
@@ -54,12 +57,66 @@ if SCALE.interpretability is not None:
         output=[LAYOUT.systematic, LAYOUT.systematic_summary],
     )
 
+    def activity(model):
+        return [
+            LAYOUT.activity(model) / file
+            for file in ("text.safetensors", "chosen.json", "active.parquet")
+        ]
+
+    def read_for_activity(wildcards):
+        """The circuits say which features, and so do the features that are observed."""
+        model = wildcards.model
+        return [
+            *weights(LABELLED[model]),
+            LAYOUT.model(model) / "model.safetensors",
+            LAYOUT.model(model) / "tokenizer.json",
+            LAYOUT.documents,
+            *(
+                LAYOUT.circuit(case.name) / "paths.json"
+                for case in SCALE.circuits.cases
+                if case.model == model
+            ),
+            *(OBSERVED if model == SCALE.interpretability.rated_site.model else []),
+        ]
+
+    def read_for_pages(wildcards):
+        model = SCALE.labelled_dictionary(wildcards.labelled).site.model
+        return [
+            *activity(model),
+            *weights([SCALE.labelled_dictionary(wildcards.labelled)]),
+            *traced(model),
+            # It is committed, and in a fresh clone times mean nothing.
+            ancient(LAYOUT.labels),
+        ]
+
     job(
-        "feature_pages_{rated}",
-        "feature-pages {wildcards.rated}",
-        message="Pages of features of {wildcards.rated}",
-        input=[*OBSERVED, *LOADED],
-        output=directory(LAYOUT.feature_pages("{rated}")),
+        "gather_activity_{model}",
+        "gather-activity {wildcards.model}",
+        message="Looking at the features of circuits of {wildcards.model}",
+        input=read_for_activity,
+        output=activity("{model}"),
+    )
+
+    job(
+        "label_features",
+        "label-features",
+        message="Giving names to features",
+        input=[
+            *(file for model in LABELLED for file in activity(model)),
+            *(LAYOUT.model(model) / "tokenizer.json" for model in LABELLED),
+            *map(ancient, EDITS),
+        ],
+        output=LAYOUT.labels,
+        contents=EDITS,
+    )
+
+    job(
+        "feature_pages_{labelled}",
+        "feature-pages {wildcards.labelled}",
+        message="Pages of features of {wildcards.labelled}",
+        input=read_for_pages,
+        output=directory(LAYOUT.feature_pages("{labelled}")),
+        contents=EDITS,
     )
 
     job(

@@ -47,7 +47,8 @@ if CASES:
                 for case in CASES
                 for file in ("paths.json", "ablation.csv", "faithfulness.csv")
             ]
-            + FEATURE_CHECKS,
+            + FEATURE_CHECKS
+            + LABELS,
             figures=["circuits_verification", *(f"circuit_{case}" for case in CASES)],
         )
     )

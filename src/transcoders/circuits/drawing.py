@@ -4,6 +4,7 @@ import itertools
 import os
 import re
 import tempfile
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ import matplotlib as mpl
 import networkx as nx
 
 from transcoders.circuits.graph import without_remainders
+from transcoders.circuits.labels import Labels, named
 from transcoders.circuits.notation import Node
 from transcoders.context import one_line
 from transcoders.files import made_path
@@ -28,11 +30,15 @@ POSITIVE, NEGATIVE = "#0072B2", "#D55E00"
 CREATION_DATE = re.compile(rb"/CreationDate \(D:[^)]*\)")
 """Graphviz writes it into every PDF. Everything else is the same each time."""
 FONT_SETTINGS = "<fontconfig><dir>{fonts}</dir><cachedir>{cache}</cachedir></fontconfig>"
+LINE = 28
+"""Characters of a line of a name."""
 WIDEST = 5.0
 """Width of the strongest edge, in points."""
 
 
-def draw_graph(graph: nx.DiGraph, tokens: list[str], destination: Path) -> None:
+def draw_graph(
+    graph: nx.DiGraph, tokens: list[str], destination: Path, *, labels: Labels | None = None
+) -> None:
     """Draw a graph without its remainder nodes, as ``.pdf`` and as ``.png``.
 
     The width of an edge shows the size of its path attribution. Positive edges are blue, negative
@@ -42,10 +48,11 @@ def draw_graph(graph: nx.DiGraph, tokens: list[str], destination: Path) -> None:
         graph: small enough to be looked at.
         tokens: of the prompt, as texts.
         destination: without suffix.
+        labels: names of features.
     """
     import pygraphviz
 
-    shown = without_remainders(graph)
+    shown, labels = without_remainders(graph), labels or {}
     picture = pygraphviz.AGraph(
         directed=True, rankdir="BT", ranksep="0.25", nodesep="0.18", fontname="DejaVu Sans"
     )
@@ -59,7 +66,7 @@ def draw_graph(graph: nx.DiGraph, tokens: list[str], destination: Path) -> None:
         kind = "target" if node == target else node.kind
         picture.add_node(
             node.key,
-            label=f"{node}\n{_quoted(tokens, node)}\n{data['attribution']:+.2f}",
+            label="\n".join(_lines(node, tokens, labels, data["attribution"])),
             fillcolor=FILLS.get(kind, "#ffffff"),
         )
     largest = max((abs(w) for *_, w in shown.edges(data="path_attribution")), default=1.0)
@@ -87,6 +94,14 @@ def draw_graph(graph: nx.DiGraph, tokens: list[str], destination: Path) -> None:
                 if suffix == ".pdf":
                     content = temporary.read_bytes()
                     temporary.write_bytes(CREATION_DATE.sub(_same_length, content))
+
+
+def _lines(node: Node, tokens: list[str], labels: Labels, attribution: float) -> list[str]:
+    """What a node says: what it is, the name of a feature, its token, its attribution."""
+    label = labels.get(str(node).partition("@")[0])
+    name = [] if label is None else textwrap.wrap(one_line(named(label)), LINE)
+    lines = [str(node), *name, _quoted(tokens, node), f"{attribution:+.2f}"]
+    return [line.replace("\\", "\\\\") for line in lines]  # Graphviz reads one as an escape
 
 
 def _quoted(tokens: list[str], node: Node) -> str:

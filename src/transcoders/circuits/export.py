@@ -10,10 +10,12 @@ import re
 from pathlib import Path
 from typing import Any
 
+import networkx as nx
+
 from transcoders.circuits.graph import influence
+from transcoders.circuits.labels import Labels, shown
 from transcoders.circuits.notation import Node
 from transcoders.circuits.paths import ComputationalPath
-from transcoders.circuits.trace import Circuit, Notes
 from transcoders.errors import UserError
 from transcoders.files import read_json
 
@@ -74,17 +76,17 @@ def load_circuit(folder: Path) -> tuple[dict[str, Any], list[ComputationalPath]]
         ) from None
 
 
-def attribution_graph(circuit: Circuit, *, name: str, model: str, notes: Notes) -> dict[str, Any]:
+def attribution_graph(
+    graph: nx.DiGraph, record: dict[str, Any], *, labels: Labels
+) -> dict[str, Any]:
     """A circuit in the format of circuit-tracer's and Neuronpedia's viewers.
 
     Args:
-        circuit: what was found on a prompt.
-        name: short, for addresses.
-        model: its name.
-        notes: features show the tokens that drive them most.
+        graph: of one prompt.
+        record: of ``paths.json``; its paths are not used.
+        labels: names of features.
     """
-    graph, shares = circuit.graph, influence(circuit.graph)
-    token_ids = circuit.local.passed.tokens.tolist()
+    shares, token_ids = influence(graph), record["token_ids"]
     n_layers = 1 + max(node.layer for node in graph)
     nodes, ids = [], {}
     for node, data in graph.nodes(data=True):
@@ -102,7 +104,7 @@ def attribution_graph(circuit: Circuit, *, name: str, model: str, notes: Notes) 
                 "ctx_idx": node.token,
                 "feature_type": FEATURE_TYPES.get(node.kind, "mlp reconstruction error"),
                 "jsNodeId": f"{layer}_{number}-{node.token}",
-                "clerp": _label(str(node), notes),
+                "clerp": _label(str(node), labels),
                 "influence": shares[node],
                 "activation": data.get("activation"),
                 "is_target_logit": node.kind == "target",
@@ -114,10 +116,10 @@ def attribution_graph(circuit: Circuit, *, name: str, model: str, notes: Notes) 
     ]
     return {
         "metadata": {
-            "slug": re.sub(r"[^A-Za-z0-9.-]+", "-", name),
-            "scan": model,
-            "prompt": circuit.prompt,
-            "prompt_tokens": circuit.tokens,
+            "slug": re.sub(r"[^A-Za-z0-9.-]+", "-", record["name"]),
+            "scan": record["model"],
+            "prompt": record["prompt"],
+            "prompt_tokens": record["tokens"],
             "info": {"generator": {"name": "transcoders"}},
         },
         "qParams": {"pinnedIds": [], "supernodes": [], "linkType": "both", "clickedId": ""},
@@ -126,9 +128,7 @@ def attribution_graph(circuit: Circuit, *, name: str, model: str, notes: Notes) 
     }
 
 
-def _label(name: str, notes: Notes) -> str:
-    """The name, and for a feature the tokens whose embeddings drive it most."""
-    for title, rows in notes.get(name.partition("@")[0], []):
-        if title.startswith("De-embedding"):
-            return f"{name}: {' '.join(token.strip() for token, _ in rows[:3])}"
-    return name
+def _label(name: str, labels: Labels) -> str:
+    """The name of a node, and for a feature what it is about."""
+    label = labels.get(name.partition("@")[0])
+    return name if label is None else f"{name}: {shown(label)}"

@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from transcoders.circuits.drawing import FILLS
 from transcoders.circuits.graph import influence, without_remainders
+from transcoders.circuits.labels import Labels, described
 from transcoders.circuits.notation import REMAINDERS, Node
 from transcoders.circuits.trace import Notes
 from transcoders.context import one_line
@@ -29,7 +30,13 @@ LEGEND = {
 
 
 def circuit_page(
-    graph: nx.DiGraph, *, title: str, tokens: list[str], summary: str, notes: Notes
+    graph: nx.DiGraph,
+    *,
+    title: str,
+    tokens: list[str],
+    summary: str,
+    notes: Notes,
+    labels: Labels,
 ) -> str:
     """The page of one circuit.
 
@@ -39,13 +46,16 @@ def circuit_page(
         tokens: of the prompt, as texts.
         summary: a sentence or two below the heading.
         notes: lists to show with features.
+        labels: names of features.
     """
     shares, shown = influence(graph), without_remainders(graph)
     data = {
         "target": graph.graph["target"].key,
         "tokens": [one_line(token) for token in tokens],
         "rows": {node.row: node.row_name for node in sorted(shown)},
-        "nodes": [_node(graph, node, shares[node], tokens, notes) for node in sorted(shown)],
+        "nodes": [
+            _node(graph, node, shares[node], tokens, notes, labels) for node in sorted(shown)
+        ],
         "edges": [
             {"source": start.key, "target": end.key, "weight": weight}
             for start, end, weight in sorted(shown.edges(data="path_attribution"))
@@ -64,10 +74,11 @@ def circuit_page(
 
 
 def _node(
-    graph: nx.DiGraph, node: Node, share: float, tokens: list[str], notes: Notes
+    graph: nx.DiGraph, node: Node, share: float, tokens: list[str], notes: Notes, labels: Labels
 ) -> dict[str, Any]:
-    data = graph.nodes[node]
-    facts = [("attribution", f"{data['attribution']:+.3g}"), ("influence", f"{share:.1%}")]
+    data, feature = graph.nodes[node], str(node).partition("@")[0]
+    facts = described(labels[feature]) if feature in labels else []
+    facts += [("attribution", f"{data['attribution']:+.3g}"), ("influence", f"{share:.1%}")]
     if "activation" in data:
         facts.append(("activation", f"{data['activation']:.3g}"))
     for start, _, weight in graph.in_edges(node, data="path_attribution"):
@@ -85,5 +96,5 @@ def _node(
         "token": node.token,
         "influence": share,
         "facts": [*facts, ("token", where)],
-        "lists": notes.get(str(node).partition("@")[0], []),
+        "lists": notes.get(feature, []),
     }

@@ -1,7 +1,11 @@
-"""The files of one circuit: its record, the viewers' graph, the page, and checks in the model."""
+"""The files of one circuit: its record and checks in the model, then its page and viewers' graph.
+
+The second two need no model: labels of features are made in between, for all circuits at once.
+"""
 
 import math
 from pathlib import Path
+from typing import Any
 
 from jaxtyping import Int
 from torch import Tensor
@@ -15,12 +19,13 @@ from transcoders.circuits.ablation import (
     rank_correlation,
     replaceable_parts,
 )
-from transcoders.circuits.export import attribution_graph, paths_record
-from transcoders.circuits.graph import influence, prune_graph
+from transcoders.circuits.export import attribution_graph, load_circuit, paths_record
+from transcoders.circuits.graph import build_graph, influence, prune_graph
+from transcoders.circuits.labels import Labels
 from transcoders.circuits.page import circuit_page
 from transcoders.circuits.trace import Circuit, Tracer
 from transcoders.circuits.verify import completeness, total_attributions
-from transcoders.files import made_folder, write_json, write_table
+from transcoders.files import made_path, write_json, write_table
 
 SIZES = [0, *(2**power for power in range(14))]
 """Numbers of parts at which faithfulness is measured. The parts of the graph come first."""
@@ -37,13 +42,13 @@ def write_circuit(
     name: str,
     model: str,
 ) -> None:
-    """Check a circuit against the model and write everything about it, all or nothing.
+    """Check a circuit against the model, and write its record and the checks.
 
     Args:
         tracer: that found the circuit.
         circuit: what was found.
         rows: of text, for means that replace ablated parts and for examples of features.
-        folder: of the files. An older circuit there is replaced.
+        folder: of the files.
         name: short, for files and addresses.
         model: its name.
     """
@@ -63,6 +68,7 @@ def write_circuit(
         "model": model,
         "prompt": circuit.prompt,
         "tokens": circuit.tokens,
+        "token_ids": local.passed.tokens.tolist(),
         "target": {"name": target.name, "value": target.value},
         "transcoders": list(local.replacement.transcoders),
         "search": vars(circuit.search),
@@ -72,28 +78,43 @@ def write_circuit(
         "notes": notes,
         "paths": paths_record(circuit.paths),
     }
+    write_table(folder / "ablation.csv", effects)
+    write_table(folder / "faithfulness.csv", curve)
+    write_json(folder / "paths.json", record)
+
+
+def write_circuit_page(folder: Path, labels: Labels) -> None:
+    """Write the page and the viewers' graph of a circuit, beside its record.
+
+    Args:
+        folder: where :func:`write_circuit` wrote the record.
+        labels: names of features; those without one keep their number.
+
+    Raises:
+        UserError: the record is missing, or was changed since it was made.
+    """
+    record, paths = load_circuit(folder)
+    graph = build_graph(paths)
     page = circuit_page(
         prune_graph(graph, SHOWN),
-        title=f"{name}: why {target.name}?",
-        tokens=circuit.tokens,
-        summary=_summary(circuit, correlation),
-        notes=notes,
+        title=f"{record['name']}: why {record['target']['name']}?",
+        tokens=record["tokens"],
+        summary=_summary(record),
+        notes=record["notes"],
+        labels=labels,
     )
-    with made_folder(folder) as temporary:
-        write_json(temporary / "paths.json", record)
-        viewed = attribution_graph(circuit, name=name, model=model, notes=notes)
-        write_json(temporary / "graph.json", viewed)
-        write_table(temporary / "ablation.csv", effects)
-        write_table(temporary / "faithfulness.csv", curve)
-        (temporary / "circuit.html").write_text(page, encoding="utf-8")
+    write_json(folder / "graph.json", attribution_graph(graph, record, labels=labels))
+    with made_path(folder / "circuit.html") as temporary:
+        temporary.write_text(page, encoding="utf-8")
 
 
-def _summary(circuit: Circuit, correlation: float) -> str:
-    layers = ", ".join(map(str, circuit.local.replacement.transcoders))
+def _summary(record: dict[str, Any]) -> str:
+    layers, correlation = ", ".join(map(str, record["transcoders"])), record["rank_correlation"]
+    found = "undefined" if correlation is None else f"{correlation:.2f}"
     return (
-        f"The target is {circuit.target.value:.3f}. Transcoders replace the MLPs of layers "
+        f"The target is {record['target']['value']:.3f}. Transcoders replace the MLPs of layers "
         f"{layers}; every other MLP is a single node at each token. The page shows the nodes with "
         f"{SHOWN:.0%} of the influence. Point at a node to see what it reads and what is known of "
         "it. Click it to follow its paths. Spearman's rank correlation between attribution and the "
-        f"effect of ablating each node in the real model is {correlation:.2f}."
+        f"effect of ablating each node in the real model is {found}."
     )

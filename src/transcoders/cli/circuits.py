@@ -24,7 +24,7 @@ def _case(scale: Scale, name: str) -> Any:
 def circuit(
     scale: ScaleName,
     case: Annotated[
-        str | None, typer.Option(help="A circuit of the scale file; its files go to results/.")
+        str | None, typer.Option(help="A circuit of the scale file; its record goes to results/.")
     ] = None,
     prompt: Annotated[str | None, typer.Option(help="Any text, in place of a case.")] = None,
     target: Annotated[
@@ -57,7 +57,8 @@ def circuit(
         raise UserError("circuit: expected --case, or --prompt and --target; see --help")
 
     from transcoders.circuits import Search, Tracer, parse_head
-    from transcoders.circuits.report import write_circuit
+    from transcoders.circuits.labels import labels_of
+    from transcoders.circuits.report import write_circuit, write_circuit_page
     from transcoders.corpus import load_rows
 
     model = model or next(iter(settings.models))
@@ -78,6 +79,19 @@ def circuit(
     if out is not None:
         text = load_rows(layout.tokens(model), "train").tokens[: settings.circuits.text_contexts]
         write_circuit(tracer, found, text.to(device), out, name=case or out.name, model=model)
+        if case is None:  # the workflow writes pages of cases when all features have names
+            write_circuit_page(out, labels_of(settings, layout, model))
+
+
+@job("", resources="notebook")
+def circuit_page(scale: ScaleName, case: str, threads: Threads = None) -> None:
+    """Write the page and the viewers' graph of a circuit of the scale file."""
+    from transcoders.circuits.labels import labels_of
+    from transcoders.circuits.report import write_circuit_page
+
+    settings, layout, _ = start("circuit-page", scale, threads)
+    folder = layout.circuit(settings.circuit_case(case).name)
+    write_circuit_page(folder, labels_of(settings, layout, settings.circuit_case(case).model))
 
 
 def _checked_models(scale: Scale, _: str) -> Any:

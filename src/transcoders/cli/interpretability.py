@@ -53,24 +53,61 @@ def study_features(scale: ScaleName, threads: Threads = None) -> None:
     study_features_of(settings, layout, device=device)
 
 
+def _bos_token_of(scale: Scale, model: str) -> Any:
+    return scale.model(model).bos_token
+
+
 @job(
-    "seed device corpus.train_positions interpretability.paged_features",
+    "seed device corpus.context_length corpus.pack_documents corpus.train_positions "
+    "interpretability.text_contexts interpretability.batch_contexts "
+    "interpretability.paged_features",
+    resources="gather_examples",
+    part=_bos_token_of,
+)
+def gather_activity(scale: ScaleName, model: str, threads: Threads = None) -> None:
+    """Look at what the features of a model's circuits do on held-out text."""
+    from transcoders.interpretability.jobs import gather_activity_of
+
+    settings, layout, device = start("gather-activity", scale, threads)
+    gather_activity_of(settings, layout, model, device=device)
+
+
+@job("seed corpus.train_positions", resources="measure_features")
+def label_features(scale: ScaleName, threads: Threads = None) -> None:
+    """Give names to the features of circuits and of the rated dictionaries' pages."""
+    from transcoders.interpretability.jobs import label_features_of
+
+    settings, layout, _ = start("label-features", scale, threads)
+    section(settings, "interpretability")
+    label_features_of(settings, layout)
+
+
+def _bos_token_in(scale: Scale, dictionary: str) -> Any:
+    return scale.model(scale.labelled_dictionary(dictionary).site.model).bos_token
+
+
+@job(
+    "seed device corpus.train_positions interpretability.top_examples "
+    "interpretability.sampled_examples",
     resources="study_features",
-    part=_bos_token,
+    part=_bos_token_in,
 )
 def feature_pages(
     scale: ScaleName,
     dictionary: str,
     features: Annotated[
-        list[int] | None, typer.Option("--feature", help="Whose pages; else some drawn at random.")
+        list[int] | None,
+        typer.Option("--feature", help="Whose pages; else of all that have labels."),
     ] = None,
     threads: Threads = None,
 ) -> None:
-    """Write a page for each feature of an observed dictionary, and an index."""
+    """Write a page for each feature of a dictionary that has a label, and an index."""
     from transcoders.interpretability.jobs import write_pages_of
 
     settings, layout, device = start("feature-pages", scale, threads)
-    entry = settings.observed_dictionary(dictionary)
+    section(settings, "interpretability")
+    find = settings.observed_dictionary if features else settings.labelled_dictionary
+    entry = find(dictionary)
     write_pages_of(settings, layout, entry, features, device=device)
 
 

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from transcoders.config.agreement import check_agreement
 from transcoders.config.fields import FileName, Section
 from transcoders.config.groups import Group, GroupEntry
-from transcoders.config.kinds import Kind
+from transcoders.config.kinds import RATED_KINDS, Kind
 from transcoders.config.sections import (
     Activations,
     Corpus,
@@ -263,6 +263,32 @@ class Scale(Section):
     def observed_dictionary(self, name: str) -> Dictionary:
         """The observed dictionary of that name; a :class:`UserError` lists those there are."""
         return _named(self.observed_dictionaries, name, "observed dictionary")
+
+    @property
+    def labelled_models(self) -> list[str]:
+        """Those whose features get labels: the models of circuits, and the rated one."""
+        if self.interpretability is None:
+            return []
+        cases = [case.model for case in self.circuits.cases]
+        return list(dict.fromkeys([*cases, self.interpretability.rated_site.model]))
+
+    def labelled_dictionaries(self, model: str) -> list[Dictionary | ImportedTranscoder]:
+        """The dictionaries of a model whose features get labels and pages, if it has circuits.
+
+        Those that its circuits go through, and the two that are rated.
+        """
+        assert self.interpretability is not None
+        in_circuits = [case.model for case in self.circuits.cases]
+        found = self.circuit_transcoders(model) if model in in_circuits else []
+        if model == self.interpretability.rated_site.model:
+            rated = [self.rated(kind) for kind in RATED_KINDS]
+            found = [*found, *(entry for entry in rated if entry not in found)]
+        return found
+
+    def labelled_dictionary(self, name: str) -> Dictionary | ImportedTranscoder:
+        """The one of that name; a :class:`UserError` lists those there are."""
+        found = [e for model in self.labelled_models for e in self.labelled_dictionaries(model)]
+        return _named(found, name, "dictionary with labels")
 
     def headlines(self, model: str, kind: Kind) -> list[Dictionary]:
         """The headline dictionaries of a kind, from the first layer of a model to the last."""

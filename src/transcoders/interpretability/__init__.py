@@ -6,5 +6,7 @@
 - ``matching``: two dictionaries compared by such a measure, among features that are alike;
 - ``predictions``: which tokens should make a feature active, from weights alone;
 - ``systematic``: such predictions for many features, scored on their examples;
+- ``activity``: where chosen features, of circuits at every layer, are active on held-out text;
+- ``grammar`` and ``labelling``: names of features, and how well each predicts its feature;
 - ``feature_pages``: a page for each feature.
 """

@@ -16,12 +16,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from transcoders.circuits.invariant import best_products, de_embeddings, direct_logits
+from transcoders.circuits.labels import Labels, feature_name
 from transcoders.circuits.replacement import ReplacementModel
 from transcoders.context import one_line
 from transcoders.dictionaries import SparseDictionary
 from transcoders.files import made_folder
 from transcoders.interpretability.examples import bin_edges
-from transcoders.interpretability.gather import Subject, Text
+from transcoders.interpretability.gather import Subject
 from transcoders.models import mlp_activations
 from transcoders.progress import progress_bar
 from transcoders.templates import render
@@ -36,6 +37,8 @@ N_PEAKS = 6
 PER_THIRD = 4
 """How many random examples are shown for each third of activations."""
 BATCH = 8
+Activations = dict[int, Float[np.ndarray, "position feature"]]
+"""Of some features on some rows of a text, by row."""
 
 
 def shown_token(tokenizer: Any, token: int) -> str:
@@ -67,46 +70,54 @@ def token_in_context(
 def write_feature_pages(
     replacement: ReplacementModel,
     subject: Subject,
-    text: Text,
+    rows: Int[Tensor, "row position"],
     tokenizer: Any,
     features: list[int],
     destination: Path,
+    *,
+    activations: Activations | None = None,
+    labels: Labels | None = None,
 ) -> None:
     """Write ``index.html`` and a page for each of some features.
 
     Args:
         replacement: the model that the dictionary was trained on.
         subject: the dictionary.
-        text: the text on which its features were observed.
+        rows: the text on which its features were observed.
         tokenizer: the model's tokenizer.
         features: which features get a page.
         destination: a folder. It is replaced as a whole.
+        activations: of these features, by row; None to run the model for them.
+        labels: what features are called, by their names.
     """
-    chosen = torch.tensor(features)
-    activations = _activations(replacement, subject, text, chosen)
+    chosen, labels = torch.tensor(features), labels or {}
+    if activations is None:
+        activations = _activations(replacement, subject, rows, chosen)
     lists = _lists(replacement, subject.dictionary, chosen)
     nearest = _nearest(subject.dictionary, chosen)
     known = subject.observed.features.set_index("feature").loc[features].reset_index()
-    entries = []
+    entries, of_sae = [], subject.dictionary.traits.imitates == "mlp_in"
     with made_folder(destination) as folder:
         for place, entry in enumerate(known.to_dict("records")):
             groups = {
                 title: [
                     (value, token_in_context(
-                        tokenizer, text.rows[row].tolist(), activations[row][:, place], at,
+                        tokenizer, rows[row].tolist(), activations[row][:, place], at,
                         entry["largest"],
                     ))
-                    for row, at, value in rows.itertuples(index=False, name=None)
+                    for row, at, value in its.itertuples(index=False, name=None)
                 ]
-                for title, rows in _examples(subject, entry["feature"])
+                for title, its in _examples(subject, entry["feature"])
             }  # fmt: skip
+            name = feature_name(subject.site.layer, entry["feature"], of_sae=of_sae)
+            entry |= {"name": name, "label": labels.get(name)}
             rendered = render(
                 __package__,
                 "feature.html.j2",
                 subject=subject,
                 entry=entry,
                 bars=_bars(entry["histogram"]),
-                lists={title: rows[place] for title, rows in lists.items()},
+                lists={title: its[place] for title, its in lists.items()},
                 nearest=nearest[place],
                 features=features,
                 groups=groups,
@@ -169,8 +180,11 @@ def _nearest(
 
 @torch.no_grad()
 def _activations(
-    replacement: ReplacementModel, subject: Subject, text: Text, chosen: Int[Tensor, " feature"]
-) -> dict[int, Float[np.ndarray, "position feature"]]:
+    replacement: ReplacementModel,
+    subject: Subject,
+    text: Int[Tensor, "row position"],
+    chosen: Int[Tensor, " feature"],
+) -> Activations:
     """Activations of the chosen features on the rows that hold their examples, by row."""
     examples = subject.observed.examples
     wanted = examples.loc[examples["feature"].isin(chosen.tolist()), "row"]
@@ -179,7 +193,7 @@ def _activations(
     found: dict[int, np.ndarray] = {}
     with progress_bar(len(numbers), f"activations of {subject.name}", "rows") as bar:
         for rows in numbers.split(BATCH) if len(numbers) else []:
-            tokens = text.rows[rows].to(replacement.W_O.device)
+            tokens = text[rows].to(replacement.W_O.device)
             activations = mlp_activations(replacement.model, tokens, [layer])[layer]
             read = getattr(activations, dictionary.traits.reads)
             z = dictionary.encode(read)[:, :, chosen].cpu().numpy()

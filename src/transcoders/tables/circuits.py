@@ -4,6 +4,7 @@ from typing import Any
 
 import pandas as pd
 
+from transcoders.circuits.labels import RULE, Labels
 from transcoders.circuits.paths import ComputationalPath, strongest
 from transcoders.tables.html import html_table, in_markdown
 
@@ -34,6 +35,25 @@ def paths_table(paths: list[ComputationalPath], n: int = 12) -> str:
         }
     )
     return html_table(rows, {"attribution": "{:+.3f}", "share of target": "{:.0%}"}, name="paths")
+
+
+def labels_table(paths: list[ComputationalPath], labels: Labels, n: int = 12) -> str:
+    """The features on the strongest paths as an HTML table: their names, or what they fire on."""
+    nodes = [node for path in strongest(paths, n) for node in path.nodes]
+    features = dict.fromkeys(str(node).partition("@")[0] for node in nodes)
+    known = {feature: labels[feature] for feature in features if feature in labels}
+    rows = pd.DataFrame(
+        {
+            "feature": [*known],
+            "name": [label.text if label.is_trusted else "" for label in known.values()],
+            "score": [
+                f"{label.score:.2f}" if label.by == RULE else f"by {label.by}: {label.why}"
+                for label in known.values()
+            ],
+            "clearest contexts": [" | ".join(label.examples) for label in known.values()],
+        }
+    )
+    return html_table(rows, {}, name="labels")
 
 
 def checks_table(checks: pd.DataFrame) -> str:

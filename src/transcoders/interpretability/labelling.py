@@ -1,0 +1,299 @@
+"""Labels of features from what they do on held-out text: propose, choose, score elsewhere.
+
+The first four kinds of hard examples and all numbers were fixed before any result was looked at.
+The other two came after a trial, in which “a capitalised word” passed for features of single names.
+
+**Positives** are the tokens of the strongest tenth of a feature's activations, but at least 40 of
+them, or all if there are fewer. **Silent** tokens are those where it is 0; weakly active tokens are
+neither. Documents are dealt to two halves in turn, those with the most positives first. In each
+half, n is the number of tokens where the feature is active, at most 1,000. The silent tokens of a
+half are n/2 drawn at random and six kinds of **hard** ones, up to n of each: those that share with
+some positive the token, the token before, the next token, or the last three letters, those of the
+form that most positives have, and those up to 16 tokens from a positive.
+
+The **score** of a rule on a half is the smallest of six balanced accuracies. Each compares the
+positives with the random silent tokens and one kind of hard ones. So a rule that only names a token
+reaches 0.75 where the feature is active on at least two thirds of the tokens so named, and a rule
+that only names the token before, or the next one, is held to the same.
+
+1. On one half, each slot of the grammar (:mod:`~transcoders.interpretability.grammar`) proposes its
+   forms and grows a set of words, the best first. A word must occur with two positives.
+2. To each of the best 10 conditions, every other slot adds a second condition in the same way.
+3. The rule with the best score less its price is chosen; among equals, the one that says less, then
+   the first in the alphabet. Each word or form costs 0.01, or what two positives are worth if that
+   is more: with few examples only a simple rule is more than chance.
+4. Its score on the other half is the label's. If a half has fewer than 5 positives, there is no
+   label.
+"""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from transcoders.circuits.labels import N_EXAMPLES, Label
+from transcoders.context import in_context, one_line
+from transcoders.corpus import Rows
+from transcoders.interpretability.grammar import (
+    FORMS,
+    NOTHING,
+    OF_NEIGHBOURS,
+    SLOTS,
+    Around,
+    Condition,
+    Text,
+    in_english,
+)
+
+SHARE, AT_LEAST, FEWEST = 0.1, 40, 5
+"""Share of active tokens that are positives, how many at least, and how many a half must have."""
+MOST_SILENT = 1000
+BEFORE = 8
+"""Tokens of an example before the one where the feature is active."""
+REACH = 16
+"""Silent tokens so near a positive are hard."""
+PRICE = 0.01
+N_EXTENDED, MOST_WORDS, N_WORDS, SUPPORT = 10, 6, 20, 2
+"""Conditions that get a second one; words of a set; words tried; positives that each needs."""
+Places = Int[np.ndarray, "token 2"]
+"""Rows and positions."""
+
+
+class Found(NamedTuple):
+    """The best rule for a feature, in English."""
+
+    text: str
+    score: float
+    """Balanced accuracy on the other half."""
+    rule: str
+
+
+NONE = Found("", 0.5, "none")
+"""Too few examples to learn from. Nothing is known, so the score is that of chance."""
+
+
+class Half(NamedTuple):
+    """The examples of one half of the documents."""
+
+    places: Places
+    weights: Float[np.ndarray, "token rate"]
+    """Columns that turn a rule's values at the tokens into rates: of positives, then of each kind
+    of silent tokens."""
+
+    @property
+    def price(self) -> float:
+        """What a rule must gain for each word or form that it names."""
+        return max(PRICE, 1 / self.positive.sum())
+
+    @property
+    def positive(self) -> Bool[np.ndarray, " token"]:
+        """Which tokens are positives."""
+        return self.weights[:, 0] > 0
+
+    def scores(self, holds: Bool[np.ndarray, "rule token"]) -> Float[np.ndarray, " rule"]:
+        """The smallest balanced accuracy of each rule."""
+        rates = holds.astype(np.float64) @ self.weights
+        return (rates[:, 0] + 1 - rates[:, 1:].max(axis=1)) / 2
+
+
+class Rule(NamedTuple):
+    """One condition or two, and where they hold among the examples it is chosen by."""
+
+    conditions: tuple[Condition, ...]
+    holds: Bool[np.ndarray, " token"]
+    value: float
+    """Its score less its price."""
+
+    @property
+    def order(self) -> tuple[float, int, str]:
+        """The better, the simpler, the first in the alphabet."""
+        cost = sum(condition.cost for condition in self.conditions)
+        return -round(self.value, 9), cost, in_english(self.conditions)
+
+
+def find_label(
+    text: Text,
+    document: Int[np.ndarray, " row"],
+    z: Float[np.ndarray, "row position"],
+    *,
+    first_position: int,
+    seed: int,
+) -> Found:
+    """The rule that best tells where a feature is active.
+
+    Args:
+        text: the tokens.
+        document: of each row.
+        z: the feature's activations.
+        first_position: earlier positions do not count.
+        seed: of the draw of silent tokens.
+    """
+    chosen_by, scored_on = split_examples(text, document, z, first_position, seed)
+    if min(chosen_by.positive.sum(), scored_on.positive.sum()) < FEWEST:
+        return NONE
+    around = Around(text, *chosen_by.places.T)
+    singles = sorted(_proposed(text, around, chosen_by, None), key=lambda rule: rule.order)
+    rules = [*singles]
+    for rule in singles[:N_EXTENDED]:
+        rules += _proposed(text, around, chosen_by, rule)
+    best = min(rules, key=lambda rule: rule.order, default=None)
+    if best is None:
+        return NONE
+    there = Around(text, *scored_on.places.T)
+    holds = np.logical_and.reduce([there.holds(each) for each in best.conditions])
+    named = " & ".join(condition.rule for condition in best.conditions)
+    return Found(in_english(best.conditions), float(scored_on.scores(holds[None])[0]), named)
+
+
+def _proposed(text: Text, around: Around, half: Half, first: Rule | None) -> Iterator[Rule]:
+    """Rules of one condition, or with a second condition after the first."""
+    before = () if first is None else first.conditions
+    mask = np.ones(len(half.places), bool) if first is None else first.holds
+    price = half.price * sum(condition.cost for condition in before)
+
+    def rules(conditions: list[Condition]) -> Iterator[Rule]:
+        if conditions:
+            holds = np.array([around.holds(condition) & mask for condition in conditions])
+            for condition, its, score in zip(conditions, holds, half.scores(holds), strict=True):
+                value = float(score) - price - half.price * condition.cost
+                both = sorted((*before, condition), key=lambda each: list(SLOTS).index(each.slot))
+                yield Rule(tuple(both), its, value)
+
+    positive = half.positive & mask
+    for slot in SLOTS:
+        if slot in {condition.slot for condition in before}:
+            continue
+        if len(SLOTS[slot]) == 1:
+            forms = FORMS if slot == "token" else OF_NEIGHBOURS
+            yield from rules([Condition(slot, form=form) for form in forms])
+        if slot == "token":
+            endings = text.endings(around.words(slot)[positive, 0])
+            yield from rules([Condition(slot, ending=ending) for ending in endings])
+        yield from rules(_growing(text, around.words(slot), half, mask, slot))
+
+
+def _growing(
+    text: Text,
+    words: Int[np.ndarray, "token place"],
+    half: Half,
+    mask: Bool[np.ndarray, " token"],
+    slot: str,
+) -> list[Condition]:
+    """Sets of one, two, … words for a slot: each adds the word that helps most."""
+    # A word counts once for a token, wherever in the slot it stands.
+    own = [np.unique(row) for row in words[half.positive & mask]]
+    there, times = np.unique(np.concatenate([*own, [NOTHING]]), return_counts=True)
+    wanted = [w for w, n in zip(there, times, strict=True) if n >= SUPPORT and text.is_shown(w)]
+    masks = {word: (words == word).any(axis=1) & mask for word in wanted}
+    alone = half.scores(np.array([*masks.values()])) if wanted else ()
+    best_alone = sorted(zip(-np.array(alone), wanted, strict=True))[:N_WORDS]
+    candidates = [word for _, word in best_alone]
+    chosen: list[int] = []
+    union, best, sets = np.zeros_like(mask), 0.0, []
+    while candidates and len(chosen) < MOST_WORDS:
+        scores = half.scores(np.array([union | masks[word] for word in candidates]))
+        place = int(scores.argmax())
+        if chosen and scores[place] <= best + half.price:
+            break
+        best, union = float(scores[place]), union | masks[candidates[place]]
+        chosen.append(candidates.pop(place))
+        sets.append(Condition(slot, words=tuple(text.names[word] for word in chosen)))
+    return sets
+
+
+def split_examples(
+    text: Text,
+    document: Int[np.ndarray, " row"],
+    z: Float[np.ndarray, "row position"],
+    first_position: int,
+    seed: int,
+) -> tuple[Half, Half]:
+    """The half by which a rule is chosen, and the half on which it is scored."""
+    z = z.copy()
+    z[:, :first_position] = -1  # neither active nor silent
+    active, silent = np.argwhere(z > 0), np.argwhere(z == 0)
+    order = np.argsort(-z[tuple(active.T)], kind="stable")
+    positives = active[order[: max(int(SHARE * len(active)), AT_LEAST)]]
+    documents, first = np.unique(document, return_inverse=True)
+    counts = np.bincount(first[positives[:, 0]], minlength=len(documents))
+    turn = np.empty(len(documents), int)
+    turn[np.argsort(-counts, kind="stable")] = np.arange(len(documents)) % 2
+    half_of = turn[first]  # of each row
+    random = np.random.default_rng(seed)
+    halves = []
+    for half in (0, 1):
+        its, on, off = (p[half_of[p[:, 0]] == half] for p in (positives, active, silent))
+        halves.append(_half(text, its, on, off, random))
+    return halves[0], halves[1]
+
+
+def _half(
+    text: Text, positives: Places, active: Places, silent: Places, random: np.random.Generator
+) -> Half:
+    """Positives of a half, and silent tokens at random and of each hard kind."""
+    n = min(len(active), MOST_SILENT)
+
+    def drawn(places: Places, n: int = n) -> Places:
+        kept = random.choice(len(places), min(n, len(places)), replace=False)
+        return places[np.sort(kept)]
+
+    at_random = drawn(silent, (n + 1) // 2)
+    groups = [positives]
+    words = {
+        slot: np.roll(text.words, -offset, axis=1)
+        for slot, offset in (("token", 0), ("before", -1), ("next", 1))
+    }
+    words["before"][:, 0] = words["next"][:, -1] = NOTHING
+    kinds = [np.isin(there, there[tuple(positives.T)]) & (there != NOTHING)
+             for there in (*words.values(), text.tails)]  # fmt: skip
+    commonest = np.bincount(text.shapes[tuple(positives.T)], minlength=1).argmax()
+    kinds.append(text.shapes == commonest)
+    n_rows, length = text.words.shape
+    near = np.zeros((n_rows, length + 2 * REACH), bool)
+    for shift in range(2 * REACH + 1):
+        near[positives[:, 0], positives[:, 1] + shift] = True
+    kinds.append(near[:, REACH:-REACH])
+    groups += [np.concatenate([at_random, drawn(silent[kind[tuple(silent.T)]])]) for kind in kinds]
+    weights = np.zeros((sum(map(len, groups)), len(groups)))
+    start = 0
+    for column, places in enumerate(groups):
+        weights[start : start + len(places), column] = 1 / max(len(places), 1)
+        start += len(places)
+    return Half(np.concatenate(groups), weights)
+
+
+def clearest(z: Float[np.ndarray, "row position"], n: int) -> list[tuple[int, int]]:
+    """Row and position of the largest activation of each of the n rows with the largest."""
+    position = z.argmax(axis=1)
+    peak = z.max(axis=1)
+    best = np.argsort(-peak, kind="stable")[:n]
+    return [(int(row), int(position[row])) for row in best if peak[row] > 0]
+
+
+def label_of(
+    tokenizer: Any,
+    rows: Rows,
+    text: Text,
+    z: Float[np.ndarray, "row position"],
+    *,
+    first_position: int,
+    seed: int,
+) -> Label:
+    """The label of a feature, with its clearest contexts.
+
+    Args:
+        tokenizer: of the model.
+        rows: the text as tokens.
+        text: the same as conditions see it.
+        z: the feature's activations.
+        first_position: earlier positions do not count.
+        seed: of the draw of silent tokens.
+    """
+    found = find_label(text, rows.document.numpy(), z, first_position=first_position, seed=seed)
+    examples = []
+    for row, position in clearest(z, N_EXAMPLES):
+        tokens = rows.tokens[row, 1:].tolist()
+        before, token, _ = in_context(tokenizer, tokens, position - 1, before=BEFORE)
+        examples.append(one_line(before + token).strip())
+    return Label(one_line(found.text), found.score, found.rule, tuple(examples))

@@ -1,0 +1,166 @@
+"""A feature that follows a rule gets that rule as its label; one that follows none gets no name."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from transcoders.circuits.labels import Label
+from transcoders.interpretability.grammar import Text
+from transcoders.interpretability.labelling import NONE, clearest, find_label, split_examples
+
+WORDS = [
+    " the", " of", " in", " one", " each", " University", " cat", " dog", " house", " born",
+    " running", " singing", " walking", " reading", " king", " ran", " sang", " Paris", " Rome",
+    " un", "seen", "told", " pre", " NATO", " 1", "7", "3", ",", ".", "\n", " a", " it", " was",
+]  # fmt: skip
+N_ROWS, LENGTH = 120, 40
+Rule = Callable[[list[str], int], bool]
+
+
+def make_rows(seed: int) -> list[list[str]]:
+    random = np.random.default_rng(seed)
+    often = [*WORDS, *4 * [" of", " one", " 1", "7", "3", " born"]]
+    return [["<s>", *map(str, random.choice(often, LENGTH - 1))] for _ in range(N_ROWS)]
+
+
+ROWS = make_rows(0)
+TEXT = Text(ROWS)
+DOCUMENT = np.arange(N_ROWS) // 3
+
+
+def activations(rule: Rule, rows: list[list[str]] = ROWS) -> np.ndarray:
+    """Of a feature that is active, more or less, wherever a rule holds."""
+    holds = np.array([[at > 0 and rule(row, at) for at in range(LENGTH)] for row in rows])
+    return holds * np.random.default_rng(1).uniform(1, 2, holds.shape)
+
+
+def label(z: np.ndarray) -> tuple[str, float]:
+    found = find_label(TEXT, DOCUMENT, z, first_position=1, seed=3)
+    return found.text, found.score
+
+
+def digits_before(row: list[str], at: int) -> int:
+    """Digits of the number that the token at ``at`` goes on with."""
+    n = 0
+    while not row[at - n].startswith(" ") and row[at - n - 1].strip().isdigit():
+        n += 1
+    return n
+
+
+@pytest.mark.parametrize(
+    ("rule", "text"),
+    [
+        (lambda row, at: row[at] == " University", "“University”"),
+        (lambda row, at: row[at - 1] == " one", "what follows “one”"),
+        (lambda row, at: at + 1 < LENGTH and row[at + 1] == " of", "what comes before “of”"),
+        (lambda row, at: row[at] == " of" and row[at - 1] == " one", "“of” after “one”"),
+        (lambda row, at: row[at].strip().isdigit(), "digits"),
+        (lambda row, at: row[at].endswith("ing"), "words ending in “-ing”"),
+        (lambda row, at: row[at].strip().istitle(), "a capitalised word"),
+        (lambda row, at: row[at] in (",", "."), "punctuation"),
+        (lambda row, at: row[at] == "\n", "a line break"),
+        (lambda row, at: row[at] == "seen" and row[at - 1][-1].isalpha(), "“-seen”"),
+        (lambda row, at: "." in row[max(at - 4, 1) : at], "up to 4 tokens after “.”"),
+        (
+            lambda row, at: row[at] == "7" and row[at - 1].strip().isdigit(),
+            "“7” after digits",
+        ),
+        (
+            lambda row, at: row[at] in ("7", "3") and digits_before(row, at) == 1,
+            "digits after a number’s first digit",
+        ),
+        (
+            lambda row, at: row[at] == " cat" and " born" in row[max(at - 16, 1) : at],
+            "“cat” up to 16 tokens after “born”",
+        ),
+    ],
+)
+def test_a_rule_of_the_grammar_is_found_and_said_in_english(rule: Rule, text: str) -> None:
+    found, score = label(activations(rule))
+    assert found == text
+    assert score > 0.95
+
+
+SMALL_SET = st.lists(st.sampled_from([w for w in WORDS if w.strip().isalpha() and w[0] == " "]),
+                     min_size=1, max_size=3, unique=True)  # fmt: skip
+
+
+@settings(max_examples=12, deadline=None)
+@given(SMALL_SET, st.none() | SMALL_SET)
+def test_any_small_set_of_words_and_of_words_before_it_is_found(
+    own: list[str], before: list[str] | None
+) -> None:
+    z = activations(lambda row, at: row[at] in own and (before is None or row[at - 1] in before))
+    text, score = label(z)
+    if (z > 0).sum() < 80:  # some of the words may not occur often enough in one half
+        return
+    assert score > 0.8
+    named = {word.strip() for word in own + (before or [])}
+    assert {word for word in named if f"“{word}”" in text} == named or "ending in" in text
+
+
+@pytest.mark.parametrize("share", [0.02, 0.2])
+def test_random_activity_is_not_predicted_and_has_no_name(share: float) -> None:
+    scores = []
+    for seed in range(5):
+        random = np.random.default_rng(seed)
+        z = random.uniform(1, 2, (N_ROWS, LENGTH)) * (random.random((N_ROWS, LENGTH)) < share)
+        text, score = label(z)
+        assert not Label(text, score, "", ()).is_trusted
+        scores.append(score)
+    assert abs(np.mean(scores) - 0.5) < 0.08
+
+
+@pytest.mark.parametrize(("share", "trusted"), [(0.2, False), (0.9, True)])
+def test_naming_a_token_is_not_enough_where_the_feature_is_mostly_silent_on_it(
+    share: float, trusted: bool
+) -> None:
+    luck = np.random.default_rng(4).random((N_ROWS, LENGTH)) < share
+    z = activations(lambda row, at: row[at] == " of") * luck
+    text, score = label(z)
+    assert ("“of”" in text) or not trusted
+    assert (score >= 0.75) == trusted
+
+
+def test_with_too_few_examples_there_is_no_label() -> None:
+    z = np.zeros((N_ROWS, LENGTH))
+    assert find_label(TEXT, DOCUMENT, z, first_position=1, seed=0) == NONE
+    z[:3, 5] = 1  # all in one document
+    assert find_label(TEXT, DOCUMENT, z, first_position=1, seed=0) == NONE
+
+
+def test_the_same_label_comes_again() -> None:
+    z = activations(lambda row, at: row[at] in (" of", " in") and row[at - 1] != ",")
+    assert label(z) == label(z)
+
+
+def test_halves_share_no_document_and_hold_what_they_say() -> None:
+    z = activations(lambda row, at: row[at] == " of")
+    z[:, 0] = 9.0  # BOS, which no dictionary saw
+    halves = split_examples(TEXT, DOCUMENT, z, 1, 0)
+    documents = [set(DOCUMENT[half.places[:, 0]]) for half in halves]
+    assert not documents[0] & documents[1]
+    active = z[:, 1:][z[:, 1:] > 0]
+    n_positives = sum(half.positive.sum() for half in halves)
+    assert n_positives == max(40, len(active) // 10)
+    weakest = np.sort(active)[-n_positives]
+    for half in halves:
+        values = z[tuple(half.places.T)]
+        assert (half.places[:, 1] > 0).all()
+        assert (values[half.positive] >= weakest).all()
+        assert (values[~half.positive] == 0).all()
+        assert half.weights.sum(axis=0) == pytest.approx(1)
+        # Balanced accuracy in plain words, for a rule that holds at even positions.
+        holds = half.places[:, 1] % 2 == 0
+        sensitivity = holds[half.positive].mean()
+        specificity = [1 - holds[half.weights[:, k] > 0].mean() for k in range(1, 7)]
+        assert half.scores(holds[None])[0] == pytest.approx((sensitivity + min(specificity)) / 2)
+
+
+def test_the_clearest_contexts_are_the_largest_peaks_of_different_rows() -> None:
+    z = np.zeros((4, 6))
+    z[2, 3], z[2, 4], z[0, 5] = 5, 4, 3
+    assert clearest(z, 3) == [(2, 3), (0, 5)]
