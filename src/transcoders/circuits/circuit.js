@@ -72,7 +72,7 @@ function makeGroup(name) {
   view.selected.clear();
   setSelecting(false);
   current = `group/${group.name}`;
-  say(`Group ${group.name} made of ${plural(members.size, "node")}.`);
+  say(`The group “${group.name}” has ${plural(members.size, "node")}.`);
   redraw(true);
 }
 
@@ -86,7 +86,7 @@ function setOpen(group, isOpen) {
 function removeGroup(group) {
   view.groups = view.groups.filter((each) => each !== group);
   view.picked = null;
-  say(`Group ${group.name} deleted.`);
+  say(`The group “${group.name}” is gone; its nodes stay.`);
   redraw();
 }
 
@@ -140,7 +140,7 @@ function setSelecting(isOn) {
 function showSelection() {
   const count = view.selected.size;
   control("naming").hidden = !isSelecting && !count;
-  control("selected").textContent = count ? `${plural(count, "box").replace("boxs", "boxes")} selected.` : "Select nodes, then name them.";
+  control("selected").textContent = count ? `${count} selected.` : "Select nodes, then name them.";
   control("make").disabled = !count;
 }
 
@@ -212,8 +212,8 @@ function onMapKey(event) {
   } else if (event.key === "Home") {
     event.preventDefault();
     walkTo(boxById(target.id));
-  } else if (event.key === "s") toggleSelected(box);
-  else if (event.key === "g" && view.selected.size) {
+  } else if (event.key.toLowerCase() === "s") toggleSelected(box);
+  else if (event.key.toLowerCase() === "g" && view.selected.size) {
     event.preventDefault(); // the letter is not part of the name
     control("name").focus();
   }
@@ -252,7 +252,7 @@ function showControls() {
   control("keep").value = view.keep;
   control("keep").setAttribute("aria-valuetext", `${view.keep}% of influence, ${shown} of ${all} nodes`);
   const unheld = held.found - all;
-  control("count").textContent = `${view.keep}% of influence: ${shown} of ${all} nodes${unheld > 0 ? ` (${unheld} weaker ones are not in this file)` : ""}`;
+  control("count").textContent = `${view.keep}%: ${shown} of ${all} nodes${unheld > 0 ? ` (${unheld} weaker ones are not in this file)` : ""}`;
   for (const box of document.querySelectorAll("#controls input[data-kind]")) box.checked = view.kinds.has(box.dataset.kind);
   for (const box of document.querySelectorAll("#controls input[data-sign]")) box.checked = view.signs.has(box.dataset.sign);
   const shares = targetShares(drawing.shown), largest = Math.max(...shares.map(({ all: total }) => Math.abs(total)), 1e-30);
@@ -264,7 +264,7 @@ function showControls() {
 function shareBar({ sign, all, drawn }, largest) {
   const share = all ? drawn / all : 0;
   const bar = make("span", { class: `bar ${sign}`, style: `width: ${(100 * Math.abs(all)) / largest}%` }, make("span", { style: `width: ${100 * share}%` }));
-  const text = all ? `${number(all)}: ${percent(share)} shown, ${percent(1 - share)} hidden` : "nothing";
+  const text = all ? `${shortNumber(all)}: ${percent(share)} shown, ${percent(1 - share)} hidden` : "nothing";
   return make("div", { class: "share" }, make("span", { class: "share-text" }, make("b", {}, sign === "raises" ? "Raises the target " : "Lowers the target "), text), make("span", { class: "rail" }, bar));
 }
 

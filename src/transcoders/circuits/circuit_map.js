@@ -69,13 +69,14 @@ function nodeButton(box, view) {
   const element = make(
     "button",
     {
-      type: "button", "data-id": box.id, tabindex: -1, "aria-label": spoken(box), title: spoken(box),
+      type: "button", "data-id": box.id, tabindex: -1, title: labelOf(box) + unseen(box),
       class: `node ${kindOf(box)} ${signOf(box.attribution)}${box.openGroup ? " member" : ""}`,
       "aria-pressed": canBeSelected ? String(view.selected.has(box.id)) : null,
     },
     make("span", { class: "label" }, label),
-    make("span", { class: "number" }, number(box.attribution, 2)),
+    make("span", { class: "number" }, shortNumber(box.attribution)),
     ...remarks(box).map((remark) => make("span", { class: "remark" }, remark)),
+    make("span", { class: "unseen" }, unseen(box)),
   );
   elementOf.set(box.id, element);
   return element;
@@ -83,7 +84,7 @@ function nodeButton(box, view) {
 
 function remarks({ group, members, node, openGroup }) {
   if (group) return [plural(members.length, "node")];
-  return [...(node.kind === "head" ? [reads(node)] : []), ...(openGroup ? [`in ${openGroup.name}`] : [])];
+  return [...(node.source >= 0 ? [reads(node)] : []), ...(openGroup ? [`in ${openGroup.name}`] : [])];
 }
 
 const reads = (node) => make("span", {}, "← ", node.source === node.token ? "own token" : tokenText(tokenAt(node.source)));
@@ -131,7 +132,7 @@ function emphasise(box, isWhole) {
   }
   const near = new Set(box ? [...causes, ...effects].map((each) => elementOf.get(each.id)) : []);
   for (const element of new Set(elementOf.values())) element.classList.toggle("far", Boolean(box) && isWhole && !near.has(element));
-  const read = box && box.node && box.node.kind === "head" ? box.node.source : null;
+  const read = box && box.node ? box.node.source : null;
   for (const heading of grid.querySelectorAll(".token")) {
     const place = Number(heading.dataset.token);
     heading.classList.toggle("here", Boolean(box) && place === box.token);

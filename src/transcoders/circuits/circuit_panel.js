@@ -5,7 +5,7 @@ const REST_TEXTS = { bias: "biases", error: "errors of transcoders", pruned: "le
 const panel = document.getElementById("panel");
 
 function fillPanel(box, actions) {
-  const close = make("button", { type: "button", class: "close", "aria-label": "Close the panel", onclick: () => actions.pick(null) }, "×");
+  const close = make("button", { type: "button", onclick: () => actions.pick(null) }, "Close");
   const heading = make("h2", { id: "panel-title" }, box.node && box.node.kind === "embed" ? tokenText(labelOf(box)) : labelOf(box));
   panel.replaceChildren(make("div", { class: "panel-head" }, heading, close), ...(box.group ? groupParts(box, actions) : nodeParts(box)),
     ...linkParts(box, actions), ...(box.node ? noteParts(box.node) : []));
@@ -24,7 +24,7 @@ function nodeFacts(node) {
   const facts = [["attribution", number(node.attribution)], ["influence", percent(node.influence)]];
   if (node.activation !== undefined) facts.push(["activation", Number(node.activation.toPrecision(3)).toString()]);
   facts.push([node.kind === "head" ? "writes at" : "token", placeText(node.token)]);
-  if (node.kind === "head") facts.push(["reads", placeText(node.source)]);
+  if (node.source >= 0) facts.push(["reads", placeText(node.source)]);
   return facts;
 }
 
@@ -47,10 +47,10 @@ function factsTable(facts) {
 }
 
 function groupParts(box, actions) {
-  const { group } = box;
+  const { group } = box, missing = group.nodes.length - box.members.length;
   const members = make("ul", { class: "members" }, ...box.members.map((node) => make("li", {}, `${labelOf({ node })} @${node.token}`)));
   return [
-    make("p", { class: "kind" }, `a group of ${plural(group.nodes.length, "node")}, ${box.members.length} of them drawn. Its edges are sums.`),
+    make("p", { class: "kind" }, `a group of ${plural(group.nodes.length, "node")}${missing ? `, ${missing} of them not drawn` : ""}. Its edges are sums.`),
     make("p", { class: "actions" },
       make("button", { type: "button", onclick: () => actions.setOpen(group, true) }, "Open the group"),
       make("button", { type: "button", onclick: () => actions.remove(group) }, "Delete the group")),
@@ -85,7 +85,7 @@ function linkTable(links, end, actions, others = [], total = null) {
 
 function placeNote(box) {
   if (box.group) return ` (${plural(box.members.length, "node")})`;
-  return box.node.kind === "head" ? ` @${box.node.source} → @${box.token}` : ` @${box.token}`;
+  return box.node.source >= 0 ? ` @${box.node.source} → @${box.token}` : ` @${box.token}`;
 }
 
 function noteParts(node) {

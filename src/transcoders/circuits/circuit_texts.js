@@ -14,11 +14,17 @@ const plural = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
 const percent = (share) => `${Math.round(100 * share)}%`;
 const tokenAt = (place) => held.tokens[place];
 
-// Without an exponent where that can be read.
-function number(value, figures = 3) {
+const signed = (value, text) => (value < 0 ? "−" : "+") + text;
+
+function number(value) {
   const size = Math.abs(value);
-  const text = size >= 0.001 || size === 0 ? Number(size.toPrecision(figures)) : size.toExponential(1);
-  return (value < 0 ? "−" : "+") + text;
+  return signed(value, size >= 0.001 || size === 0 ? Number(size.toPrecision(3)) : size.toExponential(1));
+}
+
+// At most six characters, to stand in a node.
+function shortNumber(value) {
+  const size = Math.abs(value);
+  return signed(value, size >= 0.01 || size === 0 ? Number(size.toPrecision(2)) : size.toExponential(0));
 }
 
 // A token, with spaces that can be seen and still be copied as spaces.
@@ -60,10 +66,8 @@ function kindOf(box) {
 
 const KIND_NAMES = { feature: "feature", head: "attention head", mlp: "MLP", embed: "embedding", rest: "remainder", target: "target", group: "group" };
 
-// One sentence for those who hear the page.
-function spoken(box) {
-  const where = `at token ${box.token}, “${tokenAt(box.token).trim()}”`;
-  const reads = box.node && box.node.kind === "head" ? `, reads token ${box.node.source}, “${tokenAt(box.node.source).trim()}”` : "";
-  const name = box.node && box.node.kind === "feature" && labelOf(box) !== nameOf(box.node) ? ` (${nameOf(box.node)})` : "";
-  return `${labelOf(box)}${name}: ${KIND_NAMES[kindOf(box)]} ${where}${reads}, attribution ${number(box.attribution)}`;
+// What a box does not say itself, for those who cannot see where it is and what it looks like.
+function unseen(box) {
+  const name = box.node && box.node.kind === "feature" && labelOf(box) !== nameOf(box.node) ? ` ${nameOf(box.node)}` : "";
+  return `, ${KIND_NAMES[kindOf(box)]}${name} at token ${box.token} “${tokenAt(box.token).trim()}”`;
 }

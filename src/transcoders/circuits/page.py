@@ -23,7 +23,13 @@ KINDS = {
     "rest": "errors and biases",
 }
 """What a reader can show and hide, and what the page calls it."""
-SCRIPTS = ("circuit_graph.js", "circuit_texts.js", "circuit_map.js", "circuit_panel.js", "circuit.js")
+SCRIPTS = (
+    "circuit_graph.js",
+    "circuit_texts.js",
+    "circuit_map.js",
+    "circuit_panel.js",
+    "circuit.js",
+)
 LIGHT = 300
 """Nodes that a page holds in any case."""
 HELD = 0.98
@@ -90,7 +96,9 @@ def circuit_page(
         kinds=KINDS,
         style=Markup(_beside("circuit.css")),
         script=Markup("\n".join(_beside(name) for name in SCRIPTS)),
-        strongest_nodes=[_row(held, node, shares[node], tokens) for node in ranked[:N_ROWS]],
+        strongest_nodes=[
+            _row(held, node, shares[node], tokens, labels or {}) for node in ranked[:N_ROWS]
+        ],
         strongest_paths=[
             (f"{path.attribution:+.3f}", str(path)) for path in strongest(list(paths), N_ROWS)
         ],
@@ -127,8 +135,12 @@ def _feature(
     return data
 
 
-def _row(graph: nx.DiGraph, node: Node, share: float, tokens: list[str]) -> tuple[str, ...]:
+def _row(
+    graph: nx.DiGraph, node: Node, share: float, tokens: list[str], labels: Mapping[str, Any]
+) -> tuple[str, ...]:
     """A row of the table of nodes: name, token, attribution, influence."""
+    label = labels.get(_feature_name(node))
+    name = f"{node}: {label.text}" if label is not None and label.is_trusted else str(node)
     source = f"“{tokens[node.source]}” → " if node.kind == "head" else ""
     where = one_line(f"{source}“{tokens[node.token]}”")
-    return str(node), where, f"{graph.nodes[node]['attribution']:+.3f}", f"{share:.1%}"
+    return name, where, f"{graph.nodes[node]['attribution']:+.3f}", f"{share:.1%}"

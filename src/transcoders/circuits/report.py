@@ -16,7 +16,7 @@ from transcoders.circuits.ablation import (
     replaceable_parts,
 )
 from transcoders.circuits.export import attribution_graph, paths_record
-from transcoders.circuits.graph import influence, prune_graph
+from transcoders.circuits.graph import influence
 from transcoders.circuits.page import circuit_page
 from transcoders.circuits.trace import Circuit, Tracer
 from transcoders.circuits.verify import completeness, total_attributions
@@ -24,8 +24,6 @@ from transcoders.files import made_folder, write_json, write_table
 
 SIZES = [0, *(2**power for power in range(14))]
 """Numbers of parts at which faithfulness is measured. The parts of the graph come first."""
-SHOWN = 0.9
-"""Share of the influence that the nodes on the page hold."""
 
 
 def write_circuit(
@@ -73,11 +71,13 @@ def write_circuit(
         "paths": paths_record(circuit.paths),
     }
     page = circuit_page(
-        prune_graph(graph, SHOWN),
+        graph,
         title=f"{name}: why {target.name}?",
         tokens=circuit.tokens,
         summary=_summary(circuit, correlation),
         notes=notes,
+        target_name=target.name,
+        paths=circuit.paths,
     )
     with made_folder(folder) as temporary:
         write_json(temporary / "paths.json", record)
@@ -92,8 +92,7 @@ def _summary(circuit: Circuit, correlation: float) -> str:
     layers = ", ".join(map(str, circuit.local.replacement.transcoders))
     return (
         f"The target is {circuit.target.value:.3f}. Transcoders replace the MLPs of layers "
-        f"{layers}; every other MLP is a single node at each token. The page shows the nodes with "
-        f"{SHOWN:.0%} of the influence. Point at a node to see what it reads and what is known of "
-        "it. Click it to follow its paths. Spearman's rank correlation between attribution and the "
-        f"effect of ablating each node in the real model is {correlation:.2f}."
+        f"{layers}; every other MLP is a single node at each token. Spearman's rank correlation "
+        "between attribution and the effect of ablating each node in the real model is "
+        f"{correlation:.2f}."
     )
