@@ -1,6 +1,7 @@
 """The page of a circuit: its data add up, and a reader can do with it what it promises."""
 
 import json
+import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,9 +16,10 @@ from helpers_circuits import prompt, some_targets
 from transcoders.circuits import page as page_module
 from transcoders.circuits.graph import build_graph, influence, prune_graph, without_remainders
 from transcoders.circuits.notation import REMAINDERS
-from transcoders.circuits.page import circuit_page
+from transcoders.circuits.page import circuit_page, feature_links
 from transcoders.circuits.paths import ComputationalPath, Search, find_paths, strongest
 from transcoders.circuits.replacement import ReplacementModel
+from transcoders.layout import Layout
 
 TOKENS = ["<|endoftext|>", "<b>", '"', "\n", "{a|b}", "&", " ", " é"]
 TEXT = ("Text", [("</b> & some", "1.00")])
@@ -128,6 +130,15 @@ def test_without_a_script_there_are_tables(
     best = max((n for n in shares if n.kind not in REMAINDERS), key=lambda n: shares[n])
     assert str(best) in tables
     assert f"{name}@" in tables and "a label &amp; more" in tables
+
+
+def test_links_lead_from_the_circuit_to_the_pages_of_its_features() -> None:
+    layout = Layout("laptop")
+    pages, folder = {20: layout.feature_pages("a_transcoder")}, layout.circuit("capital")
+    links = feature_links(["tc20[1706]", "tc24[3]"], pages, folder)
+    (address,) = links.values()
+    assert links == {"tc20[1706]": address}
+    assert os.path.normpath(folder / address) == str(pages[20] / "1706.html")
 
 
 # In a browser.
@@ -287,7 +298,8 @@ def test_what_a_panel_lists_adds_up_to_the_attribution(reader: Reader) -> None:
     sums = """
     const readers = drawing.boxes.filter((box) => box.members.some((node) => node.into.length));
     return readers.map((box) => {
-        const { rest, hidden } = readBy(box), others = [...rest.flatMap(([, some]) => some), ...hidden];
+        const { rest, hidden } = readBy(box);
+        const others = [...rest.flatMap(([, some]) => some), ...hidden];
         const missing = sum(others.map((edge) => edge.weight));
         return [sum(box.into.map((edge) => edge.weight)) + missing, box.attribution];
     });

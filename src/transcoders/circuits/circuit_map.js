@@ -14,7 +14,6 @@ function drawMap(view) {
   drawing = drawnBoxes(view);
   const rows = [...new Set(drawing.boxes.map((box) => box.row))].sort((a, b) => b - a);
   const cells = groupedBy(drawing.boxes, (box) => `${box.row}/${box.token}`);
-  const most = (token) => Math.max(0, ...rows.map((row) => (cells.get(`${row}/${token}`) || []).length));
   elementOf.clear();
   grid.replaceChildren(make("div", { class: "corner" }), ...held.tokens.map(tokenHeading));
   rows.forEach((row, index) => grid.append(
@@ -26,11 +25,22 @@ function drawMap(view) {
   grid.append(svg);
   for (const [key, boxes] of cells) {
     const [row, token] = key.split("/").map(Number);
-    const lanes = Math.min(most(token), isNarrow() ? 2 : 3), index = rows.indexOf(row);
-    grid.append(cell(key, boxes.sort(byInfluence), lanes, `grid-row: ${index + 2}; grid-column: ${token + 2}; --lanes: ${lanes}; --step: ${index % 4}`, view));
+    const column = columnShape(token, rows, cells), index = rows.indexOf(row);
+    const place = `grid-row: ${index + 2}; grid-column: ${token + 2}`;
+    const shape = `--lanes: ${column.lanes}; --steps: ${column.steps}; --step: ${index % (column.steps + 1)}`;
+    const room = row === REST_ROW ? Infinity : column.lanes * LINES;
+    grid.append(cell(key, boxes.sort(byInfluence), room, `${place}; ${shape}`, view));
   }
   grid.style.gridTemplateColumns = `max-content repeat(${held.tokens.length}, max-content)`;
   drawEdges(svg);
+}
+
+// How many nodes stand side by side in a column, and how far its rows are shifted against each
+// other, so that edges show between nodes.
+function columnShape(token, rows, cells) {
+  const used = rows.filter((row) => row !== REST_ROW && cells.has(`${row}/${token}`));
+  const most = Math.max(1, ...used.map((row) => cells.get(`${row}/${token}`).length));
+  return { lanes: Math.min(most, isNarrow() ? 2 : 3), steps: used.length > 3 ? 3 : 0 };
 }
 
 function groupedBy(items, keyOf) {
@@ -47,8 +57,8 @@ function tokenHeading(text, place) {
 }
 
 // The nodes of one layer at one token, the most influential first.
-function cell(key, boxes, lanes, style, view) {
-  const room = lanes * LINES, isOpen = openCells.has(key), isFull = boxes.length > room;
+function cell(key, boxes, room, style, view) {
+  const isOpen = openCells.has(key), isFull = boxes.length > room;
   const shown = isFull && !isOpen ? boxes.slice(0, room - 1) : boxes;
   const element = make("div", { class: "cell", style }, ...shown.map((box) => nodeButton(box, view)));
   if (isFull) element.append(countButton(key, boxes.slice(shown.length), isOpen));
@@ -57,7 +67,7 @@ function cell(key, boxes, lanes, style, view) {
 
 function countButton(key, others, isOpen) {
   const text = isOpen ? "show fewer" : `+ ${others.length} more`;
-  const element = make("button", { type: "button", class: "count", "aria-expanded": String(isOpen), tabindex: -1, "data-cell": key }, text);
+  const element = make("button", { type: "button", class: "count", "aria-expanded": String(isOpen), "data-cell": key }, text);
   for (const box of others) elementOf.set(box.id, element);
   return element;
 }

@@ -1,8 +1,11 @@
 """A circuit as one self-contained, interactive HTML page: layers up, tokens across."""
 
 import json
-from collections.abc import Mapping, Sequence
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import networkx as nx
@@ -23,13 +26,8 @@ KINDS = {
     "rest": "errors and biases",
 }
 """What a reader can show and hide, and what the page calls it."""
-SCRIPTS = (
-    "circuit_graph.js",
-    "circuit_texts.js",
-    "circuit_map.js",
-    "circuit_panel.js",
-    "circuit.js",
-)
+SCRIPTS = ("graph", "view", "texts", "map", "panel", "actions")
+"""The page's scripts, in their order."""
 LIGHT = 300
 """Nodes that a page holds in any case."""
 HELD = 0.98
@@ -95,7 +93,7 @@ def circuit_page(
         tokens=data["tokens"],
         kinds=KINDS,
         style=Markup(_beside("circuit.css")),
-        script=Markup("\n".join(_beside(name) for name in SCRIPTS)),
+        script=Markup("\n".join(_beside(f"circuit_{name}.js") for name in SCRIPTS)),
         strongest_nodes=[
             _row(held, node, shares[node], tokens, labels or {}) for node in ranked[:N_ROWS]
         ],
@@ -105,6 +103,25 @@ def circuit_page(
         # Only "<" could end the script element.
         data=Markup(json.dumps(data, ensure_ascii=False).replace("<", "\\u003c")),
     )
+
+
+def feature_links(
+    features: Iterable[str], pages: Mapping[int, Path], folder: Path
+) -> dict[str, str]:
+    """Addresses of features' own pages, relative to the folder of a circuit.
+
+    Args:
+        features: names such as ``tc20[1706]`` of features that have a page.
+        pages: by layer, the folder of the pages of its transcoder's features. A feature of any
+            other layer gets no address.
+        folder: of the circuit.
+    """
+    links = {}
+    for name in features:
+        layer, unit = map(int, re.findall(r"\d+", name))
+        if layer in pages:
+            links[name] = Path(os.path.relpath(pages[layer] / f"{unit}.html", folder)).as_posix()
+    return links
 
 
 def _beside(name: str) -> str:

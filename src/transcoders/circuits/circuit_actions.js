@@ -1,66 +1,10 @@
-// What the reader does: controls, keys, groups, and an address that says what is seen.
+// What the reader does: controls, groups, selecting, picking, keys.
 
-const SIGNS = ["raises", "lowers"];
-const START = { keep: 80, kinds: KINDS.filter((kind) => kind !== "rest"), signs: SIGNS };
-const view = { keep: START.keep, kinds: new Set(START.kinds), signs: new Set(SIGNS), groups: [], selected: new Set(), picked: null };
 const control = (id) => document.getElementById(id);
 let isSelecting = false;
 let current = target.id; // the box that Tab leads to
 
-// --- the address ---
-
-function readAddress() {
-  const given = new URLSearchParams(location.hash.slice(1));
-  const among = (name, allowed, usual) => new Set(given.has(name) ? allowed.filter((each) => given.get(name).split(",").includes(each)) : usual);
-  const keep = Number(given.get("keep") || START.keep);
-  view.keep = keep >= 5 && keep <= 100 ? keep : START.keep;
-  view.kinds = among("kinds", KINDS, START.kinds);
-  view.signs = among("signs", SIGNS, SIGNS);
-  view.groups = cleanGroups(given.getAll("group").map(parsed));
-  view.picked = given.get("node");
-}
-
-function parsed(text) {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return null;
-  }
-}
-
-function writeAddress() {
-  const given = new URLSearchParams();
-  if (view.keep !== START.keep) given.set("keep", view.keep);
-  if (KINDS.some((kind) => view.kinds.has(kind) !== START.kinds.includes(kind))) given.set("kinds", [...view.kinds].join(","));
-  if (view.signs.size < SIGNS.length) given.set("signs", [...view.signs].join(","));
-  for (const group of view.groups) given.append("group", JSON.stringify(group));
-  if (view.picked) given.set("node", view.picked);
-  const text = given.toString().replaceAll("%2C", ",").replaceAll("%2F", "/"); // to be read
-  history.replaceState(null, "", text ? `#${text}` : location.pathname + location.search);
-}
-
 // --- groups ---
-
-// Groups come from addresses and files, so nothing about them is taken on trust.
-function cleanGroups(given) {
-  const groups = [], taken = new Set([target.id]);
-  for (const each of Array.isArray(given) ? given : []) {
-    if (!each || !Array.isArray(each.nodes)) continue;
-    const own = [...new Set(each.nodes)].filter((id) => byId.has(id) && !taken.has(id));
-    for (const id of own) taken.add(id);
-    if (own.length) groups.push({ name: freeName(String(each.name || "group"), groups), open: Boolean(each.open), nodes: own });
-  }
-  return groups;
-}
-
-function freeName(wanted, groups) {
-  const name = wanted.trim().slice(0, 60) || "group";
-  const isTaken = (text) => groups.some((group) => group.name === text);
-  if (!isTaken(name)) return name;
-  let count = 2;
-  while (isTaken(`${name} ${count}`)) count += 1;
-  return `${name} ${count}`;
-}
 
 function makeGroup(name) {
   const members = new Set(boxesSelected().flatMap((box) => box.members.map((node) => node.id)));
@@ -177,18 +121,24 @@ function focusBox(id) {
 }
 
 function bringIntoView(element) {
-  const margin = { top: 70, left: 90, right: 30, bottom: 30 };
-  const box = element.getBoundingClientRect(), frame = map.getBoundingClientRect();
-  // On a narrow screen the panel covers the lower part.
-  const bottom = isNarrow() && !panel.hidden ? Math.min(frame.bottom, panel.getBoundingClientRect().top) : frame.bottom;
+  if (visibleFrame().height < 200) map.scrollIntoView();
+  const box = element.getBoundingClientRect(), frame = visibleFrame();
   const past = (low, high) => Math.max(high, 0) || -Math.max(low, 0);
-  map.scrollLeft += past(frame.left + margin.left - box.left, box.right - frame.right + margin.right);
-  map.scrollTop += past(frame.top + margin.top - box.top, box.bottom - bottom + margin.bottom);
+  map.scrollLeft += past(frame.left + 90 - box.left, box.right - frame.right + 20);
+  map.scrollTop += past(frame.top + 70 - box.top, box.bottom - frame.bottom + 20);
+}
+
+// The part of the picture that can be seen: on a narrow screen the panel covers some of it.
+function visibleFrame() {
+  const { left, right, top, bottom } = map.getBoundingClientRect();
+  const end = isNarrow() && !panel.hidden ? panel.getBoundingClientRect().top : window.innerHeight;
+  const seen = { left, right, top: Math.max(top, 0), bottom: Math.min(bottom, end) };
+  return { ...seen, height: seen.bottom - seen.top };
 }
 
 function makeCurrent(id) {
   current = boxById(id) ? id : target.id;
-  for (const button of grid.querySelectorAll("button")) button.tabIndex = button.dataset.id === current ? 0 : -1;
+  for (const button of grid.querySelectorAll(".node")) button.tabIndex = button.dataset.id === current ? 0 : -1;
 }
 
 // --- keys ---
@@ -337,4 +287,4 @@ control("more").open = !isNarrow();
 readAddress();
 listen();
 redraw();
-bringIntoView(elementOf.get(current).closest(".cell"));
+map.scrollLeft = elementOf.get(current).closest(".cell").offsetLeft; // as far as it goes
