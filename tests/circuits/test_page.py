@@ -364,6 +364,7 @@ def test_a_group_is_one_box_and_survives_a_reload(reader: Reader) -> None:
                        ".includes(e.from.id)).map((e) => e.weight));")  # fmt: skip
     assert summed == pytest.approx(inner, rel=1e-6)
 
+    reader.browser.wait(lambda: "group=" in reader.run("return location.hash;"))
     address, groups = reader.run("return location.hash;"), reader.run("return view.groups;")
     assert sorted(groups[0]["nodes"]) == sorted(ids)
     reader.open(address)
@@ -375,7 +376,7 @@ def test_a_group_is_one_box_and_survives_a_reload(reader: Reader) -> None:
     assert reader.drawn("group") == 0 and reader.drawn("member") > 0
     reader.run("document.querySelectorAll('#groups button')[1].click();")  # delete
     assert reader.drawn("member") == reader.run("return view.groups.length;") == 0
-    assert "group" not in reader.run("return location.hash;")
+    reader.browser.wait(lambda: "group" not in reader.run("return location.hash;"))
     assert reader.said() == []
 
 

@@ -3,6 +3,7 @@
 const SIGNS = ["raises", "lowers"];
 const START = { keep: 80, kinds: KINDS.filter((kind) => kind !== "rest"), signs: SIGNS };
 const view = { keep: START.keep, kinds: new Set(START.kinds), signs: new Set(SIGNS), groups: [], selected: new Set(), picked: null };
+let addressTimer = 0;
 
 function readAddress() {
   const given = new URLSearchParams(location.hash.slice(1));
@@ -30,6 +31,12 @@ function writeAddress() {
   if (view.signs.size < SIGNS.length) given.set("signs", [...view.signs].join(","));
   for (const group of view.groups) given.append("group", JSON.stringify(group));
   if (view.picked) given.set("node", view.picked);
+  // Browsers refuse an address that changes with every step of a slider.
+  clearTimeout(addressTimer);
+  addressTimer = setTimeout(() => showAddress(given), 150);
+}
+
+function showAddress(given) {
   const text = given.toString().replaceAll("%2C", ",").replaceAll("%2F", "/"); // to be read
   history.replaceState(null, "", text ? `#${text}` : location.pathname + location.search);
 }
