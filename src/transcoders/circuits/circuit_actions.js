@@ -287,4 +287,4 @@ control("more").open = !isNarrow();
 readAddress();
 listen();
 redraw();
-map.scrollLeft = elementOf.get(current).closest(".cell").offsetLeft; // as far as it goes
+map.scrollLeft = elementOf.get(current).closest(".cell").offsetLeft - grid.querySelector(".corner").offsetWidth;
