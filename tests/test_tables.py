@@ -189,6 +189,7 @@ def test_a_circuit_is_described_with_what_it_is_worth():
     assert text.startswith("### case: why logit[c]@-1?")
     for part in ("&lt;|endoftext|>a b", "3 tokens", "layers 0, 2", "1.500", "2e-08", "0.25"):
         assert part in text
+    assert "(../circuits/case/circuit.html)" in text
 
 
 def estimate(value: float, low: float, high: float) -> dict[str, float]:

@@ -183,7 +183,7 @@ def test_hostile_tokens_are_texts_and_data_on_the_page_of_a_circuit(graph: nx.Di
         assert words_in(page, "span.tok") == ON_ONE_LINE
         data = json.loads(page.find("script").string)
         assert data["tokens"] == ON_ONE_LINE
-        found = [node["lists"] for node in data["nodes"] if node["lists"]]
+        found = [known["lists"] for known in data["features"].values()]
         assert found and found[0] == json.loads(json.dumps(lists))
         # The page's own script puts texts into elements, never markup.
         assert not re.search(r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(", source)

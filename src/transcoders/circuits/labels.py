@@ -77,15 +77,6 @@ def named(label: Label) -> str:
     return f"{label.text} ({credit})" if label.is_trusted else f"as in “{shown(label)}” ({credit})"
 
 
-def described(label: Label) -> list[tuple[str, str]]:
-    """What a page says of a feature, as titles and texts: its name, or its clearest contexts."""
-    if not label.is_trusted:
-        score = f"none that predicts it; the best has score {label.score:.2f}"
-        return [("name", score), *(("example", text) for text in label.examples)]
-    credit = f"score {label.score:.2f}" if label.by == RULE else f"by {label.by}: {label.why}"
-    return [("name", label.text), ("its credit", credit)]
-
-
 def write_labels(path: Path, labels: Mapping[str, Labels]) -> None:
     """Write the labels of several dictionaries, by the dictionaries' names, as one CSV table."""
     rows: list[dict[str, Any]] = [

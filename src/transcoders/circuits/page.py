@@ -1,32 +1,40 @@
 """A circuit as one self-contained, interactive HTML page: layers up, tokens across."""
 
 import json
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import networkx as nx
-from jinja2 import Environment
 from markupsafe import Markup
 
-from transcoders.circuits.drawing import FILLS
-from transcoders.circuits.graph import influence, without_remainders
-from transcoders.circuits.labels import Labels, described
-from transcoders.circuits.notation import REMAINDERS, Node
+from transcoders.circuits.graph import influence, prune_graph, without_remainders
+from transcoders.circuits.labels import Labels
+from transcoders.circuits.notation import Node
+from transcoders.circuits.paths import ComputationalPath, strongest
 from transcoders.circuits.trace import Notes
 from transcoders.context import one_line
+from transcoders.templates import render
 
-REMAINDER_NAMES = {
-    "bias": "… from biases",
-    "error": "… from the errors of transcoders",
-    "pruned": "… from parts not shown here",
+KINDS = {
+    "feature": "features",
+    "head": "heads",
+    "mlp": "MLPs",
+    "embed": "embeddings",
+    "rest": "errors and biases",
 }
-LEGEND = {
-    "target": "target",
-    "feature": "transcoder feature",
-    "head": "head",
-    "mlp": "MLP without a transcoder",
-    "embed": "embedding",
-}
+"""What a reader can show and hide, and what the page calls it."""
+SCRIPTS = ("graph", "view", "texts", "map", "panel", "actions")
+"""The page's scripts, in their order."""
+LIGHT = 300
+"""Nodes that a page holds in any case."""
+HELD = 0.98
+"""Share of the influence that it holds of a larger graph."""
+N_ROWS = 15
+"""Rows of the tables for paper, and for readers without a script."""
 
 
 def circuit_page(
@@ -36,65 +44,121 @@ def circuit_page(
     tokens: list[str],
     summary: str,
     notes: Notes,
-    labels: Labels,
+    target_name: str = "target",
+    paths: Sequence[ComputationalPath] = (),
+    labels: Labels | None = None,
+    links: Mapping[str, str] | None = None,
 ) -> str:
     """The page of one circuit.
 
     Args:
-        graph: of one prompt.
+        graph: of one prompt, unpruned. The reader chooses how much of it to see.
         title: heading.
         tokens: of the prompt, as texts.
         summary: a sentence or two below the heading.
         notes: lists to show with features.
-        labels: names of features.
+        target_name: what a target that is no feature is called.
+        paths: that the graph is made of, for a table.
+        labels: of features, by names such as ``tc20[1706]``.
+        links: addresses of features' own pages, relative to the page, by the same names.
     """
-    shares, shown = influence(graph), without_remainders(graph)
+    shares = influence(graph)
+    parts = without_remainders(graph)
+    held = graph if len(parts) <= LIGHT else prune_graph(graph, HELD)
+    target = graph.graph["target"]
+    nodes = sorted(held)
+    place = {node: number for number, node in enumerate(nodes)}
     data = {
-        "target": graph.graph["target"].key,
+        "target": target.key,
+        "target_name": one_line(target_name),
         "tokens": [one_line(token) for token in tokens],
-        "rows": {node.row: node.row_name for node in sorted(shown)},
-        "nodes": [
-            _node(graph, node, shares[node], tokens, notes, labels) for node in sorted(shown)
-        ],
+        "found": len(parts),
+        "influence": sum(shares[node] for node in parts if node != target),
+        "rows": {node.row: node.row_name for node in nodes},
+        "nodes": [_node(held, node, shares.get(node, 0.0)) for node in nodes],
         "edges": [
-            {"source": start.key, "target": end.key, "weight": weight}
-            for start, end, weight in sorted(shown.edges(data="path_attribution"))
+            (place[start], place[end], weight)
+            for start, end, weight in sorted(held.edges(data="path_attribution"))
         ],
+        "features": {
+            name: _feature(name, notes, labels or {}, links or {})
+            for name in sorted({_feature_name(n) for n in nodes if n.kind == "feature"})
+        },
     }
-    source = files("transcoders.circuits").joinpath("circuit.html.j2").read_text(encoding="utf-8")
-    template = Environment(autoescape=True, keep_trailing_newline=True).from_string(source)
-    return template.render(
+    ranked = sorted(without_remainders(held), key=lambda node: (-shares[node], node))
+    return render(
+        "transcoders.circuits",
+        "circuit.html.j2",
         title=title,
-        tokens=data["tokens"],
         summary=summary,
-        legend=[(LEGEND[kind], FILLS[kind]) for kind in LEGEND],
+        tokens=data["tokens"],
+        kinds=KINDS,
+        style=Markup(_beside("circuit.css")),
+        script=Markup("\n".join(_beside(f"circuit_{name}.js") for name in SCRIPTS)),
+        strongest_nodes=[
+            _row(held, node, shares[node], tokens, labels or {}) for node in ranked[:N_ROWS]
+        ],
+        strongest_paths=[
+            (f"{path.attribution:+.3f}", str(path)) for path in strongest(list(paths), N_ROWS)
+        ],
         # Only "<" could end the script element.
         data=Markup(json.dumps(data, ensure_ascii=False).replace("<", "\\u003c")),
     )
 
 
-def _node(
-    graph: nx.DiGraph, node: Node, share: float, tokens: list[str], notes: Notes, labels: Labels
+def feature_links(
+    features: Iterable[str], pages: Mapping[int, Path], folder: Path
+) -> dict[str, str]:
+    """Addresses of features' own pages, relative to the folder of a circuit.
+
+    Args:
+        features: names such as ``tc20[1706]`` of features that have a page.
+        pages: by layer, the folder of the pages of its transcoder's features. A feature of any
+            other layer gets no address.
+        folder: of the circuit.
+    """
+    links = {}
+    for name in features:
+        layer, unit = map(int, re.findall(r"\d+", name))
+        if layer in pages:
+            links[name] = Path(os.path.relpath(pages[layer] / f"{unit}.html", folder)).as_posix()
+    return links
+
+
+def _beside(name: str) -> str:
+    return files("transcoders.circuits").joinpath(name).read_text(encoding="utf-8")
+
+
+def _feature_name(node: Node) -> str:
+    return str(node).partition("@")[0]
+
+
+def _node(graph: nx.DiGraph, node: Node, share: float) -> dict[str, Any]:
+    fields = ("kind", "layer", "unit", "token", "source", "attribution", "activation")
+    known = graph.nodes[node]
+    data = {"id": node.key, "row": node.row, "influence": share}
+    data |= {name: known[name] for name in fields if name in known}
+    return data | ({"feature": _feature_name(node)} if node.kind == "feature" else {})
+
+
+def _feature(
+    name: str, notes: Notes, labels: Labels, links: Mapping[str, str]
 ) -> dict[str, Any]:
-    data, feature = graph.nodes[node], str(node).partition("@")[0]
-    facts = described(labels[feature]) if feature in labels else []
-    facts += [("attribution", f"{data['attribution']:+.3g}"), ("influence", f"{share:.1%}")]
-    if "activation" in data:
-        facts.append(("activation", f"{data['activation']:.3g}"))
-    for start, _, weight in graph.in_edges(node, data="path_attribution"):
-        if start.kind in REMAINDERS:
-            facts.append((REMAINDER_NAMES[start.kind], f"{weight:+.3g}"))
-    where = f"“{tokens[node.token]}” @{node.token}"
-    if node.kind == "head":
-        where = f"“{tokens[node.source]}” @{node.source} → {where}"
-    return {
-        "id": node.key,
-        "name": str(node),
-        "kind": node.kind,
-        "colour": FILLS["target" if node == graph.graph["target"] else node.kind],
-        "row": node.row,
-        "token": node.token,
-        "influence": share,
-        "facts": [*facts, ("token", where)],
-        "lists": notes.get(feature, []),
-    }
+    """What the panel says of a feature. Its parts are left out where nothing is known."""
+    data: dict[str, Any] = {"lists": notes.get(name, [])}
+    if (label := labels.get(name)) is not None:
+        data["label"] = label._asdict() | {"trusted": label.is_trusted}
+    if name in links:
+        data["link"] = links[name]
+    return data
+
+
+def _row(
+    graph: nx.DiGraph, node: Node, share: float, tokens: list[str], labels: Labels
+) -> tuple[str, ...]:
+    """A row of the table of nodes: name, token, attribution, influence."""
+    label = labels.get(_feature_name(node))
+    name = f"{node}: {label.text}" if label is not None and label.is_trusted else str(node)
+    source = f"“{tokens[node.source]}” → " if node.kind == "head" else ""
+    where = one_line(f"{source}“{tokens[node.token]}”")
+    return name, where, f"{graph.nodes[node]['attribution']:+.3f}", f"{share:.1%}"

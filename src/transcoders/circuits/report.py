@@ -20,7 +20,7 @@ from transcoders.circuits.ablation import (
     replaceable_parts,
 )
 from transcoders.circuits.export import attribution_graph, load_circuit, paths_record
-from transcoders.circuits.graph import build_graph, influence, prune_graph
+from transcoders.circuits.graph import build_graph, influence
 from transcoders.circuits.labels import Labels
 from transcoders.circuits.page import circuit_page
 from transcoders.circuits.trace import Circuit, Tracer
@@ -29,8 +29,6 @@ from transcoders.files import made_path, write_json, write_table
 
 SIZES = [0, *(2**power for power in range(14))]
 """Numbers of parts at which faithfulness is measured. The parts of the graph come first."""
-SHOWN = 0.9
-"""Share of the influence that the nodes on the page hold."""
 
 
 def write_circuit(
@@ -96,11 +94,13 @@ def write_circuit_page(folder: Path, labels: Labels) -> None:
     record, paths = load_circuit(folder)
     graph = build_graph(paths)
     page = circuit_page(
-        prune_graph(graph, SHOWN),
+        graph,
         title=f"{record['name']}: why {record['target']['name']}?",
         tokens=record["tokens"],
         summary=_summary(record),
         notes=record["notes"],
+        target_name=record["target"]["name"],
+        paths=paths,
         labels=labels,
     )
     write_json(folder / "graph.json", attribution_graph(graph, record, labels=labels))
@@ -113,8 +113,6 @@ def _summary(record: dict[str, Any]) -> str:
     found = "undefined" if correlation is None else f"{correlation:.2f}"
     return (
         f"The target is {record['target']['value']:.3f}. Transcoders replace the MLPs of layers "
-        f"{layers}; every other MLP is a single node at each token. The page shows the nodes with "
-        f"{SHOWN:.0%} of the influence. Point at a node to see what it reads and what is known of "
-        "it. Click it to follow its paths. Spearman's rank correlation between attribution and the "
-        f"effect of ablating each node in the real model is {found}."
+        f"{layers}; every other MLP is a single node at each token. Spearman's rank correlation "
+        f"between attribution and the effect of ablating each node in the real model is {found}."
     )

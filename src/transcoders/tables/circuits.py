@@ -1,6 +1,7 @@
 """Circuits, and checks of features."""
 
 from typing import Any
+from urllib.parse import quote
 
 import pandas as pd
 
@@ -10,7 +11,10 @@ from transcoders.tables.html import html_table, in_markdown
 
 
 def describe_circuit(record: dict[str, Any]) -> str:
-    """A heading and a paragraph of Markdown: the question, and how well the answer holds."""
+    """A heading and a paragraph of Markdown: the question, and how well the answer holds.
+
+    The link to the circuit's page starts in the folder of notebooks.
+    """
     prompt = in_markdown("".join(record["tokens"]))
     layers = ", ".join(str(layer) for layer in record["transcoders"])
     correlation = record["rank_correlation"]
@@ -20,7 +24,9 @@ def describe_circuit(record: dict[str, Any]) -> str:
         f"Prompt: “{prompt}” ({record['model']}, {len(record['tokens'])} tokens with BOS; "
         f"transcoders at layers {layers}). The target is {record['target']['value']:.3f}; "
         f"completeness error {record['completeness_error']:.0e}; rank correlation of attribution "
-        f"and ablation {ranks}. The strongest paths:"
+        f"and ablation {ranks}. "
+        f"[Explore it on its own page](../circuits/{quote(record['name'], safe='')}/circuit.html). "
+        "The strongest paths:"
     )
 
 
