@@ -81,7 +81,7 @@ def test_notes_list_where_each_feature_is_active_and_what_it_reads_and_writes(
         Node("head", 1, 0, 3, 2),
         Node("target", 3, -1, 3),
     ]
-    notes = tracer.notes(nodes, rows, k=4)
+    notes = tracer.notes(tracer.activations_on(rows, nodes), rows, k=4)
     assert list(notes) == ["tc0[9]", "tc2[5]"]
     for name, layer, unit in (("tc0[9]", 0, 9), ("tc2[5]", 2, 5)):
         (_, examples), (_, drivers), (_, raised) = notes[name]
@@ -109,7 +109,8 @@ def test_a_feature_that_never_fires_has_no_examples(
     dictionary = random_dictionary("transcoder")
     dictionary.b_enc[5] = -1e6
     circuit = ReplacementModel(tracer.replacement.model, {0: dictionary}, first_position=1)
-    notes = Tracer(circuit, tracer.tokenizer, 0).notes([Node("feature", 0, 5, 3)], rows)
+    other = Tracer(circuit, tracer.tokenizer, 0)
+    notes = other.notes(other.activations_on(rows, [Node("feature", 0, 5, 3)]), rows)
     assert notes["tc0[5]"][0][1] == []
     assert len(notes["tc0[5]"][1][1]) == 6
 
@@ -149,7 +150,8 @@ def test_the_files_of_a_circuit_are_written_together(
     write_circuit(tracer, circuit, rows, tmp_path / "circuit", name="tiny", model="tiny-gpt2")
     files = {path.name for path in (tmp_path / "circuit").iterdir()}
     assert files == {
-        "paths.json", "graph.json", "ablation.csv", "faithfulness.csv", "circuit.html"
+        "paths.json", "graph.json", "graph-metadata.json", "features", "ablation.csv",
+        "faithfulness.csv", "circuit.html",
     }  # fmt: skip
     record, paths = load_circuit(tmp_path / "circuit")
     assert nx.utils.graphs_equal(build_graph(paths), circuit.graph)
@@ -160,7 +162,8 @@ def test_the_files_of_a_circuit_are_written_together(
     assert record["completeness_error"] < 1e-5
     assert -1 <= record["rank_correlation"] <= 1
     graph = json.loads((tmp_path / "circuit/graph.json").read_text())
-    assert len(graph["nodes"]) == circuit.graph.number_of_nodes()
+    more = circuit.target.node.kind == "feature"  # which gets an output
+    assert len(graph["nodes"]) == circuit.graph.number_of_nodes() + more
     effects = pd.read_csv(tmp_path / "circuit/ablation.csv")
     assert list(effects.columns) == ["node", "kind", "attribution", "effect"]
     assert set(effects["kind"]) == {"feature", "head", "mlp"}

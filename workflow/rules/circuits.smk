@@ -22,10 +22,14 @@ job(
     message="Finding the circuit {wildcards.case}",
     input=traced_in_case,
     output=[
+        directory(LAYOUT.circuit("{case}") / "features"),
+    ]
+    + [
         LAYOUT.circuit("{case}") / file
         for file in (
             "paths.json",
             "graph.json",
+            "graph-metadata.json",
             "circuit.html",
             "ablation.csv",
             "faithfulness.csv",

@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 from jaxtyping import Int
 from torch import Tensor
@@ -15,9 +16,10 @@ from transcoders.circuits.ablation import (
     rank_correlation,
     replaceable_parts,
 )
-from transcoders.circuits.export import attribution_graph, paths_record
+from transcoders.circuits.export import FEATURES, paths_record, write_graph
 from transcoders.circuits.graph import influence, prune_graph
 from transcoders.circuits.page import circuit_page
+from transcoders.circuits.panels import write_panels
 from transcoders.circuits.trace import Circuit, Tracer
 from transcoders.circuits.verify import completeness, total_attributions
 from transcoders.files import made_folder, write_json, write_table
@@ -57,13 +59,21 @@ def write_circuit(
     ranked = [*parts, *parts_by_attribution(totals)]
     curve = faithfulness(local, target, ranked, means, SIZES)
     correlation = rank_correlation(effects)
-    notes = tracer.notes([target.node, *parts], rows)
+    activations = tracer.activations_on(rows, [target.node, *parts])
+    notes = tracer.notes(activations, rows)
     record = {
         "name": name,
         "model": model,
         "prompt": circuit.prompt,
         "tokens": circuit.tokens,
-        "target": {"name": target.name, "value": target.value},
+        "token_ids": local.passed.tokens.tolist(),
+        "n_layers": local.replacement.n_layers,
+        "d_vocab": local.passed.logits.shape[-1],
+        "target": {
+            "name": target.name,
+            "value": target.value,
+            "logits": _logits_record(tracer, circuit),
+        },
         "transcoders": list(local.replacement.transcoders),
         "search": vars(circuit.search),
         "completeness_error": float(completeness(local, target.vectors).error.max()),
@@ -81,11 +91,26 @@ def write_circuit(
     )
     with made_folder(folder) as temporary:
         write_json(temporary / "paths.json", record)
-        viewed = attribution_graph(circuit, name=name, model=model, notes=notes)
-        write_json(temporary / "graph.json", viewed)
+        write_graph(temporary, graph, record)
+        write_panels(tracer, activations, rows, temporary / FEATURES, model=model)
         write_table(temporary / "ablation.csv", effects)
         write_table(temporary / "faithfulness.csv", curve)
         (temporary / "circuit.html").write_text(page, encoding="utf-8")
+
+
+def _logits_record(tracer: Tracer, circuit: Circuit) -> list[dict[str, Any]]:
+    """The tokens whose logits the target adds up; none for a feature."""
+    target, logits = circuit.target, circuit.local.passed.logits[circuit.target.node.token]
+    probabilities = logits.softmax(dim=-1)
+    return [
+        {
+            "token": tracer.tokenizer.decode([token]),
+            "token_id": token,
+            "weight": weight,
+            "probability": probabilities[token].item(),
+        }
+        for token, weight in target.logits.items()
+    ]
 
 
 def _summary(circuit: Circuit, correlation: float) -> str:
