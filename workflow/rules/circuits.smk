@@ -23,17 +23,17 @@ job(
     input=traced_in_case,
     output=[
         directory(LAYOUT.circuit("{case}") / "features"),
-    ]
-    + [
-        LAYOUT.circuit("{case}") / file
-        for file in (
-            "paths.json",
-            "graph.json",
-            "graph-metadata.json",
-            "circuit.html",
-            "ablation.csv",
-            "faithfulness.csv",
-        )
+        *(
+            LAYOUT.circuit("{case}") / file
+            for file in (
+                "paths.json",
+                "graph.json",
+                "graph-metadata.json",
+                "circuit.html",
+                "ablation.csv",
+                "faithfulness.csv",
+            )
+        ),
     ],
 )
 
