@@ -64,16 +64,7 @@ def write_circuit(
     record = {
         "name": name,
         "model": model,
-        "prompt": circuit.prompt,
-        "tokens": circuit.tokens,
-        "token_ids": local.passed.tokens.tolist(),
-        "n_layers": local.replacement.n_layers,
-        "d_vocab": local.passed.logits.shape[-1],
-        "target": {
-            "name": target.name,
-            "value": target.value,
-            "logits": _logits_record(tracer, circuit),
-        },
+        **_question(tracer, circuit),
         "transcoders": list(local.replacement.transcoders),
         "search": vars(circuit.search),
         "completeness_error": float(completeness(local, target.vectors).error.max()),
@@ -98,19 +89,31 @@ def write_circuit(
         (temporary / "circuit.html").write_text(page, encoding="utf-8")
 
 
-def _logits_record(tracer: Tracer, circuit: Circuit) -> list[dict[str, Any]]:
-    """The tokens whose logits the target adds up; none for a feature."""
-    target, logits = circuit.target, circuit.local.passed.logits[circuit.target.node.token]
+def _question(tracer: Tracer, circuit: Circuit) -> dict[str, Any]:
+    """The prompt and the target, as the record holds them; a feature has no logits."""
+    local, target = circuit.local, circuit.target
+    logits = local.passed.logits[target.node.token]
     probabilities = logits.softmax(dim=-1)
-    return [
-        {
-            "token": tracer.tokenizer.decode([token]),
-            "token_id": token,
-            "weight": weight,
-            "probability": probabilities[token].item(),
-        }
-        for token, weight in target.logits.items()
-    ]
+    return {
+        "prompt": circuit.prompt,
+        "tokens": circuit.tokens,
+        "token_ids": local.passed.tokens.tolist(),
+        "n_layers": local.replacement.n_layers,
+        "d_vocab": len(logits),
+        "target": {
+            "name": target.name,
+            "value": target.value,
+            "logits": [
+                {
+                    "token": tracer.tokenizer.decode([token]),
+                    "token_id": token,
+                    "weight": weight,
+                    "probability": probabilities[token].item(),
+                }
+                for token, weight in target.logits.items()
+            ],
+        },
+    }
 
 
 def _summary(circuit: Circuit, correlation: float) -> str:
