@@ -128,12 +128,12 @@ docs/rules.svg: Snakefile workflow/rules/*.smk docs/rules.py | setup ## Draw the
 	$(BIN)/snakemake --rulegraph dot 2> /dev/null | $(BIN)/python docs/rules.py > $@
 
 # SYSTEMD_OFFLINE keeps the packages from starting a controller, a node or munge on this machine.
-system-deps: ## Install the Debian packages that optional tests need: chromium, slurm-wlm, munge
-	PATH="$$PATH:/usr/sbin"; type chromium slurmctld slurmd munged > /dev/null 2>&1 || { \
+system-deps: ## Install the Debian packages that optional tests need: a browser, npm, Slurm
+	PATH="$$PATH:/usr/sbin"; type chromium node npm slurmctld slurmd munged > /dev/null 2>&1 || { \
 	    as_root=$$([ $$(id -u) = 0 ] || echo sudo); \
 	    $$as_root apt-get update -qq && \
 	    $$as_root env SYSTEMD_OFFLINE=1 apt-get install -qq -y --no-install-recommends \
-	        chromium slurm-wlm munge; }
+	        chromium nodejs npm slurm-wlm munge; }
 
 clean: ## Remove the environment, and all results and figures that are not committed
 	rm -rf $(VENV) .venv-* .snakemake .checksums .pytest_cache .mypy_cache .ruff_cache .hypothesis

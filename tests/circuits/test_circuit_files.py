@@ -1,6 +1,7 @@
 """A circuit's record, viewers' graph, page and picture hold what its graph holds."""
 
 import json
+import math
 import os
 import time
 from pathlib import Path
@@ -16,6 +17,7 @@ from transcoders.circuits.drawing import NEGATIVE, POSITIVE, draw_graph
 from transcoders.circuits.export import (
     FEATURE_TYPES,
     attribution_graph,
+    feature_number,
     paths_of_record,
     paths_record,
 )
@@ -25,6 +27,7 @@ from transcoders.circuits.notation import CONTRIBUTORS, REMAINDERS, Node
 from transcoders.circuits.paths import ComputationalPath, Search, find_paths
 from transcoders.circuits.replacement import LocalReplacementModel
 from transcoders.circuits.trace import Circuit
+from transcoders.circuits.vectors import logit_target
 
 TOKENS = ["<|endoftext|>", "<b>", '"', "\n", "{a|b}", "&", "\\", "é"]
 SCHEMA = json.loads(Path(__file__).with_name("attribution_graph.schema.json").read_text())
@@ -54,11 +57,25 @@ def parts_of(graph: nx.DiGraph) -> tuple[dict[str, Node], Edges]:
 
 
 def exported(circuit: Circuit, labels: Labels | None = None) -> dict[str, Any]:
+    local, target = circuit.local, circuit.target
     record = {
         "name": "a circuit.1", "model": "tiny", "prompt": circuit.prompt, "tokens": circuit.tokens,
-        "token_ids": circuit.local.passed.tokens.tolist(),
+        "token_ids": local.passed.tokens.tolist(), "d_vocab": local.passed.logits.shape[-1],
+        "n_layers": local.replacement.n_layers, "notes": {},
+        "transcoders": list(local.replacement.transcoders),
+        "target": {
+            "name": target.name, "logits": [
+                {"token": str(token), "token_id": token, "weight": weight, "probability": 0.25}
+                for token, weight in target.logits.items()
+            ],
+        },
     }  # fmt: skip
-    return attribution_graph(circuit.graph, record, labels=labels or {})
+    return attribution_graph(circuit.graph, record, labels=labels)
+
+
+def with_an_output(circuit: Circuit) -> int:
+    """How many nodes and edges the viewers' graph has beyond ours: a feature needs an output."""
+    return int(circuit.target.node.kind == "feature")
 
 
 def fields(path: ComputationalPath) -> dict[str, Any]:
@@ -77,29 +94,36 @@ def test_the_viewers_graph_has_every_node_and_edge_once(circuit: Circuit) -> Non
     record, graph = exported(circuit), circuit.graph
     jsonschema.validate(record, SCHEMA)
     ids = [node["node_id"] for node in record["nodes"]]
-    assert len(ids) == len(set(ids)) == graph.number_of_nodes()
+    more = with_an_output(circuit)
+    assert len(ids) == len(set(ids)) == graph.number_of_nodes() + more
     ends = {(link["source"], link["target"]) for link in record["links"]}
-    assert len(ends) == graph.number_of_edges()
+    assert len(ends) == graph.number_of_edges() + more
     assert {end for both in ends for end in both} == set(ids)
     weights = sorted(link["weight"] for link in record["links"])
-    assert weights == sorted(w for *_, w in graph.edges(data="path_attribution"))
+    expected = [weight for *_, weight in graph.edges(data="path_attribution")]
+    assert weights == sorted(expected + [circuit.target.value] * more)
+    assert min(weights) < 0
 
 
 def test_the_viewers_nodes_say_what_ours_are(circuit: Circuit) -> None:
-    graph, shares = circuit.graph, influence(circuit.graph)
     ids = circuit.local.passed.tokens.tolist()
-    for shown, (node, data) in zip(exported(circuit)["nodes"], graph.nodes(data=True), strict=True):
-        assert shown["feature"] == (node.unit if node.kind == "feature" else None)
+    nodes = circuit.graph.nodes(data=True)
+    for shown, (node, data) in zip(exported(circuit)["nodes"], nodes, strict=False):
         assert shown["ctx_idx"] == node.token
-        assert shown["feature_type"] == FEATURE_TYPES.get(node.kind, "mlp reconstruction error")
-        assert shown["clerp"] == str(node)
-        assert shown["influence"] == shares[node]
-        assert shown["activation"] == data.get("activation")
+        assert shown["feature_type"] == FEATURE_TYPES[node.kind]
         assert shown["is_target_logit"] == (node.kind == "target")
+        is_feature = node.kind == "feature"
+        assert shown["activation"] == (data["activation"] if is_feature else None)
         if node.kind in ("feature", "head", "mlp"):
             assert shown["layer"] == str(node.layer)
+        if is_feature:
+            assert shown["node_id"] == f"{node.layer}_{node.unit}_{node.token}"
         if node.kind == "embed":
             assert shown["node_id"] == f"E_{ids[node.token]}_{node.token}"
+        if node.kind == "target":
+            assert shown["clerp"].startswith('Output "')
+        else:
+            assert shown["clerp"] == str(node)
 
 
 def labels_for(graph: nx.DiGraph) -> Labels:
@@ -115,18 +139,65 @@ def labels_for(graph: nx.DiGraph) -> Labels:
 
 def test_features_have_names_or_examples_in_the_viewers_graph(circuit: Circuit) -> None:
     nodes = exported(circuit, labels_for(circuit.graph))["nodes"]
-    shown = [(node["clerp"], of) for node, of in zip(nodes, circuit.graph, strict=True)]
+    shown = [(node["clerp"], of) for node, of in zip(nodes, circuit.graph, strict=False)]
     named = [(text, of) for text, of in shown if of.kind == "feature"]
     assert named
     for text, of in named:
         assert text == f"{of}: {'one of' if of.unit % 2 else f'“{of.unit}”'}"
 
 
-def test_ids_are_unique_where_errors_are_parts_and_remainders(mixed: LocalReplacementModel) -> None:
+def test_a_target_that_is_a_feature_has_an_output(mixed: LocalReplacementModel) -> None:
+    record = exported(circuit_of(mixed, some_targets(mixed)[-1], Search(5, 2)))
+    first, last = record["nodes"][0], record["nodes"][-1]
+    assert last["feature_type"] == "logit" and last["is_target_logit"]
+    assert last["clerp"].endswith("(p=1.000)")
+    (link,) = [link for link in record["links"] if link["target"] == last["node_id"]]
+    assert link["source"] == first["node_id"]
+
+
+def test_a_single_logit_is_its_token_and_a_difference_one_beyond_the_vocabulary(
+    mixed: LocalReplacementModel,
+) -> None:
+    d_vocab = mixed.passed.logits.shape[-1]
+    for weights, clerp, number in (
+        ({7: 1.0}, 'Output "7" (p=0.250)', 7),
+        ({7: 1.0, 9: -1.0}, 'Output "a difference" (p=0.000)', d_vocab),
+        ({7: -1.0}, 'Output "a difference" (p=-0.250)', d_vocab),
+    ):
+        target = logit_target(mixed, weights, -1, name="a difference")
+        shown = exported(circuit_of(mixed, target, Search(5, 2, sign="both")))["nodes"][0]
+        assert (shown["clerp"], shown["feature"]) == (clerp, number)
+
+
+def test_influence_adds_up_from_the_strongest_node(circuit: Circuit) -> None:
+    nodes, shares = exported(circuit)["nodes"], influence(circuit.graph)
+    by_node = dict(zip(circuit.graph, nodes, strict=False))
+    counted = [node for node in circuit.graph if node.kind != "target"]
+    total = sum(shares[node] for node in counted)
+    for node in counted:
+        at_least = sum(shares[other] for other in counted if shares[other] >= shares[node])
+        assert by_node[node]["influence"] <= at_least / total + 1e-9
+        assert by_node[node]["influence"] >= shares[node] / total - 1e-9
+    assert max(node["influence"] or 0 for node in nodes) == 1.0
+
+
+@pytest.mark.parametrize(("layer", "unit"), [(0, 0), (0, 7), (7, 0), (30, 24575)])
+def test_the_number_of_a_feature_tells_its_layer_and_index(layer: int, unit: int) -> None:
+    diagonal = (math.isqrt(8 * feature_number(layer, unit) + 1) - 1) // 2
+    index = feature_number(layer, unit) - diagonal * (diagonal + 1) // 2
+    assert (diagonal - index, index) == (layer, unit)
+
+
+def test_what_the_viewers_take_for_one_node_is_one_where_errors_are_parts_and_remainders(
+    mixed: LocalReplacementModel,
+) -> None:
     for target in some_targets(mixed):
         circuit = circuit_of(mixed, target, Search(40, 3, CONTRIBUTORS, sign="both"))
         nodes = exported(circuit)["nodes"]
-        assert len({node["node_id"] for node in nodes}) == len(nodes) == len(circuit.graph)
+        ids = {node["node_id"] for node in nodes}
+        places = {(node["layer"], node["feature"], node["ctx_idx"]) for node in nodes}
+        expected = len(circuit.graph) + with_an_output(circuit)
+        assert len(ids) == len(places) == len(nodes) == expected
 
 
 @pytest.fixture(scope="module")

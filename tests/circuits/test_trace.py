@@ -13,10 +13,11 @@ from torch import Tensor
 
 from helpers_circuits import Make, active_units, make_circuit
 from transcoders.circuits import Search, Tracer
-from transcoders.circuits.export import load_circuit
+from transcoders.circuits.export import feature_number, load_circuit
 from transcoders.circuits.graph import build_graph
 from transcoders.circuits.invariant import de_embeddings, direct_logits
 from transcoders.circuits.notation import Node
+from transcoders.circuits.panels import write_panels
 from transcoders.circuits.replacement import ReplacementModel
 from transcoders.circuits.report import write_circuit, write_circuit_page
 from transcoders.config import Scale
@@ -81,7 +82,7 @@ def test_notes_list_where_each_feature_is_active_and_what_it_reads_and_writes(
         Node("head", 1, 0, 3, 2),
         Node("target", 3, -1, 3),
     ]
-    notes = tracer.notes(nodes, rows, k=4)
+    notes = tracer.notes(tracer.activations_on(rows, nodes), rows, k=4)
     assert list(notes) == ["tc0[9]", "tc2[5]"]
     for name, layer, unit in (("tc0[9]", 0, 9), ("tc2[5]", 2, 5)):
         (_, examples), (_, drivers), (_, raised) = notes[name]
@@ -109,9 +110,39 @@ def test_a_feature_that_never_fires_has_no_examples(
     dictionary = random_dictionary("transcoder")
     dictionary.b_enc[5] = -1e6
     circuit = ReplacementModel(tracer.replacement.model, {0: dictionary}, first_position=1)
-    notes = Tracer(circuit, tracer.tokenizer, 0).notes([Node("feature", 0, 5, 3)], rows)
+    other = Tracer(circuit, tracer.tokenizer, 0)
+    notes = other.notes(other.activations_on(rows, [Node("feature", 0, 5, 3)]), rows)
     assert notes["tc0[5]"][0][1] == []
     assert len(notes["tc0[5]"][1][1]) == 6
+
+
+def test_a_features_file_holds_its_activations_around_its_peaks(
+    tracer: Tracer, rows: Tensor, tmp_path: Path
+) -> None:
+    folder = tmp_path / "features"
+    activations = tracer.activations_on(rows, [Node("feature", 2, 5, 3)])
+    write_panels(tracer, activations, rows, folder, model="tiny")
+    (path,) = folder.iterdir()
+    assert path.name == f"{feature_number(2, 5)}.json"
+    panel = json.loads(path.read_text())
+    transcoder = tracer.replacement.transcoders[2]
+    mlp_in = mlp_activations(tracer.replacement.model, rows, [2])[2].mlp_in
+    z = transcoder.encode(mlp_in)[:, 1:, 5]
+    peaks = z.max(dim=1)
+    best = peaks.values.topk(6).indices.tolist()
+    (quantile,) = panel["examples_quantiles"]
+    for row, example in zip(best, quantile["examples"], strict=True):
+        start = max(int(peaks.indices[row]) - 12, 0)
+        end = start + len(example["tokens"])
+        assert example["train_token_ind"] == int(peaks.indices[row]) - start
+        assert example["tokens"] == [tracer.tokenizer.decode([i]) for i in rows[row, 1:][start:end]]
+        assert example["tokens_acts_list"] == pytest.approx(z[row, start:end].tolist(), rel=0.01)
+    assert sum(panel["histogram"]) == int((z > 0).sum())
+    assert panel["quantile_values"][-1] == pytest.approx(panel["act_max"], rel=0.01)
+    assert panel["activation_frequency"] == pytest.approx((z > 0).float().mean().item())
+    effects = tracer.replacement.centre(transcoder.W_dec[5]) @ tracer.replacement.model.W_U
+    assert panel["top_logits"][0] == tracer.tokenizer.decode([int(effects.argmax())])
+    assert panel["bottom_logits"][0] == tracer.tokenizer.decode([int(effects.argmin())])
 
 
 def test_a_tracer_is_loaded_from_the_results_of_a_scale(
@@ -150,7 +181,8 @@ def test_a_circuit_is_written_and_then_its_page(
     write_circuit_page(tmp_path / "circuit", {})
     files = {path.name for path in (tmp_path / "circuit").iterdir()}
     assert files == {
-        "paths.json", "graph.json", "ablation.csv", "faithfulness.csv", "circuit.html"
+        "paths.json", "graph.json", "graph-metadata.json", "features", "ablation.csv",
+        "faithfulness.csv", "circuit.html",
     }  # fmt: skip
     record, paths = load_circuit(tmp_path / "circuit")
     assert nx.utils.graphs_equal(build_graph(paths), circuit.graph)
@@ -161,7 +193,8 @@ def test_a_circuit_is_written_and_then_its_page(
     assert record["completeness_error"] < 1e-5
     assert -1 <= record["rank_correlation"] <= 1
     graph = json.loads((tmp_path / "circuit/graph.json").read_text())
-    assert len(graph["nodes"]) == circuit.graph.number_of_nodes()
+    more = circuit.target.node.kind == "feature"  # which gets an output
+    assert len(graph["nodes"]) == circuit.graph.number_of_nodes() + more
     effects = pd.read_csv(tmp_path / "circuit/ablation.csv")
     assert list(effects.columns) == ["node", "kind", "attribution", "effect"]
     assert set(effects["kind"]) == {"feature", "head", "mlp"}

@@ -3,10 +3,11 @@
 
 # Names of features come from held-out text, and the scale says how much in `interpretability`.
 LABELS = [LAYOUT.labels] if SCALE.labelled_models else []
+PAGE_OF_CIRCUIT = ("circuit.html", "graph.json", "graph-metadata.json")
 CIRCUIT_PAGES = [
     LAYOUT.circuit(case.name) / file
     for case in SCALE.circuits.cases
-    for file in ("circuit.html", "graph.json")
+    for file in PAGE_OF_CIRCUIT
 ]
 FEATURE_CHECKS = [LAYOUT.feature_checks] if SCALE.circuits.checks else []
 
@@ -30,8 +31,11 @@ job(
     message="Finding the circuit {wildcards.case}",
     input=traced_in_case,
     output=[
-        LAYOUT.circuit("{case}") / file
-        for file in ("paths.json", "ablation.csv", "faithfulness.csv")
+        directory(LAYOUT.circuit("{case}") / "features"),
+        *(
+            LAYOUT.circuit("{case}") / file
+            for file in ("paths.json", "ablation.csv", "faithfulness.csv")
+        ),
     ],
 )
 
@@ -40,7 +44,7 @@ job(
     "circuit-page {wildcards.case}",
     message="The page of the circuit {wildcards.case}",
     input=[LAYOUT.circuit("{case}") / "paths.json", *LABELS],
-    output=[LAYOUT.circuit("{case}") / file for file in ("circuit.html", "graph.json")],
+    output=[LAYOUT.circuit("{case}") / file for file in PAGE_OF_CIRCUIT],
 )
 
 if FEATURE_CHECKS:

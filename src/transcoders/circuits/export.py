@@ -1,12 +1,15 @@
 """Circuits as files: our own record of the paths, and the graph for other people's viewers.
 
 ``paths.json`` holds everything that figures and pages need, so both can be made again without a
-model. ``graph.json`` has the attribution-graph format of the viewers of circuit-tracer and
-Neuronpedia (github.com/hijohnnylin/neuronpedia, apps/webapp/app/api/graph/graph-schema.json
-describes its fields).
+model. ``graph.json`` has the data model of circuit-tracer 0.5
+(``circuit_tracer.frontend.graph_models``), which Neuronpedia reads too. A circuit's folder is what
+circuit-tracer's own server serves: beside the graph lie ``graph-metadata.json``, its list of
+graphs, and ``features/``, what is known of each feature
+(:mod:`transcoders.circuits.panels`).
 """
 
 import re
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +17,30 @@ import networkx as nx
 
 from transcoders.circuits.graph import influence
 from transcoders.circuits.labels import Labels, shown
-from transcoders.circuits.notation import Node
+from transcoders.circuits.notation import Node, NodeKind
 from transcoders.circuits.paths import ComputationalPath
 from transcoders.errors import UserError
-from transcoders.files import read_json
+from transcoders.files import read_json, write_json
 
 FEATURE_TYPES = {
-    "feature": "cross layer transcoder",
-    "head": "attention head",
-    "bias": "bias",
-    "embed": "embedding",
-    "target": "logit",
+    NodeKind.FEATURE: "cross layer transcoder",
+    NodeKind.HEAD: "attention head",
+    NodeKind.MLP: "mlp reconstruction error",
+    NodeKind.ERROR: "mlp reconstruction error",
+    NodeKind.EMBED: "embedding",
+    NodeKind.BIAS: "bias",
+    NodeKind.PRUNED: "pruning error",
+    NodeKind.TARGET: "logit",
 }
-"""What the viewers call our nodes. All others are ``mlp reconstruction error``."""
+"""What the viewers call our nodes. They show the name of what has ``error`` in its type. An MLP
+without a transcoder is all error: no feature explains any of it."""
+BEYOND_FEATURES = 10_000_000
+"""From here on, numbers are none of features. The viewers tell nodes apart by layer, number and
+token alone, so a head needs a number that no feature of its layer has."""
+BY_HEAD = 100_000
+"""A head's number also holds the token that it reads, which is below this."""
+FEATURES = "features"
+"""Folder of what is known of each feature, beside the graph."""
 VALUES = ("attribution", "activation", "bias", "error", "expanded")
 """What the record holds of each path, besides its last node and its parent."""
 
@@ -76,59 +90,160 @@ def load_circuit(folder: Path) -> tuple[dict[str, Any], list[ComputationalPath]]
         ) from None
 
 
+def write_graph(
+    folder: Path, graph: nx.DiGraph, record: dict[str, Any], labels: Labels | None = None
+) -> None:
+    """Write the viewers' graph, and the list of graphs that circuit-tracer's server asks for.
+
+    Args:
+        folder: of the circuit.
+        graph: of :func:`attribution_graph`, as are the others.
+        record: of ``paths.json``.
+        labels: of features.
+    """
+    viewed = attribution_graph(graph, record, labels=labels)
+    write_json(folder / "graph.json", viewed)
+    # The server looks for a graph at its slug, and this one's file is graph.json.
+    listed = {"graphs": [viewed["metadata"] | {"slug": "graph"}]}
+    write_json(folder / "graph-metadata.json", listed)
+
+
 def attribution_graph(
-    graph: nx.DiGraph, record: dict[str, Any], *, labels: Labels
+    graph: nx.DiGraph, record: dict[str, Any], *, labels: Labels | None = None
 ) -> dict[str, Any]:
-    """A circuit in the format of circuit-tracer's and Neuronpedia's viewers.
+    """A circuit in the data model of circuit-tracer's and Neuronpedia's viewers.
 
     Args:
         graph: of one prompt.
         record: of ``paths.json``; its paths are not used.
-        labels: names of features.
+        labels: of features; those without one keep their number.
     """
-    shares, token_ids = influence(graph), record["token_ids"]
-    n_layers = 1 + max(node.layer for node in graph)
-    nodes, ids = [], {}
-    for node, data in graph.nodes(data=True):
-        layer = {"embed": "E", "target": str(n_layers)}.get(node.kind, str(max(node.layer, 0)))
-        number = token_ids[node.token] if node.kind == "embed" else max(node.unit, 0)
-        if node.kind in ("feature", "embed", "target"):  # as the viewers name them
-            ids[node] = f"{layer}_{number}_{node.token}"
-        else:
-            ids[node] = f"{node.kind}_{node.key.partition('/')[2].replace('/', '_')}"
-        nodes.append(
-            {
-                "node_id": ids[node],
-                "feature": node.unit if node.kind == "feature" else None,
-                "layer": layer,
-                "ctx_idx": node.token,
-                "feature_type": FEATURE_TYPES.get(node.kind, "mlp reconstruction error"),
-                "jsNodeId": f"{layer}_{number}-{node.token}",
-                "clerp": _label(str(node), labels),
-                "influence": shares[node],
-                "activation": data.get("activation"),
-                "is_target_logit": node.kind == "target",
-            }
-        )
-    links = [
-        {"source": ids[start], "target": ids[end], "weight": weight}
-        for start, end, weight in graph.edges(data="path_attribution")
-    ]
+    graph = _with_an_output(graph, record)
+    ids = {node: _place(node, record)["node_id"] for node in graph}
+    reached = _cumulative_influence(graph)
     return {
         "metadata": {
             "slug": re.sub(r"[^A-Za-z0-9.-]+", "-", record["name"]),
-            "scan": record["model"],
-            "prompt": record["prompt"],
+            # Features of a scan of this name are looked up in the list, by layer.
+            "scan": f"custom-{record['model']}",
+            "transcoder_list": [
+                f"./data/{FEATURES}" if layer in record["transcoders"] else ""
+                for layer in range(record["n_layers"])
+            ],
             "prompt_tokens": record["tokens"],
+            "prompt": record["prompt"],
+            "node_threshold": 1.0,  # all nodes, and a slider to show fewer
+            "schema_version": 1,
             "info": {"generator": {"name": "transcoders"}},
         },
-        "qParams": {"pinnedIds": [], "supernodes": [], "linkType": "both", "clickedId": ""},
-        "nodes": nodes,
-        "links": links,
+        "qParams": {
+            "pinnedIds": [], "supernodes": [], "linkType": "both", "clickedId": "", "sg_pos": "",
+        },
+        "nodes": [
+            {
+                **_place(node, record),
+                "ctx_idx": node.token,
+                "feature_type": FEATURE_TYPES[node.kind],
+                "token_prob": _probability(record) if node.kind == "target" else 0.0,
+                "is_target_logit": node.kind == "target",
+                "clerp": _clerp(node, record, labels or {}),
+                "influence": reached.get(node),
+                "activation": data.get("activation") if node.kind == "feature" else None,
+            }
+            for node, data in graph.nodes(data=True)
+        ],
+        "links": [
+            {"source": ids[start], "target": ids[end], "weight": weight}
+            for start, end, weight in graph.edges(data="path_attribution")
+        ],
+    }  # fmt: skip
+
+
+def feature_number(layer: int, unit: int) -> int:
+    """The one number of a feature of any layer: Cantor's pairing of the two."""
+    return (layer + unit) * (layer + unit + 1) // 2 + unit
+
+
+def _with_an_output(graph: nx.DiGraph, record: dict[str, Any]) -> nx.DiGraph:
+    """The graph, with an output to a target that is a feature: the viewers build on an output."""
+    target = graph.graph["target"]
+    if target.kind == "target":
+        return graph
+    graph, value = graph.copy(), graph.nodes[target]["attribution"]
+    output = Node(NodeKind.TARGET, record["n_layers"], -1, target.token)
+    graph.add_node(output)
+    graph.add_edge(target, output, path_attribution=value)
+    graph.graph["target"] = output
+    return graph
+
+
+def _cumulative_influence(graph: nx.DiGraph) -> dict[Node, float]:
+    """What all nodes with at least a node's influence have together, as a share of all influence.
+
+    So the viewers' slider at 0.8 shows the strongest nodes that have 80% of it. The target itself
+    does not count, and has none.
+    """
+    shares = influence(graph)
+    del shares[graph.graph["target"]]
+    nodes = sorted(shares, key=lambda node: (-shares[node], node))
+    sums = list(accumulate(shares[node] for node in nodes))
+    return {node: reached / (sums[-1] or 1.0) for node, reached in zip(nodes, sums, strict=True)}
+
+
+def _place(node: Node, record: dict[str, Any]) -> dict[str, Any]:
+    """Where a node stands: its layer, numbers and names.
+
+    As in circuit-tracer, except that there an error node of layer 7 at token 3 is ``0_7_3``, and so
+    is feature 7 of layer 0. Here it is ``7_-1_3``.
+    """
+    layer, number, feature, name = str(node.layer), -1, -1, None
+    match node.kind:
+        case NodeKind.FEATURE:
+            number, feature = node.unit, feature_number(node.layer, node.unit)
+        case NodeKind.HEAD:
+            number = BEYOND_FEATURES + BY_HEAD * node.unit + node.source
+            feature = feature_number(node.layer, number)
+        case NodeKind.EMBED:
+            layer, number, feature = "E", record["token_ids"][node.token], node.token
+            name = f"E_{number}-{node.token}"
+        case NodeKind.TARGET:
+            layer, number = str(node.layer + 1), _vocabulary_index(record)
+            feature, name = number, f"L_{number}-{node.token}"
+        case NodeKind.MLP | NodeKind.ERROR if node.layer >= 0:
+            name = f"{layer}_{node.token}-0"
+        case remainder:
+            layer = "E"
+            if remainder == NodeKind.BIAS:
+                number, feature = BEYOND_FEATURES, feature_number(0, BEYOND_FEATURES)
+            elif remainder == NodeKind.PRUNED:
+                number = feature = -2
+    return {
+        "node_id": f"{layer}_{number}_{node.token}",
+        "feature": feature,
+        "layer": layer,
+        "jsNodeId": name or f"{layer}_{number}-0",
     }
 
 
-def _label(name: str, labels: Labels) -> str:
-    """The name of a node, and for a feature what it is about."""
-    label = labels.get(name.partition("@")[0])
-    return name if label is None else f"{name}: {shown(label)}"
+def _vocabulary_index(record: dict[str, Any]) -> int:
+    """The token whose logit is the target; beyond the vocabulary for what is no single logit."""
+    logits = record["target"]["logits"]
+    is_single = len(logits) == 1 and logits[0]["weight"] == 1
+    return int(logits[0]["token_id"] if is_single else record["d_vocab"])
+
+
+def _probability(record: dict[str, Any]) -> float:
+    """The target's sum, of probabilities in place of logits; 1 for a feature, which has none."""
+    logits = record["target"]["logits"]
+    return sum(each["weight"] * each["probability"] for each in logits) if logits else 1.0
+
+
+def _clerp(node: Node, record: dict[str, Any], labels: Labels) -> str:
+    """What the viewers write beside a node."""
+    if node.kind == "target":
+        # The viewers read the text between the quotes, and the number.
+        single = _vocabulary_index(record) < record["d_vocab"]
+        text = record["target"]["logits"][0]["token"] if single else record["target"]["name"]
+        return f'Output "{text}" (p={_probability(record):.3f})'
+    label = labels.get(str(node).partition("@")[0])
+    return str(node) if label is None else f"{node}: {shown(label)}"

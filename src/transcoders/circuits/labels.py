@@ -178,3 +178,11 @@ def labels_of(scale: Scale, layout: Layout, model: str) -> Labels:
     """
     names = [entry.name for entry in scale.circuit_transcoders(model)]
     return read_labels(layout.labels, names) if layout.labels.exists() else {}
+
+
+def pages_of(scale: Scale, layout: Layout, model: str) -> dict[int, Path]:
+    """By layer, where the pages of the labelled features of a model's circuits are."""
+    return {
+        entry.site.layer: layout.feature_pages(entry.name)
+        for entry in scale.circuit_transcoders(model)
+    }

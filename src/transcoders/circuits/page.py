@@ -141,9 +141,7 @@ def _node(graph: nx.DiGraph, node: Node, share: float) -> dict[str, Any]:
     return data | ({"feature": _feature_name(node)} if node.kind == "feature" else {})
 
 
-def _feature(
-    name: str, notes: Notes, labels: Labels, links: Mapping[str, str]
-) -> dict[str, Any]:
+def _feature(name: str, notes: Notes, labels: Labels, links: Mapping[str, str]) -> dict[str, Any]:
     """What the panel says of a feature. Its parts are left out where nothing is known."""
     data: dict[str, Any] = {"lists": notes.get(name, [])}
     if (label := labels.get(name)) is not None:

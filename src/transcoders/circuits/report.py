@@ -4,6 +4,7 @@ The second two need no model: labels of features are made in between, for all ci
 """
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,11 @@ from transcoders.circuits.ablation import (
     rank_correlation,
     replaceable_parts,
 )
-from transcoders.circuits.export import attribution_graph, load_circuit, paths_record
+from transcoders.circuits.export import FEATURES, load_circuit, paths_record, write_graph
 from transcoders.circuits.graph import build_graph, influence
 from transcoders.circuits.labels import Labels
-from transcoders.circuits.page import circuit_page
+from transcoders.circuits.page import circuit_page, feature_links
+from transcoders.circuits.panels import write_panels
 from transcoders.circuits.trace import Circuit, Tracer
 from transcoders.circuits.verify import completeness, total_attributions
 from transcoders.files import made_path, write_json, write_table
@@ -60,14 +62,12 @@ def write_circuit(
     ranked = [*parts, *parts_by_attribution(totals)]
     curve = faithfulness(local, target, ranked, means, SIZES)
     correlation = rank_correlation(effects)
-    notes = tracer.notes([target.node, *parts], rows)
+    activations = tracer.activations_on(rows, [target.node, *parts])
+    notes = tracer.notes(activations, rows)
     record = {
         "name": name,
         "model": model,
-        "prompt": circuit.prompt,
-        "tokens": circuit.tokens,
-        "token_ids": local.passed.tokens.tolist(),
-        "target": {"name": target.name, "value": target.value},
+        **_question(tracer, circuit),
         "transcoders": list(local.replacement.transcoders),
         "search": vars(circuit.search),
         "completeness_error": float(completeness(local, target.vectors).error.max()),
@@ -76,17 +76,19 @@ def write_circuit(
         "notes": notes,
         "paths": paths_record(circuit.paths),
     }
+    write_panels(tracer, activations, rows, folder / FEATURES, model=model)
     write_table(folder / "ablation.csv", effects)
     write_table(folder / "faithfulness.csv", curve)
     write_json(folder / "paths.json", record)
 
 
-def write_circuit_page(folder: Path, labels: Labels) -> None:
+def write_circuit_page(folder: Path, labels: Labels, pages: Mapping[int, Path]) -> None:
     """Write the page and the viewers' graph of a circuit, beside its record.
 
     Args:
         folder: where :func:`write_circuit` wrote the record.
         labels: names of features; those without one keep their number.
+        pages: by layer, where the pages of features that have a label are.
 
     Raises:
         UserError: the record is missing, or was changed since it was made.
@@ -102,10 +104,38 @@ def write_circuit_page(folder: Path, labels: Labels) -> None:
         target_name=record["target"]["name"],
         paths=paths,
         labels=labels,
+        links=feature_links(labels, pages, folder),
     )
-    write_json(folder / "graph.json", attribution_graph(graph, record, labels=labels))
+    write_graph(folder, graph, record, labels)
     with made_path(folder / "circuit.html") as temporary:
         temporary.write_text(page, encoding="utf-8")
+
+
+def _question(tracer: Tracer, circuit: Circuit) -> dict[str, Any]:
+    """The prompt and the target, as the record holds them; a feature has no logits."""
+    local, target = circuit.local, circuit.target
+    logits = local.passed.logits[target.node.token]
+    probabilities = logits.softmax(dim=-1)
+    return {
+        "prompt": circuit.prompt,
+        "tokens": circuit.tokens,
+        "token_ids": local.passed.tokens.tolist(),
+        "n_layers": local.replacement.n_layers,
+        "d_vocab": len(logits),
+        "target": {
+            "name": target.name,
+            "value": target.value,
+            "logits": [
+                {
+                    "token": tracer.tokenizer.decode([token]),
+                    "token_id": token,
+                    "weight": weight,
+                    "probability": probabilities[token].item(),
+                }
+                for token, weight in target.logits.items()
+            ],
+        },
+    }
 
 
 def _summary(record: dict[str, Any]) -> str:

@@ -23,6 +23,8 @@ from transcoders.models import load_model, load_tokenizer, mlp_activations
 
 Notes = dict[str, list[tuple[str, list[tuple[str, str]]]]]
 """Lists to show with each feature: a title, and rows of a text and a value."""
+Activations = dict[int, tuple[Int[Tensor, " feature"], Float[Tensor, "row position feature"]]]
+"""By layer: some features, and how active each is on a text."""
 
 
 @dataclass(frozen=True)
@@ -114,30 +116,23 @@ class Tracer:
         tokens = [self.tokenizer.decode([token]) for token in local.passed.tokens.tolist()]
         return Circuit(prompt, search, local, explained, tokens, paths, build_graph(paths))
 
-    def notes(self, nodes: list[Node], rows: Int[Tensor, "row token"], k: int = 6) -> Notes:
-        """What is known of each feature among some nodes, from weights alone and from a text.
+    def notes(self, activations: Activations, rows: Int[Tensor, "row token"], k: int = 6) -> Notes:
+        """What is known of some features, from weights alone and from a text.
 
         Args:
-            nodes: only features count.
-            rows: of text, in which features are looked up.
+            activations: of the features, on the text.
+            rows: of the text.
             k: entries of each list.
         """
-        wanted = {
-            layer: torch.tensor(sorted(units), device=rows.device)
-            for layer in self.replacement.transcoders
-            if (units := {n.unit for n in nodes if n.kind == "feature" and n.layer == layer})
-        }
-        activations = self._activations_on(rows, wanted)
         notes: Notes = {}
-        for layer, features in wanted.items():
+        for layer, (features, z) in activations.items():
             reads = self.replacement.encoder_vectors(layer, features)
             writes = self.replacement.transcoders[layer].W_dec[features]
             drivers = self._words(de_embeddings(self.replacement, reads, k))
             raised = self._words(direct_logits(self.replacement, writes, k))
             for number, unit in enumerate(features.tolist()):
-                examples = self._strongest(activations[layer][:, :, number], rows, k)
                 notes[f"tc{layer}[{unit}]"] = [
-                    ("Text where it is most active", examples),
+                    ("Text where it is most active", self._strongest(z[:, :, number], rows, k)),
                     ("De-embedding: embeddings that drive it", drivers[number]),
                     ("Logits it raises (DLA)", raised[number]),
                 ]
@@ -147,18 +142,21 @@ class Tracer:
         """For each row the tokens, as texts, with their values."""
         return [[(self.tokenizer.decode([i]), f"{x:.2f}") for i, x in row] for row in best.pairs()]
 
-    def _activations_on(
-        self, rows: Int[Tensor, "row token"], wanted: dict[int, Int[Tensor, " feature"]]
-    ) -> dict[int, Float[Tensor, "row position feature"]]:
-        """How active some features of each layer are, from the first position on."""
+    def activations_on(self, rows: Int[Tensor, "row token"], nodes: list[Node]) -> Activations:
+        """How active the features among some nodes are on a text, from the first position on."""
         first = self.replacement.first_position
+        wanted = {
+            layer: torch.tensor(sorted(units), device=rows.device)
+            for layer in self.replacement.transcoders
+            if (units := {n.unit for n in nodes if n.kind == "feature" and n.layer == layer})
+        }
         parts: dict[int, list[Tensor]] = {layer: [] for layer in wanted}
         for batch in rows.split(8) if wanted else []:
             found = mlp_activations(self.replacement.model, batch, list(wanted))
             for layer, features in wanted.items():
                 z = self.replacement.transcoders[layer].encode(found[layer].mlp_in[:, first:])
                 parts[layer].append(z[:, :, features])
-        return {layer: torch.cat(batches) for layer, batches in parts.items()}
+        return {layer: (wanted[layer], torch.cat(batches)) for layer, batches in parts.items()}
 
     def _strongest(
         self, z: Float[Tensor, "row position"], rows: Int[Tensor, "row token"], k: int

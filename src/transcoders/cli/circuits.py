@@ -57,7 +57,7 @@ def circuit(
         raise UserError("circuit: expected --case, or --prompt and --target; see --help")
 
     from transcoders.circuits import Search, Tracer, parse_head
-    from transcoders.circuits.labels import labels_of
+    from transcoders.circuits.labels import labels_of, pages_of
     from transcoders.circuits.report import write_circuit, write_circuit_page
     from transcoders.corpus import load_rows
 
@@ -80,18 +80,20 @@ def circuit(
         text = load_rows(layout.tokens(model), "train").tokens[: settings.circuits.text_contexts]
         write_circuit(tracer, found, text.to(device), out, name=case or out.name, model=model)
         if case is None:  # the workflow writes pages of cases when all features have names
-            write_circuit_page(out, labels_of(settings, layout, model))
+            labels, pages = (of(settings, layout, model) for of in (labels_of, pages_of))
+            write_circuit_page(out, labels, pages)
 
 
 @job("", resources="notebook")
 def circuit_page(scale: ScaleName, case: str, threads: Threads = None) -> None:
     """Write the page and the viewers' graph of a circuit of the scale file."""
-    from transcoders.circuits.labels import labels_of
+    from transcoders.circuits.labels import labels_of, pages_of
     from transcoders.circuits.report import write_circuit_page
 
     settings, layout, _ = start("circuit-page", scale, threads)
-    folder = layout.circuit(settings.circuit_case(case).name)
-    write_circuit_page(folder, labels_of(settings, layout, settings.circuit_case(case).model))
+    model = settings.circuit_case(case).model
+    labels, pages = (of(settings, layout, model) for of in (labels_of, pages_of))
+    write_circuit_page(layout.circuit(case), labels, pages)
 
 
 def _checked_models(scale: Scale, _: str) -> Any:

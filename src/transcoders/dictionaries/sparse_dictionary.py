@@ -25,7 +25,7 @@ from transcoders.config import TRAITS, Kind, Traits
 from transcoders.errors import UserError
 from transcoders.files import made_folder, read_json, read_tensors, save_tensors, write_json
 
-SAELENS_FORMAT = "6.54.0"
+SAELENS_FORMAT = "6.54.12"
 """The SAELens version whose file format is written."""
 Precision = Literal["float32", "tf32", "bf16"]
 

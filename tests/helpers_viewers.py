@@ -1,0 +1,156 @@
+"""Other people's viewers of circuits: circuit-tracer's in a real browser, Neuronpedia's client.
+
+They live in a folder of their own, made on first use, since this project does not need them.
+"""
+
+import functools
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from helpers_browser import Browser
+
+FOLDER = Path(__file__).resolve().parents[1] / ".venv-viewers"
+WHEELS = ["circuit-tracer==0.5.0", "neuronpedia==1.2.1", "python-dotenv==1.2.1"]
+LIBRARIES = {
+    "d3-collection@1.0.7": "dist/d3-collection.min.js",  # the jetpack takes it for a part of d3
+    "d3@7.9.0": "dist/d3.min.js",
+    "d3-jetpack@2.3.0": "build/d3-jetpack.cjs",
+    "dagre@0.8.5": "dist/dagre.min.js",
+    "pako@2.1.0": "dist/pako.min.js",
+}
+"""What circuit-tracer's page loads from other sites: packages of npm, and the file of each."""
+JETPACK = """{
+const module = {}, exports = d3, require = () => d3;
+SCRIPT
+const conventions = d3.conventions;
+d3.conventions = (given) => {
+    const c = conventions(given);
+    c.drawAxis = (svg = c.svg) => d3.drawAxis({...c, svg});
+    return c;
+};
+}
+"""
+"""The published jetpack is a module, here made to add to d3 where it stands. The page loads a
+build in which conventions can also draw axes."""
+TAG = re.compile(r"<script src='https?:[^']*'></script>\n")
+NEEDS_NPM = pytest.mark.skipif(
+    not (shutil.which("npm") and shutil.which("node")),
+    reason="needs Debian's nodejs and npm: run `make system-deps`",
+)
+
+
+def python_packages() -> Path:
+    """A folder with the wheels alone; what they import beside each other is in our environment."""
+    folder = FOLDER / "python"
+    if not (folder / ".installed").exists():
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--upgrade"]
+        subprocess.run([*pip, "--target", folder, *WHEELS], check=True)
+        (folder / ".installed").touch()
+    return folder
+
+
+def npm_packages() -> Path:
+    """A folder with the libraries; the test is skipped where npm cannot reach its registry."""
+    folder = FOLDER / "npm"
+    if not (folder / ".installed").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        npm = ["npm", "install", "--prefix", folder, "--ignore-scripts", "--no-save", "--no-audit"]
+        done = subprocess.run([*npm, *LIBRARIES], capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.skip(f"npm could not install what the viewer loads: {done.stderr.strip()}")
+        (folder / ".installed").touch()
+    return folder / "node_modules"
+
+
+def make_frontend(folder: Path) -> None:
+    """circuit-tracer's page, with its libraries from beside it in place of other sites."""
+    shutil.copytree(python_packages() / "circuit_tracer/frontend/assets", folder)
+    tags = []
+    for package, file in LIBRARIES.items():
+        name = package.partition("@")[0]
+        script = (npm_packages() / name / file).read_text()
+        if name == "d3-jetpack":
+            script = JETPACK.replace("SCRIPT", script)
+        (folder / f"{name}.js").write_text(script)
+        tags.append(f"<script src='./{name}.js'></script>\n")
+    (folder / "favicon.ico").touch()  # a browser asks for it
+    page = folder / "index.html"
+    text = page.read_text()
+    first = TAG.search(text)
+    assert first
+    before, after = text[: first.start()], TAG.sub("", text[first.start() :])
+    page.write_text(before + "".join(tags) + after)
+
+
+@contextmanager
+def served(data: Path, frontend: Path) -> Iterator[str]:
+    """The address where circuit-tracer's own server shows the graphs of a folder."""
+    from circuit_tracer.frontend.local_server import CircuitGraphHandler
+
+    handler = functools.partial(CircuitGraphHandler, frontend_dir=frontend, data_dir=data)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/index.html"
+        server.shutdown()
+
+
+def show(browser: Browser, url: str) -> None:
+    """Open the viewer, and wait until it has drawn something."""
+    browser.open("about:blank", width=1500, height=1000)
+    browser.events.clear()
+    browser.command("Page.navigate", url=url)  # the page rewrites its address at once
+    try:
+        browser.wait(lambda: browser.run(f"{DRAWN}.length > 0"))
+    except AssertionError as error:
+        raise AssertionError(complaints(browser)) from error
+
+
+def drawn(browser: Browser) -> list[dict[str, Any]]:
+    """The nodes that the viewer shows, and where each is, in CSS pixels."""
+    return browser.run(
+        f"""{DRAWN}.map((each) => {{
+            const box = each.getBoundingClientRect();
+            return {{id: each.__data__.node_id, name: each.__data__.ppClerp,
+                    x: box.x + box.width / 2, y: box.y + box.height / 2}};
+        }})"""
+    )
+
+
+DRAWN = "[...document.querySelectorAll('.link-graph text.node')]"
+
+
+def text_of(selector: str) -> str:
+    """JavaScript for the text of an element; empty where there is none yet."""
+    return f"(document.querySelector({selector!r})?.innerText ?? '')"
+
+
+def click(browser: Browser, x: float, y: float) -> None:
+    """Press and release the mouse's button."""
+    at = {"x": x, "y": y, "button": "left", "clickCount": 1}
+    browser.command("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+    for kind in ("mousePressed", "mouseReleased"):
+        browser.command("Input.dispatchMouseEvent", type=kind, **at)
+
+
+def complaints(browser: Browser) -> list[Any]:
+    """What the page wrote to the console but for plain remarks."""
+    browser.run("1")  # what came before is here by now
+    return [
+        each["params"]
+        for each in browser.events
+        if each["method"] in ("Log.entryAdded", "Runtime.exceptionThrown")
+        or (
+            each["method"] == "Runtime.consoleAPICalled"
+            and each["params"]["type"] in ("error", "warning", "assert")
+        )
+    ]
