@@ -146,10 +146,13 @@ def test_the_files_of_a_circuit_are_written_together(
     tracer: Tracer, rows: Tensor, tmp_path: Path, target: str
 ) -> None:
     circuit = tracer.trace(PROMPT, target, Search(15, 3, sign="both"))
-    write_circuit(tracer, circuit, rows, tmp_path / "circuit", name="tiny", model="tiny-gpt2")
+    write_circuit(
+        tracer, circuit, rows, tmp_path / "circuit", name="tiny", model="tiny-gpt2", seed=1
+    )
     files = {path.name for path in (tmp_path / "circuit").iterdir()}
     assert files == {
-        "paths.json", "graph.json", "ablation.csv", "faithfulness.csv", "circuit.html"
+        "paths.json", "graph.json", "circuit.html", "ablation.csv", "faithfulness.csv",
+        "controls.csv", "steering.csv", "errors.csv",
     }  # fmt: skip
     record, paths = load_circuit(tmp_path / "circuit")
     assert nx.utils.graphs_equal(build_graph(paths), circuit.graph)
@@ -157,6 +160,8 @@ def test_the_files_of_a_circuit_are_written_together(
     assert record["tokens"] == TOKENS
     assert record["search"]["n_paths"] == 15
     assert record["target"]["value"] == circuit.target.value
+    answers = [(answer["token"], answer["weight"]) for answer in record["target"]["answers"]]
+    assert answers == ([("w5", 1), ("w9", -1)] if target.startswith("logit") else [])
     assert record["completeness_error"] < 1e-5
     assert -1 <= record["rank_correlation"] <= 1
     graph = json.loads((tmp_path / "circuit/graph.json").read_text())
@@ -175,6 +180,6 @@ def test_a_circuit_of_a_model_without_transcoders_can_be_written(
     model = tracer.replacement.model
     bare = Tracer(make_circuit(model, random_dictionary, {}, first=1), tracer.tokenizer, 0)
     circuit = bare.trace(PROMPT, "logit[w5]@-1", Search(8, 3))
-    write_circuit(bare, circuit, rows, tmp_path / "c", name="tiny", model="tiny-gpt2")
+    write_circuit(bare, circuit, rows, tmp_path / "c", name="tiny", model="tiny-gpt2", seed=1)
     record, _ = load_circuit(tmp_path / "c")
     assert (record["transcoders"], record["notes"]) == ([], {})

@@ -1,6 +1,14 @@
 # Circuits: one job for each question that the scale file asks, and checks of single features.
 
 FEATURE_CHECKS = [LAYOUT.feature_checks] if SCALE.circuits.checks else []
+CASE_TABLES = [  # of every circuit, for the page
+    "paths.json",
+    "ablation.csv",
+    "faithfulness.csv",
+    "controls.csv",
+    "steering.csv",
+    "errors.csv",
+]
 
 
 def traced(model):
@@ -23,15 +31,28 @@ job(
     input=traced_in_case,
     output=[
         LAYOUT.circuit("{case}") / file
-        for file in (
-            "paths.json",
-            "graph.json",
-            "circuit.html",
-            "ablation.csv",
-            "faithfulness.csv",
-        )
+        for file in (*CASE_TABLES, "graph.json", "circuit.html")
     ],
 )
+
+ASKED = list(dict.fromkeys(case.model for case in SCALE.circuits.cases))
+
+if ASKED:
+    job(
+        "measure_replacement",
+        "measure-replacement",
+        message="Measuring the model with its MLPs replaced",
+        input=[
+            file
+            for model in ASKED
+            for file in (
+                *traced(model),
+                LAYOUT.tokens(model) / "train.safetensors",
+                LAYOUT.tokens(model) / "eval.safetensors",
+            )
+        ],
+        output=LAYOUT.replacement,
+    )
 
 if FEATURE_CHECKS:
     job(

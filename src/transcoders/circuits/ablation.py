@@ -189,8 +189,8 @@ def faithfulness(
         any difference to the target.
     """
     parts = replaceable_parts(ranked)
-    sizes = [0, *(n for n in sizes if n <= len(parts))]
-    sets = [parts[:n] for n in sizes]
+    measured = sorted({0, *(n for n in sizes if n <= len(parts))})
+    sets = [parts[:n] for n in measured]
     only, without = (
         values_with(local, target, sets, means, inside=inside) for inside in (True, False)
     )
@@ -198,7 +198,8 @@ def faithfulness(
     span = (whole - empty) or float("nan")
     rows = [
         (n, (alone - empty) / span, (rest - empty) / span)
-        for n, alone, rest in zip(sizes[1:], only[1:], without[1:], strict=True)
+        for n, alone, rest in zip(measured, only, without, strict=True)
+        if n in sizes
     ]
     return pd.DataFrame(rows, columns=["n_nodes", "faithfulness", "remaining"])
 

@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 from jaxtyping import Int
 from torch import Tensor
@@ -15,9 +16,12 @@ from transcoders.circuits.ablation import (
     rank_correlation,
     replaceable_parts,
 )
+from transcoders.circuits.controls import control_effects
 from transcoders.circuits.export import attribution_graph, paths_record
 from transcoders.circuits.graph import influence, prune_graph
 from transcoders.circuits.page import circuit_page
+from transcoders.circuits.quality import origins
+from transcoders.circuits.steering import steering
 from transcoders.circuits.trace import Circuit, Tracer
 from transcoders.circuits.verify import completeness, total_attributions
 from transcoders.files import made_folder, write_json, write_table
@@ -36,6 +40,7 @@ def write_circuit(
     *,
     name: str,
     model: str,
+    seed: int,
 ) -> None:
     """Check a circuit against the model and write everything about it, all or nothing.
 
@@ -46,6 +51,7 @@ def write_circuit(
         folder: of the files. An older circuit there is replaced.
         name: short, for files and addresses.
         model: its name.
+        seed: of the random sets of parts that the circuit is compared with.
     """
     local, target, graph = circuit.local, circuit.target, circuit.graph
     shares = influence(graph)
@@ -55,15 +61,25 @@ def write_circuit(
     effects = ablation_effects(local, target, totals, parts)
     means = mean_activations(local.replacement, rows)
     ranked = [*parts, *parts_by_attribution(totals)]
-    curve = faithfulness(local, target, ranked, means, SIZES)
     correlation = rank_correlation(effects)
+    tables = {
+        "ablation": effects,
+        "faithfulness": faithfulness(local, target, ranked, means, SIZES),
+        "controls": control_effects(local, target, parts, means, seed=seed),
+        "steering": steering(local, target, parts, effects),
+        "errors": origins(target, totals),
+    }
     notes = tracer.notes([target.node, *parts], rows)
     record = {
         "name": name,
         "model": model,
         "prompt": circuit.prompt,
         "tokens": circuit.tokens,
-        "target": {"name": target.name, "value": target.value},
+        "target": {
+            "name": target.name,
+            "value": target.value,
+            "answers": _answers(tracer, circuit),
+        },
         "transcoders": list(local.replacement.transcoders),
         "search": vars(circuit.search),
         "completeness_error": float(completeness(local, target.vectors).error.max()),
@@ -83,9 +99,22 @@ def write_circuit(
         write_json(temporary / "paths.json", record)
         viewed = attribution_graph(circuit, name=name, model=model, notes=notes)
         write_json(temporary / "graph.json", viewed)
-        write_table(temporary / "ablation.csv", effects)
-        write_table(temporary / "faithfulness.csv", curve)
+        for table, content in tables.items():
+            write_table(temporary / f"{table}.csv", content)
         (temporary / "circuit.html").write_text(page, encoding="utf-8")
+
+
+def _answers(tracer: Tracer, circuit: Circuit) -> list[dict[str, Any]]:
+    """The tokens of the target's logits: weight, and rank among all tokens (1: the model's own)."""
+    logits = circuit.local.passed.logits[circuit.target.node.token]
+    return [
+        {
+            "token": tracer.tokenizer.decode([token]),
+            "weight": weight,
+            "rank": 1 + int((logits > logits[token]).sum()),
+        }
+        for token, weight in circuit.target.logits.items()
+    ]
 
 
 def _summary(circuit: Circuit, correlation: float) -> str:

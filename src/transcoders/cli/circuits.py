@@ -17,7 +17,8 @@ def _case(scale: Scale, name: str) -> Any:
 
 
 @job(
-    "corpus.train_positions circuits.n_paths circuits.iterations circuits.text_contexts device",
+    "seed corpus.train_positions circuits.n_paths circuits.iterations circuits.text_contexts "
+    "device",
     resources="circuit",
     part=_case,
 )
@@ -77,7 +78,28 @@ def circuit(
     typer.echo(found.table())
     if out is not None:
         text = load_rows(layout.tokens(model), "train").tokens[: settings.circuits.text_contexts]
-        write_circuit(tracer, found, text.to(device), out, name=case or out.name, model=model)
+        write_circuit(
+            tracer, found, text.to(device), out,
+            name=case or out.name, model=model, seed=settings.seed,
+        )  # fmt: skip
+
+
+def _models_of_cases(scale: Scale, _: str) -> Any:
+    names = dict.fromkeys(case.model for case in scale.circuits.cases)
+    return [scale.model(name).bos_token for name in names]
+
+
+@job(
+    "seed corpus.train_positions corpus.metric_positions circuits.text_contexts device",
+    resources="circuit",
+    part=_models_of_cases,
+)
+def measure_replacement(scale: ScaleName, threads: Threads = None) -> None:
+    """Measure what the model loses with more and more MLPs replaced by transcoders at once."""
+    from transcoders.circuits.quality import replacement_quality_of
+
+    settings, layout, device = start("measure-replacement", scale, threads)
+    write_table(layout.replacement, replacement_quality_of(settings, layout, device=device))
 
 
 def _checked_models(scale: Scale, _: str) -> Any:
