@@ -19,6 +19,7 @@ a p-value, and at least 1 / (draws + 1).
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -143,3 +144,40 @@ def _by_stratum(parts: Sequence[Node], stratum: Stratum) -> dict[tuple[int | str
     for part in parts:
         members[stratum(part)].append(part)
     return members
+
+
+class Comparison(NamedTuple):
+    """A circuit's effect among those of random sets."""
+
+    measure: str
+    control: str
+    effect: float
+    """Of the circuit, in units of the target."""
+    everything: float
+    """Of all parts: what there is to explain."""
+    strongest: float
+    """Of as many of the strongest parts."""
+    median: float
+    """Of the random sets."""
+    rank: int
+    """1 if no random set has at least the circuit's effect."""
+    of: int
+    """Random sets and the circuit. ``rank / of`` is the p-value."""
+
+
+def comparisons(controls: pd.DataFrame) -> list[Comparison]:
+    """The rank of a circuit among random sets, for each measure and kind of random set."""
+    found = []
+    for measure in MEASURES:
+        of_measure = controls[controls["measure"] == measure].groupby("set")["effect"]
+        single = of_measure.first()
+        for control in (RANDOM, RANDOM_AT_TOKENS):
+            drawn = of_measure.get_group(control)
+            # Sets that are measured in other batches differ by rounding.
+            margin = 1e-5 * abs(single[EVERYTHING])
+            rank = 1 + int((drawn >= single[CIRCUIT] - margin).sum())
+            effects = (float(single[name]) for name in (CIRCUIT, EVERYTHING, STRONGEST))
+            found.append(
+                Comparison(measure, control, *effects, float(drawn.median()), rank, len(drawn) + 1)
+            )
+    return found

@@ -8,7 +8,9 @@ the set of active features follow.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from transcoders.circuits.ablation import changes_when_scaled
@@ -43,3 +45,24 @@ def steering(
         )
         tables.append(table)
     return pd.concat(tables, ignore_index=True)
+
+
+class Agreement(NamedTuple):
+    """How real changes follow predicted ones."""
+
+    n: int
+    """Nodes, each counted once for each factor."""
+    correlation: float
+    """Pearson's; NaN for fewer than three, or if either does not vary."""
+    slope: float
+    """Of the line through the origin: a factor of 1 changes nothing."""
+
+
+def agreement(steered: pd.DataFrame) -> Agreement:
+    """Correlation and slope of real on predicted changes, over the rows of :func:`steering`."""
+    predicted, change = steered["predicted"].to_numpy(), steered["change"].to_numpy()
+    enough = len(steered) >= 3 and predicted.std() > 0 and change.std() > 0
+    correlation = float(np.corrcoef(predicted, change)[0, 1]) if enough else float("nan")
+    squares = float(predicted @ predicted)
+    slope = float(predicted @ change) / squares if squares else float("nan")
+    return Agreement(len(steered), correlation, slope)
