@@ -109,6 +109,8 @@ def _works(scale: Scale) -> Iterator[Work]:
     if scale.groups:
         yield from _works_that_train(scale)
     yield Work("circuit", len(scale.circuits.cases), given.circuit)
+    if scale.circuits.cases:
+        yield Work("measure_replacement", 1, given.circuit)
     if scale.greater_than is not None:
         yield Work("study_greater_than", 1, given.greater_than)
     if scale.interpretability is not None:

@@ -176,8 +176,16 @@ def comparisons(controls: pd.DataFrame) -> list[Comparison]:
             # Sets that are measured in other batches differ by rounding.
             margin = 1e-5 * abs(single[EVERYTHING])
             rank = 1 + int((drawn >= single[CIRCUIT] - margin).sum())
-            effects = (float(single[name]) for name in (CIRCUIT, EVERYTHING, STRONGEST))
             found.append(
-                Comparison(measure, control, *effects, float(drawn.median()), rank, len(drawn) + 1)
+                Comparison(
+                    measure,
+                    control,
+                    effect=float(single[CIRCUIT]),
+                    everything=float(single[EVERYTHING]),
+                    strongest=float(single[STRONGEST]),
+                    median=float(drawn.median()),
+                    rank=rank,
+                    of=len(drawn) + 1,
+                )
             )
     return found

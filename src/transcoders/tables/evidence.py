@@ -84,11 +84,11 @@ def _compared(found: tuple[Comparison, Comparison]) -> str:
     }[len(stands_out)]
     than = "more" if first.effect > first.strongest else "no more"
     return (
-        f"{does} {first.effect:.2f} of the {first.everything:.2f} that all parts make. Among random "
-        f"sets of the same kinds and layers this is rank {first.rank} of {first.of} (their median: "
-        f"{first.median:.2f}), among sets at the same tokens too rank {second.rank} of {second.of} "
-        f"({second.median:.2f}). {verdict}; it does {than} than as many of the strongest parts "
-        f"({first.strongest:.2f})."
+        f"{does} {first.effect:.2f} of the {first.everything:.2f} that all parts make. Among "
+        f"random sets of the same kinds and layers this is rank {first.rank} of {first.of} (their "
+        f"median: {first.median:.2f}), among sets at the same tokens too rank {second.rank} of "
+        f"{second.of} ({second.median:.2f}). {verdict}; it does {than} than as many of the "
+        f"strongest parts ({first.strongest:.2f})."
     )
 
 
@@ -97,16 +97,16 @@ def _carried(errors: pd.DataFrame) -> str:
     listed = ", ".join(
         f"{word} {shares[origin]:.0%}" for origin, word in ORIGINS.items() if origin in shares
     )
-    of_errors = errors[errors["origin"] == "error"].set_index("layer")["share"]
+    of_errors = errors[errors["origin"] == "error"]
     if of_errors.empty:
         return f"In the end the target comes from: {listed}."
-    largest = int(of_errors.abs().idxmax())
+    largest = of_errors.loc[of_errors["share"].abs().idxmax()]
     unexplained = abs(shares["error"])
     remark = "most of the target is" if unexplained >= ENOUGH else "that share is"
     return (
         f"In the end the target comes from: {listed}. Errors are unexplained, so {remark} outside "
-        f"what features can tell; the largest error is that of layer {largest} "
-        f"({of_errors[largest]:.0%})."
+        f"what features can tell; the largest error is that of layer "
+        f"{largest['layer']} ({largest['share']:.0%})."
     )
 
 
@@ -140,7 +140,10 @@ def comparisons_table(controls: dict[str, pd.DataFrame]) -> str:
 def steering_table(steered: dict[str, pd.DataFrame]) -> str:
     """How real changes follow predicted ones, by circuit and by kind of node, as HTML."""
     together = pd.concat(steered.values())
-    groups = {**steered, **{f"all {WORDS[k]}": t for k, t in together.groupby("kind")}}
+    groups = dict(steered)
+    for kind, word in WORDS.items():
+        if (of_kind := together[together["kind"] == kind]).size:
+            groups[f"all {word}"] = of_kind
     rows = pd.DataFrame([{"nodes": name, **agreement(t)._asdict()} for name, t in groups.items()])
     rows = rows.rename(columns={"n": "scalings"})
     return html_table(rows, {"correlation": "{:.2f}", "slope": "{:.2f}"}, name="steering")
