@@ -207,7 +207,7 @@ def test_a_circuit_that_stands_out_is_told_from_one_that_does_not():
     best = describe_evidence(asked(1.0), compared(3.0, [0.0, 1.0, 2.0]), STEERED, ERRORS)
     for part in (
         "**The model prefers the first of the two.**", "“&#42;a&#42;” is number 3 and",
-        "number 1,200", "1 features, 1 heads, 0 whole MLPs", "falls by 3.00 of the 4.00",
+        "number 1,200", "features 1, heads 1, whole MLPs 0", "falls by 3.00 of the 4.00",
         "rank 1 of 4 (their median: 1.00)", "stands out from both", "does more than",
         "embeddings 50%, errors of transcoders 60%, biases -10%", "most of the target is",
         "layer 3 (80%)", "Over 3 scalings", "correlation of 1.00 and a slope of 0.50",

@@ -111,6 +111,7 @@ def _layers(quality: pd.DataFrame) -> list[int]:
 
 def _draw_shares(panel: Axes, shares: pd.DataFrame) -> None:
     panel.imshow(shares, cmap="RdBu", vmin=-1, vmax=1, aspect="auto")
+    panel.grid(visible=False)
     panel.set_xticks(range(shares.shape[1]), [str(layer) for layer in shares])
     panel.set_yticks(range(len(shares)), list(shares.index))
     panel.set(title="share of the target in errors", xlabel="layer of the transcoder")
@@ -122,6 +123,7 @@ def _draw_shares(panel: Axes, shares: pd.DataFrame) -> None:
         )  # fmt: skip
 
 
+SHARE_TICKS = [-100, -10, -1, -0.5, 0, 0.5, 1, 10, 100]
 CONTROL_STYLES = {
     "random": ("random: same kinds and layers", "#999999", 0.16),
     "random at tokens": ("random: same tokens too", "#56B4E9", -0.16),
@@ -158,6 +160,10 @@ def controls_figure(controls: dict[str, pd.DataFrame]) -> Figure:
                     panel.scatter(value, row, marker=marker, s=26, color=colour, label=label)
             panel.axvline(0, color=BOUND_COLOUR, linestyle=":", linewidth=0.8)
             panel.set_xscale("symlog", linthresh=1)
+            low, high = panel.get_xlim()
+            ticks = [tick for tick in SHARE_TICKS if low <= tick <= high]
+            panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+            panel.xaxis.set_minor_locator(NullLocator())
             panel.set(title=measure, xlabel="effect, as a share of all parts'")
             panel.set_yticks(range(len(controls)), list(controls))
         panels[0].invert_yaxis()

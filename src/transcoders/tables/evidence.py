@@ -31,10 +31,10 @@ def describe_evidence(
         errors: ``errors.csv``.
     """
     kinds = steered[steered["factor"] == 0]["kind"].value_counts()
-    parts = ", ".join(f"{kinds.get(kind, 0)} {word}" for kind, word in WORDS.items())
+    parts = ", ".join(f"{word} {kinds.get(kind, 0)}" for kind, word in WORDS.items())
     sentences = [
         _preference(record),
-        f"The circuit found has {parts}.",
+        f"The nodes of the circuit found: {parts}.",
         *(_compared(found) for found in _by_measure(controls)),
         _carried(errors),
         _steered(agreement(steered)),
@@ -100,13 +100,14 @@ def _carried(errors: pd.DataFrame) -> str:
     of_errors = errors[errors["origin"] == "error"]
     if of_errors.empty:
         return f"In the end the target comes from: {listed}."
-    largest = of_errors.loc[of_errors["share"].abs().idxmax()]
+    by_layer = zip(of_errors["layer"], of_errors["share"], strict=True)
+    layer, largest = max(by_layer, key=lambda pair: abs(pair[1]))
     unexplained = abs(shares["error"])
     remark = "most of the target is" if unexplained >= ENOUGH else "that share is"
     return (
         f"In the end the target comes from: {listed}. Errors are unexplained, so {remark} outside "
         f"what features can tell; the largest error is that of layer "
-        f"{largest['layer']} ({largest['share']:.0%})."
+        f"{layer} ({largest:.0%})."
     )
 
 
