@@ -14,6 +14,7 @@ from workflow.running import REPOSITORY, planned_rules, snakemake
 STUDIES = {
     "circuit",
     "check_features",
+    "measure_replacement",
     "study_greater_than",
     "gather_examples",
     "measure_features",
