@@ -13,6 +13,7 @@ from torch import Tensor
 
 from helpers_circuits import Make, active_units, make_circuit
 from transcoders.circuits import Search, Tracer
+from transcoders.circuits.ablation import mean_activations
 from transcoders.circuits.export import load_circuit
 from transcoders.circuits.graph import build_graph
 from transcoders.circuits.invariant import de_embeddings, direct_logits
@@ -147,8 +148,9 @@ def test_the_files_of_a_circuit_are_written_together(
 ) -> None:
     circuit = tracer.trace(PROMPT, target, Search(15, 3, sign="both"))
     write_circuit(
-        tracer, circuit, rows, tmp_path / "circuit", name="tiny", model="tiny-gpt2", seed=1
-    )
+        tracer, circuit, rows, mean_activations(tracer.replacement, rows), tmp_path / "circuit",
+        name="tiny", model="tiny-gpt2", seed=1,
+    )  # fmt: skip
     files = {path.name for path in (tmp_path / "circuit").iterdir()}
     assert files == {
         "paths.json", "graph.json", "circuit.html", "ablation.csv", "faithfulness.csv",
@@ -180,6 +182,7 @@ def test_a_circuit_of_a_model_without_transcoders_can_be_written(
     model = tracer.replacement.model
     bare = Tracer(make_circuit(model, random_dictionary, {}, first=1), tracer.tokenizer, 0)
     circuit = bare.trace(PROMPT, "logit[w5]@-1", Search(8, 3))
-    write_circuit(bare, circuit, rows, tmp_path / "c", name="tiny", model="tiny-gpt2", seed=1)
+    means = mean_activations(bare.replacement, rows)
+    write_circuit(bare, circuit, rows, means, tmp_path / "c", name="t", model="tiny-gpt2", seed=1)
     record, _ = load_circuit(tmp_path / "c")
     assert (record["transcoders"], record["notes"]) == ([], {})

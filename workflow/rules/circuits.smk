@@ -1,4 +1,4 @@
-# Circuits: one job for each question that the scale file asks, and checks of single features.
+# Circuits: one job for all questions that the scale file asks of a model, and checks of features.
 
 FEATURE_CHECKS = [LAYOUT.feature_checks] if SCALE.circuits.checks else []
 CASE_TABLES = [  # of every circuit, for the page
@@ -19,23 +19,21 @@ def traced(model):
     ]
 
 
-def traced_in_case(wildcards):
-    model = SCALE.circuit_case(wildcards.case).model
-    return [*traced(model), LAYOUT.tokens(model) / "train.safetensors"]
-
-
-job(
-    "circuit_{case}",
-    "circuit --case {wildcards.case}",
-    message="Finding the circuit {wildcards.case}",
-    input=traced_in_case,
-    output=[
-        LAYOUT.circuit("{case}") / file
-        for file in (*CASE_TABLES, "graph.json", "circuit.html")
-    ],
-)
-
 ASKED = list(dict.fromkeys(case.model for case in SCALE.circuits.cases))
+
+for model in ASKED:
+    job(
+        f"find_circuits_{model}",
+        f"circuit --all-of {model}",
+        message=f"Finding the circuits of {model}",
+        input=[*traced(model), LAYOUT.tokens(model) / "train.safetensors"],
+        output=[
+            LAYOUT.circuit(case.name) / file
+            for case in SCALE.circuits.cases
+            if case.model == model
+            for file in (*CASE_TABLES, "graph.json", "circuit.html")
+        ],
+    )
 
 if ASKED:
     job(

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from transcoders.circuits.ablation import (
     REPLACEABLE,
+    Means,
     ablation_effects,
     faithfulness,
-    mean_activations,
     parts_by_attribution,
     rank_correlation,
     replaceable_parts,
@@ -36,6 +36,7 @@ def write_circuit(
     tracer: Tracer,
     circuit: Circuit,
     rows: Int[Tensor, "row token"],
+    means: Means,
     folder: Path,
     *,
     name: str,
@@ -47,7 +48,8 @@ def write_circuit(
     Args:
         tracer: that found the circuit.
         circuit: what was found.
-        rows: of text, for means that replace ablated parts and for examples of features.
+        rows: of text, for examples of features.
+        means: over that text: what replaces ablated parts.
         folder: of the files. An older circuit there is replaced.
         name: short, for files and addresses.
         model: its name.
@@ -59,7 +61,6 @@ def write_circuit(
     parts = [node for node in nodes if node.kind in REPLACEABLE and node != target.node]
     totals = total_attributions(local, target)
     effects = ablation_effects(local, target, totals, parts)
-    means = mean_activations(local.replacement, rows)
     ranked = [*parts, *parts_by_attribution(totals)]
     correlation = rank_correlation(effects)
     tables = {
