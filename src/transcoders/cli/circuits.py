@@ -147,20 +147,6 @@ def _studied(scale: Scale, _: str) -> Any:
     return study.model_dump(exclude={"published"}), scale.model(study.model).bos_token
 
 
-def _listed(scale: Scale, name: str | None, all_of: str | None) -> list[CircuitCase]:
-    """The cases of the scale file that are asked for: of that name, or of that model."""
-    if name is not None:
-        return [scale.circuit_case(name)]
-    if all_of is None:
-        return []
-    found = [case for case in scale.circuits.cases if case.model == all_of]
-    if not found:
-        raise UserError(
-            f"config/{scale.name}.yaml: circuits.cases: expected one of {all_of}, found none"
-        )
-    return found
-
-
 @job(
     "seed corpus.train_positions circuits.n_paths circuits.iterations device",
     resources="greater_than",
