@@ -200,7 +200,7 @@ ERRORS = pd.DataFrame(
 def asked(value: float) -> dict:
     """The record of a circuit."""
     answers = [{"token": "*a*", "weight": 1, "rank": 3}, {"token": "b", "weight": -1, "rank": 1200}]
-    return {"target": {"value": value, "answers": answers}}
+    return {"target": {"value": value, "answers": answers, "prefers_first": value > 0}}
 
 
 def test_a_circuit_that_stands_out_is_told_from_one_that_does_not():
@@ -222,7 +222,7 @@ def test_a_circuit_that_stands_out_is_told_from_one_that_does_not():
 
 def test_a_features_circuit_and_a_sum_of_logits_have_no_preference():
     record = asked(1.0)
-    record["target"]["answers"] = record["target"]["answers"][:1]
+    record["target"] |= {"answers": record["target"]["answers"][:1], "prefers_first": None}
     compared_with = compared(1.0, [1.0, 2.0])
     assert "prefer" not in describe_evidence(record, compared_with, STEERED, ERRORS)
     record["target"]["answers"] = []

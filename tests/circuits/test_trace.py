@@ -164,6 +164,8 @@ def test_the_files_of_a_circuit_are_written_together(
     assert record["target"]["value"] == circuit.target.value
     answers = [(answer["token"], answer["weight"]) for answer in record["target"]["answers"]]
     assert answers == ([("w5", 1), ("w9", -1)] if target.startswith("logit") else [])
+    prefers_first = circuit.target.value > 0 if answers else None
+    assert record["target"]["prefers_first"] is prefers_first
     assert record["completeness_error"] < 1e-5
     assert -1 <= record["rank_correlation"] <= 1
     graph = json.loads((tmp_path / "circuit/graph.json").read_text())

@@ -80,6 +80,8 @@ def write_circuit(
             "name": target.name,
             "value": target.value,
             "answers": _answers(tracer, circuit),
+            # Of a difference of two logits: whether the model gives the first one more.
+            "prefers_first": target.value > 0 if len(target.logits) == 2 else None,
         },
         "transcoders": list(local.replacement.transcoders),
         "search": vars(circuit.search),

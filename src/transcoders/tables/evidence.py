@@ -51,9 +51,9 @@ def _preference(record: dict[str, Any]) -> str:
         f"“{in_markdown(answer['token'])}” is number {answer['rank']:,}" for answer in answers
     )
     ranks = f"Among all next tokens, {listed} for the model."
-    if len(answers) != 2:
+    if (prefers_first := record["target"]["prefers_first"]) is None:
         return ranks
-    if record["target"]["value"] > 0:
+    if prefers_first:
         return f"**The model prefers the first of the two.** {ranks}"
     return (
         f"**The model does not prefer the first of the two**, so the circuit shows what speaks for "
