@@ -148,7 +148,8 @@ def test_the_files_of_a_circuit_are_written_together(
 ) -> None:
     circuit = tracer.trace(PROMPT, target, Search(15, 3, sign="both"))
     write_circuit(
-        tracer, circuit, rows, mean_activations(tracer.replacement, rows), tmp_path / "circuit",
+        tracer, circuit, tracer.notes([*circuit.graph, Node("feature", 0, 1, 1)], rows),
+        mean_activations(tracer.replacement, rows), tmp_path / "circuit",
         name="tiny", model="tiny-gpt2", seed=1,
     )  # fmt: skip
     files = {path.name for path in (tmp_path / "circuit").iterdir()}
@@ -162,6 +163,8 @@ def test_the_files_of_a_circuit_are_written_together(
     assert record["tokens"] == TOKENS
     assert record["search"]["n_paths"] == 15
     assert record["target"]["value"] == circuit.target.value
+    features = {str(node).partition("@")[0] for node in circuit.graph if node.kind == "feature"}
+    assert set(record["notes"]) == features
     answers = [(answer["token"], answer["weight"]) for answer in record["target"]["answers"]]
     assert answers == ([("w5", 1), ("w9", -1)] if target.startswith("logit") else [])
     prefers_first = circuit.target.value > 0 if answers else None
@@ -185,6 +188,6 @@ def test_a_circuit_of_a_model_without_transcoders_can_be_written(
     bare = Tracer(make_circuit(model, random_dictionary, {}, first=1), tracer.tokenizer, 0)
     circuit = bare.trace(PROMPT, "logit[w5]@-1", Search(8, 3))
     means = mean_activations(bare.replacement, rows)
-    write_circuit(bare, circuit, rows, means, tmp_path / "c", name="t", model="tiny-gpt2", seed=1)
+    write_circuit(bare, circuit, {}, means, tmp_path / "c", name="t", model="tiny-gpt2", seed=1)
     record, _ = load_circuit(tmp_path / "c")
     assert (record["transcoders"], record["notes"]) == ([], {})

@@ -4,9 +4,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-from jaxtyping import Int
-from torch import Tensor
-
 from transcoders.circuits.ablation import (
     REPLACEABLE,
     Means,
@@ -22,7 +19,7 @@ from transcoders.circuits.graph import influence, prune_graph
 from transcoders.circuits.page import circuit_page
 from transcoders.circuits.quality import origins
 from transcoders.circuits.steering import steering
-from transcoders.circuits.trace import Circuit, Tracer
+from transcoders.circuits.trace import Circuit, Notes, Tracer
 from transcoders.circuits.verify import completeness, total_attributions
 from transcoders.files import made_folder, write_json, write_table
 
@@ -35,7 +32,7 @@ SHOWN = 0.9
 def write_circuit(
     tracer: Tracer,
     circuit: Circuit,
-    rows: Int[Tensor, "row token"],
+    notes: Notes,
     means: Means,
     folder: Path,
     *,
@@ -48,8 +45,8 @@ def write_circuit(
     Args:
         tracer: that found the circuit.
         circuit: what was found.
-        rows: of text, for examples of features.
-        means: over that text: what replaces ablated parts.
+        notes: of its features, and perhaps of others.
+        means: over a text: what replaces ablated parts.
         folder: of the files. An older circuit there is replaced.
         name: short, for files and addresses.
         model: its name.
@@ -70,7 +67,8 @@ def write_circuit(
         "steering": steering(local, target, parts, effects),
         "errors": origins(target, totals),
     }
-    notes = tracer.notes([target.node, *parts], rows)
+    own = {str(node).partition("@")[0] for node in [target.node, *parts]}
+    notes = {feature: lists for feature, lists in notes.items() if feature in own}
     record = {
         "name": name,
         "model": model,

@@ -92,21 +92,23 @@ def circuit(
         exclude_bos=exclude_bos,
         sign=sign,  # type: ignore[arg-type]  # Search refuses others
     )
-    tracer = Tracer.load(scale, model, device=device)
-    if listed or out:
-        text = load_rows(layout.tokens(model), "train").tokens[: settings.circuits.text_contexts]
-        text = text.to(device)
-        means = mean_activations(tracer.replacement, text)
+    tracer, circuits = Tracer.load(scale, model, device=device), []
     for entry in cases:
         of_entry = replace(search, components=tuple(components or entry.components))
         found = tracer.trace(entry.prompt, entry.target, of_entry)
         typer.echo(f"{found.target.name} = {found.target.value:.3f} on {found.tokens}")
         typer.echo(found.table())
-        if listed or out:
+        circuits.append(found)
+    if listed or out:
+        text = load_rows(layout.tokens(model), "train").tokens[: settings.circuits.text_contexts]
+        text = text.to(device)
+        means = mean_activations(tracer.replacement, text)
+        notes = tracer.notes([node for found in circuits for node in found.graph], text)
+        for entry, found in zip(cases, circuits, strict=True):
             folder = layout.circuit(entry.name) if all_of or out is None else out
             name = entry.name if listed else folder.name
             write_circuit(
-                tracer, found, text, means, folder, name=name, model=model, seed=settings.seed
+                tracer, found, notes, means, folder, name=name, model=model, seed=settings.seed
             )
 
 
