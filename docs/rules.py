@@ -11,6 +11,7 @@ import pygraphviz
 
 FAMILIES = {
     r"train_(?!ing_curves).*": "train\n(one job a group)",
+    r"find_circuits_.*": "find_circuits\n(one job a model)",
     r"cache_activations_.*": "cache_activations\n(one job a model)",
     r"case_study_.*": "case_study\n(one page a study)",
 }

@@ -43,6 +43,7 @@ COMMANDS: list[tuple[Callable[..., None], dict[str, str]]] = [
     (dictionaries.evaluate, {"site": "tiny-llama_layer1"}),
     (circuits.circuit, {"case": "tiny-feature"}),
     (circuits.circuit, {"case": "tiny-logits"}),
+    (circuits.measure_replacement, {}),
     (circuits.check_features, {}),
     (circuits.greater_than, {}),
     (interpretability.gather_examples, {}),

@@ -75,10 +75,10 @@ def test_every_rule_that_trains_or_measures_is_counted(paper: Scale) -> None:
     assert jobs["fetch_model"] == jobs["tokenize"] == jobs["cache_activations"] == 3
     assert jobs["train"] == len(paper.main_groups)
     assert jobs["evaluate"] == len(paper.all_sites)
-    assert jobs["circuit"] == len(paper.circuits.cases)
+    assert jobs["find_circuits"] == jobs["measure_replacement"] == 1  # one model has cases
     assert all(work.flops for work in plan.works if work.rule in ("train", "evaluate"))
     published = plan_of(load_scale(ROOT / "config/published.yaml"))
-    assert {work.rule for work in published.works} >= {"import_transcoder", "circuit"}
+    assert {work.rule for work in published.works} >= {"import_transcoder", "find_circuits"}
     assert "train" not in {work.rule for work in published.works}
 
 

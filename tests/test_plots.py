@@ -17,9 +17,12 @@ from transcoders.plots import (
     COLOURS,
     LABELS,
     MARKERS,
+    controls_figure,
     kept_figure,
+    replacement_figure,
     save_figure,
     sparsity_label,
+    steering_figure,
     tradeoff_figure,
     training_figure,
     verification_figure,
@@ -183,6 +186,68 @@ def test_verification_has_a_row_a_circuit_and_every_node_and_size_in_it():
     only, all_but = right.lines[:2]
     assert list(only.get_ydata()) == list(verified()[1]["faithfulness"])
     assert list(all_but.get_ydata()) == list(verified()[1]["remaining"])
+
+
+def compared(circuit: float = 2.0) -> pd.DataFrame:
+    """Of two measures: all parts make 4, and random sets 0 to 3."""
+    sets = [("everything", [-4.0]), ("circuit", [circuit]), ("strongest", [0.5]),
+            ("random", [0.0, 1.0, 3.0]), ("random at tokens", [0.2, 1.2, 2.2])]  # fmt: skip
+    rows = [
+        (measure, name, draw, effect)
+        for measure in ("necessity", "sufficiency")
+        for name, effects in sets
+        for draw, effect in enumerate(effects)
+    ]
+    return pd.DataFrame(rows, columns=["measure", "set", "draw", "effect"])
+
+
+def test_controls_show_every_set_of_every_circuit_as_a_share_of_all_parts():
+    figure = controls_figure({"one": compared(), "other": compared(-1.0)})
+    assert [axes.get_title() for axes in figure.axes] == ["necessity", "sufficiency"]
+    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ["one", "other"]
+    for axes in figure.axes:
+        points = [tuple(p) for part in axes.collections for p in part.get_offsets().tolist()]
+        found = [sorted(x for x, y in points if abs(y - row) < 0.5) for row in (0, 1)]
+        random = [0.0, 0.05, 0.25, 0.3, 0.55, 0.75]
+        assert found[0] == pytest.approx(sorted([*random, 0.5, 0.125]))
+        assert found[1] == pytest.approx(sorted([*random, -0.25, 0.125]))
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels[-2:] == ["the strongest by activation", "the circuit"]
+
+
+def test_steering_has_a_panel_a_factor_with_every_node_and_the_slope():
+    rows = [(kind, factor, (factor - 1) * x, 2 * (factor - 1) * x)
+            for factor in (0, 2, -1) for kind, x in (("feature", 1.0), ("head", 0.5), ("mlp", -1.0))
+            ]  # fmt: skip
+    steered = pd.DataFrame(rows, columns=["kind", "factor", "predicted", "change"])
+    figure = steering_figure({"one": steered, "other": steered})
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles == [f"× {factor}: r = 1.00, slope 2.00" for factor in (-1, 0, 2)]
+    for axes, factor in zip(figure.axes, (-1, 0, 2), strict=True):
+        for part, x in zip(axes.collections, (1.0, 0.5, -1.0), strict=True):
+            point = [(factor - 1) * x, 2 * (factor - 1) * x]
+            assert part.get_offsets().tolist() == [point, point]
+
+
+def test_replacement_draws_each_model_and_the_errors_of_each_circuit():
+    quality = pd.DataFrame(
+        {
+            "model": ["a", "a", "b"], "n_replaced": [0, 2, 0], "layers": [np.nan, "3 5", np.nan],
+            "ce": [3.0, 3.5, 4.0], "ce_low": [3.0, 3.4, 4.0], "ce_high": [3.0, 3.6, 4.0],
+            "ce_mean_ablated": [3.0, 5.0, 4.0], "ce_mean_ablated_low": [3.0, 4.5, 4.0],
+            "ce_mean_ablated_high": [3.0, 5.5, 4.0], "ce_original": [3.0, 3.0, 4.0],
+        }
+    )  # fmt: skip
+    errors = pd.DataFrame(
+        {"origin": ["embed", "error", "error"], "layer": [-1, 3, 5], "share": [0.4, 0.35, -0.9]}
+    )
+    figure = replacement_figure(quality, {"one": errors, "other": errors[:2]})
+    of_a, of_b, shares = figure.axes
+    assert (of_a.get_title(), of_b.get_title()) == ("a", "b")
+    drawn = [list(line.get_ydata()) for line in of_a.lines if len(line.get_ydata()) == 2]
+    assert [3.0, 5.0] in drawn and [3.0, 3.5] in drawn
+    assert [text.get_text() for text in shares.texts] == ["0.35", "-0.90", "0.35"]
+    assert [text.get_text() for text in shares.get_xticklabels()] == ["3", "5"]
 
 
 def test_where_draws_every_part_and_names_the_chosen_ones():

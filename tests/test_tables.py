@@ -18,12 +18,15 @@ from transcoders.tables import (
     EVALUATION_COLUMNS,
     by_source_table,
     checks_table,
+    comparisons_table,
     describe_circuit,
+    describe_evidence,
     evaluation_table,
     final_values_table,
     greater_than,
     labels_table,
     paths_table,
+    steering_table,
     training_curves,
 )
 
@@ -190,6 +193,74 @@ def test_a_circuit_is_described_with_what_it_is_worth():
     for part in ("&lt;|endoftext|>a b", "3 tokens", "layers 0, 2", "1.500", "2e-08", "0.25"):
         assert part in text
     assert "(../circuits/case/circuit.html)" in text
+
+
+def compared(circuit: float, draws: list[float]) -> pd.DataFrame:
+    """All parts make 4, the strongest 1, and both measures and kinds of random sets are alike."""
+    sets = {"everything": [4.0], "circuit": [circuit], "strongest": [1.0],
+            "random": draws, "random at tokens": [draw / 2 for draw in draws]}  # fmt: skip
+    rows = [
+        (measure, name, draw, effect)
+        for measure in ("necessity", "sufficiency")
+        for name, effects in sets.items()
+        for draw, effect in enumerate(effects)
+    ]
+    return pd.DataFrame(rows, columns=["measure", "set", "draw", "effect"])
+
+
+STEERED = pd.DataFrame(
+    [("feature", 0, -1.0, -0.5), ("head", 0, -2.0, -1.0), ("head", 2, 2.0, 1.0)],
+    columns=["kind", "factor", "predicted", "change"],
+)
+ERRORS = pd.DataFrame(
+    [("embed", -1, 0.5), ("error", 3, 0.8), ("error", 5, -0.2), ("bias", -1, -0.1)],
+    columns=["origin", "layer", "share"],
+)
+
+
+def asked(value: float) -> dict:
+    """The record of a circuit."""
+    answers = [{"token": "*a*", "weight": 1, "rank": 3}, {"token": "b", "weight": -1, "rank": 1200}]
+    return {"target": {"value": value, "logits": answers, "prefers_first": value > 0}}
+
+
+def test_a_circuit_that_stands_out_is_told_from_one_that_does_not():
+    best = describe_evidence(asked(1.0), compared(3.0, [0.0, 1.0, 2.0]), STEERED, ERRORS)
+    for part in (
+        "**The model prefers the first of the two.**", "“&#42;a&#42;” is number 3 and",
+        "number 1,200", "features 1, heads 1, whole MLPs 0", "falls by 3.00 of the 4.00",
+        "rank 1 of 4 (their median: 1.00)", "stands out from both", "does more than",
+        "embeddings 50%, errors of transcoders 60%, biases -10%", "most of the target is",
+        "layer 3 (80%)", "Over 3 scalings", "correlation of 1.00 and a slope of 0.50",
+    ):  # fmt: skip
+        assert part in best
+    middle = describe_evidence(asked(1.0), compared(1.5, [0.0, 1.0, 2.0]), STEERED, ERRORS)
+    assert "rank 2 of 4" in middle and "and tokens, not from the other kind" in middle
+    worst = describe_evidence(asked(-1.0), compared(0.5, [0.5, 1.0, 2.0]), STEERED, ERRORS[:1])
+    for part in ("does not prefer the first", "rank 4 of 4", "does not stand out", "no more than"):
+        assert part in worst
+
+
+def test_a_features_circuit_and_a_sum_of_logits_have_no_preference():
+    record = asked(1.0)
+    record["target"] |= {"logits": record["target"]["logits"][:1], "prefers_first": None}
+    compared_with = compared(1.0, [1.0, 2.0])
+    assert "prefer" not in describe_evidence(record, compared_with, STEERED, ERRORS)
+    record["target"]["logits"] = []
+    text = describe_evidence(record, compared_with, STEERED, ERRORS)
+    assert "no right answer" in text
+
+
+def test_ranks_and_slopes_are_listed_by_circuit():
+    table = cells(comparisons_table({"one": compared(1.5, [0.0, 1.0, 2.0])}))
+    assert list(table["measure"]) == ["necessity"] * 2 + ["sufficiency"] * 2
+    assert list(table["rank"]) == ["2 of 4", "1 of 4"] * 2
+    assert list(table["random, median"]) == ["1.00", "0.50"] * 2
+    table = cells(steering_table({"one": STEERED, "other": STEERED[:1]})).set_index("nodes")
+    assert list(table.index) == ["one", "other", "all features", "all heads"]
+    assert list(table["slope"]) == ["0.50"] * 4
+    assert list(table["scalings"]) == ["3", "1", "2", "2"]
+    assert table["correlation"].isna().tolist() == [False, True, True, True]  # of two or fewer
 
 
 def estimate(value: float, low: float, high: float) -> dict[str, float]:

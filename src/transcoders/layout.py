@@ -44,6 +44,7 @@ class Layout:
     environment = _File("environment.json")
     learning_rates = _File("learning_rates.csv")
     feature_checks = _File("circuits/feature_checks.csv")
+    replacement = _File("circuits/replacement.csv")
     greater_than = _File("greater_than")
     observed = _File("interpretability/observed")
     activity = _Named("interpretability/activity/{}")

@@ -108,7 +108,9 @@ def _works(scale: Scale) -> Iterator[Work]:
     yield Work("import_transcoder", len(imported), given.fetch_model, download=download, disk=disk)
     if scale.groups:
         yield from _works_that_train(scale)
-    yield Work("circuit", len(scale.circuits.cases), given.circuit)
+    asked = len({case.model for case in scale.circuits.cases})
+    yield Work("find_circuits", asked, given.circuit)
+    yield Work("measure_replacement", min(asked, 1), given.circuit)
     if scale.greater_than is not None:
         yield Work("study_greater_than", 1, given.greater_than)
     if scale.interpretability is not None:

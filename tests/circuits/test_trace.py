@@ -19,7 +19,7 @@ from transcoders.circuits.invariant import de_embeddings, direct_logits
 from transcoders.circuits.notation import Node
 from transcoders.circuits.panels import write_panels
 from transcoders.circuits.replacement import ReplacementModel
-from transcoders.circuits.report import write_circuit, write_circuit_page
+from transcoders.circuits.report import look_up, write_circuit, write_circuit_page
 from transcoders.config import Scale
 from transcoders.errors import UserError
 from transcoders.layout import Layout
@@ -177,12 +177,15 @@ def test_a_circuit_is_written_and_then_its_page(
     tracer: Tracer, rows: Tensor, tmp_path: Path, target: str
 ) -> None:
     circuit = tracer.trace(PROMPT, target, Search(15, 3, sign="both"))
-    write_circuit(tracer, circuit, rows, tmp_path / "circuit", name="tiny", model="tiny-gpt2")
-    write_circuit_page(tmp_path / "circuit", {})
+    text = look_up(tracer, [circuit], rows)
+    write_circuit(
+        tracer, circuit, text, tmp_path / "circuit", name="tiny", model="tiny-gpt2", seed=1
+    )
+    write_circuit_page(tmp_path / "circuit", {}, {})
     files = {path.name for path in (tmp_path / "circuit").iterdir()}
     assert files == {
-        "paths.json", "graph.json", "graph-metadata.json", "features", "ablation.csv",
-        "faithfulness.csv", "circuit.html",
+        "paths.json", "graph.json", "graph-metadata.json", "features", "circuit.html",
+        "ablation.csv", "faithfulness.csv", "controls.csv", "steering.csv", "errors.csv",
     }  # fmt: skip
     record, paths = load_circuit(tmp_path / "circuit")
     assert nx.utils.graphs_equal(build_graph(paths), circuit.graph)
@@ -190,6 +193,12 @@ def test_a_circuit_is_written_and_then_its_page(
     assert record["tokens"] == TOKENS
     assert record["search"]["n_paths"] == 15
     assert record["target"]["value"] == circuit.target.value
+    features = {str(node).partition("@")[0] for node in circuit.graph if node.kind == "feature"}
+    assert set(record["notes"]) == features
+    answers = [(answer["token"], answer["weight"]) for answer in record["target"]["logits"]]
+    assert answers == ([("w5", 1), ("w9", -1)] if target.startswith("logit") else [])
+    prefers_first = circuit.target.value > 0 if answers else None
+    assert record["target"]["prefers_first"] is prefers_first
     assert record["completeness_error"] < 1e-5
     assert -1 <= record["rank_correlation"] <= 1
     graph = json.loads((tmp_path / "circuit/graph.json").read_text())
@@ -209,7 +218,8 @@ def test_a_circuit_of_a_model_without_transcoders_can_be_written(
     model = tracer.replacement.model
     bare = Tracer(make_circuit(model, random_dictionary, {}, first=1), tracer.tokenizer, 0)
     circuit = bare.trace(PROMPT, "logit[w5]@-1", Search(8, 3))
-    write_circuit(bare, circuit, rows, tmp_path / "c", name="tiny", model="tiny-gpt2")
-    write_circuit_page(tmp_path / "c", {})
+    text = look_up(bare, [circuit], rows)
+    write_circuit(bare, circuit, text, tmp_path / "c", name="t", model="tiny-gpt2", seed=1)
+    write_circuit_page(tmp_path / "c", {}, {})
     record, _ = load_circuit(tmp_path / "c")
     assert (record["transcoders"], record["notes"]) == ([], {})

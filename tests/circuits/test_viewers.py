@@ -29,7 +29,7 @@ from transcoders.circuits import Search, Tracer
 from transcoders.circuits.export import feature_number, load_circuit
 from transcoders.circuits.graph import build_graph
 from transcoders.circuits.notation import CONTRIBUTORS
-from transcoders.circuits.report import write_circuit
+from transcoders.circuits.report import look_up, write_circuit, write_circuit_page
 from transcoders.files import read_json
 
 pytestmark = pytest.mark.full
@@ -65,7 +65,9 @@ def made(
     for name, target in TARGETS.items():
         found = tracer.trace("w1 w2 w3 w4", target, Search(40, 4, CONTRIBUTORS, sign="both"))
         assert len(found.tokens) == 5
-        write_circuit(tracer, found, rows, folder / name, name=name, model="tiny-gpt2")
+        text = look_up(tracer, [found], rows)
+        write_circuit(tracer, found, text, folder / name, name=name, model="tiny-gpt2", seed=1)
+        write_circuit_page(folder / name, {}, {})
     return folder
 
 

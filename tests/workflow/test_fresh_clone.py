@@ -12,8 +12,8 @@ import pytest
 from workflow.running import REPOSITORY, planned_rules, snakemake
 
 STUDIES = {
-    "circuit",
     "check_features",
+    "measure_replacement",
     "study_greater_than",
     "gather_examples",
     "measure_features",
@@ -24,7 +24,7 @@ STUDIES = {
     "feature_pages",
     "table1",
 }
-HEAVY = ("fetch", "tokenize", "cache", "train_", "evaluate")
+HEAVY = ("fetch", "tokenize", "cache", "train_", "evaluate", "find_circuits")
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import yaml
 
 from test_evaluation import COLUMNS
 from transcoders.checksums import sha256
+from transcoders.circuits.controls import DRAWS
 from transcoders.circuits.export import load_circuit
 from transcoders.circuits.labels import feature_name, read_labels
 from transcoders.config import Scale, load_scale
@@ -80,6 +81,21 @@ def test_greater_than_is_studied_and_shown(run: Path, scale: Scale) -> None:
     assert page.count("data:image/png;base64") == 3
     checks = pd.read_csv(run / LAYOUT.feature_checks)
     assert len(checks) == len(scale.circuits.checks)
+
+
+def test_circuits_are_compared_steered_and_their_model_is_measured(run: Path, scale: Scale) -> None:
+    quality = pd.read_csv(run / LAYOUT.replacement).groupby("model")["n_replaced"].apply(list)
+    assert dict(quality) == {"tiny-llama": [0, 1, 2], "tiny-neox": [0, 1]}
+    for case in scale.circuits.cases:
+        controls, steered, errors = (
+            pd.read_csv(run / LAYOUT.circuit(case.name) / f"{table}.csv")
+            for table in ("controls", "steering", "errors")
+        )
+        drawn = controls[controls["set"].str.startswith("random")]
+        assert set(drawn.groupby(["measure", "set"])["draw"].nunique()) == {DRAWS}
+        assert set(steered["factor"]) == {0, 2, -1}
+        assert errors["share"].sum() == pytest.approx(1, abs=1e-3)
+        assert "error" in set(errors["origin"])
 
 
 def test_features_are_measured_and_studied_blind(run: Path, scale: Scale) -> None:

@@ -1,4 +1,4 @@
-# Circuits: one job for each question that the scale file asks, and checks of single features.
+# Circuits: one job for all questions that the scale file asks of a model, and checks of features.
 # Then the features of all circuits get names (interpretability.smk), and each circuit a page.
 
 # Names of features come from held-out text, and the scale says how much in `interpretability`.
@@ -10,6 +10,14 @@ CIRCUIT_PAGES = [
     for file in PAGE_OF_CIRCUIT
 ]
 FEATURE_CHECKS = [LAYOUT.feature_checks] if SCALE.circuits.checks else []
+CASE_TABLES = [  # of every circuit, for the page
+    "paths.json",
+    "ablation.csv",
+    "faithfulness.csv",
+    "controls.csv",
+    "steering.csv",
+    "errors.csv",
+]
 
 
 def traced(model):
@@ -20,24 +28,41 @@ def traced(model):
     ]
 
 
-def traced_in_case(wildcards):
-    model = SCALE.circuit_case(wildcards.case).model
-    return [*traced(model), LAYOUT.tokens(model) / "train.safetensors"]
+ASKED = list(dict.fromkeys(case.model for case in SCALE.circuits.cases))
 
+for model in ASKED:
+    job(
+        f"find_circuits_{model}",
+        f"circuit --all-of {model}",
+        message=f"Finding the circuits of {model}",
+        input=[*traced(model), LAYOUT.tokens(model) / "train.safetensors"],
+        output=[
+            file
+            for case in SCALE.circuits.cases
+            if case.model == model
+            for file in (
+                directory(LAYOUT.circuit(case.name) / "features"),
+                *(LAYOUT.circuit(case.name) / table for table in CASE_TABLES),
+            )
+        ],
+    )
 
-job(
-    "circuit_{case}",
-    "circuit --case {wildcards.case}",
-    message="Finding the circuit {wildcards.case}",
-    input=traced_in_case,
-    output=[
-        directory(LAYOUT.circuit("{case}") / "features"),
-        *(
-            LAYOUT.circuit("{case}") / file
-            for file in ("paths.json", "ablation.csv", "faithfulness.csv")
-        ),
-    ],
-)
+if ASKED:
+    job(
+        "measure_replacement",
+        "measure-replacement",
+        message="Measuring the model with its MLPs replaced",
+        input=[
+            file
+            for model in ASKED
+            for file in (
+                *traced(model),
+                LAYOUT.tokens(model) / "train.safetensors",
+                LAYOUT.tokens(model) / "eval.safetensors",
+            )
+        ],
+        output=LAYOUT.replacement,
+    )
 
 job(
     "circuit_page_{case}",

@@ -43,13 +43,18 @@ if CASES:
             notebook="circuits",
             message="Circuits",
             tables=[
-                LAYOUT.circuit(case) / file
-                for case in CASES
-                for file in ("paths.json", "ablation.csv", "faithfulness.csv")
+                LAYOUT.circuit(case) / file for case in CASES for file in CASE_TABLES
             ]
+            + [LAYOUT.replacement]
             + FEATURE_CHECKS
             + LABELS,
-            figures=["circuits_verification", *(f"circuit_{case}" for case in CASES)],
+            figures=[
+                "circuits_replacement",
+                "circuits_verification",
+                "circuits_controls",
+                "circuits_steering",
+                *(f"circuit_{case}" for case in CASES),
+            ],
         )
     )
 if SCALE.greater_than is not None:

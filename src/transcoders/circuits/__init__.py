@@ -9,7 +9,8 @@ Read in this order: :mod:`~transcoders.circuits.replacement` (what is frozen for
 :mod:`~transcoders.circuits.paths` (Algorithm 1), :mod:`~transcoders.circuits.graph` (Algorithm 2),
 :mod:`~transcoders.circuits.invariant` (weights alone). The checks are in
 :mod:`~transcoders.circuits.verify` (algebra) and :mod:`~transcoders.circuits.ablation` (the real
-model).
+model); :mod:`~transcoders.circuits.controls`, :mod:`~transcoders.circuits.steering` and
+:mod:`~transcoders.circuits.quality` ask what a circuit is worth.
 """
 
 from transcoders.circuits.drawing import draw_graph

@@ -21,7 +21,7 @@ from functools import partial
 
 import pandas as pd
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy import stats
 from torch import Tensor
 
@@ -64,6 +64,36 @@ def target_values(
 
 
 @torch.no_grad()
+def changes_when_scaled(
+    local: LocalReplacementModel, target: Target, nodes: Sequence[Node], factor: float
+) -> list[float]:
+    """How far the target moves when one node's output is scaled, for each of several nodes.
+
+    A node adds ``(factor - 1)`` times its output once more to the residual stream, at its token:
+    0 removes it, 1 changes nothing.
+
+    Args:
+        local: of the prompt.
+        target: what is explained.
+        nodes: features, heads and MLPs.
+        factor: on what the node writes.
+    """
+    whole = target_values(local.replacement, target, local.passed.tokens[None])[0]
+    changes: list[float] = []
+    for start in range(0, len(nodes), BATCH):
+        batch = nodes[start : start + BATCH]  # a row of the model's batch for each node
+        tokens = local.passed.tokens.expand(len(batch), -1)
+        added: dict[str, Tensor] = {}
+        for row, node in enumerate(batch):
+            hook, output = _written(local, node)
+            added.setdefault(hook, output.new_zeros(*tokens.shape, len(output)))
+            added[hook][row, node.token] = (factor - 1) * output
+        hooks = {hook: partial(torch.add, other=output) for hook, output in added.items()}
+        with interventions(local.replacement.model, hooks, tokens.shape):
+            changes += (target_values(local.replacement, target, tokens) - whole).tolist()
+    return changes
+
+
 def ablation_effects(
     local: LocalReplacementModel, target: Target, totals: NodeValues, nodes: Sequence[Node]
 ) -> pd.DataFrame:
@@ -78,25 +108,12 @@ def ablation_effects(
     Returns:
         Columns ``node``, ``kind``, ``attribution`` (over all paths) and ``effect``.
     """
-    whole = target_values(local.replacement, target, local.passed.tokens[None])[0]
-    effects: list[float] = []
-    for start in range(0, len(nodes), BATCH):
-        batch = nodes[start : start + BATCH]  # a row of the model's batch for each node
-        tokens = local.passed.tokens.expand(len(batch), -1)
-        removed: dict[str, Tensor] = {}
-        for row, node in enumerate(batch):
-            hook, output = _written(local, node)
-            removed.setdefault(hook, output.new_zeros(*tokens.shape, len(output)))
-            removed[hook][row, node.token] = output
-        changes = {hook: partial(torch.add, other=-output) for hook, output in removed.items()}
-        with interventions(local.replacement.model, changes, tokens.shape):
-            effects += (whole - target_values(local.replacement, target, tokens)).tolist()
     return pd.DataFrame(
         {
             "node": [str(node) for node in nodes],
             "kind": [node.kind for node in nodes],
             "attribution": [totals[node.kind, node.layer][node.place].item() for node in nodes],
-            "effect": effects,
+            "effect": [-change for change in changes_when_scaled(local, target, nodes, 0)],
         }
     )
 
@@ -172,16 +189,17 @@ def faithfulness(
         any difference to the target.
     """
     parts = replaceable_parts(ranked)
-
-    def value(n_parts: int, *, inside: bool) -> float:
-        return _value_with(local, target, parts[:n_parts], means, inside=inside)
-
-    empty, whole = value(0, inside=True), value(0, inside=False)
+    measured = sorted({0, *(n for n in sizes if n <= len(parts))})
+    sets = [parts[:n] for n in measured]
+    only, without = (
+        values_with(local, target, sets, means, inside=inside) for inside in (True, False)
+    )
+    empty, whole = only[0], without[0]
     span = (whole - empty) or float("nan")
     rows = [
-        (n, (value(n, inside=True) - empty) / span, (value(n, inside=False) - empty) / span)
-        for n in sizes
-        if n <= len(parts)
+        (n, (alone - empty) / span, (rest - empty) / span)
+        for n, alone, rest in zip(measured, only, without, strict=True)
+        if n in sizes
     ]
     return pd.DataFrame(rows, columns=["n_nodes", "faithfulness", "remaining"])
 
@@ -210,39 +228,71 @@ def parts_by_attribution(totals: NodeValues) -> list[Node]:
 
 
 @torch.no_grad()
-def _value_with(
+def values_with(
     local: LocalReplacementModel,
     target: Target,
-    parts: Sequence[Node],
+    sets: Sequence[Sequence[Node]],
     means: Means,
     *,
     inside: bool,
-) -> float:
-    """The target when all but these parts (``inside``), or only these, do what they do on average.
+) -> list[float]:
+    """The target for each set of parts: all others, or these alone, do what they do on average.
 
     What is kept of an MLP with a transcoder is the transcoder's error.
+
+    Args:
+        local: of the prompt.
+        target: what is explained.
+        sets: parts, as :func:`replaceable_parts` names them.
+        means: what replaces a part.
+        inside: whether a set is what is kept, or what is replaced.
     """
-    replacement, first = local.replacement, local.replacement.first_position
-    device, layers = local.error.device, range(replacement.n_layers)
+    values: list[float] = []
+    for start in range(0, len(sets), BATCH):
+        batch = sets[start : start + BATCH]  # a row of the model's batch for each set
+        tokens = local.passed.tokens.expand(len(batch), -1)
+        changes = _put_means(local, _kept(local, batch, inside=inside), means)
+        model, (on_heads, on_mlps) = local.replacement.model, changes
+        with (
+            interventions(model, on_heads, tokens.shape),
+            mlp_interventions(model, on_mlps, tokens.shape),
+        ):
+            values += target_values(local.replacement, target, tokens).tolist()
+    return values
+
+
+def _kept(
+    local: LocalReplacementModel, sets: Sequence[Sequence[Node]], *, inside: bool
+) -> dict[tuple[NodeKind, int], Bool[Tensor, "set ..."]]:
+    """Which nodes stay as they are, for each set."""
+    first = local.replacement.first_position
     keep = {
-        place: torch.full(shape, not inside, device=device)
+        place: torch.full((len(sets), *shape), not inside, device=local.error.device)
         for place, shape in node_shapes(local).items()
     }
-    for part in parts:
-        keep[part.kind, part.layer][part.place] = inside
-    for layer in layers:
-        keep[NodeKind.HEAD, layer][:, :first] = keep[NodeKind.MLP, layer][:first] = True
+    for row, parts in enumerate(sets):
+        for part in parts:
+            keep[part.kind, part.layer][row][part.place] = inside
+    for layer in range(local.replacement.n_layers):
+        keep[NodeKind.HEAD, layer][:, :, :first] = keep[NodeKind.MLP, layer][:, :first] = True
+    return keep
+
+
+def _put_means(
+    local: LocalReplacementModel,
+    keep: dict[tuple[NodeKind, int], Bool[Tensor, "set ..."]],
+    means: Means,
+) -> tuple[dict[str, Callable[[Tensor], Tensor]], dict[int, Callable[[Tensor, Tensor], Tensor]]]:
+    """Changes of heads by hook, and of MLPs by layer, that put means where nothing is kept."""
+    replacement, first = local.replacement, local.replacement.first_position
 
     def heads(layer: int) -> Callable[[Tensor], Tensor]:
-        # (token, head, 1): a part is a head with all its sources, and counts as its last source.
-        kept, mean = (
-            keep[NodeKind.HEAD, layer][:, :, -1:].transpose(0, 1),
-            means[NodeKind.HEAD, layer],
-        )
-        return lambda z: torch.where(kept, z, mean)
+        # (set, token, head, 1): a part is a head with all its sources, and counts as its last.
+        kept = keep[NodeKind.HEAD, layer][..., -1:].transpose(1, 2)
+        return lambda z: torch.where(kept, z, means[NodeKind.HEAD, layer])
 
     def mlp(layer: int) -> Callable[[Tensor, Tensor], Tensor]:
-        kept, mean = keep[NodeKind.MLP, layer][:, None], means[NodeKind.MLP, layer]
+        kept, mean = keep[NodeKind.MLP, layer][..., None], means[NodeKind.MLP, layer]
 
         def change(mlp_in: Tensor, mlp_out: Tensor) -> Tensor:
             if (transcoder := replacement.transcoders.get(layer)) is None:
@@ -256,9 +306,5 @@ def _value_with(
 
         return change
 
-    tokens = local.passed.tokens[None]
-    with (
-        interventions(replacement.model, {head_outputs(i): heads(i) for i in layers}, tokens.shape),
-        mlp_interventions(replacement.model, {i: mlp(i) for i in layers}, tokens.shape),
-    ):
-        return target_values(replacement, target, tokens)[0].item()
+    layers = range(replacement.n_layers)
+    return {head_outputs(i): heads(i) for i in layers}, {i: mlp(i) for i in layers}

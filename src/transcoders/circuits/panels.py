@@ -5,6 +5,7 @@ the same files from any address.
 """
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from transcoders.circuits.export import feature_number
 from transcoders.circuits.invariant import direct_logits
+from transcoders.circuits.labels import feature_name
 from transcoders.circuits.trace import Activations, Tracer
 from transcoders.files import made_folder
 
@@ -29,6 +31,7 @@ def write_panels(
     tracer: Tracer,
     activations: Activations,
     rows: Int[Tensor, "row token"],
+    shown: Collection[str],
     folder: Path,
     *,
     model: str,
@@ -39,6 +42,7 @@ def write_panels(
         tracer: of the features.
         activations: of the features, on a text.
         rows: of the text.
+        shown: names of the features that get a file, as ``tc20[1706]``.
         folder: of the files. An older one there is replaced.
         model: its name.
     """
@@ -50,6 +54,8 @@ def write_panels(
                 for largest in (True, False)
             )
             for number, unit in enumerate(features.tolist()):
+                if feature_name(layer, unit) not in shown:
+                    continue
                 panel = {
                     "transcoder_id": f"{model} layer {layer}",
                     "index": unit,

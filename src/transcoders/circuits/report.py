@@ -4,15 +4,16 @@ The second two need no model: labels of features are made in between, for all ci
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jaxtyping import Int
 from torch import Tensor
 
 from transcoders.circuits.ablation import (
     REPLACEABLE,
+    Means,
     ablation_effects,
     faithfulness,
     mean_activations,
@@ -20,12 +21,15 @@ from transcoders.circuits.ablation import (
     rank_correlation,
     replaceable_parts,
 )
+from transcoders.circuits.controls import control_effects
 from transcoders.circuits.export import FEATURES, load_circuit, paths_record, write_graph
 from transcoders.circuits.graph import build_graph, influence
 from transcoders.circuits.labels import Labels
 from transcoders.circuits.page import circuit_page, feature_links
 from transcoders.circuits.panels import write_panels
-from transcoders.circuits.trace import Circuit, Tracer
+from transcoders.circuits.quality import origins
+from transcoders.circuits.steering import steering
+from transcoders.circuits.trace import Activations, Circuit, Notes, Tracer
 from transcoders.circuits.verify import completeness, total_attributions
 from transcoders.files import made_path, write_json, write_table
 
@@ -33,24 +37,44 @@ SIZES = [0, *(2**power for power in range(14))]
 """Numbers of parts at which faithfulness is measured. The parts of the graph come first."""
 
 
+class OnText(NamedTuple):
+    """What the parts of circuits do on a text. All circuits of a model share it."""
+
+    rows: Int[Tensor, "row token"]
+    activations: Activations
+    notes: Notes
+    means: Means
+    """What replaces ablated parts."""
+
+
+def look_up(tracer: Tracer, circuits: Sequence[Circuit], rows: Int[Tensor, "row token"]) -> OnText:
+    """Run a text through the model, and look at all features of some circuits."""
+    nodes = [node for circuit in circuits for node in circuit.graph]
+    activations = tracer.activations_on(rows, nodes)
+    means = mean_activations(tracer.replacement, rows)
+    return OnText(rows, activations, tracer.notes(activations, rows), means)
+
+
 def write_circuit(
     tracer: Tracer,
     circuit: Circuit,
-    rows: Int[Tensor, "row token"],
+    text: OnText,
     folder: Path,
     *,
     name: str,
     model: str,
+    seed: int,
 ) -> None:
     """Check a circuit against the model, and write its record and the checks.
 
     Args:
         tracer: that found the circuit.
         circuit: what was found.
-        rows: of text, for means that replace ablated parts and for examples of features.
+        text: on which its features were looked up.
         folder: of the files.
         name: short, for files and addresses.
         model: its name.
+        seed: of the random sets of parts that the circuit is compared with.
     """
     local, target, graph = circuit.local, circuit.target, circuit.graph
     shares = influence(graph)
@@ -58,12 +82,16 @@ def write_circuit(
     parts = [node for node in nodes if node.kind in REPLACEABLE and node != target.node]
     totals = total_attributions(local, target)
     effects = ablation_effects(local, target, totals, parts)
-    means = mean_activations(local.replacement, rows)
     ranked = [*parts, *parts_by_attribution(totals)]
-    curve = faithfulness(local, target, ranked, means, SIZES)
     correlation = rank_correlation(effects)
-    activations = tracer.activations_on(rows, [target.node, *parts])
-    notes = tracer.notes(activations, rows)
+    tables = {
+        "ablation": effects,
+        "faithfulness": faithfulness(local, target, ranked, text.means, SIZES),
+        "controls": control_effects(local, target, parts, text.means, seed=seed),
+        "steering": steering(local, target, parts, effects),
+        "errors": origins(target, totals),
+    }
+    own = {str(node).partition("@")[0] for node in [target.node, *parts]}
     record = {
         "name": name,
         "model": model,
@@ -73,12 +101,12 @@ def write_circuit(
         "completeness_error": float(completeness(local, target.vectors).error.max()),
         "rank_correlation": None if math.isnan(correlation) else correlation,
         "parts": len(replaceable_parts(parts)),
-        "notes": notes,
+        "notes": {feature: lists for feature, lists in text.notes.items() if feature in own},
         "paths": paths_record(circuit.paths),
     }
-    write_panels(tracer, activations, rows, folder / FEATURES, model=model)
-    write_table(folder / "ablation.csv", effects)
-    write_table(folder / "faithfulness.csv", curve)
+    write_panels(tracer, text.activations, text.rows, own, folder / FEATURES, model=model)
+    for table, content in tables.items():
+        write_table(folder / f"{table}.csv", content)
     write_json(folder / "paths.json", record)
 
 
@@ -125,12 +153,16 @@ def _question(tracer: Tracer, circuit: Circuit) -> dict[str, Any]:
         "target": {
             "name": target.name,
             "value": target.value,
+            # Of a difference of two logits: whether the model gives the first one more.
+            "prefers_first": target.value > 0 if len(target.logits) == 2 else None,
             "logits": [
                 {
                     "token": tracer.tokenizer.decode([token]),
                     "token_id": token,
                     "weight": weight,
                     "probability": probabilities[token].item(),
+                    # Among all tokens; 1 is the one that the model holds likeliest.
+                    "rank": 1 + int((logits > logits[token]).sum()),
                 }
                 for token, weight in target.logits.items()
             ],

@@ -10,3 +10,6 @@ from transcoders.tables.evaluation import describe_site as describe_site
 from transcoders.tables.evaluation import evaluation_table as evaluation_table
 from transcoders.tables.evaluation import final_values_table as final_values_table
 from transcoders.tables.evaluation import training_curves as training_curves
+from transcoders.tables.evidence import comparisons_table as comparisons_table
+from transcoders.tables.evidence import describe_evidence as describe_evidence
+from transcoders.tables.evidence import steering_table as steering_table

@@ -1,0 +1,191 @@
+"""Is a circuit better than other sets of as many parts?
+
+A circuit is measured twice. **Necessity**: how far the target falls when the circuit's parts are
+replaced by their means, and all else is kept. **Sufficiency**: how far the target rises above that
+of the model without any part, when the circuit's parts alone are kept. Of a large enough set, both
+are large. So both are measured for sets of as many parts of the same kinds and layers too, among
+the parts that are active on the prompt at tokens that the target can see:
+
+- ``random``: drawn at random;
+- ``random at tokens``: drawn at random, as many at each token as the circuit has there. A circuit
+  may stand out from the first sets by its tokens alone, from these by its features and heads only
+  (an MLP without a transcoder has no other to be exchanged for);
+- ``strongest``: the most active features, and the heads and MLPs that write the longest vectors.
+
+If the circuit were one of the random sets, its effect would be as likely to have any rank among
+them. So the share of the sets, with the circuit's own among them, that have at least its effect is
+a p-value, and at least 1 / (draws + 1).
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from transcoders.circuits.ablation import Means, replaceable_parts, values_with
+from transcoders.circuits.notation import Node, NodeKind
+from transcoders.circuits.replacement import LocalReplacementModel
+from transcoders.circuits.vectors import Target
+
+DRAWS = 39
+"""Random sets of each kind, so that no p-value is below 1 in 40."""
+CIRCUIT, EVERYTHING, STRONGEST = "circuit", "everything", "strongest"
+RANDOM, RANDOM_AT_TOKENS = "random", "random at tokens"
+MEASURES = ("necessity", "sufficiency")
+Stratum = Callable[[Node], tuple[int | str, ...]]
+"""What the members of a control share with the circuit's part that they stand for."""
+
+
+def control_effects(
+    local: LocalReplacementModel,
+    target: Target,
+    nodes: Sequence[Node],
+    means: Means,
+    *,
+    seed: int,
+    draws: int = DRAWS,
+) -> pd.DataFrame:
+    """Necessity and sufficiency of a circuit and of other sets of as many parts.
+
+    Args:
+        local: of the prompt.
+        target: what is explained.
+        nodes: of the circuit. Only parts that can be replaced count.
+        means: what replaces a part.
+        seed: of the random draws.
+        draws: random sets of each kind.
+
+    Returns:
+        Columns ``measure`` (:data:`MEASURES`), ``set``, ``draw`` (0 for sets that are not drawn)
+        and ``effect``, in units of the target. The set ``everything`` holds all parts of the model,
+        the errors of transcoders too; its effect is what there is to explain.
+    """
+    sizes = part_sizes(local, target)
+    circuit = [part for part in replaceable_parts(nodes) if part in sizes]
+    random = np.random.default_rng(seed)
+    sets = [(CIRCUIT, 0, circuit), (STRONGEST, 0, strongest_parts(circuit, sizes))]
+    for name, stratum in ((RANDOM, _of_layer), (RANDOM_AT_TOKENS, _of_token)):
+        drawn = (random_parts(circuit, list(sizes), stratum, random) for _ in range(draws))
+        sets += [(name, draw, parts) for draw, parts in enumerate(drawn)]
+    rows: list[tuple[str, str, int, float]] = []
+    chosen = [[], *(parts for *_, parts in sets)]
+    only, without = (
+        values_with(local, target, chosen, means, inside=inside) for inside in (True, False)
+    )
+    nothing, whole = only[0], without[0]
+    effects = [whole - value for value in without[1:]], [value - nothing for value in only[1:]]
+    for measure, found in zip(MEASURES, effects, strict=True):
+        rows.append((measure, EVERYTHING, 0, whole - nothing))
+        rows += [(measure, *named[:2], x) for named, x in zip(sets, found, strict=True)]
+    return pd.DataFrame(rows, columns=["measure", "set", "draw", "effect"])
+
+
+def part_sizes(local: LocalReplacementModel, target: Target) -> dict[Node, float]:
+    """The parts that are active on the prompt, in a fixed order, and how strong each is.
+
+    Of a feature this is its activation, of a head (at a token, from all sources) and of an MLP the
+    norm of what it writes. Parts at tokens that are always kept, or after the target's, are left
+    out, and so is the target itself.
+    """
+    replacement, active = local.replacement, local.active
+    sizes = {}
+    columns = (active.layer, active.unit, active.token, active.z)
+    for layer, unit, token, z in zip(*(column.tolist() for column in columns), strict=True):
+        sizes[Node(NodeKind.FEATURE, layer, unit, token)] = z
+    for layer in range(replacement.n_layers):
+        mixed = local.passed.attention[layer] @ local.values[layer]
+        norms = (mixed @ replacement.W_O[layer]).norm(dim=2).tolist()  # (head, token)
+        for head, by_token in enumerate(norms):
+            for token, norm in enumerate(by_token):
+                sizes[Node(NodeKind.HEAD, layer, head, token)] = norm
+        if layer not in replacement.transcoders:
+            for token, norm in enumerate(local.mlp_out[layer].norm(dim=1).tolist()):
+                sizes[Node(NodeKind.MLP, layer, -1, token)] = norm
+    seen = range(replacement.first_position, target.node.token + 1)
+    sizes.pop(target.node, None)
+    return {part: sizes[part] for part in sorted(sizes) if part.token in seen}
+
+
+def random_parts(
+    circuit: Sequence[Node], among: Sequence[Node], stratum: Stratum, random: np.random.Generator
+) -> list[Node]:
+    """As many parts of each stratum as the circuit has, drawn without replacement.
+
+    The circuit's own parts may be drawn too.
+    """
+    members = _by_stratum(among, stratum)
+    wanted = Counter(map(stratum, circuit))
+    return [
+        members[name][place]
+        for name, n in sorted(wanted.items())
+        for place in random.permutation(len(members[name]))[:n]
+    ]
+
+
+def strongest_parts(circuit: Sequence[Node], sizes: dict[Node, float]) -> list[Node]:
+    """As many parts of each kind and layer as the circuit has, the strongest ones."""
+    members = _by_stratum(sorted(sizes, key=lambda part: -sizes[part]), _of_layer)
+    wanted = Counter(map(_of_layer, circuit))
+    return [part for name, n in sorted(wanted.items()) for part in members[name][:n]]
+
+
+def _of_layer(part: Node) -> tuple[int | str, ...]:
+    return part.kind.value, part.layer
+
+
+def _of_token(part: Node) -> tuple[int | str, ...]:
+    return part.kind.value, part.layer, part.token
+
+
+def _by_stratum(parts: Sequence[Node], stratum: Stratum) -> dict[tuple[int | str, ...], list[Node]]:
+    members: dict[tuple[int | str, ...], list[Node]] = defaultdict(list)
+    for part in parts:
+        members[stratum(part)].append(part)
+    return members
+
+
+class Comparison(NamedTuple):
+    """A circuit's effect among those of random sets."""
+
+    measure: str
+    control: str
+    effect: float
+    """Of the circuit, in units of the target."""
+    everything: float
+    """Of all parts: what there is to explain."""
+    strongest: float
+    """Of as many of the strongest parts."""
+    median: float
+    """Of the random sets."""
+    rank: int
+    """1 if no random set has at least the circuit's effect."""
+    of: int
+    """Random sets and the circuit. ``rank / of`` is the p-value."""
+
+
+def comparisons(controls: pd.DataFrame) -> list[Comparison]:
+    """The rank of a circuit among random sets, for each measure and kind of random set."""
+    found = []
+    for measure in MEASURES:
+        of_measure = controls[controls["measure"] == measure].groupby("set")["effect"]
+        single = of_measure.first()
+        for control in (RANDOM, RANDOM_AT_TOKENS):
+            drawn = of_measure.get_group(control)
+            # Sets that are measured in other batches differ by rounding.
+            margin = 1e-5 * abs(single[EVERYTHING])
+            rank = 1 + int((drawn >= single[CIRCUIT] - margin).sum())
+            found.append(
+                Comparison(
+                    measure,
+                    control,
+                    effect=float(single[CIRCUIT]),
+                    everything=float(single[EVERYTHING]),
+                    strongest=float(single[STRONGEST]),
+                    median=float(drawn.median()),
+                    rank=rank,
+                    of=len(drawn) + 1,
+                )
+            )
+    return found

@@ -1,0 +1,128 @@
+"""Controls are as many parts as the circuit has, and are measured as the circuit is."""
+
+from collections import Counter
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import pytest
+from torch import Tensor
+
+from helpers_circuits import outputs
+from transcoders.circuits.ablation import (
+    Means,
+    mean_activations,
+    parts_by_attribution,
+    values_with,
+)
+from transcoders.circuits.controls import (
+    _of_layer,
+    _of_token,
+    control_effects,
+    part_sizes,
+    random_parts,
+    strongest_parts,
+)
+from transcoders.circuits.notation import Node
+from transcoders.circuits.replacement import LocalReplacementModel
+from transcoders.circuits.vectors import Target, logit_target
+from transcoders.circuits.verify import total_attributions
+
+
+@pytest.fixture(scope="module")
+def means(mixed: LocalReplacementModel, random_tokens: Callable[..., Tensor]) -> Means:
+    return mean_activations(mixed.replacement, random_tokens(5, 6, seed=5).long())
+
+
+@pytest.fixture(scope="module")
+def target(mixed: LocalReplacementModel) -> Target:
+    return logit_target(mixed, {7: 1.0, 9: -1.0}, -2, name="difference")
+
+
+@pytest.fixture(scope="module")
+def ranked(mixed: LocalReplacementModel, target: Target) -> list[Node]:
+    return parts_by_attribution(total_attributions(mixed, target))
+
+
+def effect(table: pd.DataFrame, measure: str, name: str) -> np.ndarray:
+    return table[(table["measure"] == measure) & (table["set"] == name)]["effect"].to_numpy()
+
+
+def test_replacing_no_part_changes_nothing(
+    mixed: LocalReplacementModel, target: Target, means: Means
+) -> None:
+    (whole,) = values_with(mixed, target, [[]], means, inside=False)
+    assert whole == pytest.approx(target.value, rel=1e-4)
+    table = control_effects(mixed, target, [], means, seed=1, draws=2)
+    assert table[table["set"] != "everything"]["effect"].tolist() == [0] * 12
+
+
+def test_a_random_set_that_is_the_circuit_has_its_effect(
+    mixed: LocalReplacementModel, target: Target, means: Means
+) -> None:
+    everything = list(part_sizes(mixed, target))  # so every set of as many is the same
+    table = control_effects(mixed, target, everything, means, seed=1, draws=2)
+    for measure in ("necessity", "sufficiency"):
+        (circuit,) = effect(table, measure, "circuit")
+        assert abs(circuit) > 0.01
+        for name in ("random", "random at tokens", "strongest"):
+            assert effect(table, measure, name) == pytest.approx(circuit, rel=1e-3, abs=1e-5)
+
+
+def test_a_circuit_is_measured_as_its_parts_are_kept_or_replaced(
+    mixed: LocalReplacementModel, target: Target, means: Means, ranked: list[Node]
+) -> None:
+    circuit = [part for part in ranked[:6] if part in part_sizes(mixed, target)]
+    table = control_effects(mixed, target, circuit, means, seed=1, draws=3)
+    nothing, only = values_with(mixed, target, [[], circuit], means, inside=True)
+    whole, without = values_with(mixed, target, [[], circuit], means, inside=False)
+    assert effect(table, "necessity", "circuit") == pytest.approx([whole - without], rel=1e-4)
+    assert effect(table, "sufficiency", "circuit") == pytest.approx([only - nothing], rel=1e-4)
+    assert effect(table, "sufficiency", "everything") == pytest.approx([whole - nothing])
+    again = control_effects(mixed, target, circuit, means, seed=1, draws=3)
+    other = control_effects(mixed, target, circuit, means, seed=2, draws=3)
+    assert table.equals(again) and not table.equals(other)
+
+
+def test_parts_are_active_where_the_target_sees_them_and_as_large_as_what_they_write(
+    mixed: LocalReplacementModel, target: Target
+) -> None:
+    sizes = part_sizes(mixed, target)
+    seen = range(1, target.node.token + 1)
+    written = {node: out for node, out in outputs(mixed).items() if node.token in seen}
+    heads: dict[Node, Tensor] = {}
+    for node, out in written.items():
+        if node.kind == "head":
+            part = node._replace(source=-1)
+            heads[part] = heads.get(part, 0) + out
+    whole = {node for node in written if node.kind in ("feature", "mlp")}
+    assert set(sizes) == whole | set(heads)
+    centred = mixed.replacement.is_centred  # what is read, not all that is written
+    for part, out in {} if centred else heads.items():
+        assert sizes[part] == pytest.approx(out.norm().item(), rel=1e-3, abs=1e-6)
+    active = mixed.active
+    by_feature = dict(zip(zip(active.layer.tolist(), active.unit.tolist(), active.token.tolist(),
+                              strict=True), active.z.tolist(), strict=True))  # fmt: skip
+    for part in whole:
+        if part.kind == "feature":
+            assert sizes[part] == by_feature[part.layer, part.unit, part.token]
+
+
+def test_controls_have_the_circuits_kinds_layers_and_tokens(
+    mixed: LocalReplacementModel, target: Target, ranked: list[Node]
+) -> None:
+    sizes = part_sizes(mixed, target)
+    circuit = [part for part in ranked[::5] if part in sizes]
+    random = np.random.default_rng(0)
+    for stratum in (_of_layer, _of_token):
+        sets = [random_parts(circuit, list(sizes), stratum, random) for _ in range(20)]
+        for drawn in sets:
+            assert Counter(map(stratum, drawn)) == Counter(map(stratum, circuit))
+            assert len(set(drawn)) == len(drawn)
+        drawable = {part for part in sizes if stratum(part) in set(map(stratum, circuit))}
+        assert len(set().union(*sets)) > 0.8 * len(drawable)
+    strongest = strongest_parts(circuit, sizes)
+    assert Counter(map(_of_layer, strongest)) == Counter(map(_of_layer, circuit))
+    for part in strongest:
+        larger = [o for o in sizes if _of_layer(o) == _of_layer(part) and sizes[o] > sizes[part]]
+        assert set(larger) <= set(strongest)
