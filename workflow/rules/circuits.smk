@@ -28,6 +28,7 @@ job(
             "graph.json",
             "circuit.html",
             "ablation.csv",
+            "attention.csv",
             "faithfulness.csv",
         )
     ],

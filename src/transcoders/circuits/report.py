@@ -15,6 +15,7 @@ from transcoders.circuits.ablation import (
     rank_correlation,
     replaceable_parts,
 )
+from transcoders.circuits.attention import attention_table
 from transcoders.circuits.export import attribution_graph, paths_record
 from transcoders.circuits.graph import influence, prune_graph
 from transcoders.circuits.page import circuit_page
@@ -84,6 +85,7 @@ def write_circuit(
         viewed = attribution_graph(circuit, name=name, model=model, notes=notes)
         write_json(temporary / "graph.json", viewed)
         write_table(temporary / "ablation.csv", effects)
+        write_table(temporary / "attention.csv", attention_table(local, graph))
         write_table(temporary / "faithfulness.csv", curve)
         (temporary / "circuit.html").write_text(page, encoding="utf-8")
 
