@@ -149,7 +149,8 @@ def test_the_files_of_a_circuit_are_written_together(
     write_circuit(tracer, circuit, rows, tmp_path / "circuit", name="tiny", model="tiny-gpt2")
     files = {path.name for path in (tmp_path / "circuit").iterdir()}
     assert files == {
-        "paths.json", "graph.json", "ablation.csv", "faithfulness.csv", "circuit.html"
+        "paths.json", "graph.json", "ablation.csv", "attention.csv", "faithfulness.csv",
+        "circuit.html",
     }  # fmt: skip
     record, paths = load_circuit(tmp_path / "circuit")
     assert nx.utils.graphs_equal(build_graph(paths), circuit.graph)

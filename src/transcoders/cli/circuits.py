@@ -125,8 +125,8 @@ def _bounds(
     from transcoders.circuits.questions import Bounds, check_question
     from transcoders.models import load_tokenizer
 
-    tokenizer = load_tokenizer(layout.model(model))
-    bos_id = tokenizer.convert_tokens_to_ids(settings.model(model).bos_token)
+    bos_token, tokenizer = settings.model(model).bos_token, load_tokenizer(layout.model(model))
+    bos_id = tokenizer.convert_tokens_to_ids(bos_token)
     bounds = Bounds.of_scale(settings, model)
     return bounds, check_question(bounds, tokenizer, bos_id, prompt, target)
 
