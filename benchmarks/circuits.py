@@ -100,7 +100,7 @@ def measure(config: Any, width: int, n_tokens: int) -> dict[str, Any]:
         times.append(time.perf_counter())
         find_paths(local, target, search)
         times.append(time.perf_counter())
-        attention_score(local, layers - 1, 0, -1, 3)
+        attention_score(local, layers - 1, 0, -1, 3).table()
         times.append(time.perf_counter())
         laps = itertools.pairwise(times)
         for durations, (start, end) in zip((forwards, searches, scores), laps, strict=True):

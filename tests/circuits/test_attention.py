@@ -130,3 +130,5 @@ def test_a_model_whose_scores_are_made_otherwise_is_refused(mixed: LocalReplacem
     other = replace(mixed, passed=mixed.passed._replace(patterns=flat))
     with pytest.raises(UserError, match=r"attention scores: .* computes them in another way"):
         attention_score(other, 1, 0, -1, 2)
+    graph = build_graph(find_paths(mixed, some_targets(mixed)[0], Search(20, 3)))
+    assert attention_table(other, graph).empty

@@ -42,6 +42,10 @@ COLUMNS = [
 ]  # fmt: skip
 
 
+class OtherScoresError(UserError):
+    """A model makes the scores of its attention in another way than this module."""
+
+
 @dataclass(frozen=True)
 class AttentionScore:
     """How much a head wants to read one token, seen from another, and why."""
@@ -69,8 +73,7 @@ class AttentionScore:
             The columns :data:`COLUMNS`. The contributions add up to the score.
         """
         flat = self.pairs.flatten()
-        order = flat.abs().argsort(descending=True, stable=True)
-        order = order[: min(n, int(flat.count_nonzero()))]
+        order = flat.abs().topk(min(n, int(flat.count_nonzero()))).indices
         values = flat[order].tolist()
         rows = [
             (str(self.query_parts[place // len(self.key_parts)]),
@@ -140,15 +143,22 @@ def attention_table(
         graph: its circuit.
         heads: how many, each at one query and key.
         pairs: the largest contributions listed for each.
+
+    Returns:
+        The tables of these heads in one. Empty if the model makes its scores in another way than
+        :func:`attention_score`, which says so when it is asked.
     """
     shares = influence(graph)
     found = sorted(
         (node for node in graph if node.kind == NodeKind.HEAD), key=lambda n: (-shares[n], n)
     )
-    tables = [
-        attention_score(local, node.layer, node.unit, node.token, node.source).table(pairs)
-        for node in found[:heads]
-    ]
+    try:
+        tables = [
+            attention_score(local, node.layer, node.unit, node.token, node.source).table(pairs)
+            for node in found[:heads]
+        ]
+    except OtherScoresError:
+        tables = []
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=COLUMNS)
 
 
@@ -265,13 +275,13 @@ def _check(
     """Compare scores with the model's own attention pattern.
 
     Raises:
-        UserError: they do not lead to it.
+        OtherScoresError: they do not lead to it.
     """
     config = local.replacement.model.cfg
     cap = config.attn_scores_soft_cap or 0
     capped = cap * torch.tanh(scores / cap) if cap > 0 else scores
     if differ(capped.softmax(dim=0), pattern):
-        raise UserError(
+        raise OtherScoresError(
             f"attention scores: {config.architecture} computes them in another way than from "
             "queries and keys with rotary or learned positions; use another model"
         )
