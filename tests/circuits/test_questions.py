@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from transcoders.circuits import Search, Tracer
+from transcoders.circuits import Search, Tracer, attention_score
 from transcoders.circuits.questions import Bounds
 from transcoders.cli import app
 from transcoders.config import Scale
@@ -94,6 +94,28 @@ def test_a_question_that_can_be_asked_goes_on_to_the_weights(
     words = [word for option in options.items() for word in option]
     with pytest.raises(UserError, match="results/smoke/dictionaries/tiny-llama_layer0"):
         app([command, "--scale", "smoke", *words], standalone_mode=False)
+
+
+@pytest.mark.usefixtures("own_settings")
+def test_the_command_line_answers(
+    without_weights: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tracer: Tracer,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(without_weights)
+    monkeypatch.setattr(Tracer, "load", lambda *_, **__: tracer)
+    asked = ["--scale", "smoke", "--model", "tiny-llama", "--prompt", PROMPT]
+    app(["attention", *asked, "--head", "attn1[0]", "--key", "2"], standalone_mode=False)
+    first, *lines = capsys.readouterr().out.splitlines()
+    found = attention_score(tracer.freeze(PROMPT), 1, 0, -1, 2)
+    assert first.startswith(f"attn1[0] from token 4 to token 2: score {found.score:.3f}, ")
+    assert [line.split()[1] for line in lines[1:]] == found.table()["query_part"].tolist()
+
+    for options, signs in (([], {True, False}), (["--sign", "negative"], {False})):
+        app(["circuit", *asked, "--target", "logit[w5]@-1", *options], standalone_mode=False)
+        lines = capsys.readouterr().out.splitlines()[1:]
+        assert {float(line.split()[0]) > 0 for line in lines} == signs
 
 
 def test_bounds_of_files_are_those_of_what_is_loaded(
