@@ -290,9 +290,14 @@ def greedy_paths(
         ends = [
             (path, reader_of(local, path.nodes[-1], reader.vector))
             for path, reader in candidates[:n]
-            if path.nodes[-1].kind in ("feature", "head")
+            if path.nodes[-1].kind in ("feature", "head") and not is_first_head(path.nodes[-1])
         ]
     return found
+
+
+def is_first_head(node: Node) -> bool:
+    """Whether a node is a head of layer 0, after which no path goes on."""
+    return node.kind == "head" and node.layer == 0
 
 
 def all_paths(local: LocalReplacementModel, target: Target) -> Iterator[Found]:

@@ -106,11 +106,14 @@ def test_the_search_for_paths(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
     circuits.main(layers=2, width=256, out=tmp_path / "circuits.json")
     record = json.loads((tmp_path / "circuits.json").read_text())
-    assert record["forwards"] > 0
-    # a tiny search may fit into memory that earlier tests gave back
-    assert record["extra_memory_mb"] >= 0
-    assert record["l0"] == pytest.approx(50, rel=0.05)
-    assert 25 < record["paths"] <= 25 * 5
+    for size in circuits.SIZES:
+        found = record[size]
+        assert found["forwards"] > 0
+        assert found["attention_forwards"] > 0
+        # a tiny search may fit into memory that earlier tests gave back
+        assert found["extra_memory_mb"] >= 0
+        assert found["l0"] == pytest.approx(50, rel=0.05)
+        assert 25 < found["paths"] <= 25 * 5
 
 
 @pytest.mark.full

@@ -155,12 +155,12 @@ def test_activations_are_the_transcoders(
 @pytest.mark.parametrize(
     ("arguments", "search"),
     [
-        ({}, Search()),
+        ({}, Search(sign="positive")),
         (
             {"components": ["feature", "head", "error"], "layers": [0], "sign": "both"},
             Search(components=["feature", "head", "error"], layers=[0], sign="both"),
         ),
-        ({"heads": ["attn1[0]", "attn0[1]"]}, Search(heads=[(1, 0), (0, 1)])),
+        ({"heads": ["attn1[0]", "attn0[1]"]}, Search(heads=[(1, 0), (0, 1)], sign="positive")),
     ],
 )
 def test_circuits_are_those_of_the_text_up_to_the_place(

@@ -7,6 +7,7 @@ import pytest
 from torch import Tensor
 
 from helpers_circuits import MIXES, Make, make_circuit, prompt
+from helpers_models import FAMILIES, make_tiny_model
 from transcoders.circuits.replacement import LocalReplacementModel, ReplacementModel
 from transcoders.circuits.trace import Tracer
 from transcoders.models import LanguageModel, load_model, load_tokenizer
@@ -56,6 +57,22 @@ def small(
     """Four tokens and five features a layer, for every architecture and mix: few paths."""
     replacement = make_circuit(tiny_model, random_dictionary, MIXES[mix], first=1, n_features=5)
     return replacement.freeze(prompt(random_tokens, 4))
+
+
+@pytest.fixture(scope="session", params=FAMILIES)
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model of a family."""
+    return make_tiny_model(request.param, tmp_path_factory.mktemp("families") / request.param)
+
+
+@pytest.fixture(scope="session")
+def of_family(
+    folder: Path, random_dictionary: Make, random_tokens: Callable[..., Tensor]
+) -> LocalReplacementModel:
+    """A prompt, with transcoders at layers 0 and 2."""
+    mix = MIXES["layers 0 and 2"]
+    replacement = make_circuit(load_model(folder), random_dictionary, mix, first=1)
+    return replacement.freeze(prompt(random_tokens))
 
 
 @pytest.fixture(scope="session")

@@ -1,38 +1,19 @@
 """Circuits add up in every family of models, and one in which they would not is refused."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from helpers_circuits import MIXES, Make, assert_close, make_circuit, prompt, some_targets
-from helpers_models import FAMILIES, make_tiny_model
+from helpers_circuits import assert_close, some_targets
 from transcoders.circuits.notation import NodeKind
 from transcoders.circuits.replacement import LocalReplacementModel, ReplacementModel
 from transcoders.circuits.vectors import contributions, pull_back
 from transcoders.circuits.verify import completeness, frozen_value, unit_scales
 from transcoders.errors import UserError
-from transcoders.models import LanguageModel, interventions, load_model
+from transcoders.models import LanguageModel, interventions
 from transcoders.models.support import PROBE_TOKENS
-
-
-@pytest.fixture(scope="module", params=FAMILIES)
-def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny model of a family."""
-    return make_tiny_model(request.param, tmp_path_factory.mktemp("families") / request.param)
-
-
-@pytest.fixture(scope="module")
-def of_family(
-    folder: Path, random_dictionary: Make, random_tokens: Callable[..., Tensor]
-) -> LocalReplacementModel:
-    """A prompt, with transcoders at layers 0 and 2."""
-    mix = MIXES["layers 0 and 2"]
-    replacement = make_circuit(load_model(folder), random_dictionary, mix, first=1)
-    return replacement.freeze(prompt(random_tokens))
 
 
 @torch.no_grad()

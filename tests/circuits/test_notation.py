@@ -82,6 +82,7 @@ def test_what_names_no_head_is_refused(text: str) -> None:
         (Node("target", 12, -1, 8), "target@8", 26, "logits"),
         (Node("feature", 10, 5315, 8), "tc10[5315]@8", 22, "MLP 10"),
         (Node("head", 9, 1, 8, 6), "attn9[1]@6", 19, "heads 9"),
+        (Node("head", 9, 1, 8), "attn9[1]", 19, "heads 9"),
         (Node("mlp", 3, -1, 8), "mlp3@8", 8, "MLP 3"),
         (Node("error", 3, -1, 8), "error3@8", 8, "MLP 3"),
         (Node("embed", -1, -1, 8), "embed@8", 0, "embedding"),

@@ -4,11 +4,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
 
-from helpers_circuits import greedy_paths, some_targets
-from transcoders.circuits.notation import CONTRIBUTORS, Node
+from helpers_circuits import assert_close, greedy_paths, some_targets
+from transcoders.circuits.notation import CONTRIBUTORS, Node, NodeKind
 from transcoders.circuits.paths import Search, find_paths
 from transcoders.circuits.replacement import LocalReplacementModel
+from transcoders.circuits.vectors import contributions, pull_back
 from transcoders.errors import UserError
 
 SIGNS: dict[str, Callable[[float], float]] = {
@@ -89,6 +91,7 @@ def test_bias_error_and_extensions_add_up_to_a_path(small: LocalReplacementModel
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"components": ["features"]}, "components: features not known; expected some of feature"),
         ({"components": ["heads", "feature", "bias"]}, "components: bias, heads not known"),
         ({"components": "feature"}, "not known; expected some of feature, head"),
         ({"sign": "any"}, "sign: expected one of positive, negative, both, found any"),
@@ -101,6 +104,42 @@ def test_a_search_that_cannot_be_is_refused(settings: dict[str, Any], message: s
         Search(**settings)
 
 
-def test_a_token_that_the_prompt_does_not_have_is_refused(mixed: LocalReplacementModel) -> None:
-    with pytest.raises(UserError, match="the prompt has"):
-        find_paths(mixed, some_targets(mixed)[0], Search(tokens=[99]))
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"tokens": [99]}, "token 99: expected one from -8 to 7"),
+        ({"layers": [0, 3]}, "layer 3: expected one from 0 to 2"),
+        ({"layers": [-1]}, "layer -1: expected one from 0 to 2"),
+        ({"heads": [(3, 0)]}, r"head attn3\[0\]: expected a layer from 0 to 2"),
+        ({"heads": [(0, 1), (0, 2)]}, r"head attn0\[2\]: .* and a head from 0 to 1"),
+    ],
+)
+def test_filters_that_name_what_there_is_not_are_refused(
+    mixed: LocalReplacementModel, settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        find_paths(mixed, some_targets(mixed)[0], Search(**settings))
+
+
+def test_both_signs_are_searched_unless_one_is_asked_for(mixed: LocalReplacementModel) -> None:
+    target = some_targets(mixed)[0]
+    signs = {path.attribution > 0 for path in find_paths(mixed, target, Search(20, 2))[1:]}
+    assert signs == {True, False}
+    for sign, is_positive in (("positive", True), ("negative", False)):
+        search = Search(20, 2, sign=sign)  # type: ignore[arg-type]
+        found = find_paths(mixed, target, search)[1:]
+        assert {path.attribution > 0 for path in found} == {is_positive}
+
+
+def test_a_head_of_layer_0_reads_the_embedding_alone(mixed: LocalReplacementModel) -> None:
+    """So no path goes on after it: the step would repeat its value. With GPT-2's positions too."""
+    vectors = some_targets(mixed)[0].vectors
+    found = contributions(mixed, vectors)
+    is_first = (found.columns.kind == NodeKind.HEAD.code) & (found.columns.layer == 0)
+    column = (is_first & (found.values[0] != 0)).nonzero()[:, 0]
+    assert len(column) == 2 * mixed.n_tokens
+    pulled = pull_back(mixed, vectors, found, torch.zeros_like(column), column)
+    read = contributions(mixed, pulled)
+    is_embedding = read.columns.kind == NodeKind.EMBED.code
+    assert not read.values[:, ~is_embedding].any() and not read.bias.any()
+    assert_close(read.values[:, is_embedding][:, 0], found.values[0, column])

@@ -186,6 +186,7 @@ def test_a_circuit_is_written_and_then_its_page(
     assert files == {
         "paths.json", "graph.json", "graph-metadata.json", "features", "circuit.html",
         "ablation.csv", "faithfulness.csv", "controls.csv", "steering.csv", "errors.csv",
+        "attention.csv",
     }  # fmt: skip
     record, paths = load_circuit(tmp_path / "circuit")
     assert nx.utils.graphs_equal(build_graph(paths), circuit.graph)

@@ -17,6 +17,7 @@ CASE_TABLES = [  # of every circuit, for the page
     "controls.csv",
     "steering.csv",
     "errors.csv",
+    "attention.csv",
 ]
 
 

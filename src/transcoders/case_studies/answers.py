@@ -113,7 +113,7 @@ class Answers:
             position: where the feature is active.
             feature: a name such as ``tc8[355]``; by default the feature that is studied.
             search: fields of :class:`~transcoders.circuits.paths.Search`. Heads have names such as
-                ``attn5[6]``.
+                ``attn5[6]``. The studies on record were made with positive paths, the default here.
         """
         layer, unit = self._known(feature or self._feature, on_prompt=True)
         if unknown := search.keys() - {part.name for part in fields(Search)}:
@@ -124,7 +124,7 @@ class Answers:
         if self._restricted:
             local = layer_0_together(local)
         target = feature_target(local, layer, unit, position)
-        return paths_record(find_paths(local, target, Search(**search)))
+        return paths_record(find_paths(local, target, Search(**({"sign": "positive"} | search))))
 
     def pull_back(self, vector: str, through: str) -> str:
         """The name of what ``through``, a head or an earlier feature, reads to move a vector."""

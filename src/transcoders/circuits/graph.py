@@ -9,8 +9,11 @@ rest of what a node reads comes from remainder nodes:
 - ``pruned``: what the search left out. If it never looked into a node, this is all of its input.
 
 So every node's attribution is the sum over its incoming edges. Edges run from causes to effects.
-Their ``path_attribution`` is what flows along them to the target, over the paths found.
+Their ``path_attribution`` is what flows along them to the target, over the paths found. It has a
+sign; influence goes by its size.
 """
+
+from typing import NamedTuple
 
 import networkx as nx
 
@@ -20,6 +23,8 @@ from transcoders.circuits.paths import ComputationalPath
 
 def build_graph(paths: list[ComputationalPath]) -> nx.DiGraph:
     """The graph of the paths of :func:`~transcoders.circuits.paths.find_paths`.
+
+    A head of layer 0 reads the embedding alone. No path says so, but an edge does.
 
     Nodes are :class:`~transcoders.circuits.notation.Node`; their attributes are ``name``, ``kind``,
     ``layer``, ``unit``, ``token``, ``attribution`` and ``activation`` (features and the target).
@@ -32,7 +37,10 @@ def build_graph(paths: list[ComputationalPath]) -> nx.DiGraph:
         if path.activation:
             graph.nodes[path.node]["activation"] = path.activation
     for path in paths:
-        if path.node.kind in ("feature", "head", "target"):
+        if path.node.reads_embedding:
+            embedding = Node(NodeKind.EMBED, -1, -1, path.node.source)
+            _add(graph, embedding, path.attribution, path.node)
+        elif path.node.kind in ("feature", "head", "target"):
             _add_remainders(graph, path)
     return graph
 
@@ -118,3 +126,40 @@ def prune_graph(graph: nx.DiGraph, keep: float) -> nx.DiGraph:
                 kind = start.kind if start.kind in REMAINDERS else NodeKind.PRUNED
                 _add_remainder(pruned, kind, end, amount)
     return pruned
+
+
+class LeftOut(NamedTuple):
+    """What a pruned graph does not show, in the search's remainders or by pruning."""
+
+    influence: float
+    """Its share of the influence, from 0 to 1."""
+    positive: float
+    """What it adds to the nodes that are shown, in units of the target."""
+    negative: float
+    """What it takes from them. Both count every cause by itself, so that they do not cancel. The
+    remainder of a search is one cause for each node and token."""
+
+
+def left_out(graph: nx.DiGraph, pruned: nx.DiGraph) -> LeftOut:
+    """How much of a graph pruning hides, and how much the search had left out before.
+
+    Influence stops at the first node that is hidden. Biases and errors are not hidden.
+
+    Args:
+        graph: of one prompt.
+        pruned: what :func:`prune_graph` made of it.
+    """
+    hidden = [
+        node
+        for node in graph
+        if node.kind == NodeKind.PRUNED or (node not in pruned and node.kind not in REMAINDERS)
+    ]
+    cut = graph.copy()
+    cut.remove_edges_from(list(graph.in_edges(hidden)))
+    shares = influence(cut)
+    amounts = [amount for *_, amount in cut.out_edges(hidden, data="path_attribution")]
+    return LeftOut(
+        influence=sum(shares[node] for node in hidden),
+        positive=sum(amount for amount in amounts if amount > 0),
+        negative=sum(amount for amount in amounts if amount < 0),
+    )

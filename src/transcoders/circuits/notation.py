@@ -72,6 +72,16 @@ class Node(NamedTuple):
         return "/".join(str(part) for part in self)
 
     @property
+    def reads_embedding(self) -> bool:
+        """Whether it reads the embedding and nothing else: a head of layer 0."""
+        return self.kind == NodeKind.HEAD and self.layer == 0
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether a path through it can be extended by what it reads."""
+        return NodeKind(self.kind).reads and not self.reads_embedding
+
+    @property
     def place(self) -> tuple[int, ...]:
         """Where its number stands in the tensor for all nodes of its kind and layer."""
         places = {"feature": (self.token, self.unit), "head": (self.unit, self.token, self.source)}
@@ -97,7 +107,8 @@ class Node(NamedTuple):
             case "feature":
                 return f"tc{self.layer}[{self.unit}]@{self.token}"
             case "head":
-                return f"attn{self.layer}[{self.unit}]@{self.source}"
+                source = f"@{self.source}" if self.source >= 0 else ""  # or with all its sources
+                return f"attn{self.layer}[{self.unit}]{source}"
             case "mlp" | "error":
                 return f"{self.kind}{self.layer}@{self.token}"
             case _:

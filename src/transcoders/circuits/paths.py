@@ -4,9 +4,12 @@
 2. Extend every path of the last round by everything that contributes to what its end reads: active
    features and the embedding at that token, MLPs without a transcoder, every head at every source
    token. The attribution of an extension is this contribution, in units of the target.
-3. Keep the N extensions with the largest attributions. (The paper keeps the N best of each path and
-   then the N best of these. The result is the same.)
+3. Keep the N extensions with the largest attributions, by size. (The paper keeps the N best of each
+   path and then the N best of these. The result is the same.)
 4. Repeat from 2 for a given number of rounds. The result is the paths of all rounds.
+
+A path that ends in a head of layer 0 is complete: such a head reads the embedding alone, so one
+more step would only repeat its value.
 
 One round is a few matrix products over all paths, features, heads and source tokens at once.
 """
@@ -20,6 +23,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from transcoders.circuits.notation import CONTRIBUTORS, Node, NodeKind
+from transcoders.circuits.questions import Bounds, position
 from transcoders.circuits.replacement import LocalReplacementModel
 from transcoders.circuits.vectors import (
     Columns,
@@ -52,8 +56,9 @@ class Search:
     0, or backwards from -1."""
     exclude_bos: bool = False
     """Leave out token 0."""
-    sign: Sign = "positive"
-    """The sign of attributions that count. ``both`` ranks them by size."""
+    sign: Sign = "both"
+    """The sign of attributions that count. ``both`` ranks them by size: what holds a target back
+    explains its value as much as what drives it."""
 
     def __post_init__(self) -> None:
         """Check what the user asked for.
@@ -73,6 +78,20 @@ class Search:
                 f"paths and iterations: expected at least 1 of each, found {self.n_paths} and "
                 f"{self.iterations}"
             )
+
+    def within(self, bounds: Bounds, n_tokens: int) -> "Search":
+        """The same on a model and a prompt: with tokens counted from 0.
+
+        Raises:
+            UserError: a filter names a token, layer or head that does not exist.
+        """
+        for layer in self.layers or ():
+            bounds.check_layer(layer)
+        for head in self.heads or ():
+            bounds.check_head(*head)
+        if self.tokens is None:
+            return self
+        return replace(self, tokens={position(token, n_tokens) for token in self.tokens})
 
 
 @dataclass
@@ -115,10 +134,9 @@ def find_paths(
         search: number of paths and rounds, filters.
 
     Raises:
-        UserError: the filters name a token that the prompt does not have.
+        UserError: the filters name a token, layer or head that does not exist.
     """
-    if search.tokens is not None:
-        search = replace(search, tokens={local.position(token) for token in search.tokens})
+    search = search.within(local.replacement.bounds, local.n_tokens)
     paths = [ComputationalPath((target.node,), target.value, activation=target.value)]
     found, vectors = list(paths), target.vectors
     for _ in range(search.iterations):
@@ -130,9 +148,9 @@ def find_paths(
         row, column = _best(scores, search)
         extensions = _extend(paths, vectors, round_, row.tolist(), column.tolist())
         found += extensions
-        reads = torch.tensor([path.node.kind.reads for path in extensions], dtype=torch.bool)
+        reads = torch.tensor([path.node.goes_on for path in extensions], dtype=torch.bool)
         vectors = pull_back(local, vectors, round_, row[reads], column[reads])
-        paths = [path for path in extensions if path.node.kind.reads]
+        paths = [path for path in extensions if path.node.goes_on]
     return found
 
 

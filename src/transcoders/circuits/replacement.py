@@ -26,6 +26,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from transcoders.circuits.questions import Bounds, position
 from transcoders.dictionaries import SparseDictionary
 from transcoders.errors import UserError
 from transcoders.models import LanguageModel, logit_bias
@@ -39,6 +40,7 @@ class ReplacementModel:
     Attributes:
         model: the language model.
         transcoders: by layer. An MLP without one is a single node at each token.
+        bounds: how many layers, heads, positions and features there are.
         first_position: tokens before it keep their MLPs: no transcoder was trained on them.
         W_V: (layer, head, d_model, d_head), normalisation folded in.
         W_O: (layer, head, d_head, d_model), the weight of a norm after attention folded in.
@@ -72,6 +74,8 @@ class ReplacementModel:
         self.first_position = first_position
         self.is_centred = not model.ln_final.uses_rms_norm
         self.n_layers, self.n_heads = model.cfg.n_layers, model.cfg.n_heads
+        widths = {layer: each.n_features for layer, each in self.transcoders.items()}
+        self.bounds = Bounds(self.n_layers, self.n_heads, model.cfg.n_ctx, widths)
         self.W_V = self.centre(_by_head(model.W_V, self.n_heads), dim=2)
         self.W_O = model.W_O.clone()
         self.attention_bias = _attention_bias(model)
@@ -121,12 +125,8 @@ class ReplacementModel:
         Raises:
             UserError: there is no such transcoder or feature.
         """
-        transcoder = self.transcoders.get(layer)
-        if transcoder is None or unit >= transcoder.n_features:
-            found = "no transcoder" if transcoder is None else f"{transcoder.n_features} features"
-            known = ", ".join(map(str, self.transcoders)) or "none"
-            raise UserError(f"{name}: layer {layer} has {found}; layers with a transcoder: {known}")
-        return transcoder
+        self.bounds.check_feature(layer, unit, name)
+        return self.transcoders[layer]
 
     def freeze(self, tokens: Int[Tensor, " token"]) -> "LocalReplacementModel":
         """Run a prompt and keep what attribution holds fixed.
@@ -134,12 +134,7 @@ class ReplacementModel:
         Raises:
             UserError: the prompt is longer than the model's context.
         """
-        limit = self.model.cfg.n_ctx
-        if len(tokens) > limit:
-            raise UserError(
-                f"prompt: {len(tokens)} tokens, expected at most {limit}, the model's context; "
-                "shorten it"
-            )
+        self.bounds.check_length(len(tokens))
         passed, first = run_prompt(self.model, tokens), self.first_position
         mlp_out, error = passed.mlp.mlp_out.clone(), torch.zeros_like(passed.mlp.mlp_out)
         bias = torch.zeros_like(error)
@@ -220,10 +215,4 @@ class LocalReplacementModel:
         Raises:
             UserError: the prompt has no such token.
         """
-        position = token + self.n_tokens if token < 0 else token
-        if not 0 <= position < self.n_tokens:
-            raise UserError(
-                f"token {token}: expected one from {-self.n_tokens} to {self.n_tokens - 1}, since "
-                f"the prompt has {self.n_tokens} tokens with BOS"
-            )
-        return position
+        return position(token, self.n_tokens)

@@ -21,6 +21,7 @@ from transcoders.circuits.ablation import (
     rank_correlation,
     replaceable_parts,
 )
+from transcoders.circuits.attention import attention_table
 from transcoders.circuits.controls import control_effects
 from transcoders.circuits.export import FEATURES, load_circuit, paths_record, write_graph
 from transcoders.circuits.graph import build_graph, influence
@@ -90,6 +91,7 @@ def write_circuit(
         "controls": control_effects(local, target, parts, text.means, seed=seed),
         "steering": steering(local, target, parts, effects),
         "errors": origins(target, totals),
+        "attention": attention_table(local, graph),
     }
     own = {str(node).partition("@")[0] for node in [target.node, *parts]}
     record = {

@@ -12,12 +12,12 @@ from transcoders.circuits.graph import build_graph
 from transcoders.circuits.invariant import Best, de_embeddings, direct_logits
 from transcoders.circuits.notation import FeatureName, Node, parse_target
 from transcoders.circuits.paths import ComputationalPath, Search, find_paths, strongest
+from transcoders.circuits.questions import read_logits, read_prompt
 from transcoders.circuits.replacement import LocalReplacementModel, ReplacementModel
 from transcoders.circuits.vectors import Target, feature_target, logit_target
 from transcoders.config import load_scale
 from transcoders.context import in_context, one_line
 from transcoders.dictionaries import SparseDictionary
-from transcoders.errors import UserError
 from transcoders.layout import Layout
 from transcoders.models import load_model, load_tokenizer, mlp_activations
 
@@ -83,10 +83,13 @@ class Tracer:
         return cls(replacement, tokenizer, tokenizer.convert_tokens_to_ids(bos_token))
 
     def freeze(self, prompt: str) -> LocalReplacementModel:
-        """Run a prompt, with BOS before it, and keep what attribution holds fixed."""
-        ids = self.tokenizer(prompt, add_special_tokens=False)["input_ids"]
-        device = self.replacement.W_O.device
-        return self.replacement.freeze(torch.tensor([self.bos_id, *ids], device=device))
+        """Run a prompt, with BOS before it, and keep what attribution holds fixed.
+
+        Raises:
+            UserError: the prompt is empty or too long, or names BOS itself.
+        """
+        ids = read_prompt(prompt, self.tokenizer, self.bos_id)
+        return self.replacement.freeze(torch.tensor(ids, device=self.replacement.W_O.device))
 
     def target(self, local: LocalReplacementModel, text: str) -> Target:
         """The target that a text such as ``tc10[5315]@8`` or ``logit[ 40]@-1`` names.
@@ -97,15 +100,7 @@ class Tracer:
         name = parse_target(text)
         if isinstance(name, FeatureName):
             return feature_target(local, *name)
-        weights: dict[int, float] = {}
-        for weight, word in name.terms:
-            ids = self.tokenizer(word, add_special_tokens=False)["input_ids"]
-            if len(ids) != 1:
-                raise UserError(
-                    f"target {text}: {word!r} is {len(ids)} tokens "
-                    f"({', '.join(repr(self.tokenizer.decode([i])) for i in ids)}), expected one"
-                )
-            weights[ids[0]] = weights.get(ids[0], 0.0) + weight
+        weights = read_logits(text, name, self.tokenizer)
         return logit_target(local, weights, name.token, name=text)
 
     def trace(self, prompt: str, target: str, search: Search | None = None) -> Circuit:

@@ -6,16 +6,18 @@ from typing import Annotated, Any
 
 import typer
 
-from transcoders.cli.app import ScaleName, Threads, job, section, start
+from transcoders.cli.app import ScaleName, Threads, app, job, open_scale, section, start
 from transcoders.config import Scale
 from transcoders.config.studies import CircuitCase
 from transcoders.errors import UserError
 from transcoders.files import write_table
+from transcoders.layout import Layout
+from transcoders.process import set_environment
 
 
 def _cases_of(scale: Scale, model: str) -> Any:
     cases = [case for case in scale.circuits.cases if case.model == model]
-    asked = [(case.prompt, case.target, case.components) for case in cases]
+    asked = [(case.prompt, case.target, case.components, case.exclude_bos) for case in cases]
     return asked, scale.model(model).bos_token
 
 
@@ -34,8 +36,8 @@ def _listed(scale: Scale, name: str | None, all_of: str | None) -> list[CircuitC
 
 
 @job(
-    "seed corpus.train_positions circuits.n_paths circuits.iterations circuits.text_contexts "
-    "device",
+    "seed corpus.train_positions circuits.n_paths circuits.iterations circuits.sign "
+    "circuits.text_contexts device",
     resources="circuit",
     part=_cases_of,
 )
@@ -64,7 +66,9 @@ def circuit(
     heads: Annotated[list[str] | None, typer.Option("--head", help="As attn9[1].")] = None,
     tokens: Annotated[list[int] | None, typer.Option("--token", help="Position.")] = None,
     exclude_bos: Annotated[bool, typer.Option("--exclude-bos", help="Leave out token 0.")] = False,
-    sign: Annotated[str, typer.Option(help="positive, negative or both.")] = "positive",
+    sign: Annotated[
+        str | None, typer.Option(help="positive, negative or both; else as in the scale file.")
+    ] = None,
     threads: Threads = None,
 ) -> None:
     """Find the circuit of a feature or logit on a prompt, and print its strongest paths."""
@@ -84,17 +88,23 @@ def circuit(
 
     model = cases[0].model
     search = Search(
-        n_paths=paths or settings.circuits.n_paths,
-        iterations=iterations or settings.circuits.iterations,
+        n_paths=settings.circuits.n_paths if paths is None else paths,
+        iterations=settings.circuits.iterations if iterations is None else iterations,
         layers=layers,
         heads=None if heads is None else [parse_head(head) for head in heads],
         tokens=tokens,
         exclude_bos=exclude_bos,
-        sign=sign,  # type: ignore[arg-type]  # Search refuses others
+        sign=sign or settings.circuits.sign,  # type: ignore[arg-type]  # Search refuses others
     )
+    for entry in cases:
+        search.within(*_bounds(settings, layout, model, entry.prompt, entry.target))
     tracer, circuits = Tracer.load(scale, model, device=device), []
     for entry in cases:
-        of_entry = replace(search, components=tuple(components or entry.components))
+        of_entry = replace(
+            search,
+            components=tuple(components or entry.components),
+            exclude_bos=exclude_bos or entry.exclude_bos,
+        )
         found = tracer.trace(entry.prompt, entry.target, of_entry)
         typer.echo(f"{found.target.name} = {found.target.value:.3f} on {found.tokens}")
         typer.echo(found.table())
@@ -141,6 +151,49 @@ def measure_replacement(scale: ScaleName, threads: Threads = None) -> None:
     write_table(layout.replacement, replacement_quality_of(settings, layout, device=device))
 
 
+@app.command()
+def attention(
+    scale: ScaleName,
+    prompt: Annotated[str, typer.Option(help="Any text.")],
+    head: Annotated[str, typer.Option(help="As attn9\\[1].")],
+    key: Annotated[int, typer.Option(help="The token that the head reads.")],
+    query: Annotated[int, typer.Option(help="The token that it writes at.")] = -1,
+    model: Annotated[str | None, typer.Option(help="A model of the scale; else the first.")] = None,
+    pairs: Annotated[int, typer.Option(min=1, help="Pairs to list.")] = 20,
+) -> None:
+    """Say why a head reads a token: its score before the softmax, split over pairs of parts."""
+    set_environment(open_scale(scale)[0].instruction_set)
+    settings, layout, device = start("circuit", scale, None)
+    from transcoders.circuits import Tracer, attention_score, parse_head
+
+    at, unit = parse_head(head)
+    model = model or next(iter(settings.models))
+    bounds, n_tokens = _bounds(settings, layout, model, prompt)
+    bounds.check_attention(at, unit, query, key, n_tokens)
+    local = Tracer.load(scale, model, device=device).freeze(prompt)
+    found = attention_score(local, at, unit, query, key)
+    typer.echo(
+        f"{found.head} from token {found.query} to token {found.key}: score {found.score:.3f}, "
+        f"{found.above_mean:+.3f} above the mean over all keys; attention {found.probability:.3f}"
+    )
+    typer.echo(
+        found.table(pairs)[["contribution", "query_part", "key_part"]].to_string(index=False)
+    )
+
+
+def _bounds(
+    settings: Scale, layout: Layout, model: str, prompt: str, target: str | None = None
+) -> tuple[Any, int]:
+    """Check a question; what the model has, and the tokens of the prompt with BOS."""
+    from transcoders.circuits.questions import Bounds, check_question
+    from transcoders.models import load_tokenizer
+
+    bos_token, tokenizer = settings.model(model).bos_token, load_tokenizer(layout.model(model))
+    bos_id = tokenizer.convert_tokens_to_ids(bos_token)
+    bounds = Bounds.of_scale(settings, model)
+    return bounds, check_question(bounds, tokenizer, bos_id, prompt, target)
+
+
 def _checked_models(scale: Scale, _: str) -> Any:
     return [scale.model(check.model).bos_token for check in scale.circuits.checks]
 
@@ -161,7 +214,7 @@ def _studied(scale: Scale, _: str) -> Any:
 
 
 @job(
-    "seed corpus.train_positions circuits.n_paths circuits.iterations device",
+    "seed corpus.train_positions circuits.n_paths circuits.iterations circuits.sign device",
     resources="greater_than",
     part=_studied,
 )

@@ -20,6 +20,8 @@ class CircuitCase(Section):
         default=["feature", "head", "mlp", "embed"]
     )
     """What paths may run through; ``mlp`` stands for those without a transcoder."""
+    exclude_bos: bool = False
+    """Whether paths leave out token 0."""
 
 
 class FeatureCheck(Section):
@@ -42,6 +44,8 @@ class Circuits(Section):
     """Paths kept in each round of the search."""
     iterations: PositiveInt
     """Rounds: the largest number of steps of a path."""
+    sign: Literal["positive", "negative", "both"] = "both"
+    """The sign of the attributions of paths; ``both`` ranks them by size."""
     text_contexts: PositiveInt
     """Training rows over which means are taken and the strongest tokens of features looked up."""
     cases: list[CircuitCase]

@@ -243,6 +243,6 @@ def study_greater_than_of(scale: Scale, layout: Layout, *, device: str = "cpu") 
         study,
         load_sae,
         layout.greater_than,
-        search=Search(circuits.n_paths, circuits.iterations, COMPONENTS),
+        search=Search(circuits.n_paths, circuits.iterations, COMPONENTS, sign=circuits.sign),
         seed=scale.seed,
     )

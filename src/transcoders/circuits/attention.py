@@ -1,0 +1,287 @@
+"""Why a head attends to a token: its score, split over pairs of parts (the QK circuit).
+
+A path through a head explains what the head carries (OV), with the attention pattern as it is. This
+module explains the pattern. Before the softmax, head h of layer l gives a key token s, seen from a
+query token t, the score
+
+    score(t, s) = a · q_t · k_s,    q_t = R_t (g_t (x_t P W_Q / σ_t + b_Q)),    k_s alike
+
+with the residual stream x, the norm's P and σ, a norm of queries and keys g where a model has one
+(Qwen3, Gemma 3), rotations R where positions are rotary, and the factor a, mostly 1/√d_head. With σ
+and g frozen as the prompt makes them, q and k are linear in x. So the score is a sum over all pairs
+of a part of x_t and a part of x_s: the embedding (with the position's, in GPT-2), each active
+feature, each head of an earlier layer with all that it reads, MLPs without a transcoder, errors of
+transcoders. What is constant is the part ``bias``: b_Q or b_K, and the biases of earlier layers.
+
+**The softmax is not split.** It compares the scores of all keys, so a score says why the head reads
+this key *and not another* only in comparison. A pair may raise the scores of all keys alike, which
+changes nothing. :attr:`AttentionScore.above_mean` is the score minus the mean over all keys that
+the head may read from the query. A soft cap (Gemma 2) comes after the score too.
+"""
+
+from dataclasses import dataclass
+
+import networkx as nx
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from transcoders.circuits.graph import influence
+from transcoders.circuits.notation import Node, NodeKind
+from transcoders.circuits.replacement import LocalReplacementModel
+from transcoders.errors import UserError
+from transcoders.models import captured, run_blocks
+from transcoders.models.support import differ
+
+REST = "rest"
+"""What a table calls the pairs that it does not list."""
+COLUMNS = [
+    "head", "query", "key", "score", "above_mean", "probability", "query_part", "key_part",
+    "contribution",
+]  # fmt: skip
+
+
+class OtherScoresError(UserError):
+    """A model makes the scores of its attention in another way than this module."""
+
+
+@dataclass(frozen=True)
+class AttentionScore:
+    """How much a head wants to read one token, seen from another, and why."""
+
+    head: str
+    """As ``attn9[1]``."""
+    query: int
+    key: int
+    score: float
+    """Before the softmax, and before a soft cap if there is one."""
+    above_mean: float
+    """The score minus the mean over all keys that the head may read from the query."""
+    probability: float
+    """The attention pattern: after the softmax."""
+    query_parts: list[Node]
+    key_parts: list[Node]
+    """What the residual stream consists of at the two tokens. A head counts with all sources."""
+    pairs: Float[Tensor, "query_part key_part"]
+    """Their contributions, which add up to the score."""
+
+    def table(self, n: int = 20) -> pd.DataFrame:
+        """The n pairs with the largest contributions, by size, and a last row for all others.
+
+        Returns:
+            The columns :data:`COLUMNS`. The contributions add up to the score.
+        """
+        flat = self.pairs.flatten()
+        order = flat.abs().topk(min(n, int(flat.count_nonzero()))).indices
+        values = flat[order].tolist()
+        rows = [
+            (str(self.query_parts[place // len(self.key_parts)]),
+             str(self.key_parts[place % len(self.key_parts)]), value)
+            for place, value in zip(order.tolist(), values, strict=True)
+        ]  # fmt: skip
+        rows.append((REST, REST, float(flat.double().sum()) - sum(values)))
+        same = (self.head, self.query, self.key, self.score, self.above_mean, self.probability)
+        return pd.DataFrame([(*same, *row) for row in rows], columns=COLUMNS)
+
+
+@torch.no_grad()
+def attention_score(
+    local: LocalReplacementModel, layer: int, head: int, query: int, key: int
+) -> AttentionScore:
+    """Split the score of one key over pairs of parts (see the module's docstring).
+
+    At most one block of the model runs, for its rotations and its norms of queries and keys.
+
+    Args:
+        local: of the prompt.
+        layer: of the head.
+        head: its number in the layer.
+        query: the token that the head writes at, counted from 0, or backwards from -1.
+        key: the token that it reads.
+
+    Raises:
+        UserError: there is no such head or token, the head cannot read the key from the query, or
+            the model computes scores in another way.
+    """
+    local.replacement.bounds.check_attention(layer, head, query, key, local.n_tokens)
+    query, key = local.position(query), local.position(key)
+    pattern = local.passed.patterns[layer, head, query]
+    allowed = pattern.nonzero()[:, 0]
+    if key not in allowed:
+        raise UserError(
+            f"key {key}: attn{layer}[{head}] cannot read so far back from token {query}; expected "
+            f"a token from {int(allowed.min())} to {int(allowed.max())}"
+        )
+    queries, keys = _readers(local, layer, head)
+    query_parts, query_vectors = _parts(local, layer, query)
+    key_parts, key_vectors = _parts(local, layer, key)
+    # The same from the whole residual stream: what the model itself computes.
+    scores = keys.all()[allowed] @ queries.all()[query]
+    _check(local, scores, pattern[allowed])
+    score = scores[allowed == key]
+    return AttentionScore(
+        head=f"attn{layer}[{head}]",
+        query=query,
+        key=key,
+        score=score.item(),
+        above_mean=(score - scores.mean()).item(),
+        probability=pattern[key].item(),
+        query_parts=query_parts,
+        key_parts=key_parts,
+        pairs=queries.of_parts(query_vectors, query) @ keys.of_parts(key_vectors, key).T,
+    )
+
+
+def attention_table(
+    local: LocalReplacementModel, graph: nx.DiGraph, *, heads: int = 5, pairs: int = 20
+) -> pd.DataFrame:
+    """``attention.csv``: why the heads of a circuit with most influence read what they read.
+
+    Args:
+        local: of the prompt.
+        graph: its circuit.
+        heads: how many, each at one query and key.
+        pairs: the largest contributions listed for each.
+
+    Returns:
+        The tables of these heads in one. Empty if the model makes its scores in another way than
+        :func:`attention_score`, which says so when it is asked.
+    """
+    shares = influence(graph)
+    found = sorted(
+        (node for node in graph if node.kind == NodeKind.HEAD), key=lambda n: (-shares[n], n)
+    )
+    try:
+        tables = [
+            attention_score(local, node.layer, node.unit, node.token, node.source).table(pairs)
+            for node in found[:heads]
+        ]
+    except OtherScoresError:
+        tables = []
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=COLUMNS)
+
+
+def _parts(
+    local: LocalReplacementModel, layer: int, token: int
+) -> tuple[list[Node], Float[Tensor, "part d_model"]]:
+    """What the stream that a layer's attention reads consists of at a token, biases first."""
+    replacement, passed, active = local.replacement, local.passed, local.active
+    here = ((active.token == token) & (active.layer < layer)).nonzero()[:, 0]
+    mixed = torch.einsum("lhs,lhse->lhe", passed.attention[:layer, :, token], local.values[:layer])
+    heads = torch.einsum("lhe,lhed->lhd", mixed, replacement.W_O[:layer]).flatten(0, 1)
+    scale = passed.attention_out_scale[:layer, token, None]
+    biases = replacement.attention_bias[:layer] / scale + local.bias[:layer, token]
+    vectors = [
+        biases.sum(dim=0, keepdim=True),
+        passed.before_attention[:1, token],
+        active.z[here, None] * active.decoder[here],
+        heads,
+        local.mlp_out[:layer, token] + local.error[:layer, token],  # one of the two is 0
+    ]
+    layers = range(layer)
+    has_features = [
+        i in replacement.transcoders and token >= replacement.first_position for i in layers
+    ]
+    nodes = [
+        Node(NodeKind.BIAS, -1, -1, token),
+        Node(NodeKind.EMBED, -1, -1, token),
+        *(
+            Node(NodeKind.FEATURE, *place, token)
+            for place in zip(active.layer[here].tolist(), active.unit[here].tolist(), strict=True)
+        ),
+        *(Node(NodeKind.HEAD, i, h, token) for i in layers for h in range(replacement.n_heads)),
+        *(Node(NodeKind.ERROR if has_features[i] else NodeKind.MLP, i, -1, token) for i in layers),
+    ]
+    return nodes, torch.cat(vectors)
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """The queries or the keys that a head makes of the residual stream, linear for each token."""
+
+    stream: Float[Tensor, "token d_model"]
+    scale: Float[Tensor, " token"]
+    """What the norm before attention divides by."""
+    weight: Float[Tensor, "d_model d_head"]
+    bias: Float[Tensor, " d_head"]
+    gain: Float[Tensor, "token d_head"]
+    """Of a norm of queries and keys, as the prompt makes it; times the factor of the scores."""
+    cos: Float[Tensor, "token rotary"]
+    sin: Float[Tensor, "token rotary"]
+    """Of the rotation, which turns the first dimensions; none where positions are learned."""
+
+    def all(self) -> Float[Tensor, "token d_head"]:
+        """Of the whole stream, at every token."""
+        read = self.stream @ self.weight / self.scale[:, None] + self.bias
+        return self._rotated(read * self.gain, self.cos, self.sin)
+
+    def of_parts(
+        self, vectors: Float[Tensor, "part d_model"], token: int
+    ) -> Float[Tensor, "part d_head"]:
+        """Of the parts of the stream at a token; the first part takes the bias."""
+        read = vectors @ self.weight / self.scale[token]
+        read[0] += self.bias
+        return self._rotated(read * self.gain[token], self.cos[token], self.sin[token])
+
+    @staticmethod
+    def _rotated(read: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        turned, rest = read.tensor_split([cos.shape[-1]], dim=-1)
+        first, second = turned.chunk(2, dim=-1)
+        return torch.cat([turned * cos + torch.cat([-second, first], dim=-1) * sin, rest], dim=-1)
+
+
+def _readers(local: LocalReplacementModel, layer: int, head: int) -> tuple[_Reader, _Reader]:
+    """What makes the queries and the keys of a head."""
+    replacement, passed = local.replacement, local.passed
+    model, stream = replacement.model, passed.before_attention[layer]
+    attention, prefix = model.blocks[layer].attn, f"blocks.{layer}.attn."
+    wanted = ("hook_cos", "hook_sin", "q_norm.hook_scale", "k_norm.hook_scale")
+    names = [prefix + name for name in wanted if prefix + name in model.hook_dict]
+    found: dict[str, Tensor] = {}
+    if names:
+        with captured(model, names, (1, local.n_tokens)) as found:
+            run_blocks(model, residual=stream[None], start=layer, stop=layer + 1)
+    none = stream.new_zeros(local.n_tokens, 0)
+    rotation = [found[prefix + name][0] if prefix + name in found else none for name in wanted[:2]]
+
+    def reader(side: str, factor: float) -> _Reader:
+        weights = getattr(attention, f"W_{side.upper()}")
+        unit = head // (replacement.n_heads // len(weights))  # heads may share keys
+        bias = getattr(attention, f"b_{side.upper()}", None)
+        norm = getattr(attention, f"{side}_norm", None)
+        gain = stream.new_full((local.n_tokens, weights.shape[2]), factor)
+        if norm is not None:
+            gain = gain * (norm.weight + 1 if norm.uses_weight_offset else norm.weight)
+            gain = gain / found[f"{prefix}{side}_norm.hook_scale"][0, unit]
+        return _Reader(
+            stream=stream,
+            scale=passed.attention_scale[layer],
+            weight=replacement.centre(weights[unit], dim=0),
+            bias=stream.new_zeros(1) if bias is None else bias.reshape(len(weights), -1)[unit],
+            gain=gain,
+            cos=rotation[0],
+            sin=rotation[1],
+        )
+
+    return reader("q", attention.original_component.scaling), reader("k", 1.0)
+
+
+def _check(
+    local: LocalReplacementModel,
+    scores: Float[Tensor, " allowed"],
+    pattern: Float[Tensor, " allowed"],
+) -> None:
+    """Compare scores with the model's own attention pattern.
+
+    Raises:
+        OtherScoresError: they do not lead to it.
+    """
+    config = local.replacement.model.cfg
+    cap = config.attn_scores_soft_cap or 0
+    capped = cap * torch.tanh(scores / cap) if cap > 0 else scores
+    if differ(capped.softmax(dim=0), pattern):
+        raise OtherScoresError(
+            f"attention scores: {config.architecture} computes them in another way than from "
+            "queries and keys with rotary or learned positions; use another model"
+        )

@@ -1,0 +1,134 @@
+"""The score of a head is the sum over pairs of parts, in every family of models."""
+
+from dataclasses import replace
+
+import networkx as nx
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM
+
+from helpers_circuits import some_targets
+from transcoders.circuits.attention import COLUMNS, REST, attention_score, attention_table
+from transcoders.circuits.graph import build_graph, influence
+from transcoders.circuits.notation import Node
+from transcoders.circuits.paths import Search, find_paths
+from transcoders.circuits.replacement import LocalReplacementModel
+from transcoders.errors import UserError
+
+
+def plain_scores(folder: str, tokens: Tensor) -> Tensor:
+    """What the plain Hugging Face model gives its softmax: (layer, head, query, key)."""
+    seen: list[Tensor] = []
+    softmax = nn.functional.softmax
+
+    def watched(scores: Tensor, *arguments: object, **options: object) -> Tensor:
+        seen.append(scores[0])
+        return softmax(scores, *arguments, **options)  # type: ignore[arg-type]
+
+    hf = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
+    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+        patch.setattr(nn.functional, "softmax", watched)
+        hf(tokens[None], use_cache=False)
+    assert len(seen) == hf.config.num_hidden_layers
+    return torch.stack(seen)
+
+
+def test_pairs_add_up_to_the_score_of_the_plain_model(of_family: LocalReplacementModel) -> None:
+    local, model = of_family, of_family.replacement.model
+    expected = plain_scores(model.cfg.model_name, local.passed.tokens)
+    cap = model.cfg.attn_scores_soft_cap or 0
+    for layer in range(local.replacement.n_layers):
+        for head in range(local.replacement.n_heads):
+            for query, key in ((7, 0), (7, 4), (5, 5)):
+                found = attention_score(local, layer, head, query, key)
+                total = found.pairs.double().sum().item()
+                own = expected[layer, head, query, : query + 1].double()
+                own = cap * torch.atanh(own / cap) if cap > 0 else own
+                scale = own.abs().max().item()
+                assert total == pytest.approx(own[key].item(), abs=1e-5 * scale)
+                assert found.score == pytest.approx(own[key].item(), abs=1e-5 * scale)
+                above = (own[key] - own.mean()).item()
+                assert found.above_mean == pytest.approx(above, abs=2e-5 * scale)
+                pattern = expected[layer, head, query].softmax(dim=0)
+                assert found.probability == pytest.approx(pattern[key].item(), rel=1e-4)
+
+
+def test_parts_are_what_the_stream_consists_of(mixed: LocalReplacementModel) -> None:
+    found = attention_score(mixed, 2, 1, -2, 3)
+    assert (found.query, found.key) == (6, 3)
+    active = mixed.active
+    for parts, token in ((found.query_parts, 6), (found.key_parts, 3)):
+        assert len(set(parts)) == len(parts)
+        assert {part.token for part in parts} == {token}
+        here = (active.token == token) & (active.layer < 2)
+        features = [Node("feature", 0, unit, token) for unit in active.unit[here].tolist()]
+        heads = [Node("head", layer, head, token) for layer in (0, 1) for head in (0, 1)]
+        rest = [Node("bias", -1, -1, token), Node("embed", -1, -1, token)]
+        mlps = [Node("error", 0, -1, token), Node("mlp", 1, -1, token)]
+        assert set(parts) == {*features, *heads, *rest, *mlps}
+    assert found.pairs.shape == (len(found.query_parts), len(found.key_parts))
+
+
+def test_the_table_has_the_largest_pairs_of_both_signs_and_adds_up(
+    mixed: LocalReplacementModel,
+) -> None:
+    found = attention_score(mixed, 2, 0, 7, 4)
+    table = found.table(12)
+    assert list(table.columns) == COLUMNS
+    listed, rest = table.iloc[:-1], table.iloc[-1]
+    sizes = listed["contribution"].abs().tolist()
+    assert sizes == found.pairs.abs().flatten().sort(descending=True).values[:12].tolist()
+    assert {value > 0 for value in listed["contribution"]} == {True, False}
+    for row in listed.itertuples():
+        queries = [i for i, part in enumerate(found.query_parts) if str(part) == row.query_part]
+        keys = [i for i, part in enumerate(found.key_parts) if str(part) == row.key_part]
+        assert found.pairs[queries[0], keys[0]].item() == row.contribution
+    assert (rest["query_part"], rest["key_part"]) == (REST, REST)
+    size = found.pairs.abs().sum().item()
+    assert table["contribution"].sum() == pytest.approx(found.score, abs=1e-6 * size)
+
+
+def test_the_heads_of_a_circuit_with_most_influence_are_explained(
+    mixed: LocalReplacementModel,
+) -> None:
+    graph = build_graph(find_paths(mixed, some_targets(mixed)[0], Search(40, 3)))
+    table = attention_table(mixed, graph, heads=3, pairs=4)
+    shares = influence(graph)
+    heads = sorted((n for n in graph if n.kind == "head"), key=lambda n: (-shares[n], n))[:3]
+    places = [(f"attn{n.layer}[{n.unit}]", n.token, n.source) for n in heads]
+    found = table.drop_duplicates(["head", "query", "key"])
+    assert list(zip(found["head"], found["query"], found["key"], strict=True)) == places
+    for node, (_, group) in zip(
+        heads, table.groupby(["head", "query", "key"], sort=False), strict=True
+    ):
+        pattern = mixed.passed.patterns[node.layer, node.unit, node.token, node.source]
+        assert group["probability"].unique().tolist() == [pattern.item()]
+    without = attention_table(mixed, nx.DiGraph(target=graph.graph["target"]))
+    assert list(without.columns) == COLUMNS and without.empty
+
+
+@pytest.mark.parametrize(
+    ("question", "message"),
+    [
+        ((3, 0, -1, 0), r"head attn3\[0\]: expected a layer from 0 to 2 and a head from 0 to 1"),
+        ((0, 2, -1, 0), r"head attn0\[2\]: expected a layer"),
+        ((0, 0, 8, 0), "token 8: expected one from -8 to 7"),
+        ((0, 0, 7, -9), "token -9: expected one from -8 to 7"),
+        ((0, 0, 3, 4), "key 4: expected a token from 0 to 3, the query's"),
+    ],
+)
+def test_heads_and_tokens_that_there_are_not_are_refused(
+    mixed: LocalReplacementModel, question: tuple[int, int, int, int], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        attention_score(mixed, *question)
+
+
+def test_a_model_whose_scores_are_made_otherwise_is_refused(mixed: LocalReplacementModel) -> None:
+    flat = torch.full_like(mixed.passed.patterns, 1 / 8)
+    other = replace(mixed, passed=mixed.passed._replace(patterns=flat))
+    with pytest.raises(UserError, match=r"attention scores: .* computes them in another way"):
+        attention_score(other, 1, 0, -1, 2)
+    graph = build_graph(find_paths(mixed, some_targets(mixed)[0], Search(20, 3)))
+    assert attention_table(other, graph).empty
