@@ -4,7 +4,7 @@ import networkx as nx
 import pytest
 
 from helpers_circuits import all_paths, is_first_head, some_targets
-from transcoders.circuits.graph import LeftOut, build_graph, influence, left_out, prune_graph
+from transcoders.circuits.graph import build_graph, influence, prune_graph
 from transcoders.circuits.notation import CONTRIBUTORS, REMAINDERS, Node
 from transcoders.circuits.paths import ComputationalPath, Search, find_paths
 from transcoders.circuits.replacement import LocalReplacementModel
@@ -112,42 +112,3 @@ def test_pruned_graphs_still_add_up(graph: nx.DiGraph, keep: float) -> None:
     assert_nodes_are_the_sums_of_what_they_read(pruned)
     ends = [n for n in pruned if n.kind in ENDS]
     assert sum(influence(pruned)[node] for node in ends) == pytest.approx(1.0)
-
-
-@pytest.mark.parametrize("keep", [0.0, 0.5, 0.9, 1.0])
-def test_what_is_left_out_is_what_the_pruned_graph_calls_pruned(
-    graph: nx.DiGraph, keep: float
-) -> None:
-    pruned = prune_graph(graph, keep)
-    found = left_out(graph, pruned)
-    edges = pruned.edges(data="path_attribution")
-    net = sum(weight for start, _, weight in edges if start.kind == "pruned")
-    scale = max(abs(value) for _, value in graph.nodes(data="attribution"))
-    assert found.positive >= 0 >= found.negative
-    assert found.positive + found.negative == pytest.approx(net, abs=1e-9 * scale)
-    # Causes of both signs on one node cancel in the pruned graph, not here.
-    shares = influence(pruned)
-    hidden = sum(shares[node] for node in pruned if node.kind == "pruned")
-    assert 0 <= hidden * (1 - 1e-9) <= found.influence <= 1 + 1e-9 or keep == 0.0
-    if keep == 1.0:
-        nothing = left_out(graph, graph)
-        assert found.influence == pytest.approx(nothing.influence)
-
-
-def test_both_signs_of_what_is_left_out_are_counted() -> None:
-    target, kept, plus, minus = (
-        Node("target", 2, -1, 1),
-        Node("feature", 1, 1, 1),
-        Node("feature", 0, 2, 1),
-        Node("feature", 0, 3, 1),
-    )
-    search = Node("pruned", -1, -1, 1)
-    graph = nx.DiGraph(target=target)
-    edges = [(kept, target, 6.0), (search, target, -2.0), (plus, kept, 5.0), (minus, kept, -3.0)]
-    for start, end, weight in edges:
-        graph.add_edge(start, end, path_attribution=weight)
-    pruned = graph.subgraph([target, kept])
-    # The target hands 2/8 to what the search left out, and the rest, through the feature that is
-    # kept, to the two that are not.
-    assert left_out(graph, pruned) == LeftOut(influence=1.0, positive=5.0, negative=-5.0)
-    assert left_out(graph, graph) == LeftOut(influence=0.25, positive=0, negative=-2.0)

@@ -138,28 +138,3 @@ class LeftOut(NamedTuple):
     negative: float
     """What it takes from them. Both count every cause by itself, so that they do not cancel. The
     remainder of a search is one cause for each node and token."""
-
-
-def left_out(graph: nx.DiGraph, pruned: nx.DiGraph) -> LeftOut:
-    """How much of a graph pruning hides, and how much the search had left out before.
-
-    Influence stops at the first node that is hidden. Biases and errors are not hidden.
-
-    Args:
-        graph: of one prompt.
-        pruned: what :func:`prune_graph` made of it.
-    """
-    hidden = [
-        node
-        for node in graph
-        if node.kind == NodeKind.PRUNED or (node not in pruned and node.kind not in REMAINDERS)
-    ]
-    cut = graph.copy()
-    cut.remove_edges_from(list(graph.in_edges(hidden)))
-    shares = influence(cut)
-    amounts = [amount for *_, amount in cut.out_edges(hidden, data="path_attribution")]
-    return LeftOut(
-        influence=sum(shares[node] for node in hidden),
-        positive=sum(amount for amount in amounts if amount > 0),
-        negative=sum(amount for amount in amounts if amount < 0),
-    )

@@ -82,8 +82,7 @@ def circuit(
     ]
 
     from transcoders.circuits import Search, Tracer, parse_head
-    from transcoders.circuits.labels import labels_of, pages_of
-    from transcoders.circuits.report import look_up, write_circuit, write_circuit_page
+    from transcoders.circuits.report import look_up, write_circuit
     from transcoders.corpus import load_rows
 
     model = cases[0].model
@@ -117,20 +116,22 @@ def circuit(
             name = entry.name if listed else folder.name
             write_circuit(tracer, found, known, folder, name=name, model=model, seed=settings.seed)
             if not listed:  # the workflow writes pages of cases when all features have names
-                labels, pages = (of(settings, layout, model) for of in (labels_of, pages_of))
-                write_circuit_page(folder, labels, pages)
+                _write_page(settings, layout, model, folder)
 
 
 @job("", resources="notebook")
 def circuit_page(scale: ScaleName, case: str, threads: Threads = None) -> None:
     """Write the page and the viewers' graph of a circuit of the scale file."""
+    settings, layout, _ = start("circuit-page", scale, threads)
+    _write_page(settings, layout, settings.circuit_case(case).model, layout.circuit(case))
+
+
+def _write_page(scale: Scale, layout: Layout, model: str, folder: Path) -> None:
     from transcoders.circuits.labels import labels_of, pages_of
     from transcoders.circuits.report import write_circuit_page
 
-    settings, layout, _ = start("circuit-page", scale, threads)
-    model = settings.circuit_case(case).model
-    labels, pages = (of(settings, layout, model) for of in (labels_of, pages_of))
-    write_circuit_page(layout.circuit(case), labels, pages)
+    labels, pages = labels_of(scale, layout, model), pages_of(scale, layout, model)
+    write_circuit_page(folder, labels, pages)
 
 
 def _models_of_cases(scale: Scale, _: str) -> Any:
