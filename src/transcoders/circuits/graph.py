@@ -13,8 +13,6 @@ Their ``path_attribution`` is what flows along them to the target, over the path
 sign; influence goes by its size.
 """
 
-from typing import NamedTuple
-
 import networkx as nx
 
 from transcoders.circuits.notation import REMAINDERS, Node, NodeKind
@@ -126,15 +124,3 @@ def prune_graph(graph: nx.DiGraph, keep: float) -> nx.DiGraph:
                 kind = start.kind if start.kind in REMAINDERS else NodeKind.PRUNED
                 _add_remainder(pruned, kind, end, amount)
     return pruned
-
-
-class LeftOut(NamedTuple):
-    """What a pruned graph does not show, in the search's remainders or by pruning."""
-
-    influence: float
-    """Its share of the influence, from 0 to 1."""
-    positive: float
-    """What it adds to the nodes that are shown, in units of the target."""
-    negative: float
-    """What it takes from them. Both count every cause by itself, so that they do not cancel. The
-    remainder of a search is one cause for each node and token."""
