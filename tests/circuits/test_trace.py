@@ -121,7 +121,7 @@ def test_a_features_file_holds_its_activations_around_its_peaks(
 ) -> None:
     folder = tmp_path / "features"
     activations = tracer.activations_on(rows, [Node("feature", 2, 5, 3)])
-    write_panels(tracer, activations, rows, folder, model="tiny")
+    write_panels(tracer, activations, rows, {"tc2[5]"}, folder, model="tiny")
     (path,) = folder.iterdir()
     assert path.name == f"{feature_number(2, 5)}.json"
     panel = json.loads(path.read_text())
