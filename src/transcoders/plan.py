@@ -12,7 +12,14 @@ from typing import NamedTuple
 import pandas as pd
 import torch
 
-from transcoders.config import HubDataset, HubSource, Resources, Scale
+from transcoders.config import (
+    HubDataset,
+    HubSource,
+    ModelFolder,
+    Resources,
+    Scale,
+    TextFiles,
+)
 from transcoders.environment import memory_bytes
 from transcoders.files import free_bytes
 from transcoders.sizes import FLOAT, Sizes
@@ -46,6 +53,23 @@ class Plan(NamedTuple):
     """One sentence for each thing that does not fit."""
     remarks: list[str]
     has_gpu: bool
+
+
+def check_local(scale: Scale) -> None:
+    """Check the models and texts that are on this machine, before anything is fetched.
+
+    Raises:
+        UserError: a job would refuse one of them.
+    """
+    from transcoders.corpus import check_text_files
+    from transcoders.models import check_model_folder
+
+    for source in scale.corpus.source:
+        if isinstance(source, TextFiles):
+            check_text_files(source)
+    for model in scale.models.values():
+        if isinstance(model.source, ModelFolder):
+            check_model_folder(model, scale.corpus.context_length)
 
 
 def make_plan(
