@@ -251,7 +251,7 @@ def test_rows_that_fill_the_embedding_up_are_no_tokens(
 
 
 def test_a_text_beyond_the_models_positions_is_refused(
-    tiny_models: dict[str, Path], random_tokens: Callable[..., Tensor], tiny_model_folder: Path
+    random_tokens: Callable[..., Tensor], tiny_model_folder: Path
 ) -> None:
     model, longest = load_model(tiny_model_folder), 256
     mlp_activations(model, random_tokens(1, longest), [0])
@@ -276,9 +276,7 @@ def test_bos_stands_once_before_a_prompt_that_begins_with_it(
     assert tracer.freeze("w1 w2").passed.tokens.tolist() == [0, 3, 4]
 
 
-def test_a_repository_with_old_weights_only_is_fetched(
-    hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_repository_with_old_weights_only_is_fetched(hub: Path, tmp_path: Path) -> None:
     assert str(hub) == constants.HF_HUB_CACHE
     folder = make_tiny_model("opt", tmp_path / "opt")  # as facebook/opt-125m is
     into_bin(folder)

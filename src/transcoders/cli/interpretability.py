@@ -81,6 +81,10 @@ def rate(
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="The page's port; 0 for any that is free.")
     ] = 8765,
+    address: Annotated[
+        str | None,
+        typer.Option(help="The page's address in the browser, where a proxy (Jupyter) serves it."),
+    ] = None,
 ) -> None:
     """Rate features blind, in a browser on this machine; go on where the rater stopped."""
     from transcoders.rating.server import serve
@@ -88,7 +92,7 @@ def rate(
 
     settings, layout = open_scale(scale)
     section(settings, "interpretability")
-    serve(load_study(settings, layout), layout.ratings, rater, port=port)
+    serve(load_study(settings, layout), layout.ratings, rater, port=port, address=address)
 
 
 @job("seed interpretability.rated_features", resources="measure_features")

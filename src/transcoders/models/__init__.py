@@ -22,7 +22,8 @@ from transcoders.synthetic import SYNTHETIC_VOCABULARY
 
 __all__ = [
     "SYNTHETIC_VOCABULARY", "LanguageModel", "MLPActivations", "Predictions", "SitePass",
-    "captured", "check_context", "check_model_folder", "continue_with_mlp_out", "fetch_model", "interventions", "load_model",
-    "load_tokenizer", "logit_bias", "mlp_activations", "mlp_input", "mlp_interventions",
-    "mlp_out_for", "mlp_output", "run_blocks", "run_through_site", "to_bridge", "unembed",
+    "captured", "check_context", "check_model_folder", "continue_with_mlp_out", "fetch_model",
+    "interventions", "load_model", "load_tokenizer", "logit_bias", "mlp_activations", "mlp_input",
+    "mlp_interventions", "mlp_out_for", "mlp_output", "run_blocks", "run_through_site",
+    "to_bridge", "unembed",
 ]  # fmt: skip
