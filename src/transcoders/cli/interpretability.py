@@ -103,7 +103,7 @@ def table1(scale: ScaleName, threads: Threads = None) -> None:
 
     settings, layout, _ = start("table1", scale, threads)
     write_table1(
-        load_study(settings, layout),
+        lambda: load_study(settings, layout),
         layout.ratings,
         table=layout.table1,
         record=layout.table1.with_suffix(".json"),

@@ -1,5 +1,6 @@
 """A training job: dictionaries of one site or more, on one pass over one stream of batches."""
 
+import sys
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -84,6 +85,13 @@ def train_group(
             if checkpoint and (step + 1) % training.checkpoint_every_steps == 0:
                 done = step + 1
                 save_checkpoint(checkpoint, trainers, done, identity)
+    for trainer in trainers:
+        if trainer.log[-1]["dead_fraction"] == 1:
+            print(
+                f"{trainer.entry.name}: no feature is active at the end; lower its l1_coefficient, "
+                "or training.learning_rate",
+                file=sys.stderr,
+            )
     return [trainer.result() for trainer in trainers]
 
 
