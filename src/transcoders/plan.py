@@ -4,6 +4,7 @@ Sizes follow from the scale file (:mod:`transcoders.sizes`). Time is the number 
 operations over a rate.
 """
 
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -99,6 +100,14 @@ def make_plan(
             too_much.append(
                 f"memory: {work.rule} {work.resources.mem_mb / 1000:g} GB of {memory_gb:.0f}"
             )
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    most = max(works, key=lambda work: work.resources.threads)
+    if cores and most.resources.threads > cores:
+        remarks.append(
+            f"This machine has {cores} cores and {most.rule} must run on {most.resources.threads} "
+            "threads, so it would refuse here; lower `threads` under resources (results then "
+            "differ by rounding), or run on another machine."
+        )
     if scale.groups:
         sizes = Sizes(scale)
         remarks.append(

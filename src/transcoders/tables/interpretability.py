@@ -24,7 +24,7 @@ def measures_table(summary: pd.DataFrame, names: dict[str, str]) -> str:
     """
     shown = summary.assign(mean=summary.apply(_interval, axis=1))
     shown = shown.pivot(index="measure", columns="dictionary", values="mean")
-    shown = shown.reindex(columns=list(names)).fillna("no live features")
+    shown = shown.reindex(columns=list(names)).fillna("no feature measured")
     shown = shown.loc[list(dict.fromkeys(summary["measure"]))].rename(columns=names)
     shown.index = shown.index.str.replace("_", " ")
     return html_table(shown.reset_index(), {}, name="measures")
@@ -78,4 +78,6 @@ def case_studies_table(table4: pd.DataFrame) -> str:
 
 
 def _interval(row: "pd.Series[Any]") -> str:
+    if pd.isna(row["low"]):  # of a single feature
+        return f"{row['mean']:.3f}"
     return f"{row['mean']:.3f} ({row['low']:.3f} to {row['high']:.3f})"

@@ -86,10 +86,10 @@ def train_group(
                 done = step + 1
                 save_checkpoint(checkpoint, trainers, done, identity)
     for trainer in trainers:
-        if trainer.log[-1]["dead_fraction"] == 1:
+        if (l0 := trainer.log[-1]["l0"]) < 1:
             print(
-                f"{trainer.entry.name}: no feature is active at the end; lower its l1_coefficient, "
-                "or training.learning_rate",
+                f"{trainer.entry.name}: at the end, only {l0:.2g} features are active for a token; "
+                "lower its l1_coefficient, or training.learning_rate",
                 file=sys.stderr,
             )
     return [trainer.result() for trainer in trainers]
