@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers_models import make_tiny_model
 from transcoders.config import ModelFolder, Scale, TextFiles, load_scale
 from transcoders.errors import UserError
 from transcoders.files import read_json
@@ -219,8 +220,11 @@ def test_models_and_texts_on_this_machine_are_checked_before_anything_is_fetched
 
     check_local(scale)
     check_local(with_model(tiny_models["llama"]))
-    with pytest.raises(UserError, match=r"nowhere: expected a model folder, found no config\.json"):
+    with pytest.raises(UserError, match=r"nowhere: .* found no such folder; correct `path`"):
         check_local(with_model(tmp_path / "nowhere"))
+    gemma = make_tiny_model("gemma2", tmp_path / "gemma2")
+    with pytest.raises(UserError, match="leave greater_than out of the scale file"):
+        check_local(with_model(gemma))
     (tmp_path / "texts").mkdir()
     with pytest.raises(UserError, match="found no file in it"):
         check_local(with_text(tmp_path / "texts"))

