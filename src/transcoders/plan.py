@@ -70,10 +70,12 @@ def check_local(scale: Scale) -> None:
     for source in scale.corpus.source:
         if isinstance(source, TextFiles):
             check_text_files(source)
+    in_circuits = {case.model for case in scale.circuits.cases}
+    in_circuits |= {check.model for check in scale.circuits.checks}
     for name, model in scale.models.items():
         if isinstance(model.source, ModelFolder):
             found = check_model_folder(model, scale.corpus.context_length)
-            if any(case.model == name for case in (*scale.circuits.cases, *scale.circuits.checks)):
+            if name in in_circuits:
                 ReplacementModel(found, {})  # refuses attention that circuits cannot follow
             if scale.greater_than is not None and scale.greater_than.model == name:
                 check_task(found)
