@@ -16,8 +16,9 @@ embeddings.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from typing import TypeVar
 
 import pandas as pd
 import torch
@@ -39,8 +40,11 @@ from transcoders.models import (
     run_blocks,
 )
 
+T = TypeVar("T")
 BATCH = 16
-"""Prompts run together."""
+"""Prompts run together, unless they are long."""
+BATCH_TOKENS = 2048
+"""Tokens run together, at most: attention that is watched holds a pattern for each pair of them."""
 REPLACEABLE = (NodeKind.FEATURE, NodeKind.HEAD, NodeKind.MLP)
 """Kinds of nodes that can be ablated."""
 Means = dict[tuple[NodeKind, int], Float[Tensor, "..."]]
@@ -63,6 +67,12 @@ def target_values(
     return model.unembed(normalized)[:, list(target.logits)] @ weights
 
 
+def _batches(local: LocalReplacementModel, items: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Items that the model runs together, each with a copy of the prompt of its own."""
+    size = min(BATCH, max(BATCH_TOKENS // local.n_tokens, 1))
+    return (items[start : start + size] for start in range(0, len(items), size))
+
+
 @torch.no_grad()
 def changes_when_scaled(
     local: LocalReplacementModel, target: Target, nodes: Sequence[Node], factor: float
@@ -80,8 +90,7 @@ def changes_when_scaled(
     """
     whole = target_values(local.replacement, target, local.passed.tokens[None])[0]
     changes: list[float] = []
-    for start in range(0, len(nodes), BATCH):
-        batch = nodes[start : start + BATCH]  # a row of the model's batch for each node
+    for batch in _batches(local, nodes):
         tokens = local.passed.tokens.expand(len(batch), -1)
         added: dict[str, Tensor] = {}
         for row, node in enumerate(batch):
@@ -248,8 +257,7 @@ def values_with(
         inside: whether a set is what is kept, or what is replaced.
     """
     values: list[float] = []
-    for start in range(0, len(sets), BATCH):
-        batch = sets[start : start + BATCH]  # a row of the model's batch for each set
+    for batch in _batches(local, sets):
         tokens = local.passed.tokens.expand(len(batch), -1)
         changes = _put_means(local, _kept(local, batch, inside=inside), means)
         model, (on_heads, on_mlps) = local.replacement.model, changes

@@ -90,7 +90,7 @@ def write_feature_pages(
         activations: of these features, by row; None to run the model for them.
         labels: what features are called, by their names.
     """
-    chosen, labels = torch.tensor(features), labels or {}
+    chosen, labels = torch.tensor(features, dtype=torch.long), labels or {}
     if activations is None:
         activations = _activations(replacement, subject, rows, chosen)
     lists = _lists(replacement, subject.dictionary, chosen)
