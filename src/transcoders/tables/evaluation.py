@@ -53,16 +53,12 @@ def describe_site(rows: pd.DataFrame) -> str:
         rows: of ``evaluation.csv``: dictionaries of the site that were trained alike.
     """
     first = rows.iloc[0]
-    # Tables made before these two columns were needed do not have them.
-    different = ", repetitions counted"
-    if "tokens_different" in rows:
-        different = f" ({first['tokens_different']:,} different ones)"
     return (
         f"### {first['model']}, layer {first['layer']}\n\n"
         f"CE {first['ce_original']:.4f} unmodified, {first['ce_mean_ablated']:.4f} with the MLP's "
         f"mean output, {first['ce_zero_ablated']:.4f} with none; {first['tokens_evaluated']:,} "
         f"held-out tokens; dictionaries of {first['n_features']:,} features, trained on "
-        f"{first['tokens_trained']:,} tokens{different}."
+        f"{first['tokens_trained']:,} tokens ({first['tokens_different']:,} different ones)."
     )
 
 
@@ -100,7 +96,7 @@ def by_source_table(evaluation: pd.DataFrame, by_document: pd.DataFrame) -> str:
         evaluation: rows of ``evaluation.csv``.
         by_document: ``evaluation_by_document.csv``.
     """
-    if "source" not in by_document or by_document["source"].nunique() < 2:
+    if by_document["source"].nunique() < 2:
         return ""
     headline = evaluation[evaluation["headline"]]
     rows = []
@@ -122,7 +118,6 @@ def final_values_table(curves: pd.DataFrame) -> str:
 
 
 def _html_table(rows: pd.DataFrame, columns: dict[str, tuple[str, str]], *, name: str = "") -> str:
-    columns = {key: of for key, of in columns.items() if key in rows}  # as above, in describe_site
     shown = rows[list(columns)].replace({"kind": LABELS})
     shown["l1_coefficient"] = rows.apply(sparsity_label, axis="columns")
     shown = shown.rename(columns={key: name for key, (name, _) in columns.items()})
