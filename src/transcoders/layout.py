@@ -1,5 +1,6 @@
 """Where every file of a scale lives, relative to the root of the repository."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,15 @@ class Layout:
     """
 
     scale: str
+
+    def __post_init__(self) -> None:
+        # Snakemake makes a number of `--config scale=135`, and commands hold the name unquoted.
+        object.__setattr__(self, "scale", str(self.scale))
+        if re.fullmatch(r"\w[\w.-]*", self.scale) is None:
+            raise UserError(
+                "scale: expected the name of a file in config/ without `.yaml`, of letters, digits "
+                f"and `_ . -`, found {self.scale!r}; rename the file, or correct the name"
+            )
 
     documents = _File("corpus/documents.parquet")
     corpus_manifest = _File("corpus/manifest.json")
@@ -113,6 +123,6 @@ def plain(name: str) -> str:
     Raises:
         UserError: it is a path.
     """
-    if name in ("", ".", "..") or "/" in str(name):
+    if name in ("", ".", "..") or "/" in name:
         raise UserError(f"{name!r}: expected a name, found a path; leave out folders and suffix")
     return name

@@ -52,7 +52,7 @@ def _load_from_source(model: Model, download: Path, seed: int) -> tuple[Any, Any
             folder = fetch_from_hub(source, HUB_PATTERNS, repo_type="model")
             remedy = "delete it from the hub's cache and run again"
         case ModelFolder() as source:
-            folder, remedy = Path(source.path), "correct `path` in the scale file"
+            folder, remedy = Path(source.path).expanduser(), "correct `path` in the scale file"
     return load_hugging_face(folder, remedy=remedy), read_tokenizer(folder, remedy=remedy)
 
 
