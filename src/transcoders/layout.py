@@ -85,12 +85,12 @@ class Layout:
     @property
     def results(self) -> Path:
         """The folder of everything but figures."""
-        return Path("results") / plain(self.scale)
+        return Path("results") / self.scale
 
     @property
     def figures(self) -> Path:
         """The folder of figures."""
-        return Path("figures") / plain(self.scale)
+        return Path("figures") / self.scale
 
     def figure(self, name: str) -> Path:
         """A file in the folder of figures."""
@@ -99,7 +99,7 @@ class Layout:
     @property
     def config(self) -> Path:
         """The scale file."""
-        return Path("config") / f"{plain(self.scale)}.yaml"
+        return Path("config") / f"{self.scale}.yaml"
 
     @property
     def listed_claims(self) -> Path:
@@ -114,7 +114,7 @@ class Layout:
     @property
     def study_scripts(self) -> Path:
         """What analysts wrote: an input, not a result."""
-        return Path("workflow/case_studies") / plain(self.scale)
+        return Path("workflow/case_studies") / self.scale
 
 
 def plain(name: str) -> str:
