@@ -504,5 +504,5 @@ def test_a_scale_may_be_named_by_a_number_and_by_no_path_or_command():
     assert Layout(135).config == Path("config/135.yaml")  # what Snakemake makes of scale=135
     assert Layout("größe_2.b").results == Path("results/größe_2.b")
     for name in ("config/mine.yaml", "my scale", "a{b}", "x;ls", "-n", "~"):
-        with pytest.raises(UserError, match="scale: expected the name of a file in config/"):
+        with pytest.raises(UserError, match=r"expected a name of letters.* or rename the file"):
             Layout(name)

@@ -35,13 +35,8 @@ class Layout:
     scale: str
 
     def __post_init__(self) -> None:
-        # Snakemake makes a number of `--config scale=135`, and commands hold the name unquoted.
-        object.__setattr__(self, "scale", str(self.scale))
-        if re.fullmatch(r"\w[\w.-]*", self.scale) is None:
-            raise UserError(
-                "scale: expected the name of a file in config/ without `.yaml`, of letters, digits "
-                f"and `_ . -`, found {self.scale!r}; rename the file, or correct the name"
-            )
+        # Snakemake makes a number of `--config scale=135`.
+        object.__setattr__(self, "scale", plain(str(self.scale)))
 
     documents = _File("corpus/documents.parquet")
     corpus_manifest = _File("corpus/manifest.json")
@@ -118,11 +113,14 @@ class Layout:
 
 
 def plain(name: str) -> str:
-    """A name that is one part of a path, and so cannot lead to another folder.
+    """A name that is one part of a path and one word of a command, or a wildcard for one.
 
     Raises:
-        UserError: it is a path.
+        UserError: it is a path, or has signs that would mean something in a command.
     """
-    if name in ("", ".", "..") or "/" in name:
-        raise UserError(f"{name!r}: expected a name, found a path; leave out folders and suffix")
+    if re.fullmatch(r"\w[\w.-]*|\{\w+\}", name) is None:
+        raise UserError(
+            f"{name!r}: expected a name of letters, digits and `_ . -`, found other signs or none; "
+            "leave out folders and suffix, or rename the file"
+        )
     return name

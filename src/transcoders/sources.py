@@ -7,6 +7,7 @@ Nothing else reaches a network, except :mod:`transcoders.corpus.records`, where 
 import ensurepip
 import errno
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -246,6 +247,11 @@ def _explained(error: BaseException, source: HubSource, repo_type: str) -> tuple
             f"correct `revision` in the scale file to a commit that {page} has",
         ),
         (isinstance(error, errors.HfHubHTTPError), "an error (REASON)", NETWORK_ADVICE),
+        (
+            isinstance(error, json.JSONDecodeError),
+            f"an answer that is not of {hub}, such as a page of the network's own",
+            "log in to the network, or check the proxy and HF_ENDPOINT",
+        ),
         (
             isinstance(error, errors.HTTPError | ConnectionError | TimeoutError),
             f"no working connection to {hub} (REASON)",
