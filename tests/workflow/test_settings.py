@@ -39,7 +39,7 @@ def test_a_page_is_the_same_bytes_whatever_the_users_settings_are(
     for name, content in FILES.items():
         (home / name).parent.mkdir(parents=True)
         (home / name).write_text(content)
-    shutil.copyfile(home / ".config/matplotlib/matplotlibrc", folder / "matplotlibrc")
+    (folder / "matplotlibrc").write_text("savefig.facecolor: red\n")
     for name, value in VARIABLES.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("HOME", str(home))
