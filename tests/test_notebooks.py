@@ -139,7 +139,7 @@ def test_a_notebook_runs_for_the_scale_asked_for_and_leaves_no_trace_of_machine_
 ):
     startup = tmp_path / "ipython/profile_default/startup/00.py"
     startup.parent.mkdir(parents=True)
-    startup.write_text("print('a trace of somebody')")
+    startup.write_text("def print(*_): display('a trace of somebody')")
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     write_notebook(
         sources / "shows.ipynb",

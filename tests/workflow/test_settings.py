@@ -18,7 +18,7 @@ PAGE = [
 ]
 FILES = {
     ".config/matplotlib/matplotlibrc": "savefig.facecolor: red\nno.such.key: 1\n",
-    ".ipython/profile_default/startup/00.py": "print('hello')",
+    ".ipython/profile_default/startup/00.py": "import sys; sys.modules['pandas'] = None",
     ".local/share/jupyter/kernels/python3/kernel.json": json.dumps(
         {"argv": ["false", "{connection_file}"], "display_name": "of another environment"}
     ),
