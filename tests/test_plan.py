@@ -6,11 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from transcoders.config import Scale, load_scale
+from helpers_models import make_tiny_model
+from transcoders.config import ModelFolder, Scale, TextFiles, load_scale
+from transcoders.errors import UserError
 from transcoders.files import read_json
 from transcoders.plan import (
     Plan,
     Work,
+    check_local,
     make_plan,
     measured_rate,
 )
@@ -190,3 +193,42 @@ def test_what_is_said_of_a_gpu_is_what_was_measured(paper: Scale) -> None:
         assert site["sparse_is_faster_below_density"] > paper.training.sparse_below_density
     for cells in memory.values():
         assert f"| {' | '.join(cells)} |" in page
+
+
+def test_fewer_cores_than_threads_are_remarked_before_a_job_refuses(
+    laptop: Scale, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
+    assert not any("threads" in remark for remark in plan_of(laptop).remarks)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0})
+    [said] = [remark for remark in plan_of(laptop).remarks if "threads" in remark]
+    assert "has 1 cores and cache_activations must run on 2 threads" in said
+    assert not plan_of(laptop).does_not_fit
+
+
+def test_models_and_texts_on_this_machine_are_checked_before_anything_is_fetched(
+    scale: Scale, tmp_path: Path, tiny_models: dict[str, Path]
+) -> None:
+    def with_model(folder: Path) -> Scale:
+        source = ModelFolder(type="files", path=str(folder), license="none")
+        model = scale.models["tiny-llama"].model_copy(update={"source": source})
+        return scale.model_copy(update={"models": {"tiny-llama": model}})
+
+    def with_text(path: Path) -> Scale:
+        text = TextFiles(type="files", path=str(path), license="none")
+        return changed(scale, "corpus", source=[text])
+
+    check_local(scale)
+    check_local(with_model(tiny_models["llama"]))
+    with pytest.raises(UserError, match=r"nowhere: .* found no such folder; correct `path`"):
+        check_local(with_model(tmp_path / "nowhere"))
+    gemma = make_tiny_model("gemma2", tmp_path / "gemma2")
+    with pytest.raises(UserError, match="leave greater_than out of the scale file"):
+        check_local(with_model(gemma))
+    (tmp_path / "texts").mkdir()
+    with pytest.raises(UserError, match="found no file in it"):
+        check_local(with_text(tmp_path / "texts"))
+    (tmp_path / "texts/a b.txt").write_text("w1 w2")
+    check_local(with_text(tmp_path / "texts"))
+    with pytest.raises(UserError, match=r"missing\.jsonl: expected a folder with files of text"):
+        check_local(with_text(tmp_path / "missing.jsonl"))

@@ -4,6 +4,7 @@ Sizes follow from the scale file (:mod:`transcoders.sizes`). Time is the number 
 operations over a rate.
 """
 
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,14 @@ from typing import NamedTuple
 import pandas as pd
 import torch
 
-from transcoders.config import HubDataset, HubSource, Resources, Scale
+from transcoders.config import (
+    HubDataset,
+    HubSource,
+    ModelFolder,
+    Resources,
+    Scale,
+    TextFiles,
+)
 from transcoders.environment import memory_bytes
 from transcoders.files import free_bytes
 from transcoders.sizes import FLOAT, Sizes
@@ -48,6 +56,31 @@ class Plan(NamedTuple):
     has_gpu: bool
 
 
+def check_local(scale: Scale) -> None:
+    """Check the models and texts that are on this machine, before anything is fetched.
+
+    Raises:
+        UserError: a job would refuse one of them.
+    """
+    from transcoders.circuits.replacement import ReplacementModel
+    from transcoders.corpus import check_text_files
+    from transcoders.greater_than.units import check_task
+    from transcoders.models import check_model_folder
+
+    for source in scale.corpus.source:
+        if isinstance(source, TextFiles):
+            check_text_files(source)
+    in_circuits = {case.model for case in scale.circuits.cases}
+    in_circuits |= {check.model for check in scale.circuits.checks}
+    for name, model in scale.models.items():
+        if isinstance(model.source, ModelFolder):
+            found = check_model_folder(model, scale.corpus.context_length)
+            if name in in_circuits:
+                ReplacementModel(found, {})  # refuses attention that circuits cannot follow
+            if scale.greater_than is not None and scale.greater_than.model == name:
+                check_task(found)
+
+
 def make_plan(
     scale: Scale, *, results: Path, gpu_memory_gb: float | None, memory_gb: float
 ) -> Plan:
@@ -75,6 +108,14 @@ def make_plan(
             too_much.append(
                 f"memory: {work.rule} {work.resources.mem_mb / 1000:g} GB of {memory_gb:.0f}"
             )
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    most = max(works, key=lambda work: work.resources.threads)
+    if cores and most.resources.threads > cores:
+        remarks.append(
+            f"This machine has {cores} cores and {most.rule} must run on {most.resources.threads} "
+            "threads, so it would refuse here; lower `threads` under resources (results then "
+            "differ by rounding), or run on another machine."
+        )
     if scale.groups:
         sizes = Sizes(scale)
         remarks.append(

@@ -19,6 +19,7 @@ from helpers_circuits import (
     watched,
     without_weight,
 )
+from transcoders.circuits import ablation
 from transcoders.circuits.ablation import (
     BATCH,
     REPLACEABLE,
@@ -29,9 +30,10 @@ from transcoders.circuits.ablation import (
     parts_by_attribution,
     rank_correlation,
     replaceable_parts,
+    target_values,
 )
 from transcoders.circuits.notation import Node
-from transcoders.circuits.replacement import LocalReplacementModel
+from transcoders.circuits.replacement import LocalReplacementModel, ReplacementModel
 from transcoders.circuits.vectors import Target, feature_target, logit_target
 from transcoders.circuits.verify import total_attributions
 
@@ -111,6 +113,27 @@ def test_effects_are_those_of_hooks_written_by_hand(
         assert effect == pytest.approx(whole - value, rel=1e-3, abs=1e-4)
     assert effects["effect"].abs().max() > 0.1
     assert hooks_of_ours(mixed.replacement.model) == []
+
+
+def test_a_long_prompt_is_ablated_in_smaller_batches(
+    mixed: LocalReplacementModel, logits: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nodes = some_of_each_kind(outputs(mixed))
+    totals = total_attributions(mixed, logits)
+    expected = ablation_effects(mixed, logits, totals, nodes)
+    n_tokens, rows = len(mixed.passed.tokens), []
+
+    def counted(replacement: ReplacementModel, target: Target, tokens: Tensor) -> Tensor:
+        rows.append(len(tokens))
+        return target_values(replacement, target, tokens)
+
+    monkeypatch.setattr(ablation, "target_values", counted)
+    for limit, most in ((3 * n_tokens, 3), (n_tokens - 1, 1)):
+        rows.clear()
+        monkeypatch.setattr(ablation, "BATCH_TOKENS", limit)
+        found = ablation_effects(mixed, logits, totals, nodes)
+        assert (max(rows), sum(rows)) == (most, len(nodes) + 1)
+        assert found["effect"].tolist() == pytest.approx(expected["effect"], rel=1e-3, abs=1e-4)
 
 
 def test_rank_correlation_is_of_ranks_and_needs_three_nodes() -> None:

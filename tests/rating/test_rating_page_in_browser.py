@@ -173,10 +173,10 @@ def test_the_essential_works_without_javascript(
         assert record.unrated == []
         assert record.ratings[2] == Rating(verdict="maybe", context_free=True, note="of")
         # The box must be ticked first.
-        browser.run("document.querySelector('[action=\"/finish\"] button').click()")
+        browser.run("document.querySelector('[action=\"../finish\"] button').click()")
         assert not load_record(tmp_path, "anna").finished
         browser.run("document.querySelector('[name=sure]').click()")
-        browser.run("document.querySelector('[action=\"/finish\"] button').click()")
+        browser.run("document.querySelector('[action=\"../finish\"] button').click()")
         browser.wait(lambda: load_record(tmp_path, "anna").finished)
         arrive(browser, 1)
         browser.run("document.querySelector('a').click()")

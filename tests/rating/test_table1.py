@@ -38,7 +38,7 @@ def study() -> Study:
 def written(study: Study, folder: Path) -> Written:
     table, record = folder / "out/table1.csv", folder / "out/table1.json"
     features = folder / "out/ratings.csv"
-    write_table1(study, folder / "ratings", table=table, record=record, features=features)
+    write_table1(lambda: study, folder / "ratings", table=table, record=record, features=features)
     # What is infinite or undefined must not be in JSON.
     said = json.loads(record.read_text(), parse_constant=pytest.fail)
     return Written(pd.read_csv(table), said, pd.read_csv(features))

@@ -26,6 +26,7 @@ from transcoders.activations.statistics import (
     InChunks,
     Recorded,
     Statistics,
+    check_varies,
     identity_of,
     rounded_activations,
 )
@@ -209,6 +210,7 @@ class _SiteWriter:
         """Write the statistics and, last, the record that makes the folder complete."""
         means = {key: (total / self._n_tokens).float().cpu() for key, total in self._sums.items()}
         statistics = Statistics(**means)
+        check_varies(statistics, self.site.name, self._identity["dtype"])
         path = self.folder / "statistics.safetensors"
         with made_path(path) as temporary:
             save_tensors(temporary, statistics._asdict())

@@ -28,6 +28,33 @@ class Statistics(NamedTuple):
     mlp_out_norm: Float[Tensor, ""]
 
 
+SAME = 1e-6
+"""Vectors are all one if their mean is as long as they are on average, up to this share."""
+
+
+def check_varies(statistics: Statistics, site: str, dtype: str) -> None:
+    """Refuse a site where the MLP reads or writes the same vector at every token.
+
+    Nothing can be learned there: scaling and the fraction of variance unexplained divide by zero.
+
+    Args:
+        statistics: of the site.
+        site: its name.
+        dtype: to which activations were rounded.
+
+    Raises:
+        UserError: they do not vary.
+    """
+    for side, does in (("mlp_in", "reads"), ("mlp_out", "writes")):
+        mean, norm = (getattr(statistics, f"{side}_{what}") for what in ("mean", "norm"))
+        if norm <= mean.norm() * (1 + SAME):
+            raise UserError(
+                f"{site}: expected an MLP that {does} other vectors at other tokens, found the "
+                f"same at all of them (of norm {norm.item():g}, in {dtype}); choose another layer "
+                "in sites, or if they are only too small, bfloat16 for activations.dtype"
+            )
+
+
 def identity_of(
     activations: Activations, corpus: Corpus, sources: dict[str, str]
 ) -> dict[str, Any]:

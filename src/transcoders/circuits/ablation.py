@@ -40,7 +40,9 @@ from transcoders.models import (
 )
 
 BATCH = 16
-"""Prompts run together."""
+"""Prompts run together, unless they are long."""
+BATCH_TOKENS = 2048
+"""Tokens run together, at most: attention that is watched holds a pattern for each pair of them."""
 REPLACEABLE = (NodeKind.FEATURE, NodeKind.HEAD, NodeKind.MLP)
 """Kinds of nodes that can be ablated."""
 Means = dict[tuple[NodeKind, int], Float[Tensor, "..."]]
@@ -80,8 +82,9 @@ def ablation_effects(
     """
     whole = target_values(local.replacement, target, local.passed.tokens[None])[0]
     effects: list[float] = []
-    for start in range(0, len(nodes), BATCH):
-        batch = nodes[start : start + BATCH]  # a row of the model's batch for each node
+    size = min(BATCH, max(BATCH_TOKENS // len(local.passed.tokens), 1))
+    for start in range(0, len(nodes), size):
+        batch = nodes[start : start + size]  # a row of the model's batch for each node
         tokens = local.passed.tokens.expand(len(batch), -1)
         removed: dict[str, Tensor] = {}
         for row, node in enumerate(batch):

@@ -48,7 +48,9 @@ def de_embeddings(
     largest: bool = True,
 ) -> Best:
     """The tokens whose embeddings drive each vector most (or least)."""
-    return best_products(replacement.centre(vectors), replacement.model.W_E, k, largest=largest)
+    model = replacement.model
+    rows = model.W_E[: model.cfg.n_tokens]  # further rows only fill the embedding up
+    return best_products(replacement.centre(vectors), rows, k, largest=largest)
 
 
 def direct_logits(
@@ -62,7 +64,9 @@ def direct_logits(
 
     Up to the final norm's scale, which depends on the prompt; its weight is in ``W_U``.
     """
-    return best_products(replacement.centre(vectors), replacement.model.W_U.T, k, largest=largest)
+    model = replacement.model
+    rows = model.W_U.T[: model.cfg.n_tokens]
+    return best_products(replacement.centre(vectors), rows, k, largest=largest)
 
 
 def connections(

@@ -81,8 +81,9 @@ class Tracer:
         return cls(replacement, tokenizer, tokenizer.convert_tokens_to_ids(bos_token))
 
     def freeze(self, prompt: str) -> LocalReplacementModel:
-        """Run a prompt, with BOS before it, and keep what attribution holds fixed."""
+        """Run a prompt, with BOS before it once, and keep what attribution holds fixed."""
         ids = self.tokenizer(prompt, add_special_tokens=False)["input_ids"]
+        ids = ids[1:] if ids[:1] == [self.bos_id] else ids  # it was written out
         device = self.replacement.W_O.device
         return self.replacement.freeze(torch.tensor([self.bos_id, *ids], device=device))
 

@@ -102,6 +102,8 @@ def feature_target(
         listed = ", ".join(f"tc{layer}[{i}]@{position} ({value:.2f})" for i, value in pairs)
         early = position < replacement.first_position
         why = f"; no transcoder was trained on token {position}" if early else ""
+        if not (best or early):
+            why = "; if it is dead (dead_fraction in evaluation.csv), lower its l1_coefficient"
         raise UserError(f"{name}: expected an active feature; most active: {listed or 'none'}{why}")
     reads = replacement.encoder_vectors(layer, torch.tensor([unit], device=z.device))[0]
     vectors = _single(

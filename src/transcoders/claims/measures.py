@@ -260,8 +260,9 @@ def _matched_accuracy(evidence: Evidence, other: str) -> Found:
     """A rule's accuracy, transcoder minus another dictionary, among features that are alike."""
     measures = evidence.table("interpretability/automatic.csv")
     values = measures.pivot(index=["dictionary", "feature"], columns="measure", values="value")
-    if "frequency" not in values:
-        raise Untestable("interpretability/automatic.csv has no measure frequency")
+    for needed in ("frequency", "rule_accuracy"):
+        if needed not in values:
+            raise Untestable(f"interpretability/automatic.csv has no measure {needed}")
     values = values.dropna(subset=["rule_accuracy"])
     of = dict(iter(values.groupby("dictionary")))
     transcoder = evidence.scale.rated("transcoder").name

@@ -81,6 +81,10 @@ def rate(
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="The page's port; 0 for any that is free.")
     ] = 8765,
+    address: Annotated[
+        str | None,
+        typer.Option(help="The page's address in the browser, where a proxy (Jupyter) serves it."),
+    ] = None,
 ) -> None:
     """Rate features blind, in a browser on this machine; go on where the rater stopped."""
     from transcoders.rating.server import serve
@@ -88,7 +92,7 @@ def rate(
 
     settings, layout = open_scale(scale)
     section(settings, "interpretability")
-    serve(load_study(settings, layout), layout.ratings, rater, port=port)
+    serve(load_study(settings, layout), layout.ratings, rater, port=port, address=address)
 
 
 @job("seed interpretability.rated_features", resources="measure_features")
@@ -99,7 +103,7 @@ def table1(scale: ScaleName, threads: Threads = None) -> None:
 
     settings, layout, _ = start("table1", scale, threads)
     write_table1(
-        load_study(settings, layout),
+        lambda: load_study(settings, layout),
         layout.ratings,
         table=layout.table1,
         record=layout.table1.with_suffix(".json"),

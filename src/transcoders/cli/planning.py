@@ -24,10 +24,14 @@ def plan(
         typer.Option(help="GB of the largest machine. Default: this machine's.", min=1),
     ] = None,
 ) -> None:
-    """Say what a scale takes, rule by rule, and what would not fit. Fails if something does not."""
-    from transcoders.plan import describe, make_plan, measured_rate, this_machine
+    """Say what a scale takes, rule by rule, and what would not fit. Fails if something does not.
+
+    Models and texts on this machine are checked as the jobs that read them would check them.
+    """
+    from transcoders.plan import check_local, describe, make_plan, measured_rate, this_machine
 
     settings, layout = open_scale(scale)
+    check_local(settings)
     device, found_gpu, found_memory = this_machine(settings)
     made = make_plan(
         settings,

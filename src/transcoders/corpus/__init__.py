@@ -1,6 +1,7 @@
 """Text into documents, documents into rows of tokens, split by document."""
 
 from transcoders.corpus.documents import fetch_corpus
+from transcoders.corpus.readers import check_text_files
 from transcoders.corpus.tokens import (
     Rows,
     held_out_rows,
@@ -11,6 +12,7 @@ from transcoders.corpus.tokens import (
 
 __all__ = [
     "Rows",
+    "check_text_files",
     "fetch_corpus",
     "held_out_rows",
     "load_rows",

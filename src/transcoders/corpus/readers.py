@@ -133,10 +133,25 @@ def _read_hub_files(source: HubDataset) -> Iterator[Document]:
     yield from documents(source.eval_data_files, eval_only=True)
 
 
+def check_text_files(source: TextFiles) -> dict[str, Path]:
+    """The files of a source by their names, all there and of one type.
+
+    Raises:
+        UserError: there is no such folder or file, or they are of several types.
+    """
+    paths = _paths(source.path)
+    for path in paths.values():
+        if not path.is_file():
+            raise UserError(
+                f"{path}: expected a file, found none; correct its path in the scale file"
+            )
+    check_formats([str(path) for path in paths.values()], "corpus.source.path")
+    return paths
+
+
 def _read_files(source: TextFiles) -> Iterator[Document]:
     """Files on this machine. Documents without text are left out."""
-    paths, column = _paths(source.path), source.id_column
-    check_formats([str(path) for path in paths.values()], "corpus.source.path")
+    paths, column = check_text_files(source), source.id_column
     for name, path in paths.items():
         is_one_document = path.suffix.lower() == ".txt"
         for row, record in enumerate(records_of_file(path, str(path))):

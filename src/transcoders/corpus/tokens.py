@@ -22,7 +22,7 @@ from transcoders.files import (
     save_tensors,
     write_json,
 )
-from transcoders.models import load_tokenizer
+from transcoders.models import check_context, load_tokenizer
 from transcoders.progress import progress_bar
 
 
@@ -49,8 +49,10 @@ def tokenize_corpus(
     is a fair sample of the corpus. Evaluation rows are spread evenly over the held-out documents.
 
     Raises:
-        UserError: the corpus has fewer rows than the scale file asks for.
+        UserError: rows are longer than the model has positions, or the corpus has fewer of them
+            than the scale file asks for.
     """
+    check_context(model_folder, corpus.context_length)
     tokenizer, table = load_tokenizer(model_folder), read_table(documents)
     wanted_rows: dict[Split, int] = {"train": corpus.train_contexts, "eval": corpus.eval_contexts}
     random = np.random.default_rng(seed)

@@ -135,6 +135,16 @@ class ChosenMLP:
         return self.variance(kind).argsort(descending=True, stable=True)
 
 
+def check_task(model: LanguageModel) -> None:
+    """Refuse a model on which the task cannot be studied, before anything is trained for it.
+
+    Raises:
+        UserError: its tokenizer has no tokens for numbers, or a norm follows its MLPs.
+    """
+    Numbers.of(model.tokenizer)
+    _output_map(model, 0)
+
+
 def _output_map(model: LanguageModel, layer: int) -> tuple[Tensor, Tensor]:
     """What each neuron writes (d_mlp, d_model), and the bias (d_model).
 

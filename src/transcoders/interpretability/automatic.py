@@ -73,7 +73,8 @@ def measure_features(observed: Observed, text: Text, *, seed: int) -> pd.DataFra
             random = np.random.default_rng((seed, feature))
             accuracy = _rule_accuracy(windows(tokens, places), silent_places, random)
             rows.append((feature, "rule_accuracy", accuracy))
-    return pd.DataFrame(rows, columns=["feature", "measure", "value"])
+    table = pd.DataFrame(rows, columns=["feature", "measure", "value"])
+    return table.astype({"feature": int, "value": float})  # which no rows would not say
 
 
 def _rule_accuracy(

@@ -82,7 +82,7 @@ def write_feature_pages(
         features: which features get a page.
         destination: a folder. It is replaced as a whole.
     """
-    chosen = torch.tensor(features)
+    chosen = torch.tensor(features, dtype=torch.long)
     activations = _activations(replacement, subject, text, chosen)
     lists = _lists(replacement, subject.dictionary, chosen)
     nearest = _nearest(subject.dictionary, chosen)

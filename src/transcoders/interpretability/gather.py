@@ -176,6 +176,7 @@ def random_directions(
     directions = torch.randn(d_model, n_directions, generator=generator).to(mlp_in)
     directions /= directions.norm(dim=0)
     live = frequencies[frequencies > 0].cpu()
+    live = live if len(live) else torch.zeros(1)  # then no direction is active either
     drawn = live[torch.randint(len(live), (n_directions,), generator=generator)]
     projected = (mlp_in @ directions).sort(dim=0, descending=True).values
     rank = (drawn * len(mlp_in)).long().clamp(max=len(mlp_in) - 1).to(mlp_in.device)

@@ -49,7 +49,7 @@ def read_vocabulary(replacement: ReplacementModel) -> Vocabulary:
     norm = block.ln2 if hasattr(block, "ln2") else block.ln1
     with torch.no_grad():
         # As it enters the residual stream: Gemma multiplies it first.
-        embedding = model.embed(torch.arange(len(model.W_E), device=model.cfg.device)[None])[0]
+        embedding = model.embed(torch.arange(model.cfg.n_tokens, device=model.cfg.device)[None])[0]
         z = [
             replacement.transcoders[0].encode(norm(part)).to_sparse()
             for part in embedding.split(BLOCK)

@@ -42,6 +42,15 @@ HEADS = "heads"
 METHOD_ORDER = pd.CategoricalDtype([*METHODS, HEADS], ordered=True)
 SHOWN = 5
 """Predicted tokens that the table shows."""
+COLUMNS = (
+    "dictionary", "layer", "l0", "feature", "frequency", "method", "predicted", "precision",
+    "precision_control", "correlation", "correlation_control",
+)  # fmt: skip
+PARTS = ("", "_control", "_gain", "_gain_low", "_gain_high")
+SUMMARY_COLUMNS = (
+    "by", "group", "method", "n_features",
+    *(f"{score}{part}" for score in ("precision", "correlation") for part in PARTS),
+)  # fmt: skip
 
 
 class ActiveTokens:
@@ -106,10 +115,12 @@ def study_features(
         Rows ``dictionary, layer, l0, feature, frequency, method, predicted, precision,
         precision_control, correlation, correlation_control``; for the method ``heads``, tokens
         before the peak are predicted, and there is no correlation. L0 is the dictionary's, over the
-        text.
+        text. No rows where fewer than two features are live.
     """
     layer, observed = subject.site.layer, subject.observed
     live = live_features(observed)
+    if len(live) < 2:  # there is no other feature to compare with
+        return pd.DataFrame(columns=COLUMNS)
     random = np.random.default_rng((seed, layer))
     features = random.choice(live["feature"], min(n_features, len(live)), replace=False)
     vectors = replacement.centre(subject.dictionary.W_enc[:, torch.from_numpy(features)].T)
@@ -180,6 +191,8 @@ def summarise_studies(studies: pd.DataFrame, *, seed: int) -> pd.DataFrame:
         Rows ``by, group, method, n_features``, and for each score its mean, that of the control,
         and ``_gain, _gain_low, _gain_high``.
     """
+    if studies.empty:
+        return pd.DataFrame(columns=SUMMARY_COLUMNS)
     groupings = {
         "all": pd.Series("all", index=studies.index),
         "layer": studies["layer"],

@@ -1,6 +1,7 @@
 """Language models: fetched as plain folders, loaded and run through TransformerLens."""
 
-from transcoders.models.fetching import fetch_model
+from transcoders.models.checks import check_context
+from transcoders.models.fetching import check_model_folder, fetch_model
 from transcoders.models.forward import (
     LanguageModel,
     MLPActivations,
@@ -21,7 +22,8 @@ from transcoders.synthetic import SYNTHETIC_VOCABULARY
 
 __all__ = [
     "SYNTHETIC_VOCABULARY", "LanguageModel", "MLPActivations", "Predictions", "SitePass",
-    "captured", "continue_with_mlp_out", "fetch_model", "interventions", "load_model",
-    "load_tokenizer", "logit_bias", "mlp_activations", "mlp_input", "mlp_interventions",
-    "mlp_out_for", "mlp_output", "run_blocks", "run_through_site", "to_bridge", "unembed",
+    "captured", "check_context", "check_model_folder", "continue_with_mlp_out", "fetch_model",
+    "interventions", "load_model", "load_tokenizer", "logit_bias", "mlp_activations", "mlp_input",
+    "mlp_interventions", "mlp_out_for", "mlp_output", "run_blocks", "run_through_site",
+    "to_bridge", "unembed",
 ]  # fmt: skip

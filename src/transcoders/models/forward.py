@@ -20,6 +20,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from transcoders.errors import UserError
+from transcoders.models.checks import n_positions
+
 LanguageModel = Any
 """A ``TransformerBridge``. Importing the class takes seconds, so only :func:`load_model` does."""
 
@@ -157,7 +160,11 @@ def run_blocks(
     Returns:
         The residual stream after the final norm, for :func:`unembed`. It means nothing if ``stop``
         is given: such a run is made for the tensors that its hooks keep.
+
+    Raises:
+        UserError: there are more tokens in a row than the model has positions.
     """
+    _check_length(model, tokens)
     blocks = list(model.blocks)
     if start == len(blocks):
         return model.ln_final(residual)
@@ -175,6 +182,16 @@ def run_blocks(
         for number in skipped:
             model.blocks[number] = blocks[number]
     return output.last_hidden_state
+
+
+def _check_length(model: LanguageModel, tokens: Tensor | None) -> None:
+    """Refuse a text that is longer than the model has positions; many would read on wrongly."""
+    limit = n_positions(model.original_model.config)
+    if tokens is not None and limit is not None and tokens.shape[1] > limit:
+        raise UserError(
+            f"expected a text of at most the model's {limit} positions, found {tokens.shape[1]} "
+            "tokens with BOS; shorten it"
+        )
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """A model folder becomes a TransformerLens model."""
 
+import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,12 @@ import torch
 from transcoders.checksums import check_sha256
 from transcoders.errors import UserError
 from transcoders.files import read_json
+from transcoders.models.checks import (
+    check_files,
+    check_tensors,
+    follows_its_file,
+    n_tokens,
+)
 from transcoders.models.forward import LanguageModel
 from transcoders.models.support import missing_part, probe, unsupported
 
@@ -42,24 +50,26 @@ def to_bridge(hf: Any, folder: Path, *, device: str = "cpu") -> LanguageModel:
     """
     from transformer_lens.model_bridge import TransformerBridge
 
+    tokenizer, called = read_tokenizer(folder), Path(hf.name_or_path or folder)
     try:
         model = TransformerBridge.boot_transformers(
             str(folder),
             hf_model=hf.eval(),
-            tokenizer=read_tokenizer(folder),
+            tokenizer=tokenizer,
             device=device,
             dtype=torch.float32,
         )
     except (ValueError, NotImplementedError, RuntimeError) as error:
         reason = str(error).partition("\n")[0].partition(". ")[0]
-        raise unsupported(hf, folder, f"TransformerLens says: {reason}") from None
+        raise unsupported(hf.config, called, f"TransformerLens says: {reason}") from None
     if lacking := missing_part(model):
-        raise unsupported(hf, folder, lacking)
+        raise unsupported(hf.config, called, lacking)
     model.enable_compatibility_mode(disable_warnings=True, center_unembed=False)
     model.requires_grad_(False)
+    model.cfg.n_tokens = n_tokens(tokenizer)
     broken, model.cfg.blocks_return_tuples = probe(model)
     if broken:
-        raise unsupported(hf, folder, broken)
+        raise unsupported(hf.config, called, broken)
     return model
 
 
@@ -84,22 +94,28 @@ def load_hugging_face(folder: Path, *, remedy: str = FETCH_AGAIN) -> Any:
         remedy: what the user can do if it cannot be loaded, for the message.
 
     Raises:
-        UserError: the folder is missing, unreadable or lacks weights, which transformers would
-            replace by random ones.
+        UserError: the folder is missing or unreadable, its tensors are not those of its model, or
+            the model is no language model of this kind.
     """
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
 
-    if not (folder / "config.json").exists():
-        raise UserError(f"{folder}: expected a model folder, found no config.json; {remedy}")
+    check_files(folder, remedy)
+    options = {"local_files_only": True, "trust_remote_code": False}
     try:
+        config = AutoConfig.from_pretrained(folder, **options)
+        if type(config) not in AutoModelForCausalLM._model_mapping:
+            raise unsupported(config, folder, "it does not predict next tokens")
+        if config.get_text_config() is not config:
+            raise unsupported(config, folder, "it reads more than text")
         hf, report = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.float32, local_files_only=True, output_loading_info=True
-        )
+            folder, dtype=torch.float32, output_loading_info=True,
+            ignore_mismatched_sizes=True, **options,
+        )  # fmt: skip
+    except UserError:
+        raise
     except Exception as error:  # whatever a damaged file makes the libraries raise
-        raise UserError(f"{folder}: the model could not be loaded ({error}); {remedy}") from error
-    if report["missing_keys"]:
-        missing = ", ".join(sorted(report["missing_keys"]))
-        raise UserError(f"{folder}: the weights lack {missing}; {remedy}")
+        raise _not_loaded(folder, "model", error, remedy) from error
+    check_tensors(report, folder, remedy)
     return hf
 
 
@@ -116,14 +132,28 @@ def load_tokenizer(folder: Path) -> Any:
 def read_tokenizer(folder: Path, *, gguf_file: str | None = None, remedy: str = FETCH_AGAIN) -> Any:
     """The tokenizer of a folder, or of a GGUF file in it, whose hashes need no check.
 
+    Where ``tokenizer.json`` and the class that the folder names differ, the file counts.
+
     Raises:
         UserError: it is missing or unreadable; the message ends with ``remedy``.
     """
-    from transformers import AutoTokenizer
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+    options = {"local_files_only": True, "trust_remote_code": False}
+    file = folder / "tokenizer.json"
     try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True, gguf_file=gguf_file)
+        tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=gguf_file, **options)
+        if not file.exists() or not tokenizer.is_fast or follows_its_file(tokenizer, file):
+            return tokenizer
+        # transformers builds the tokenizer of the class that tokenizer_config.json names, and keeps
+        # only the vocabulary of the file.
+        name = type(tokenizer).__name__
+        print(f"{file}: {name} writes text otherwise; the file is used", file=sys.stderr)
+        return PreTrainedTokenizerFast.from_pretrained(folder, **options)
     except Exception as error:  # whatever a damaged file makes the libraries raise
-        raise UserError(
-            f"{folder}: the tokenizer could not be loaded ({error}); {remedy}"
-        ) from error
+        raise _not_loaded(folder, "tokenizer", error, remedy) from error
+
+
+def _not_loaded(folder: Path, what: str, error: Exception, remedy: str) -> UserError:
+    reason = textwrap.shorten(str(error), 200, placeholder=" …") or type(error).__name__
+    return UserError(f"{folder}: the {what} could not be loaded ({reason}); {remedy}")

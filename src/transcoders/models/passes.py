@@ -135,7 +135,8 @@ def run_prompt(model: LanguageModel, tokens: Int[Tensor, " token"]) -> PromptPas
         final_scale=found["ln_final.hook_scale"][0, :, 0],
         attention_out_scale=out_scale,
         patterns=patterns,
-        attention=patterns / out_scale[:, None, :, None],
+        # Where nothing divides it, the same tensor: that of a long prompt is large.
+        attention=patterns / out_scale[:, None, :, None] if has_post_norm else patterns,
         attention_out=stacked("hook_attn_out"),
         mlp=MLPActivations(stacked(f"{norm}.hook_normalized"), stacked("hook_mlp_out")),
         logits=model.unembed(normalized)[0],

@@ -20,10 +20,10 @@ TOLERANCE = 1e-3
 """Relative to the largest entry. Rounding is a thousand times smaller, a lost factor far larger."""
 
 
-def unsupported(hf: Any, folder: Path, reason: str) -> UserError:
+def unsupported(config: Any, folder: Path, reason: str) -> UserError:
     """The error for a model of a family that cannot be used."""
     return UserError(
-        f"{folder}: models of type {hf.config.model_type!r} cannot be used here: {reason}; use a "
+        f"{folder}: models of type {config.model_type!r} cannot be used here: {reason}; use a "
         "decoder whose blocks add the output of one MLP straight to the residual stream, such as "
         "GPT-2, GPT-NeoX, Llama, Mistral, Qwen2, Qwen3, OPT, Phi, Gemma 2 or Gemma 3"
     )
@@ -43,6 +43,8 @@ def missing_part(model: Any) -> str | None:
 
     if not hasattr(model, "blocks"):
         return "TransformerLens gives it no stack of blocks"
+    if "ln_final.hook_normalized" not in model.hook_dict:
+        return "no norm stands before its logits"
     for layer, block in enumerate(model.blocks):
         if isinstance(getattr(block, "mlp", None), MoEBridge):
             return f"layer {layer} is a mixture of experts, which is no single MLP"

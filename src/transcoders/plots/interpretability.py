@@ -36,6 +36,8 @@ def measures_figure(summary: pd.DataFrame, kinds: dict[str, str]) -> Figure:
         for panel, (measure, title) in zip(axes, MEASURES.items(), strict=True):
             rows = summary[summary["measure"] == measure].set_index("dictionary")
             for place, (name, kind) in enumerate(reversed(kinds.items())):
+                if name not in rows.index:  # it has no live features
+                    continue
                 row = rows.loc[name]
                 panel.errorbar(
                     row["mean"], place,
@@ -62,7 +64,7 @@ def studies_figure(summary: pd.DataFrame) -> Figure:
         summary: ``systematic_summary.csv``.
     """
     summary = summary.assign(group=summary["group"].astype(str))
-    groupings = list(dict.fromkeys(summary["by"]))
+    groupings = list(dict.fromkeys(summary["by"])) or ["all"]
     widths = [max(summary[summary["by"] == by]["group"].nunique(), 1) for by in groupings]
     with plt.style.context(STYLE):
         figure, axes = plt.subplots(

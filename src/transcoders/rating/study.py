@@ -172,7 +172,7 @@ def _draw(kind: Kind, observed: Observed, n_features: int, seed: int) -> list[_D
     if len(live) < n_features:
         raise UserError(
             f"{kind}: expected at least {n_features} live features to rate, found {len(live)}; "
-            "raise interpretability.text_contexts in the scale file"
+            "raise interpretability.text_contexts in the scale file, or lower its l1_coefficient"
         )
     examples = observed.examples[observed.examples["feature"].isin(live)]
     drawn = []

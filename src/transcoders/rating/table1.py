@@ -11,7 +11,7 @@ result says so and holds the paper's numbers alone. Reported are:
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -45,11 +45,13 @@ PAPER: Counts = {
 NO_RATINGS = "no ratings yet"
 
 
-def write_table1(study: Study, folder: Path, *, table: Path, record: Path, features: Path) -> None:
+def write_table1(
+    study: Callable[[], Study], folder: Path, *, table: Path, record: Path, features: Path
+) -> None:
     """Open the key for all who have finished, and write what they found.
 
     Args:
-        study: the study that was rated.
+        study: gives the study that was rated. It is asked for only if somebody has finished.
         folder: where ratings are kept; it need not exist.
         table: where the counts go, as CSV.
         record: where the statistics go, as JSON.
@@ -61,7 +63,9 @@ def write_table1(study: Study, folder: Path, *, table: Path, record: Path, featu
     # Hidden files are those that a killed process left half-written.
     names = sorted(path.stem for path in folder.glob("[!.]*.json"))
     ratings = {name: load_record(folder, name) for name in names}
-    finished = {name: study.open(one) for name, one in ratings.items() if one.finished}
+    done = {name: one for name, one in ratings.items() if one.finished}
+    rated = study() if done else None
+    finished = {name: rated.open(one) for name, one in done.items() if rated}
     write_table(table, table1(finished))
     write_json(record, statistics(ratings, finished))
     write_table(features, by_feature(finished))

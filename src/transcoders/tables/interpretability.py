@@ -6,6 +6,7 @@ import pandas as pd
 
 from transcoders.tables.html import html_table
 
+NO_LIVE = "No transcoder has two live features: see `dead_fraction` in `evaluation.csv`."
 METHOD_NAMES = {
     "direct": "straight from the embedding",
     "layer 0, linear": "through ten features of layer 0",
@@ -22,7 +23,8 @@ def measures_table(summary: pd.DataFrame, names: dict[str, str]) -> str:
         names: what to call each dictionary, by its name; in the order of the columns.
     """
     shown = summary.assign(mean=summary.apply(_interval, axis=1))
-    shown = shown.pivot(index="measure", columns="dictionary", values="mean")[list(names)]
+    shown = shown.pivot(index="measure", columns="dictionary", values="mean")
+    shown = shown.reindex(columns=list(names)).fillna("no feature measured")
     shown = shown.loc[list(dict.fromkeys(summary["measure"]))].rename(columns=names)
     shown.index = shown.index.str.replace("_", " ")
     return html_table(shown.reset_index(), {}, name="measures")
@@ -30,6 +32,8 @@ def measures_table(summary: pd.DataFrame, names: dict[str, str]) -> str:
 
 def describe_studies(summary: pd.DataFrame) -> str:
     """How good blind predictions are, method by method."""
+    if summary.empty:
+        return f"- Nothing was studied. {NO_LIVE}"
     lines = []
     for _, row in summary[summary["by"] == "all"].iterrows():
         line = (
@@ -74,4 +78,6 @@ def case_studies_table(table4: pd.DataFrame) -> str:
 
 
 def _interval(row: "pd.Series[Any]") -> str:
+    if pd.isna(row["low"]):  # of a single feature
+        return f"{row['mean']:.3f}"
     return f"{row['mean']:.3f} ({row['low']:.3f} to {row['high']:.3f})"

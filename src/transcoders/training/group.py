@@ -1,5 +1,6 @@
 """A training job: dictionaries of one site or more, on one pass over one stream of batches."""
 
+import sys
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -84,6 +85,13 @@ def train_group(
             if checkpoint and (step + 1) % training.checkpoint_every_steps == 0:
                 done = step + 1
                 save_checkpoint(checkpoint, trainers, done, identity)
+    for trainer in trainers:
+        if (l0 := trainer.log[-1]["l0"]) < 1:
+            print(
+                f"{trainer.entry.name}: at the end, only {l0:.2g} features are active for a token; "
+                "lower its l1_coefficient, or training.learning_rate",
+                file=sys.stderr,
+            )
     return [trainer.result() for trainer in trainers]
 
 

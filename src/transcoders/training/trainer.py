@@ -101,6 +101,12 @@ class Trainer:
             sparse=self.density < self.training.sparse_below_density,
         )  # fmt: skip
         if not found.loss.isfinite():
+            if self.training.loss_normalization == "released" and not y.norm(dim=1).all():
+                raise UserError(
+                    f"{self.entry.name}: expected targets of a norm above 0, by which the loss of "
+                    f"the released code divides, found one of norm 0 at step {step}; set "
+                    "training.loss_normalization to none"
+                )
             raise UserError(
                 f"{self.entry.name}: the loss is {found.loss.item()} at step {step} (L1 "
                 f"coefficient {self._l1_coefficient(step):g}, learning rate "

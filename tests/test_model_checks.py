@@ -1,0 +1,288 @@
+"""What users bring as a model: it works as it is, or one sentence says why not, at fetch."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from huggingface_hub import constants
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+
+from helpers_hub import add_to_hub
+from helpers_models import TINY_WIDTH, make_tiny_model
+from transcoders.circuits import Tracer
+from transcoders.circuits.invariant import de_embeddings, direct_logits
+from transcoders.circuits.replacement import ReplacementModel
+from transcoders.config import HubSource, Model, ModelFolder
+from transcoders.dictionaries import SparseDictionary
+from transcoders.errors import UserError
+from transcoders.interpretability.predictions import read_vocabulary
+from transcoders.models import (
+    check_context,
+    check_model_folder,
+    fetch_model,
+    load_model,
+    load_tokenizer,
+    mlp_activations,
+)
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0000\nsize 1234\n"
+REPO, REVISION = "somebody/old", "0" * 40
+EMBEDDINGS = ("model.embed_tokens.weight", "lm_head.weight")
+Change = Callable[[Path], None]
+
+
+def settings(file: str, **values: object) -> Change:
+    """Change keys of a JSON file of the folder."""
+
+    def change(folder: Path) -> None:
+        record = json.loads((folder / file).read_text())
+        (folder / file).write_text(json.dumps(record | values))
+
+    return change
+
+
+def tensors(change: Callable[[dict[str, Tensor]], object]) -> Change:
+    """Change the tensors of the weights."""
+
+    def changed(folder: Path) -> None:
+        kept = load_file(folder / "model.safetensors")
+        change(kept)
+        save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+
+    return changed
+
+
+def content(file: str, text: str) -> Change:
+    return lambda folder: (folder / file).write_text(text) and None  # type: ignore[return-value]
+
+
+def together(*changes: Change) -> Change:
+    return lambda folder: [change(folder) for change in changes] and None  # type: ignore[return-value]
+
+
+def resized(rows: int) -> Change:
+    """An embedding and unembedding with another number of rows."""
+
+    def change(kept: dict[str, Tensor]) -> None:
+        for name in EMBEDDINGS:
+            filling = 100 * torch.ones(max(rows - len(kept[name]), 0), TINY_WIDTH)
+            kept[name] = torch.cat([kept[name], filling])[:rows].clone()
+
+    return together(settings("config.json", vocab_size=rows), tensors(change))
+
+
+def into_shards(folder: Path) -> None:
+    kept, where = load_file(folder / "model.safetensors"), {}
+    for number, names in enumerate((sorted(kept)[::2], sorted(kept)[1::2]), start=1):
+        shard = f"model-{number:05d}-of-00002.safetensors"
+        save_file({name: kept[name] for name in names}, folder / shard, metadata={"format": "pt"})
+        where |= dict.fromkeys(names, shard)
+    index = {"metadata": {}, "weight_map": where}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    (folder / "model.safetensors").unlink()
+
+
+def into_bin(folder: Path) -> None:
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+
+
+def tied(kept: dict[str, Tensor]) -> None:
+    del kept["lm_head.weight"]
+
+
+def in_bf16(kept: dict[str, Tensor]) -> None:
+    kept.update({name: tensor.bfloat16() for name, tensor in kept.items()})
+
+
+def more_layers(kept: dict[str, Tensor]) -> None:
+    of_last = [name for name in kept if "layers.2." in name]
+    kept.update({name.replace("layers.2.", "layers.3."): kept[name].clone() for name in of_last})
+
+
+def no_number(kept: dict[str, Tensor]) -> None:
+    kept["model.layers.1.mlp.up_proj.weight"][0, 0] = torch.nan
+
+
+def lora(kept: dict[str, Tensor]) -> None:
+    kept["model.layers.0.self_attn.q_proj.lora_A.weight"] = torch.ones(2, TINY_WIDTH)
+
+
+def bos_in_normalizer(folder: Path) -> None:
+    prepend = {"type": "Prepend", "prepend": "<|endoftext|> "}
+    settings("tokenizer.json", normalizer=prepend)(folder)
+
+
+def as_mask_filler(folder: Path) -> None:
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    config = T5Config(vocab_size=99, d_model=32, num_layers=3, num_heads=2, d_ff=64, d_kv=16)
+    T5ForConditionalGeneration(config).save_pretrained(folder)
+
+
+def with_code_of_its_own(folder: Path) -> None:
+    settings("config.json", model_type="mine", auto_map={"AutoConfig": "mine.Config"})(folder)
+    (folder / "mine.py").write_text("raise SystemExit('this code ran')")
+
+
+@pytest.fixture
+def given(tiny_models: dict[str, Path], tmp_path: Path) -> Path:
+    """A Llama of one's own: a folder that nothing here has made."""
+    folder = Path(shutil.copytree(tiny_models["llama"], tmp_path / "my model"))
+    (folder / "source.json").unlink()
+    return folder
+
+
+def model_in(folder: Path) -> Model:
+    source = ModelFolder(type="files", path=str(folder), license="none")
+    return Model(source=source, n_layers=3, d_model=32, bos_token="<|endoftext|>")
+
+
+REFUSED: dict[str, tuple[Change, str]] = {
+    "a pointer for weights": (
+        content("model.safetensors", POINTER), r"model\.safetensors: .* a pointer of Git LFS; run",
+    ),
+    "a pointer for the tokenizer": (
+        content("tokenizer.json", POINTER), r"tokenizer\.json: .* a pointer of Git LFS; run",
+    ),
+    "an adapter": (content("adapter_config.json", "{}"), "found an adapter .* merge the adapter"),
+    "more layers than config.json": (
+        tensors(more_layers), r"none for model\.layers\.3\..* and 6 more; correct config\.json",
+    ),
+    "parts of an adapter": (tensors(lora), "place in the model for every tensor .*lora_A"),
+    "other shapes": (
+        settings("config.json", intermediate_size=64),
+        r"down_proj\.weight of shape \(32, 64\), as config\.json says, found \(32, 128\)",
+    ),
+    "NaN": (tensors(no_number), r"found NaN or infinity in model\.layers\.1\.mlp\.up_proj"),
+    "untied without a head": (tensors(tied), r"the weights lack lm_head\.weight"),
+    "an id without a row": (resized(200), "for each of the tokenizer's 266 ids, found 200 rows"),
+    "BOS in every text": (bos_in_normalizer, "the tokenizer writes it into texts by itself"),
+    "an encoder and decoder": (as_mask_filler, "'t5' cannot be used here: it does not predict"),
+    "code of its own": (with_code_of_its_own, "contains custom code"),
+    "no shard": (
+        together(into_shards, lambda f: (f / "model-00002-of-00002.safetensors").unlink()),
+        "00002-of-00002",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_a_model_that_would_become_another_is_refused_by_fetch_and_by_plan(
+    given: Path, tmp_path: Path, kind: str
+) -> None:
+    change, message = REFUSED[kind]
+    change(given)
+    for refusing in (
+        lambda: fetch_model(model_in(given), tmp_path / "fetched", seed=0),
+        lambda: check_model_folder(model_in(given), 16),
+    ):
+        with pytest.raises(UserError, match=message) as caught:
+            refusing()
+        assert str(given) in str(caught.value)
+        assert len(str(caught.value)) < 500
+    assert not (tmp_path / "fetched").exists()
+
+
+WORKS: dict[str, Change] = {
+    "as it is": lambda _: None,
+    "shards": into_shards,
+    "an old file": into_bin,
+    "bf16": together(tensors(in_bf16), settings("config.json", dtype="bfloat16")),
+    "tied": together(tensors(tied), settings("config.json", tie_word_embeddings=True)),
+    "filled up": resized(272),
+    "a tokenizer that cuts": settings(
+        "tokenizer.json",
+        truncation={"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0},
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", WORKS)
+@torch.inference_mode()
+def test_a_checkpoint_of_any_form_becomes_the_same_model(
+    given: Path, tmp_path: Path, random_tokens: Callable[..., Tensor], kind: str
+) -> None:
+    WORKS[kind](given)
+    check_model_folder(model_in(given), 256)
+    fetch_model(model_in(given), tmp_path / "fetched", seed=0)
+    plain = AutoModelForCausalLM.from_pretrained(given, dtype=torch.float32)
+    found = load_model(tmp_path / "fetched")
+    tokens = random_tokens(2, 8)
+    torch.testing.assert_close(found(tokens), plain(tokens).logits, rtol=1e-4, atol=1e-4)
+    assert len(load_tokenizer(tmp_path / "fetched")("w1 w2 w3 w4 w5").input_ids) == 5
+
+
+@pytest.mark.parametrize("declared", ["GPT2Tokenizer", "LlamaTokenizer"])
+def test_the_file_of_a_tokenizer_counts_and_not_the_class_that_is_named_beside_it(
+    given: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], declared: str
+) -> None:
+    # transformers alone reads digits, spaces and words by the class's rules.
+    settings("tokenizer_config.json", tokenizer_class=declared)(given)
+    fetch_model(model_in(given), tmp_path / "fetched", seed=0)
+    assert f"tokenizer.json: {declared} writes text otherwise; the file is used" in (
+        capsys.readouterr().err
+    )
+    text = "w1 1732 w5"
+    expected = PreTrainedTokenizerFast(tokenizer_file=str(given / "tokenizer.json"))(text).input_ids
+    for folder in (given, tmp_path / "fetched"):
+        assert load_tokenizer(folder)(text, add_special_tokens=False).input_ids == expected
+    assert len(expected) == 6
+
+
+def test_rows_that_fill_the_embedding_up_are_no_tokens(
+    given: Path, random_dictionary: Callable[..., SparseDictionary]
+) -> None:
+    resized(272)(given)
+    model = load_model(given)
+    assert len(model.W_E) == 272
+    replacement = ReplacementModel(model, {0: random_dictionary("transcoder")})
+    upwards = torch.ones(1, TINY_WIDTH)
+    for best in (de_embeddings, direct_logits):
+        for vectors in (upwards, -upwards):
+            assert best(replacement, vectors, 5).indices.max() < 266
+    assert len(read_vocabulary(replacement).embedding) == 266
+
+
+def test_a_text_beyond_the_models_positions_is_refused(
+    random_tokens: Callable[..., Tensor], tiny_model_folder: Path
+) -> None:
+    model, longest = load_model(tiny_model_folder), 256
+    mlp_activations(model, random_tokens(1, longest), [0])
+    message = "at most the model's 256 positions, found 257 tokens with BOS"
+    with pytest.raises(UserError, match=message):
+        mlp_activations(model, random_tokens(1, longest + 1), [0])
+    check_context(tiny_model_folder, longest)
+    message = r"corpus\.context_length is 257, expected at most the 256 positions"
+    with pytest.raises(UserError, match=message):
+        check_context(tiny_model_folder, longest + 1)
+    with pytest.raises(UserError, match=message):
+        check_model_folder(model_in(tiny_model_folder), longest + 1)
+
+
+def test_bos_stands_once_before_a_prompt_that_begins_with_it(
+    tiny_models: dict[str, Path], random_dictionary: Callable[..., SparseDictionary]
+) -> None:
+    folder = tiny_models["llama"]
+    replacement = ReplacementModel(load_model(folder), {0: random_dictionary("transcoder")})
+    tracer = Tracer(replacement, load_tokenizer(folder), bos_id=0)
+    assert tracer.freeze("<|endoftext|> w1 w2").passed.tokens.tolist() == [0, 3, 4]
+    assert tracer.freeze("w1 w2").passed.tokens.tolist() == [0, 3, 4]
+
+
+def test_a_repository_with_old_weights_only_is_fetched(hub: Path, tmp_path: Path) -> None:
+    assert str(hub) == constants.HF_HUB_CACHE
+    folder = make_tiny_model("opt", tmp_path / "opt")  # as facebook/opt-125m is
+    into_bin(folder)
+    files: dict[str, Any] = {p.name: p.read_bytes() for p in folder.iterdir()}
+    add_to_hub(hub, REPO, REVISION, files, "model")
+    source = HubSource(type="hub", repo=REPO, revision=REVISION, license="none")
+    model = model_in(folder).model_copy(update={"source": source})
+    fetch_model(model, tmp_path / "fetched", seed=0)
+    assert (tmp_path / "fetched/model.safetensors").exists()
