@@ -114,12 +114,14 @@ $(SAELENS)/.installed: | $(VENV)/.installed
 	    print('torch==' + torch.__version__.split('+')[0], 'sae-lens==' + SAELENS_FORMAT)")
 	touch $@
 
-lock: ## Install the packages of pyproject.toml afresh and pin them in requirements.lock
+lock: ## Install the packages of pyproject.toml afresh and pin them in requirements.lock, environment.yml
 	rm -rf .venv-lock
 	$(PYTHON) -m venv .venv-lock
 	.venv-lock/bin/pip install --quiet ".[dev]"
 	.venv-lock/bin/pip freeze --all --exclude pip --exclude transcoders | sed 's/+cpu$$//' > requirements.lock
 	rm -rf .venv-lock build src/*.egg-info
+	{ sed '/- pip:/q' environment.yml && sed 's/^/      - /' requirements.lock; } > .environment
+	mv .environment environment.yml
 
 schema: setup ## Regenerate the JSON schema of scale files from src/transcoders/config/
 	$(BIN)/python -m transcoders schema > workflow/schemas/config.schema.yaml

@@ -6,6 +6,7 @@
 
 import os
 import sys
+from pathlib import Path
 
 from snakemake.utils import min_version
 
@@ -25,12 +26,17 @@ os.environ.update(
 from transcoders.checksums import check_folders
 from transcoders.config import load_scale
 from transcoders.errors import UserError
+from transcoders.files import check_place, date_back
 from transcoders.layout import Layout
+from transcoders.process import set_environment
 
-LAYOUT = Layout(config.get("scale", "laptop"))
 try:
+    LAYOUT = Layout(config.get("scale", "laptop"))
     SCALE = load_scale(LAYOUT.config)
+    check_place(Path.cwd())
+    set_environment(SCALE.instruction_set)  # of all jobs
     if workflow.is_main_process:  # jobs check what they read
+        date_back([LAYOUT.results, LAYOUT.config.parent, LAYOUT.study_scripts])
         check_folders([LAYOUT.results, LAYOUT.figures], largest=SMALL_FILE)
 except UserError as error:
     raise WorkflowError(str(error))

@@ -1,5 +1,6 @@
 """What the tests share: tiny models of three architectures, the smoke scale, random inputs."""
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 OF_THE_RUN = [
     "test_smoke.py", "test_golden.py", "test_resources.py", "test_faults.py",
     "test_declared.py", "test_determinism.py", "test_on_a_device.py", "test_on_a_gpu.py",
+    "test_settings.py",
 ]  # fmt: skip
 FIRST = [*OF_THE_RUN, "test_slurm.py", "test_paper.py", "test_published.py"]
 
@@ -86,8 +88,10 @@ def run(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -
 @pytest.fixture
 def own_settings() -> Iterator[None]:
     """Commands set these for a process of their own; here they must not outlive a test."""
-    threads = torch.get_num_threads()
+    threads, environment = torch.get_num_threads(), dict(os.environ)
     yield
+    os.environ.clear()
+    os.environ.update(environment)
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(False)
 

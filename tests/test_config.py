@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from transcoders.config import KINDS, TRAITS, Scale, load_scale
 from transcoders.errors import UserError
+from transcoders.layout import Layout
 
 CONFIG = Path(__file__).resolve().parents[1] / "config"
 SCALES = sorted(path for path in CONFIG.glob("*.yaml") if path.name != "claims.yaml")
@@ -503,3 +504,11 @@ def test_k_may_be_as_large_as_the_groups_own_width(tmp_path):
     assert "k = 129, expected at most its 128" in refusal(
         tmp_path, smoke(**{"extensions/0/dictionaries": topk})
     )
+
+
+def test_a_scale_may_be_named_by_a_number_and_by_no_path_or_command():
+    assert Layout(135).config == Path("config/135.yaml")  # what Snakemake makes of scale=135
+    assert Layout("größe_2.b").results == Path("results/größe_2.b")
+    for name in ("config/mine.yaml", "my scale", "a{b}", "x;ls", "-n", "~"):
+        with pytest.raises(UserError, match=r"expected a name of letters.* or rename the file"):
+            Layout(name)

@@ -115,6 +115,23 @@ def test_too_few_documents_long_enough_to_hold_out_are_refused():
         assign_splits(short, synthetic(eval_contexts=40), seed=0)
 
 
+@pytest.mark.parametrize(
+    ("lengths", "changes", "advice", "taken"),
+    [
+        ([100] * 50, {"eval_contexts": 40}, "lower eval_contexts to 8", {"eval_contexts": 8}),
+        ([40] * 2000, {}, "join short .* or lower context_length to 6", {"context_length": 6}),
+        ([500] * 3, {}, "add documents, or lower eval_documents", {"eval_documents": 3}),
+    ],
+)
+def test_what_is_advised_for_too_few_long_documents_helps(lengths, changes, advice, taken):
+    short = [Document(str(n), "", "x" * length) for n, length in enumerate(lengths)]
+    corpus = synthetic(**{"eval_contexts": 4} | changes)
+    with pytest.raises(UserError, match=f"; {advice}"):
+        assign_splits(short, corpus, seed=0)
+    splits = assign_splits(short, corpus.model_copy(update=taken), seed=0)
+    assert splits.count("eval") == taken.get("eval_documents", 4)
+
+
 def test_where_documents_are_only_for_evaluation_those_are_held_out_and_the_rest_not_used():
     corpus = synthetic(eval_documents=4, eval_contexts=12)
     apart = [Document(f"apart-{one.id}", "", one.text, eval_only=True) for one in DOCUMENTS]
@@ -217,7 +234,8 @@ def test_more_rows_than_there_are_is_refused_by_key(texts, model, model_folder, 
     corpus = of_files(texts)
     fetch_corpus(corpus, tmp_path / "documents.parquet", seed=0)
     greedy = corpus.model_copy(update={f"{split}_contexts": 5000})
-    with pytest.raises(UserError, match=rf"corpus\.{split}_contexts is 5000 rows of 8 tokens"):
+    said = rf"corpus\.{split}_contexts is 5000 rows of 8 tokens.*lower it.*pack_documents: all"
+    with pytest.raises(UserError, match=said):
         tokenize_corpus(
             tmp_path / "documents.parquet", greedy, model, model_folder, tmp_path / "t", seed=0
         )

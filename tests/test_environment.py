@@ -1,5 +1,6 @@
 """The record of what a run ran on: true, complete, and the same every time."""
 
+import os
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
@@ -49,6 +50,12 @@ def test_the_commit_is_the_one_checked_out_and_changed_code_is_said(tmp_path, mo
     assert commit(tmp_path) == f"{head} with uncommitted changes"
     # Not the commit of a repository around a copy without a history.
     assert commit(tmp_path / "copy") == "unknown: not a Git checkout"
+    if os.getuid() == 0:  # a checkout that belongs to somebody else
+        os.chown(tmp_path, 54321, 54321)
+        os.chown(tmp_path / ".git", 54321, 54321)
+    for name in ("GIT_DIR", "GIT_WORK_TREE"):  # as in a hook
+        monkeypatch.setenv(name, "/nowhere")
+    assert commit(tmp_path) == f"{head} with uncommitted changes"
     monkeypatch.setenv("PATH", "")  # no Git
     assert commit(tmp_path) == "unknown: not a Git checkout"
 

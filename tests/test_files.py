@@ -1,8 +1,11 @@
 """Nothing half-written is left under its final name, and every refusal names the file."""
 
+import os
 import shutil
+import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 
@@ -14,6 +17,8 @@ from transcoders.errors import UserError
 from transcoders.files import (
     atomic_path,
     check_disk,
+    check_place,
+    date_back,
     made_folder,
     read_json,
     read_table,
@@ -21,6 +26,7 @@ from transcoders.files import (
     read_yaml,
     save_tensors,
     write_json,
+    write_table,
 )
 
 
@@ -119,6 +125,40 @@ def test_tensors_are_those_that_were_saved_or_refused(tmp_path):
         read_tensors(path, sha256="0" * 64, remedy="train again")
     with pytest.raises(UserError, match=r"absent: could not be written \(.*free some space"):
         save_tensors(tmp_path / "not/there/absent", tensors)
+
+
+def test_names_in_a_table_stay_the_text_that_was_written(tmp_path):
+    ids = ["NA", "null", "nan", "None", "007", "3.10", "3.1", "1e5", "True", "-inf", " x", "a,b"]
+    written = pd.DataFrame({"document": ids, "source": "135", "ce": [None, *range(1, 12)]})
+    write_table(tmp_path / "t.csv", written)
+    read = read_table(tmp_path / "t.csv")
+    assert read["document"].tolist() == ids
+    assert set(read["source"]) == {"135"}
+    assert read["ce"].isna().tolist() == [True] + [False] * 11
+    assert read["ce"].dtype == float
+
+
+def test_files_from_the_future_get_the_present_time_and_others_keep_theirs(tmp_path):
+    now = time.time()
+    for name, when in {"old": now - 1000, "new": now + 1e6, "sub/new {x}": now + 1e6}.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (when, when))
+    (tmp_path / "sub/link").symlink_to("nowhere")
+    date_back([tmp_path, tmp_path / "absent"])
+    assert (tmp_path / "old").stat().st_mtime == now - 1000
+    for name in ("new", "sub/new {x}"):
+        assert now - 1 < (tmp_path / name).stat().st_mtime <= time.time()
+
+
+def test_a_checkout_where_snakemake_cannot_run_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "a {b}").mkdir()
+    check_place(tmp_path)
+    with pytest.raises(UserError, match=r"a \{b\}: expected .*, found braces in its path, .* move"):
+        check_place(tmp_path / "a {b}")
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(UserError, match="found one that you may only read; move or copy it"):
+        check_place(tmp_path)
 
 
 def test_too_little_disk_is_refused_with_what_is_needed_and_what_is_free(tmp_path, monkeypatch):

@@ -118,6 +118,7 @@ def test_a_download_that_stays_cut_is_no_file_and_the_next_call_ends_it(
             Refusal(404, "RepoNotFound"),
             "no model of that name on .*, or a private one; correct `repo` in",
         ),
+        ("list", Refusal(200), "an answer that is not of http.*; log in to the network, or check"),
         ("list", Refusal(401, "GatedRepo"), f"gated .* accept its terms on http.*/{REPO} and set"),
         ("HEAD", Refusal(403, "GatedRepo"), "found a gated repository"),
         *(

@@ -135,8 +135,12 @@ def test_what_a_user_can_put_right_is_a_sentence_without_the_cell(sources, tmp_p
 
 
 def test_a_notebook_runs_for_the_scale_asked_for_and_leaves_no_trace_of_machine_or_time(
-    sources, tmp_path
+    sources, tmp_path, monkeypatch
 ):
+    startup = tmp_path / "ipython/profile_default/startup/00.py"
+    startup.parent.mkdir(parents=True)
+    startup.write_text("def print(*_): display('a trace of somebody')")
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     write_notebook(
         sources / "shows.ipynb",
         "print('scale:', SCALE)",
@@ -158,4 +162,5 @@ def test_a_notebook_runs_for_the_scale_asked_for_and_leaves_no_trace_of_machine_
     assert "scale: smoke" in page and "42" in page
     assert "<title>A title &amp; more</title>" in page
     assert str(tmp_path) not in notebook + page
+    assert "somebody" not in notebook
     assert "iopub" not in notebook  # where nbclient records times

@@ -251,18 +251,27 @@ def test_years_has_a_row_a_feature_and_a_column_a_quantity():
     assert years_figure(described, by_year, "pairs").axes[4].get_xlabel() == "YY"
 
 
+SOMEBODYS = {
+    "savefig.facecolor": "red", "figure.facecolor": "green", "figure.dpi": 37, "font.size": 20,
+    "axes.prop_cycle": plt.cycler(color="k"), "savefig.bbox": "tight", "text.color": "blue",
+    "axes.formatter.use_locale": True, "pdf.compression": 0, "xtick.direction": "in",
+}  # fmt: skip
+"""Settings of a user's own matplotlibrc."""
+
+
 def test_a_figure_is_saved_with_the_same_bytes_in_the_styles_resolution_and_fonts(
     evaluation, tmp_path
 ):
     table = evaluation.query("layer == 8")
-    figures = [tradeoff_figure(table)] * 2 + [tradeoff_figure(table)]
-    saved = []
-    for figure in figures:  # one of them twice
-        save_figure(figure, tmp_path / "fig3")
+    figure, saved = tradeoff_figure(table), []
+    for settings in ({}, SOMEBODYS, SOMEBODYS):
+        with plt.rc_context(settings):
+            figure = tradeoff_figure(table) if len(saved) == 2 else figure  # one of them twice
+            save_figure(figure, tmp_path / "fig3")
         saved.append([(tmp_path / f"fig3{suffix}").read_bytes() for suffix in (".pdf", ".png")])
     assert saved[0] == saved[1] == saved[2]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["fig3.pdf", "fig3.png"]
     width = matplotlib.image.imread(tmp_path / "fig3.png").shape[1]
-    assert width == round(figures[0].get_figwidth() * 200)  # savefig.dpi of style.mplstyle
+    assert width == round(figure.get_figwidth() * 200)  # savefig.dpi of style.mplstyle
     assert b"/Type3" not in saved[0][0]  # pdf.fonttype 42: TrueType
     assert b"CreationDate" not in saved[0][0]

@@ -1,5 +1,6 @@
 """What a job sets for its process: environment, threads, device, a GPU that no other job has."""
 
+import getpass
 import json
 import multiprocessing
 import os
@@ -15,7 +16,14 @@ import torch
 from transcoders import process
 from transcoders.config import Resources
 from transcoders.errors import UserError
-from transcoders.process import ALWAYS, AVX2, claim_gpu, prepare_process, set_environment
+from transcoders.process import (
+    ALWAYS,
+    AVX2,
+    NEVER,
+    claim_gpu,
+    prepare_process,
+    set_environment,
+)
 
 ROOT = Path(__file__).parents[1]
 THREE = ["first", "second", "third"]
@@ -40,7 +48,8 @@ USERS = {
     "ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_CBWR": "COMPATIBLE",
     "MKL_ENABLE_INSTRUCTIONS": "SSE4_2", "OPENBLAS_CORETYPE": "Nehalem",
     "OPENBLAS_NUM_THREADS": "2", "NPY_DISABLE_CPU_FEATURES": "X86_V3 X86_V4",
-    "GOMP_SPINCOUNT": "infinity",
+    "GOMP_SPINCOUNT": "infinity", "OMP_DYNAMIC": "true", "OMP_THREAD_LIMIT": "1",
+    "NVIDIA_TF32_OVERRIDE": "1", "MPLBACKEND": "TkAgg", "MATPLOTLIBRC": "/nowhere",
 }  # fmt: skip
 """Settings of a user that change bytes."""
 A_JOB = """
@@ -83,15 +92,35 @@ def test_a_job_computes_the_same_whatever_the_users_environment_says():
     for job in (plain, other):
         assert job["capability"] != "AVX512"
         assert job["child"].items() >= (AVX2 | ALWAYS).items()  # as kernels of notebooks
-        assert "MKL_CBWR" not in job["child"]
+        assert not set(NEVER) & job["child"].keys()
 
 
 def test_auto_is_whatever_the_processor_has_and_not_what_the_user_says(monkeypatch):
     for name, value in USERS.items():
         monkeypatch.setenv(name, value)
     set_environment("auto")
-    assert not {"MKL_CBWR", *AVX2} & os.environ.keys()
+    assert not {*NEVER, *AVX2} & os.environ.keys()
     assert os.environ.items() >= ALWAYS.items()
+
+
+@pytest.mark.parametrize("home", ["/nonexistent", "", None])
+def test_a_user_without_a_name_and_a_home_gets_both(tmp_path, monkeypatch, home):
+    def unknown(uid: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(process.pwd, "getpwuid", unknown)
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    if home is not None:
+        monkeypatch.setenv("HOME", home)
+    set_environment("avx2")
+    assert getpass.getuser() == f"user{os.getuid()}"
+    assert os.access(Path.home(), os.W_OK) and Path.home().is_relative_to(tmp_path)
+    monkeypatch.setenv("USER", "somebody")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    set_environment("avx2")
+    assert (getpass.getuser(), Path.home()) == ("somebody", tmp_path)
 
 
 def test_commands_can_be_listed_before_anything_that_reads_the_environment_is_loaded():

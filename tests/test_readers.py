@@ -4,6 +4,7 @@ The hub is a server on loopback; the library's own code does all the asking and 
 """
 
 import io
+import os
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -106,6 +107,38 @@ def test_a_folder_of_text_files_gives_a_document_each_of_subfolders_too(tmp_path
     ]  # fmt: skip
 
 
+NAMES = [
+    b"NA.txt", b"a {b}.txt", b"a::b.txt", b"*[x]?.txt", b"%20#.txt", b"-n.txt", b"new\nline.txt",
+    "żółw 'q\".txt".encode(), b"caf\xe9.txt",
+]  # fmt: skip
+
+
+def test_files_and_folders_may_have_any_names_and_be_links(tmp_path, monkeypatch):
+    elsewhere, home = tmp_path / "elsewhere", tmp_path / "home"
+    elsewhere.mkdir()
+    (home / "my texts").mkdir(parents=True)
+    (home / "my texts/linked").symlink_to(elsewhere)
+    for name in NAMES:
+        (elsewhere / os.fsdecode(name)).write_text("text")
+    monkeypatch.setenv("HOME", str(home))
+    ids = [name[:-4].decode(errors="backslashreplace") for name in NAMES]
+    assert {one.id for one in read(files("~/my texts"))} == {f"linked/{id}" for id in ids}
+    assert read(files(["~/my texts/linked/NA.txt"]))[0].title == "NA"
+
+
+@pytest.mark.parametrize(
+    ("suffix", "content"),
+    [
+        (".txt", b"\xef\xbb\xbfZ\xc3\xb3\r\nb\r\n"),
+        (".jsonl", b'\xef\xbb\xbf{"text": "Z\\u00f3\\nb\\n"}\r\n'),
+        (".csv", b'\xef\xbb\xbftext\r\n"Z\xc3\xb3\nb\n"\r\n'),
+    ],
+)
+def test_a_mark_in_front_and_the_ends_of_lines_are_no_text(tmp_path, suffix, content):
+    (tmp_path / f"a{suffix}").write_bytes(content)
+    assert [one.text for one in read(files(tmp_path))] == ["Zó\nb\n"]
+
+
 def test_listed_files_with_columns_of_other_names(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name, ids in {"a.jsonl": ["x", "y"], "b.json": ["z", "w"]}.items():
@@ -130,6 +163,8 @@ def test_listed_files_with_columns_of_other_names(tmp_path, monkeypatch):
         ({"a.txt": b"a", "sub/a.pdf": b"b"}, {}, "sub/a.pdf: expected a file of text (.txt, "),
         ({"a.txt": b"a", "b.csv": b"text\na"}, {}, "expected files of one type, found csv, text"),
         ({"a.txt": b"\xff\xfe"}, {}, "a.txt: expected a text file in UTF-8, found an error ('ut"),
+        ({"a.txt": "é".encode("latin-1")}, {}, "mend it, save it in UTF-8, or leave it out"),
+        ({"a.txt": "ab".encode("utf-16-le")}, {}, "a.txt: expected text in UTF-8, found NUL char"),
         ({"a.csv": b"text\n\xff"}, {}, "a.csv: expected a csv file in UTF-8, found an error"),
         ({"a.jsonl": b'{"text": '}, {}, "a.jsonl: expected a json file"),
         ({"a.parquet": b"PAR1"}, {}, "a.parquet: expected a parquet file"),

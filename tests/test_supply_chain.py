@@ -92,10 +92,9 @@ def test_conda_takes_python_from_itself_and_all_else_from_the_lock() -> None:
     # it is the lowest version, that of the lock; the one before is refused
     major, _, last = minor.partition(".")
     assert f"{major}.{int(last) - 1}.99" not in range_of_python
-    installs = [
-        line for line in packages["pip"] if not re.fullmatch(r"(--no-deps )?(-e )?\.", line)
-    ]
-    assert (packages.keys(), installs) == ({"pip"}, ["-r requirements.lock"])
+    # Written out: Snakemake copies the file to another folder before conda reads it.
+    locked = (ROOT / "requirements.lock").read_text().splitlines()
+    assert packages == {"pip": [line for line in locked if line[:1] != "#"]}
 
 
 def test_the_page_lists_the_licences_of_what_is_locked() -> None:

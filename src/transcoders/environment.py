@@ -53,14 +53,18 @@ def commit(folder: Path) -> str:
     """
 
     def git(*arguments: str) -> str:
+        # Of this folder, whoever owns it and wherever the user's variables point.
+        command = ["git", "-c", "safe.directory=*", *arguments]
+        own = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
         done = subprocess.run(
-            ["git", *arguments], cwd=folder, capture_output=True, text=True, check=False
+            command, cwd=folder, capture_output=True, text=True, check=False, env=own
         )
         return done.stdout.strip()
 
     try:
         head = git("rev-parse", "HEAD") if (folder / ".git").exists() else ""
-        changed = " with uncommitted changes" if git("status", "--porcelain", "--", *CODE) else ""
+        status = git("status", "--porcelain", "--untracked-files=normal", "--", *CODE)
+        changed = " with uncommitted changes" if status else ""
     except FileNotFoundError:  # Git is not installed
         head = ""
     return head + changed if head else "unknown: not a Git checkout"

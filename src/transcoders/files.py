@@ -5,9 +5,11 @@ when it is read (:mod:`transcoders.checksums`).
 """
 
 import json
+import os
 import shutil
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 AGAIN = "delete it and run again"
+NAMES = ("document", "source", "model", "study", "rater", "token", "text")
+"""Columns of tables that hold names or text, even where these look like numbers."""
 
 
 def atomic_path(path: Path) -> AbstractContextManager[Path]:
@@ -115,6 +119,9 @@ def read_json(path: Path) -> Any:
 def read_table(path: Path, **options: Any) -> "pd.DataFrame":
     """Read a CSV or Parquet table, naming the file in every error.
 
+    In CSV, only an empty field is a missing value, and columns of names are text: a document may be
+    called ``NA`` or ``3.10``.
+
     Args:
         path: its suffix says which.
         options: of pandas' function.
@@ -125,8 +132,11 @@ def read_table(path: Path, **options: Any) -> "pd.DataFrame":
     import pandas as pd
 
     with _checked(path, "a table"):
-        read = pd.read_parquet if path.suffix == ".parquet" else pd.read_csv
-        return read(path, **options)
+        if path.suffix == ".parquet":
+            return pd.read_parquet(path, **options)
+        names = dict.fromkeys(NAMES, str)
+        as_written: dict[str, Any] = {"keep_default_na": False, "na_values": [""], "dtype": names}
+        return pd.read_csv(path, **as_written | options)
 
 
 def read_tensors(
@@ -210,10 +220,41 @@ def read_yaml(path: Path) -> Any:
         raise UserError(f"{path}: expected YAML in UTF-8, found {found}") from None
 
 
+def date_back(folders: Iterable[Path]) -> None:
+    """Give files that are dated in the future the present time, where that is allowed.
+
+    A clock that was wrong, an archive or another machine may have dated them. Snakemake would take
+    what is made from them for older, and delete it.
+    """
+    now = time.time()
+    for path in (path for folder in folders for path in folder.rglob("*")):
+        with suppress(OSError):
+            if path.stat().st_mtime > now:
+                os.utime(path)
+
+
 def free_bytes(folder: Path) -> int:
     """Free space on the file system of ``folder``, which need not exist yet."""
     existing = next(p for p in [folder, *folder.absolute().parents] if p.exists())
     return shutil.disk_usage(existing).free
+
+
+def check_place(folder: Path) -> None:
+    """Refuse to start work in a checkout where Snakemake cannot.
+
+    Raises:
+        UserError: files cannot be made in ``folder``, or its path has braces.
+    """
+    found = ""
+    if not os.access(folder, os.W_OK):
+        found = "one that you may only read"
+    elif set("{}") & set(str(folder)):
+        found = "braces in its path, which Snakemake takes for wildcards"
+    if found:
+        raise UserError(
+            f"{folder}: expected a checkout in a folder that you may write to and whose path has "
+            f"no braces, found {found}; move or copy it, and run there"
+        )
 
 
 def check_disk(folder: Path, needed_bytes: int, what: str) -> None:

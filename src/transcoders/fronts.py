@@ -101,8 +101,13 @@ def front_gap(
     if set(at_site["kind"]) != {kind, other}:
         return None
     documents = by_document[by_document["dictionary"].isin(at_site["dictionary"])]
+    # The order decides, with the seed, what is drawn. Documents named by numbers go by these.
+    in_order = documents["document"].drop_duplicates().sort_values()
+    numbers = pd.to_numeric(in_order, errors="coerce").to_numpy()
+    in_order = in_order.iloc[numbers.argsort(kind="stable")]
     ce, l0 = (
-        documents.pivot(index="document", columns="dictionary", values=c) for c in ("ce", "l0")
+        documents.pivot(index="document", columns="dictionary", values=column).loc[in_order]
+        for column in ("ce", "l0")
     )
     tokens = documents.groupby("document")["tokens"].first().reindex(ce.index).to_numpy(float)
     weights = resample(len(ce), seed=seed, resamples=resamples) * tokens

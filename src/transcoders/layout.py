@@ -1,5 +1,6 @@
 """Where every file of a scale lives, relative to the root of the repository."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,10 @@ class Layout:
     """
 
     scale: str
+
+    def __post_init__(self) -> None:
+        # Snakemake makes a number of `--config scale=135`.
+        object.__setattr__(self, "scale", plain(str(self.scale)))
 
     documents = _File("corpus/documents.parquet")
     corpus_manifest = _File("corpus/manifest.json")
@@ -75,12 +80,12 @@ class Layout:
     @property
     def results(self) -> Path:
         """The folder of everything but figures."""
-        return Path("results") / plain(self.scale)
+        return Path("results") / self.scale
 
     @property
     def figures(self) -> Path:
         """The folder of figures."""
-        return Path("figures") / plain(self.scale)
+        return Path("figures") / self.scale
 
     def figure(self, name: str) -> Path:
         """A file in the folder of figures."""
@@ -89,7 +94,7 @@ class Layout:
     @property
     def config(self) -> Path:
         """The scale file."""
-        return Path("config") / f"{plain(self.scale)}.yaml"
+        return Path("config") / f"{self.scale}.yaml"
 
     @property
     def listed_claims(self) -> Path:
@@ -104,15 +109,18 @@ class Layout:
     @property
     def study_scripts(self) -> Path:
         """What analysts wrote: an input, not a result."""
-        return Path("workflow/case_studies") / plain(self.scale)
+        return Path("workflow/case_studies") / self.scale
 
 
 def plain(name: str) -> str:
-    """A name that is one part of a path, and so cannot lead to another folder.
+    """A name that is one part of a path and one word of a command, or a wildcard for one.
 
     Raises:
-        UserError: it is a path.
+        UserError: it is a path, or has signs that would mean something in a command.
     """
-    if name in ("", ".", "..") or "/" in str(name):
-        raise UserError(f"{name!r}: expected a name, found a path; leave out folders and suffix")
+    if re.fullmatch(r"\w[\w.-]*|\{\w+\}", name) is None:
+        raise UserError(
+            f"{name!r}: expected a name of letters, digits and `_ . -`, found other signs or none; "
+            "leave out folders and suffix, or rename the file"
+        )
     return name

@@ -7,6 +7,7 @@ themselves, and pictures are embedded.
 
 import builtins
 import copy
+import os
 import re
 import sys
 from pathlib import Path
@@ -71,7 +72,8 @@ def execute_notebook(notebook: Any, source: str, destination: Path) -> None:
             config=Config(KernelManager=sockets),
         )  # fmt: skip
         try:
-            client.execute(cwd=str(Path.cwd()))
+            # Away from the user's own settings and start-up files.
+            client.execute(cwd=str(Path.cwd()), env=os.environ | {"IPYTHONDIR": folder})
         except CellExecutionError as error:
             raise UserError(f"{source}: {_what_failed(error.ename, error.evalue, error)}") from None
         except (CellTimeoutError, DeadKernelError) as error:

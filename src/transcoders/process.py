@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import pwd
 import tempfile
 from pathlib import Path
 
@@ -22,7 +23,20 @@ AVX2 = {
 ALWAYS = {
     "OPENBLAS_NUM_THREADS": "1",  # it splits sums by the cores of the machine; its products are few
     "GOMP_SPINCOUNT": "10000",  # then a waiting thread sleeps: benchmarks/README.md
+    "JUPYTER_PREFER_ENV_PATH": "1",  # the kernel of this environment
+    "MATPLOTLIBRC": os.devnull,  # figures have the style of `plots/`, and pages no warnings
+    "MPLBACKEND": "agg",
+    "PYTHONUTF8": "1",  # whatever the locale
 }
+NEVER = (
+    "MKL_CBWR",  # any value makes MKL round differently
+    "MKL_DYNAMIC", "OMP_DYNAMIC", "OMP_THREAD_LIMIT",  # fewer threads than the scale file says
+    "NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",  # some containers set it
+    "JUPYTER_PATH",  # kernels of another environment
+    "PYTHONIOENCODING", "PYTHONOPTIMIZE", "PYTHONWARNINGS",
+)  # fmt: skip
+HOME = Path(".snakemake/home")
+"""Of users who have none that they can write to. Libraries keep caches and settings there."""
 _claims: list[FileLock] = []
 """Locks on the GPUs of this process. The system releases them when the process ends."""
 
@@ -31,14 +45,27 @@ def set_environment(instruction_set: str) -> None:
     """Set what libraries read in the environment when they are loaded, so call it before.
 
     A user's settings that would change results are dropped: only the scale file may do that.
-    Processes that are started from this one inherit it all.
+    A user without a name or a home, as in a container, gets both. Processes that are started from
+    this one inherit it all; Snakemake calls this for its jobs, so that Python starts with it.
 
     Args:
         instruction_set: ``avx2``, or ``auto`` for whatever the processor has.
     """
-    for name in (*AVX2, "MKL_CBWR"):  # any value of the latter makes MKL round differently
+    for name in (*AVX2, *NEVER):
         os.environ.pop(name, None)
     os.environ.update(ALWAYS | (AVX2 if instruction_set == "avx2" else {}))
+    _name_and_home()
+
+
+def _name_and_home() -> None:
+    home = ""
+    try:
+        home = pwd.getpwuid(os.getuid()).pw_dir
+    except KeyError:
+        os.environ.setdefault("USER", f"user{os.getuid()}")
+    if not os.access(os.environ.get("HOME", home), os.W_OK):
+        HOME.mkdir(parents=True, exist_ok=True)
+        os.environ["HOME"] = str(HOME.absolute())
 
 
 def prepare_process(

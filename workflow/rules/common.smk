@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from transcoders.checksums import sha256
 from transcoders.cli.app import JOBS
+from transcoders.sources import state_of_files
 
 LOGS = LAYOUT.results / "logs"
 
@@ -17,7 +18,8 @@ def job(log, command, message, input, output, *, name=None, contents=()):
     command: with its argument; `{wildcards.model}` is filled in.
     input: files, or a function of the wildcards that gives them.
     name: of the rule, where it is not that of the log.
-    contents: files whose content counts, not their time, which says nothing in a fresh clone.
+    contents: hashes of files that are no inputs, because their times say nothing, or a function of
+        the wildcards that gives them.
     """
     subcommand, *arguments = command.split()
     declared = JOBS[subcommand]
@@ -47,7 +49,7 @@ def job(log, command, message, input, output, *, name=None, contents=()):
             gpu=given.gpus,
         params:
             settings=settings,
-            contents=[sha256(path) for path in contents],
+            contents=contents or [],
             cli=f"python -m transcoders {subcommand} --scale {SCALE.name}",
             arguments=lambda wildcards: " ".join(arguments).format(wildcards=wildcards),
         message:
@@ -83,13 +85,9 @@ def evaluated_site(wildcards):
     return evaluated(site, SCALE.dictionaries_of(site))
 
 
-def local_files(source):
-    """The files of a source on this machine, as inputs, so that a change of them is noticed."""
-    if source.type != "files":
-        return []
-    given = [source.path] if isinstance(source.path, str) else source.path
-    found = [path for one in map(Path, given) for path in (one, *one.rglob("*"))]
-    return sorted(path for path in found if path.is_file())
+def states_of_files(*sources):
+    """What tells of changes of files on this machine, for the sources that are such files."""
+    return [state_of_files(source) for source in sources if source.type == "files"]
 
 
 def any_of(names):

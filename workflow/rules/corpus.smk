@@ -4,8 +4,9 @@ job(
     "fetch_corpus",
     "fetch-corpus",
     message="Fetching the corpus",
-    input=[path for source in SCALE.corpus.source for path in local_files(source)],
+    input=[],
     output=LAYOUT.documents,
+    contents=states_of_files(*SCALE.corpus.source),
 )
 
 job(

@@ -69,13 +69,13 @@ if SCALE.interpretability is not None:
         input=[
             *OBSERVED,
             RATED_MODEL / "tokenizer.json",
-            *sorted(LAYOUT.ratings.glob("*.json")),
         ],
         output=[
             LAYOUT.table1,
             LAYOUT.table1.with_suffix(".json"),
             LAYOUT.rated_features,
         ],
+        contents=[sha256(path) for path in sorted(LAYOUT.ratings.glob("*.json"))],
     )
 
     if WORKED:
@@ -88,5 +88,5 @@ if SCALE.interpretability is not None:
                 *TABLE4,
                 *(file for study in WORKED for file in CARRIED_OUT[study]),
             ],
-            contents=STUDY_FILES,
+            contents=[sha256(path) for path in STUDY_FILES],
         )

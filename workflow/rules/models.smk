@@ -4,7 +4,7 @@ job(
     "fetch_model_{model}",
     "fetch-model {wildcards.model}",
     message="Fetching {wildcards.model}",
-    input=lambda wildcards: local_files(SCALE.models[wildcards.model].source),
+    input=[],
     output=[
         LAYOUT.model("{model}") / file
         for file in (
@@ -14,4 +14,5 @@ job(
             "source.json",
         )
     ],
+    contents=lambda wildcards: states_of_files(SCALE.models[wildcards.model].source),
 )

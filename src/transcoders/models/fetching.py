@@ -77,7 +77,7 @@ def _load_from_source(model: Model, download: Path, seed: int) -> Candidate:
                 folder = fetch_from_hub(source, [*HUB_PATTERNS, *OLD_WEIGHTS], repo_type="model")
             remedy = "delete it from the hub's cache and run again"
         case ModelFolder() as source:
-            folder, remedy = Path(source.path), "correct `path` in the scale file"
+            folder, remedy = Path(source.path).expanduser(), "correct `path` in the scale file"
     hf = load_hugging_face(folder, remedy=remedy)
     return Candidate(folder, hf, read_tokenizer(folder, remedy=remedy), model)
 

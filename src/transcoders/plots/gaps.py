@@ -29,9 +29,9 @@ def gap_by_tokens_figure(points: pd.DataFrame, fits: pd.DataFrame, *, margin: fl
         margin: of the claim, drawn as a band below 0.
     """
     sites = list(dict.fromkeys(points["site"]))
-    if not sites:
-        return plt.figure()  # no fronts share a range of L0
     with plt.style.context(STYLE):
+        if not sites:
+            return plt.figure()  # no fronts share a range of L0
         figure, axes = plt.subplots(
             1, len(sites), figsize=(max(2.6 * len(sites) + 0.8, 6), 3.6), squeeze=False, sharey=True
         )

@@ -15,7 +15,8 @@ from matplotlib.legend import Legend
 from transcoders.config import TRAITS
 from transcoders.files import made_path
 
-STYLE = Path(__file__).with_name("style.mplstyle")
+STYLE: list[str | Path] = ["default", Path(__file__).with_name("style.mplstyle")]
+"""The whole look: the default resets what a user's own settings of matplotlib say."""
 LOOKS = {
     "transcoder": ("#0072B2", "o"),
     "mlp_out_sae": ("#D55E00", "s"),

@@ -1,0 +1,48 @@
+"""A checkout, a text and a user as they may be: Snakemake runs all the same."""
+
+import os
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from transcoders.layout import Layout
+from workflow.running import planned_rules, snakemake, workspace
+
+TEXT = "Some words that follow each other. " * 100
+NAMES = ["notes {draft}.txt", "NA.txt", "ż 'q'.txt", "a.txt"]
+LAYOUT = Layout("135")
+OF_135 = [str(LAYOUT.documents), "--config", "scale=135"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A checkout in a folder with signs in its name, whose scale is named by a number."""
+    folder = workspace(tmp_path / "a folder, größer (2)")
+    scale = yaml.safe_load((folder / "config/smoke.yaml").read_text())
+    source = {"type": "files", "path": "texts", "license": "none"}
+    scale["corpus"] |= {"source": source, "eval_documents": 2, "eval_contexts": 2}
+    (folder / LAYOUT.config).write_text(yaml.safe_dump(scale))
+    (folder / "texts").mkdir()
+    for name in NAMES:
+        (folder / "texts" / name).write_text(TEXT)
+    return folder
+
+
+def test_texts_from_the_future_with_any_names_are_read_without_a_home(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = tmp_path / "another disk"
+    results.mkdir()
+    (folder / "results").symlink_to(results)
+    for late in (folder / "texts/NA.txt", folder / "config/claims.yaml"):
+        os.utime(late, (time.time() + 1e6,) * 2)
+    monkeypatch.setenv("HOME", "/nonexistent")
+    snakemake(folder, *OF_135)
+    table = pd.read_parquet(folder / LAYOUT.documents)
+    assert table["id"].tolist() == sorted(name.removesuffix(".txt") for name in NAMES)
+    assert (folder / "config/claims.yaml").stat().st_mtime <= time.time()
+    (folder / "texts/a.txt").write_text(TEXT + "More.")
+    assert planned_rules(folder, *OF_135) == ["fetch_corpus"]
