@@ -214,7 +214,8 @@ def evaluation(settings: Scale, model: LanguageModel, site: Site, device: str) -
         torch.arange(n_rows).int(),
     )
     documents = pd.DataFrame({"id": map(str, range(n_rows)), "source": "random"})
-    measured = [(e, d, {}) for e, d in zip(entries, dictionaries, strict=True)]
+    trained = {"seed": settings.seed, "tokens_trained": 0, "tokens_different": 0}
+    measured = [(e, d, trained) for e, d in zip(entries, dictionaries, strict=True)]
 
     def evaluate() -> None:
         evaluate_site(

@@ -17,6 +17,7 @@ setting to benchmarks/settings.csv.
 """
 
 from collections.abc import Iterable, Iterator
+from functools import cache
 from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
@@ -30,6 +31,7 @@ import typer
 from transcoders.activations import ActivationCache
 from transcoders.config import Dictionary, Kind, Training, load_scale
 from transcoders.files import atomic_path
+from transcoders.fronts import interpolate
 from transcoders.layout import Layout
 from transcoders.training import train_group
 
@@ -111,14 +113,14 @@ def _train(task: tuple[Run, str, Path]) -> dict[str, object]:
     assert settings.training is not None
     site = next(site for site in settings.sites if site.layer == run.layer)
     row = settings.corpus.trained_positions
-    everything = ActivationCache(folder / site.name)
-    measured = everything.read(CONTEXTS[-1] * row, (CONTEXTS[-1] + MEASURED_CONTEXTS) * row)
-    cache = ActivationCache(folder / site.name, run.contexts * row)
+    activations = _opened(folder / site.name)
+    measured = activations.read(CONTEXTS[-1] * row, (CONTEXTS[-1] + MEASURED_CONTEXTS) * row)
+    activations.n_tokens = run.contexts * row  # what training reads, from the first
 
     entry = Dictionary(site=site, kind=run.kind, l1_coefficient=run.l1_coefficient, group="search")
     changes = {key: getattr(run, key) for key in SETTING} | {"epochs": 1}
     training = Training.model_validate({**settings.training.model_dump(), **changes})
-    dictionary = train_group([entry], cache, training, seed=settings.seed)[0].dictionary
+    dictionary = train_group([entry], activations, training, seed=settings.seed)[0].dictionary
     x = getattr(measured, entry.traits.reads).float()
     y = getattr(measured, entry.traits.imitates).float()
     z = dictionary.encode(x)
@@ -132,6 +134,10 @@ def _train(task: tuple[Run, str, Path]) -> dict[str, object]:
     }
 
 
+_opened = cache(ActivationCache)
+"""Opened once by each process: every file is hashed then."""
+
+
 def compare(runs: pd.DataFrame) -> pd.DataFrame:
     """One row a setting: FVU and dead features at equal L0, and its rank within its kind.
 
@@ -139,12 +145,12 @@ def compare(runs: pd.DataFrame) -> pd.DataFrame:
     data, over sites and amounts of data. Settings that were not tried with both amounts have none.
     """
     rows = []
-    grid = np.linspace(*np.log(L0), 21)
+    grid = np.linspace(*np.log(L0), 21)[None]
     for key, points in runs.groupby(COLUMNS[:-1]):
         front = points.sort_values("l0")
-        log_l0 = np.log(front["l0"].clip(lower=0.1).to_numpy())
+        log_l0 = np.log(front["l0"].clip(lower=0.1).to_numpy())[None]
         means = {
-            column: float(np.mean(_line(grid, log_l0, front[column].to_numpy())))
+            column: float(interpolate(grid, log_l0, front[column].to_numpy()[None]).mean())
             for column in ("fvu", "never_active")
         }
         ends = {"l0_low": front["l0"].min(), "l0_high": front["l0"].max()}
@@ -157,13 +163,6 @@ def compare(runs: pd.DataFrame) -> pd.DataFrame:
     mean[settings["contexts"].transform("nunique") < len(CONTEXTS)] = np.nan
     table["rank"] = mean.groupby(table["kind"]).rank(method="dense").astype("Int64")
     return table.sort_values(["kind", "rank", "layer", "contexts"]).round(4)
-
-
-def _line(at: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Linear interpolation, continued in a straight line beyond both ends."""
-    right = np.searchsorted(x, at).clip(1, len(x) - 1)
-    slope = (y[right] - y[right - 1]) / (x[right] - x[right - 1])
-    return y[right - 1] + slope * (at - x[right - 1])
 
 
 def _write(path: Path, table: pd.DataFrame) -> None:

@@ -59,7 +59,7 @@ def authors_package() -> Iterator[type]:
     """The authors' package, with the class of their configurations, for as long as the block."""
     package, module = ModuleType("sae_training"), ModuleType("sae_training.config")
     runner_config = type("LanguageModelSAERunnerConfig", (), {"__module__": "sae_training.config"})
-    module.LanguageModelSAERunnerConfig = runner_config  # type: ignore[attr-defined]
+    module.LanguageModelSAERunnerConfig = runner_config
     sys.modules |= {"sae_training": package, "sae_training.config": module}
     try:
         yield runner_config

@@ -96,7 +96,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._answer()
 
-    do_HEAD = do_GET  # noqa: N815
+    do_HEAD = do_GET  # noqa: N815  (http.server looks for this name)
 
     def do_POST(self) -> None:  # only the files of a dataset that is streamed are asked about so
         self.rfile.read(int(self.headers["Content-Length"]))

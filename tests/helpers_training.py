@@ -132,7 +132,7 @@ class Steps:
     def __init__(self, killed_after: int | None = None) -> None:
         self.killed_after, self.done, self.initial = killed_after, 0, 0
 
-    def __call__(self, total: int, description: str, *, initial: int) -> "Steps":  # noqa: ARG002
+    def __call__(self, total: int, description: str, *, initial: int) -> "Steps":  # noqa: ARG002  (as progress_bar)
         self.initial = initial
         return self
 

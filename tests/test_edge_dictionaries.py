@@ -145,9 +145,9 @@ def test_claims_on_dead_dictionaries_cannot_be_tested(scale: Scale) -> None:
             rows = {"dictionary": "d", "feature": [0], "measure": "frequency", "value": [0.1]}
             return pd.DataFrame(rows)
 
-    Evidence.scale = scale  # type: ignore[attr-defined]
+    Evidence.scale = scale
     with pytest.raises(Untestable, match="no measure rule_accuracy"):
-        _matched_accuracy(Evidence(), "other")  # type: ignore[arg-type]
+        _matched_accuracy(Evidence(), "other")
 
 
 def test_table_1_is_written_without_a_study_where_nobody_has_rated(tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_table_1_is_written_without_a_study_where_nobody_has_rated(tmp_path: Pat
         raise UserError("transcoder: expected at least 5 live features to rate, found 0")
 
     names = {name: tmp_path / f"{name}.csv" for name in ("table", "record", "features")}
-    write_table1(study, tmp_path / "ratings", **names)  # type: ignore[arg-type]
+    write_table1(study, tmp_path / "ratings", **names)
     assert "no ratings yet" in names["table"].read_text()
 
 

@@ -52,7 +52,7 @@ def gone() -> str:
 
 
 @pytest.fixture
-def server(hub, monkeypatch) -> Iterator[HubServer]:  # noqa: ARG001
+def server(hub, monkeypatch) -> Iterator[HubServer]:  # noqa: ARG001  (hub is set up first)
     """A hub on loopback with ``FILES``, and the library connected to it, its cache empty."""
     waits = SimpleNamespace(sleep=lambda _: None)
     monkeypatch.setattr(file_download, "time", waits)

@@ -52,7 +52,7 @@ _ROOMS = {
 }  # fmt: skip
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 
-__all__ = sorted(_ROOM_OF)  # noqa: PLE0605
+__all__ = sorted(_ROOM_OF)  # noqa: PLE0605  (a list, but ruff cannot know)
 
 
 def __getattr__(name: str) -> Any:

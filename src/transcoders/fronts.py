@@ -20,6 +20,7 @@ from jaxtyping import Bool, Float
 from transcoders.statistics import RESAMPLES, Estimate, estimate, resample
 
 GRID_POINTS = 101
+ANY_L0 = (0.0, np.inf)
 Draws = Float[np.ndarray, "draw point"]
 
 
@@ -77,7 +78,7 @@ def front_gap(
     kind: str = "transcoder",
     other: str = "mlp_out_sae",
     setup: Setup | None = None,
-    within: tuple[float, float] = (0.0, np.inf),
+    within: tuple[float, float] = ANY_L0,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> FrontGap | None:
@@ -227,7 +228,7 @@ class _Grid(NamedTuple):
 def _at_equal_l0(
     first: tuple[Draws, Draws],
     second: tuple[Draws, Draws],
-    within: tuple[float, float] = (0.0, np.inf),
+    within: tuple[float, float] = ANY_L0,
 ) -> _Grid | None:
     """What two fronts are over the range of L0 that both cover; None if there is none."""
     if not first[0].shape[1] or not second[0].shape[1]:
@@ -239,12 +240,15 @@ def _at_equal_l0(
     if low[0] >= high[0]:
         return None
     grid = low[:, None] + (high - low)[:, None] * np.linspace(0, 1, GRID_POINTS)
-    values = _interpolate(grid, *first), _interpolate(grid, *second)
+    values = interpolate(grid, *first), interpolate(grid, *second)
     return _Grid(*values, low < high, float(np.exp(low[0])), float(np.exp(high[0])))
 
 
-def _interpolate(grid: Draws, x: Draws, y: Draws) -> Draws:
-    """Linear interpolation in each row: of ``y``, given at ascending ``x``, at ``grid``."""
+def interpolate(grid: Draws, x: Draws, y: Draws) -> Draws:
+    """Linear interpolation in each row: of ``y``, given at ascending ``x``, at ``grid``.
+
+    Beyond both ends, the line through the last two points goes on.
+    """
     right = (x[:, None, :] < grid[:, :, None]).sum(axis=2).clip(1, x.shape[1] - 1)
     (x0, x1), (y0, y1) = (
         [np.take_along_axis(values, right - step, axis=1) for step in (1, 0)] for values in (x, y)

@@ -21,6 +21,7 @@ class _File:
 class _Named(_File):
     """The same for each name of a model, site or the like."""
 
+    # It gives a function of a name where its parent gives a file.
     def __get__(self, layout: "Layout", _: type) -> Callable[[str], Path]:  # type: ignore[override]
         return lambda name: layout.results / self.path.format(plain(name))
 

@@ -112,7 +112,7 @@ def prepare_process(
     if tf32:
         torch.backends.cuda.matmul.fp32_precision = "tf32"
     # A help for debugging that writes to every new tensor; nothing here reads what it did not set.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # not in stubs
     wants_gpu = (resources.gpus > 0 and device == "cuda") or device == "auto"
     if not (wants_gpu and torch.cuda.is_available()):
         if wants_gpu and device == "cuda":

@@ -109,7 +109,7 @@ case_studies/systematic.csv | notebook case_studies | case_studies/systematic_su
 case_studies/first/transcript.json | case-study-page first | case_studies/first/answers.json
 claims.csv | landing-page | evaluation.csv
 environment.json | notebook claims | greater_than/summary.json
-"""  # noqa: E501
+"""  # noqa: E501  (a row of a table cannot be broken)
 
 
 class Damaged(NamedTuple):

@@ -38,7 +38,7 @@ class Watch:
         if not path.startswith(self.tops) or f"{os.sep}logs{os.sep}" in path:
             return
         self.seen += 1
-        final = os.path.abspath(arguments[1]) if event == "os.rename" else path  # type: ignore[call-overload]
+        final = os.path.abspath(arguments[1]) if event == "os.rename" else path
         os.write(self.log, f"{event} {os.path.relpath(final)}\n".encode())
         if self.seen == self.fatal:
             if self.torn:

@@ -18,7 +18,7 @@ AMOUNTS = [2**17, 2**18, 2**19, 2**20, 2**21]
 def sweep(level: float, slope: float, **options: object) -> list[Made]:
     """One pass over each amount, on a line that has the given level at the most tokens."""
     return [
-        Made(level + slope * (n - len(AMOUNTS) + 1), amount, **options)  # type: ignore[arg-type]
+        Made(level + slope * (n - len(AMOUNTS) + 1), amount, **options)
         for n, amount in enumerate(AMOUNTS)
     ]
 
@@ -27,7 +27,7 @@ def compared(
     pairs: list[Made], *, resamples: int = 200, **options: object
 ) -> tuple[pd.DataFrame, dict[str, pd.Series]]:
     """The points, and the rows of the fit by quantity."""
-    made = tables(pairs, **options)  # type: ignore[arg-type]
+    made = tables(pairs, **options)
     points, fits = gap_by_tokens(Pairs(*made, seed=0, resamples=resamples), margin=MARGIN)
     return points, {row["quantity"]: row for _, row in fits.iterrows()}
 

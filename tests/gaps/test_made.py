@@ -117,7 +117,7 @@ def sweeps(*trained: tuple[int, str, int | None, int]) -> bool:
         training_of=lambda group: group,
         contexts_of=lambda group: group.contexts,
     )
-    return bool(Scale.sweeps_data.fget(scale))  # type: ignore[attr-defined]
+    return bool(Scale.sweeps_data.fget(scale))
 
 
 def test_data_are_swept_where_both_kinds_see_two_amounts_once_at_one_site() -> None:

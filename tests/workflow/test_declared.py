@@ -15,10 +15,14 @@ import nbclient
 import pytest
 from pydantic import ValidationError
 
+from helpers_rating import finished
 from transcoders.cli import app
 from transcoders.cli.app import JOBS
 from transcoders.config import Dictionary, Scale, Training, load_scale
 from transcoders.config.fields import Section
+from transcoders.layout import Layout
+from transcoders.rating.records import save_record
+from transcoders.rating.study import load_study
 from workflow.running import snakemake
 
 pytestmark = [pytest.mark.full, pytest.mark.usefixtures("own_settings")]
@@ -130,6 +134,10 @@ def read_by(run: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[Job, se
     found = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        layout = Layout("smoke")
+        # Table 1 reads what was rated, once somebody has finished.
+        study = load_study(load_scale(layout.config), layout)
+        save_record(layout.ratings, finished(study, layout.ratings))
         patch.setattr(nbclient.NotebookClient, "execute", in_process)
         reader = Reader(patch)
         # What compares learning rates is not part of a whole run: it is trained first.

@@ -153,7 +153,7 @@ def test_a_killed_training_job_is_submitted_again_and_goes_on(run: Outcome) -> N
 
 def test_the_results_are_those_of_a_run_without_a_cluster(run: Outcome, tmp_path: Path) -> None:
     local = longer_workspace(tmp_path / "local")
-    site = run.scale.group(KILLED).site  # of the job that was killed
+    [site] = run.scale.group(KILLED).sites  # of the job that was killed
     snakemake(local, str(LAYOUT.site_evaluation(site.name)), *SMOKE)
     made = [
         path.relative_to(local)

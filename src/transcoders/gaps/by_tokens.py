@@ -19,8 +19,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from transcoders.fronts import FrontGap
-from transcoders.gaps.pairs import Pair, Pairs
+from transcoders.fronts import ANY_L0, FrontGap
+from transcoders.gaps.pairs import Pair, Pairs, shared_range
 
 HORIZON = 100
 """Times the largest amount of data: what lies beyond is as good as infinite."""
@@ -56,7 +56,8 @@ def gap_by_tokens(pairs: Pairs, *, margin: float) -> tuple[pd.DataFrame, pd.Data
         place = {"site": site, "model": first["model"], "layer": first["layer"]}
         largest = once[-1].setup.tokens_different
         equal = [pair for pair in pairs.by_data(site) if pair.same_steps(largest)]
-        within = _shared_range(pairs, once + equal)
+        low, high = shared_range([gap for _, gap in _with_gap(pairs, once + equal)])
+        within = (low, high) if low < high else ANY_L0
         lines = {
             line: list(_with_gap(pairs, chosen, within))
             for line, chosen in ((ONE_PASS, once), (EQUAL_STEPS, equal))
@@ -65,16 +66,6 @@ def gap_by_tokens(pairs: Pairs, *, margin: float) -> tuple[pd.DataFrame, pd.Data
             points += [place | {"line": line} | _point(pairs, *each) for each in found]
         fits += [place | row for row in _fitted(pairs, lines[ONE_PASS], margin)]
     return pd.DataFrame(points, columns=POINT_COLUMNS), pd.DataFrame(fits, columns=FIT_COLUMNS)
-
-
-ANY_L0 = (0.0, np.inf)
-
-
-def _shared_range(pairs: Pairs, chosen: list[Pair]) -> tuple[float, float]:
-    """The range of L0 that the fronts of all pairs cover, or any L0 if there is none."""
-    gaps = [gap for _, gap in _with_gap(pairs, chosen)]
-    low, high = max(gap.l0_low for gap in gaps), min(gap.l0_high for gap in gaps)
-    return (low, high) if low < high else ANY_L0
 
 
 def _with_gap(

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from transcoders.fronts import FrontGap, Setup, front_gap, setups
+from transcoders.fronts import ANY_L0, FrontGap, Setup, front_gap, setups
 from transcoders.statistics import RESAMPLES, Estimate, RunNoise, estimate, with_run_noise
 
 PLAIN: tuple[str, str] = ("transcoder", "mlp_out_sae")
@@ -31,6 +31,11 @@ class Pair(NamedTuple):
     def same_steps(self, tokens: int) -> bool:
         """Whether it was trained on so many tokens, repetitions counted."""
         return abs(self.setup.tokens_trained - tokens) < SAME_STEPS * tokens
+
+
+def shared_range(gaps: Sequence[FrontGap]) -> tuple[float, float]:
+    """The lowest and highest L0 that the fronts of all gaps cover; the first is larger if none."""
+    return max(gap.l0_low for gap in gaps), min(gap.l0_high for gap in gaps)
 
 
 class Pairs:
@@ -68,7 +73,7 @@ class Pairs:
         pairs = [pair for pair in self.of(site) if pair.setup.n_features == width]
         return sorted(pairs, key=lambda pair: pair.setup.tokens_different)
 
-    def _gap(self, pair: Pair, within: tuple[float, float] = (0.0, np.inf)) -> FrontGap | None:
+    def _gap(self, pair: Pair, within: tuple[float, float] = ANY_L0) -> FrontGap | None:
         """The gap of a pair, over a range of L0; None if its fronts share none of it."""
         kind, other = pair.kinds
         return front_gap(

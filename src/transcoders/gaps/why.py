@@ -27,7 +27,7 @@ import numpy as np
 import pandas as pd
 
 from transcoders.fronts import levels_at_equal_l0
-from transcoders.gaps.pairs import Pair, Pairs
+from transcoders.gaps.pairs import Pair, Pairs, shared_range
 from transcoders.statistics import Estimate, mean_of_runs
 
 TOPK: tuple[str, str] = ("topk_transcoder", "topk_sae")
@@ -156,8 +156,7 @@ def _changed(pairs: Pairs, control: Control, rule: Rule) -> Iterator[dict[str, A
     whole = [pairs.gap(pair) for pair in control[1:]]
     if whole[0] is None or whole[1] is None:
         return
-    low = max(gap.l0_low for gap in whole if gap)
-    high = min(gap.l0_high for gap in whole if gap)
+    low, high = shared_range([whole[0], whole[1]])
     gaps = [pairs.gap(pair, (low, high)) for pair in control[1:]]
     if gaps[0] is None or gaps[1] is None:  # the two gaps are at different L0
         return

@@ -101,7 +101,7 @@ def interventions(
     """
 
     def changed(change: Callable[[Tensor], Tensor | None]) -> Callable[..., Tensor | None]:
-        def hook(tensor: Tensor, hook: Any) -> Tensor | None:  # noqa: ARG001
+        def hook(tensor: Tensor, hook: Any) -> Tensor | None:  # noqa: ARG001  (the library names it)
             joined = tensor.ndim == 2 and len(tensor) == shape[0] * shape[1]
             replacement = change(tensor.unflatten(0, tuple(shape)) if joined else tensor)
             return None if replacement is None else replacement.reshape(tensor.shape)

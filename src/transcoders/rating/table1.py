@@ -63,9 +63,10 @@ def write_table1(
     # Hidden files are those that a killed process left half-written.
     names = sorted(path.stem for path in folder.glob("[!.]*.json"))
     ratings = {name: load_record(folder, name) for name in names}
-    done = {name: one for name, one in ratings.items() if one.finished}
-    rated = study() if done else None
-    finished = {name: rated.open(one) for name, one in done.items() if rated}
+    finished = {}
+    if done := {name: one for name, one in ratings.items() if one.finished}:
+        rated = study()
+        finished = {name: rated.open(one) for name, one in done.items()}
     write_table(table, table1(finished))
     write_json(record, statistics(ratings, finished))
     write_table(features, by_feature(finished))

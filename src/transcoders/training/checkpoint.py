@@ -63,7 +63,7 @@ def load_checkpoint(path: Path, trainers: list[Trainer], identity: dict[str, Any
         with safe_open(path, framework="pt") as file:
             header = json.loads(file.metadata()["checkpoint"])
             written = header.pop("sha256")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no dict)
     except (SafetensorError, OSError, LookupError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
             f"{path}: expected a checkpoint, found {error}; delete it and run again"
