@@ -121,8 +121,9 @@ def landing_page(scale: Scale, layout: Layout, destination: Path) -> str:
         for each in CHAPTERS
         if (chapter := _chapter(each, scale, layout, claims, folder)) is not None
     ]
-    others = [each for each in judged_scales() if each not in (scale.name, REHEARSAL)]
-    verdicts = {name: read_table(Layout(name).claims) for name in (scale.name, *others)}
+    verdicts = {
+        name: read_table(Layout(name).claims) for name in (scale.name, *others_judged(scale.name))
+    }
     text = render(
         "transcoders",
         "landing.html.j2",
@@ -148,9 +149,10 @@ def landing_page(scale: Scale, layout: Layout, destination: Path) -> str:
     return text + "\n"
 
 
-def judged_scales() -> list[str]:
-    """The scales with a table of claims, by name."""
-    return sorted(path.parent.name for path in Path("results").glob("*/claims.csv"))
+def others_judged(scale: str) -> list[str]:
+    """The other scales that have a table of claims, by name."""
+    found = sorted(path.parent.name for path in Path("results").glob("*/claims.csv"))
+    return [name for name in found if name not in (scale, REHEARSAL)]
 
 
 def _page(layout: Layout, name: str) -> Path:

@@ -32,7 +32,7 @@ MATHS = re.compile(
 )
 HEADINGS = re.compile(r'<h([23]) id="([^"]+)">(.*?)</h', re.DOTALL)
 METHOD = "**Method.**"
-DIFFERS = re.compile(r"^## How .*differs.*$", re.MULTILINE)
+DIFFERS = re.compile(r"^(## How .*differs.*)$", re.MULTILINE)
 
 
 def run_notebook(name: str, scale: str, destination: Path, place: Place | None = None) -> None:
@@ -140,14 +140,14 @@ def render_page(notebook: Any, place: Place | None = None) -> str:
 
 def _answer_first(cells: list[Any]) -> None:
     """Move the method behind the results, since a reader asks for the answer first."""
-    methods = [cell for cell in cells if cell.source.startswith(METHOD)]
-    for cell in cells:
-        if methods and cell.cell_type == "markdown" and DIFFERS.search(cell.source):
-            method = methods.pop()
-            text = f"## How it was measured\n\n{method.source.removeprefix(METHOD).strip()}\n\n"
-            cell.source = DIFFERS.sub(lambda found: text + found[0], cell.source, count=1)
-            cells.remove(method)
-            return
+    method = next((cell for cell in cells if cell.source.startswith(METHOD)), None)
+    last = next((cell for cell in cells if DIFFERS.search(cell.source)), None)
+    if method is None or last is None:
+        return
+    cells.remove(method)
+    results, heading, differences = DIFFERS.split(last.source, maxsplit=1)
+    measured = f"## How it was measured\n\n{method.source.removeprefix(METHOD).strip()}"
+    last.source = f"{results}{measured}\n\n{heading}{differences}"
 
 
 def _name_pictures(cells: list[Any], place: Place | None) -> None:

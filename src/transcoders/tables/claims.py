@@ -4,33 +4,30 @@ import html
 from typing import Any
 
 import pandas as pd
+from markupsafe import Markup
 
 from transcoders.claims.words import Row, value_in_words, verdict_in_words
 from transcoders.tables.html import html_table
 
 
-def claims_table(claims: pd.DataFrame, *, kind: str = "claim", pages: str = "") -> str:
+def claims_table(claims: pd.DataFrame, *, kind: str = "claim") -> str:
     """One row a claim: the paper's statement and value, the value here, the verdict, and links.
 
     Args:
         claims: ``claims.csv``.
         kind: which rows: the paper's claims, checks, or extensions.
-        pages: the folder of the pages, relative to the page with the table: empty, or ending in a
-            slash.
     """
     rows = [
         {
-            f"{kind} (section of the paper)": _claim(row),
-            "verdict": f"<b>{verdict_in_words(row)}</b>",
-            "here": _value(row),
-            "the paper": html.escape(row["paper_value"]),
-            "evidence": _links(row["evidence"], pages),
+            f"{kind} (section of the paper)": Markup(_claim(row)),
+            "verdict": Markup(f"<b>{verdict_in_words(row)}</b>"),
+            "here": Markup(_value(row)),
+            "the paper": row["paper_value"],
+            "evidence": Markup(_links(row["evidence"])),
         }
         for row in claims[claims["kind"] == kind].to_dict("records")
     ]
-    styler = pd.DataFrame(rows).style.hide(axis="index").set_uuid(f"{kind}s")
-    styler = styler.set_table_styles([{"selector": "th", "props": "text-align: left"}])
-    return styler.set_properties(None, **{"text-align": "left", "vertical-align": "top"}).to_html()
+    return html_table(pd.DataFrame(rows), {}, name=f"{kind}s")
 
 
 def environment_table(record: dict[str, Any]) -> str:
@@ -67,12 +64,12 @@ def _value(row: Row) -> str:
     return f"<b>{html.escape(value_in_words(row))}</b>: {html.escape(row['unit'])}"
 
 
-def _links(evidence: str, pages: str) -> str:
+def _links(evidence: str) -> str:
     """The notes, if there are any; then the page as a link, and the names of the tables."""
     notes, _, files = evidence.rpartition("; ")
     names = files.split(", ")
     page = html.escape(names[0].removeprefix("notebooks/"))
-    linked = f'<a href="{html.escape(pages)}{page}">{page.removesuffix(".html")}</a>, from '
+    linked = f'<a href="{page}">{page.removesuffix(".html")}</a>, from '
     if notes.startswith("this scale has no "):  # then it may not have the page either
         linked = "from "
     tables = ", ".join(f"<code>{_breakable(name)}</code>" for name in names[1:])
