@@ -77,7 +77,7 @@ def test_every_scale_with_verdicts_has_a_column_but_a_rehearsal(tmp_path, monkey
         claims.assign(verdict=verdict).to_csv(Layout(name).claims, index=False)
     page = landing_page(scale, laptop, laptop.landing_page)
     headings = re.findall(r'<th scope="col">(.*?)</th>', page)
-    assert headings == ["claim", "section", "the paper", "laptop", "far"]
+    assert headings == ["claim (section)", "laptop", "far", "the paper"]
     rows = re.findall(r'<tr data-verdicts="(.*?)">', page)
     assert len(rows) == claims.query("kind == 'claim'")["claim"].str.split(":").str[0].nunique()
     assert set(rows) == {"inconclusive|reproduced"}

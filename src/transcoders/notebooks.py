@@ -32,7 +32,9 @@ MATHS = re.compile(
 )
 HEADINGS = re.compile(r'<h([23]) id="([^"]+)">(.*?)</h', re.DOTALL)
 METHOD = "**Method.**"
-DIFFERS = re.compile(r"^(## How .*differs.*)$", re.MULTILINE)
+"""How the cell with the method begins."""
+LAST = re.compile(r"^(## (?:How .*differs|Make it again).*)$", re.MULTILINE)
+"""What comes after the method."""
 
 
 def run_notebook(name: str, scale: str, destination: Path, place: Place | None = None) -> None:
@@ -123,6 +125,7 @@ def render_page(notebook: Any, place: Place | None = None) -> str:
     body, _ = exporter.from_notebook_node(rendered)
     # Without anchor links, nbconvert leaves out the headings' ids too.
     body = re.sub(r'<a class="anchor-link".*?</a>', "", body)
+    body = body.replace("<th></th>", "<td></td>")  # pandas heads the index with nothing
     body = re.sub(r"<script.*?</script>", "", body, flags=re.DOTALL | re.IGNORECASE)
     title = re.search(r"^# (.+)$", notebook.cells[0].source, re.MULTILINE)
     page = render(
@@ -141,13 +144,13 @@ def render_page(notebook: Any, place: Place | None = None) -> str:
 def _answer_first(cells: list[Any]) -> None:
     """Move the method behind the results, since a reader asks for the answer first."""
     method = next((cell for cell in cells if cell.source.startswith(METHOD)), None)
-    last = next((cell for cell in cells if DIFFERS.search(cell.source)), None)
+    last = next((cell for cell in cells if LAST.search(cell.source)), None)
     if method is None or last is None:
         return
     cells.remove(method)
-    results, heading, differences = DIFFERS.split(last.source, maxsplit=1)
+    results, heading, rest = LAST.split(last.source, maxsplit=1)
     measured = f"## How it was measured\n\n{method.source.removeprefix(METHOD).strip()}"
-    last.source = f"{results}{measured}\n\n{heading}{differences}"
+    last.source = f"{results}{measured}\n\n{heading}{rest}"
 
 
 def _name_pictures(cells: list[Any], place: Place | None) -> None:
@@ -185,6 +188,8 @@ def maths_to_mathml(markdown: str) -> str:
 
     def replace(match: re.Match[str]) -> str:
         code, display, inline = match.groups()
-        return code or convert(display or inline, display="block" if display else "inline")
+        if display:  # it may scroll, and so has to be within reach of the keyboard
+            return convert(display, display="block").replace("<math", '<math tabindex="0"', 1)
+        return code or convert(inline, display="inline")
 
     return MATHS.sub(replace, markdown)
