@@ -220,7 +220,8 @@ def _findings(judged: pd.DataFrame) -> list[dict[str, Any]]:
     ids = judged["claim"].str.split(":").str[0]
     return [
         {
-            **rows.iloc[0][["kind", "statement", "unit", "section", "paper_value"]],
+            "kind": rows.iloc[0]["kind"],
+            "statement": rows.iloc[0]["statement"],
             "verdicts": _verdicts(rows),
         }
         for _, rows in judged.groupby(ids, sort=False)
@@ -242,7 +243,8 @@ def _overview(scales: dict[str, pd.DataFrame], folder: Path) -> list[dict[str, A
         of_paper = table[table["kind"] == "claim"]
         for claim, rows in of_paper.groupby(of_paper["claim"].str.split(":").str[0], sort=False):
             first = rows.iloc[0].to_dict()
-            shown = claims.setdefault(str(claim), {**first, "scales": {}, "found": []})
+            words = {key: first[key] for key in ("statement", "section", "paper_value")}
+            shown = claims.setdefault(str(claim), words | {"scales": {}, "found": []})
             page = _page(Layout(scale), _page_of(first))
             verdict = together(set(rows["verdict"]))
             shown["found"].append(verdict)

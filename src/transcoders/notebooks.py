@@ -143,8 +143,9 @@ def render_page(notebook: Any, place: Place | None = None) -> str:
 
 def _answer_first(cells: list[Any]) -> None:
     """Move the method behind the results, since a reader asks for the answer first."""
-    method = next((cell for cell in cells if cell.source.startswith(METHOD)), None)
-    last = next((cell for cell in cells if LAST.search(cell.source)), None)
+    texts = [cell for cell in cells if cell.cell_type == "markdown"]
+    method = next((cell for cell in texts if cell.source.startswith(METHOD)), None)
+    last = next((cell for cell in texts if LAST.search(cell.source)), None)
     if method is None or last is None:
         return
     cells.remove(method)

@@ -27,7 +27,8 @@ def claims_table(claims: pd.DataFrame, *, kind: str = "claim") -> str:
         }
         for row in claims[claims["kind"] == kind].to_dict("records")
     ]
-    return html_table(pd.DataFrame(rows), {}, name=f"{kind}s")
+    # As objects: a column of strings would forget that they are markup.
+    return html_table(pd.DataFrame(rows, dtype=object), {}, name=f"{kind}s")
 
 
 def environment_table(record: dict[str, Any]) -> str:
