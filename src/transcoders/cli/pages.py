@@ -51,7 +51,7 @@ def judge_claims(scale: ScaleName, threads: Threads = None) -> None:
     write_table(layout.claims, judged)
 
 
-@job("description", resources="notebook")
+@job("description", resources="notebook", part=lambda scale, _: pages_of(scale))
 def landing_page(scale: ScaleName, threads: Threads = None) -> None:
     """Write the landing page, which links to all other pages."""
     from transcoders.landing import landing_page
