@@ -41,8 +41,8 @@ CHAPTERS = [
         "Each dictionary takes the MLP's place in the model. The rise of the cross entropy on "
         "documents that training never saw is compared with what the MLP is worth. The "
         "dictionaries of a site start alike and see the same batches.",
-        "The paper trains on 60 million tokens of another text, for larger models and wider "
-        "dictionaries. It compares one amount of data and gives no intervals.",
+        "The paper trains on 60 million tokens, compares one amount of data and gives no "
+        "intervals. Models, text and amounts of this scale are named below.",
         ("gap_by_tokens", "fig3_tradeoff"),
         "figure3",
     ),
@@ -53,8 +53,8 @@ CHAPTERS = [
         "A greedy search follows attribution back through features and heads. The circuit is then "
         "tested in the real model: its parts are removed, kept alone and scaled, and other sets "
         "of as many parts are measured beside it.",
-        "The paper has a transcoder on every layer and shows circuits without these tests. Here "
-        "some layers have one; the other MLPs are nodes that no path goes through.",
+        "The paper has a transcoder on every layer of GPT2-small and shows circuits without these "
+        "tests. Where a layer has none, its MLP is a node that no path goes through.",
         ("circuit_greater-than", "circuits_verification"),
         "circuits",
     ),
@@ -65,7 +65,8 @@ CHAPTERS = [
         "did not end before it began, and how few features are enough?",
         "Attribution says where the model decides. All but the best features, or all but the best "
         "neurons, of that MLP are then replaced by their means.",
-        "The model, and with it the layers and the way in which years are written, is another.",
+        "The paper studies GPT2-small. Another model has layers of its own and may write years in "
+        "other tokens.",
         ("fig4_greater_than", "greater_than_where"),
         "greater_than",
     ),
@@ -76,7 +77,7 @@ CHAPTERS = [
         "them merely name a token?",
         "All live features are measured by rules. Raters who do not know the kind can judge a "
         "sample of them.",
-        "The paper has one rater, its author. The measures without people are ours.",
+        "The paper has one rater. The measures without people are ours.",
         ("interpretability_automatic",),
         "interpretability",
     ),
@@ -87,7 +88,7 @@ CHAPTERS = [
         "A hypothesis is written down before any text is seen. It is scored as a rule: where the "
         "feature is active, and where it is silent.",
         "The paper's authors chose their features and judged by eye. Here most features are drawn "
-        "at random, and the rule was fixed beforehand.",
+        "at random, and a rule judges.",
         ("case_studies_systematic",),
         "case_studies",
     ),

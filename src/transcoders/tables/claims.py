@@ -66,15 +66,20 @@ def _value(row: Row) -> str:
 
 
 def _links(evidence: str) -> str:
-    """The notes, if there are any; then the page as a link, and the names of the tables."""
+    """The notes, if there are any; then links to the page and to the tables."""
     notes, _, files = evidence.rpartition("; ")
     names = files.split(", ")
     page = html.escape(names[0].removeprefix("notebooks/"))
-    linked = f'<a href="{page}">{page.removesuffix(".html")}</a>, from '
-    if notes.startswith("this scale has no "):  # then it may not have the page either
-        linked = "from "
-    tables = ", ".join(f"<code>{_breakable(name)}</code>" for name in names[1:])
+    exist = not notes.startswith("this scale has no ")  # else it may not have the page either
+    linked = f'<a href="{page}">{page.removesuffix(".html")}</a>, from ' if exist else "from "
+    tables = ", ".join(_table(name, linked=exist) for name in names[1:])
     return (f"{html.escape(notes)}; " if notes else "") + linked + tables
+
+
+def _table(name: str, *, linked: bool) -> str:
+    """A table's name; a link for a page in the folder of notebooks, unless it is a pattern."""
+    code = f"<code>{_breakable(name)}</code>"
+    return f'<a href="../{html.escape(name)}">{code}</a>' if linked and "*" not in name else code
 
 
 def _breakable(path: str) -> str:
