@@ -124,7 +124,9 @@ class Browser:
 
     def press(self, key: str, *, held: bool = False) -> None:
         """Press a key that writes a character, or an arrow."""
-        text = {"text": key} if len(key) == 1 else {}
+        text: dict[str, Any] = {"text": key} if len(key) == 1 else {}
+        if key == "Escape":  # the browser itself knows keys by their number
+            text["windowsVirtualKeyCode"] = 27
         self.command("Input.dispatchKeyEvent", type="keyDown", key=key, autoRepeat=held, **text)
         self.command("Input.dispatchKeyEvent", type="keyUp", key=key)
 

@@ -1,15 +1,19 @@
-"""The page to begin with: everything it leads to is there."""
+"""The article to begin with: everything it leads to is there."""
 
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from transcoders.config import load_scale
-from transcoders.landing import DOCUMENTS, FIGURES, PAGES, landing_page
+from transcoders.contents import PAGES
+from transcoders.landing import CHAPTERS, DOCUMENTS, landing_page
 from transcoders.layout import Layout
 
 ROOT = Path(__file__).parents[1]
+HEAVIEST = 3_000_000
+"""Bytes of the page with its pictures."""
 
 
 @pytest.fixture
@@ -18,26 +22,37 @@ def laptop(monkeypatch: pytest.MonkeyPatch) -> Layout:
     return Layout("laptop")
 
 
-def test_every_link_of_the_committed_page_leads_to_a_file(laptop):
-    page = laptop.landing_page.read_text()
+@pytest.fixture
+def page(laptop: Layout) -> str:
+    """As the committed tables give it."""
+    return landing_page(load_scale(laptop.config), laptop, laptop.landing_page)
+
+
+def test_the_committed_page_is_the_one_that_the_tables_give(laptop, page):
+    assert laptop.landing_page.read_text() == page
+
+
+def test_every_link_leads_to_a_file_or_a_heading(laptop, page):
     links = re.findall(r'(?:href|src)="([^"]+)"', page)
-    local = [link for link in links if not link.startswith("https://")]
+    headings = [link for link in links if link.startswith("#")]
+    local = [link for link in links if not link.startswith(("https://", "#"))]
     assert len(local) > 40
     assert [link for link in local if not (laptop.landing_page.parent / link).exists()] == []
-    assert [link for link in links if link not in local] == ["https://arxiv.org/abs/2406.11944"]
+    assert [link for link in headings if f'id="{link[1:]}"' not in page] == []
+    assert set(links) - set(local) - set(headings) == {"https://arxiv.org/abs/2406.11944"}
 
 
-def test_the_committed_page_is_the_one_that_the_tables_give(laptop):
-    scale = load_scale(laptop.config)
-    assert laptop.landing_page.read_text() == landing_page(scale, laptop, laptop.landing_page)
+def test_every_page_and_document_and_a_picture_for_each_chapter_is_shown(page):
+    for name in (*(f"{name}.html" for name in PAGES if name != "why"), *DOCUMENTS):
+        assert name in page  # laptop sweeps no data
+    assert page.count("<figure>") == page.count("<section") - 3 == len(CHAPTERS)
+    assert re.findall(r'<img [^>]*alt="([^"]+)"', page)
 
 
-def test_every_figure_page_and_document_is_shown(laptop):
-    page = laptop.landing_page.read_text()
-    shown = [f"{name}.png" for name, of, _ in FIGURES if of != "why"]  # laptop sweeps no data
-    shown += [f"{name}.html" for name in PAGES if name != "why"]
-    for name in (*shown, *DOCUMENTS):
-        assert name in page
+def test_the_page_and_its_pictures_are_light(laptop, page):
+    pictures = set(re.findall(r'<img src="([^"]+)"', page))
+    sizes = [(laptop.landing_page.parent / picture).stat().st_size for picture in pictures]
+    assert len(page.encode()) + sum(sizes) <= HEAVIEST
 
 
 def test_what_a_scale_does_not_have_is_left_out(tmp_path, monkeypatch, laptop):
@@ -50,5 +65,19 @@ def test_what_a_scale_does_not_have_is_left_out(tmp_path, monkeypatch, laptop):
     monkeypatch.chdir(tmp_path)
     page = landing_page(scale, layout, layout.landing_page)
     assert "<img" not in page
-    assert 'href="notebooks/claims.html">claims</a>: ' in page
-    assert "training</a>" not in page
+    assert '<li><a href="notebooks/claims.html">All claims</a>: ' in page
+    assert "training.html" not in page
+
+
+def test_every_scale_with_verdicts_has_a_column_but_a_rehearsal(tmp_path, monkeypatch, laptop):
+    scale, claims = load_scale(laptop.config), pd.read_csv(laptop.claims)
+    monkeypatch.chdir(tmp_path)
+    for name, verdict in [("laptop", "inconclusive"), ("far", "reproduced"), ("smoke", "x")]:
+        Path("results", name).mkdir(parents=True)
+        claims.assign(verdict=verdict).to_csv(Layout(name).claims, index=False)
+    page = landing_page(scale, laptop, laptop.landing_page)
+    headings = re.findall(r'<th scope="col">(.*?)</th>', page)
+    assert headings == ["claim (section)", "laptop", "far", "the paper"]
+    rows = re.findall(r'<tr data-verdicts="(.*?)">', page)
+    assert len(rows) == claims.query("kind == 'claim'")["claim"].str.split(":").str[0].nunique()
+    assert set(rows) == {"inconclusive|reproduced"}

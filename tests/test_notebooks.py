@@ -1,13 +1,21 @@
 """Notebooks run to the same bytes everywhere, and their pages need neither network nor scripts."""
 
 import re
+from base64 import b64decode
+from pathlib import Path
 
 import nbformat
 import pytest
 
 from transcoders import notebooks
+from transcoders.config import load_scale
+from transcoders.contents import CAPTIONS, PAGES, Link, Place, pages_of, place_of
 from transcoders.errors import UserError
+from transcoders.layout import Layout
 from transcoders.notebooks import maths_to_mathml, render_page, run_notebook
+from transcoders.templates import script
+
+ROOT = Path(__file__).parents[1]
 
 PICTURE = (
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJg"
@@ -80,9 +88,10 @@ def test_prices_and_code_stay_as_they_are(markdown):
     assert maths_to_mathml(markdown) == markdown
 
 
-def test_a_page_runs_no_script_and_loads_nothing_from_a_network():
+def test_a_page_runs_no_script_but_its_own_and_loads_nothing_from_a_network():
     page = render_page(executed_notebook())
-    assert "<script" not in page.lower()
+    assert re.findall(r"<script.*?>", page, re.IGNORECASE) == ["<script>"]
+    assert f"<script>\n{script()}\n</script>" in page
     assert not re.search(r"""(?:src|srcset|data)\s*=\s*["']?(?:https?:)?//""", page, re.IGNORECASE)
     assert not re.search(r"<link\b|@import|url\(\s*[\"']?(?:https?:)?//", page, re.IGNORECASE)
 
@@ -96,6 +105,61 @@ def test_a_page_keeps_what_the_notebook_shows_and_leaves_it_as_it_was():
     for part in ("3.5", PICTURE, 'href="https://arxiv.org/abs/2406.11944"'):
         assert part in page
     assert "<title>Figure 3 &lt;of&gt; 5</title>" in page
+
+
+def test_the_answer_comes_before_the_method_and_code_is_folded():
+    texts = [
+        "# A\n\n**Question.** Why?",
+        "**Method.** So, at $x$.",
+        "So it was.\n\n## How this differs",
+    ]
+    cells = [nbformat.v4.new_markdown_cell(text) for text in texts]
+    cells.insert(2, nbformat.v4.new_code_cell("1 + 1"))
+    page = render_page(nbformat.v4.new_notebook(cells=cells))
+    order = [
+        "Question.",
+        "So it was.",
+        "How it was measured</h2>",
+        "So, at",
+        "How this differs</h2>",
+    ]
+    body = page[page.index("<main") :]
+    assert [body.index(part) for part in order] == sorted(body.index(part) for part in order)
+    assert "Method." not in page
+    assert '<details class="code"><summary>Code</summary>' in page
+    assert '<a href="#How-it-was-measured">How it was measured</a>' in page
+
+
+def test_a_page_says_where_it_is_and_what_its_pictures_show(tmp_path):
+    (tmp_path / "fig4_greater_than.png").write_bytes(b64decode(PICTURE))
+    before, after = Link("circuits.html", "Circuits"), Link("claims.html", "All claims")
+    here = Link("greater_than.html", "Greater-than")
+    place = Place(
+        "../index.html", [before, here, after], here.href, before, after, tmp_path, "../f"
+    )
+    page = render_page(executed_notebook(), place)
+    assert '<a href="../index.html">← The article</a>' in page
+    assert '<a href="greater_than.html" aria-current="true">Greater-than</a>' in page
+    assert '<a rel="prev" href="circuits.html">← Circuits</a>' in page
+    assert '<a rel="next" href="claims.html">All claims →</a>' in page
+    assert f'alt="{CAPTIONS["fig4_greater_than"]}"' in page
+    assert (
+        'href="../f/fig4_greater_than.png"' in page and 'href="../f/fig4_greater_than.pdf"' in page
+    )
+    alone = render_page(executed_notebook())
+    assert 'alt="Picture: Figure 3 &lt;of&gt; 5"' in alone and "<nav" not in alone
+
+
+@pytest.mark.parametrize("scale", ["laptop", "smoke"])
+def test_every_notebook_that_a_scale_has_is_among_its_pages(scale):
+    layout = Layout(scale)
+    settings = load_scale(ROOT / layout.config)
+    rules = re.findall(r'notebook="(\w+)"', (ROOT / "workflow/rules/notebooks.smk").read_text())
+    assert set(pages_of(settings)) <= set(PAGES) == set(rules)
+    place = place_of("circuits", settings, layout)
+    assert place.before is not None and place.after is not None
+    assert place.before.href in [page.href for page in place.pages]
+    assert (layout.notebook("x").parent / place.article).resolve() == layout.landing_page.resolve()
 
 
 def test_a_missing_notebook_is_refused_with_those_that_exist(sources, tmp_path):

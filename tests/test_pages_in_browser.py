@@ -1,11 +1,18 @@
-"""Committed pages in a real browser, at a desk's width and a telephone's."""
+"""Pages in a real browser, at a desk's width and a telephone's."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import nbformat
 import pytest
 
 from helpers_browser import NEEDS_CHROMIUM, Browser
+from transcoders.config import load_scale
+from transcoders.contents import place_of
+from transcoders.landing import landing_page
+from transcoders.layout import Layout
+from transcoders.notebooks import render_page
 
 pytestmark = NEEDS_CHROMIUM
 ROOT = Path(__file__).resolve().parents[1]
@@ -56,3 +63,135 @@ def test_a_page_fits_and_loads_without_a_word(browser: Browser, page: Path, widt
         assert browser.run("[...document.images].every((each) => each.naturalWidth > 100)")
     else:
         assert browser.run(loaded) == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_every_link_of_a_page_leads_to_a_file_or_a_heading(page: Path) -> None:
+    text = page.read_text()
+    links = set(re.findall(r'<a [^>]*?href="([^"]+)"', text))
+    local = {link for link in links if not link.startswith(("https://", "#"))}
+    assert {link for link in local if not (page.parent / link.partition("#")[0]).exists()} == set()
+    assert {link for link in links if link[0] == "#" and f'id="{link[1:]}"' not in text} == set()
+
+
+# What a reader can do, on pages made now from committed tables.
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with the article and the pages of Figure 3 and of a case study."""
+    folder = tmp_path_factory.mktemp("made")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        layout = Layout("laptop")
+        scale = load_scale(layout.config)
+        written = {layout.landing_page: landing_page(scale, layout, layout.landing_page)}
+        for name in ("figure3", "case_study_letter-d"):
+            notebook = nbformat.read(layout.notebook(name), as_version=4)
+            page = render_page(notebook, place_of(name, scale, layout))
+            written[layout.notebook(name).with_suffix(".html")] = page
+    for path, text in written.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(text, encoding="utf-8")
+    (folder / "figures").symlink_to(ROOT / "figures")
+    yield folder
+
+
+ARTICLE, FIGURE3 = "docs/index.html", "results/laptop/notebooks/figure3.html"
+STUDY = "results/laptop/notebooks/case_study_letter-d.html"
+
+
+@pytest.mark.parametrize("page", [ARTICLE, FIGURE3, STUDY])
+def test_a_page_can_be_read_without_a_script(browser: Browser, made: Path, page: str) -> None:
+    browser.command("Emulation.setScriptExecutionDisabled", value=True)
+    try:
+        browser.open((made / page).as_uri(), width=400)
+        assert browser.run("document.documentElement.scrollWidth") <= 400
+        assert browser.run(TOO_WIDE) == 0
+        assert browser.run("document.querySelectorAll('th button').length") == 0  # it did not run
+        shown = "[...document.querySelectorAll('main table, main img, main p')]"
+        unseen = f"{shown}.filter((each) => each.closest('details') === null)"
+        assert browser.run(f"{unseen}.every((each) => each.getClientRects().length > 0)")
+        idle = "[...document.querySelectorAll('main button')]"  # buttons that would do nothing
+        assert browser.run(f"{idle}.every((each) => each.getClientRects().length === 0)")
+        browser.run("document.querySelector('.contents summary').click()")
+        assert browser.run("document.querySelector('.contents a').getClientRects().length > 0")
+    finally:
+        browser.command("Emulation.setScriptExecutionDisabled", value=False)
+
+
+@pytest.mark.parametrize("page", [ARTICLE, FIGURE3, STUDY])
+@pytest.mark.parametrize("width", [400, 1200])
+def test_a_page_fits(browser: Browser, made: Path, page: str, width: int) -> None:
+    browser.events.clear()
+    browser.open((made / page).as_uri(), width=width)
+    browser.run("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
+    assert browser.run("document.documentElement.scrollWidth") <= width
+    assert browser.run(TOO_WIDE) == 0
+    assert browser.run(
+        "[...document.querySelectorAll('main img')].every((each) => each.alt.length > 10)"
+    )
+
+
+def column(browser: Browser, number: int) -> list[str]:
+    rows = "[...document.querySelector('main table').tBodies[0].rows]"
+    return browser.run(f"{rows}.map((row) => row.cells[{number}].textContent.trim())")
+
+
+def test_a_click_on_a_heading_sorts_numbers_as_numbers(browser: Browser, made: Path) -> None:
+    browser.open((made / FIGURE3).as_uri(), width=1200)
+    headings = "[...document.querySelector('main table').tHead.rows[0].cells]"
+    l0 = browser.run(f"{headings}.findIndex((each) => each.textContent.includes('L0'))")
+    before = column(browser, l0)
+    click = f"{headings}[{l0}].querySelector('button').click()"
+    browser.run(click)
+    rising = [float(text) for text in column(browser, l0)]
+    assert rising == sorted(map(float, before)) and len(set(rising)) > 3
+    assert browser.run(f"{headings}[{l0}].ariaSort") == "ascending"
+    browser.run(click)
+    assert [float(text) for text in column(browser, l0)] == rising[::-1]
+    browser.run(f"{headings}[0].querySelector('button').focus()")
+    browser.press("\r")  # a button answers to the keyboard
+    assert browser.run(f"{headings}.map((each) => each.ariaSort).filter(Boolean)") == ["ascending"]
+    assert column(browser, 0) == sorted(column(browser, 0), key=str.lower)
+
+
+def test_claims_can_be_filtered_by_verdict(browser: Browser, made: Path) -> None:
+    browser.open((made / ARTICLE).as_uri(), width=400)
+    shown = "[...document.querySelectorAll('#verdicts tbody tr')].filter((row) => !row.hidden)"
+    all_rows = browser.run(f"{shown}.length")
+    button = "document.querySelector('[data-verdict=\"{}\"]')"
+    browser.run(button.format("not reproduced") + ".click()")
+    verdicts = browser.run(f"{shown}.map((row) => row.dataset.verdicts)")
+    assert 0 < len(verdicts) < all_rows
+    assert all("not reproduced" in each.split("|") for each in verdicts)
+    assert browser.run("document.querySelector('output').textContent").startswith(
+        f"{len(verdicts)} of {all_rows}"
+    )
+    assert browser.run(button.format("not reproduced") + ".ariaPressed") == "true"
+    browser.run(button.format("") + ".click()")
+    assert browser.run(f"{shown}.length") == all_rows
+
+
+@pytest.mark.parametrize("page", [ARTICLE, FIGURE3])
+def test_a_picture_opens_large_and_escape_closes_it(
+    browser: Browser, made: Path, page: str
+) -> None:
+    browser.open((made / page).as_uri(), width=400)
+    browser.run("document.querySelector('a.zoom').focus()")
+    browser.press("\r")
+    assert browser.run("document.querySelector('dialog').open")
+    assert browser.run("document.querySelector('dialog img').clientWidth") > 1000
+    assert browser.run("document.documentElement.scrollWidth") <= 400
+    browser.press("Escape")
+    browser.wait(lambda: not browser.run("document.querySelector('dialog').open"))
+    assert browser.run("document.activeElement.className") == "zoom"
+
+
+def test_one_control_shows_all_code(browser: Browser, made: Path) -> None:
+    browser.open((made / FIGURE3).as_uri(), width=1200)
+    codes = "[...document.querySelectorAll('details.code')]"
+    assert browser.run(f"{codes}.length > 2 && {codes}.every((each) => !each.open)")
+    for opened in (True, False):
+        browser.run("document.getElementById('all-code').click()")
+        assert browser.run(f"{codes}.every((each) => each.open === {str(opened).lower()})")

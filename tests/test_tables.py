@@ -35,7 +35,7 @@ SITE = Site(model="m", layer=3)
 
 def cells(page: str) -> pd.DataFrame:
     """What a reader sees of a table, as text."""
-    table = ElementTree.fromstring(page.partition("</style>")[2])
+    table = ElementTree.fromstring(page[page.index("<table") :])
     heading, *rows = [[cell.text for cell in row] for row in table.iter("tr")]
     return pd.DataFrame(rows, columns=heading)
 

@@ -244,7 +244,7 @@ def test_hostile_tokens_are_texts_in_the_sentences_of_a_notebook(token: str) -> 
         for sentence in (describe_circuit(record), greater_than.describe_task(summary))
     ]
     title = nbformat.v4.new_markdown_cell("# Title")
-    page = checked(render_page(nbformat.v4.new_notebook(cells=[title, cell])))
+    page = checked(render_page(nbformat.v4.new_notebook(cells=[title, cell])), scripts=1)
     shown = "".join(words_in(page, "h3, p"))
     squeezed = " ".join(token.replace("\n", "⏎").split())
     for text_around in (f"<|endoftext|>{squeezed} b", f"logit[{squeezed}]", f"“{squeezed} 17"):

@@ -1,8 +1,8 @@
 """Execution of the notebooks in ``workflow/notebooks``, and pages made from them.
 
 Notebooks run here rather than under Snakemake's ``notebook:``, so that their copies hold no
-absolute path and no time. Pages need no network. Formulas become MathML, which browsers draw
-themselves, and pictures are embedded.
+absolute path and no time. Pages need no network and can be read without a script. Formulas become
+MathML, which browsers draw themselves, and pictures are embedded.
 """
 
 import builtins
@@ -10,15 +10,17 @@ import copy
 import os
 import re
 import sys
+from base64 import b64decode
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from markupsafe import Markup
 
+from transcoders.contents import Place, caption_of
 from transcoders.errors import UserError
 from transcoders.files import made_path
-from transcoders.templates import render, stylesheet
+from transcoders.templates import render, script, stylesheet, template
 
 SOURCES = Path("workflow/notebooks")
 TIMEOUT_SECONDS = 600
@@ -28,9 +30,14 @@ MATHS = re.compile(
     r"|(?<!\\)\$(?!\s)([^$\n]+?)(?<![\s\\])\$(?!\d)",  # and so are prices
     re.DOTALL,
 )
+HEADINGS = re.compile(r'<h([23]) id="([^"]+)">(.*?)</h', re.DOTALL)
+METHOD = "**Method.**"
+"""How the cell with the method begins."""
+LAST = re.compile(r"^(## (?:How .*differs|Make it again).*)$", re.MULTILINE)
+"""What comes after the method."""
 
 
-def run_notebook(name: str, scale: str, destination: Path) -> None:
+def run_notebook(name: str, scale: str, destination: Path, place: Place | None = None) -> None:
     """Execute a notebook and write ``destination`` (``.ipynb``) and the page beside it (``.html``).
 
     The cell tagged ``parameters`` is replaced by ``SCALE = "<scale>"``.
@@ -49,10 +56,12 @@ def run_notebook(name: str, scale: str, destination: Path) -> None:
         if "parameters" in cell.metadata.get("tags", []):
             cell.source = f'SCALE = "{scale}"'
     print(f"executing {source} at scale {scale}", file=sys.stderr)
-    execute_notebook(notebook, str(source), destination)
+    execute_notebook(notebook, str(source), destination, place)
 
 
-def execute_notebook(notebook: Any, source: str, destination: Path) -> None:
+def execute_notebook(
+    notebook: Any, source: str, destination: Path, place: Place | None = None
+) -> None:
     """Execute an nbformat notebook; write it and the page beside it.
 
     Raises:
@@ -80,7 +89,7 @@ def execute_notebook(notebook: Any, source: str, destination: Path) -> None:
             raise UserError(f"{source}: a cell failed\n{error}") from None
     # The patch release of Python says nothing about the result.
     notebook.metadata.pop("language_info", None)
-    page = render_page(notebook)
+    page = render_page(notebook, place)
     with made_path(destination) as temporary:
         nbformat.write(notebook, temporary)
     with made_path(destination.with_suffix(".html")) as temporary:
@@ -96,27 +105,82 @@ def _what_failed(name: str, text: str, error: Exception) -> str:
     return f"a cell failed\n{error}"
 
 
-def render_page(notebook: Any) -> str:
-    """An executed notebook as one self-contained HTML page without scripts."""
+def render_page(notebook: Any, place: Place | None = None) -> str:
+    """An executed notebook as one self-contained HTML page, which can be read without its script.
+
+    Args:
+        notebook: from nbformat. It stays as it is.
+        place: of the page among others. None for a page that stands alone.
+    """
     from nbconvert import HTMLExporter
-    from pygments.formatters import HtmlFormatter
 
     rendered = copy.deepcopy(notebook)
+    _answer_first(rendered.cells)
     for cell in rendered.cells:
         if cell.cell_type == "markdown":
             cell.source = maths_to_mathml(cell.source)
-    body, _ = HTMLExporter(template_name="basic").from_notebook_node(rendered)
-    body = re.sub(r"<script.*?</script>", "", body, flags=re.DOTALL)
-    highlight = HtmlFormatter(style="default").get_style_defs(".highlight")
+    _name_pictures(rendered.cells, place)
+    cells = template("transcoders", "cells.html.j2")
+    exporter = HTMLExporter(template_name="basic", raw_template=cells)
+    body, _ = exporter.from_notebook_node(rendered)
+    # Without anchor links, nbconvert leaves out the headings' ids too.
+    body = re.sub(r'<a class="anchor-link".*?</a>', "", body)
+    body = body.replace("<th></th>", "<td></td>")  # pandas heads the index with nothing
+    body = re.sub(r"<script.*?</script>", "", body, flags=re.DOTALL | re.IGNORECASE)
     title = re.search(r"^# (.+)$", notebook.cells[0].source, re.MULTILINE)
     page = render(
         "transcoders",
         "notebook.html.j2",
         title=title.group(1) if title else "Notebook",
-        style=Markup(f"{stylesheet()}\n{highlight}"),
+        style=Markup(f"{stylesheet()}\n{_highlight()}"),
+        script=Markup(script()),
+        place=place,
+        headings=[(level, id_, Markup(text)) for level, id_, text in HEADINGS.findall(body)],
         body=Markup(body.strip()),
     )
     return page + "\n"
+
+
+def _answer_first(cells: list[Any]) -> None:
+    """Move the method behind the results, since a reader asks for the answer first."""
+    texts = [cell for cell in cells if cell.cell_type == "markdown"]
+    method = next((cell for cell in texts if cell.source.startswith(METHOD)), None)
+    last = next((cell for cell in texts if LAST.search(cell.source)), None)
+    if method is None or last is None:
+        return
+    cells.remove(method)
+    results, heading, rest = LAST.split(last.source, maxsplit=1)
+    measured = f"## How it was measured\n\n{method.source.removeprefix(METHOD).strip()}"
+    last.source = f"{results}{measured}\n\n{heading}{rest}"
+
+
+def _name_pictures(cells: list[Any], place: Place | None) -> None:
+    """Note what each picture shows, and which file of the scale's figures it is, if it is one."""
+    files = sorted(place.figures.glob("*.png")) if place else []
+    names = {file.read_bytes(): file.stem for file in files}
+    heading = "A picture"
+    for cell in cells:
+        headings = re.findall(r"^#+ (.+)$", cell.source, re.MULTILINE)
+        if cell.cell_type == "markdown" and headings:
+            heading = headings[-1]
+        for output in cell.get("outputs", []):
+            if "image/png" in output.get("data", {}):
+                name = names.get(b64decode(output.data["image/png"]))
+                output.metadata["picture"] = {
+                    "caption": caption_of(name) if name else f"Picture: {heading}",
+                    "file": f"{place.to_figures}/{name}" if place and name else None,
+                }
+
+
+def _highlight() -> str:
+    """Colours of code, by day and by night."""
+    from pygments.formatters import HtmlFormatter
+
+    light, dark = (
+        HtmlFormatter(style=style).get_style_defs(".highlight")
+        for style in ("default", "github-dark")
+    )
+    return f"{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}"
 
 
 def maths_to_mathml(markdown: str) -> str:
@@ -125,6 +189,8 @@ def maths_to_mathml(markdown: str) -> str:
 
     def replace(match: re.Match[str]) -> str:
         code, display, inline = match.groups()
-        return code or convert(display or inline, display="block" if display else "inline")
+        if display:  # it may scroll, and so has to be within reach of the keyboard
+            return convert(display, display="block").replace("<math", '<math tabindex="0"', 1)
+        return code or convert(inline, display="inline")
 
     return MATHS.sub(replace, markdown)

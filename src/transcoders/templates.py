@@ -8,11 +8,20 @@ from jinja2 import Environment
 
 def render(package: str, name: str, **values: Any) -> str:
     """Fill in the template ``name`` of a package. Values are escaped, except ``Markup``."""
-    template = files(package).joinpath(name).read_text(encoding="utf-8")
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(template).render(**values)
+    return environment.from_string(template(package, name)).render(**values)
+
+
+def template(package: str, name: str) -> str:
+    """A file that lies beside a package's modules."""
+    return files(package).joinpath(name).read_text(encoding="utf-8")
 
 
 def stylesheet() -> str:
     """The style that notebooks' pages and the landing page share."""
-    return files("transcoders").joinpath("page.css").read_text(encoding="utf-8")
+    return template("transcoders", "page.css")
+
+
+def script() -> str:
+    """What a reader can do with these pages."""
+    return template("transcoders", "page.js")

@@ -1,6 +1,7 @@
 # Figures and pages, from tables alone: none of these rules reads a model or activations.
 
 from transcoders.claims import load_claims
+from transcoders.landing import others_judged
 
 CASES = [case.name for case in SCALE.circuits.cases]
 
@@ -155,13 +156,15 @@ for page in PAGES:
         ],
     )
 
-# The page from which all others are reached: it links to figures and pages.
+# The page from which all others are reached: it links to figures and pages, and has the verdicts of
+# every scale that was run.
 job(
     "landing_page",
     "landing-page",
     message="The page to begin with",
     input=[
         LAYOUT.claims,
+        *(Layout(name).claims for name in others_judged(SCALE.name)),
         *(file for page in PAGES for file in [*drawn(*page.figures), *rendered(page)]),
     ],
     output=LAYOUT.landing_page,

@@ -17,6 +17,8 @@ from transcoders.case_studies.scripts import (
     StudyScript,
     load_script,
 )
+from transcoders.config import Scale
+from transcoders.contents import STUDY, place_of
 from transcoders.files import read_table
 from transcoders.layout import Layout
 from transcoders.notebooks import execute_notebook
@@ -35,7 +37,7 @@ VERDICTS = {
 }
 
 
-def write_study_page(name: str, layout: Layout) -> None:
+def write_study_page(name: str, scale: Scale, layout: Layout) -> None:
     """Render a study of a scale, as it was carried out, as a notebook and a page.
 
     Raises:
@@ -43,7 +45,9 @@ def write_study_page(name: str, layout: Layout) -> None:
     """
     source, folder = layout.study_scripts / f"{name}.yaml", layout.carried_out(name)
     notebook = study_notebook(name, load_script(source), folder, layout.table4)
-    execute_notebook(notebook, str(source), layout.notebook(f"case_study_{name}"))
+    page = f"{STUDY}{name}"
+    place = place_of(page, scale, layout)
+    execute_notebook(notebook, str(source), layout.notebook(page), place)
 
 
 def study_notebook(name: str, script: StudyScript, folder: Path, table4: Path) -> Any:

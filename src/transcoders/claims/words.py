@@ -54,12 +54,12 @@ def count_verdicts(claims: pd.DataFrame) -> str:
     """One sentence that counts the paper's claims by verdict. Sites make one claim together."""
     of_paper = claims[claims["kind"] == "claim"]
     ids = of_paper["claim"].str.partition(":")[0]
-    verdicts = [_together(set(of_claim)) for _, of_claim in of_paper["verdict"].groupby(ids)]
+    verdicts = [together(set(of_claim)) for _, of_claim in of_paper["verdict"].groupby(ids)]
     parts = [f"{verdicts.count(verdict)} {verdict}" for verdict in SIGNS if verdict in verdicts]
     return f"Of the paper's {len(verdicts)} claims: {', '.join(parts)}."
 
 
-def _together(verdicts: set[str]) -> str:
+def together(verdicts: set[str]) -> str:
     """The verdict of a claim about all sites: one site is enough to refute it."""
     if len(verdicts) == 1:
         return verdicts.pop()

@@ -6,6 +6,7 @@ import typer
 
 from transcoders.cli.app import ScaleName, Threads, app, job, open_scale, section, start
 from transcoders.config import Scale
+from transcoders.contents import pages_of
 
 
 def _bos_token(scale: Scale, _: str) -> Any:
@@ -157,10 +158,10 @@ def case_studies(scale: ScaleName, threads: Threads = None) -> None:
     write_table4(scale, layout, device=device)
 
 
-@job("", resources="notebook")
+@job("", resources="notebook", part=lambda scale, _: pages_of(scale))
 def case_study_page(scale: ScaleName, study: str, threads: Threads = None) -> None:
     """Render a case study, as it was carried out, as a notebook and a page."""
     from transcoders.case_studies.page import write_study_page
 
-    _, layout, _ = start("case-study-page", scale, threads)
-    write_study_page(study, layout)
+    settings, layout, _ = start("case-study-page", scale, threads)
+    write_study_page(study, settings, layout)

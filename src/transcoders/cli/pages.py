@@ -7,6 +7,7 @@ import yaml
 
 from transcoders.cli.app import ScaleName, Threads, app, job, start
 from transcoders.config import Scale
+from transcoders.contents import pages_of, place_of
 from transcoders.files import made_path, write_table
 
 
@@ -16,6 +17,11 @@ def _judged(scale: Scale, _: str = "") -> Any:
 
 
 def _shown(scale: Scale, name: str) -> Any:
+    """What a page shows, and the pages that it links to."""
+    return _read(scale, name), pages_of(scale)
+
+
+def _read(scale: Scale, name: str) -> Any:
     if name == "figure3":
         return _judged(scale)
     if name == "case_studies":
@@ -31,7 +37,8 @@ def notebook(scale: ScaleName, name: str, threads: Threads = None) -> None:
     from transcoders.notebooks import run_notebook
 
     settings, layout, _ = start("notebook", scale, threads)
-    run_notebook(name, settings.name, layout.notebook(name))
+    place = place_of(name, settings, layout)
+    run_notebook(name, settings.name, layout.notebook(name), place)
 
 
 @job("", resources="notebook", part=_judged)
@@ -44,7 +51,7 @@ def judge_claims(scale: ScaleName, threads: Threads = None) -> None:
     write_table(layout.claims, judged)
 
 
-@job("description", resources="notebook")
+@job("description", resources="notebook", part=lambda scale, _: pages_of(scale))
 def landing_page(scale: ScaleName, threads: Threads = None) -> None:
     """Write the landing page, which links to all other pages."""
     from transcoders.landing import landing_page

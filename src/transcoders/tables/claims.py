@@ -4,33 +4,31 @@ import html
 from typing import Any
 
 import pandas as pd
+from markupsafe import Markup
 
 from transcoders.claims.words import Row, value_in_words, verdict_in_words
 from transcoders.tables.html import html_table
 
 
-def claims_table(claims: pd.DataFrame, *, kind: str = "claim", pages: str = "") -> str:
+def claims_table(claims: pd.DataFrame, *, kind: str = "claim") -> str:
     """One row a claim: the paper's statement and value, the value here, the verdict, and links.
 
     Args:
         claims: ``claims.csv``.
         kind: which rows: the paper's claims, checks, or extensions.
-        pages: the folder of the pages, relative to the page with the table: empty, or ending in a
-            slash.
     """
     rows = [
         {
-            f"{kind} (section of the paper)": _claim(row),
-            "verdict": f"<b>{verdict_in_words(row)}</b>",
-            "here": _value(row),
-            "the paper": html.escape(row["paper_value"]),
-            "evidence": _links(row["evidence"], pages),
+            f"{kind} (section of the paper)": Markup(_claim(row)),
+            "verdict": Markup(f"<b>{verdict_in_words(row)}</b>"),
+            "here": Markup(_value(row)),
+            "the paper": row["paper_value"],
+            "evidence": Markup(_links(row["evidence"])),
         }
         for row in claims[claims["kind"] == kind].to_dict("records")
     ]
-    styler = pd.DataFrame(rows).style.hide(axis="index").set_uuid(f"{kind}s")
-    styler = styler.set_table_styles([{"selector": "th", "props": "text-align: left"}])
-    return styler.set_properties(None, **{"text-align": "left", "vertical-align": "top"}).to_html()
+    # As objects: a column of strings would forget that they are markup.
+    return html_table(pd.DataFrame(rows, dtype=object), {}, name=f"{kind}s")
 
 
 def environment_table(record: dict[str, Any]) -> str:
@@ -67,16 +65,21 @@ def _value(row: Row) -> str:
     return f"<b>{html.escape(value_in_words(row))}</b>: {html.escape(row['unit'])}"
 
 
-def _links(evidence: str, pages: str) -> str:
-    """The notes, if there are any; then the page as a link, and the names of the tables."""
+def _links(evidence: str) -> str:
+    """The notes, if there are any; then links to the page and to the tables."""
     notes, _, files = evidence.rpartition("; ")
     names = files.split(", ")
     page = html.escape(names[0].removeprefix("notebooks/"))
-    linked = f'<a href="{html.escape(pages)}{page}">{page.removesuffix(".html")}</a>, from '
-    if notes.startswith("this scale has no "):  # then it may not have the page either
-        linked = "from "
-    tables = ", ".join(f"<code>{_breakable(name)}</code>" for name in names[1:])
+    exist = not notes.startswith("this scale has no ")  # else it may not have the page either
+    linked = f'<a href="{page}">{page.removesuffix(".html")}</a>, from ' if exist else "from "
+    tables = ", ".join(_table(name, linked=exist) for name in names[1:])
     return (f"{html.escape(notes)}; " if notes else "") + linked + tables
+
+
+def _table(name: str, *, linked: bool) -> str:
+    """A table's name; a link for a page in the folder of notebooks, unless it is a pattern."""
+    code = f"<code>{_breakable(name)}</code>"
+    return f'<a href="../{html.escape(name)}">{code}</a>' if linked and "*" not in name else code
 
 
 def _breakable(path: str) -> str:

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pandas as pd
+from markupsafe import escape
 
 MARKS = str.maketrans(
     {"\n": "⏎", "&": "&amp;", "<": "&lt;"} | {mark: f"&#{ord(mark)};" for mark in "\\`*_~!$(/"}
@@ -15,18 +16,37 @@ def in_markdown(text: str) -> str:
 
 
 def html_table(rows: pd.DataFrame, formats: dict[Any, Any], *, name: str) -> str:
-    """A plain table. Texts are escaped and flush left, like their headings.
+    """A plain table. Texts are escaped, except ``Markup``, and flush left, like their headings.
 
     Args:
         rows: what to show. The column names are the headings.
         formats: how to write numbers, by column.
-        name: the table's name in CSS. A random one would change the page each time.
+        name: the table's class in CSS.
     """
     # The result is text: a notebook that shows an object also keeps its memory address.
-    texts = [column for column in rows if column not in formats]
-    styler = rows.style.hide(axis="index").format(formats, escape="html", na_rep="")
-    styler = styler.set_uuid(name).set_properties(subset=texts, **{"text-align": "left"})
-    styler = styler.set_table_styles(
-        {text: [{"selector": "th", "props": "text-align: left"}] for text in texts}
+    kinds = ["" if column in formats else ' class="text"' for column in rows]
+    headings = "".join(
+        f'<th scope="col"{kind}>{escape(column)}</th>'
+        for kind, column in zip(kinds, rows, strict=True)
     )
-    return styler.to_html()
+    lines = [
+        "".join(
+            f"<td{kind}>{_written(value, formats.get(column))}</td>"
+            for kind, column, value in zip(kinds, rows, values, strict=True)
+        )
+        for values in rows.itertuples(index=False, name=None)
+    ]
+    body = "\n".join(f"<tr>{line}</tr>" for line in lines)
+    return (
+        f'<table class="{escape(name)}">\n<thead><tr>{headings}</tr></thead>\n'
+        f"<tbody>\n{body}\n</tbody>\n</table>\n"
+    )
+
+
+def _written(value: Any, how: Any) -> str:
+    """A value in a cell; nothing where it is missing."""
+    if pd.isna(value):
+        return ""
+    if how is None:
+        return str(escape(value))
+    return str(escape(how(value) if callable(how) else how.format(value)))
