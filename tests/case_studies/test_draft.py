@@ -1,5 +1,8 @@
 """The draft of a study: what a machine can fill in is there, and right; only words are missing."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,16 +14,22 @@ from transcoders.checksums import sha256
 from transcoders.errors import UserError
 from transcoders.layout import Layout
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 SCALE, FEATURE = "llama", "tc1[41]"
 
 
 @pytest.fixture(scope="module")
-def draft(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    path = tmp_path_factory.mktemp("drafts") / "tc1-41.yaml"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(repository)
-        write_draft(path, SCALE, FEATURE, drawn=True, restricted=False)
-    return path.read_text(encoding="utf-8")
+def draft(repository: Path) -> str:
+    """What the command writes, as a user gives it."""
+    command = [sys.executable, "-m", "transcoders", "study", "new", FEATURE, "--scale", SCALE]
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY / "src")}
+    done = subprocess.run(
+        [*command, "--drawn"], cwd=repository, env=environment, capture_output=True, text=True,
+        check=False, timeout=500,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "Wrote tc1-41.yaml" in done.stdout
+    return (repository / "tc1-41.yaml").read_text(encoding="utf-8")
 
 
 def finished(draft: str, path: Path) -> Path:
