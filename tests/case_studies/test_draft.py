@@ -29,7 +29,9 @@ def draft(repository: Path) -> str:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "Wrote tc1-41.yaml" in done.stdout
-    return (repository / "tc1-41.yaml").read_text(encoding="utf-8")
+    path = repository / "tc1-41.yaml"
+    assert list(repository.rglob(path.name)) == [path]  # no record that an edit would break
+    return path.read_text(encoding="utf-8")
 
 
 def finished(draft: str, path: Path) -> Path:

@@ -15,7 +15,6 @@ from transcoders.case_studies.answers import Answers
 from transcoders.case_studies.scripts import MOSTLY, SUCCESS
 from transcoders.checksums import sha256
 from transcoders.errors import UserError
-from transcoders.files import made_path
 from transcoders.layout import Layout
 
 HEAD = """\
@@ -81,8 +80,8 @@ def write_draft(path: Path, scale: str, feature: str, *, drawn: bool, restricted
         "afterwards": None,
     }
     body = yaml.safe_dump(study, sort_keys=False, allow_unicode=True, width=100)
-    with made_path(path) as temporary:
-        temporary.write_text(head + body.replace(": null\n", ":\n"), encoding="utf-8")
+    # Without a record of its hash, since it is there to be edited.
+    path.write_text(head + body.replace(": null\n", ":\n"), encoding="utf-8")
 
 
 def _first_steps(feature: str, layers: list[int], best: dict[str, Any]) -> list[dict[str, Any]]:
