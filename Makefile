@@ -15,7 +15,7 @@ READERS := figure3 training_curves circuits greater_than_page interpretability_p
            $(addprefix case_study_,$(subst -,_,$(basename $(notdir $(wildcard workflow/case_studies/laptop/*.yaml)))))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup slurm reproduce figures notebooks report parts carried-run test test-full faults \
+.PHONY: help setup slurm reproduce taste figures notebooks report parts carried-run test test-full faults \
         long-run lint format benchmark lock schema system-deps clean
 
 help: ## List the targets
@@ -34,6 +34,16 @@ slurm: setup ## Add what a Slurm cluster needs to .venv
 
 reproduce: setup ## Run everything at the laptop scale
 	$(SNAKEMAKE)
+
+TASTED := results/taste/circuits/university/circuit.html \
+          results/taste/interpretability/features/smollm2-135m_layer12_transcoder_l1-2
+
+taste: setup ## Train a transcoder in a few minutes, and look at its circuit and features
+	$(SNAKEMAKE) --config scale=taste -- $(TASTED)
+	@printf 'Open in a browser:\n'
+	@printf '  %s   a circuit: why a feature fires on a prompt\n' $(firstword $(TASTED))
+	@printf '  %s/index.html   what features are about\n' $(lastword $(TASTED))
+	@printf 'Then ask your own: docs/your_own_questions.md, with --scale taste.\n'
 
 figures: setup ## Rebuild the figures from the committed tables
 	$(SNAKEMAKE) figures --allowed-rules $(READERS) figures

@@ -49,7 +49,8 @@ onstart:
 
 
 onsuccess:
-    print(f"Done. Open {LAYOUT.landing_page} in a browser.")
+    if LAYOUT.landing_page.exists():
+        print(f"Done. Open {LAYOUT.landing_page} in a browser.")
 
 
 report: "workflow/report/workflow.rst"

@@ -101,7 +101,9 @@ def test_an_invalid_scale_is_refused_with_every_key_at_fault(tmp_path):
 def test_help_lists_the_subcommands():
     done = transcoders("--help")
     assert done.returncode == 0
-    assert all(command in done.stdout for command in (*JOBS, "schema", "plan", "verify", "rate"))
+    assert all(
+        command in done.stdout for command in (*JOBS, "schema", "plan", "verify", "rate", "study")
+    )
 
 
 @pytest.fixture(scope="module")

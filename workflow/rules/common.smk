@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from transcoders.checksums import sha256
 from transcoders.cli.app import JOBS
+from transcoders.notebooks import SOURCES
 from transcoders.sources import state_of_files
 
 LOGS = LAYOUT.results / "logs"
@@ -118,6 +119,12 @@ class Page(NamedTuple):
     figures: list
     job: str = "notebook {name}"
     """The command that makes it, with the notebook's name."""
+
+    @property
+    def sources(self):
+        """The notebook to execute, where a file has it."""
+        path = SOURCES / f"{self.notebook}.ipynb"
+        return [path] if path.exists() else []
 
     @property
     def chapter(self):

@@ -154,6 +154,7 @@ for page in PAGES:
         output=[
             page.in_report(path) for path in [*drawn(*page.figures), *rendered(page)]
         ],
+        contents=[sha256(path) for path in page.sources],
     )
 
 # The page from which all others are reached: it links to figures and pages, and has the verdicts of

@@ -1,5 +1,6 @@
 """What features are about: examples, measures, blind studies, ratings."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -7,6 +8,11 @@ import typer
 from transcoders.cli.app import ScaleName, Threads, app, job, open_scale, section, start
 from transcoders.config import Scale
 from transcoders.contents import pages_of
+from transcoders.layout import plain
+from transcoders.process import set_environment
+
+study = typer.Typer(help="Blind studies of features.", no_args_is_help=True)
+app.add_typer(study, name="study")
 
 
 def _bos_token(scale: Scale, _: str) -> Any:
@@ -165,3 +171,27 @@ def case_study_page(scale: ScaleName, study: str, threads: Threads = None) -> No
 
     settings, layout, _ = start("case-study-page", scale, threads)
     write_study_page(study, settings, layout)
+
+
+@study.command()
+def new(
+    scale: ScaleName,
+    feature: Annotated[str, typer.Argument(help="As tc20\\[665].")],
+    out: Annotated[
+        Path | None, typer.Option(help="The file to write; else one named after the feature.")
+    ] = None,
+    drawn: Annotated[
+        bool, typer.Option("--drawn", help="The feature was drawn at random, not picked.")
+    ] = False,
+    restricted: Annotated[
+        bool, typer.Option("--restricted", help="Hide what prompts make of layer 0, too.")
+    ] = False,
+) -> None:
+    """Write the draft of a blind study: all but the analyst's own words is filled in."""
+    set_environment(open_scale(scale)[0].instruction_set)
+    from transcoders.case_studies.draft import write_draft
+
+    name = feature.replace("[", "-").removesuffix("]")
+    path = out or Path(f"{plain(name)}.yaml")
+    write_draft(path, scale, feature, drawn=drawn, restricted=restricted)
+    typer.echo(f"Wrote {path}: open it, its first lines say what to do.")

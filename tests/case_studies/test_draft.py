@@ -1,0 +1,79 @@
+"""The draft of a study: what a machine can fill in is there, and right; only words are missing."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from transcoders.case_studies.draft import write_draft
+from transcoders.case_studies.scripts import MOSTLY, SUCCESS, RecordedStudy, carry_out, load_script
+from transcoders.checksums import sha256
+from transcoders.errors import UserError
+from transcoders.layout import Layout
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SCALE, FEATURE = "llama", "tc1[41]"
+
+
+@pytest.fixture(scope="module")
+def draft(repository: Path) -> str:
+    """What the command writes, as a user gives it."""
+    command = [sys.executable, "-m", "transcoders", "study", "new", FEATURE, "--scale", SCALE]
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY / "src")}
+    done = subprocess.run(
+        [*command, "--drawn"], cwd=repository, env=environment, capture_output=True, text=True,
+        check=False, timeout=500,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "Wrote tc1-41.yaml" in done.stdout
+    path = repository / "tc1-41.yaml"
+    assert list(repository.rglob(path.name)) == [path]  # no record that an edit would break
+    return path.read_text(encoding="utf-8")
+
+
+def finished(draft: str, path: Path) -> Path:
+    words = draft.replace("hypothesis:\n", "hypothesis: Words.\n")
+    path.write_text(words.replace("afterwards:\n", "afterwards: So it was.\n"), encoding="utf-8")
+    return path
+
+
+def test_with_words_in_it_a_draft_is_a_study_that_can_be_carried_out(
+    draft: str, tmp_path: Path
+) -> None:
+    script = load_script(finished(draft, tmp_path / "mine.yaml"))
+    row = carry_out("mine", script, SCALE, tmp_path / "study", "cpu")
+    assert row["outcome"] != "other weights" and row["drawn"]
+    record = RecordedStudy(tmp_path / "study")
+    for step in script.steps:  # a question that was refused would raise here
+        record.ask(step.question[0], **step.question[1])
+    names = [step.question[0] for step in script.steps]
+    assert names == ["examples", "de_embedding", "direct_logits", "connections", "circuit"]
+    best = record.examples().iloc[0]
+    assert script.steps[-1].question[1] == {"row": best["row"], "position": best["position"]}
+
+
+def test_the_draft_names_what_is_studied_and_how_it_is_scored(draft: str) -> None:
+    weights = Layout(SCALE).dictionary("tiny-llama_layer1_transcoder_l1-0.5")
+    assert yaml.safe_load(draft)["weights_sha256"] == sha256(weights / "sae_weights.safetensors")
+    head = " ".join(line.lstrip("# ") for line in draft.splitlines() if line.startswith("#"))
+    assert weights.name in head and f"at the scale {SCALE}" in head and FEATURE in head
+    assert f"{SUCCESS} or more is a success, {MOSTLY} or more is mostly right" in head
+
+
+def test_a_draft_without_a_hypothesis_is_no_study(draft: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(draft, encoding="utf-8")
+    with pytest.raises(UserError, match=r"hypothesis: .*afterwards: "):
+        load_script(tmp_path / "mine.yaml")
+
+
+def test_a_file_is_not_written_over_and_an_unknown_feature_is_named(tmp_path: Path) -> None:
+    (tmp_path / "there.yaml").write_text("mine")
+    with pytest.raises(UserError, match=r"there.yaml: this file exists already"):
+        write_draft(tmp_path / "there.yaml", SCALE, FEATURE, drawn=False, restricted=False)
+    assert (tmp_path / "there.yaml").read_text() == "mine"
+    with pytest.raises(UserError, match=r"tc1\[9999\]"):
+        write_draft(tmp_path / "new.yaml", SCALE, "tc1[9999]", drawn=False, restricted=False)
+    assert not (tmp_path / "new.yaml").exists()
