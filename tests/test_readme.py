@@ -5,44 +5,84 @@ from pathlib import Path
 
 import pandas as pd
 
-from transcoders.claims.words import value_in_words, verdict_in_words
+from transcoders.claims.words import SIGNS, together
+from transcoders.config import load_scale
 from transcoders.layout import Layout
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
+SCALES = [name for name in ("laptop", "overnight", "gpu") if (ROOT / Layout(name).claims).exists()]
+NOT_TESTABLE = "not testable at this scale"
 
 
 def claims_in_markdown() -> list[str]:
-    """A line for each of the paper's claims: what it says, the verdict, and our value."""
-    lines = ["| claim | verdict | here |", "|---|---|---|"]
-    table = pd.read_csv(ROOT / Layout("laptop").claims).astype({"n": "Int64"})
-    for row in table[table["kind"] == "claim"].to_dict("records"):
-        _, _, site = row["claim"].partition(":")
-        layer = f" *({site.replace('_layer', ', layer ')})*" if site else ""
-        page = re.match(r"(?:.*; )?(notebooks/[a-z0-9_]+\.html)", row["evidence"]).group(1)
-        lines.append(
-            f"| {row['statement']}{layer} | [{verdict_in_words(row)}](results/laptop/{page}) | "
-            f"{value_in_words(row)}{'' if pd.isna(row['value']) else ': ' + row['unit']} |"
-        )
-    return lines
+    """A line for each of the paper's claims that a scale could test: verdicts and our values."""
+    tables = {name: pd.read_csv(ROOT / Layout(name).claims) for name in SCALES}
+    lines = [f"| claim | {' | '.join(SCALES)} |", "|---" * (1 + len(SCALES)) + "|"]
+    untested, links = [], {}
+    first = tables[SCALES[0]]
+    for claim in first[first["kind"] == "claim"]["claim"].str.partition(":")[0].unique():
+        found = {
+            name: table[table["claim"].str.partition(":")[0] == claim]
+            for name, table in tables.items()
+        }
+        statement = found[SCALES[0]].iloc[0]["statement"].rstrip(".")
+        tested = [name for name in SCALES if set(found[name]["verdict"]) != {NOT_TESTABLE}]
+        if not tested:
+            untested.append(statement[0].lower() + statement[1:])
+            continue
+        page = re.search(r"notebooks/([a-z0-9_]+)\.html", found[tested[-1]].iloc[0]["evidence"])[1]
+        links[page] = f"results/{tested[-1]}/notebooks/{page}.ipynb"
+        cells = [_cell(found[name]) for name in SCALES]
+        lines.append(f"| [{statement}][{page}] | {' | '.join(cells)} |")
+    lines += ["", *(f"[{page}]: {link}" for page, link in links.items()), ""]
+    return [*lines, *(f"- Not testable at these scales: {each}." for each in untested)]
 
 
-def test_the_claims_are_those_of_the_table() -> None:
-    shown = [line for line in README.read_text().splitlines() if line.startswith("| ")]
-    start = shown.index("| claim | verdict | here |")
-    expected = [line for line in claims_in_markdown() if not line.startswith("|---")]
-    assert shown[start : start + len(expected)] == expected
+def _cell(rows: pd.DataFrame) -> str:
+    """A scale's verdict on a claim, with its value and interval, or the values of several sites."""
+    verdict = together(set(rows["verdict"]))
+    if verdict == NOT_TESTABLE:
+        return SIGNS[verdict]
+    values = ", ".join(f"{value:+.2g}" for value in rows["value"])
+    if len(rows) == 1:
+        values += f" [{rows['low'].iloc[0]:+.2g}, {rows['high'].iloc[0]:+.2g}]"
+    return f"{SIGNS[verdict]} {verdict}: {values}"
+
+
+def test_the_claims_are_those_of_the_tables() -> None:
+    assert "\n".join(claims_in_markdown()) in README.read_text()
+
+
+def test_the_readme_can_be_read_at_a_glance() -> None:
+    lines = README.read_text().splitlines()
+    assert len(lines) <= 150
+    assert [line for line in lines if len(line) > 200] == []
+    assert sum(" | " in line for line in claims_in_markdown()) <= 1 + 10
+
+
+def test_the_readme_says_what_was_studied_and_what_takes_how_long() -> None:
+    text = README.read_text()
+    scale = load_scale(ROOT / Layout("laptop").config)
+    assert scale.takes.removesuffix(" on 2 cores") in text
+    assert all(f"`{path.stem}`" in text for path in ROOT.glob("config/*.yaml") if _is_shown(path))
+
+
+def _is_shown(path: Path) -> bool:
+    return path.stem not in ("claims", "smoke", "taste")
 
 
 def test_every_local_link_leads_to_a_file() -> None:
     for document in [README, *(ROOT / "docs").glob("*.md"), *ROOT.glob("*/README.md")]:
-        links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", document.read_text())
+        text = document.read_text()
+        links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text)
+        links += re.findall(r"^\[[^]]+\]: (\S+)$", text, re.MULTILINE)
         local = [link for link in links if not link.startswith("http")]
         assert [link for link in local if not (document.parent / link).exists()] == [], document
 
 
-def test_modules_named_in_the_readme_exist_and_none_is_left_out() -> None:
-    text = README.read_text()
+def test_modules_are_on_the_map_and_none_is_left_out() -> None:
+    text = (ROOT / "docs/code_map.md").read_text()
     package = ROOT / "src/transcoders"
     parts = {
         path.stem

@@ -95,8 +95,11 @@ CHAPTERS = [
 ]
 DOCUMENTS = {
     "README.md": "what this is, and how to run it",
+    "docs/running.md": "time, memory, interruptions, and whether your numbers are ours",
     "docs/findings.md": "what was found, in words, and a list of all results",
     "docs/your_own_questions.md": "how to trace a circuit, rate features, or do a blind study",
+    "docs/extending.md": "another model, text, site or kind of dictionary",
+    "docs/code_map.md": "from the paper's sections to the code",
     "config/README.md": "every setting, and the reason for its value",
     "docs/paper_scale.md": "the paper's own scale: what it needs, and what we had to choose",
     "docs/checklist.md": "what reviewers of artifacts ask, and where the answers are",
