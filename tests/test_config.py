@@ -418,7 +418,7 @@ def test_an_entry_is_one_job_for_each_site_seed_and_number_of_rows(tmp_path, key
 
 def test_a_group_has_its_own_settings_seed_and_rows_or_the_scales(tmp_path):
     own = {"epochs": 3, "expansion": 8, "buffer_tokens": 512, "warmup_steps": 1,
-           "l1_warmup_fraction": 0.9, "learning_rate": 0.1}  # fmt: skip
+           "decay_fraction": 0.5, "l1_warmup_fraction": 0.9, "learning_rate": 0.1}  # fmt: skip
     scale = expanded(tmp_path, site=SITE, seeds=[42, 7], train_contexts=[9], **own)
     for group, seed in zip(scale.groups[-1].groups, (42, 7), strict=True):
         assert scale.training_of(group) == scale.training.model_copy(update=own)

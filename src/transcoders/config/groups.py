@@ -21,6 +21,7 @@ class OwnTraining(Section):
 
     learning_rate: PositiveFloat | None = None
     warmup_steps: NonNegativeInt | None = None
+    decay_fraction: Fraction | None = None
     l1_warmup_fraction: Fraction | None = None
     epochs: PositiveInt | None = None
     expansion: PositiveInt | None = None
