@@ -327,8 +327,8 @@ def test_kept_has_a_panel_for_all_and_for_each_of_several_templates(templates):
               (("original", 0.9), ("transcoder", 0.8), ("removed", 0.3))}  # fmt: skip
     figure = kept_figure(kept_curves(templates), levels)
     titles = [axes.get_title() for axes in figure.axes]
-    each = ["template 1 (n = 100)", "template 2 (n = 100)"]
-    assert titles == [f"all prompts (n = {templates}00)", *(each if templates == 2 else [])]
+    each = ["template 1 (n = 98)", "template 2 (n = 98)"]
+    assert titles == [f"all prompts (n = {98 * templates})", *(each if templates == 2 else [])]
     panel = figure.axes[0]
     lines = {line.get_label(): list(line.get_ydata()) for line in panel.lines}
     assert lines["transcoder features"] == [0.5, 0.51, 0.52, 0.58]

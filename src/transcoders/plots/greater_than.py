@@ -24,8 +24,8 @@ MEASURES = {
     "attribution": ("attribution to the logit difference", "logits"),
 }
 """Title and axis of each panel, by column of ``where.csv``."""
-YEARS = 100
-"""Prompts of a template."""
+N_YEARS = 98
+"""The prompts of a template that count: 00 has no earlier year, and 99 no later one."""
 BLUE, RED = COLOURS["transcoder"], COLOURS["mlp_out_sae"]
 CURVE_STYLES = {
     "transcoder": ("transcoder features", BLUE, MARKERS["transcoder"], "-"),
@@ -112,8 +112,8 @@ def kept_figure(curves: pd.DataFrame, metric: dict[str, dict[str, float]]) -> Fi
         )
         for template, panel in panels.items():
             _curves(panel, curves[curves["template"].astype(str) == template])
-            panel.set_title(f"template {template} (n = {YEARS})")
-        panels["all"].set_title(f"all prompts (n = {len(templates) * YEARS})")
+            panel.set_title(f"template {template} (n = {N_YEARS})")
+        panels["all"].set_title(f"all prompts (n = {len(templates) * N_YEARS})")
         for name, (label, colour, dashes) in LEVELS.items():
             panels["all"].axhline(
                 metric[name]["value"], color=colour, linestyle=dashes, linewidth=1.2, label=label
