@@ -1,5 +1,8 @@
 """Figures say what their tables say, in the same bytes every time."""
 
+from itertools import combinations
+from pathlib import Path
+
 import matplotlib as mpl
 
 mpl.use("Agg")
@@ -11,6 +14,9 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 from matplotlib.container import ErrorbarContainer
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from matplotlib.transforms import Bbox
 
 from transcoders.config import KINDS, TRAITS
 from transcoders.plots import (
@@ -18,21 +24,30 @@ from transcoders.plots import (
     LABELS,
     MARKERS,
     controls_figure,
+    front_gap_figure,
+    gap_by_tokens_figure,
     kept_figure,
+    measures_figure,
     replacement_figure,
     save_figure,
     sparsity_label,
     steering_figure,
+    studies_figure,
     tradeoff_figure,
     training_figure,
     verification_figure,
     where_figure,
     years_figure,
 )
+from transcoders.plots.style import WIDTH
 
 LAYERS = (8, 15)
 SWEEP = (2e-05, 0.001, 0.5)
 EXTENSIONS = [kind for kind in TRAITS if kind not in KINDS]
+
+
+def drawn(evaluation: pd.DataFrame) -> Figure:
+    return tradeoff_figure(evaluation, n_documents=34)
 
 
 def row_of(layer, kind, sparsity, step) -> dict[str, object]:
@@ -77,10 +92,10 @@ def test_colours_and_markers_of_kinds_differ():
 
 
 def test_points_bars_and_labels_are_the_tables_rows_in_the_order_of_their_l0(evaluation):
-    panels = tradeoff_figure(evaluation).axes
+    panels = drawn(evaluation).axes
     shown = [(8, KINDS), (15, KINDS), (15, ["transcoder", *EXTENSIONS])]
     titles = [panel.get_title() for panel in panels]
-    assert titles == ["gpt2, layer 8", "gpt2, layer 15", "gpt2, layer 15: extensions"]
+    assert titles == ["gpt2, layer 8", "gpt2, layer 15", "gpt2, layer 15:\nextensions"]
     for panel, (layer, kinds) in zip(panels, shown, strict=True):
         bars = [c for c in panel.containers if isinstance(c, ErrorbarContainer)]
         series = {container.get_label(): container for container in bars}
@@ -102,10 +117,29 @@ def test_points_bars_and_labels_are_the_tables_rows_in_the_order_of_their_l0(eva
             assert texts.count(label) == len(kinds) - len(topk)
 
 
+def boxes_of(texts, figure) -> list[Bbox]:
+    figure.draw_without_rendering()
+    return [text.get_window_extent() for text in texts if text.get_visible()]
+
+
+def test_numbers_stand_below_all_marks_and_never_on_each_other(evaluation):
+    crowded = [row_of(8, "transcoder", 1e-5 * (i + 1), i / 4) for i in range(8)]
+    figure = drawn(pd.concat([evaluation, pd.DataFrame(crowded)], ignore_index=True))
+    hidden = 0
+    for panel in figure.axes:
+        boxes = boxes_of(panel.texts, figure)
+        lowest = min(panel.transData.transform(line.get_xydata())[:, 1].min()
+                     for line in panel.lines if len(line.get_xydata()) > 2)  # fmt: skip
+        assert max(box.y1 for box in boxes) < lowest
+        assert not any(a.overlaps(b) for a, b in combinations(boxes, 2))
+        hidden += sum(not text.get_visible() for text in panel.texts)
+    assert hidden > 0
+
+
 def test_dictionaries_trained_again_are_faint_points_without_a_line(evaluation):
     again = evaluation.assign(seed=43, headline=False, ce=evaluation["ce"] + 0.01)
     once, twice = (
-        tradeoff_figure(table).axes
+        drawn(table).axes
         for table in (evaluation, pd.concat([evaluation, again], ignore_index=True))
     )
     for panel, with_faint in zip(once, twice, strict=True):
@@ -118,7 +152,7 @@ def test_dictionaries_trained_again_are_faint_points_without_a_line(evaluation):
 
 
 def test_both_bounds_are_drawn_across_each_panel(evaluation):
-    for panel, layer in zip(tradeoff_figure(evaluation).axes, (*LAYERS, 15), strict=True):
+    for panel, layer in zip(drawn(evaluation).axes, (*LAYERS, 15), strict=True):
         levels = {line.get_ydata()[0] for line in panel.lines if list(line.get_xdata()) == [0, 1]}
         assert levels == {3.55 + 0.1 * layer, 3.68 + 0.1 * layer}
         below, above = panel.get_ylim()
@@ -128,8 +162,11 @@ def test_both_bounds_are_drawn_across_each_panel(evaluation):
 def test_the_legend_names_every_kind_once_and_k_where_there_is_one(evaluation):
     papers = evaluation[evaluation["kind"].isin(KINDS)]
     for table, kinds in ((papers, KINDS), (evaluation, TRAITS)):
-        (legend,) = tradeoff_figure(table).legends
-        assert [text.get_text() for text in legend.get_texts()] == [LABELS[kind] for kind in kinds]
+        (legend,) = drawn(table).legends
+        names = {text.get_text() for text in legend.get_texts()}
+        levels = {"MLP output replaced by its mean", "unmodified model"}
+        assert names == {LABELS[kind] for kind in kinds} | levels
+        assert "34 documents" in legend.get_title().get_text()
         assert ("TopK" in legend.get_title().get_text()) == (table is evaluation)
 
 
@@ -148,10 +185,10 @@ def test_training_curves_are_drawn_for_every_dictionary_of_every_kind(evaluation
         tokens=tokens, fvu=0.5 / tokens, l0=curves["l0"] / tokens, dead_fraction=tokens / 1e4
     )
     figure = training_figure(curves)
-    assert [panel.get_title() for panel in figure.axes[:2]] == ["gpt2_layer8", "gpt2_layer15"]
+    assert [panel.get_ylabel() for panel in figure.axes[::3]] == ["gpt2_layer8", "gpt2_layer15"]
     for number, quantity in enumerate(("fvu", "l0", "dead_fraction")):
-        for column, layer in enumerate(LAYERS):
-            lines = figure.axes[2 * number + column].lines
+        for group, layer in enumerate(LAYERS):
+            lines = figure.axes[3 * group + number].lines
             here = curves[curves["layer"] == layer]
             dictionaries = here.groupby("dictionary")
             assert len(lines) == len(dictionaries)
@@ -177,12 +214,14 @@ def verified(n_parts: int = 3) -> tuple[pd.DataFrame, pd.DataFrame, int]:
 
 def test_verification_has_a_row_a_circuit_and_every_node_and_size_in_it():
     figure = verification_figure({"one": verified(), "other": verified(7)})
-    assert [axes.get_title() for axes in figure.axes] == ["one", "", "other", ""]
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles[2:] == ["other\n3 nodes", "other\ncircuit of 7 parts"]
     left, right = figure.axes[2:]
     points = [tuple(p) for part in left.collections for p in part.get_offsets().tolist()]
     assert sorted(points) == [(-0.5, -0.6), (0.2, 0.1), (1.0, 0.8)]
-    labels = [text.get_text() for text in right.get_legend().get_texts()]
-    assert labels == ["only these", "all but these", "the circuit found: 7 parts"]
+    assert right.get_legend() is left.get_legend() is None  # it would hide data
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels[3:] == ["only these", "all but these", "the circuit found"]
     only, all_but = right.lines[:2]
     assert list(only.get_ydata()) == list(verified()[1]["faithfulness"])
     assert list(all_but.get_ydata()) == list(verified()[1]["remaining"])
@@ -211,8 +250,10 @@ def test_controls_show_every_set_of_every_circuit_as_a_share_of_all_parts():
         random = [0.0, 0.05, 0.25, 0.3, 0.55, 0.75]
         assert found[0] == pytest.approx(sorted([*random, 0.5, 0.125]))
         assert found[1] == pytest.approx(sorted([*random, -0.25, 0.125]))
-    labels = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert labels[-2:] == ["the strongest by activation", "the circuit"]
+    (legend,) = figure.legends
+    labels = [text.get_text() for text in legend.get_texts()]
+    assert len(labels) == 4 and labels[-2:] == ["the strongest by activation", "the circuit"]
+    assert legend.get_title().get_text() == "3 random sets of each sort"
 
 
 def test_steering_has_a_panel_a_factor_with_every_node_and_the_slope():
@@ -222,7 +263,7 @@ def test_steering_has_a_panel_a_factor_with_every_node_and_the_slope():
     steered = pd.DataFrame(rows, columns=["kind", "factor", "predicted", "change"])
     figure = steering_figure({"one": steered, "other": steered})
     titles = [axes.get_title() for axes in figure.axes]
-    assert titles == [f"× {factor}: r = 1.00, slope 2.00" for factor in (-1, 0, 2)]
+    assert titles == [f"× {factor}: 6 nodes\nr = 1.00, slope 2.00" for factor in (-1, 0, 2)]
     for axes, factor in zip(figure.axes, (-1, 0, 2), strict=True):
         for part, x in zip(axes.collections, (1.0, 0.5, -1.0), strict=True):
             point = [(factor - 1) * x, 2 * (factor - 1) * x]
@@ -246,8 +287,9 @@ def test_replacement_draws_each_model_and_the_errors_of_each_circuit():
     assert (of_a.get_title(), of_b.get_title()) == ("a", "b")
     drawn = [list(line.get_ydata()) for line in of_a.lines if len(line.get_ydata()) == 2]
     assert [3.0, 5.0] in drawn and [3.0, 3.5] in drawn
-    assert [text.get_text() for text in shares.texts] == ["0.35", "-0.90", "0.35"]
-    assert [text.get_text() for text in shares.get_xticklabels()] == ["3", "5"]
+    assert [text.get_text() for text in shares.texts] == ["-0.90", "0.35", "0.35"]
+    assert [text.get_text() for text in shares.get_yticklabels()] == ["5", "3"]
+    assert [text.get_text() for text in shares.get_xticklabels()] == ["one", "other"]
 
 
 def test_where_draws_every_part_and_names_the_chosen_ones():
@@ -285,7 +327,8 @@ def test_kept_has_a_panel_for_all_and_for_each_of_several_templates(templates):
               (("original", 0.9), ("transcoder", 0.8), ("removed", 0.3))}  # fmt: skip
     figure = kept_figure(kept_curves(templates), levels)
     titles = [axes.get_title() for axes in figure.axes]
-    assert titles == ["all prompts", *(["template 1", "template 2"] if templates == 2 else [])]
+    each = ["template 1 (n = 98)", "template 2 (n = 98)"]
+    assert titles == [f"all prompts (n = {98 * templates})", *(each if templates == 2 else [])]
     panel = figure.axes[0]
     lines = {line.get_label(): list(line.get_ydata()) for line in panel.lines}
     assert lines["transcoder features"] == [0.5, 0.51, 0.52, 0.58]
@@ -312,8 +355,78 @@ def test_years_has_a_row_a_feature_and_a_column_a_quantity():
     assert len(axes) == 6
     assert [len(panel.patches) for panel in axes[:3]] == [100, 10, 10]
     assert "harm" in axes[3].get_ylabel() and "harm" not in axes[0].get_ylabel()
-    assert axes[4].get_xlabel() == "tens digit of YY"
-    assert years_figure(described, by_year, "pairs").axes[4].get_xlabel() == "YY"
+    assert axes[5].get_xlabel() == "tens digit of YY"
+    assert years_figure(described, by_year, "pairs").axes[5].get_xlabel() == "YY"
+
+
+def judged(*gaps: tuple[float, float, float]) -> pd.DataFrame:
+    """Rows of claims.csv, one a site."""
+    return pd.DataFrame(
+        [
+            {"claim": f"pareto:gpt2_layer{8 + i}", "margin": 0.03, "value": value, "low": low,
+             "high": high, "n": 34, "resampled": "documents", "verdict": "inconclusive"}
+            for i, (value, low, high) in enumerate(gaps)
+        ]
+    )  # fmt: skip
+
+
+def test_the_gap_of_every_site_stands_with_its_interval_beside_the_margin():
+    gaps = (-0.02, -0.06, 0.02), (-0.06, -0.09, -0.04), (np.nan,) * 3
+    figure = front_gap_figure(judged(*gaps))
+    (panel,) = figure.axes
+    points = [bar.lines[0].get_xdata()[0] for bar in panel.containers]
+    np.testing.assert_array_equal(points, [value for value, *_ in gaps])
+    for bar, (_, low, high) in zip(panel.containers[:2], gaps, strict=False):
+        np.testing.assert_allclose(bar.lines[2][0].get_segments()[0][:, 0], [low, high])
+    (band,) = panel.patches
+    assert [band.get_x(), band.get_x() + band.get_width()] == [-0.03, 0.0]
+    texts = [text.get_text() for text in panel.texts]
+    assert texts.count("34 documents") == 2
+    assert texts[-1] == "gpt2, layer 10: inconclusive"
+    for text, bar in zip(boxes_of(panel.texts[:3:2], figure), panel.containers[:2], strict=True):
+        assert not text.overlaps(bar.lines[0].get_window_extent())
+
+
+def test_measures_and_studies_say_how_many_features_they_are_about():
+    summary = pd.DataFrame(
+        [
+            {"dictionary": name, "measure": measure, "n_features": n, "mean": 0.5, "low": 0.4,
+             "high": 0.6}
+            for name, n in (("a", 1200), ("b", 30))
+            for measure in ("single_token_share", "token_entropy", "rule_accuracy")
+        ]
+    )  # fmt: skip
+    figure = measures_figure(summary, {"a": "transcoder", "b": "mlp_in_sae"})
+    labels = [text.get_text() for text in figure.axes[2].get_yticklabels()]
+    assert labels == ["SAE on MLP input\n30 features", "transcoder\n1,200 features"]
+    rows = [("all", "all", 40, 0.1), ("layer", "3", 25, 0.2), ("layer", "5", 15, 0.3)]
+    gains = pd.DataFrame(rows, columns=["by", "group", "n_features", "precision_gain"])
+    gains = gains.assign(method="direct", correlation_gain=-gains["precision_gain"])
+    for score in ("precision", "correlation"):
+        for end, shift in (("low", -0.05), ("high", 0.05)):
+            gains[f"{score}_gain_{end}"] = gains[f"{score}_gain"] + shift
+    panels = studies_figure(gains).axes
+    assert [text.get_text() for text in panels[2].get_yticklabels()] == ["3 (25)", "5 (15)"]
+    for panel, sign in zip(panels[2:], (1, -1), strict=True):
+        gained = panel.containers[0].lines[0].get_xdata()
+        np.testing.assert_allclose(gained.astype(float), [sign * 0.2, sign * 0.3])
+
+
+def test_every_figure_is_as_wide_as_a_page_with_no_text_too_small_for_a_phone(evaluation):
+    points, fits = (
+        pd.read_csv(Path(__file__).parent / "golden" / f"gap_by_tokens{part}.csv")
+        for part in ("", "_fit")
+    )
+    for figure in (
+        drawn(evaluation),
+        front_gap_figure(judged((0.1, 0.0, 0.2))),
+        gap_by_tokens_figure(points, fits, margin=0.03),
+        verification_figure({"one": verified()}),
+        controls_figure({"one": compared()}),
+    ):
+        assert figure.get_figwidth() == WIDTH
+        texts = figure.findobj(lambda artist: isinstance(artist, Text) and artist.get_text())
+        assert min(text.get_fontsize() for text in texts) >= 9
 
 
 SOMEBODYS = {
@@ -328,10 +441,10 @@ def test_a_figure_is_saved_with_the_same_bytes_in_the_styles_resolution_and_font
     evaluation, tmp_path
 ):
     table = evaluation.query("layer == 8")
-    figure, saved = tradeoff_figure(table), []
+    figure, saved = drawn(table), []
     for settings in ({}, SOMEBODYS, SOMEBODYS):
         with plt.rc_context(settings):
-            figure = tradeoff_figure(table) if len(saved) == 2 else figure  # one of them twice
+            figure = drawn(table) if len(saved) == 2 else figure  # one of them twice
             save_figure(figure, tmp_path / "fig3")
         saved.append([(tmp_path / f"fig3{suffix}").read_bytes() for suffix in (".pdf", ".png")])
     assert saved[0] == saved[1] == saved[2]

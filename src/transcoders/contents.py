@@ -22,6 +22,7 @@ PAGES = {
 STUDY = "case_study_"
 """Before a study's name in the name of its page."""
 CAPTIONS = {
+    "fig3_gap": "What decides Figure 3: the gap at equal sparsity, against the margin",
     "fig3_tradeoff": "Figure 3: sparsity (L0) against faithfulness (cross entropy), by kind",
     "gap_by_tokens": "The gap between transcoders and SAEs, by the tokens they were trained on",
     "fig4_greater_than": "Figure 4: how much of the task is left with few features or neurons",

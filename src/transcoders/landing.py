@@ -26,7 +26,7 @@ class Chapter(NamedTuple):
     measured: str
     differs: str
     figures: tuple[str, ...]
-    """Of these, the first that exists is the chapter's picture."""
+    """The chapter's pictures: those of them that the scale has."""
     rule: str
     """What to ask Snakemake for."""
 
@@ -43,7 +43,7 @@ CHAPTERS = [
         "dictionaries of a site start alike and see the same batches.",
         "The paper trains on 60 million tokens, compares one amount of data and gives no "
         "intervals. Models, text and amounts of this scale are named below.",
-        ("gap_by_tokens", "fig3_tradeoff"),
+        ("fig3_gap", "gap_by_tokens", "fig3_tradeoff"),
         "figure3",
     ),
     Chapter(
@@ -55,7 +55,7 @@ CHAPTERS = [
         "of as many parts are measured beside it.",
         "The paper has a transcoder on every layer of GPT2-small and shows circuits without these "
         "tests. Where a layer has none, its MLP is a node that no path goes through.",
-        ("circuit_greater-than", "circuits_verification"),
+        ("circuit_greater-than", "circuits_controls"),
         "circuits",
     ),
     Chapter(
@@ -67,7 +67,7 @@ CHAPTERS = [
         "neurons, of that MLP are then replaced by their means.",
         "The paper studies GPT2-small. Another model has layers of its own and may write years in "
         "other tokens.",
-        ("fig4_greater_than", "greater_than_where"),
+        ("fig4_greater_than",),
         "greater_than",
     ),
     Chapter(
@@ -176,13 +176,15 @@ def _chapter(
     rules = [name for name in (*pages, chapter.rule) if name != "why"]
     rule = "gap_by_tokens" if pages[0] == "why" else rules[-1]
     chosen = "" if scale.name == "laptop" else f" --config scale={scale.name}"
-    picture = next((n for n in chapter.figures if layout.figure(f"{n}.png").exists()), None)
     return {
         **chapter._asdict(),
         "id": chapter.pages[-1],
         "findings": _findings(judged),
-        "picture": picture and relative(layout.figure(picture), folder),
-        "caption": picture and caption_of(picture),
+        "pictures": [
+            (relative(layout.figure(name), folder), caption_of(name))
+            for name in chapter.figures
+            if layout.figure(f"{name}.png").exists()
+        ],
         "links": [(relative(_page(layout, n), folder), title_of(n)) for n in pages],
         "more": [
             (relative(path, folder), name)

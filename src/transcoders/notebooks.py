@@ -189,8 +189,11 @@ def maths_to_mathml(markdown: str) -> str:
 
     def replace(match: re.Match[str]) -> str:
         code, display, inline = match.groups()
-        if display:  # it may scroll, and so has to be within reach of the keyboard
-            return convert(display, display="block").replace("<math", '<math tabindex="0"', 1)
+        if display:  # on a narrow screen, equations that stand side by side go below each other
+            equations = [convert(each, display="block") for each in display.split(r"\qquad")]
+            # They may still scroll, and so have to be within reach of the keyboard.
+            group = '<div class="equations" role="group" aria-label="Equation" tabindex="0">'
+            return f"{group}{''.join(equations)}</div>"
         return code or convert(inline, display="inline")
 
     return MATHS.sub(replace, markdown)

@@ -35,7 +35,9 @@ def draft(repository: Path) -> str:
 
 
 def finished(draft: str, path: Path) -> Path:
-    words = draft.replace("hypothesis:\n", "hypothesis: Words.\n")
+    words = draft.replace("hypothesis:\n", "hypothesis: Words.\n").replace(
+        "analyst:\n", "analyst: I.\n"
+    )
     path.write_text(words.replace("afterwards:\n", "afterwards: So it was.\n"), encoding="utf-8")
     return path
 
@@ -65,7 +67,7 @@ def test_the_draft_names_what_is_studied_and_how_it_is_scored(draft: str) -> Non
 
 def test_a_draft_without_a_hypothesis_is_no_study(draft: str, tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(draft, encoding="utf-8")
-    with pytest.raises(UserError, match=r"hypothesis: .*afterwards: "):
+    with pytest.raises(UserError, match=r"analyst: .*hypothesis: .*afterwards: "):
         load_script(tmp_path / "mine.yaml")
 
 

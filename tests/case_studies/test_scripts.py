@@ -10,6 +10,7 @@ import nbformat
 import pandas as pd
 import pytest
 import yaml
+from markupsafe import escape
 
 from transcoders.case_studies.harness import RefusedError
 from transcoders.case_studies.page import VERDICTS, study_notebook
@@ -26,6 +27,7 @@ from transcoders.case_studies.scripts import (
     outcome,
     score,
 )
+from transcoders.case_studies.seen import heading, seen, shaded
 from transcoders.errors import UserError
 from transcoders.files import read_json, write_table
 
@@ -42,7 +44,8 @@ STEPS = [
 
 def study_script(**changes: Any) -> StudyScript:
     content = {
-        "title": "A feature", "feature": "tc1[41]", "drawn": True, "weights_sha256": "none",
+        "title": "A feature", "analyst": "I, who knew nothing.",
+        "feature": "tc1[41]", "drawn": True, "weights_sha256": "none",
         "steps": STEPS,
         "hypothesis": "Words.", "pattern": "⟦.*⟧", "afterwards": "So it was.",
     }  # fmt: skip
@@ -168,19 +171,69 @@ def test_a_notebook_asks_what_the_study_asked(worked: Worked, tmp_path: Path, ve
     nbformat.validate(notebook)
     code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
     assert code[1:4] == [
-        "study.examples().head(12)",
-        'study.connections(vector="tc1[41]", layer=0, k=2)',
-        "print(study.circuit(row=0, position=5, n_paths=3).table(12))",
+        "HTML(seen(study.examples()))",
+        'HTML(seen(study.connections(vector="tc1[41]", layer=0, k=2)))',
+        "HTML(seen(study.circuit(row=0, position=5, n_paths=3)))",
     ]
     assert not any("tokens" in line for line in code)
     study = RecordedStudy(folder)
-    for line in code[1:4]:
-        exec(line, {"study": study})
+    for line in code[1:]:
+        exec(line, {"study": study, "seen": seen, "shaded": shaded, "HTML": str})
     text = "\n".join(cell.source for cell in notebook.cells)
     assert "`study.tokens(row=0)`: refused. tokens: a blind study does not answer this" in text
     assert VERDICTS[verdict] in text and sum(each in text for each in VERDICTS.values()) == 1
-    order = [text.index(part) for part in ("Where?", "Why?", "## The hypothesis", "So it was.")]
+    order = [
+        text.index(part)
+        for part in ("I, who", "Where?", "Why?", "## The guess", VERDICTS[verdict], "So it was.")
+    ]
     assert order == sorted(order)
+
+
+def test_an_answer_is_a_sentence_and_the_whole_of_it_is_folded_away(folder: Path) -> None:
+    study = RecordedStudy(folder)
+    circuit = study.circuit(0, 5, n_paths=3)
+    for answer, said, folded in (
+        (study.examples(), "strongest places are in", "<td>1</td>"),
+        (study.connections("tc1[41]", 0, k=2), "<code>tc0[", "<td>+"),
+        (circuit, f"<pre>{escape(circuit.table(3))}</pre>", "<pre>"),
+    ):
+        sentence, fold = seen(answer).split("<details>")
+        assert said in sentence and "<table" not in sentence
+        assert folded in fold or folded.replace("+", "-") in fold
+    words = pd.DataFrame({"token": [f"<t{i}>\n" for i in range(9)], "value": 1.0})
+    assert seen(words).count("&lt;t0&gt;⏎</code>") == 1 and "&lt;t8&gt;⏎</code>" not in seen(words)
+    rows = pd.Series([0.0, 2.0, 1.0], index=[4, 5, 6], name="activation")
+    assert "active at 2 of 3 positions, most at position 5 (2.00)" in seen(rows)
+    assert "<code>tc1[41] &lt;- attn0[1]</code>" in seen("tc1[41] <- attn0[1]")
+
+
+def test_revealed_texts_are_shaded_by_activation_and_ticked_where_the_guess_holds() -> None:
+    texts = ["<b>⟦one⟧ more\n", "⟦two⟧", *["⟦z⟧"] * 8]
+    examples = pd.DataFrame({"activation": [4.0, 2.0, *[1.0] * 8], "text": texts})
+    shown, folded = shaded(examples, "⟦one").split("<details>")
+    first, second = shown.split("<li>")[1:3]
+    assert "4.00 ✓" in first and "2.00 ✗" in second
+    assert '&lt;b&gt;<mark style="background: rgba(0, 114, 178, 0.60)">one</mark> more⏎' in first
+    assert "0.35" in second
+    assert shown.count("<li>") + folded.count("<li>") == 10
+
+
+@pytest.mark.parametrize(
+    ("question", "arguments", "words"),
+    [
+        ("de_embedding", {"vector": "tc0[1]"}, "Which tokens drive tc0[1] most?"),
+        (
+            "de_embedding",
+            {"vector": "tc0[1]", "largest": False},
+            "Which tokens drive tc0[1] least?",
+        ),
+        ("circuit", {"row": 2, "position": 7}, "Why is it active in row 2, at position 7?"),
+        ("circuit", {"row": 2}, "circuit"),
+        ("tokens", {"row": 0}, "tokens"),
+    ],
+)
+def test_questions_have_plain_words(question: str, arguments: dict[str, Any], words: str) -> None:
+    assert heading(question, arguments) == words
 
 
 COMMITTED = sorted((REPOSITORY / "workflow/case_studies/laptop").iterdir())

@@ -14,7 +14,7 @@ if SCALE.groups:
             notebook="figure3",
             message="Figure 3: sparsity against faithfulness",
             tables=[LAYOUT.evaluation, LAYOUT.evaluation_by_document],
-            figures=["fig3_tradeoff"],
+            figures=["fig3_gap", "fig3_tradeoff"],
         ),
         Page(
             name="training_curves",

@@ -1,9 +1,9 @@
 """The draft of a blind study: a file in which the analyst has only words left to write.
 
 :func:`write_draft` fills in what a machine can: the feature, the hash of its weights, the questions
-that studies begin with, and how the hypothesis will be scored. The hypothesis and what is said
-afterwards are left empty, and a study without them is not valid, so no draft gets into Table 4 by
-mistake. Nothing that a draft holds depends on the words of a text.
+that studies begin with, and how the hypothesis will be scored. The analyst, the hypothesis and what
+is said afterwards are left empty, and a study without them is not valid, so no draft gets into
+Table 4 by mistake. Nothing that a draft holds depends on the words of a text.
 """
 
 from pathlib import Path
@@ -29,6 +29,7 @@ HEAD = """\
 #      print(study.examples())
 #
 #    Write each question into `steps` with the thought that led to it. The first ones are there.
+#    Say in `analyst` who you are and what you know of the feature and the text.
 # 2. Guess. Write `hypothesis`, and the same as a `pattern`: a regular expression that is searched
 #    for in `before⟦peak⟧after`. The one here stands for two words at the peak.
 # 3. Look: print(study.reveal("the hypothesis").examples), and say in `afterwards` what you saw.
@@ -70,6 +71,7 @@ def write_draft(path: Path, scale: str, feature: str, *, drawn: bool, restricted
     weights = layout.dictionary(facts["dictionary"]) / "sae_weights.safetensors"
     study = {
         "title": f"Feature {feature}",
+        "analyst": None,
         "feature": feature,
         "drawn": drawn,
         "weights_sha256": sha256(weights),

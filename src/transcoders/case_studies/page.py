@@ -1,4 +1,4 @@
-"""A case study as a notebook: a thought, a question, its answer, and so on to the text."""
+"""A case study as a notebook: who asked what and why, what was seen, the guess, and the text."""
 
 import json
 import re
@@ -17,6 +17,7 @@ from transcoders.case_studies.scripts import (
     StudyScript,
     load_script,
 )
+from transcoders.case_studies.seen import heading
 from transcoders.config import Scale
 from transcoders.contents import STUDY, place_of
 from transcoders.files import read_table
@@ -24,8 +25,6 @@ from transcoders.layout import Layout
 from transcoders.notebooks import execute_notebook
 from transcoders.tables.html import in_markdown
 
-SHOWN = {"examples": "{}.head(12)", "circuit": "print({}.table(12))"}
-"""How answers to these questions are shown; the others are shown whole."""
 VERDICTS = {
     "success": "The hypothesis was right.",
     "mostly": "The hypothesis was mostly right.",
@@ -71,7 +70,9 @@ def study_notebook(name: str, script: StudyScript, folder: Path, table4: Path) -
         script=script,
         folder=folder,
         row=row,
+        facts=study.facts,
         verdict=VERDICTS[str(row["outcome"])],
+        pattern=_literal(script.pattern.pattern),
         steps=[_shown(step, study) for step in script.steps],
         success=SUCCESS,
         mostly=MOSTLY,
@@ -85,17 +86,22 @@ def study_notebook(name: str, script: StudyScript, folder: Path, table4: Path) -
     return new_notebook(cells=cells)
 
 
-def _shown(step: Step, study: RecordedStudy) -> tuple[str, str, str | None]:
-    """A thought, the question in Python, and why it was refused, if it was."""
+def _shown(step: Step, study: RecordedStudy) -> dict[str, str | None]:
+    """A question in words and in Python, its thought, and why it was refused, if it was."""
     question, arguments = step.question
-    # JSON has double quotes, as in the project's notebooks.
-    written = ", ".join(
-        f"{name}={json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)}"
-        for name, value in arguments.items()
-    )
-    call = f"study.{question}({written})"
+    written = ", ".join(f"{name}={_literal(value)}" for name, value in arguments.items())
+    shown: dict[str, str | None] = {
+        "heading": heading(question, arguments),
+        "thought": step.thought,
+        "call": f"study.{question}({written})",
+    }
     try:
         study.ask(question, **arguments)
-    except RefusedError as refusal:
-        return step.thought, call, str(refusal)
-    return step.thought, SHOWN.get(question, "{}").format(call), None
+    except RefusedError as refused:
+        return shown | {"refusal": str(refused)}
+    return shown | {"refusal": None}
+
+
+def _literal(value: Any) -> str:
+    """A value in Python. JSON has double quotes, as in the project's notebooks."""
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)

@@ -56,6 +56,8 @@ class StudyScript(Section):
     """The file in which a study is written down."""
 
     title: str
+    analyst: str
+    """Who studied the feature, and what they knew of it and of the text before, in a sentence."""
     feature: Annotated[str, Field(pattern=FEATURE)]
     drawn: bool
     """Whether the feature was drawn at random. If not, it was picked for its looks, and its study

@@ -4,6 +4,7 @@ from transcoders.plots.circuits import controls_figure as controls_figure
 from transcoders.plots.circuits import replacement_figure as replacement_figure
 from transcoders.plots.circuits import steering_figure as steering_figure
 from transcoders.plots.circuits import verification_figure as verification_figure
+from transcoders.plots.gaps import front_gap_figure as front_gap_figure
 from transcoders.plots.gaps import gap_by_tokens_figure as gap_by_tokens_figure
 from transcoders.plots.greater_than import kept_figure as kept_figure
 from transcoders.plots.greater_than import where_figure as where_figure

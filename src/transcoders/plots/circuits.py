@@ -4,18 +4,27 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 from transcoders.circuits.steering import agreement
-from transcoders.plots.style import BOUND_COLOUR, COLOURS, MARKERS, STYLE, legend_below
+from transcoders.plots.style import (
+    BOUND_COLOUR,
+    COLOURS,
+    MARKERS,
+    STYLE,
+    WIDTH,
+    columns_of_two,
+    legend_below,
+)  # fmt: skip
 
 NODE_STYLES = {
     "feature": ("feature", "#0072B2", "o"),
     "head": ("head", "#E69F00", "s"),
     "mlp": ("MLP without a transcoder", "#666666", "^"),
 }
-PART_TICKS = [0, 1, 8, 64, 512, 4096]
+PART_TICKS = [0, 1, 16, 256, 4096]
 
 
 def verification_figure(circuits: dict[str, tuple[pd.DataFrame, pd.DataFrame, int]]) -> Figure:
@@ -29,7 +38,7 @@ def verification_figure(circuits: dict[str, tuple[pd.DataFrame, pd.DataFrame, in
     """
     with plt.style.context(STYLE):
         n, rows = len(circuits), circuits.items()
-        figure, axes = plt.subplots(n, 2, figsize=(7.2, 3.0 * n), squeeze=False, layout="tight")
+        figure, axes = plt.subplots(n, 2, figsize=(WIDTH, 1 + 2.8 * n), squeeze=False)
         for (name, (effects, curve, n_parts)), (left, right) in zip(rows, axes, strict=True):
             for kind, (label, colour, marker) in NODE_STYLES.items():
                 of_kind = effects[effects["kind"] == kind]
@@ -38,8 +47,8 @@ def verification_figure(circuits: dict[str, tuple[pd.DataFrame, pd.DataFrame, in
                     s=18, color=colour, marker=marker, label=label, alpha=0.8, linewidth=0,
                 )  # fmt: skip
             left.axline((0, 0), slope=1, color=BOUND_COLOUR, linestyle="--", linewidth=0.8)
-            left.set(title=name, xlabel="attribution", ylabel="fall of the target when ablated")
-            left.legend(loc="upper left", fontsize="x-small")
+            left.set(xlabel="attribution", ylabel="fall of the target when ablated")
+            left.set_title(f"{name}\n{len(effects)} nodes")
             for column, label, kind in (
                 ("faithfulness", "only these", "transcoder"),
                 ("remaining", "all but these", "mlp_out_sae"),
@@ -52,14 +61,15 @@ def verification_figure(circuits: dict[str, tuple[pd.DataFrame, pd.DataFrame, in
                 right.axhline(level, color=BOUND_COLOUR, linestyle=":", linewidth=0.8)
             right.axvline(
                 n_parts, color=BOUND_COLOUR, linestyle="--", linewidth=0.8,
-                label=f"the circuit found: {n_parts} parts",
+                label="the circuit found",
             )  # fmt: skip
             right.set_xscale("symlog", base=2, linthresh=1)
             right.set_xlim(-0.5, 1.5 * curve["n_nodes"].max())
             right.set_xticks(PART_TICKS, [f"{n:,}" for n in PART_TICKS])
             right.xaxis.set_minor_locator(NullLocator())
-            right.set(xlabel="parts, the most influential first", ylabel="share of the target left")
-            right.legend(fontsize="x-small", frameon=True, framealpha=0.9, edgecolor="none")
+            right.set(xlabel="parts, most influential first", ylabel="share of the target left")
+            right.set_title(f"{name}\ncircuit of {n_parts} parts")
+        legend_below(figure, axes[0])
     return figure
 
 
@@ -68,8 +78,8 @@ def replacement_figure(quality: pd.DataFrame, errors: dict[str, pd.DataFrame]) -
 
     Args:
         quality: ``replacement.csv``; a panel for each model.
-        errors: ``errors.csv`` by circuit; one panel, a row for each circuit, a column for each
-            layer with a transcoder.
+        errors: ``errors.csv`` by circuit; one panel, a column for each circuit, a row for each
+            layer with a transcoder, the last layer on top.
     """
     models = quality["model"].unique()
     shares = pd.DataFrame(
@@ -77,18 +87,17 @@ def replacement_figure(quality: pd.DataFrame, errors: dict[str, pd.DataFrame]) -
             name: table[table["origin"] == "error"].set_index("layer")["share"]
             for name, table in errors.items()
         }
-    ).T.reindex(columns=_layers(quality))
+    ).reindex(_layers(quality)[::-1])
+    heights = [2.4] * len(models) + [0.24 * len(shares) + 1]
     with plt.style.context(STYLE):
-        widths = [3.0] * len(models) + [max(3.0, 0.5 * shares.shape[1])]
         figure, axes = plt.subplots(
-            1, len(widths), figsize=(sum(widths) + 1, max(2.8, 0.32 * len(shares) + 1)),
-            width_ratios=widths, squeeze=False, layout="constrained",
-        )  # fmt: skip
-        for panel, model in zip(axes[0], models, strict=False):
+            len(heights), 1, figsize=(WIDTH, sum(heights) + 1.4), height_ratios=heights
+        )
+        for panel, model in zip(axes, models, strict=False):
             rows = quality[quality["model"] == model]
             for column, label, kind in (
-                ("ce_mean_ablated", "means", "mlp_out_sae"),
-                ("ce", "transcoders", "transcoder"),
+                ("ce_mean_ablated", "means in place of MLPs", "mlp_out_sae"),
+                ("ce", "transcoders in place of MLPs", "transcoder"),
             ):
                 below, above = rows[column] - rows[f"{column}_low"], rows[f"{column}_high"]
                 panel.errorbar(
@@ -97,10 +106,12 @@ def replacement_figure(quality: pd.DataFrame, errors: dict[str, pd.DataFrame]) -
                 )  # fmt: skip
             original = rows["ce_original"].iloc[0]
             panel.axhline(original, color=BOUND_COLOUR, linestyle=":", label="the model itself")
-            panel.set(title=model, xlabel="MLPs replaced, the last first", ylabel="CE (nats)")
-            panel.set_xticks(rows["n_replaced"])
-            panel.legend(title="in place of MLPs", fontsize="x-small", title_fontsize="x-small")
-        _draw_shares(axes[0, -1], shares)
+            panel.set(
+                title=model, xlabel="MLPs replaced, the last first", ylabel="CE (nats a token)"
+            )
+            panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+        _draw_shares(axes[-1], shares)
+        legend_below(figure, axes[:1], "bars: 95% intervals over documents")
     return figure
 
 
@@ -112,18 +123,21 @@ def _layers(quality: pd.DataFrame) -> list[int]:
 def _draw_shares(panel: Axes, shares: pd.DataFrame) -> None:
     panel.imshow(shares, cmap="RdBu", vmin=-1, vmax=1, aspect="auto")
     panel.grid(visible=False)
-    panel.set_xticks(range(shares.shape[1]), [str(layer) for layer in shares])
-    panel.set_yticks(range(len(shares)), list(shares.index))
-    panel.set(title="share of the target in errors", xlabel="layer of the transcoder")
+    panel.set_yticks(range(len(shares)), [str(layer) for layer in shares.index])
+    panel.set_xticks(
+        range(shares.shape[1]), [str(name) for name in shares], rotation=30, ha="right"
+    )
+    panel.set(title="share of the target in errors", ylabel="layer of the transcoder")
     for row, column in zip(*np.nonzero(shares.notna().to_numpy()), strict=True):
         value = shares.iloc[row, column]
         panel.text(
-            column, row, f"{value:.2f}", ha="center", va="center", fontsize=6,
+            column, row, f"{value:.2f}", ha="center", va="center", fontsize=9,
             color="white" if abs(value) > 0.6 else "black",  # on dark cells
         )  # fmt: skip
 
 
-SHARE_TICKS = [-100, -10, -1, -0.5, 0, 0.5, 1, 10, 100]
+CHANGE_TICKS: list[float] = [-100, -10, -1, -0.1, 0, 0.1, 1, 10, 100]
+SHARE_TICKS: list[float] = [-100, -10, -1, -0.5, 0, 0.5, 1, 10, 100]
 CONTROL_STYLES = {
     "random": ("random: same kinds and layers", "#999999", 0.16),
     "random at tokens": ("random: same tokens too", "#56B4E9", -0.16),
@@ -139,9 +153,7 @@ def controls_figure(controls: dict[str, pd.DataFrame]) -> Figure:
         controls: ``controls.csv`` by circuit.
     """
     with plt.style.context(STYLE):
-        figure, panels = plt.subplots(
-            1, 2, figsize=(7.2, 1.5 + 0.42 * len(controls)), sharey=True, layout="constrained"
-        )
+        figure, panels = plt.subplots(1, 2, figsize=(WIDTH, 2.2 + 0.5 * len(controls)), sharey=True)
         for panel, measure in zip(panels, ("necessity", "sufficiency"), strict=True):
             for row, table in enumerate(controls.values()):
                 sets = table[table["measure"] == measure].groupby("set")["effect"]
@@ -160,16 +172,19 @@ def controls_figure(controls: dict[str, pd.DataFrame]) -> Figure:
                     panel.scatter(value, row, marker=marker, s=26, color=colour, label=label)
             panel.axvline(0, color=BOUND_COLOUR, linestyle=":", linewidth=0.8)
             panel.set_xscale("symlog", linthresh=1)
-            low, high = panel.get_xlim()
-            ticks = [tick for tick in SHARE_TICKS if low <= tick <= high]
-            panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-            panel.xaxis.set_minor_locator(NullLocator())
-            panel.set(title=measure, xlabel="effect, as a share of all parts'")
+            _tick(panel.xaxis, SHARE_TICKS)
+            panel.set(title=measure, xlabel="effect (share of all parts')")
             panel.set_yticks(range(len(controls)), list(controls))
         panels[0].invert_yaxis()
-        handles, labels = panels[0].get_legend_handles_labels()
-        legend_below(figure, dict(zip(labels[:4], handles[:4], strict=True)), "")
+        legend_below(figure, panels[:1], f"{len(drawn)} random sets of each sort")
     return figure
+
+
+def _tick(axis: Axis, places: list[float]) -> None:
+    """Ticks at some places, of which those beyond the ends of the axis are not drawn."""
+    axis.set_major_locator(FixedLocator(places))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_locator(NullLocator())
 
 
 def steering_figure(steered: dict[str, pd.DataFrame]) -> Figure:
@@ -180,25 +195,25 @@ def steering_figure(steered: dict[str, pd.DataFrame]) -> Figure:
     """
     table = pd.concat(steered.values())
     with plt.style.context(STYLE):
-        figure, panels = plt.subplots(
-            1, table["factor"].nunique(), figsize=(7.2, 2.9), squeeze=False, layout="constrained"
-        )
-        for panel, (factor, rows) in zip(panels[0], table.groupby("factor"), strict=True):
-            for kind, (_, colour, marker) in NODE_STYLES.items():
+        figure, panels = columns_of_two(table["factor"].nunique(), height=2.8)
+        for panel, (factor, rows) in zip(panels, table.groupby("factor"), strict=True):
+            for kind, (label, colour, marker) in NODE_STYLES.items():
                 of_kind = rows[rows["kind"] == kind]
                 panel.scatter(
                     of_kind["predicted"], of_kind["change"],
-                    s=12, color=colour, marker=marker, alpha=0.7, linewidth=0,
+                    s=14, color=colour, marker=marker, alpha=0.7, linewidth=0, label=label,
                 )  # fmt: skip
             panel.axline((0, 0), slope=1, color=BOUND_COLOUR, linestyle="--", linewidth=0.8)
             _, correlation, slope = agreement(rows)
             panel.set(
-                title=f"× {factor:g}: r = {correlation:.2f}, slope {slope:.2f}",
-                xlabel="predicted change of the target",
+                title=f"× {factor:g}: {len(rows)} nodes\nr = {correlation:.2f}, slope {slope:.2f}",
+                xlabel="predicted change",
             )
             panel.set_xscale("symlog", linthresh=0.1)
             panel.set_yscale("symlog", linthresh=0.1)
-        panels[0, 0].set_ylabel("change in the real model")
-        labels = [label for label, *_ in NODE_STYLES.values()]
-        legend_below(figure, dict(zip(labels, panels[0, 0].collections, strict=True)), "")
+            _tick(panel.xaxis, CHANGE_TICKS)
+            _tick(panel.yaxis, CHANGE_TICKS)
+        for panel in panels[::2]:
+            panel.set_ylabel("change in the real model")
+        legend_below(figure, panels, "changes of the target (in its own unit)")
     return figure

@@ -6,12 +6,20 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from transcoders.plots.style import BOUND_COLOUR, COLOURS, LABELS, MARKERS, STYLE
+from transcoders.plots.style import (
+    BOUND_COLOUR,
+    COLOURS,
+    LABELS,
+    MARKERS,
+    STYLE,
+    WIDTH,
+    legend_below,
+)
 
 MEASURES = {
-    "single_token_share": "single-token share\n(1: one token alone)",
-    "token_entropy": "token entropy (bits)\n(0: one token alone)",
-    "rule_accuracy": "accuracy of a rule\n(0.5: guessing)",
+    "single_token_share": "single-token share (1: one token alone)",
+    "token_entropy": "token entropy in bits (0: one token alone)",
+    "rule_accuracy": "accuracy of a rule (0.5: guessing)",
 }
 BASELINE = "random_directions"
 METHODS = {
@@ -32,10 +40,11 @@ def measures_figure(summary: pd.DataFrame, kinds: dict[str, str]) -> Figure:
     """
     labels = LABELS | {BASELINE: "random directions"}
     with plt.style.context(STYLE):
-        figure, axes = plt.subplots(1, len(MEASURES), figsize=(7.8, 2.4), sharey=True)
+        figure, axes = plt.subplots(len(MEASURES), 1, figsize=(WIDTH, 1.8 * len(MEASURES)))
         for panel, (measure, title) in zip(axes, MEASURES.items(), strict=True):
             rows = summary[summary["measure"] == measure].set_index("dictionary")
-            for place, (name, kind) in enumerate(reversed(kinds.items())):
+            shown = list(reversed(kinds.items()))
+            for place, (name, kind) in enumerate(shown):
                 if name not in rows.index:  # it has no live features
                     continue
                 row = rows.loc[name]
@@ -47,13 +56,17 @@ def measures_figure(summary: pd.DataFrame, kinds: dict[str, str]) -> Figure:
                 )  # fmt: skip
                 panel.annotate(
                     f"{row['mean']:.2f}", (row["mean"], place), textcoords="offset points",
-                    xytext=(0, 6), ha="center", fontsize=8,
+                    xytext=(0, 6), ha="center",
                 )  # fmt: skip
             panel.set_title(title)
             panel.xaxis.set_major_locator(MaxNLocator(4))
             panel.margins(x=0.25)
-            panel.set_ylim(-0.5, len(kinds) - 0.3)
-        axes[0].set_yticks(range(len(kinds)), [labels[kind] for kind in reversed(kinds.values())])
+            panel.set_ylim(-0.5, len(kinds) - 0.2)
+            n = rows["n_features"].astype(int)
+            panel.set_yticks(
+                range(len(kinds)),
+                [f"{labels[kind]}\n{n.get(name, 0):,} features" for name, kind in shown],
+            )
     return figure
 
 
@@ -65,35 +78,36 @@ def studies_figure(summary: pd.DataFrame) -> Figure:
     """
     summary = summary.assign(group=summary["group"].astype(str))
     groupings = list(dict.fromkeys(summary["by"])) or ["all"]
-    widths = [max(summary[summary["by"] == by]["group"].nunique(), 1) for by in groupings]
+    n_groups = [max(summary[summary["by"] == by]["group"].nunique(), 1) for by in groupings]
     with plt.style.context(STYLE):
         figure, axes = plt.subplots(
-            len(SCORES), len(groupings), figsize=(8.2, 5.2), sharey="row", sharex="col",
-            width_ratios=[width + 0.6 for width in widths], squeeze=False,
+            len(groupings), len(SCORES), figsize=(WIDTH, 2.0 + 0.55 * sum(n_groups)),
+            sharex="col", sharey="row", height_ratios=[n + 0.3 for n in n_groups], squeeze=False,
         )  # fmt: skip
-        for row, (score, label) in enumerate(SCORES.items()):
-            for column, by in enumerate(groupings):
-                _gains(axes[row][column], summary[summary["by"] == by], score)
-                if row == 0:
-                    axes[row][column].set_title("all features" if by == "all" else f"by {by}")
-            axes[row][0].set_ylabel(f"{label}:\ngain over the control")
-        handles, labels = axes[0][0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=2)
+        for by, row in zip(groupings, axes, strict=True):
+            for panel, score in zip(row, SCORES, strict=True):
+                _gains(panel, summary[summary["by"] == by], score)
+            row[0].set_ylabel("" if by == "all" else by)
+        for panel, title in zip(axes[0], SCORES.values(), strict=True):
+            panel.set_title(title)
+        for panel in axes[-1]:
+            panel.set_xlabel("gain over the control")
+        legend_below(figure, axes[0], "in brackets: features; bars: 95% intervals over them")
     return figure
 
 
 def _gains(panel: Axes, rows: pd.DataFrame, score: str) -> None:
-    groups = list(dict.fromkeys(rows["group"]))
+    groups = rows.groupby("group", sort=False)["n_features"].max()
     for number, (method, (label, colour, marker)) in enumerate(METHODS.items()):
-        chosen = rows[rows["method"] == method].set_index("group").reindex(groups)
+        chosen = rows[rows["method"] == method].set_index("group").reindex(groups.index)
         gain = chosen[f"{score}_gain"]
         panel.errorbar(
-            [place + (number - 1.5) * 0.16 for place in range(len(groups))],
             gain,
-            yerr=[gain - chosen[f"{score}_gain_low"], chosen[f"{score}_gain_high"] - gain],
+            [place + (number - 1.5) * 0.2 for place in range(len(groups))],
+            xerr=[gain - chosen[f"{score}_gain_low"], chosen[f"{score}_gain_high"] - gain],
             color=colour, marker=marker, linestyle="", markersize=4, elinewidth=1, label=label,
         )  # fmt: skip
-    panel.axhline(0, color=BOUND_COLOUR, linewidth=0.8)
-    panel.set_xticks(range(len(groups)), groups)
-    panel.set_xlim(-0.6, len(groups) - 0.4)
-    panel.grid(visible=False, axis="x")
+    panel.axvline(0, color=BOUND_COLOUR, linewidth=0.8)
+    panel.set_yticks(range(len(groups)), [f"{group} ({n:.0f})" for group, n in groups.items()])
+    panel.set_ylim(len(groups) - 0.4, -0.6)
+    panel.grid(visible=False, axis="y")

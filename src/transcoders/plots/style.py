@@ -4,11 +4,13 @@ A kind has the same colour and marker in every figure. The colours are those of 
 colour-blind readers can tell apart, also in greyscale.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 
@@ -33,6 +35,42 @@ BOUND_COLOUR = "#555555"
 """The colour of lines that belong to no kind, such as the unmodified model."""
 
 
+WIDTH = 5.5
+"""The width of every figure in inches, that of a page of text. Where a screen has 400 pixels, ten
+points become nine pixels."""
+
+
+def columns_of_two(n: int, *, height: float, **options: Any) -> tuple[Figure, list[Axes]]:
+    """A figure with ``n`` panels, two in a row, from left to right and down.
+
+    Args:
+        n: how many.
+        height: of a row, in inches. The legend below them has an inch of its own.
+        options: of :func:`matplotlib.pyplot.subplots`.
+    """
+    n_rows, n_columns = (n + 1) // 2, min(n, 2)
+    figure, grid = plt.subplots(
+        n_rows, n_columns, figsize=(WIDTH, height * n_rows + 1), squeeze=False, **options
+    )
+    for panel in grid.flat[:n]:
+        panel.tick_params(labelbottom=True)  # even if an axis is shared: the last row may be short
+    for unused in grid.flat[n:]:
+        unused.remove()
+    return figure, list(grid.flat[:n])
+
+
+def groups_of_three(n: int, *, height: float) -> tuple[Figure, list[list[Axes]]]:
+    """A figure of ``n`` groups, one below the other: a high panel, and two low ones beside it.
+
+    Args:
+        n: how many groups.
+        height: of a group, in inches.
+    """
+    mosaic: list[Any] = [[first, first + step] for first in range(0, 3 * n, 3) for step in (1, 2)]
+    figure, panels = plt.subplot_mosaic(mosaic, figsize=(WIDTH, height * n))
+    return figure, [[panels[3 * group + place] for place in range(3)] for group in range(n)]
+
+
 def sparsity_label(dictionary: "pd.Series[Any]") -> str:
     """λ₁ or k, as text. The table has k in the dictionary's name only."""
     if pd.notna(dictionary["l1_coefficient"]):
@@ -40,12 +78,15 @@ def sparsity_label(dictionary: "pd.Series[Any]") -> str:
     return str(dictionary["dictionary"]).rpartition("_k-")[2].partition("_")[0]
 
 
-def legend_below(figure: Figure, shown: dict[str, Any], title: str) -> Legend:
-    """One legend for all panels, below them. ``shown`` maps each label to what it labels."""
+def legend_below(figure: Figure, panels: Iterable[Axes], title: str = "") -> Legend:
+    """One legend below all panels, so that it hides nothing: every label that they use, once."""
+    shown: dict[str, Any] = {}
+    for panel in panels:
+        handles, labels = panel.get_legend_handles_labels()
+        shown |= dict(zip(labels, handles, strict=True))
     return figure.legend(
-        list(shown.values()), list(shown),
-        loc="outside lower center", ncols=len(shown), title=title, title_fontsize=8,
-    )  # fmt: skip
+        list(shown.values()), list(shown), loc="outside lower center", ncols=2, title=title
+    )
 
 
 def save_figure(figure: Figure, path: Path) -> None:

@@ -1,11 +1,10 @@
 """Figure 3: sparsity against faithfulness."""
 
-from typing import Any
-
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from transcoders.config import KINDS, TRAITS
 from transcoders.fronts import like_headline
@@ -15,51 +14,57 @@ from transcoders.plots.style import (
     LABELS,
     MARKERS,
     STYLE,
+    columns_of_two,
     legend_below,
     sparsity_label,
 )  # fmt: skip
 
-ABOVE: dict[str, Any] = {"xytext": (5, 4), "ha": "left", "va": "bottom"}
-BELOW: dict[str, Any] = {"xytext": (-5, -4), "ha": "right", "va": "top"}
-LABELLED_ABOVE = ("transcoder", "mlp_in_sae", "topk_sae")
-"""Other kinds are labelled below their points, which keeps labels apart where fronts are close."""
+BOUNDS = {
+    "ce_mean_ablated": ("MLP output replaced by its mean", "--"),
+    "ce_original": ("unmodified model", ":"),
+}
+"""Label and line style of each horizontal line."""
+FOOT = 0.075
+"""The height of a line of text at the foot of a panel, as a share of the panel."""
 L0_TICKS = [subs * 10**power for power in range(5) for subs in (1, 2, 5)]
 
 
-def tradeoff_figure(evaluation: pd.DataFrame) -> Figure:
+def tradeoff_figure(evaluation: pd.DataFrame, *, n_documents: int) -> Figure:
     """Figure 3: sparsity against faithfulness, a panel a site.
 
     Kinds that the paper does not have come in extra panels, beside the transcoders of their site.
 
     Args:
-        evaluation: rows of ``evaluation.csv`` that can be compared. A point is a dictionary,
-            labelled with its λ₁ or k; lines join the dictionaries of a kind in the order of their
-            L0. Error bars go from ``ce_low`` to ``ce_high``. Dictionaries that were trained again
-            with another seed are small and faint, and without a line. Horizontal lines are the
-            unmodified and the mean-ablated model.
+        evaluation: rows of ``evaluation.csv`` that can be compared. A point is a dictionary. Its λ₁
+            or k stands at the foot of the panel, below the point, where it covers nothing. Lines
+            join the dictionaries of a kind in the order of their L0. Error bars go from ``ce_low``
+            to ``ce_high``. Dictionaries that were trained again with another seed are small and
+            faint, and without a line.
+        n_documents: how many documents the error bars are over.
     """
     papers = evaluation["kind"].isin(KINDS)
     extended = evaluation["site"].isin(evaluation.loc[~papers, "site"])
     beside = extended & (~papers | (evaluation["kind"] == "transcoder"))
     contents = [
         (rows, remark)
-        for chosen, remark in ((papers, ""), (beside, ": extensions"))
+        for chosen, remark in ((papers, ""), (beside, ":\nextensions"))
         for _, rows in evaluation[chosen].groupby("site", sort=False)
     ]
     with plt.style.context(STYLE):
-        figure, axes = plt.subplots(
-            1, len(contents), figsize=(3.4 * len(contents), 4.6), squeeze=False, sharex=True
-        )
-        for panel, (rows, remark) in zip(axes[0], contents, strict=True):
+        figure, panels = columns_of_two(len(contents), height=2.9, sharex=True)
+        for panel, (rows, remark) in zip(panels, contents, strict=True):
             _tradeoff_panel(panel, rows, remark)
-        axes[0][0].set_ylabel("next-token cross entropy (nats)")
-        topk = evaluation["l1_coefficient"].isna().any()
-        shown: dict[str, Any] = {}  # by label: an extension may be at one site only
-        for panel in axes[0]:
-            handles, labels = panel.get_legend_handles_labels()
-            shown |= dict(zip(labels, handles, strict=True))
-        or_k = ", or $k$ for TopK" if topk else ""
-        legend_below(figure, shown, f"numbers beside the points: $\\lambda_1${or_k}")
+        for panel in panels[::2]:
+            panel.set_ylabel("cross entropy (nats a token)")
+        or_k = ", or $k$ for TopK" if evaluation["l1_coefficient"].isna().any() else ""
+        legend_below(
+            figure, panels,
+            f"numbers at the foot: $\\lambda_1${or_k}\n"
+            f"bars: 95% intervals over {n_documents} documents",
+        )  # fmt: skip
+        figure.draw_without_rendering()  # only now is it known how wide texts are
+        for panel in panels:
+            _hide_crowded(panel)
     return figure
 
 
@@ -68,7 +73,8 @@ def _tradeoff_panel(panel: Axes, site: pd.DataFrame, remark: str) -> None:
     panel.set_xticks(L0_TICKS, [f"{tick:,}" for tick in L0_TICKS])
     panel.minorticks_off()
     first_run = like_headline(site, "seed")
-    for kind in [kind for kind in TRAITS if kind in set(site["kind"])]:
+    kinds = [kind for kind in TRAITS if kind in set(site["kind"])]
+    for row, kind in zip(reversed(range(len(kinds))), kinds, strict=True):
         again = site[~first_run & (site["kind"] == kind)]
         panel.plot(
             again["l0"], again["ce"], linestyle="none", alpha=0.35,
@@ -81,22 +87,30 @@ def _tradeoff_panel(panel: Axes, site: pd.DataFrame, remark: str) -> None:
             color=COLOURS[kind], marker=MARKERS[kind], label=LABELS[kind], elinewidth=0.8,
         )  # fmt: skip
         for _, point in points.iterrows():
-            panel.annotate(
-                sparsity_label(point), (point["l0"], point["ce"]), textcoords="offset points",
-                fontsize=7, color=COLOURS[kind], **(ABOVE if kind in LABELLED_ABOVE else BELOW),
+            panel.text(
+                point["l0"], (row + 0.3) * FOOT, sparsity_label(point), fontsize=9, ha="center",
+                color=COLOURS[kind], transform=panel.get_xaxis_transform(),
             )  # fmt: skip
-    for column, text, offset, anchor in (
-        ("ce_mean_ablated", "MLP output replaced by its mean", 3, "bottom"),
-        ("ce_original", "unmodified model", -3, "top"),
-    ):
+    for column, (label, line) in BOUNDS.items():
         level = site[column].iloc[0]
-        panel.axhline(level, color=BOUND_COLOUR, linestyle="--", linewidth=1)
-        panel.annotate(
-            text, (0.99, level), xycoords=("axes fraction", "data"), textcoords="offset points",
-            xytext=(0, offset), ha="right", va=anchor, fontsize=7, color=BOUND_COLOUR,
-        )  # fmt: skip
-    panel.margins(x=0.15, y=0.12)
+        panel.axhline(level, color=BOUND_COLOUR, linestyle=line, linewidth=1, label=label)
+    panel.margins(x=0.15, y=0.06)
     panel.autoscale()
+    low, high = panel.get_ylim()
+    foot = FOOT * (len(kinds) + 0.3)
+    panel.set_ylim(low - (high - low) * foot / (1 - foot), high)
+    ticks = MaxNLocator(4).tick_values(low, high)
+    panel.set_yticks([tick for tick in ticks if low <= tick <= high])
     first = site.iloc[0]
     panel.set_title(f"{first['model']}, layer {first['layer']}{remark}")
-    panel.set_xlabel("L0 (active features per token)")
+    panel.set_xlabel("L0 (active features a token)")
+
+
+def _hide_crowded(panel: Axes) -> None:
+    """Hide numbers at the foot that would touch the one before them."""
+    ends: dict[float, float] = {}
+    for text in panel.texts:
+        box = text.get_window_extent()
+        text.set_visible(box.x0 > ends.get(box.y0, 0.0))
+        if text.get_visible():
+            ends[box.y0] = box.x1 + 2

@@ -3,7 +3,9 @@
 from typing import Any
 
 import pandas as pd
+from markupsafe import Markup
 
+from transcoders.contents import STUDY
 from transcoders.tables.html import html_table
 
 NO_LIVE = "No transcoder has two live features: see `dead_fraction` in `evaluation.csv`."
@@ -67,12 +69,18 @@ def studies_table(studies: pd.DataFrame, n: int = 6) -> str:
 
 
 def case_studies_table(table4: pd.DataFrame) -> str:
-    """Table 4: case studies, and how well their hypotheses tell where features are active."""
+    """Table 4: case studies, and how well their hypotheses tell where features are active.
+
+    Each has a link to its page, which stands in the same folder.
+    """
     renamed = {
         "top_matched": "strongest", "sampled_matched": "active", "silent_matched": "silent",
         "balanced_accuracy": "balanced accuracy",
     }  # fmt: skip
     shown = table4[["study", "feature", "hypothesis", *renamed, "outcome"]].rename(columns=renamed)
+    shown["study"] = [
+        Markup('<a href="{}{}.html">{}</a>').format(STUDY, name, name) for name in shown["study"]
+    ]
     formats = dict.fromkeys(["strongest", "active", "silent"], "{:.0%}")
     return html_table(shown, formats | {"balanced accuracy": "{:.2f}"}, name="table4")
 
