@@ -61,7 +61,7 @@ def feature_name(layer: int, unit: int, *, of_sae: bool = False) -> str:
 
 
 def shown(label: Label) -> str:
-    """The text if it is trusted, else the end of the clearest example."""
+    """The text if it is trusted, else the end of the clearest example; empty without any."""
     if label.is_trusted or not label.examples:
         return label.text if label.is_trusted else ""
     example = label.examples[0]
@@ -72,9 +72,10 @@ def shown(label: Label) -> str:
 
 
 def named(label: Label) -> str:
-    """What stands for a feature, with its credit: ``“of” (0.93)``."""
+    """What stands for a feature, with its credit: ``“of” (0.93)``; empty where nothing does."""
     credit = f"{label.score:.2f}" if label.by == RULE else f"by {label.by}"
-    return f"{label.text} ({credit})" if label.is_trusted else f"as in “{shown(label)}” ({credit})"
+    text = shown(label) if label.is_trusted else f"as in “{shown(label)}”"
+    return f"{text} ({credit})" if shown(label) else ""
 
 
 def write_labels(path: Path, labels: Mapping[str, Labels]) -> None:
