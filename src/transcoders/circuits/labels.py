@@ -103,12 +103,7 @@ def read_labels(path: Path, dictionaries: Collection[str]) -> Labels:
     Raises:
         UserError: the file is missing, or is no such table.
     """
-    table = read_table(path, keep_default_na=False, dtype=str)
-    if list(table.columns) != COLUMNS:
-        raise UserError(
-            f"{path}: expected the columns {', '.join(COLUMNS)}, found {', '.join(table.columns)}; "
-            "delete it and run again"
-        )
+    table = _table(path, COLUMNS, "delete it and run again")
     return {
         row["feature"]: Label(
             row["text"],
@@ -120,6 +115,17 @@ def read_labels(path: Path, dictionaries: Collection[str]) -> Labels:
         )
         for row in table[table["dictionary"].isin(list(dictionaries))].to_dict("records")
     }
+
+
+def _table(path: Path, columns: list[str], remedy: str) -> pd.DataFrame:
+    """A table of texts, in which nothing counts as missing."""
+    table = read_table(path, keep_default_na=False, dtype=str)
+    if list(table.columns) != columns:
+        raise UserError(
+            f"{path}: expected the columns {', '.join(columns)}, found "
+            f"{', '.join(table.columns)}; {remedy}"
+        )
+    return table
 
 
 def labels_in(layout: Layout, entry: Dictionary | ImportedTranscoder) -> Labels:
@@ -144,12 +150,7 @@ def with_edits(labels: Mapping[str, Labels], path: Path) -> dict[str, Labels]:
     edited = {dictionary: dict(own) for dictionary, own in labels.items()}
     if not path.exists():
         return edited
-    table = read_table(path, dtype=str, keep_default_na=False)
-    if list(table.columns) != EDIT_COLUMNS:
-        raise UserError(
-            f"{path}: expected the columns {', '.join(EDIT_COLUMNS)}, found "
-            f"{', '.join(table.columns)}; correct the first line"
-        )
+    table = _table(path, EDIT_COLUMNS, "correct the first line")
     done: set[tuple[str, str]] = set()
     for line, row in enumerate(table.to_dict("records"), start=2):
         values = {key: value.strip() for key, value in row.items()}
