@@ -119,7 +119,7 @@ def read_labels(path: Path, dictionaries: Collection[str]) -> Labels:
 
 def _table(path: Path, columns: list[str], remedy: str) -> pd.DataFrame:
     """A table of texts, in which nothing counts as missing."""
-    table = read_table(path, keep_default_na=False, dtype=str)
+    table = read_table(path, dtype=str, na_filter=False)
     if list(table.columns) != columns:
         raise UserError(
             f"{path}: expected the columns {', '.join(columns)}, found "
