@@ -117,17 +117,6 @@ def read_labels(path: Path, dictionaries: Collection[str]) -> Labels:
     }
 
 
-def _table(path: Path, columns: list[str], remedy: str) -> pd.DataFrame:
-    """A table of texts, in which nothing counts as missing."""
-    table = read_table(path, dtype=str, na_filter=False)
-    if list(table.columns) != columns:
-        raise UserError(
-            f"{path}: expected the columns {', '.join(columns)}, found "
-            f"{', '.join(table.columns)}; {remedy}"
-        )
-    return table
-
-
 def labels_in(layout: Layout, entry: Dictionary | ImportedTranscoder) -> Labels:
     """The labels of one dictionary's features; none if nobody has made any yet.
 
@@ -170,6 +159,17 @@ def with_edits(labels: Mapping[str, Labels], path: Path) -> dict[str, Labels]:
             text=values["label"], score=nan, rule="", by=values["who"], why=values["why"]
         )
     return edited
+
+
+def _table(path: Path, columns: list[str], remedy: str) -> pd.DataFrame:
+    """A table of texts, in which nothing counts as missing."""
+    table = read_table(path, dtype=str, na_filter=False)
+    if list(table.columns) != columns:
+        raise UserError(
+            f"{path}: expected the columns {', '.join(columns)}, found "
+            f"{', '.join(table.columns)}; {remedy}"
+        )
+    return table
 
 
 def labels_of(scale: Scale, layout: Layout, model: str) -> Labels:
