@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 AGAIN = "delete it and run again"
-NAMES = ("document", "source", "model", "study", "rater", "token", "text")
+NAMES = ("document", "source", "model", "study", "rater", "token", "text", "layers")
 """Columns of tables that hold names or text, even where these look like numbers."""
 
 

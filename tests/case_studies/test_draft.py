@@ -35,10 +35,12 @@ def draft(repository: Path) -> str:
 
 
 def finished(draft: str, path: Path) -> Path:
-    words = draft.replace("hypothesis:\n", "hypothesis: Words.\n").replace(
-        "analyst:\n", "analyst: I.\n"
-    )
-    path.write_text(words.replace("afterwards:\n", "afterwards: So it was.\n"), encoding="utf-8")
+    fields = {
+        "analyst": "I.", "hypothesis": "Words.", "pattern": "⟦", "afterwards": "So it was.",
+    }  # fmt: skip
+    for key, words in fields.items():
+        draft = draft.replace(f"{key}:\n", f"{key}: {words}\n")
+    path.write_text(draft, encoding="utf-8")
     return path
 
 
@@ -61,13 +63,14 @@ def test_the_draft_names_what_is_studied_and_how_it_is_scored(draft: str) -> Non
     weights = Layout(SCALE).dictionary("tiny-llama_layer1_transcoder_l1-0.5")
     assert yaml.safe_load(draft)["weights_sha256"] == sha256(weights / "sae_weights.safetensors")
     head = " ".join(line.lstrip("# ") for line in draft.splitlines() if line.startswith("#"))
-    assert weights.name in head and f"at the scale {SCALE}" in head and FEATURE in head
+    assert weights.name in head and f"at the scale {SCALE}" in head
+    assert f"BlindStudy('{SCALE}', feature='{FEATURE}', restricted=False, transcript=" in head
     assert f"{SUCCESS} or more is a success, {MOSTLY} or more is mostly right" in head
 
 
 def test_a_draft_without_a_hypothesis_is_no_study(draft: str, tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(draft, encoding="utf-8")
-    with pytest.raises(UserError, match=r"analyst: .*hypothesis: .*afterwards: "):
+    with pytest.raises(UserError, match=r"analyst: .*hypothesis: .*pattern: .*afterwards: "):
         load_script(tmp_path / "mine.yaml")
 
 

@@ -12,7 +12,6 @@ from transcoders.circuits.labels import (
     LONGEST,
     Label,
     Labels,
-    described,
     named,
     read_labels,
     shown,
@@ -107,9 +106,8 @@ def test_a_table_of_something_else_is_refused(tmp_path: Path) -> None:
 def test_a_label_below_the_bar_is_not_shown_as_a_name() -> None:
     good, bad, none = MADE["early"]["tc0[1]"], *MADE["late"].values()
     assert (shown(good), named(good)) == ("“of”", "“of” (0.90)")
-    assert shown(bad) == "in 17" and "digits" not in named(bad) + str(described(bad))
-    assert shown(none) == ""
+    assert shown(bad) == "in 17" and named(bad) == "as in “in 17” (0.60)"
+    assert shown(none) == named(none) == ""
     long = bad._replace(examples=("a" * 100 + " the end",))
     assert shown(long) == "…the end"
     assert len(shown(bad._replace(examples=("a" * 100,)))) == LONGEST
-    assert [text for title, text in described(bad) if title == "example"] == ["in 17"]

@@ -4,8 +4,9 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator
+from math import nan
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import networkx as nx
 import pytest
@@ -15,6 +16,7 @@ from helpers_browser import NEEDS_CHROMIUM, Browser
 from helpers_circuits import prompt, some_targets
 from transcoders.circuits import page as page_module
 from transcoders.circuits.graph import build_graph, influence, prune_graph, without_remainders
+from transcoders.circuits.labels import Label
 from transcoders.circuits.notation import REMAINDERS
 from transcoders.circuits.page import circuit_page, feature_links
 from transcoders.circuits.paths import ComputationalPath, Search, find_paths, strongest
@@ -25,19 +27,8 @@ TOKENS = ["<|endoftext|>", "<b>", '"', "\n", "{a|b}", "&", " ", " é"]
 TEXT = ("Text", [("</b> & some", "1.00")])
 
 
-class Label(NamedTuple):
-    """As circuits.labels has it."""
-
-    text: str
-    score: float
-    rule: str = "one token"
-    examples: tuple[str, ...] = ("one or", "</b> some & or", "each or")
-    by: str = "rule"
-    why: str = ""
-
-    @property
-    def is_trusted(self) -> bool:
-        return self.score >= 0.75
+def label(text: str, score: float, *by: str) -> Label:
+    return Label(text, score, "one token", ("one or", "</b> some & or", "each or"), *by)
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +113,7 @@ def test_without_a_script_there_are_tables(
     graph: nx.DiGraph, paths: list[ComputationalPath]
 ) -> None:
     name = features_of(graph)[0]
-    page = made(graph, paths, labels={name: Label("a label & more", 0.8)})
+    page = made(graph, paths, labels={name: label("a label & more", 0.8)})
     tables = page[page.index('<details id="tables" open>') : page.index("</details>\n<noscript>")]
     for path in strongest(paths, page_module.N_ROWS):
         assert str(path).replace("<", "&lt;") in tables
@@ -196,7 +187,11 @@ def reader(
     browser: Browser, graph: nx.DiGraph, paths: list[ComputationalPath], tmp_path: Path
 ) -> Reader:
     features = features_of(graph)
-    labels = {features[0]: Label("or after “one”", 0.91), features[1]: Label("worthless", 0.6)}
+    labels = {
+        features[0]: label("or after “one”", 0.91),
+        features[1]: label("worthless", 0.6),
+        features[2]: label("mine", nan, "Anna", "she knows"),
+    }
     page = made(graph, paths, labels=labels, links={features[0]: "../x/1.html"})
     path = tmp_path / "circuit.html"
     path.write_text(page, encoding="utf-8")
@@ -269,7 +264,7 @@ def test_a_click_opens_the_panel_and_escape_closes_it(reader: Reader, graph: nx.
     reader.keep(100)
     features = features_of(graph)
     find = "return drawing.boxes.find((box) => box.node.feature === '{}').id;"
-    for name in features[:2]:
+    for name in features[:3]:
         id_ = reader.run(find.format(name))
         reader.run(f"pick(boxById('{id_}'));")
         text = reader.run("return panel.innerText;")
@@ -280,6 +275,9 @@ def test_a_click_opens_the_panel_and_escape_closes_it(reader: Reader, graph: nx.
             assert reader.run(f"return {title};") == "or after “one”"
             assert "0.91" in text and "each or" in text and name in text
             assert reader.run(f"return {link}.getAttribute('href');") == "../x/1.html"
+        elif name == features[2]:
+            assert reader.run(f"return {title};") == "mine"
+            assert "written by Anna: she knows" in text
         else:
             assert reader.run(f"return {title};") == name
             assert "“worthless” predicts" in text and "0.60" in text

@@ -58,6 +58,8 @@ REFUSED: list[tuple[str, dict[str, str], str]] = [
     ("circuit", {"--head": "tc0[2]"}, r"expected a layer and head such as attn9\[1\]"),
     ("circuit", {"--token": "5"}, "token 5: expected one from -5 to 4"),
     ("circuit", {"--model": "gpt5"}, "no model named 'gpt5'"),
+    ("circuit", {"--case": "tiny-feature"}, "--case, or --all-of .* none of the others"),
+    ("circuit", {"--all-of": "tiny-llama"}, "--case, or --all-of .* none of the others"),
     ("attention", {"--head": "attn0[2]"}, r"head attn0\[2\]: expected a layer from 0 to 2"),
     ("attention", {"--head": "attn9"}, r"expected a layer and head such as attn9\[1\]"),
     ("attention", {"--key": "5"}, "token 5: expected one from -5 to 4"),

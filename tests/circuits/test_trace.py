@@ -172,9 +172,16 @@ def test_a_tracer_is_loaded_from_the_results_of_a_scale(
         Tracer.load("smoke", "tiny-llama")
 
 
-@pytest.mark.parametrize("target", ["tc2[top]@-1", "logit[w5]-logit[w9]@-1"])
+@pytest.mark.parametrize(
+    ("target", "weights"),
+    [
+        ("tc2[top]@-1", {}),
+        ("logit[w5]-logit[w9]@-1", {"w5": 1, "w9": -1}),
+        ("logit[w5]+logit[w9]@-1", {"w5": 1, "w9": 1}),
+    ],
+)
 def test_a_circuit_is_written_and_then_its_page(
-    tracer: Tracer, rows: Tensor, tmp_path: Path, target: str
+    tracer: Tracer, rows: Tensor, tmp_path: Path, target: str, weights: dict[str, int]
 ) -> None:
     circuit = tracer.trace(PROMPT, target, Search(15, 3, sign="both"))
     text = look_up(tracer, [circuit], rows)
@@ -196,9 +203,9 @@ def test_a_circuit_is_written_and_then_its_page(
     assert record["target"]["value"] == circuit.target.value
     features = {str(node).partition("@")[0] for node in circuit.graph if node.kind == "feature"}
     assert set(record["notes"]) == features
-    answers = [(answer["token"], answer["weight"]) for answer in record["target"]["logits"]]
-    assert answers == ([("w5", 1), ("w9", -1)] if target.startswith("logit") else [])
-    prefers_first = circuit.target.value > 0 if answers else None
+    answers = {answer["token"]: answer["weight"] for answer in record["target"]["logits"]}
+    assert answers == weights
+    prefers_first = circuit.target.value > 0 if -1 in weights.values() else None
     assert record["target"]["prefers_first"] is prefers_first
     assert record["completeness_error"] < 1e-5
     assert -1 <= record["rank_correlation"] <= 1

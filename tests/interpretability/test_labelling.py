@@ -1,15 +1,26 @@
 """A feature that follows a rule gets that rule as its label; one that follows none gets no name."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from transcoders.circuits.labels import Label
+from transcoders.corpus import Rows
+from transcoders.interpretability.activity import tokens_as_texts
 from transcoders.interpretability.grammar import Text
-from transcoders.interpretability.labelling import NONE, clearest, find_label, split_examples
+from transcoders.interpretability.labelling import (
+    NONE,
+    clearest,
+    find_label,
+    label_of,
+    split_examples,
+)
+from transcoders.models import load_tokenizer
 
 WORDS = [
     " the", " of", " in", " one", " each", " University", " cat", " dog", " house", " born",
@@ -130,6 +141,8 @@ def test_with_too_few_examples_there_is_no_label() -> None:
     assert find_label(TEXT, DOCUMENT, z, first_position=1, seed=0) == NONE
     z[:3, 5] = 1  # all in one document
     assert find_label(TEXT, DOCUMENT, z, first_position=1, seed=0) == NONE
+    z[:] = 1  # never silent
+    assert find_label(TEXT, DOCUMENT, z, first_position=1, seed=0) == NONE
 
 
 def test_the_same_label_comes_again() -> None:
@@ -158,6 +171,16 @@ def test_halves_share_no_document_and_hold_what_they_say() -> None:
         sensitivity = holds[half.positive].mean()
         specificity = [1 - holds[half.weights[:, k] > 0].mean() for k in range(1, 7)]
         assert half.scores(holds[None])[0] == pytest.approx((sensitivity + min(specificity)) / 2)
+
+
+def test_an_example_ends_where_the_feature_is_active_and_never_at_bos(
+    tiny_models: dict[str, Path],
+) -> None:
+    tokenizer, tokens = load_tokenizer(tiny_models["llama"]), torch.tensor([[0, 7, 8, 9, 10]])
+    rows, text = Rows(tokens, torch.zeros(1)), Text(tokens_as_texts(tokenizer, tokens))
+    z = np.array([[9.0, 0, 1, 0, 0]])
+    found = label_of(tokenizer, rows, text, z, first_position=0, seed=0)
+    assert found.examples == (tokenizer.decode([7, 8]),)
 
 
 def test_the_clearest_contexts_are_the_largest_peaks_of_different_rows() -> None:

@@ -19,6 +19,7 @@ if SCALE.interpretability is not None:
         LAYOUT.feature_pages(entry.name) for own in LABELLED.values() for entry in own
     ]
     EDITS = [path for path in [LAYOUT.edited_labels] if path.exists()]
+    EDITED = [sha256(path) for path in EDITS]
     RATED_MODEL = LAYOUT.model(SCALE.interpretability.rated_site.model)
     OBSERVED = [LAYOUT.observed / "text.safetensors"] + [
         LAYOUT.observed / name / file
@@ -107,7 +108,7 @@ if SCALE.interpretability is not None:
             *map(ancient, EDITS),
         ],
         output=LAYOUT.labels,
-        contents=EDITS,
+        contents=EDITED,
     )
 
     job(
@@ -116,7 +117,7 @@ if SCALE.interpretability is not None:
         message="Pages of features of {wildcards.labelled}",
         input=read_for_pages,
         output=directory(LAYOUT.feature_pages("{labelled}")),
-        contents=EDITS,
+        contents=EDITED,
     )
 
     job(

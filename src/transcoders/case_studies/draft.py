@@ -1,9 +1,9 @@
 """The draft of a blind study: a file in which the analyst has only words left to write.
 
 :func:`write_draft` fills in what a machine can: the feature, the hash of its weights, the questions
-that studies begin with, and how the hypothesis will be scored. The analyst, the hypothesis and what
-is said afterwards are left empty, and a study without them is not valid, so no draft gets into
-Table 4 by mistake. Nothing that a draft holds depends on the words of a text.
+that studies begin with, and how the hypothesis will be scored. The analyst, the hypothesis, its
+pattern and what is said afterwards are left empty, and a study without them is not valid, so no
+draft gets into Table 4 by mistake. Nothing that a draft holds depends on the words of a text.
 """
 
 from pathlib import Path
@@ -25,13 +25,14 @@ HEAD = """\
 #
 #      from pathlib import Path
 #      from transcoders.case_studies.harness import BlindStudy
-#      study = BlindStudy({scale!r}, feature={feature!r}, transcript=Path({transcript!r}))
+#      study = BlindStudy({scale!r}, feature={feature!r}, restricted={restricted},
+#                         transcript=Path({transcript!r}))
 #      print(study.examples())
 #
 #    Write each question into `steps` with the thought that led to it. The first ones are there.
 #    Say in `analyst` who you are and what you know of the feature and the text.
 # 2. Guess. Write `hypothesis`, and the same as a `pattern`: a regular expression that is searched
-#    for in `before⟦peak⟧after`. The one here stands for two words at the peak.
+#    for in `before⟦peak⟧after`. For two words at the peak: ⟦ ?(?i:one|another)⟧
 # 3. Look: print(study.reveal("the hypothesis").examples), and say in `afterwards` what you saw.
 # 4. Move this file to {place}/, and run
 #      .venv/bin/snakemake --cores all --config scale={scale} -- case_studies
@@ -78,10 +79,11 @@ def write_draft(path: Path, scale: str, feature: str, *, drawn: bool, restricted
         "restricted": restricted,
         "steps": _first_steps(feature, facts["layers"], examples[0]),
         "hypothesis": None,
-        "pattern": "⟦ ?(?i:one|another)⟧",
+        "pattern": None,
         "afterwards": None,
     }
     body = yaml.safe_dump(study, sort_keys=False, allow_unicode=True, width=100)
+    path.parent.mkdir(parents=True, exist_ok=True)
     # Without a record of its hash, since it is there to be edited.
     path.write_text(head + body.replace(": null\n", ":\n"), encoding="utf-8")
 

@@ -5,7 +5,7 @@ when transcoders replace all earlier MLPs that they can: a circuit describes tha
 not quite the real one.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import pandas as pd
 import torch
@@ -17,7 +17,6 @@ from transcoders.circuits.replacement import ReplacementModel
 from transcoders.circuits.trace import Tracer
 from transcoders.config import FeatureCheck, Scale
 from transcoders.models import mlp_activations, mlp_interventions
-from transcoders.splicing import replace_from
 
 
 @torch.no_grad()
@@ -65,15 +64,9 @@ def activations_with_replaced(
     replacement: ReplacementModel, tokens: Int[Tensor, " token"], layer: int
 ) -> Float[Tensor, "token n_features"]:
     """Activations of a layer's transcoder, with those of earlier layers in place of their MLPs."""
-    model, first = replacement.model, replacement.first_position
-
-    def imitation(at: int) -> Callable[[Tensor, Tensor], Tensor]:
-        transcoder = replacement.transcoders[at]
-        return lambda mlp_in, mlp_out: replace_from(mlp_out, transcoder(mlp_in[:, first:]), first)
-
-    earlier = {at: imitation(at) for at in replacement.transcoders if at < layer}
-    with mlp_interventions(model, earlier, (1, len(tokens))):
-        read = mlp_activations(model, tokens[None], [layer])[layer].mlp_in[0]
+    earlier = {at: replacement.imitation(at) for at in replacement.transcoders if at < layer}
+    with mlp_interventions(replacement.model, earlier, (1, len(tokens))):
+        read = mlp_activations(replacement.model, tokens[None], [layer])[layer].mlp_in[0]
     return replacement.transcoders[layer].encode(read)
 
 

@@ -31,15 +31,20 @@ function nodeFacts(node) {
 const placeText = (place) => make("span", {}, tokenText(tokenAt(place)), ` @${place}`);
 
 function labelParts(label) {
-  const by = label.by === "rule" ? `found by the rule “${label.rule}”` : `written by ${label.by}${label.why ? `: ${label.why}` : ""}`;
-  const trust = label.trusted ? "" : ` “${label.text}” predicts the feature too badly to stand for it.`;
-  const parts = [make("p", {}, make("b", {}, "Label: "), `balanced accuracy ${label.score.toFixed(2)} on other examples; ${by}.${trust}`)];
+  const parts = [make("p", {}, make("b", {}, "Label: "), creditOf(label))];
   if (label.examples.length) {
     const title = label.trusted ? "Clearest examples" : "Clearest example";
     const shown = label.trusted ? label.examples : label.examples.slice(0, 1);
     parts.push(make("h3", {}, title), make("ul", { class: "examples" }, ...shown.map((text) => make("li", {}, tokenText(text)))));
   }
   return parts;
+}
+
+function creditOf(label) {
+  if (label.by !== "rule") return `written by ${label.by}: ${label.why}`;
+  if (!label.text) return "none, since the feature is active on too few tokens.";
+  const trust = label.trusted ? "" : ` “${label.text}” predicts the feature too badly to stand for it.`;
+  return `balanced accuracy ${label.score.toFixed(2)} on other examples; found by the rule “${label.rule}”.${trust}`;
 }
 
 function factsTable(facts) {

@@ -98,7 +98,7 @@ def draw_graph(
 
 def _lines(node: Node, tokens: list[str], labels: Labels, attribution: float) -> list[str]:
     """What a node says: what it is, the name of a feature, its token, its attribution."""
-    label = labels.get(str(node).partition("@")[0])
+    label = labels.get(node.name)
     name = [] if label is None else textwrap.wrap(one_line(named(label)), LINE)
     lines = [str(node), *name, _quoted(tokens, node), f"{attribution:+.2f}"]
     return [line.replace("\\", "\\\\") for line in lines]  # Graphviz reads one as an escape

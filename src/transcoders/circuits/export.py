@@ -245,5 +245,6 @@ def _clerp(node: Node, record: dict[str, Any], labels: Labels) -> str:
         single = _vocabulary_index(record) < record["d_vocab"]
         text = record["target"]["logits"][0]["token"] if single else record["target"]["name"]
         return f'Output "{text}" (p={_probability(record):.3f})'
-    label = labels.get(str(node).partition("@")[0])
-    return str(node) if label is None else f"{node}: {shown(label)}"
+    label = labels.get(node.name)
+    text = "" if label is None else shown(label)
+    return f"{node}: {text}" if text else str(node)

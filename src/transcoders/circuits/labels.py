@@ -61,7 +61,7 @@ def feature_name(layer: int, unit: int, *, of_sae: bool = False) -> str:
 
 
 def shown(label: Label) -> str:
-    """The text if it is trusted, else the end of the clearest example."""
+    """The text if it is trusted, else the end of the clearest example; empty without any."""
     if label.is_trusted or not label.examples:
         return label.text if label.is_trusted else ""
     example = label.examples[0]
@@ -72,9 +72,10 @@ def shown(label: Label) -> str:
 
 
 def named(label: Label) -> str:
-    """What stands for a feature, with its credit: ``“of” (0.93)``."""
+    """What stands for a feature, with its credit: ``“of” (0.93)``; empty where nothing does."""
     credit = f"{label.score:.2f}" if label.by == RULE else f"by {label.by}"
-    return f"{label.text} ({credit})" if label.is_trusted else f"as in “{shown(label)}” ({credit})"
+    text = shown(label) if label.is_trusted else f"as in “{shown(label)}”"
+    return f"{text} ({credit})" if shown(label) else ""
 
 
 def write_labels(path: Path, labels: Mapping[str, Labels]) -> None:
@@ -102,12 +103,7 @@ def read_labels(path: Path, dictionaries: Collection[str]) -> Labels:
     Raises:
         UserError: the file is missing, or is no such table.
     """
-    table = read_table(path, keep_default_na=False, dtype=str)
-    if list(table.columns) != COLUMNS:
-        raise UserError(
-            f"{path}: expected the columns {', '.join(COLUMNS)}, found {', '.join(table.columns)}; "
-            "delete it and run again"
-        )
+    table = _table(path, COLUMNS, "delete it and run again")
     return {
         row["feature"]: Label(
             row["text"],
@@ -143,12 +139,7 @@ def with_edits(labels: Mapping[str, Labels], path: Path) -> dict[str, Labels]:
     edited = {dictionary: dict(own) for dictionary, own in labels.items()}
     if not path.exists():
         return edited
-    table = read_table(path, dtype=str, keep_default_na=False)
-    if list(table.columns) != EDIT_COLUMNS:
-        raise UserError(
-            f"{path}: expected the columns {', '.join(EDIT_COLUMNS)}, found "
-            f"{', '.join(table.columns)}; correct the first line"
-        )
+    table = _table(path, EDIT_COLUMNS, "correct the first line")
     done: set[tuple[str, str]] = set()
     for line, row in enumerate(table.to_dict("records"), start=2):
         values = {key: value.strip() for key, value in row.items()}
@@ -168,6 +159,17 @@ def with_edits(labels: Mapping[str, Labels], path: Path) -> dict[str, Labels]:
             text=values["label"], score=nan, rule="", by=values["who"], why=values["why"]
         )
     return edited
+
+
+def _table(path: Path, columns: list[str], remedy: str) -> pd.DataFrame:
+    """A table of texts, in which nothing counts as missing."""
+    table = read_table(path, dtype=str, na_filter=False)
+    if list(table.columns) != columns:
+        raise UserError(
+            f"{path}: expected the columns {', '.join(columns)}, found "
+            f"{', '.join(table.columns)}; {remedy}"
+        )
+    return table
 
 
 def labels_of(scale: Scale, layout: Layout, model: str) -> Labels:

@@ -72,6 +72,11 @@ class Node(NamedTuple):
         return "/".join(str(part) for part in self)
 
     @property
+    def name(self) -> str:
+        """What it is called without its token: ``tc10[5315]``."""
+        return str(self).partition("@")[0]
+
+    @property
     def reads_embedding(self) -> bool:
         """Whether it reads the embedding and nothing else: a head of layer 0."""
         return self.kind == NodeKind.HEAD and self.layer == 0

@@ -1,6 +1,7 @@
 """A circuit as one self-contained, interactive HTML page: layers up, tokens across."""
 
 import json
+import math
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -82,7 +83,7 @@ def circuit_page(
         ],
         "features": {
             name: _feature(name, notes, labels or {}, links or {})
-            for name in sorted({_feature_name(n) for n in nodes if n.kind == "feature"})
+            for name in sorted({node.name for node in nodes if node.kind == "feature"})
         },
     }
     ranked = sorted(without_remainders(held), key=lambda node: (-shares[node], node))
@@ -102,7 +103,7 @@ def circuit_page(
             (f"{path.attribution:+.3f}", str(path)) for path in strongest(list(paths), N_ROWS)
         ],
         # Only "<" could end the script element.
-        data=Markup(json.dumps(data, ensure_ascii=False).replace("<", "\\u003c")),
+        data=Markup(json.dumps(data, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")),
     )
 
 
@@ -129,23 +130,20 @@ def _beside(name: str) -> str:
     return files("transcoders.circuits").joinpath(name).read_text(encoding="utf-8")
 
 
-def _feature_name(node: Node) -> str:
-    return str(node).partition("@")[0]
-
-
 def _node(graph: nx.DiGraph, node: Node, share: float) -> dict[str, Any]:
     fields = ("kind", "layer", "unit", "token", "source", "attribution", "activation")
     known = graph.nodes[node]
     data = {"id": node.key, "row": node.row, "influence": share}
     data |= {name: known[name] for name in fields if name in known}
-    return data | ({"feature": _feature_name(node)} if node.kind == "feature" else {})
+    return data | ({"feature": node.name} if node.kind == "feature" else {})
 
 
 def _feature(name: str, notes: Notes, labels: Labels, links: Mapping[str, str]) -> dict[str, Any]:
     """What the panel says of a feature. Its parts are left out where nothing is known."""
     data: dict[str, Any] = {"lists": notes.get(name, [])}
     if (label := labels.get(name)) is not None:
-        data["label"] = label._asdict() | {"trusted": label.is_trusted}
+        score = None if math.isnan(label.score) else label.score  # which JSON does not have
+        data["label"] = label._asdict() | {"score": score, "trusted": label.is_trusted}
     if name in links:
         data["link"] = links[name]
     return data
@@ -155,7 +153,7 @@ def _row(
     graph: nx.DiGraph, node: Node, share: float, tokens: list[str], labels: Labels
 ) -> tuple[str, ...]:
     """A row of the table of nodes: name, token, attribution, influence."""
-    label = labels.get(_feature_name(node))
+    label = labels.get(node.name)
     name = f"{node}: {label.text}" if label is not None and label.is_trusted else str(node)
     source = f"“{tokens[node.source]}” → " if node.kind == "head" else ""
     where = one_line(f"{source}“{tokens[node.token]}”")

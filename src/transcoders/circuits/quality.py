@@ -30,8 +30,6 @@ from transcoders.statistics import mean
 
 BATCH = 4
 """Rows run together: their logits take most of the memory."""
-Replace = Callable[[int], Callable[[Tensor, Tensor], Tensor]]
-"""By layer, what takes the place of an MLP's output, given what the MLP reads and writes."""
 
 
 def origins(target: Target, totals: NodeValues) -> pd.DataFrame:
@@ -95,14 +93,10 @@ def replacement_quality(
     """
     first, model = replacement.first_position, replacement.model
 
-    def transcoder(layer: int) -> Callable[[Tensor, Tensor], Tensor]:
-        imitate = replacement.transcoders[layer]
-        return lambda mlp_in, mlp_out: replace_from(mlp_out, imitate(mlp_in[:, first:]), first)
-
     def average(layer: int) -> Callable[[Tensor, Tensor], Tensor]:
         return lambda _, mlp_out: replace_from(mlp_out, mean_mlp_out[layer], first)
 
-    replacing: dict[str, Replace] = {"ce": transcoder, "ce_mean_ablated": average}
+    replacing = {"ce": replacement.imitation, "ce_mean_ablated": average}
     sets = [[], *replaced_layers(list(replacement.transcoders))]
     sums: dict[tuple[str, int], list[Tensor]] = {(w, len(s)): [] for s in sets for w in replacing}
     for batch in rows.split(BATCH):

@@ -20,6 +20,7 @@ has to divide by σ.
 (Pythia) the MLP reads at 2l too, and both write at 2l + 2.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -32,6 +33,7 @@ from transcoders.errors import UserError
 from transcoders.models import LanguageModel, logit_bias
 from transcoders.models.passes import PromptPass, run_prompt
 from transcoders.models.support import PROBE_TOKENS, differ, unsupported_attention
+from transcoders.splicing import replace_from
 
 
 class ReplacementModel:
@@ -104,6 +106,15 @@ class ReplacementModel:
         """What each head takes from each token, without its bias."""
         scaled = passed.before_attention / passed.attention_scale[..., None]
         return torch.einsum("ltd,lhde->lhte", scaled, self.W_V)
+
+    def imitation(self, layer: int) -> Callable[[Tensor, Tensor], Tensor]:
+        """What the model goes on with if a layer's MLP is replaced by its transcoder.
+
+        Returns:
+            A function of the MLP's input and output, both (batch, position, d_model).
+        """
+        transcoder, first = self.transcoders[layer], self.first_position
+        return lambda mlp_in, mlp_out: replace_from(mlp_out, transcoder(mlp_in[:, first:]), first)
 
     def encoder_vectors(
         self, layer: int, features: Int[Tensor, " feature"]

@@ -93,7 +93,7 @@ def write_circuit(
         "errors": origins(target, totals),
         "attention": attention_table(local, graph),
     }
-    own = {str(node).partition("@")[0] for node in [target.node, *parts]}
+    own = {node.name for node in [target.node, *parts]}
     record = {
         "name": name,
         "model": model,
@@ -145,7 +145,7 @@ def _question(tracer: Tracer, circuit: Circuit) -> dict[str, Any]:
     """The prompt and the target, as the record holds them; a feature has no logits."""
     local, target = circuit.local, circuit.target
     logits = local.passed.logits[target.node.token]
-    probabilities = logits.softmax(dim=-1)
+    probabilities, weights = logits.softmax(dim=-1), list(target.logits.values())
     return {
         "prompt": circuit.prompt,
         "tokens": circuit.tokens,
@@ -156,7 +156,7 @@ def _question(tracer: Tracer, circuit: Circuit) -> dict[str, Any]:
             "name": target.name,
             "value": target.value,
             # Of a difference of two logits: whether the model gives the first one more.
-            "prefers_first": target.value > 0 if len(target.logits) == 2 else None,
+            "prefers_first": target.value > 0 if weights == [1, -1] else None,
             "logits": [
                 {
                     "token": tracer.tokenizer.decode([token]),

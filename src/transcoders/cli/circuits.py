@@ -1,6 +1,5 @@
 """Circuits, checks of features, greater-than."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,18 +20,37 @@ def _cases_of(scale: Scale, model: str) -> Any:
     return asked, scale.model(model).bos_token
 
 
-def _listed(scale: Scale, name: str | None, all_of: str | None) -> list[CircuitCase]:
-    """The cases of the scale file that are asked for: of that name, or of that model."""
-    if name is not None:
-        return [scale.circuit_case(name)]
-    if all_of is None:
-        return []
-    found = [case for case in scale.circuits.cases if case.model == all_of]
-    if not found:
+def _asked(
+    scale: Scale,
+    *,
+    case: str | None,
+    all_of: str | None,
+    prompt: str | None,
+    target: str | None,
+    model: str | None,
+    out: Path | None,
+) -> list[CircuitCase]:
+    """The cases that are asked for: that of a name, those of a model, or the user's own.
+
+    Raises:
+        UserError: what is given asks for none of the three, or for more than one.
+    """
+    own = (prompt, target, model) != (None, None, None)
+    if case is not None and all_of is None and not own:
+        return [scale.circuit_case(case)]
+    if all_of is not None and case is None and not own and out is None:
+        if found := [entry for entry in scale.circuits.cases if entry.model == all_of]:
+            return found
         raise UserError(
             f"config/{scale.name}.yaml: circuits.cases: expected one of {all_of}, found none"
         )
-    return found
+    if prompt is None or target is None or case is not None or all_of is not None:
+        raise UserError(
+            "circuit: expected --prompt and --target, or --case, or --all-of without --out, and "
+            "none of the others; see --help"
+        )
+    name, model = out.name if out else "", model or next(iter(scale.models))
+    return [CircuitCase.model_construct(name=name, model=model, prompt=prompt, target=target)]
 
 
 @job(
@@ -73,49 +91,45 @@ def circuit(
 ) -> None:
     """Find the circuit of a feature or logit on a prompt, and print its strongest paths."""
     settings, layout, device = start("circuit", scale, threads)
-    listed = _listed(settings, case, all_of)
-    if not listed and (prompt is None or target is None):
-        raise UserError("circuit: expected --case, or --prompt and --target; see --help")
-    model = model or next(iter(settings.models))
-    cases = listed or [
-        CircuitCase.model_construct(name="asked", model=model, prompt=prompt, target=target)
-    ]
+    cases = _asked(
+        settings, case=case, all_of=all_of, prompt=prompt, target=target, model=model, out=out
+    )
 
     from transcoders.circuits import Search, Tracer, parse_head
     from transcoders.circuits.report import look_up, write_circuit
     from transcoders.corpus import load_rows
 
     model = cases[0].model
-    search = Search(
-        n_paths=settings.circuits.n_paths if paths is None else paths,
-        iterations=settings.circuits.iterations if iterations is None else iterations,
-        layers=layers,
-        heads=None if heads is None else [parse_head(head) for head in heads],
-        tokens=tokens,
-        exclude_bos=exclude_bos,
-        sign=sign or settings.circuits.sign,  # type: ignore[arg-type]  # Search refuses others
-    )
-    for entry in cases:
+    searches = [
+        Search(
+            n_paths=settings.circuits.n_paths if paths is None else paths,
+            iterations=settings.circuits.iterations if iterations is None else iterations,
+            components=tuple(components or entry.components),
+            layers=layers,
+            heads=None if heads is None else [parse_head(head) for head in heads],
+            tokens=tokens,
+            exclude_bos=exclude_bos or entry.exclude_bos,
+            sign=sign or settings.circuits.sign,  # type: ignore[arg-type]  # Search refuses others
+        )
+        for entry in cases
+    ]
+    for entry, search in zip(cases, searches, strict=True):
         search.within(*_bounds(settings, layout, model, entry.prompt, entry.target))
     tracer, circuits = Tracer.load(scale, model, device=device), []
-    for entry in cases:
-        of_entry = replace(
-            search,
-            components=tuple(components or entry.components),
-            exclude_bos=exclude_bos or entry.exclude_bos,
-        )
-        found = tracer.trace(entry.prompt, entry.target, of_entry)
+    for entry, search in zip(cases, searches, strict=True):
+        found = tracer.trace(entry.prompt, entry.target, search)
         typer.echo(f"{found.target.name} = {found.target.value:.3f} on {found.tokens}")
         typer.echo(found.table())
         circuits.append(found)
-    if listed or out:
+    if out or prompt is None:
         text = load_rows(layout.tokens(model), "train").tokens[: settings.circuits.text_contexts]
         known = look_up(tracer, circuits, text.to(device))
         for entry, found in zip(cases, circuits, strict=True):
-            folder = layout.circuit(entry.name) if all_of or out is None else out
-            name = entry.name if listed else folder.name
-            write_circuit(tracer, found, known, folder, name=name, model=model, seed=settings.seed)
-            if not listed:  # the workflow writes pages of cases when all features have names
+            folder = out or layout.circuit(entry.name)
+            write_circuit(
+                tracer, found, known, folder, name=entry.name, model=model, seed=settings.seed
+            )
+            if out:  # the workflow writes pages of cases when all features have names
                 _write_page(settings, layout, model, folder)
 
 

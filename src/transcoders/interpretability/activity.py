@@ -6,7 +6,7 @@ that have a page. One pass of the model looks at all of them and keeps where the
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -168,11 +168,11 @@ def observed_of(
     return Observed(features, rows, torch.zeros(0, len(units)))
 
 
-def tokens_as_texts(tokenizer: object, tokens: Int[Tensor, "row position"]) -> list[list[str]]:
+def tokens_as_texts(tokenizer: Any, tokens: Int[Tensor, "row position"]) -> list[list[str]]:
     """Every token with the blank before it, which some tokenizers leave out at the start."""
     known: dict[int, str] = {}
     for token in tokens.unique().tolist():
-        text = tokenizer.decode([token], clean_up_tokenization_spaces=False)  # type: ignore[attr-defined]
-        sign = tokenizer.convert_ids_to_tokens(token)  # type: ignore[attr-defined]
+        text = tokenizer.decode([token], clean_up_tokenization_spaces=False)
+        sign = tokenizer.convert_ids_to_tokens(token)
         known[token] = " " + text if sign[:1] in "▁Ġ" and text[:1] != " " else text
     return [[known[token] for token in row] for row in tokens.tolist()]

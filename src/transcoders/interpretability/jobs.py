@@ -1,11 +1,13 @@
 """The jobs of a scale that look at features: what each loads, and where results go."""
 
+from collections.abc import Sequence
+
 import pandas as pd
 
 from transcoders.circuits import Tracer
 from transcoders.circuits.labels import Labels, feature_name, labels_in, with_edits, write_labels
-from transcoders.config import RATED_KINDS, Dictionary, ImportedTranscoder, Scale
-from transcoders.corpus import held_out_rows
+from transcoders.config import RATED_KINDS, Dictionary, ImportedTranscoder, Scale, Site
+from transcoders.corpus import Rows, held_out_rows
 from transcoders.dictionaries import SparseDictionary
 from transcoders.errors import UserError
 from transcoders.files import write_table
@@ -47,21 +49,8 @@ def gather_examples_of(scale: Scale, layout: Layout, *, device: str) -> None:
     wanted = scale.interpretability
     assert wanted is not None
     site, first = wanted.rated_site, scale.corpus.first_train_position
-    rows = held_out_rows(
-        layout.documents,
-        scale.corpus,
-        scale.model(site.model),
-        layout.model(site.model),
-        wanted.text_contexts,
-        seed=scale.seed,
-    )
-    dictionaries = {
-        entry.name: (
-            entry.site,
-            SparseDictionary.from_pretrained(layout.dictionary(entry.name)).to(device),
-        )
-        for entry in scale.observed_dictionaries
-    }
+    rows = _held_out_text(scale, layout, site.model)
+    dictionaries = _with_sites(layout, scale.observed_dictionaries, device)
     model = load_model(layout.model(site.model), device=device)
     sample = rows.tokens[spread(len(rows.tokens), ROWS_OF_BASELINE)].to(device)
     mlp_in = mlp_activations(model, sample, [site.layer])[site.layer].mlp_in[:, first:]
@@ -140,22 +129,35 @@ def gather_activity_of(scale: Scale, layout: Layout, model: str, *, device: str)
     wanted = scale.interpretability
     assert wanted is not None
     chosen = chosen_features(scale, layout, model)
-    text = held_out_rows(
-        layout.documents, scale.corpus, scale.model(model), layout.model(model),
-        wanted.text_contexts, seed=scale.seed,
-    )  # fmt: skip
-    dictionaries = {
-        entry.name: (
-            entry.site,
-            SparseDictionary.from_pretrained(layout.dictionary(entry.name)).to(device),
-        )
-        for entry in scale.labelled_dictionaries(model)
-    }
+    text = _held_out_text(scale, layout, model)
+    dictionaries = _with_sites(layout, scale.labelled_dictionaries(model), device)
     gather_activity(
         load_model(layout.model(model), device=device), text, dictionaries, chosen,
         layout.activity(model), first_position=scale.corpus.first_train_position,
         batch_contexts=wanted.batch_contexts, device=device,
     )  # fmt: skip
+
+
+def _held_out_text(scale: Scale, layout: Layout, model: str) -> Rows:
+    """The rows on which the features of a model are looked at."""
+    assert scale.interpretability is not None
+    return held_out_rows(
+        layout.documents, scale.corpus, scale.model(model), layout.model(model),
+        scale.interpretability.text_contexts, seed=scale.seed,
+    )  # fmt: skip
+
+
+def _with_sites(
+    layout: Layout, entries: Sequence[Labelled], device: str
+) -> dict[str, tuple[Site, SparseDictionary]]:
+    """Dictionaries and their sites, by name."""
+    return {
+        entry.name: (
+            entry.site,
+            SparseDictionary.from_pretrained(layout.dictionary(entry.name)).to(device),
+        )
+        for entry in entries
+    }
 
 
 def label_features_of(scale: Scale, layout: Layout) -> None:

@@ -22,8 +22,8 @@ that only names the token before, or the next one, is held to the same.
 3. The rule with the best score less its price is chosen; among equals, the one that says less, then
    the first in the alphabet. Each word or form costs 0.01, or what two positives are worth if that
    is more: with few examples only a simple rule is more than chance.
-4. Its score on the other half is the label's. If a half has fewer than 5 positives, there is no
-   label.
+4. Its score on the other half is the label's. If a half has fewer than 5 positives or silent
+   tokens, there is no label.
 """
 
 from collections.abc import Iterator
@@ -47,7 +47,8 @@ from transcoders.interpretability.grammar import (
 )
 
 SHARE, AT_LEAST, FEWEST = 0.1, 40, 5
-"""Share of active tokens that are positives, how many at least, and how many a half must have."""
+"""Share of active tokens that are positives, how many at least, and how many positives and silent
+tokens a half must have."""
 MOST_SILENT = 1000
 BEFORE = 8
 """Tokens of an example before the one where the feature is active."""
@@ -82,9 +83,14 @@ class Half(NamedTuple):
     of silent tokens."""
 
     @property
+    def counts(self) -> Int[np.ndarray, " rate"]:
+        """How many positives there are, and silent tokens of each kind."""
+        return np.count_nonzero(self.weights, axis=0)
+
+    @property
     def price(self) -> float:
         """What a rule must gain for each word or form that it names."""
-        return max(PRICE, 1 / self.positive.sum())
+        return max(PRICE, 1 / self.counts[0])
 
     @property
     def positive(self) -> Bool[np.ndarray, " token"]:
@@ -130,7 +136,7 @@ def find_label(
         seed: of the draw of silent tokens.
     """
     chosen_by, scored_on = split_examples(text, document, z, first_position, seed)
-    if min(chosen_by.positive.sum(), scored_on.positive.sum()) < FEWEST:
+    if min(half.counts.min() for half in (chosen_by, scored_on)) < FEWEST:
         return NONE
     around = Around(text, *chosen_by.places.T)
     singles = sorted(_proposed(text, around, chosen_by, None), key=lambda rule: rule.order)
@@ -292,8 +298,8 @@ def label_of(
     """
     found = find_label(text, rows.document.numpy(), z, first_position=first_position, seed=seed)
     examples = []
-    for row, position in clearest(z, N_EXAMPLES):
+    for row, position in clearest(z[:, 1:], N_EXAMPLES):  # BOS is no text
         tokens = rows.tokens[row, 1:].tolist()
-        before, token, _ = in_context(tokenizer, tokens, position - 1, before=BEFORE)
+        before, token, _ = in_context(tokenizer, tokens, position, before=BEFORE)
         examples.append(one_line(before + token).strip())
     return Label(one_line(found.text), found.score, found.rule, tuple(examples))

@@ -46,7 +46,7 @@ def paths_table(paths: list[ComputationalPath], n: int = 12) -> str:
 def labels_table(paths: list[ComputationalPath], labels: Labels, n: int = 12) -> str:
     """The features on the strongest paths as an HTML table: their names, or what they fire on."""
     nodes = [node for path in strongest(paths, n) for node in path.nodes]
-    features = dict.fromkeys(str(node).partition("@")[0] for node in nodes)
+    features = dict.fromkeys(node.name for node in nodes)
     known = {feature: labels[feature] for feature in features if feature in labels}
     rows = pd.DataFrame(
         {

@@ -16,7 +16,7 @@ ORIGINS = {
 }
 WORDS = {"feature": "features", "head": "heads", "mlp": "whole MLPs"}
 ENOUGH = 0.5
-"""The share of a target from which on it is called explained for the most part."""
+"""From this share of the target on, errors are called most of it."""
 
 
 def describe_evidence(
@@ -30,12 +30,13 @@ def describe_evidence(
         steered: ``steering.csv``.
         errors: ``errors.csv``.
     """
-    kinds = steered[steered["factor"] == 0]["kind"].value_counts()
+    found, kinds = comparisons(controls), steered[steered["factor"] == 0]["kind"].value_counts()
     parts = ", ".join(f"{word} {kinds.get(kind, 0)}" for kind, word in WORDS.items())
     sentences = [
         _preference(record),
         f"The nodes of the circuit found: {parts}.",
-        *(_compared(found) for found in _by_measure(controls)),
+        # For each measure, both kinds of random sets.
+        *(_compared(*both) for both in zip(found[::2], found[1::2], strict=True)),
         _carried(errors),
         _steered(agreement(steered)),
     ]
@@ -61,27 +62,20 @@ def _preference(record: dict[str, Any]) -> str:
     )
 
 
-def _by_measure(controls: pd.DataFrame) -> list[tuple[Comparison, Comparison]]:
-    """For each measure the comparison with each kind of random sets."""
-    found = comparisons(controls)
-    measures = dict.fromkeys(one.measure for one in found)
-    return [tuple(one for one in found if one.measure == m) for m in measures]  # type: ignore[misc]
-
-
-def _compared(found: tuple[Comparison, Comparison]) -> str:
+def _compared(first: Comparison, second: Comparison) -> str:
     """How a circuit does by one measure, beside random sets and the strongest parts."""
-    first, second = found
     does = {
         "necessity": "Without the circuit, the target falls by",
         "sufficiency": "With the circuit alone, the target rises by",
     }[first.measure]
-    stands_out = [one for one in found if one.rank == 1]
     verdict = {
-        2: "So the circuit stands out from both kinds of random sets",
-        1: f"So the circuit stands out from random sets of the same kinds and layers"
-        f"{'' if first.rank == 1 else ' and tokens'}, not from the other kind",
-        0: "So the circuit does not stand out from random sets",
-    }[len(stands_out)]
+        (True, True): "So the circuit stands out from both kinds of random sets",
+        (True, False): "So the circuit stands out from random sets of the same kinds and layers, "
+        "not from the other kind",
+        (False, True): "So the circuit stands out from random sets of the same kinds and layers "
+        "and tokens, not from the other kind",
+        (False, False): "So the circuit does not stand out from random sets",
+    }[first.rank == 1, second.rank == 1]
     than = "more" if first.effect > first.strongest else "no more"
     return (
         f"{does} {first.effect:.2f} of the {first.everything:.2f} that all parts make. Among "
