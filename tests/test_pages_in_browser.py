@@ -79,14 +79,14 @@ def test_every_link_of_a_page_leads_to_a_file_or_a_heading(page: Path) -> None:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder with the article and the pages of Figure 3 and of a case study."""
+    """A folder with the article and the pages of Figure 3 and of case studies."""
     folder = tmp_path_factory.mktemp("made")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
         layout = Layout("laptop")
         scale = load_scale(layout.config)
         written = {layout.landing_page: landing_page(scale, layout, layout.landing_page)}
-        for name in ("figure3", "case_study_letter-d"):
+        for name in ("figure3", "case_studies"):
             notebook = nbformat.read(layout.notebook(name), as_version=4)
             page = render_page(notebook, place_of(name, scale, layout))
             written[layout.notebook(name).with_suffix(".html")] = page
@@ -98,7 +98,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 ARTICLE, FIGURE3 = "docs/index.html", "results/laptop/notebooks/figure3.html"
-STUDY = "results/laptop/notebooks/case_study_letter-d.html"
+STUDY = "results/laptop/notebooks/case_studies.html"
 
 
 @pytest.mark.parametrize("page", [ARTICLE, FIGURE3, STUDY])

@@ -53,7 +53,7 @@ def heavy(planned: list[str]) -> list[str]:
     ("targets", "forced"),
     [
         ("figures", "figure3 circuits"),
-        ("notebooks", "figure3 case_study_letter_d judge_claims claims_page landing_page"),
+        ("notebooks", "figure3 case_studies_page judge_claims claims_page landing_page"),
         (
             "figure3 circuits figure4 greater_than interpretability case_studies claims",
             "figure3 circuits greater_than_page interpretability_page case_studies_page "
@@ -77,7 +77,7 @@ def test_the_committed_figures_are_up_to_date_or_rebuilt_from_tables(fresh_clone
 def test_a_report_is_made_of_the_committed_pages(fresh_clone: Path) -> None:
     snakemake(fresh_clone, "notebooks", "--report", "report.html")
     report = (fresh_clone / "report.html").read_text()
-    for name in ("fig3_tradeoff.png", "fig5_dla.png", "claims.html", "case_study_letter-d.html"):
+    for name in ("fig3_tradeoff.png", "fig5_dla.png", "claims.html", "case_studies.html"):
         assert name in report
     for category in ("Claims", "Figure 3", "Case studies: Table 4"):
         assert category in report
