@@ -125,7 +125,7 @@ def test_hostile_tokens_are_texts_and_data_in_the_feature_browser(
         tmp_path / "observed", first_position=1, seed=0,
     )  # fmt: skip
     observed = load_observed(tmp_path / "observed", "mine")
-    subject = Subject("<b>mine</b>", site, dictionary, observed)
+    subject = Subject("<b>mine", site, dictionary, observed)
     texts = load_text(tmp_path / "observed")
     labels = {
         feature_name(2, unit): Label(token, 1 - unit % 2, token, tuple(TOKENS[:3]), "rule", token)
@@ -137,17 +137,19 @@ def test_hostile_tokens_are_texts_and_data_in_the_feature_browser(
         text=TOKENS[0], which=TOKENS[1], labels=labels,
     )  # fmt: skip
     write_text(texts.rows, Tokenizer(), folder / "m")
-    page = checked((folder / "mine/index.html").read_text(), scripts=2)
-    assert {*words_in(page, "span.word")} <= set(ON_ONE_LINE)
+    page = checked((folder / subject.name / "index.html").read_text(), scripts=2)
+    words = set(words_in(page, "span.word"))
+    assert words and words <= set(ON_ONE_LINE)
     assert words_in(page, "main > p")[0].count(TOKENS[1]) == 1
     assert json.loads(page.find("script", id="index").string)["name"][0] == TOKENS[0]
     assert not page.find_all(["b", "i"])
+    seen: set[str] = set()
     for path in folder.glob("*/*.js"):  # a call with data, on one line
         call = re.fullmatch(r'shelve\("[a-z]+-\d+",(.*)\);\n', path.read_text())
         content = json.loads(call.group(1))
-        assert call.group(1) == json.dumps(content, ensure_ascii=False, separators=(",", ":"))
-    shown = {token for row in json.loads(call.group(1)) for token in row}
-    assert path.parent.name != "m" or shown <= set(ON_ONE_LINE)
+        if path.parent.name == "m":
+            seen |= {token for row in content for token in row}
+    assert seen == set(ON_ONE_LINE)
 
 
 @pytest.mark.parametrize("note", ["</textarea><script>alert(1)</script>", *TOKENS[2:6], "\nx"])

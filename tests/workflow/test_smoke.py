@@ -1,5 +1,7 @@
 """The whole workflow at smoke scale: one run, shared by the tests below."""
 
+import json
+import re
 from pathlib import Path
 
 import pandas as pd
