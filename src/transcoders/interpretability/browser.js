@@ -171,7 +171,7 @@ function parts(at, data, texts) {
 }
 
 function list(title, pairs, item) {
-    const rows = pairs.map(([what, value]) => make("tr", {}, make("td", {}, value.toFixed(2)), make("td", { class: "text" }, item(what))));
+    const rows = pairs.map(([what, value]) => make("tr", {}, make("td", {}, value), make("td", { class: "text" }, item(what))));
     return make("section", {}, make("h3", {}, title), make("table", {}, make("tbody", {}, ...rows)));
 }
 
@@ -218,7 +218,7 @@ function histogram({ first_bin: first, bars }) {
 }
 
 function close() {
-    const link = table.querySelector(`a[href="${location.hash}"]`);
+    const link = document.querySelector("#features [aria-current] a");
     history.pushState(null, "", location.pathname + location.search);
     show();
     (link ?? query).focus();

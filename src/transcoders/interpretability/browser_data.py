@@ -25,13 +25,13 @@ from transcoders.progress import progress_bar
 
 BEFORE, AFTER = 16, 6
 """How many tokens are shown before and after a peak."""
-N_TOP, PER_THIRD = 6, 2
+N_TOP, PER_THIRD = 5, 1
 """How many of the best examples are shown, and of the random ones in each third by activation."""
 THIRDS = ("upper", "middle", "lower")
 GROUPS = ("Most active", *(f"Random examples: {third} third" for third in THIRDS))
-N_TOKENS, N_NEAREST = 8, 5
+N_TOKENS, N_NEAREST = 5, 4
 """How many tokens and features each list holds."""
-N_PEAKS = 5
+N_PEAKS = 4
 """How many different tokens at peaks the table shows for each feature."""
 DIGITS = np.array(list("0123456789abcdefghijklmnopqrstuvwxyz"))
 """Shares of a feature's largest activation, from none to all."""
@@ -221,7 +221,7 @@ def _lists(
         reads = replacement.centre(dictionary.W_enc[:, chosen].T)
         found["drives"] = de_embeddings(replacement, reads, N_TOKENS)
     return {
-        name: [[(shown(token), _short(value)) for token, value in row] for row in best.pairs()]
+        name: [[(shown(token), _short(value, 2)) for token, value in row] for row in best.pairs()]
         for name, best in found.items()
     }
 
@@ -252,5 +252,5 @@ def _shortened(values: Iterable[float]) -> list[float | None]:
     return [None if isnan(value) else _short(value) for value in values]
 
 
-def _short(value: float) -> float:
-    return float(f"{value:.3g}")
+def _short(value: float, digits: int = 3) -> float:
+    return float(f"{value:.{digits}g}")
