@@ -87,8 +87,8 @@ def test_the_browser_says_how_many_features_are_live(
     )
     assert page.n == n_live
     written = (tmp_path / kind / "index.html").read_text()
-    assert ("No feature is live" in written) == (n_live == 0)
-    assert "A lower <code>l1_coefficient" in written or n_live
+    assert ("There are none: no feature is live" in written) == (n_live == 0)
+    assert "a lower <code>l1_coefficient" in written or n_live
     assert "nan" not in written.lower()
 
 
