@@ -103,7 +103,7 @@ function percent(share, digits = 0) {
 
 function mark() {
     for (const row of table.tBodies[0].rows)
-        row.toggleAttribute("aria-current", row.dataset.feature === location.hash.slice(1));
+        row.ariaCurrent = row.dataset.feature === location.hash.slice(1) ? "true" : null;
 }
 
 // One feature.
