@@ -277,7 +277,8 @@ def test_a_search_is_for_a_part_or_in_quotes_for_a_whole_token(
     index = read_index(reader.page)
     assert reader.seek("") and len(reader.rows()) == len(features)
     tokens = {token.strip().lower() for own in index["peaks"] for token in own}
-    for wanted in sorted(token for token in tokens if token)[:6]:
+    assert sum(map(str.isalnum, tokens)) > 6
+    for wanted in sorted(filter(str.isalnum, tokens))[:6]:
         for text, holds in ((wanted, str.__contains__), (f'"{wanted}"', str.__eq__)):
             expected = {
                 feature
@@ -308,7 +309,7 @@ def test_headings_sort_and_what_is_not_known_comes_last(
             values = [index[name][at] for at in order]
             known = [value for value in values if value not in (None, "")]
             down = reader.run(f"{headings}[{column}].ariaSort") == "descending"
-            by_letters = {value: str(value).strip("“”") if name == "name" else value for value in known}
+            by_letters = {its: its.strip("“”") if isinstance(its, str) else its for its in known}
             assert known == sorted(known, key=by_letters.get, reverse=down)
             assert values == known + values[len(known) :] and len(values) == len(features)
             orders.append(down)
