@@ -36,7 +36,7 @@ reproduce: setup ## Run everything at the laptop scale
 	$(SNAKEMAKE)
 
 TASTED := results/taste/circuits/university/circuit.html \
-          results/taste/interpretability/features/smollm2-135m_layer12_transcoder_l1-2
+          results/taste/interpretability/features
 
 taste: setup ## Train a transcoder in a few minutes, and look at its circuit and features
 	$(SNAKEMAKE) --config scale=taste -- $(TASTED)

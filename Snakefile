@@ -64,9 +64,6 @@ wildcard_constraints:
     case=any_of(case.name for case in SCALE.circuits.cases),
     site=any_of(site.name for site in SCALE.all_sites),
     imported=any_of(entry.name for entry in SCALE.imported_transcoders),
-    labelled=any_of(
-        entry.name for entry in [*SCALE.dictionaries, *SCALE.imported_transcoders]
-    ),
 
 
 include: "workflow/rules/models.smk"
@@ -100,4 +97,4 @@ rule all:
         rules.figures.input,
         rules.notebooks.input,
         CIRCUIT_PAGES,
-        FEATURE_PAGES,
+        FEATURE_BROWSER,

@@ -24,7 +24,7 @@ ALLOTTED = {
     "evaluate": "evaluate", "circuit_": "circuit", "check_features": "circuit",
     "study_greater_than": "greater_than", "gather_examples": "gather_examples",
     "measure_features": "measure_features", "table1": "measure_features",
-    "study_features": "study_features", "feature_pages": "study_features",
+    "study_features": "study_features", "feature_browser": "study_features",
     "table4": "study_features",
 }  # fmt: skip
 """By how a job's name begins, the key of the scale file's `resources` that it goes by."""

@@ -49,7 +49,7 @@ COMMANDS: list[tuple[Callable[..., None], dict[str, str]]] = [
     (interpretability.gather_examples, {}),
     (interpretability.study_features, {}),
     (interpretability.gather_activity, {"model": "tiny-llama"}),
-    (interpretability.feature_pages, {"dictionary": "tiny-llama_layer1_transcoder_l1-0.5"}),
+    (interpretability.feature_browser, {}),
 ]
 """What the smoke run computes on whatever device there is, in an order that works."""
 

@@ -21,7 +21,7 @@ from transcoders.corpus import Rows
 from transcoders.dictionaries import SparseDictionary
 from transcoders.errors import UserError
 from transcoders.interpretability.automatic import live_features, measure_features, summarise
-from transcoders.interpretability.feature_pages import pages_of, write_feature_pages
+from transcoders.interpretability.browser import write_browser_page
 from transcoders.interpretability.gather import (
     Subject,
     Text,
@@ -73,22 +73,23 @@ def no_gaps(table: pd.DataFrame) -> bool:
 
 
 @pytest.mark.parametrize(("kind", "n_live"), [("dead", 0), ("one", 1), ("all", 64)])
-def test_pages_are_written_and_say_whether_a_feature_is_live(
+def test_the_browser_says_how_many_features_are_live(
     observe: Observing, model: LanguageModel, random_dictionary: Make, tmp_path: Path,
     tiny_models: dict[str, Path], kind: str, n_live: int,
 ) -> None:  # fmt: skip
     circuit = make_circuit(model, random_dictionary, {0: "transcoder"}, first=1)
     subject, text = observe(kind)
-    live = live_features(subject.observed)
+    live = live_features(subject.observed)["feature"].tolist()
     assert len(live) == n_live
-    chosen = pages_of(live, 3, seed=0)
     tokenizer = load_tokenizer(tiny_models["llama"])
-    write_feature_pages(circuit, subject, text, tokenizer, chosen, tmp_path / "pages")
-    pages = {path.stem: path.read_text() for path in (tmp_path / "pages").iterdir()}
-    assert len(pages) == 1 + min(n_live, 3)
-    assert ("No feature is live" in pages["index"]) == (n_live == 0)
-    assert "A lower l1_coefficient" in pages["index"] or n_live
-    assert all("nan" not in page.lower() for page in pages.values())
+    page = write_browser_page(
+        circuit, subject, live, text.rows, tokenizer, tmp_path, text="text.", which="all."
+    )
+    assert page.n == n_live
+    written = (tmp_path / kind / "index.html").read_text()
+    assert ("There are none: no feature is live" in written) == (n_live == 0)
+    assert "a lower <code>l1_coefficient" in written or n_live
+    assert "nan" not in written.lower()
 
 
 @pytest.mark.parametrize(("kind", "n_studied"), [("dead", 0), ("one", 0), ("all", 3)])

@@ -56,11 +56,11 @@ def test_a_form_for_issues_is_one(form: Path) -> None:
 
 
 def test_what_taste_makes_is_of_its_scale() -> None:
-    circuit, pages = re.search(r"^TASTED := (\S+) \\\n\s+(\S+)$", MAKEFILE, re.MULTILINE).groups()
+    circuit, browser = re.search(r"^TASTED := (\S+) \\\n\s+(\S+)$", MAKEFILE, re.MULTILINE).groups()
     scale, layout = load_scale(ROOT / "config/taste.yaml"), Layout("taste")
     site = scale.interpretability.rated_site
     assert circuit == str(layout.circuit(scale.circuits.cases[0].name) / "circuit.html")
-    assert pages == str(layout.feature_pages(scale.rated("transcoder").name))
+    assert browser == str(layout.features)
     laptop = load_scale(ROOT / "config/laptop.yaml")
     assert scale.model(site.model) == laptop.model(site.model) and site in laptop.sites
 

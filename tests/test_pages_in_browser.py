@@ -18,12 +18,8 @@ pytestmark = NEEDS_CHROMIUM
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results/laptop"
 LANDING = ROOT / "docs/index.html"
-FOLDERS = sorted((RESULTS / "interpretability/features").iterdir())
-PAGES = [
-    path
-    for folder in FOLDERS
-    for path in (folder / "index.html", *sorted(folder.glob("[0-9]*.html"))[:3])
-] + [*sorted((RESULTS / "notebooks").glob("*.html")), LANDING]
+BROWSER = sorted((RESULTS / "interpretability/features").glob("**/index.html"))
+PAGES = [*BROWSER, *sorted((RESULTS / "notebooks").glob("*.html")), LANDING]
 TOO_WIDE = """
 [...document.querySelectorAll("main *, body > *")]
     .filter((each) => each.getBoundingClientRect().right > innerWidth + 1)
@@ -42,8 +38,13 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     started.close()
 
 
-def test_both_rated_dictionaries_have_pages() -> None:
-    assert len(FOLDERS) == 2 and len(PAGES) >= 8
+def test_all_dictionaries_with_names_are_in_the_feature_browser_which_is_small() -> None:
+    scale = load_scale(ROOT / "config/laptop.yaml")
+    named = {e.name for model in scale.labelled_models for e in scale.labelled_dictionaries(model)}
+    folder = RESULTS / "interpretability/features"
+    assert {page.parent.name for page in BROWSER} == {*named, "features"}
+    assert all(page.stat().st_size < 1e6 for page in BROWSER)
+    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 6e6
 
 
 @pytest.mark.parametrize("width", [400, 1200])

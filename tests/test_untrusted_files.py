@@ -27,7 +27,7 @@ from transcoders.config import GroupEntry, Scale, Site
 from transcoders.config.studies import CircuitCase
 from transcoders.corpus import Rows
 from transcoders.errors import UserError
-from transcoders.interpretability.feature_pages import write_feature_pages
+from transcoders.interpretability.browser import write_browser_page, write_text
 from transcoders.interpretability.gather import Subject, gather, load_observed, load_text
 from transcoders.layout import Layout
 from transcoders.models import load_model
@@ -111,7 +111,7 @@ class Tokenizer:
         return "".join(TOKENS[int(token) % len(TOKENS)] for token in tokens)
 
 
-def test_hostile_tokens_are_texts_on_feature_pages(
+def test_hostile_tokens_are_texts_and_data_in_the_feature_browser(
     tmp_path: Path, scale: Scale, tiny_models: dict[str, Path], random_dictionary: Make,
     random_tokens: Callable[..., Tensor],
 ) -> None:  # fmt: skip
@@ -125,22 +125,30 @@ def test_hostile_tokens_are_texts_on_feature_pages(
         tmp_path / "observed", first_position=1, seed=0,
     )  # fmt: skip
     observed = load_observed(tmp_path / "observed", "mine")
-    subject = Subject("<b>mine</b>", site, dictionary, observed)
+    subject = Subject("<b>mine", site, dictionary, observed)
     texts = load_text(tmp_path / "observed")
     labels = {
         feature_name(2, unit): Label(token, 1 - unit % 2, token, tuple(TOKENS[:3]), "rule", token)
         for unit, token in enumerate(TOKENS)
     }
-    write_feature_pages(
-        circuit, subject, texts.rows, Tokenizer(), [*range(12)], tmp_path / "p", labels=labels
-    )
-    seen = set()
-    for path in (tmp_path / "p").glob("*.html"):
-        page = checked(path.read_text())
-        words = set(words_in(page, "span.word, span.tok"))
-        assert words and words <= set(ON_ONE_LINE)
-        assert not page.find_all(["b", "i"])
-        seen |= words
+    folder = tmp_path / "features"
+    write_browser_page(
+        circuit, subject, [*range(12)], texts.rows, Tokenizer(), folder,
+        text=TOKENS[0], which=TOKENS[1], labels=labels,
+    )  # fmt: skip
+    write_text(texts.rows, Tokenizer(), folder / "m")
+    page = checked((folder / subject.name / "index.html").read_text(), scripts=2)
+    words = set(words_in(page, "span.word"))
+    assert words and words <= set(ON_ONE_LINE)
+    assert words_in(page, "main > p")[0].count(TOKENS[1]) == 1
+    assert json.loads(page.find("script", id="index").string)["name"][0] == TOKENS[0]
+    assert not page.find_all(["b", "i"])
+    seen: set[str] = set()
+    for path in folder.glob("*/*.js"):  # a call with data, on one line
+        call = re.fullmatch(r'shelve\("[a-z]+-\d+",(.*)\);\n', path.read_text())
+        content = json.loads(call.group(1))
+        if path.parent.name == "m":
+            seen |= {token for row in content for token in row}
     assert seen == set(ON_ONE_LINE)
 
 

@@ -204,8 +204,7 @@ def _more(page: str, scale: Scale, layout: Layout) -> list[tuple[Path, str]]:
         cases = [case.name for case in scale.circuits.cases]
         return [(layout.circuit(case) / "circuit.html", f"interactive: {case}") for case in cases]
     if page == "interpretability":
-        folders = sorted(layout.feature_pages("x").parent.glob("*/index.html"))
-        return [(index, f"features of {index.parent.name}") for index in folders]
+        return [(layout.features / "index.html", "interactive: all features")]
     if page == "case_studies":
         return [(_page(layout, name), title_of(name)) for name in studies_of(layout)]
     return []

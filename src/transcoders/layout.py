@@ -53,6 +53,8 @@ class Layout:
     replacement = _File("circuits/replacement.csv")
     greater_than = _File("greater_than")
     observed = _File("interpretability/observed")
+    features = _File("interpretability/features")
+    """The feature browser."""
     activity = _Named("interpretability/activity/{}")
     """Of a model: where the features that get labels are active."""
     automatic = _File("interpretability/automatic.csv")
@@ -76,8 +78,6 @@ class Layout:
     site_evaluation = _Named("evaluation/{}.csv")
     site_evaluation_by_document = _Named("evaluation/{}_by_document.csv")
     circuit = _Named("circuits/{}")
-    feature_pages = _Named("interpretability/features/{}")
-    """Of a dictionary."""
     carried_out = _Named("case_studies/{}")
     """A case study that was done again."""
     notebook = _Named("notebooks/{}.ipynb")
@@ -95,6 +95,10 @@ class Layout:
     def figure(self, name: str) -> Path:
         """A file in the folder of figures."""
         return self.figures / plain(name)
+
+    def features_of(self, dictionary: str) -> Path:
+        """A dictionary's page in the feature browser. A feature's number may follow it, after #."""
+        return self.features / plain(dictionary) / "index.html"
 
     @property
     def config(self) -> Path:

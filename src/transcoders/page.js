@@ -21,12 +21,10 @@ function sortRows(table, column, sign) {
     body.append(...[...filled, ...rows.filter(({ text }) => text === "")].map(({ row }) => row));
 }
 
-function makeSortable(table) {
-    const rows = [...(table.tBodies[0]?.rows ?? [])];
-    const headings = [...(table.tHead?.rows[table.tHead.rows.length - 1]?.cells ?? [])];
-    const plain = (row) => row.cells.length === headings.length
-        && [...row.cells].every((cell) => cell.rowSpan === 1 && cell.colSpan === 1);
-    if (rows.length < 2 || !rows.every(plain)) return;
+// A click on a heading sorts, and another one turns the order round.
+function sortButtons(table, sort) {
+    const turned = { ascending: "descending", descending: "ascending" };
+    const headings = [...table.tHead.rows[table.tHead.rows.length - 1].cells];
     headings.forEach((heading, column) => {
         if (heading.textContent.trim() === "") return;
         const button = document.createElement("button");
@@ -34,12 +32,22 @@ function makeSortable(table) {
         button.append(...heading.childNodes);
         heading.append(button);
         button.addEventListener("click", () => {
-            const down = heading.ariaSort === "ascending";
+            const first = heading.dataset.first ?? "ascending";
+            const order = heading.ariaSort === first ? turned[first] : first;
             for (const other of headings) other.removeAttribute("aria-sort");
-            heading.ariaSort = down ? "descending" : "ascending";
-            sortRows(table, column, down ? -1 : 1);
+            heading.ariaSort = order;
+            sort(column, order === "ascending" ? 1 : -1);
         });
     });
+}
+
+function makeSortable(table) {
+    const rows = [...(table.tBodies[0]?.rows ?? [])];
+    const headings = [...(table.tHead?.rows[table.tHead.rows.length - 1]?.cells ?? [])];
+    const plain = (row) => row.cells.length === headings.length
+        && [...row.cells].every((cell) => cell.rowSpan === 1 && cell.colSpan === 1);
+    if (rows.length < 2 || !rows.every(plain)) return;
+    sortButtons(table, (column, sign) => sortRows(table, column, sign));
 }
 
 // The buttons of a table that can be filtered. Rows say which verdicts they hold.
@@ -80,7 +88,7 @@ function makeZoom(links) {
     box.role = "group";
 }
 
-for (const table of document.querySelectorAll("main table")) makeSortable(table);
+for (const table of document.querySelectorAll("main table:not([data-own-order])")) makeSortable(table);
 for (const group of document.querySelectorAll("[data-table]")) makeFilter(group);
 const pictures = document.querySelectorAll("a.zoom");
 if (pictures.length > 0) makeZoom(pictures);

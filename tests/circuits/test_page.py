@@ -123,13 +123,14 @@ def test_without_a_script_there_are_tables(
     assert f"{name}@" in tables and "a label &amp; more" in tables
 
 
-def test_links_lead_from_the_circuit_to_the_pages_of_its_features() -> None:
+def test_links_lead_from_the_circuit_to_its_features_in_the_browser() -> None:
     layout = Layout("laptop")
-    pages, folder = {20: layout.feature_pages("a_transcoder")}, layout.circuit("capital")
+    pages, folder = {20: layout.features_of("a_transcoder")}, layout.circuit("capital")
     links = feature_links(["tc20[1706]", "tc24[3]"], pages, folder)
     (address,) = links.values()
     assert links == {"tc20[1706]": address}
-    assert os.path.normpath(folder / address) == str(pages[20] / "1706.html")
+    page, _, feature = address.partition("#")
+    assert os.path.normpath(folder / page) == str(pages[20]) and feature == "1706"
 
 
 # In a browser.

@@ -41,7 +41,7 @@ fetch-model tiny-gpt2; fetch-corpus; tokenize tiny-gpt2; manifest; cache-activat
 train tiny-gpt2; evaluate tiny-gpt2_layer1; collect-tables; circuit --case tiny-feature
 check-features; greater-than; gather-examples; measure-features; study-features
 gather-activity tiny-llama; label-features; circuit-page tiny-feature
-feature-pages tiny-llama_layer1_transcoder_l1-0.5; table1; case-studies; judge-claims
+feature-browser; table1; case-studies; judge-claims
 record-environment; landing-page; notebook figure3; notebook circuits; case-study-page first
 """
 COMMANDS: list[Command] = [tuple(each.split()) for each in re.split("[;\n]", LINES.strip())]

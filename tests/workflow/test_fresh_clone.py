@@ -21,7 +21,7 @@ STUDIES = {
     "table4",
     "gather_activity",
     "label_features",
-    "feature_pages",
+    "feature_browser",
     "table1",
 }
 HEAVY = ("fetch", "tokenize", "cache", "train_", "evaluate", "find_circuits")

@@ -56,7 +56,7 @@ def smaller(scale: dict[str, Any]) -> dict[str, Any]:
     scale["circuits"] |= {"n_paths": 10, "iterations": 3, "text_contexts": 8}
     scale["interpretability"] |= {
         "text_contexts": 40, "batch_contexts": 8, "background_tokens": 64, "rated_features": 5,
-        "random_directions": 32, "paged_features": 4, "studied_features": 10,
+        "random_directions": 32, "studied_features": 10,
     }  # fmt: skip
     for resources in scale["resources"].values():
         resources |= {"threads": 1, "mem_mb": 1500, "gpus": 0}

@@ -1,5 +1,7 @@
 """The whole workflow at smoke scale: one run, shared by the tests below."""
 
+import json
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -115,11 +117,19 @@ def test_features_are_measured_and_studied_blind(run: Path, scale: Scale) -> Non
     assert set(ratings["rater"]) == {"no ratings yet"}
     assert ratings[["transcoder", "mlp_in_sae"]].isna().all().all()
     for name in names:
-        pages = list((run / LAYOUT.feature_pages(name)).glob("*.html"))
-        assert len(pages) > scale.interpretability.paged_features
+        live = set(measures.loc[measures["dictionary"] == name, "feature"])
+        shown = features_in_browser(run / LAYOUT.features_of(name))
+        assert len(live) > scale.interpretability.rated_features and live <= shown
 
 
-def test_every_feature_of_a_circuit_has_a_label_and_a_page(run: Path, scale: Scale) -> None:
+def features_in_browser(page: Path) -> set[int]:
+    index = re.search(r'id="index">(.*?)</script>', page.read_text()).group(1)
+    return set(json.loads(index)["feature"])
+
+
+def test_every_feature_of_a_circuit_has_a_label_and_is_in_the_browser(
+    run: Path, scale: Scale
+) -> None:
     for case in scale.circuits.cases:
         by_layer = {e.site.layer: e.name for e in scale.circuit_transcoders(case.model)}
         labels = read_labels(run / LAYOUT.labels, by_layer.values())
@@ -129,8 +139,8 @@ def test_every_feature_of_a_circuit_has_a_label_and_a_page(run: Path, scale: Sca
         for node in features:
             label = labels[feature_name(node.layer, node.unit)]
             assert 0 <= label.score <= 1
-            page = run / LAYOUT.feature_pages(by_layer[node.layer]) / f"{node.unit}.html"
-            assert page.exists()
+            page = run / LAYOUT.features_of(by_layer[node.layer])
+            assert node.unit in features_in_browser(page)
 
 
 def test_what_the_run_ran_on_is_recorded(run: Path, scale: Scale) -> None:

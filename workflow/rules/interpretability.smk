@@ -1,6 +1,6 @@
 # What features are about: examples, automatic measures, blind studies.
 
-FEATURE_PAGES = []
+FEATURE_BROWSER = []
 STUDY_FILES = sorted(LAYOUT.study_scripts.glob("*.yaml"))
 WORKED = [path.stem for path in STUDY_FILES]
 CARRIED_OUT = {
@@ -15,9 +15,7 @@ if SCALE.interpretability is not None:
     LABELLED = {
         model: SCALE.labelled_dictionaries(model) for model in SCALE.labelled_models
     }
-    FEATURE_PAGES += [
-        LAYOUT.feature_pages(entry.name) for own in LABELLED.values() for entry in own
-    ]
+    FEATURE_BROWSER = [LAYOUT.features]
     EDITS = [path for path in [LAYOUT.edited_labels] if path.exists()]
     EDITED = [sha256(path) for path in EDITS]
     RATED_MODEL = LAYOUT.model(SCALE.interpretability.rated_site.model)
@@ -80,16 +78,6 @@ if SCALE.interpretability is not None:
             *(OBSERVED if model == SCALE.interpretability.rated_site.model else []),
         ]
 
-    def read_for_pages(wildcards):
-        model = SCALE.labelled_dictionary(wildcards.labelled).site.model
-        return [
-            *activity(model),
-            *weights([SCALE.labelled_dictionary(wildcards.labelled)]),
-            *traced(model),
-            # It is committed, and in a fresh clone times mean nothing.
-            ancient(LAYOUT.labels),
-        ]
-
     job(
         "gather_activity_{model}",
         "gather-activity {wildcards.model}",
@@ -112,11 +100,19 @@ if SCALE.interpretability is not None:
     )
 
     job(
-        "feature_pages_{labelled}",
-        "feature-pages {wildcards.labelled}",
-        message="Pages of features of {wildcards.labelled}",
-        input=read_for_pages,
-        output=directory(LAYOUT.feature_pages("{labelled}")),
+        "feature_browser",
+        "feature-browser",
+        message="The feature browser",
+        input=[
+            *OBSERVED,
+            *(file for model in LABELLED for file in activity(model)),
+            *(file for own in LABELLED.values() for file in weights(own)),
+            *(file for model in LABELLED for file in traced(model)),
+            *(LAYOUT.model(model) / "tokenizer.json" for model in LABELLED),
+            # It is committed, and in a fresh clone times mean nothing.
+            ancient(LAYOUT.labels),
+        ],
+        output=directory(LAYOUT.features),
         contents=EDITED,
     )
 

@@ -19,7 +19,7 @@ from transcoders.case_studies.scripts import (
 )
 from transcoders.case_studies.seen import heading
 from transcoders.config import Scale
-from transcoders.contents import STUDY, place_of
+from transcoders.contents import STUDY, place_of, relative
 from transcoders.files import read_table
 from transcoders.layout import Layout
 from transcoders.notebooks import execute_notebook
@@ -43,13 +43,25 @@ def write_study_page(name: str, scale: Scale, layout: Layout) -> None:
         UserError: there is no such study, or a file is missing or damaged.
     """
     source, folder = layout.study_scripts / f"{name}.yaml", layout.carried_out(name)
-    notebook = study_notebook(name, load_script(source), folder, layout.table4)
-    page = f"{STUDY}{name}"
+    script, page = load_script(source), f"{STUDY}{name}"
+    browser = _in_browser(script.feature, scale, layout, layout.notebook(page).parent)
+    notebook = study_notebook(name, script, folder, layout.table4, browser=browser)
     place = place_of(page, scale, layout)
     execute_notebook(notebook, str(source), layout.notebook(page), place)
 
 
-def study_notebook(name: str, script: StudyScript, folder: Path, table4: Path) -> Any:
+def _in_browser(feature: str, scale: Scale, layout: Layout, folder: Path) -> str | None:
+    """The address of a feature in the feature browser, if its dictionary is there as a whole."""
+    layer, unit = map(int, re.findall(r"\d+", feature))
+    rated = scale.rated("transcoder")
+    if layer != rated.site.layer:
+        return None
+    return f"{relative(layout.features_of(rated.name), folder)}#{unit}"
+
+
+def study_notebook(
+    name: str, script: StudyScript, folder: Path, table4: Path, *, browser: str | None = None
+) -> Any:
     """A notebook that reads a carried-out study again, not yet executed.
 
     Args:
@@ -57,6 +69,7 @@ def study_notebook(name: str, script: StudyScript, folder: Path, table4: Path) -
         script: what the analyst wrote.
         folder: where the study was carried out.
         table4: the table with its score.
+        browser: the address of the feature in the feature browser, if it is there.
     """
     from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
@@ -73,6 +86,7 @@ def study_notebook(name: str, script: StudyScript, folder: Path, table4: Path) -
         facts=study.facts,
         verdict=VERDICTS[str(row["outcome"])],
         pattern=_literal(script.pattern.pattern),
+        browser=browser,
         steps=[_shown(step, study) for step in script.steps],
         success=SUCCESS,
         mostly=MOSTLY,

@@ -16,7 +16,7 @@ function nodeParts(box) {
   const { node } = box;
   const known = featureOf(node), kind = node === target ? `the target${node.kind === "feature" ? ", a feature" : ""}` : KIND_NAMES[kindOf(box)];
   const name = labelOf(box) === nameOf(node) ? kind : `${kind} ${nameOf(node)}`;
-  const link = known.link ? [" · ", make("a", { href: known.link }, "the feature’s own page")] : [];
+  const link = known.link ? [" · ", make("a", { href: known.link }, "all that is known of it")] : [];
   return [make("p", { class: "kind" }, name, ...link), ...(known.label ? labelParts(known.label) : []), factsTable(nodeFacts(node))];
 }
 

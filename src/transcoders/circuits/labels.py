@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from transcoders.config import Dictionary, ImportedTranscoder, Scale
+from transcoders.config import Scale
 from transcoders.errors import UserError
 from transcoders.files import read_table, write_table
 from transcoders.layout import Layout
@@ -117,15 +117,6 @@ def read_labels(path: Path, dictionaries: Collection[str]) -> Labels:
     }
 
 
-def labels_in(layout: Layout, entry: Dictionary | ImportedTranscoder) -> Labels:
-    """The labels of one dictionary's features; none if nobody has made any yet.
-
-    Raises:
-        UserError: the table is no such table.
-    """
-    return read_labels(layout.labels, [entry.name]) if layout.labels.exists() else {}
-
-
 def with_edits(labels: Mapping[str, Labels], path: Path) -> dict[str, Labels]:
     """Labels with the texts that people wrote by hand in their place.
 
@@ -183,8 +174,8 @@ def labels_of(scale: Scale, layout: Layout, model: str) -> Labels:
 
 
 def pages_of(scale: Scale, layout: Layout, model: str) -> dict[int, Path]:
-    """By layer, where the pages of the labelled features of a model's circuits are."""
+    """By layer, the pages that hold the features of a model's circuits."""
     return {
-        entry.site.layer: layout.feature_pages(entry.name)
+        entry.site.layer: layout.features_of(entry.name)
         for entry in scale.circuit_transcoders(model)
     }

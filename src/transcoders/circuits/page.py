@@ -61,7 +61,8 @@ def circuit_page(
         target_name: what a target that is no feature is called.
         paths: that the graph is made of, for a table.
         labels: of features, by names such as ``tc20[1706]``.
-        links: addresses of features' own pages, relative to the page, by the same names.
+        links: addresses of features in the feature browser, relative to the page, by the same
+            names.
     """
     shares = influence(graph)
     parts = without_remainders(graph)
@@ -110,19 +111,20 @@ def circuit_page(
 def feature_links(
     features: Iterable[str], pages: Mapping[int, Path], folder: Path
 ) -> dict[str, str]:
-    """Addresses of features' own pages, relative to the folder of a circuit.
+    """Addresses of features in the feature browser, relative to the folder of a circuit.
 
     Args:
-        features: names such as ``tc20[1706]`` of features that have a page.
-        pages: by layer, the folder of the pages of its transcoder's features. A feature of any
-            other layer gets no address.
+        features: names such as ``tc20[1706]`` of features that are there.
+        pages: by layer, the page with its transcoder's features. A feature of any other layer gets
+            no address.
         folder: of the circuit.
     """
     links = {}
     for name in features:
         layer, unit = map(int, re.findall(r"\d+", name))
         if layer in pages:
-            links[name] = Path(os.path.relpath(pages[layer] / f"{unit}.html", folder)).as_posix()
+            page = Path(os.path.relpath(pages[layer], folder)).as_posix()
+            links[name] = f"{page}#{unit}"
     return links
 
 

@@ -118,7 +118,7 @@ def write_circuit_page(folder: Path, labels: Labels, pages: Mapping[int, Path]) 
     Args:
         folder: where :func:`write_circuit` wrote the record.
         labels: names of features; those without one keep their number.
-        pages: by layer, where the pages of features that have a label are.
+        pages: by layer, the pages of the feature browser with the features that have a label.
 
     Raises:
         UserError: the record is missing, or was changed since it was made.

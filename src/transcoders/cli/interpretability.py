@@ -67,7 +67,7 @@ def _bos_token_of(scale: Scale, model: str) -> Any:
 @job(
     "seed device corpus.context_length corpus.pack_documents corpus.train_positions "
     "interpretability.text_contexts interpretability.batch_contexts "
-    "interpretability.paged_features",
+    "interpretability.rated_features",
     resources="gather_examples",
     part=_bos_token_of,
 )
@@ -81,7 +81,7 @@ def gather_activity(scale: ScaleName, model: str, threads: Threads = None) -> No
 
 @job("seed corpus.train_positions", resources="measure_features")
 def label_features(scale: ScaleName, threads: Threads = None) -> None:
-    """Give names to the features of circuits and of the rated dictionaries' pages."""
+    """Give names to the features of circuits, and to some of the rated dictionaries."""
     from transcoders.interpretability.jobs import label_features_of
 
     settings, layout, _ = start("label-features", scale, threads)
@@ -89,33 +89,23 @@ def label_features(scale: ScaleName, threads: Threads = None) -> None:
     label_features_of(settings, layout)
 
 
-def _bos_token_in(scale: Scale, dictionary: str) -> Any:
-    return scale.model(scale.labelled_dictionary(dictionary).site.model).bos_token
+def _bos_tokens(scale: Scale, _: str) -> Any:
+    return [scale.model(name).bos_token for name in scale.labelled_models]
 
 
 @job(
-    "seed device corpus.train_positions interpretability.top_examples "
+    "seed device corpus.source corpus.train_positions interpretability.top_examples "
     "interpretability.sampled_examples",
     resources="study_features",
-    part=_bos_token_in,
+    part=_bos_tokens,
 )
-def feature_pages(
-    scale: ScaleName,
-    dictionary: str,
-    features: Annotated[
-        list[int] | None,
-        typer.Option("--feature", help="Whose pages; else of all that have labels."),
-    ] = None,
-    threads: Threads = None,
-) -> None:
-    """Write a page for each feature of a dictionary that has a label, and an index."""
-    from transcoders.interpretability.jobs import write_pages_of
+def feature_browser(scale: ScaleName, threads: Threads = None) -> None:
+    """Write a page for each dictionary on which its features can be searched and looked at."""
+    from transcoders.interpretability.jobs import write_browser_of
 
-    settings, layout, device = start("feature-pages", scale, threads)
+    settings, layout, device = start("feature-browser", scale, threads)
     section(settings, "interpretability")
-    find = settings.observed_dictionary if features else settings.labelled_dictionary
-    entry = find(dictionary)
-    write_pages_of(settings, layout, entry, features, device=device)
+    write_browser_of(settings, layout, device=device)
 
 
 @app.command()

@@ -273,7 +273,7 @@ class Scale(Section):
         return list(dict.fromkeys([*cases, self.interpretability.rated_site.model]))
 
     def labelled_dictionaries(self, model: str) -> list[Dictionary | ImportedTranscoder]:
-        """The dictionaries of a model whose features get labels and pages, if it has circuits.
+        """The dictionaries of a model whose features get labels, and are in the feature browser.
 
         Those that its circuits go through, and the two that are rated.
         """
@@ -284,11 +284,6 @@ class Scale(Section):
             rated = [self.rated(kind) for kind in RATED_KINDS]
             found = [*found, *(entry for entry in rated if entry not in found)]
         return found
-
-    def labelled_dictionary(self, name: str) -> Dictionary | ImportedTranscoder:
-        """The one of that name; a :class:`UserError` lists those there are."""
-        found = [e for model in self.labelled_models for e in self.labelled_dictionaries(model)]
-        return _named(found, name, "dictionary with labels")
 
     def headlines(self, model: str, kind: Kind) -> list[Dictionary]:
         """The headline dictionaries of a kind, from the first layer of a model to the last."""

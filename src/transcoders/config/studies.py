@@ -111,13 +111,11 @@ class Interpretability(Section):
     rated_site: Site
     """Whose headline transcoder and MLP-in SAE are compared."""
     rated_features: PositiveInt
-    """Of each of the two, for people to rate."""
+    """Of each of the two, for people to rate. As many, drawn at random, get names."""
     random_directions: PositiveInt
     """Directions of the baseline."""
     studied_features: PositiveInt
     """Features of the blind studies, over all transcoders above layer 0."""
-    paged_features: PositiveInt
-    """Features of each rated dictionary that get a page."""
 
     @property
     def baseline(self) -> str:

@@ -8,5 +8,5 @@
 - ``systematic``: such predictions for many features, scored on their examples;
 - ``activity``: where chosen features, of circuits at every layer, are active on held-out text;
 - ``grammar`` and ``labelling``: names of features, and how well each predicts its feature;
-- ``feature_pages``: a page for each feature.
+- ``browser`` and ``browser_data``: all features of a dictionary on one page, with search.
 """

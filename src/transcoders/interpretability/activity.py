@@ -1,7 +1,7 @@
 """How active chosen features are on every token of held-out text: what labels are made from.
 
-The features are all that circuits go through, at every layer, and those of the rated dictionaries
-that have a page. One pass of the model looks at all of them and keeps where they are active.
+The features are all that circuits go through, at every layer, and some of the rated dictionaries,
+drawn at random. One pass of the model looks at all of them and keeps where they are active.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,7 +28,6 @@ from transcoders.files import (
 )
 from transcoders.interpretability.automatic import live_features
 from transcoders.interpretability.examples import FeatureExamples
-from transcoders.interpretability.feature_pages import pages_of
 from transcoders.interpretability.gather import Observed, load_observed
 from transcoders.layout import Layout
 from transcoders.models import LanguageModel, mlp_activations
@@ -72,12 +71,18 @@ def chosen_features(scale: Scale, layout: Layout, model: str) -> dict[str, list[
             for path in load_circuit(layout.circuit(case.name))[1]:
                 if path.node.kind == "feature":
                     chosen[by_layer[path.node.layer]].add(path.node.unit)
-    n_pages = wanted.paged_features
     if wanted.rated_site.model == model:
         for name in (scale.rated(kind).name for kind in RATED_KINDS):
             live = live_features(load_observed(layout.observed, name))
-            chosen[name] |= set(pages_of(live, n_pages, seed=scale.seed))
+            chosen[name] |= set(drawn(live, wanted.rated_features, seed=scale.seed))
     return {name: sorted(units) for name, units in chosen.items()}
+
+
+def drawn(live: pd.DataFrame, n: int, *, seed: int) -> list[int]:
+    """The numbers of n live features, drawn at random."""
+    random = np.random.default_rng(seed)
+    chosen = random.choice(live["feature"], min(n, len(live)), replace=False)
+    return sorted(int(feature) for feature in chosen)
 
 
 def gather_activity(

@@ -5,21 +5,29 @@ from collections.abc import Sequence
 import pandas as pd
 
 from transcoders.circuits import Tracer
-from transcoders.circuits.labels import Labels, feature_name, labels_in, with_edits, write_labels
+from transcoders.circuits.labels import (
+    Labels,
+    feature_name,
+    read_labels,
+    with_edits,
+    write_labels,
+)
 from transcoders.config import RATED_KINDS, Dictionary, ImportedTranscoder, Scale, Site
 from transcoders.corpus import Rows, held_out_rows
 from transcoders.dictionaries import SparseDictionary
-from transcoders.errors import UserError
-from transcoders.files import write_table
+from transcoders.files import made_folder, write_table
 from transcoders.interpretability import automatic
 from transcoders.interpretability.activity import (
+    Activity,
     chosen_features,
     gather_activity,
     load_activity,
     observed_of,
     tokens_as_texts,
 )
-from transcoders.interpretability.feature_pages import write_feature_pages
+from transcoders.interpretability.automatic import LIVE_EXAMPLES, LIVE_FREQUENCY, live_features
+from transcoders.interpretability.browser import write_browser_page, write_list, write_text
+from transcoders.interpretability.browser_data import Activations
 from transcoders.interpretability.gather import (
     Subject,
     gather,
@@ -189,41 +197,64 @@ def label_features_of(scale: Scale, layout: Layout) -> None:
     write_labels(layout.labels, with_edits(labels, layout.edited_labels))
 
 
-def write_pages_of(
-    scale: Scale, layout: Layout, entry: Labelled, features: list[int] | None, *, device: str
-) -> None:
-    """Write the pages of a dictionary's features.
-
-    Args:
-        scale: the scale.
-        layout: its paths.
-        entry: which dictionary.
-        features: which features of an observed dictionary; None for all that have labels.
-        device: ``cpu`` or ``cuda``.
+def write_browser_of(scale: Scale, layout: Layout, *, device: str) -> None:
+    """Write the feature browser: every dictionary whose features get labels.
 
     Raises:
-        UserError: there is no such feature, or a file is missing or damaged.
+        UserError: a file is missing or damaged.
     """
-    wanted, first = scale.interpretability, scale.corpus.first_train_position
+    assert scale.interpretability is not None
+    rated = [scale.rated(kind).name for kind in RATED_KINDS]
+    pages = []
+    with made_folder(layout.features) as folder:
+        for model in scale.labelled_models:
+            activity = load_activity(layout.activity(model))
+            tracer = Tracer.load(scale.name, model, device=device)
+            rows = activity.text.tokens
+            write_text(rows, tracer.tokenizer, folder / model)
+            for entry in scale.labelled_dictionaries(model):
+                look = _all_live if entry.name in rated else _of_circuits
+                subject, features, which, z = look(scale, layout, entry, activity, device)
+                pages.append(
+                    write_browser_page(
+                        tracer.replacement, subject, features, rows, tracer.tokenizer, folder,
+                        text=_described(scale, len(rows)), which=which, activations=z,
+                        labels=read_labels(layout.labels, [entry.name]),
+                    )
+                )  # fmt: skip
+        write_list(pages, folder)
+
+
+def _all_live(
+    scale: Scale, layout: Layout, entry: Labelled, activity: Activity, device: str
+) -> tuple[Subject, list[int], str, None]:
+    """A rated dictionary, its live features and those of circuits, and a word on these."""
+    subject = load_subject(layout, scale.observed_dictionary(entry.name), device)
+    live = live_features(subject.observed)["feature"].tolist()
+    which = (
+        f"all that are live on the text (active on more than {LIVE_FREQUENCY:.2%} of its tokens, "
+        f"and in {LIVE_EXAMPLES} rows or more), and those that occur in a circuit."
+    )
+    return subject, sorted({*live, *activity.chosen[entry.name]}), which, None
+
+
+def _of_circuits(
+    scale: Scale, layout: Layout, entry: Labelled, activity: Activity, device: str
+) -> tuple[Subject, list[int], str, Activations]:
+    """Any other dictionary, its features of circuits, a word on these, and their activations."""
+    wanted = scale.interpretability
     assert wanted is not None
-    kept, labels = None, labels_in(layout, entry)
-    if features is None:
-        activity = load_activity(layout.activity(entry.site.model))
-        z, features = activity.of(entry.name), activity.chosen[entry.name]
-        dictionary = SparseDictionary.from_pretrained(layout.dictionary(entry.name)).to(device)
-        observed = observed_of(z, features, wanted, first_position=first, seed=scale.seed)
-        subject, text = Subject(entry.name, entry.site, dictionary, observed), activity.text.tokens
-        kept = dict(enumerate(z.transpose(1, 2, 0)))
-    else:
-        subject = load_subject(layout, scale.observed_dictionary(entry.name), device)
-        text = load_text(layout.observed).rows
-    n_features = subject.dictionary.n_features
-    if unknown := [feature for feature in features if not 0 <= feature < n_features]:
-        raise UserError(
-            f"feature {unknown[0]}: expected one from 0 to {n_features - 1} of {entry.name}"
-        )
-    tracer = Tracer.load(scale.name, entry.site.model, device=device)
-    write_feature_pages(
-        tracer.replacement, subject, text, tracer.tokenizer, sorted(features),
-        layout.feature_pages(entry.name), activations=kept, labels=labels,
-    )  # fmt: skip
+    z, features = activity.of(entry.name), activity.chosen[entry.name]
+    dictionary = SparseDictionary.from_pretrained(layout.dictionary(entry.name)).to(device)
+    observed = observed_of(
+        z, features, wanted, first_position=scale.corpus.first_train_position, seed=scale.seed
+    )
+    subject = Subject(entry.name, entry.site, dictionary, observed)
+    every_row = [(range(z.shape[1]), z.transpose(1, 2, 0))]
+    return subject, features, "those that occur in a circuit of this scale.", every_row
+
+
+def _described(scale: Scale, n_rows: int) -> str:
+    """What the text is that features were looked at on, and its licence."""
+    sources = ", ".join(f"{source.name} ({source.license})" for source in scale.corpus.source)
+    return f"{n_rows} rows of documents that training never saw. Sources: {sources}."

@@ -1,0 +1,162 @@
+"""A browser of features: a page for each dictionary, which opens at once and loads what is asked.
+
+A page holds a table of its features. What is known of a feature lies in files beside the page, many
+features in each, and the text in files that all dictionaries of a model share::
+
+    index.html                    the dictionaries
+    <dictionary>/index.html       one of them; #12 at the end of the address opens feature 12
+    <dictionary>/data-00.js       what is known of its first features
+    <model>/text-00.js            the first rows of the text
+
+The files are scripts that call ``shelve``, so that a page opened from a folder can load them.
+"""
+
+import json
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jaxtyping import Int
+from markupsafe import Markup
+from torch import Tensor
+
+from transcoders.circuits.labels import TRUSTED, Labels
+from transcoders.circuits.replacement import ReplacementModel
+from transcoders.context import one_line
+from transcoders.interpretability import browser_data as data
+from transcoders.interpretability.examples import bin_edges
+from transcoders.interpretability.gather import Subject
+from transcoders.templates import render, script, stylesheet, template
+
+FEATURES_PER_FILE, ROWS_PER_FILE = 128, 32
+N_ROWS = 300
+"""Features of the table for readers without a script."""
+
+
+class Page(NamedTuple):
+    """What the list of dictionaries says of one."""
+
+    dictionary: str
+    title: str
+    n: int
+    n_named: int
+
+
+def write_browser_page(
+    replacement: ReplacementModel,
+    subject: Subject,
+    features: Sequence[int],
+    rows: Int[Tensor, "row position"],
+    tokenizer: Any,
+    folder: Path,
+    *,
+    text: str,
+    which: str,
+    activations: data.Activations | None = None,
+    labels: Labels | None = None,
+) -> Page:
+    """Write the page of a dictionary and its data.
+
+    Args:
+        replacement: the model that the dictionary was trained on.
+        subject: the dictionary.
+        features: which features the page holds, ascending.
+        rows: the text on which they were observed, which :func:`write_text` writes.
+        tokenizer: the model's tokenizer.
+        folder: of the browser. The page gets a folder of its own in it.
+        text: what the text is.
+        which: a sentence that says which features these are.
+        activations: of these features, by rows; None to run the model for them.
+        labels: what features are called, by their names.
+    """
+    shown = cache(lambda token: shown_token(tokenizer, token))
+    labels = labels or {}
+    if activations is None:
+        activations = data.activations_on(replacement, subject, rows, features)
+    table = data.overview(subject, features, rows, labels, shown)
+    known = data.details(replacement, subject, features, activations, labels, shown)
+    own = folder / subject.name
+    own.mkdir(parents=True)
+    for number, start in enumerate(range(0, len(features), FEATURES_PER_FILE)):
+        part = {name: its[start : start + FEATURES_PER_FILE] for name, its in known.items()}
+        _shelve(own, f"data-{number:02}", part)
+    traits, layer = subject.dictionary.traits, subject.site.layer
+    index = table | {
+        "prefix": f"{'sae' if traits.imitates == 'mlp_in' else 'tc'}{layer}",
+        "features_per_file": FEATURES_PER_FILE,
+        "rows_per_file": ROWS_PER_FILE,
+        "text_folder": f"../{subject.site.model}/",
+        "before": data.BEFORE,
+        "after": data.AFTER,
+        "groups": data.GROUPS,
+        "lists": {name: title for name, title in data.LISTS.items() if name in known},
+        "absent": data.absent(subject.dictionary),
+        "edges": bin_edges().tolist(),
+    }
+    title = f"{traits.label} at layer {layer} of {subject.site.model}"
+    page = render(
+        __package__,
+        "browser.html.j2",
+        title=title,
+        dictionary=subject.name,
+        which=which,
+        text=text,
+        n=len(features),
+        held=bool(features),
+        trusted=TRUSTED,
+        rows=_best_rows(table),
+        style=Markup(stylesheet() + template(__package__, "browser.css")),
+        script=Markup(script() + template(__package__, "browser.js")),
+        # Only "<" could end the script element.
+        index=Markup(_as_json(index).replace("<", "\\u003c")),
+    )
+    (own / "index.html").write_text(page, encoding="utf-8")
+    return Page(subject.name, title, len(features), sum(name != "" for name in table["name"]))
+
+
+def write_text(rows: Int[Tensor, "row position"], tokenizer: Any, folder: Path) -> None:
+    """Write the text that examples refer to, as the texts of its tokens.
+
+    Args:
+        rows: the text.
+        tokenizer: the model's tokenizer.
+        folder: to make.
+    """
+    shown = cache(lambda token: shown_token(tokenizer, token))
+    folder.mkdir(parents=True)
+    for number, part in enumerate(rows.split(ROWS_PER_FILE)):
+        _shelve(folder, f"text-{number:02}", [[*map(shown, row)] for row in part.tolist()])
+
+
+def write_list(pages: list[Page], folder: Path) -> None:
+    """Write the page that leads to all dictionaries."""
+    page = render(
+        __package__, "browsers.html.j2", pages=pages,
+        style=Markup(stylesheet()), script=Markup(script()),
+    )  # fmt: skip
+    (folder / "index.html").write_text(page, encoding="utf-8")
+
+
+def shown_token(tokenizer: Any, token: int) -> str:
+    """The text of a token, on one line."""
+    return one_line(str(tokenizer.decode([int(token)])))
+
+
+def _best_rows(table: data.Columns) -> list[dict[str, Any]]:
+    """The features whose names have the best scores, in the order that the page begins with."""
+    rows = [dict(zip(table, row, strict=True)) for row in zip(*table.values(), strict=True)]
+
+    def order(row: dict[str, Any]) -> tuple[float, int]:
+        return (1.0 if row["score"] is None else -row["score"], row["feature"])
+
+    return sorted(rows, key=order)[:N_ROWS]
+
+
+def _as_json(content: Any) -> str:
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def _shelve(folder: Path, name: str, content: Any) -> None:
+    text = f'shelve("{name}",{_as_json(content)});\n'
+    (folder / f"{name}.js").write_text(text, encoding="utf-8")

@@ -1,0 +1,256 @@
+"""What the feature browser holds of each feature, as small as it can be.
+
+Only the places of examples are kept from the pass over the text. The activations about them are
+computed again, from the rows of the text that hold the examples, and kept as one digit a token. The
+text is kept once for all features (:mod:`~transcoders.interpretability.browser`).
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from math import isnan, nan
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from transcoders.circuits.invariant import best_products, de_embeddings, direct_logits
+from transcoders.circuits.labels import RULE, Label, Labels, feature_name
+from transcoders.circuits.replacement import ReplacementModel
+from transcoders.dictionaries import SparseDictionary
+from transcoders.interpretability.gather import Subject
+from transcoders.models import mlp_activations
+from transcoders.progress import progress_bar
+
+BEFORE, AFTER = 16, 6
+"""How many tokens are shown before and after a peak."""
+N_TOP, PER_THIRD = 5, 1
+"""How many of the best examples are shown, and of the random ones in each third by activation."""
+THIRDS = ("upper", "middle", "lower")
+GROUPS = ("Most active", *(f"Random examples: {third} third" for third in THIRDS))
+N_TOKENS, N_NEAREST = 5, 4
+"""How many tokens and features each list holds."""
+N_PEAKS = 4
+"""How many different tokens at peaks the table shows for each feature."""
+DIGITS = np.array(list("0123456789abcdefghijklmnopqrstuvwxyz"))
+"""Shares of a feature's largest activation, from none to all."""
+BATCH = 8
+LISTS = {
+    "raises": "Logits it raises (DLA)",
+    "lowers": "Logits it lowers (DLA)",
+    "drives": "Embeddings that drive it (de-embedding)",
+}
+NO_LOGITS = (
+    "No logits are shown: this dictionary writes back to the MLP's input, not to the residual "
+    "stream, so its features move no logit directly."
+)
+NO_EMBEDDINGS = (
+    "No de-embedding is shown: this dictionary does not read the residual stream, so embeddings do "
+    "not drive its features directly."
+)
+Columns = dict[str, list[Any]]
+"""Values of some features, parallel, by what they are."""
+Activations = Iterable[tuple[Sequence[int], Float[np.ndarray, "row position feature"]]]
+"""Numbers of rows of a text, and activations of some features on them."""
+Shown = Callable[[int], str]
+"""The text of a token."""
+
+
+def overview(
+    subject: Subject, features: Sequence[int], rows: Int[Tensor, "row position"], labels: Labels,
+    shown: Shown,
+) -> Columns:  # fmt: skip
+    """What the table of features says, and what is searched.
+
+    Args:
+        subject: the dictionary.
+        features: which features, ascending.
+        rows: the text on which they were observed.
+        labels: what features are called, by their names.
+        shown: the text of a token.
+    """
+    known = subject.observed.features.set_index("feature").loc[list(features)]
+    best = _chosen(subject, features)
+    best = best[best["group"] == 0]
+    peaks: dict[int, dict[str, None]] = {feature: {} for feature in features}
+    for feature, row, position in best[["feature", "row", "position"]].itertuples(index=False):
+        peaks[feature][shown(int(rows[row, position]))] = None
+    found = [_label(subject, feature, labels) for feature in features]
+    return {
+        "feature": list(features),
+        "name": [label.text if label and label.is_trusted else "" for label in found],
+        "score": _shortened([label.score if label else nan for label in found]),
+        "frequency": _shortened(known["frequency"]),
+        "largest": _shortened(known["largest"]),
+        "peaks": [list(its)[:N_PEAKS] for its in peaks.values()],
+    }  # fmt: skip
+
+
+def details(
+    replacement: ReplacementModel,
+    subject: Subject,
+    features: Sequence[int],
+    activations: Activations,
+    labels: Labels,
+    shown: Shown,
+) -> Columns:
+    """What a reader sees when they open a feature.
+
+    Args:
+        replacement: the model that the dictionary was trained on.
+        subject: the dictionary.
+        features: which features, ascending.
+        activations: of these features, on every row with an example.
+        labels: what features are called, by their names.
+        shown: the text of a token.
+    """
+    known = subject.observed.features.set_index("feature").loc[list(features)]
+    bars = [_bars(histogram) for histogram in known["histogram"]]
+    examples = _examples(_chosen(subject, features), features, known["largest"], activations)
+    found = [_label(subject, feature, labels) for feature in features]
+    chosen = torch.tensor(list(features), dtype=torch.long)
+    return {
+        "why": [f"{its.by}: {its.why}" if its and its.by != RULE else "" for its in found],
+        "mean": _shortened(known["mean"]),
+        "first_bin": [first for first, _ in bars],
+        "bars": [counts for _, counts in bars],
+        "examples": [examples[feature] for feature in features],
+        "nearest": _nearest(subject.dictionary, chosen),
+        **_lists(replacement, subject.dictionary, chosen, shown),
+    }  # fmt: skip
+
+
+def absent(dictionary: SparseDictionary) -> list[str]:
+    """Why some lists are not shown for a dictionary."""
+    writes, reads = dictionary.traits.imitates == "mlp_out", dictionary.traits.reads == "mlp_in"
+    return [*([] if writes else [NO_LOGITS]), *([] if reads else [NO_EMBEDDINGS])]
+
+
+@torch.no_grad()
+def activations_on(
+    replacement: ReplacementModel,
+    subject: Subject,
+    rows: Int[Tensor, "row position"],
+    features: Sequence[int],
+) -> Iterator[tuple[list[int], Float[np.ndarray, "row position feature"]]]:
+    """Activations of some features on the rows that hold their examples, a few rows at a time.
+
+    Args:
+        replacement: the model that the dictionary was trained on.
+        subject: the dictionary.
+        rows: the text on which its features were observed.
+        features: which features.
+    """
+    numbers = torch.tensor(sorted(set(_chosen(subject, features)["row"])), dtype=torch.long)
+    layer, dictionary = subject.site.layer, subject.dictionary
+    with progress_bar(len(numbers), f"activations of {subject.name}", "rows") as bar:
+        for own in numbers.split(BATCH) if len(numbers) else []:
+            tokens = rows[own].to(replacement.W_O.device)
+            read = getattr(
+                mlp_activations(replacement.model, tokens, [layer])[layer], dictionary.traits.reads
+            )
+            z = dictionary.encode(read)[:, :, list(features)].cpu().numpy()
+            z[:, : replacement.first_position] = 0
+            yield own.tolist(), z
+            bar.update(len(own))
+
+
+def _label(subject: Subject, feature: int, labels: Labels) -> Label | None:
+    of_sae = subject.dictionary.traits.imitates == "mlp_in"
+    return labels.get(feature_name(subject.site.layer, feature, of_sae=of_sae))
+
+
+def _chosen(subject: Subject, features: Sequence[int]) -> pd.DataFrame:
+    """The examples that are shown: ``feature, group, row, position``."""
+    examples = subject.observed.examples
+    examples = examples[examples["feature"].isin(features)].copy()
+    of_kind = examples.groupby(["feature", "kind"])["rank"]
+    third = (examples["rank"] - 1) * 3 // of_kind.transform("size")
+    examples["group"] = np.where(examples["kind"] == "top", 0, third + 1)
+    order = examples.groupby(["feature", "group"]).cumcount()
+    kept = examples[order < np.where(examples["group"] == 0, N_TOP, PER_THIRD)]
+    return kept.sort_values(["feature", "group", "rank"])[["feature", "group", "row", "position"]]
+
+
+def _examples(
+    chosen: pd.DataFrame, features: Sequence[int], largest: pd.Series, activations: Activations
+) -> dict[int, list[tuple[int, int, int, int, str]]]:
+    """For each feature, its examples.
+
+    Returns:
+        Of each example its group, row and position; then a digit for each token from the first to
+        the last active one of those shown, and how many of these come before the peak.
+    """
+    shades: dict[tuple[int, int, int], tuple[int, str]] = {}
+    by_row = dict(iter(chosen.groupby("row")[["feature", "position"]]))
+    for rows, z in activations:
+        for row, its in zip(rows, z, strict=True):
+            for feature, position in by_row[row].itertuples(index=False) if row in by_row else ():
+                at = int(np.searchsorted(features, feature))
+                shades[feature, row, position] = _shades(its[:, at], position, largest[feature])
+    found: dict[int, list[tuple[int, int, int, int, str]]] = {feature: [] for feature in features}
+    for feature, group, row, position in chosen.itertuples(index=False):
+        found[feature].append((group, row, position, *shades[feature, row, position]))
+    return found
+
+
+def _shades(z: Float[np.ndarray, " position"], peak: int, largest: float) -> tuple[int, str]:
+    """Digits of the tokens about a peak, and how many come before it."""
+    start = max(peak - BEFORE, 1)
+    shares = z[start : peak + AFTER + 1] / largest
+    # Rounded up: a token that is active at all has a digit above 0.
+    levels = np.ceil(shares * (len(DIGITS) - 1) - 1e-4).astype(int).clip(0, len(DIGITS) - 1)
+    first = min(np.flatnonzero(levels), default=0)
+    return peak - start - int(first), "".join(DIGITS[levels[first:]]).rstrip("0")
+
+
+def _lists(
+    replacement: ReplacementModel, dictionary: SparseDictionary, chosen: Int[Tensor, " feature"],
+    shown: Shown,
+) -> Columns:  # fmt: skip
+    """What weights alone say about each feature: tokens and values."""
+    found = {}
+    # What is not written to the residual stream moves no logit directly, and what is not read from
+    # it has no de-embedding.
+    if dictionary.traits.imitates == "mlp_out":
+        writes = dictionary.W_dec[chosen]
+        found["raises"] = direct_logits(replacement, writes, N_TOKENS)
+        found["lowers"] = direct_logits(replacement, writes, N_TOKENS, largest=False)
+    if dictionary.traits.reads == "mlp_in":
+        reads = replacement.centre(dictionary.W_enc[:, chosen].T)
+        found["drives"] = de_embeddings(replacement, reads, N_TOKENS)
+    return {
+        name: [[(shown(token), _short(value, 2)) for token, value in row] for row in best.pairs()]
+        for name, best in found.items()
+    }
+
+
+def _nearest(
+    dictionary: SparseDictionary, chosen: Int[Tensor, " feature"]
+) -> list[list[tuple[int, float]]]:
+    """The features that write in the most similar directions, with the cosines."""
+    W_dec = dictionary.W_dec
+    directions = W_dec / W_dec.norm(dim=1, keepdim=True).clamp_min(1e-12)
+    found = best_products(directions[chosen], directions, N_NEAREST + 1).pairs()
+    return [
+        [(other, round(cosine, 2)) for other, cosine in pairs if other != feature][:N_NEAREST]
+        for feature, pairs in zip(chosen.tolist(), found, strict=True)
+    ]
+
+
+def _bars(histogram: Int[np.ndarray, " bin"]) -> tuple[int, list[int]]:
+    """The first bin with a count, and the counts from it to the last one."""
+    filled = np.flatnonzero(histogram)
+    if not len(filled):
+        return 0, []
+    return int(filled[0]), histogram[filled[0] : filled[-1] + 1].tolist()
+
+
+def _shortened(values: Iterable[float]) -> list[float | None]:
+    """Each with three significant digits; None for what is not known."""
+    return [None if isnan(value) else _short(value) for value in values]
+
+
+def _short(value: float, digits: int = 3) -> float:
+    return float(f"{value:.{digits}g}")

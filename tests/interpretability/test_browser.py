@@ -1,0 +1,409 @@
+"""The feature browser: complete, shaded by what the model computes, and used as a reader would."""
+
+import html
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from helpers_browser import NEEDS_CHROMIUM, Browser
+from helpers_circuits import Make, make_circuit, plain, plain_pass, without_weight
+from transcoders.circuits.labels import Label, feature_name
+from transcoders.circuits.replacement import ReplacementModel
+from transcoders.config import Site
+from transcoders.dictionaries import SparseDictionary
+from transcoders.interpretability import browser as browser_module
+from transcoders.interpretability import browser_data
+from transcoders.interpretability.automatic import live_features
+from transcoders.interpretability.browser import Page, write_browser_page, write_list, write_text
+from transcoders.interpretability.gather import Subject, Text, load_observed, load_text
+from transcoders.models import LanguageModel, load_tokenizer
+
+Made = tuple[ReplacementModel, Subject, Text]
+PER_FILE = 9
+EXAMPLES = ("one of", "two of")
+
+
+def read_shelved(path: Path) -> Any:
+    """What a file of data holds, and nothing else is in it."""
+    name, content = re.fullmatch(r'shelve\("([\w-]+)",(.*)\);\n', path.read_text()).groups()
+    assert name == path.stem
+    return json.loads(content)
+
+
+def read_index(page: Path) -> dict[str, Any]:
+    text = page.read_text()
+    return json.loads(re.search(r'id="index">(.*?)</script>', text).group(1))
+
+
+def name_of(subject: Subject, feature: int) -> str:
+    return feature_name(2, feature, of_sae=subject.name == "sae")
+
+
+@pytest.fixture(scope="module", params=["late", "sae"])
+def made(
+    request: pytest.FixtureRequest, model: LanguageModel, random_dictionary: Make, gathered: Path,
+    dictionaries: dict[str, tuple[Site, SparseDictionary]],
+) -> Made:  # fmt: skip
+    circuit = make_circuit(model, random_dictionary, {0: "transcoder"}, first=1)
+    name = request.param
+    subject = Subject(name, *dictionaries[name], load_observed(gathered, name))
+    return circuit, subject, load_text(gathered)
+
+
+@pytest.fixture(scope="module")
+def features(made: Made) -> list[int]:
+    """All live ones but one, which a link may ask for all the same."""
+    return live_features(made[1].observed)["feature"].tolist()[1:]
+
+
+@pytest.fixture(scope="module")
+def labels(made: Made, features: list[int]) -> dict[str, Label]:
+    found = [
+        Label("“of”", 0.91, "token: words", EXAMPLES),
+        Label("digits", 0.62, "token: digits", EXAMPLES),
+        Label("years", float("nan"), "", EXAMPLES, "anna", "all are"),
+    ]
+    return {name_of(made[1], f): label for f, label in zip(features, found, strict=False)}
+
+
+def write(
+    made: Made, features: list[int], folder: Path, tiny_models: dict[str, Path],
+    labels: dict[str, Label] | None = None,
+) -> Page:  # fmt: skip
+    """The browser of one dictionary, in small files."""
+    circuit, subject, text = made
+    tokenizer = load_tokenizer(tiny_models["llama"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(browser_module, "FEATURES_PER_FILE", PER_FILE)
+        patch.setattr(browser_module, "ROWS_PER_FILE", 8)
+        patch.setattr(browser_module, "N_ROWS", 20)
+        page = write_browser_page(
+            circuit, subject, features, text.rows, tokenizer, folder,
+            text="some text (a licence).", which="some of them.", labels=labels,
+        )  # fmt: skip
+        write_text(text.rows, tokenizer, folder / subject.site.model)
+    write_list([page], folder)
+    return page
+
+
+@pytest.fixture(scope="module")
+def folder(
+    made: Made, features: list[int], labels: dict[str, Label], tiny_models: dict[str, Path],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:  # fmt: skip
+    folder = tmp_path_factory.mktemp("browser") / "features"
+    page = write(made, features, folder, tiny_models, labels)
+    assert (page.n, page.n_named) == (len(features), 2)
+    return folder
+
+
+def test_every_feature_and_row_is_in_a_file_and_the_same_bytes_come_again(
+    folder: Path, made: Made, features: list[int], labels: dict[str, Label],
+    tiny_models: dict[str, Path], tmp_path: Path,
+) -> None:  # fmt: skip
+    own = folder / made[1].name
+    index = read_index(own / "index.html")
+    assert index["feature"] == features
+    parts = [read_shelved(path) for path in sorted(own.glob("data-*.js"))]
+    assert len(parts) == -(-len(features) // PER_FILE) > 2
+    for part in parts[:-1]:
+        assert {len(column) for column in part.values()} == {PER_FILE}
+    texts = [read_shelved(path) for path in sorted((folder / "m").glob("text-*.js"))]
+    assert [len(rows) for rows in texts] == [8, 8, 8, 6]
+    names = {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
+    assert len(names) == 2 + len(parts) + len(texts)
+    write(made, features, tmp_path / "again", tiny_models, labels)
+    assert all((folder / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
+               for name in names)  # fmt: skip
+
+
+def test_no_page_asks_for_another_site(folder: Path) -> None:
+    for path in folder.rglob("*.html"):
+        page = path.read_text()
+        links = re.findall(r'<a href="([^"#]+)"', page)
+        assert links and all((path.parent / link).exists() for link in links)
+        own = page.replace("http://www.w3.org/2000/svg", "")  # a name, which nobody asks for
+        assert "<script src" not in own and "http:" not in own and "https:" not in own
+
+
+def test_shades_are_shares_of_the_largest(folder: Path, features: list[int], made: Made) -> None:
+    circuit, subject, text = made
+    data = read_shelved(folder / subject.name / "data-00.js")
+    for feature, examples in zip(features[:PER_FILE], data["examples"], strict=True):
+        known = subject.observed.examples
+        best = known[(known["feature"] == feature) & (known["kind"] == "top")].iloc[0]
+        group, row, position, before, digits = examples[0]
+        assert (group, row, position) == (0, best["row"], best["position"])
+        stream = plain_pass(circuit.model, text.rows[row].long()).before_mlp[2]
+        read = without_weight(plain(circuit.model).blocks[2].norm_2, stream)
+        z = subject.dictionary.encode(read)[:, feature]
+        z[0] = 0
+        shares = [0.0] * len(z)
+        for at, digit in enumerate(digits):
+            shares[position - before + at] = int(digit, 36) / 35
+        shown = range(max(position - 16, 1), min(position + 7, len(z)))
+        for at in shown:
+            assert shares[at] == pytest.approx(float(z[at] / z.max()), abs=1 / 35 + 1e-4)
+            assert (shares[at] > 0) == bool(z[at] > 0)
+        assert shares[position] == max(shares) == 1.0
+
+
+@given(st.lists(st.floats(0, 9) | st.just(0.0), min_size=2, max_size=60), st.data())
+@settings(max_examples=50, deadline=None)
+def test_digits_give_every_activation_about_a_peak_back(
+    z: list[float], data: st.DataObject
+) -> None:
+    peak = data.draw(st.integers(1, len(z) - 1))
+    z[peak] = 9.0
+    before, digits = browser_data._shades(np.array(z), peak, 9.0)
+    assert digits[0] != "0" and digits[-1] != "0" and digits[before] == "z"
+    start = max(peak - browser_data.BEFORE, 1)
+    for at in range(start, min(peak + browser_data.AFTER + 1, len(z))):
+        place = at - peak + before
+        digit = digits[place] if 0 <= place < len(digits) else "0"
+        assert int(digit, 36) / 35 == pytest.approx(z[at] / 9, abs=1 / 35 + 1e-4)
+
+
+def test_what_weights_say_is_there_or_is_said_to_mean_nothing(
+    folder: Path, features: list[int], made: Made, tiny_models: dict[str, Path]
+) -> None:
+    circuit, subject, _ = made
+    tokenizer = load_tokenizer(tiny_models["llama"])
+    scores = plain(circuit.model).hf.get_input_embeddings().weight @ subject.dictionary.W_enc
+    data = read_shelved(folder / subject.name / "data-00.js")
+    for feature, drives in zip(features[:PER_FILE], data["drives"], strict=True):
+        wanted = [tokenizer.decode([int(t)]) for t in scores[:, feature].topk(3).indices]
+        assert [token for token, _ in drives[:3]] == wanted
+    # An SAE on the MLP's input writes back to that input: its features move no logit directly.
+    index = read_index(folder / subject.name / "index.html")
+    assert ("raises" in data) == ("raises" in index["lists"]) == (subject.name == "late")
+    assert index["absent"] == ([] if subject.name == "late" else [browser_data.NO_LOGITS])
+
+
+def test_the_table_says_what_features_are_called(
+    folder: Path, features: list[int], made: Made
+) -> None:
+    own = folder / made[1].name
+    index, data = read_index(own / "index.html"), read_shelved(own / "data-00.js")
+    assert index["name"][:4] == ["“of”", "", "years", ""]
+    assert index["score"][:4] == [0.91, 0.62, None, None]
+    assert data["why"][:4] == ["", "", "anna: all are", ""]
+    page = (own / "index.html").read_text()
+    table = re.search(r"<tbody>(.*?)</tbody>", page, re.DOTALL).group(1)
+    assert [int(n) for n in re.findall(r'<tr id="(\d+)">', table)] == features[:20]
+    assert "“of”" in table and "digits" not in table and "0.62" in table
+    known = made[1].observed.features.set_index("feature").loc[features]
+    assert index["frequency"] == pytest.approx(known["frequency"].tolist(), rel=0.01)
+    assert index["largest"] == pytest.approx(known["largest"].tolist(), rel=0.01)
+
+
+def test_a_feature_that_is_never_active_is_there_too(
+    made: Made, tmp_path: Path, tiny_models: dict[str, Path]
+) -> None:
+    circuit, subject, text = made
+    observed = subject.observed
+    known = observed.features.copy()
+    at = known.index[known["feature"] == 5][0]
+    known.loc[at, ["n_active", "frequency", "mean", "largest"]] = [0, 0.0, float("nan"), 0.0]
+    known.at[at, "histogram"] = 0 * known.at[at, "histogram"]
+    observed = observed._replace(
+        features=known, examples=observed.examples[observed.examples["feature"] != 5]
+    )
+    write((circuit, subject._replace(observed=observed), text), [4, 5], tmp_path, tiny_models)
+    data = read_shelved(tmp_path / subject.name / "data-00.js")
+    assert data["mean"][1] is None and data["bars"][1] == [] and data["examples"][1] == []
+    assert data["examples"][0] and "nan" not in (tmp_path / subject.name / "index.html").read_text()
+
+
+# In a browser.
+
+pages = pytest.mark.parametrize("made", ["late"], indirect=True)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    started = Browser(tmp_path_factory.mktemp("browser"))
+    yield started
+    started.close()
+
+
+class Reader:
+    """Someone who looks at the page of a dictionary, opened from its folder."""
+
+    def __init__(self, browser: Browser, page: Path) -> None:
+        self.browser, self.page = browser, page
+
+    def open(self, address: str = "", *, width: int = 1200) -> None:
+        self.browser.open("about:blank", width=width)
+        self.browser.open(self.page.as_uri() + address, width=width)
+
+    def run(self, script: str) -> Any:
+        return self.browser.run(script)
+
+    def rows(self, cell: int = 0) -> list[str]:
+        rows = "[...document.querySelector('#features').tBodies[0].rows]"
+        return self.run(f"{rows}.map((row) => row.cells[{cell}].textContent)")
+
+    def seek(self, text: str) -> list[str]:
+        self.run(f"query.value = {json.dumps(text)}; query.dispatchEvent(new Event('input'))")
+        return self.rows()
+
+    def loaded(self) -> list[str]:
+        sources = "[...document.scripts].map((each) => each.getAttribute('src')).filter(Boolean)"
+        return self.run(sources)
+
+    def wait_for(self, text: str) -> None:
+        self.browser.wait(lambda: text in self.run("document.querySelector('#feature').innerText"))
+
+
+@pytest.fixture
+def reader(browser: Browser, folder: Path, made: Made) -> Reader:
+    return Reader(browser, folder / made[1].name / "index.html")
+
+
+@NEEDS_CHROMIUM
+@pages
+def test_a_search_is_for_a_part_or_in_quotes_for_a_whole_token(
+    reader: Reader, features: list[int]
+) -> None:
+    reader.open()
+    index = read_index(reader.page)
+    assert reader.seek("") and len(reader.rows()) == len(features)
+    tokens = {token.strip().lower() for own in index["peaks"] for token in own}
+    assert any(map(str.isalnum, tokens))
+    for wanted in sorted(filter(str.isalnum, tokens))[:6]:
+        for text, holds in ((wanted, str.__contains__), (f'"{wanted}"', str.__eq__)):
+            expected = {
+                feature
+                for feature, name, own in zip(features, index["name"], index["peaks"], strict=True)
+                if any(holds(each.strip().lower(), wanted) for each in (str(feature), name, *own))
+            }
+            assert {int(row) for row in reader.seek(text)} == expected
+            said = reader.run("said.textContent")
+            assert said == f"{len(expected)} of {len(features)} features"
+    assert reader.seek("YEARS") == [str(features[2])]
+    assert reader.seek("no such thing") == []
+
+
+@NEEDS_CHROMIUM
+@pages
+def test_headings_sort_and_what_is_not_known_comes_last(
+    reader: Reader, features: list[int]
+) -> None:
+    reader.open()
+    assert reader.rows(2)[:3] == ["0.91", "0.62", ""]  # as the page begins
+    headings = "[...document.querySelector('#features').tHead.rows[0].cells]"
+    index = read_index(reader.page)
+    for column, name in enumerate(["feature", "name", "score", "frequency", "largest"]):
+        orders = []
+        for _ in range(2):
+            reader.run(f"{headings}[{column}].querySelector('button').click()")
+            order = [features.index(int(row)) for row in reader.rows()]
+            values = [index[name][at] for at in order]
+            known = [value for value in values if value not in (None, "")]
+            down = reader.run(f"{headings}[{column}].ariaSort") == "descending"
+            by_letters = {its: its.strip("“”") if isinstance(its, str) else its for its in known}
+            assert known == sorted(known, key=by_letters.get, reverse=down)
+            assert values == known + values[len(known) :] and len(values) == len(features)
+            orders.append(down)
+        assert set(orders) == {True, False}
+
+
+@NEEDS_CHROMIUM
+@pages
+def test_a_feature_has_an_address_and_its_files_come_when_it_is_asked_for(
+    reader: Reader, features: list[int], tiny_models: dict[str, Path], made: Made
+) -> None:
+    reader.open()
+    assert reader.loaded() == [] and reader.run("panel.hidden")
+    at = PER_FILE + 1
+    reader.open(f"#{features[at]}")
+    reader.wait_for("Most active")
+    files = reader.loaded()
+    assert files.count("data-01.js") == 1 and "data-00.js" not in files
+    assert all(name == "data-01.js" or name.startswith("../m/text-") for name in files)
+    assert f"tc2[{features[at]}]" in reader.run("panel.querySelector('h2').textContent")
+    tokenizer, text = load_tokenizer(tiny_models["llama"]), made[2]
+    _, row, position, *_ = read_shelved(reader.page.parent / "data-01.js")["examples"][1][0]
+    first = "document.querySelector('#feature li')"
+    assert reader.run(f"{first}.querySelector('.peak').textContent") == tokenizer.decode(
+        [int(text.rows[row, position])]
+    )
+    assert reader.run(f"{first}.querySelector('.share').textContent") == "100%"
+    reader.run(f"{first}.querySelector('button').click()")
+    assert reader.run(f"{first}.querySelectorAll('.tok').length") == text.rows.shape[1] - 1
+    # Its neighbour is in the same file, which is not loaded again.
+    reader.run(f"location.hash = '{features[at + 1]}'")
+    reader.wait_for(f"tc2[{features[at + 1]}]")
+    reader.wait_for("Most active")
+    assert reader.loaded().count("data-01.js") == 1
+    reader.run("location.hash = '99999'")
+    reader.wait_for("This feature is not here")
+
+
+@NEEDS_CHROMIUM
+@pages
+def test_keys_lead_through_features_and_back(reader: Reader) -> None:
+    reader.open()
+    reader.seek("")
+    order = [int(row) for row in reader.rows()]
+    reader.run("document.querySelector('#features tbody a').focus()")
+    reader.browser.press("\r")
+    reader.wait_for(f"tc2[{order[0]}]")
+    for key, place in (("Right", 1), ("Right", 2), ("Left", 1)):
+        reader.browser.press(f"Arrow{key}")
+        reader.wait_for(f"tc2[{order[place]}]")
+    assert reader.run("document.querySelector('[aria-current]').dataset.feature") == str(order[1])
+    reader.browser.press("Escape")
+    reader.browser.wait(lambda: reader.run("panel.hidden"))
+    assert reader.run("location.hash") == ""
+    assert reader.run("document.activeElement.textContent") == str(order[1])
+
+
+@NEEDS_CHROMIUM
+@pages
+def test_a_page_without_its_files_says_so(
+    reader: Reader, features: list[int], tmp_path: Path
+) -> None:
+    alone = tmp_path / "index.html"
+    alone.write_text(reader.page.read_text())
+    lonely = Reader(reader.browser, alone)
+    lonely.open(f"#{features[0]}")
+    lonely.wait_for("Download the whole folder of features")
+
+
+@NEEDS_CHROMIUM
+@pages
+@pytest.mark.parametrize("width", [400, 1200])
+def test_pages_fit(reader: Reader, features: list[int], folder: Path, width: int) -> None:
+    opened = f"#{features[0]}"
+    for page, address in ((reader.page, ""), (reader.page, opened), (folder / "index.html", "")):
+        reader.browser.events.clear()
+        Reader(reader.browser, page).open(address, width=width)
+        if address:
+            reader.wait_for("Nearest features")
+        assert reader.run("document.documentElement.scrollWidth") <= width
+        errors = [e for e in reader.browser.events if e["method"] == "Runtime.exceptionThrown"]
+        assert errors == []
+
+
+@NEEDS_CHROMIUM
+@pages
+def test_without_a_script_there_is_the_table(reader: Reader) -> None:
+    reader.browser.command("Emulation.setScriptExecutionDisabled", value=True)
+    try:
+        reader.browser.open(reader.page.as_uri(), width=400)
+        assert len(reader.rows()) == 20
+        text = html.unescape(reader.run("document.querySelector('main').innerText"))
+        assert "need JavaScript" in text and "some text (a licence)" in text
+        idle = "[...document.querySelectorAll('main button, main input')]"
+        assert reader.run(f"{idle}.every((each) => each.getClientRects().length === 0)")
+    finally:
+        reader.browser.command("Emulation.setScriptExecutionDisabled", value=False)
