@@ -193,7 +193,7 @@ if SCALE.interpretability is not None:
     rule interpretability:
         input:
             rules.interpretability_page.output,
-            FEATURE_PAGES,
+            FEATURE_BROWSER,
 
     rule case_studies:
         input:
