@@ -1,17 +1,18 @@
 """A search for the settings that each kind of dictionary trains best with.
 
-    python benchmarks/search.py             after caching; about two hours on two cores
+    python benchmarks/search.py             after caching; about three hours on two cores
 
 For every kind: learning rate × length of λ₁'s warm-up × λ₁, at two sites and with two amounts of
 data, one pass each. The larger amount is tried only with the warm-up that did better with the
-smaller one, on average over learning rates and sites. All dictionaries of a site and amount of data
-see the same batches. They are measured on the last rows that the search reads: training documents,
-but rows on which none of them was trained. The held-out documents of the evaluation are not
-touched.
+smaller one, on average over learning rates and sites; and, at three sites, also with a learning
+rate that decays over nearly all of training instead of the last fifth. All dictionaries of a site
+and amount of data see the same batches. They are measured on the last rows that the search reads:
+training documents, but rows on which none of them was trained. The held-out documents of the
+evaluation are not touched.
 
-The three λ₁ of a setting trace a front on the plane of L0 and FVU. Settings are compared by the
-mean FVU of their fronts over one range of L0, interpolated in log L0. A front that does not cover
-the range is continued in a straight line. Writes one row for each dictionary to
+The two or three λ₁ of a setting trace a front on the plane of L0 and FVU. Settings are compared by
+the mean FVU of their fronts over one range of L0, interpolated in log L0. A front that does not
+cover the range is continued in a straight line. Writes one row for each dictionary to
 benchmarks/search.csv, at once, so that a search that was stopped goes on; and one row for each
 setting to benchmarks/settings.csv.
 """
@@ -36,6 +37,7 @@ from transcoders.layout import Layout
 from transcoders.training import train_group
 
 LAYERS = (12, 20)
+MORE_LAYERS = (12, 20, 24)
 CONTEXTS = (1032, 2580)
 """Rows to train on: 131 and 328 thousand tokens."""
 MEASURED_CONTEXTS = 224
@@ -53,8 +55,19 @@ L1_COEFFICIENTS: dict[Kind, tuple[float, ...]] = {
     "mlp_out_sae": (1.5, 3.0, 6.0),
     "mlp_in_sae": (0.8, 1.6, 3.2),
 }
-COLUMNS = ["kind", "layer", "contexts", "learning_rate", "l1_warmup_fraction", "l1_coefficient"]
-SETTING = ["learning_rate", "l1_warmup_fraction"]
+DECAYS = (0.2, 0.9)
+"""Shares of training over which the learning rate decays."""
+SLOWLY_DECAYING: dict[Kind, dict[float, tuple[float, ...]]] = {
+    "transcoder": {
+        3e-3: (3.0, 6.0), 6e-3: (3.0, 6.0),
+        12e-3: (1.5, 3.0), 24e-3: (0.75, 1.5), 48e-3: (0.4, 0.8),
+    },
+    "mlp_out_sae": {1.5e-3: (3.0, 6.0), 3e-3: (1.5, 3.0, 6.0), 6e-3: (1.5, 3.0)},
+    "mlp_in_sae": {1.5e-3: (1.6, 3.2), 3e-3: (1.6, 3.2), 6e-3: (0.8, 1.6)},
+}  # fmt: skip
+"""The λ₁ that were tried with each learning rate and the longer decay. L0 is larger with it."""
+SETTING = ["learning_rate", "l1_warmup_fraction", "decay_fraction"]
+COLUMNS = ["kind", "layer", "contexts", *SETTING, "l1_coefficient"]
 SEARCH, SETTINGS = Path("benchmarks/search.csv"), Path("benchmarks/settings.csv")
 
 
@@ -66,6 +79,7 @@ class Run(NamedTuple):
     contexts: int
     learning_rate: float
     l1_warmup_fraction: float
+    decay_fraction: float
     l1_coefficient: float
 
 
@@ -79,18 +93,28 @@ def main(
     found = _train_missing(_runs(few), scale, folder)
     better = compare(found[found["contexts"] == few]).groupby(["kind", "l1_warmup_fraction"])
     warmups = better["fvu_above_best"].mean().unstack().idxmin(axis=1)
-    later = [run for run in _runs(many) if run.l1_warmup_fraction == warmups[run.kind]]
+    later = [*_runs(many), *_slowly_decaying(many)]
+    later = [run for run in later if run.l1_warmup_fraction == warmups[run.kind]]
     settings = compare(_train_missing(later, scale, folder))
     _write(SETTINGS, settings)
     print(settings.to_string(index=False))
 
 
 def _runs(contexts: int) -> Iterator[Run]:
-    """All dictionaries that might be trained on so many rows."""
+    """All dictionaries with the shorter decay that might be trained on so many rows."""
     for layer, kind in product(LAYERS, L1_COEFFICIENTS):
         for rate, warmup, l1 in product(LEARNING_RATES[kind], L1_WARMUPS, L1_COEFFICIENTS[kind]):
             # The larger the rate, the smaller is L0 at the same λ₁.
-            yield Run(kind, layer, contexts, rate, warmup, l1 / 2 if rate > 6e-3 else l1)
+            suited = l1 / 2 if rate > 6e-3 else l1
+            yield Run(kind, layer, contexts, rate, warmup, DECAYS[0], suited)
+
+
+def _slowly_decaying(contexts: int) -> Iterator[Run]:
+    """All dictionaries with the longer decay that might be trained on so many rows."""
+    for (kind, rates), layer, warmup in product(SLOWLY_DECAYING.items(), MORE_LAYERS, L1_WARMUPS):
+        for rate, coefficients in rates.items():
+            for l1 in coefficients:
+                yield Run(kind, layer, contexts, rate, warmup, DECAYS[1], l1)
 
 
 def _train_missing(runs: Iterable[Run], scale: str, folder: Path) -> pd.DataFrame:
@@ -141,8 +165,8 @@ _opened = cache(ActivationCache)
 def compare(runs: pd.DataFrame) -> pd.DataFrame:
     """One row a setting: FVU and dead features at equal L0, and its rank within its kind.
 
-    The rank is that of the mean FVU, relative to the best setting of the same site and amount of
-    data, over sites and amounts of data. Settings that were not tried with both amounts have none.
+    The rank is that of the mean FVU, relative to the best setting of the same site, over the sites
+    at which all were tried, with the larger amount of data. Settings not tried with it have none.
     """
     rows = []
     grid = np.linspace(*np.log(L0), 21)[None]
@@ -158,10 +182,10 @@ def compare(runs: pd.DataFrame) -> pd.DataFrame:
     table = pd.DataFrame(rows)
     best = table.groupby(["kind", "layer", "contexts"])["fvu"].transform("min")
     table["fvu_above_best"] = table["fvu"] / best - 1
-    settings = table.groupby(["kind", *SETTING])
-    mean = settings["fvu_above_best"].transform("mean")
-    mean[settings["contexts"].transform("nunique") < len(CONTEXTS)] = np.nan
-    table["rank"] = mean.groupby(table["kind"]).rank(method="dense").astype("Int64")
+    ranked = table[table["layer"].isin(LAYERS) & (table["contexts"] == CONTEXTS[-1])]
+    mean = ranked.groupby(["kind", *SETTING])["fvu_above_best"].mean()
+    rank = mean.groupby("kind").rank(method="dense").astype("Int64").rename("rank")
+    table = table.join(rank, on=["kind", *SETTING])
     return table.sort_values(["kind", "rank", "layer", "contexts"]).round(4)
 
 
