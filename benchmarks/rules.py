@@ -21,8 +21,9 @@ from transcoders.layout import Layout
 ALLOTTED = {
     "fetch_model": "fetch_model", "fetch_corpus": "fetch_corpus", "tokenize": "tokenize",
     "corpus_manifest": "tokenize", "cache_activations": "cache_activations", "train": "train",
-    "evaluate": "evaluate", "circuit_": "circuit", "check_features": "circuit",
-    "study_greater_than": "greater_than", "gather_examples": "gather_examples",
+    "evaluate": "evaluate", "find_circuits": "circuit", "check_features": "circuit",
+    "measure_replacement": "circuit", "study_greater_than": "greater_than",
+    "gather_": "gather_examples", "label_features": "measure_features",
     "measure_features": "measure_features", "table1": "measure_features",
     "study_features": "study_features", "feature_browser": "study_features",
     "table4": "study_features",
