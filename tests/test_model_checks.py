@@ -266,13 +266,14 @@ def test_a_text_beyond_the_models_positions_is_refused(
         check_model_folder(model_in(tiny_model_folder), longest + 1)
 
 
-def test_bos_stands_once_before_a_prompt_that_begins_with_it(
+def test_bos_stands_once_before_a_prompt_and_is_refused_in_it(
     tiny_models: dict[str, Path], random_dictionary: Callable[..., SparseDictionary]
 ) -> None:
     folder = tiny_models["llama"]
     replacement = ReplacementModel(load_model(folder), {0: random_dictionary("transcoder")})
     tracer = Tracer(replacement, load_tokenizer(folder), bos_id=0)
-    assert tracer.freeze("<|endoftext|> w1 w2").passed.tokens.tolist() == [0, 3, 4]
+    with pytest.raises(UserError, match=r"expected text without <\|endoftext\|>"):
+        tracer.freeze("<|endoftext|> w1 w2")
     assert tracer.freeze("w1 w2").passed.tokens.tolist() == [0, 3, 4]
 
 

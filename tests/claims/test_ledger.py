@@ -238,7 +238,7 @@ def test_what_one_training_run_decided_says_so(rows):
     shown = rows["claim"].str.startswith("pareto") | (rows["kind"] == "check")
     lines = describe(rows[shown]).splitlines()
     assert len(lines) == 4
-    assert all("(one run)" in line and "34 documents" in line for line in lines[:3])
+    assert all("(one run)" in line and "80 documents" in line for line in lines[:3])
     assert "holds" in lines[3] and "one run" not in lines[3]
     several = rows.assign(resampled="documents, 3 training runs")
     assert "one run" not in describe(several)
