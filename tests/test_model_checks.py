@@ -59,11 +59,11 @@ def tensors(change: Callable[[dict[str, Tensor]], object]) -> Change:
 
 
 def content(file: str, text: str) -> Change:
-    return lambda folder: (folder / file).write_text(text) and None  # type: ignore[return-value]
+    return lambda folder: (folder / file).write_text(text) and None
 
 
 def together(*changes: Change) -> Change:
-    return lambda folder: [change(folder) for change in changes] and None  # type: ignore[return-value]
+    return lambda folder: [change(folder) for change in changes] and None
 
 
 def resized(rows: int) -> Change:

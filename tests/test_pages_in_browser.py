@@ -31,13 +31,6 @@ TOO_WIDE = """
 """
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    started = Browser(tmp_path_factory.mktemp("browser"))
-    yield started
-    started.close()
-
-
 def test_all_dictionaries_with_names_are_in_the_feature_browser_which_is_small() -> None:
     scale = load_scale(ROOT / "config/laptop.yaml")
     named = {e.name for model in scale.labelled_models for e in scale.labelled_dictionaries(model)}

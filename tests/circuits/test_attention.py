@@ -24,7 +24,7 @@ def plain_scores(folder: str, tokens: Tensor) -> Tensor:
 
     def watched(scores: Tensor, *arguments: object, **options: object) -> Tensor:
         seen.append(scores[0])
-        return softmax(scores, *arguments, **options)  # type: ignore[arg-type]
+        return softmax(scores, *arguments, **options)
 
     hf = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
     with pytest.MonkeyPatch.context() as patch, torch.no_grad():

@@ -126,7 +126,7 @@ def test_both_signs_are_searched_unless_one_is_asked_for(mixed: LocalReplacement
     signs = {path.attribution > 0 for path in find_paths(mixed, target, Search(20, 2))[1:]}
     assert signs == {True, False}
     for sign, is_positive in (("positive", True), ("negative", False)):
-        search = Search(20, 2, sign=sign)  # type: ignore[arg-type]
+        search = Search(20, 2, sign=sign)
         found = find_paths(mixed, target, search)[1:]
         assert {path.attribution > 0 for path in found} == {is_positive}
 

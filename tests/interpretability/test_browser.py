@@ -3,7 +3,6 @@
 import html
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -225,13 +224,6 @@ def test_a_feature_that_is_never_active_is_there_too(
 # In a browser.
 
 pages = pytest.mark.parametrize("made", ["late"], indirect=True)
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    started = Browser(tmp_path_factory.mktemp("browser"))
-    yield started
-    started.close()
 
 
 class Reader:

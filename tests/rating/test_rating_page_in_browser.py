@@ -19,13 +19,6 @@ def study() -> Study:
     return make_study()
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    started = Browser(tmp_path_factory.mktemp("browser"))
-    yield started
-    started.close()
-
-
 @pytest.fixture
 def site(study: Study, tmp_path: Path, browser: Browser) -> Iterator[str]:
     browser.events.clear()

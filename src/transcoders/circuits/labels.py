@@ -173,7 +173,7 @@ def labels_of(scale: Scale, layout: Layout, model: str) -> Labels:
     return read_labels(layout.labels, names) if layout.labels.exists() else {}
 
 
-def pages_of(scale: Scale, layout: Layout, model: str) -> dict[int, Path]:
+def browser_pages(scale: Scale, layout: Layout, model: str) -> dict[int, Path]:
     """By layer, the pages that hold the features of a model's circuits."""
     return {
         entry.site.layer: layout.features_of(entry.name)

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
@@ -17,6 +16,7 @@ from transcoders.circuits.labels import Labels
 from transcoders.circuits.notation import Node
 from transcoders.circuits.paths import ComputationalPath, strongest
 from transcoders.circuits.trace import Notes
+from transcoders.contents import relative
 from transcoders.context import one_line
 from transcoders.templates import render
 
@@ -123,8 +123,7 @@ def feature_links(
     for name in features:
         layer, unit = map(int, re.findall(r"\d+", name))
         if layer in pages:
-            page = Path(os.path.relpath(pages[layer], folder)).as_posix()
-            links[name] = f"{page}#{unit}"
+            links[name] = f"{relative(pages[layer], folder)}#{unit}"
     return links
 
 

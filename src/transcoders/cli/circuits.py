@@ -141,10 +141,10 @@ def circuit_page(scale: ScaleName, case: str, threads: Threads = None) -> None:
 
 
 def _write_page(scale: Scale, layout: Layout, model: str, folder: Path) -> None:
-    from transcoders.circuits.labels import labels_of, pages_of
+    from transcoders.circuits.labels import browser_pages, labels_of
     from transcoders.circuits.report import write_circuit_page
 
-    labels, pages = labels_of(scale, layout, model), pages_of(scale, layout, model)
+    labels, pages = labels_of(scale, layout, model), browser_pages(scale, layout, model)
     write_circuit_page(folder, labels, pages)
 
 
