@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from transcoders.config import load_scale
 from workflow.running import REPOSITORY, planned_rules, snakemake
 
 STUDIES = {
@@ -88,11 +89,10 @@ def test_all_asks_for_everything(fresh_clone: Path) -> None:
     planned = planned_rules(fresh_clone, "all")
     assert all(any(rule.startswith(start) for rule in planned) for start in HEAVY)
     assert set(planned) >= STUDIES - {"table4"}  # there are no case studies of these weights yet
-    trained = [rule for rule in planned if rule.startswith("train_")]
-    groups = re.findall(
-        r"^  - name:", (REPOSITORY / "config/laptop.yaml").read_text(), re.MULTILINE
-    )
-    assert len(trained) == len(groups)
+    trained = {rule for rule in planned if rule.startswith("train_")}
+    scale = load_scale(REPOSITORY / "config/laptop.yaml")
+    names = {f"train_{group.name}" for group in scale.all_groups}
+    assert trained == {re.sub(r"\W", "_", name) for name in names}
     assert {"evaluate", "collect_tables", "figure3"} <= set(planned)
 
 
