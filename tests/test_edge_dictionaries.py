@@ -22,6 +22,7 @@ from transcoders.dictionaries import SparseDictionary
 from transcoders.errors import UserError
 from transcoders.interpretability.automatic import live_features, measure_features, summarise
 from transcoders.interpretability.browser import write_browser_page
+from transcoders.interpretability.browser_data import Examples, look_again
 from transcoders.interpretability.gather import (
     Subject,
     Text,
@@ -82,8 +83,10 @@ def test_the_browser_says_how_many_features_are_live(
     live = live_features(subject.observed)["feature"].tolist()
     assert len(live) == n_live
     tokenizer = load_tokenizer(tiny_models["llama"])
+    examples = Examples(subject, live)
+    look_again(circuit, [examples], text.rows)
     page = write_browser_page(
-        circuit, subject, live, text.rows, tokenizer, tmp_path, text="text.", which="all."
+        circuit, examples, text.rows, tokenizer, tmp_path, text="text.", which="all."
     )
     assert page.n == n_live
     written = (tmp_path / kind / "index.html").read_text()

@@ -28,6 +28,7 @@ from transcoders.config.studies import CircuitCase
 from transcoders.corpus import Rows
 from transcoders.errors import UserError
 from transcoders.interpretability.browser import write_browser_page, write_text
+from transcoders.interpretability.browser_data import Examples, look_again
 from transcoders.interpretability.gather import Subject, gather, load_observed, load_text
 from transcoders.layout import Layout
 from transcoders.models import load_model
@@ -132,8 +133,10 @@ def test_hostile_tokens_are_texts_and_data_in_the_feature_browser(
         for unit, token in enumerate(TOKENS)
     }
     folder = tmp_path / "features"
+    examples = Examples(subject, [*range(12)])
+    look_again(circuit, [examples], texts.rows)
     write_browser_page(
-        circuit, subject, [*range(12)], texts.rows, Tokenizer(), folder,
+        circuit, examples, texts.rows, Tokenizer(), folder,
         text=TOKENS[0], which=TOKENS[1], labels=labels,
     )  # fmt: skip
     write_text(texts.rows, Tokenizer(), folder / "m")

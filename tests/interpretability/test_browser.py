@@ -21,6 +21,7 @@ from transcoders.interpretability import browser as browser_module
 from transcoders.interpretability import browser_data
 from transcoders.interpretability.automatic import live_features
 from transcoders.interpretability.browser import Page, write_browser_page, write_list, write_text
+from transcoders.interpretability.browser_data import Examples, look_again
 from transcoders.interpretability.gather import Subject, Text, load_observed, load_text
 from transcoders.models import LanguageModel, load_tokenizer
 
@@ -83,8 +84,10 @@ def write(
         patch.setattr(browser_module, "FEATURES_PER_FILE", PER_FILE)
         patch.setattr(browser_module, "ROWS_PER_FILE", 8)
         patch.setattr(browser_module, "N_ROWS", 20)
+        examples = Examples(subject, features)
+        look_again(circuit, [examples], text.rows)
         page = write_browser_page(
-            circuit, subject, features, text.rows, tokenizer, folder,
+            circuit, examples, text.rows, tokenizer, folder,
             text="some text (a licence).", which="some of them.", labels=labels,
         )  # fmt: skip
         write_text(text.rows, tokenizer, folder / subject.site.model)

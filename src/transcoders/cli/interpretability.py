@@ -60,16 +60,19 @@ def study_features(scale: ScaleName, threads: Threads = None) -> None:
     study_features_of(settings, layout, device=device)
 
 
-def _bos_token_of(scale: Scale, model: str) -> Any:
-    return scale.model(model).bos_token
+def _looked_at(scale: Scale, model: str) -> Any:
+    """The token before each row, and how many features are drawn if the model has rated ones."""
+    wanted = scale.interpretability
+    assert wanted is not None
+    n_drawn = wanted.rated_features if wanted.rated_site.model == model else 0
+    return scale.model(model).bos_token, n_drawn
 
 
 @job(
     "seed device corpus.context_length corpus.pack_documents corpus.train_positions "
-    "interpretability.text_contexts interpretability.batch_contexts "
-    "interpretability.rated_features",
+    "interpretability.text_contexts interpretability.batch_contexts",
     resources="gather_examples",
-    part=_bos_token_of,
+    part=_looked_at,
 )
 def gather_activity(scale: ScaleName, model: str, threads: Threads = None) -> None:
     """Look at what the features of a model's circuits do on held-out text."""
@@ -89,15 +92,17 @@ def label_features(scale: ScaleName, threads: Threads = None) -> None:
     label_features_of(settings, layout)
 
 
-def _bos_tokens(scale: Scale, _: str) -> Any:
-    return [scale.model(name).bos_token for name in scale.labelled_models]
+def _browsed(scale: Scale, _: str) -> Any:
+    """The token before each row of every model, and what the pages say of the text."""
+    bos_tokens = [scale.model(name).bos_token for name in scale.labelled_models]
+    return bos_tokens, [(source.name, source.license) for source in scale.corpus.source]
 
 
 @job(
-    "seed device corpus.source corpus.train_positions interpretability.top_examples "
+    "seed device corpus.train_positions interpretability.top_examples "
     "interpretability.sampled_examples",
     resources="study_features",
-    part=_bos_tokens,
+    part=_browsed,
 )
 def feature_browser(scale: ScaleName, threads: Threads = None) -> None:
     """Write a page for each dictionary on which its features can be searched and looked at."""

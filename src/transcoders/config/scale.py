@@ -175,7 +175,8 @@ class Scale(Section):
         """
         amounts: dict[tuple[Site, Kind], set[int]] = defaultdict(set)
         for group in self.main_groups:
-            if self.training_of(group).epochs == 1:
+            assert self.training is not None  # there is a group
+            if (group.entry.epochs or self.training.epochs) == 1:
                 for entry in self.dictionaries_in(group):
                     amounts[entry.site, entry.kind].add(self.contexts_of(group))
         return any(

@@ -12,7 +12,6 @@ The files are scripts that call ``shelve``, so that a page opened from a folder 
 """
 
 import json
-from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,7 +25,6 @@ from transcoders.circuits.replacement import ReplacementModel
 from transcoders.context import one_line
 from transcoders.interpretability import browser_data as data
 from transcoders.interpretability.examples import bin_edges
-from transcoders.interpretability.gather import Subject
 from transcoders.templates import render, script, stylesheet, template
 
 FEATURES_PER_FILE, ROWS_PER_FILE = 128, 32
@@ -45,37 +43,32 @@ class Page(NamedTuple):
 
 def write_browser_page(
     replacement: ReplacementModel,
-    subject: Subject,
-    features: Sequence[int],
+    examples: data.Examples,
     rows: Int[Tensor, "row position"],
     tokenizer: Any,
     folder: Path,
     *,
     text: str,
     which: str,
-    activations: data.Activations | None = None,
     labels: Labels | None = None,
 ) -> Page:
     """Write the page of a dictionary and its data.
 
     Args:
         replacement: the model that the dictionary was trained on.
-        subject: the dictionary.
-        features: which features the page holds, ascending.
+        examples: of the features that the page holds, shaded.
         rows: the text on which they were observed, which :func:`write_text` writes.
         tokenizer: the model's tokenizer.
         folder: of the browser. The page gets a folder of its own in it.
         text: what the text is.
         which: a sentence that says which features these are.
-        activations: of these features, by rows; None to run the model for them.
         labels: what features are called, by their names.
     """
     shown = cache(lambda token: shown_token(tokenizer, token))
     labels = labels or {}
-    if activations is None:
-        activations = data.activations_on(replacement, subject, rows, features)
+    subject, features = examples.subject, examples.features
     table = data.overview(subject, features, rows, labels, shown)
-    known = data.details(replacement, subject, features, activations, labels, shown)
+    known = data.details(replacement, examples, labels, shown)
     own = folder / subject.name
     own.mkdir(parents=True)
     for number, start in enumerate(range(0, len(features), FEATURES_PER_FILE)):

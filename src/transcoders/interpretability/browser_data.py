@@ -5,7 +5,7 @@ computed again, from the rows of the text that hold the examples, and kept as on
 text is kept once for all features (:mod:`~transcoders.interpretability.browser`).
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from math import isnan, nan
 from typing import Any
 
@@ -51,8 +51,6 @@ NO_EMBEDDINGS = (
 )
 Columns = dict[str, list[Any]]
 """Values of some features, parallel, by what they are."""
-Activations = Iterable[tuple[Sequence[int], Float[np.ndarray, "row position feature"]]]
-"""Numbers of rows of a text, and activations of some features on them."""
 Shown = Callable[[int], str]
 """The text of a token."""
 
@@ -71,7 +69,7 @@ def overview(
         shown: the text of a token.
     """
     known = subject.observed.features.set_index("feature").loc[list(features)]
-    best = _chosen(subject, features)
+    best = chosen_examples(subject, features)
     best = best[best["group"] == 0]
     peaks: dict[int, dict[str, None]] = {feature: {} for feature in features}
     for feature, row, position in best[["feature", "row", "position"]].itertuples(index=False):
@@ -87,27 +85,93 @@ def overview(
     }  # fmt: skip
 
 
+class Examples:
+    """The examples that are shown of some features, shaded as activations come in."""
+
+    def __init__(self, subject: Subject, features: Sequence[int]) -> None:
+        """Examples without shades.
+
+        Args:
+            subject: the dictionary.
+            features: which features, ascending.
+        """
+        self.subject, self.features = subject, features
+        self._chosen = chosen_examples(subject, features)
+        self._by_row = dict(iter(self._chosen.groupby("row")[["feature", "position"]]))
+        largest = subject.observed.features.set_index("feature")["largest"]
+        self._largest = dict(largest.loc[list(features)])
+        self._shades: dict[tuple[int, int, int], tuple[int, str]] = {}
+
+    @property
+    def rows_left(self) -> set[int]:
+        """Numbers of the rows of the text whose examples have no shades yet."""
+        places = self._chosen[["feature", "row", "position"]].itertuples(index=False, name=None)
+        return {place[1] for place in places if place not in self._shades}
+
+    def add(self, row: int, z: Float[np.ndarray, "position feature"]) -> None:
+        """Shade the examples of a row by the activations of all features on it."""
+        its = self._by_row.get(row)
+        for feature, position in its.itertuples(index=False) if its is not None else ():
+            of_feature = z[:, int(np.searchsorted(self.features, feature))]
+            shades = _shades(of_feature, position, self._largest[feature])
+            self._shades[feature, row, position] = shades
+
+    def listed(self) -> list[list[tuple[int, int, int, int, str]]]:
+        """Feature by feature, each example's group, row and position, and its shades.
+
+        These are a digit for each token from the first to the last active one of those shown, after
+        the number of tokens that come before the peak.
+        """
+        found: dict[int, list[tuple[int, int, int, int, str]]] = {f: [] for f in self.features}
+        for feature, group, row, position in self._chosen.itertuples(index=False):
+            shades = self._shades[feature, row, position]
+            found[feature].append((group, row, position, *shades))
+        return list(found.values())
+
+
+@torch.no_grad()
+def look_again(
+    replacement: ReplacementModel, wanted: Sequence[Examples], rows: Int[Tensor, "row position"]
+) -> None:
+    """Run the model once over all rows that hold examples without shades, and shade these.
+
+    Args:
+        replacement: the model that the dictionaries were trained on.
+        wanted: the examples of each dictionary.
+        rows: the text on which their features were observed.
+    """
+    left = {examples: examples.rows_left for examples in wanted}
+    layers = sorted({examples.subject.site.layer for examples, its in left.items() if its})
+    numbers = torch.tensor(sorted(set().union(*left.values())))
+    with progress_bar(len(numbers), "looking at examples again", "rows") as bar:
+        for own in numbers.long().split(BATCH) if len(numbers) else []:
+            tokens = rows[own].to(replacement.W_O.device)
+            activations = mlp_activations(replacement.model, tokens, layers)
+            for examples in (examples for examples, its in left.items() if its):
+                dictionary = examples.subject.dictionary
+                of_site = activations[examples.subject.site.layer]
+                read = getattr(of_site, dictionary.traits.reads)
+                z = dictionary.encode(read)[:, :, list(examples.features)].cpu().numpy()
+                z[:, : replacement.first_position] = 0
+                for row, of_row in zip(own.tolist(), z, strict=True):
+                    examples.add(row, of_row)
+            bar.update(len(own))
+
+
 def details(
-    replacement: ReplacementModel,
-    subject: Subject,
-    features: Sequence[int],
-    activations: Activations,
-    labels: Labels,
-    shown: Shown,
+    replacement: ReplacementModel, examples: Examples, labels: Labels, shown: Shown
 ) -> Columns:
     """What a reader sees when they open a feature.
 
     Args:
         replacement: the model that the dictionary was trained on.
-        subject: the dictionary.
-        features: which features, ascending.
-        activations: of these features, on every row with an example.
+        examples: of the features, shaded.
         labels: what features are called, by their names.
         shown: the text of a token.
     """
+    subject, features = examples.subject, examples.features
     known = subject.observed.features.set_index("feature").loc[list(features)]
     bars = [_bars(histogram) for histogram in known["histogram"]]
-    examples = _examples(_chosen(subject, features), features, known["largest"], activations)
     found = [_label(subject, feature, labels) for feature in features]
     chosen = torch.tensor(list(features), dtype=torch.long)
     return {
@@ -115,7 +179,7 @@ def details(
         "mean": _shortened(known["mean"]),
         "first_bin": [first for first, _ in bars],
         "bars": [counts for _, counts in bars],
-        "examples": [examples[feature] for feature in features],
+        "examples": examples.listed(),
         "nearest": _nearest(subject.dictionary, chosen),
         **_lists(replacement, subject.dictionary, chosen, shown),
     }  # fmt: skip
@@ -127,41 +191,12 @@ def absent(dictionary: SparseDictionary) -> list[str]:
     return [*([] if writes else [NO_LOGITS]), *([] if reads else [NO_EMBEDDINGS])]
 
 
-@torch.no_grad()
-def activations_on(
-    replacement: ReplacementModel,
-    subject: Subject,
-    rows: Int[Tensor, "row position"],
-    features: Sequence[int],
-) -> Iterator[tuple[list[int], Float[np.ndarray, "row position feature"]]]:
-    """Activations of some features on the rows that hold their examples, a few rows at a time.
-
-    Args:
-        replacement: the model that the dictionary was trained on.
-        subject: the dictionary.
-        rows: the text on which its features were observed.
-        features: which features.
-    """
-    numbers = torch.tensor(sorted(set(_chosen(subject, features)["row"])), dtype=torch.long)
-    layer, dictionary = subject.site.layer, subject.dictionary
-    with progress_bar(len(numbers), f"activations of {subject.name}", "rows") as bar:
-        for own in numbers.split(BATCH) if len(numbers) else []:
-            tokens = rows[own].to(replacement.W_O.device)
-            read = getattr(
-                mlp_activations(replacement.model, tokens, [layer])[layer], dictionary.traits.reads
-            )
-            z = dictionary.encode(read)[:, :, list(features)].cpu().numpy()
-            z[:, : replacement.first_position] = 0
-            yield own.tolist(), z
-            bar.update(len(own))
-
-
 def _label(subject: Subject, feature: int, labels: Labels) -> Label | None:
     of_sae = subject.dictionary.traits.imitates == "mlp_in"
     return labels.get(feature_name(subject.site.layer, feature, of_sae=of_sae))
 
 
-def _chosen(subject: Subject, features: Sequence[int]) -> pd.DataFrame:
+def chosen_examples(subject: Subject, features: Sequence[int]) -> pd.DataFrame:
     """The examples that are shown: ``feature, group, row, position``."""
     examples = subject.observed.examples
     examples = examples[examples["feature"].isin(features)].copy()
@@ -171,28 +206,6 @@ def _chosen(subject: Subject, features: Sequence[int]) -> pd.DataFrame:
     order = examples.groupby(["feature", "group"]).cumcount()
     kept = examples[order < np.where(examples["group"] == 0, N_TOP, PER_THIRD)]
     return kept.sort_values(["feature", "group", "rank"])[["feature", "group", "row", "position"]]
-
-
-def _examples(
-    chosen: pd.DataFrame, features: Sequence[int], largest: pd.Series, activations: Activations
-) -> dict[int, list[tuple[int, int, int, int, str]]]:
-    """For each feature, its examples.
-
-    Returns:
-        Of each example its group, row and position; then a digit for each token from the first to
-        the last active one of those shown, and how many of these come before the peak.
-    """
-    shades: dict[tuple[int, int, int], tuple[int, str]] = {}
-    by_row = dict(iter(chosen.groupby("row")[["feature", "position"]]))
-    for rows, z in activations:
-        for row, its in zip(rows, z, strict=True):
-            for feature, position in by_row[row].itertuples(index=False) if row in by_row else ():
-                at = int(np.searchsorted(features, feature))
-                shades[feature, row, position] = _shades(its[:, at], position, largest[feature])
-    found: dict[int, list[tuple[int, int, int, int, str]]] = {feature: [] for feature in features}
-    for feature, group, row, position in chosen.itertuples(index=False):
-        found[feature].append((group, row, position, *shades[feature, row, position]))
-    return found
 
 
 def _shades(z: Float[np.ndarray, " position"], peak: int, largest: float) -> tuple[int, str]:

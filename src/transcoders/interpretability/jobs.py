@@ -27,7 +27,7 @@ from transcoders.interpretability.activity import (
 )
 from transcoders.interpretability.automatic import LIVE_EXAMPLES, LIVE_FREQUENCY, live_features
 from transcoders.interpretability.browser import write_browser_page, write_list, write_text
-from transcoders.interpretability.browser_data import Activations
+from transcoders.interpretability.browser_data import Examples, look_again
 from transcoders.interpretability.gather import (
     Subject,
     gather,
@@ -204,7 +204,6 @@ def write_browser_of(scale: Scale, layout: Layout, *, device: str) -> None:
         UserError: a file is missing or damaged.
     """
     assert scale.interpretability is not None
-    rated = [scale.rated(kind).name for kind in RATED_KINDS]
     pages = []
     with made_folder(layout.features) as folder:
         for model in scale.labelled_models:
@@ -212,46 +211,49 @@ def write_browser_of(scale: Scale, layout: Layout, *, device: str) -> None:
             tracer = Tracer.load(scale.name, model, device=device)
             rows = activity.text.tokens
             write_text(rows, tracer.tokenizer, folder / model)
-            for entry in scale.labelled_dictionaries(model):
-                look = _all_live if entry.name in rated else _of_circuits
-                subject, features, which, z = look(scale, layout, entry, activity, device)
+            looks = [
+                _examples_of(scale, layout, entry, activity, device)
+                for entry in scale.labelled_dictionaries(model)
+            ]
+            look_again(tracer.replacement, [examples for examples, _ in looks], rows)
+            for examples, which in looks:
                 pages.append(
                     write_browser_page(
-                        tracer.replacement, subject, features, rows, tracer.tokenizer, folder,
-                        text=_described(scale, len(rows)), which=which, activations=z,
-                        labels=read_labels(layout.labels, [entry.name]),
+                        tracer.replacement, examples, rows, tracer.tokenizer, folder,
+                        text=_described(scale, len(rows)), which=which,
+                        labels=read_labels(layout.labels, [examples.subject.name]),
                     )
                 )  # fmt: skip
         write_list(pages, folder)
 
 
-def _all_live(
+def _examples_of(
     scale: Scale, layout: Layout, entry: Labelled, activity: Activity, device: str
-) -> tuple[Subject, list[int], str, None]:
-    """A rated dictionary, its live features and those of circuits, and a word on these."""
-    subject = load_subject(layout, scale.observed_dictionary(entry.name), device)
-    live = live_features(subject.observed)["feature"].tolist()
-    which = (
-        f"all that are live on the text (active on more than {LIVE_FREQUENCY:.2%} of its tokens, "
-        f"and in {LIVE_EXAMPLES} rows or more), and those that occur in a circuit."
-    )
-    return subject, sorted({*live, *activity.chosen[entry.name]}), which, None
+) -> tuple[Examples, str]:
+    """The examples of a dictionary's features, and a word on which features these are.
 
-
-def _of_circuits(
-    scale: Scale, layout: Layout, entry: Labelled, activity: Activity, device: str
-) -> tuple[Subject, list[int], str, Activations]:
-    """Any other dictionary, its features of circuits, a word on these, and their activations."""
+    They are shaded if the dictionary's activations were kept: those of a rated one were not.
+    """
     wanted = scale.interpretability
     assert wanted is not None
-    z, features = activity.of(entry.name), activity.chosen[entry.name]
+    features = activity.chosen[entry.name]
+    if entry.name in [scale.rated(kind).name for kind in RATED_KINDS]:
+        subject = load_subject(layout, scale.observed_dictionary(entry.name), device)
+        live = live_features(subject.observed)["feature"].tolist()
+        which = (
+            f"all that are live on the text (active on more than {LIVE_FREQUENCY:.2%} of its "
+            f"tokens, and in {LIVE_EXAMPLES} rows or more), and those that occur in a circuit."
+        )
+        return Examples(subject, sorted({*live, *features})), which
+    z = activity.of(entry.name)
     dictionary = SparseDictionary.from_pretrained(layout.dictionary(entry.name)).to(device)
     observed = observed_of(
         z, features, wanted, first_position=scale.corpus.first_train_position, seed=scale.seed
     )
-    subject = Subject(entry.name, entry.site, dictionary, observed)
-    every_row = [(range(z.shape[1]), z.transpose(1, 2, 0))]
-    return subject, features, "those that occur in a circuit of this scale.", every_row
+    examples = Examples(Subject(entry.name, entry.site, dictionary, observed), features)
+    for row, its in enumerate(z.transpose(1, 2, 0)):
+        examples.add(row, its)
+    return examples, "those that occur in a circuit of this scale."
 
 
 def _described(scale: Scale, n_rows: int) -> str:
