@@ -139,13 +139,18 @@ schema: setup ## Regenerate the JSON schema of scale files from src/transcoders/
 docs/rules.svg: Snakefile workflow/rules/*.smk docs/rules.py | setup ## Draw the graph of rules
 	$(BIN)/snakemake --rulegraph dot 2> /dev/null | $(BIN)/python docs/rules.py > $@
 
+# Only what is missing: Node.js from elsewhere brings its own npm, and refuses Debian's.
 # SYSTEMD_OFFLINE keeps the packages from starting a controller, a node or munge on this machine.
 system-deps: ## Install the Debian packages that optional tests need: a browser, npm, Slurm
-	PATH="$$PATH:/usr/sbin"; type chromium node npm slurmctld slurmd munged > /dev/null 2>&1 || { \
+	@PATH="$$PATH:/usr/sbin"; packages=$$(for pair in chromium:chromium node:nodejs npm:npm \
+	        slurmctld:slurm-wlm slurmd:slurm-wlm munged:munge; do \
+	    type $${pair%:*} > /dev/null 2>&1 || echo $${pair#*:}; done); \
+	if [ "$$packages" ]; then \
 	    as_root=$$([ $$(id -u) = 0 ] || echo sudo); \
+	    echo Installing $$packages; \
 	    $$as_root apt-get update -qq && \
-	    $$as_root env SYSTEMD_OFFLINE=1 apt-get install -qq -y --no-install-recommends \
-	        chromium nodejs npm slurm-wlm munge; }
+	    $$as_root env SYSTEMD_OFFLINE=1 apt-get install -qq -y --no-install-recommends $$packages; \
+	fi
 
 clean: ## Remove the environment, and all results and figures that are not committed
 	rm -rf $(VENV) .venv-* .snakemake .checksums .pytest_cache .mypy_cache .ruff_cache .hypothesis
