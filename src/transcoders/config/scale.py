@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable
 from functools import cached_property
+from itertools import product
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, model_validator
@@ -177,8 +178,8 @@ class Scale(Section):
         for group in self.main_groups:
             assert self.training is not None  # there is a group
             if (group.entry.epochs or self.training.epochs) == 1:
-                for entry in self.dictionaries_in(group):
-                    amounts[entry.site, entry.kind].add(self.contexts_of(group))
+                for site, entry in product(group.sites, group.entry.dictionaries):
+                    amounts[site, entry.kind].add(self.contexts_of(group))
         return any(
             len(amounts[site, "transcoder"] & amounts[site, "mlp_out_sae"]) > 1
             for site in self.sites
