@@ -1,14 +1,14 @@
 """A search for the settings that each kind of dictionary trains best with.
 
-    python benchmarks/search.py             after caching; about three hours on two cores
+    python benchmarks/search.py             after caching; over three hours on two cores
 
 For every kind: learning rate × length of λ₁'s warm-up × λ₁, at two sites and with two amounts of
 data, one pass each. The larger amount is tried only with the warm-up that did better with the
 smaller one, on average over learning rates and sites; and, at three sites, also with a learning
-rate that decays over nearly all of training instead of the last fifth. All dictionaries of a site
-and amount of data see the same batches. They are measured on the last rows that the search reads:
-training documents, but rows on which none of them was trained. The held-out documents of the
-evaluation are not touched.
+rate that decays over nearly all of training instead of the last fifth. The best of all these are
+tried once more on about a million tokens, at one site. All dictionaries of a site and amount of
+data see the same batches. They are measured on training documents, on rows after those that they
+were trained on. The held-out documents of the evaluation are not touched.
 
 The two or three λ₁ of a setting trace a front on the plane of L0 and FVU. Settings are compared by
 the mean FVU of their fronts over one range of L0, interpolated in log L0. A front that does not
@@ -40,6 +40,8 @@ LAYERS = (12, 20)
 MORE_LAYERS = (12, 20, 24)
 CONTEXTS = (1032, 2580)
 """Rows to train on: 131 and 328 thousand tokens."""
+MOST_CONTEXTS, MOST_LAYER = 8256, 20
+"""Rows and site for the best settings: 1.05 million tokens."""
 MEASURED_CONTEXTS = 224
 L0 = (20.0, 60.0)
 """The range over which fronts are compared."""
@@ -66,6 +68,16 @@ SLOWLY_DECAYING: dict[Kind, dict[float, tuple[float, ...]]] = {
     "mlp_in_sae": {1.5e-3: (1.6, 3.2), 3e-3: (1.6, 3.2), 6e-3: (0.8, 1.6)},
 }  # fmt: skip
 """The λ₁ that were tried with each learning rate and the longer decay. L0 is larger with it."""
+BEST: dict[Kind, dict[tuple[float, float, float], tuple[float, ...]]] = {
+    "transcoder": {
+        (6e-3, 0.8, 0.9): (1.5, 3.0), (12e-3, 0.8, 0.9): (0.75, 1.5), (24e-3, 0.8, 0.9): (0.4, 0.8),
+    },
+    "mlp_out_sae": {
+        (1.5e-3, 0.1, 0.2): (1.5, 3.0), (1.5e-3, 0.1, 0.9): (1.5, 3.0),
+        (3e-3, 0.1, 0.2): (1.0, 2.0),
+    },
+}  # fmt: skip
+"""Learning rate, warm-up and decay that are tried with most data, and their λ₁."""
 SETTING = ["learning_rate", "l1_warmup_fraction", "decay_fraction"]
 COLUMNS = ["kind", "layer", "contexts", *SETTING, "l1_coefficient"]
 SEARCH, SETTINGS = Path("benchmarks/search.csv"), Path("benchmarks/settings.csv")
@@ -95,7 +107,8 @@ def main(
     warmups = better["fvu_above_best"].mean().unstack().idxmin(axis=1)
     later = [*_runs(many), *_slowly_decaying(many)]
     later = [run for run in later if run.l1_warmup_fraction == warmups[run.kind]]
-    settings = compare(_train_missing(later, scale, folder))
+    _train_missing(later, scale, folder)
+    settings = compare(_train_missing(_with_most_data(), scale, folder))
     _write(SETTINGS, settings)
     print(settings.to_string(index=False))
 
@@ -115,6 +128,14 @@ def _slowly_decaying(contexts: int) -> Iterator[Run]:
         for rate, coefficients in rates.items():
             for l1 in coefficients:
                 yield Run(kind, layer, contexts, rate, warmup, DECAYS[1], l1)
+
+
+def _with_most_data() -> Iterator[Run]:
+    """The best settings of the kinds that are compared, on many more rows."""
+    for kind, settings in BEST.items():
+        for setting, coefficients in settings.items():
+            for l1 in coefficients:
+                yield Run(kind, MOST_LAYER, MOST_CONTEXTS, *setting, l1)
 
 
 def _train_missing(runs: Iterable[Run], scale: str, folder: Path) -> pd.DataFrame:
@@ -138,7 +159,8 @@ def _train(task: tuple[Run, str, Path]) -> dict[str, object]:
     site = next(site for site in settings.sites if site.layer == run.layer)
     row = settings.corpus.trained_positions
     activations = _opened(folder / site.name)
-    measured = activations.read(CONTEXTS[-1] * row, (CONTEXTS[-1] + MEASURED_CONTEXTS) * row)
+    seen = max(run.contexts, CONTEXTS[-1])
+    measured = activations.read(seen * row, (seen + MEASURED_CONTEXTS) * row)
     activations.n_tokens = run.contexts * row  # what training reads, from the first
 
     entry = Dictionary(site=site, kind=run.kind, l1_coefficient=run.l1_coefficient, group="search")
