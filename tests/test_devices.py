@@ -88,10 +88,12 @@ def test_training_stays_on_the_device(sparse_below, precision, tmp_path):
     expected = train_group(entries, random_cache(), training, seed=0)
     for ours, resumed, theirs in zip(results, again, expected, strict=True):
         for name, tensor in theirs.dictionary.state_dict().items():
-            torch.testing.assert_close(ours.dictionary.state_dict()[name], tensor)
-            assert torch.equal(
-                resumed.dictionary.state_dict()[name], ours.dictionary.state_dict()[name]
-            )
+            found = ours.dictionary.state_dict()[name]
+            if precision == "bf16":  # so coarse that which k are the largest may hang by a hair
+                assert (found - tensor).norm() < 0.1 * tensor.norm()
+            else:
+                torch.testing.assert_close(found, tensor)
+            assert torch.equal(resumed.dictionary.state_dict()[name], found)
 
 
 def test_activations_are_made_on_the_device(

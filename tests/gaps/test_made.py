@@ -109,12 +109,15 @@ def sweeps(*trained: tuple[int, str, int | None, int]) -> bool:
     """Whether a scale does that trains dictionaries of (site, kind, rows, epochs)."""
     scale = SimpleNamespace(
         sites=SITES,
+        training=SimpleNamespace(epochs=1),
         main_groups=[
-            SimpleNamespace(site=SITES[site], kind=kind, contexts=rows, epochs=n)
+            SimpleNamespace(
+                sites=[SITES[site]],
+                contexts=rows,
+                entry=SimpleNamespace(epochs=n, dictionaries=[SimpleNamespace(kind=kind)]),
+            )
             for site, kind, rows, n in trained
         ],
-        dictionaries_in=lambda group: [group],
-        training_of=lambda group: group,
         contexts_of=lambda group: group.contexts,
     )
     return bool(Scale.sweeps_data.fget(scale))

@@ -5,7 +5,8 @@ differently, and training carries that further. So the same run was made with Py
 BLAS's plainest instructions (``ATEN_CPU_CAPABILITY=default``, ``MKL_ENABLE_INSTRUCTIONS=SSE4_2``,
 ``OPENBLAS_CORETYPE=Nehalem``), and a tolerance is some four times what differed between the two, at
 least 1%, relative to the largest value of the column. It is an exception above 5%, and named. Runs
-with AVX2 and on a GPU (``test_on_a_gpu.py``) came later; what they needed more is named too.
+with AVX2 on processors of AMD and Intel, and on a GPU (``test_on_a_gpu.py``), came later; what they
+needed more is named too.
 
 After a change that is meant to change numbers: ``python tests/workflow/test_golden.py FOLDER``,
 with a folder where ``snakemake --config scale=smoke`` has run, and a look at the diff.
@@ -27,9 +28,17 @@ TOLERANCE = 0.01
 RANKED = {
     "circuits/feature_checks.csv", "greater_than/features.csv", "greater_than/paths.csv",
     "case_studies/systematic.csv", "interpretability/automatic.csv", "labels.csv",
+    "circuits/tiny-feature/attention.csv", "circuits/tiny-logits/attention.csv",
 }  # fmt: skip
 # What has no row counts as 0: whether a part is ever on a path may hang by a hair, as on the GPU.
 KEYS = {"greater_than/recurring.csv": ["part", "token"]}
+LEFT_OUT = {
+    # Random sets are others where one part more may be drawn.
+    "controls.csv": ("set", {"random", "random at tokens"}),
+    # Through the strongest head, which was another on an Intel processor.
+    "features_by_year.csv": ("quantity", {"de_embedding"}),
+}
+"""Rows that are not compared: tables, a column and its values."""
 EXCEPTIONS = {
     # What differed between the two runs, relative to the largest value, and why it is much.
     "ce_recovered": 0.5,  # 0.12: a small difference of cross entropies over another
@@ -45,6 +54,9 @@ EXCEPTIONS = {
     # 0.05 to 0.5, one control 1 with AVX2, two of six tokens: of ten features, by rank
     "interpretability/automatic.csv value": 0.2,  # 0.05: of single features
     "claims.csv value": 0.5, "claims.csv n": 0.1,  # of the same few features, by rank
+    "labels.csv score": 0.4,  # 0.08 on Intel's: of single features, by the rule that is best
+    "greater_than/features_by_year.csv value": 0.04,  # 0.011 on Intel's
+    "contribution": 0.1,  # 0.03 on Intel's: one pair of features was another
     "frequency": 0.06,  # 0.014
     "prompts": 0.05, "share": 0.05,  # 0.006; on a GPU 0.013, two of 160: whether a path is kept
     "variance": 0.05, "effect": 0.08, "attribution": 0.05, "into_chosen_mlp": 0.1,
@@ -52,7 +64,7 @@ EXCEPTIONS = {
 TABLES = sorted(str(path.relative_to(GOLDEN)) for path in GOLDEN.rglob("*.csv"))
 NAMES = {
     "predicted", "seal", "feature", "token", "path", "part", "verdict", "evidence", "text", "rule",
-    "example_1", "example_2", "example_3",
+    "example_1", "example_2", "example_3", "query_part", "key_part",
 }  # fmt: skip
 """Columns of what a rank has chosen, of hashes, and of what follows from other columns."""
 
@@ -74,6 +86,9 @@ def drift(name: str, golden: pd.DataFrame, found: pd.DataFrame) -> list[str]:
         golden, found = golden.align(found, join="outer", axis=0, fill_value=0)
     if list(golden) != list(found) or len(golden) != len(found):
         return [f"{name}: {golden.shape} {list(golden)} became {found.shape} {list(found)}"]
+    if Path(name).name in LEFT_OUT:
+        by, left_out = LEFT_OUT[Path(name).name]
+        golden, found = (table[~table[by].isin(left_out)] for table in (golden, found))
     problems = []
     for column in golden:
         before, after = golden[column], found[column]
