@@ -167,6 +167,8 @@ job(
         LAYOUT.claims,
         *(Layout(name).claims for name in others_judged(SCALE.name)),
         *(file for page in PAGES for file in [*drawn(*page.figures), *rendered(page)]),
+        *(LAYOUT.circuit(case) / "circuit.html" for case in CASES),
+        FEATURE_BROWSER,
     ],
     output=LAYOUT.landing_page,
 )
