@@ -103,6 +103,7 @@ def test_curves_of_dense_and_sparse_training(monkeypatch: pytest.MonkeyPatch) ->
 def test_the_search_for_paths(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     circuits = _load("circuits", monkeypatch)
     monkeypatch.setattr(circuits, "ROUNDS", 1)
+    monkeypatch.setattr(circuits, "TARGETS", {})  # they hold for whole models
     monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
     circuits.main(layers=2, width=256, out=tmp_path / "circuits.json")
     record = json.loads((tmp_path / "circuits.json").read_text())
@@ -114,6 +115,15 @@ def test_the_search_for_paths(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
         assert found["extra_memory_mb"] >= 0
         assert found["l0"] == pytest.approx(50, rel=0.05)
         assert 25 < found["paths"] <= 25 * 5
+
+
+def test_a_search_that_takes_too_long_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    circuits = _load("circuits", monkeypatch)
+    record = {size: dict(circuits.TARGETS) for size in circuits.SIZES}
+    assert circuits.missed(record) == []
+    record["laptop"]["attention_forwards"] = 1.01
+    [line] = circuits.missed(record)
+    assert line == "laptop: attention_forwards is 1.01, expected at most 1.0"
 
 
 @pytest.mark.full

@@ -151,24 +151,17 @@ def _single(
 def contributions(local: LocalReplacementModel, vectors: FeatureVectors) -> Contributions:
     """What every part of the model contributes to each vector (see the module's docstring)."""
     replacement, active = local.replacement, local.active
-    vector, depth, token = vectors.vector, vectors.depth, vectors.token
-    n_vectors, n_layers, n_heads = len(vector), replacement.n_layers, replacement.n_heads
+    vector, token = vectors.vector, vectors.token
 
     def seen(first_depth: Int[Tensor, " part"]) -> Bool[Tensor, "vector part"]:
-        return depth[:, None] >= first_depth
+        return vectors.depth[:, None] >= first_depth
 
     here = torch.isin(active.token, token).nonzero()[:, 0]
     layer_of, token_of = active.layer[here], active.token[here]
     features = (vector @ active.decoder[here].T).mul_(active.z[here])
     features.mul_(seen(replacement.mlp_writes[layer_of]) & (token[:, None] == token_of))
 
-    # (layer · head, vector, d_head) @ (layer · head, d_head, source)
-    written = (vector @ replacement.W_O.flatten(0, 2).T).view(n_vectors, n_layers * n_heads, -1)
-    read = torch.bmm(written.transpose(0, 1), local.values.flatten(0, 1).transpose(1, 2))
-    heads = read.transpose(0, 1).unflatten(1, (n_layers, n_heads))
-    heads = heads * local.passed.attention[:, :, token].permute(2, 0, 1, 3)
-    heads.mul_(seen(replacement.attention_writes)[:, :, None, None])
-
+    heads = head_contributions(local, vectors).flatten(1)
     mlp_seen = seen(replacement.mlp_writes)
 
     def of_layers(outputs: Float[Tensor, "layer token d_model"]) -> Float[Tensor, "vector layer"]:
@@ -179,12 +172,27 @@ def contributions(local: LocalReplacementModel, vectors: FeatureVectors) -> Cont
     attention_bias = attention_bias / local.passed.attention_out_scale[:, token].T
     return Contributions(
         values=torch.cat(
-            [features, heads.flatten(1), of_layers(local.mlp_out), of_layers(local.error), embed],
-            dim=1,
+            [features, heads, of_layers(local.mlp_out), of_layers(local.error), embed], dim=1
         ),
         columns=_columns(local, here),
         bias=vectors.bias + attention_bias.sum(dim=1) + of_layers(local.bias).sum(dim=1),
     )
+
+
+def head_contributions(
+    local: LocalReplacementModel, vectors: FeatureVectors
+) -> Float[Tensor, "vector layer head source"]:
+    """What every head contributes to each vector, by the token that it reads."""
+    replacement, n_vectors = local.replacement, len(vectors.vector)
+    sizes = replacement.n_layers, replacement.n_heads
+    # (layer · head, vector, d_head) @ (layer · head, d_head, source)
+    written = vectors.vector @ replacement.W_O.flatten(0, 2).T
+    written = written.view(n_vectors, sizes[0] * sizes[1], -1).transpose(0, 1)
+    read = torch.bmm(written, local.values.flatten(0, 1).transpose(1, 2))
+    heads = read.transpose(0, 1).unflatten(1, sizes)
+    heads = heads * local.passed.attention[:, :, vectors.token].permute(2, 0, 1, 3)
+    seen = vectors.depth[:, None] >= replacement.attention_writes
+    return heads.mul_(seen[:, :, None, None]).contiguous()
 
 
 def pull_back(

@@ -13,7 +13,7 @@ one pass gives the units digits after all ten tens digits. Only the candidates' 
 unembedding are used.
 """
 
-from copy import deepcopy
+from copy import copy
 from typing import Any
 
 import torch
@@ -87,8 +87,14 @@ class Answers:
         self.residual: list[Tensor] = [found[name] for name in names]
 
     def _run(self, **arguments: Any) -> Float[Tensor, "prompt position d_model"]:
-        """Run the tail after the prefix. A run appends to its cache, so it gets a copy."""
-        arguments |= self._arguments | {"past_key_values": deepcopy(self._prefix)}
+        """Run the tail after the prefix.
+
+        A run makes longer tensors for the cache that it is given, and leaves the shorter ones as
+        they are. So it gets a cache of its own, without a copy of any tensor.
+        """
+        cache = copy(self._prefix)
+        cache.layers = [copy(layer) for layer in self._prefix.layers]
+        arguments |= self._arguments | {"past_key_values": cache}
         return run_blocks(self.model, **arguments)
 
     @property

@@ -26,7 +26,12 @@ from torch import Tensor
 from transcoders.circuits.notation import Node, NodeKind
 from transcoders.circuits.paths import Search, find_paths, strongest
 from transcoders.circuits.replacement import LocalReplacementModel, ReplacementModel
-from transcoders.circuits.vectors import FeatureVectors, Target, contributions, logit_target
+from transcoders.circuits.vectors import (
+    FeatureVectors,
+    Target,
+    head_contributions,
+    logit_target,
+)
 from transcoders.circuits.verify import total_attributions
 from transcoders.greater_than.task import Numbers, Prompts
 from transcoders.progress import progress_bar
@@ -162,9 +167,8 @@ def _through_heads(
     read = replacement.centre(per_unit @ transcoder.W_enc.T) / scale
     tokens = torch.arange(local.n_tokens, device=read.device)
     depth = torch.full_like(tokens, int(replacement.mlp_reads[layer]))
-    found = contributions(local, FeatureVectors(read, depth, tokens, read.new_zeros(len(tokens))))
-    of_heads = found.values[:, found.columns.kind == NodeKind.HEAD.code].sum(dim=0)
-    return of_heads.view(replacement.n_layers, replacement.n_heads, local.n_tokens)[:, :, source]
+    vectors = FeatureVectors(read, depth, tokens, read.new_zeros(len(tokens)))
+    return head_contributions(local, vectors).sum(dim=0)[:, :, source]
 
 
 def where_table(
