@@ -200,7 +200,7 @@ def run_prompt(model: LanguageModel, tokens: Int[Tensor, " token"]) -> PromptPas
     with captured(model, [*wanted, *final], shape) as found, interventions(model, watching, shape):
         normalized = run_blocks(model, tokens=tokens[None])
 
-    def stacked(name: str) -> Tensor:
+    def stacked(name: str) -> Tensor:  # and let go of what was stacked
         return torch.stack([found.pop(f"blocks.{layer}.{name}")[0] for layer in layers])
 
     scale, before_attention = stacked("ln1.hook_scale")[..., 0], stacked("hook_resid_pre")
@@ -211,7 +211,7 @@ def run_prompt(model: LanguageModel, tokens: Int[Tensor, " token"]) -> PromptPas
         before_mlp=stacked(f"{norm}.hook_in"),
         after=found["ln_final.hook_in"][0],
         attention_scale=scale,
-        mlp_scale=stacked(f"{norm}.hook_scale")[..., 0],
+        mlp_scale=scale if norm == "ln1" else stacked(f"{norm}.hook_scale")[..., 0],
         final_scale=found["ln_final.hook_scale"][0, :, 0],
         attention_out_scale=out_scale,
         patterns=kept if keeps else PatternsMadeAnew(model, before_attention),
