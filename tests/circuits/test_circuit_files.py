@@ -60,7 +60,7 @@ def exported(circuit: Circuit, labels: Labels | None = None) -> dict[str, Any]:
     local, target = circuit.local, circuit.target
     record = {
         "name": "a circuit.1", "model": "tiny", "prompt": circuit.prompt, "tokens": circuit.tokens,
-        "token_ids": local.passed.tokens.tolist(), "d_vocab": local.passed.logits.shape[-1],
+        "token_ids": local.passed.tokens.tolist(), "d_vocab": local.replacement.model.cfg.d_vocab,
         "n_layers": local.replacement.n_layers, "notes": {},
         "transcoders": list(local.replacement.transcoders),
         "target": {
@@ -158,7 +158,7 @@ def test_a_target_that_is_a_feature_has_an_output(mixed: LocalReplacementModel) 
 def test_a_single_logit_is_its_token_and_a_difference_one_beyond_the_vocabulary(
     mixed: LocalReplacementModel,
 ) -> None:
-    d_vocab = mixed.passed.logits.shape[-1]
+    d_vocab = mixed.replacement.model.cfg.d_vocab
     for weights, clerp, number in (
         ({7: 1.0}, 'Output "7" (p=0.250)', 7),
         ({7: 1.0, 9: -1.0}, 'Output "a difference" (p=0.000)', d_vocab),

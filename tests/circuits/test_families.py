@@ -23,8 +23,9 @@ def test_what_is_frozen_is_what_the_plain_model_does(
     hf = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
     passed = of_family.passed
     output = hf(passed.tokens[None], output_attentions=True)
-    assert_close(passed.patterns, torch.cat(output.attentions))
-    logits, cap = passed.logits, getattr(hf.config, "final_logit_softcapping", None)
+    assert_close(torch.stack(list(passed.patterns)), torch.cat(output.attentions))
+    logits = of_family.replacement.model.unembed(passed.normalized)
+    cap = getattr(hf.config, "final_logit_softcapping", None)
     assert (cap is not None) == (hf.config.model_type == "gemma2")
     assert_close(cap * torch.tanh(logits / cap) if cap else logits, output.logits[0])
     has_norm_after = hf.config.model_type.startswith("gemma")

@@ -117,11 +117,16 @@ def ablation_effects(
     Returns:
         Columns ``node``, ``kind``, ``attribution`` (over all paths) and ``effect``.
     """
+    attributions: dict[Node, float] = {}
+    for kind, layer in dict.fromkeys((node.kind, node.layer) for node in nodes):
+        values = totals[kind, layer]  # asked for once: those of a long prompt are made anew
+        here = [node for node in nodes if (node.kind, node.layer) == (kind, layer)]
+        attributions |= {node: values[node.place].item() for node in here}
     return pd.DataFrame(
         {
             "node": [str(node) for node in nodes],
             "kind": [node.kind for node in nodes],
-            "attribution": [totals[node.kind, node.layer][node.place].item() for node in nodes],
+            "attribution": [attributions[node] for node in nodes],
             "effect": [-change for change in changes_when_scaled(local, target, nodes, 0)],
         }
     )
@@ -138,7 +143,7 @@ def _written(local: LocalReplacementModel, node: Node) -> tuple[str, Float[Tenso
     """What a node adds to the residual stream at its token, and the hook that this passes."""
     replacement, passed, layer = local.replacement, local.passed, node.layer
     if node.kind == NodeKind.HEAD:
-        strength = passed.attention[layer, node.unit, node.token, node.source]
+        strength = passed.attention(layer, node.token)[node.unit, node.source]
         value = local.values[layer, node.unit, node.source]
         output = strength * (value @ replacement.W_O[layer, node.unit])
         return f"blocks.{layer}.hook_attn_out", output
@@ -222,9 +227,10 @@ def replaceable_parts(nodes: Sequence[Node]) -> list[Node]:
 def parts_by_attribution(totals: NodeValues) -> list[Node]:
     """Every part of the model with an attribution over all paths, by its size."""
     sizes: dict[Node, float] = {}
-    for (kind, layer), attributions in totals.items():
+    for kind, layer in (place for place in totals if place[0] in REPLACEABLE):
+        attributions = totals[kind, layer]
         values = attributions.sum(dim=2) if kind == NodeKind.HEAD else attributions
-        for place in values.nonzero().tolist() if kind in REPLACEABLE else []:
+        for place in values.nonzero().tolist():
             match kind:
                 case "feature":
                     token, unit = place
@@ -276,11 +282,12 @@ def _kept(
     first = local.replacement.first_position
     keep = {
         place: torch.full((len(sets), *shape), not inside, device=local.error.device)
-        for place, shape in node_shapes(local).items()
+        # (head, token): a part is a head with all its sources.
+        for place, shape in ((at, full[:2]) for at, full in node_shapes(local).items())
     }
     for row, parts in enumerate(sets):
         for part in parts:
-            keep[part.kind, part.layer][row][part.place] = inside
+            keep[part.kind, part.layer][row][part.place[:2]] = inside
     for layer in range(local.replacement.n_layers):
         keep[NodeKind.HEAD, layer][:, :, :first] = keep[NodeKind.MLP, layer][:, :first] = True
     return keep
@@ -295,8 +302,7 @@ def _put_means(
     replacement, first = local.replacement, local.replacement.first_position
 
     def heads(layer: int) -> Callable[[Tensor], Tensor]:
-        # (set, token, head, 1): a part is a head with all its sources, and counts as its last.
-        kept = keep[NodeKind.HEAD, layer][..., -1:].transpose(1, 2)
+        kept = keep[NodeKind.HEAD, layer].transpose(1, 2)[..., None]  # (set, token, head, 1)
         return lambda z: torch.where(kept, z, means[NodeKind.HEAD, layer])
 
     def mlp(layer: int) -> Callable[[Tensor, Tensor], Tensor]:

@@ -106,7 +106,7 @@ def attention_score(
     """
     local.replacement.bounds.check_attention(layer, head, query, key, local.n_tokens)
     query, key = local.position(query), local.position(key)
-    pattern = local.passed.patterns[layer, head, query]
+    pattern = local.passed.patterns[layer][head, query]
     allowed = pattern.nonzero()[:, 0]
     if key not in allowed:
         raise UserError(
@@ -168,14 +168,16 @@ def _parts(
     """What the stream that a layer's attention reads consists of at a token, biases first."""
     replacement, passed, active = local.replacement, local.passed, local.active
     here = ((active.token == token) & (active.layer < layer)).nonzero()[:, 0]
-    mixed = torch.einsum("lhs,lhse->lhe", passed.attention[:layer, :, token], local.values[:layer])
+    earlier = [passed.attention(i, token) for i in range(layer)]
+    attention = torch.stack(earlier) if earlier else local.values[:0, :, :, 0]
+    mixed = torch.einsum("lhs,lhse->lhe", attention, local.values[:layer])
     heads = torch.einsum("lhe,lhed->lhd", mixed, replacement.W_O[:layer]).flatten(0, 1)
     scale = passed.attention_out_scale[:layer, token, None]
     biases = replacement.attention_bias[:layer] / scale + local.bias[:layer, token]
     vectors = [
         biases.sum(dim=0, keepdim=True),
         passed.before_attention[:1, token],
-        active.z[here, None] * active.decoder[here],
+        active.z[here, None] * local.decoders(here),
         heads,
         local.mlp_out[:layer, token] + local.error[:layer, token],  # one of the two is 0
     ]

@@ -95,7 +95,7 @@ def part_sizes(local: LocalReplacementModel, target: Target) -> dict[Node, float
     for layer, unit, token, z in zip(*(column.tolist() for column in columns), strict=True):
         sizes[Node(NodeKind.FEATURE, layer, unit, token)] = z
     for layer in range(replacement.n_layers):
-        mixed = local.passed.attention[layer] @ local.values[layer]
+        mixed = local.passed.attention(layer) @ local.values[layer]
         norms = (mixed @ replacement.W_O[layer]).norm(dim=2).tolist()  # (head, token)
         for head, by_token in enumerate(norms):
             for token, norm in enumerate(by_token):

@@ -45,10 +45,11 @@ def origins(target: Target, totals: NodeValues) -> pd.DataFrame:
         target; shares above 1 or below 0 mean that origins cancel each other. Layers of which
         nothing reaches the target are left out.
     """
+    ends = (NodeKind.EMBED, NodeKind.MLP, NodeKind.ERROR)
     rows = [
-        (kind.value, layer, values.double().sum().item())
-        for (kind, layer), values in totals.items()
-        if kind in (NodeKind.EMBED, NodeKind.MLP, NodeKind.ERROR) and values.any()
+        (kind.value, layer, totals[kind, layer].double().sum().item())
+        for kind, layer in totals
+        if kind in ends and totals[kind, layer].any()
     ]
     rows.append((NodeKind.BIAS.value, -1, target.value - sum(value for *_, value in rows)))
     table = pd.DataFrame(rows, columns=["origin", "layer", "attribution"])

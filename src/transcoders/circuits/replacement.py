@@ -92,7 +92,8 @@ class ReplacementModel:
         self.mlp_reads = self.attention_reads + (0 if self.is_parallel else 1)
         self.mlp_writes = self.attention_reads + 2
         self.attention_writes = self.mlp_writes - (0 if self.is_parallel else 1)
-        mixed = torch.einsum("lhts,lhse->lhte", probe.attention, self.values(probe))
+        attention = torch.stack([probe.attention(layer) for layer in range(self.n_layers)])
+        mixed = torch.einsum("lhts,lhse->lhte", attention, self.values(probe))
         written = torch.einsum("lhte,lhed->ltd", mixed, self.W_O)
         bias = self.attention_bias[:, None] / probe.attention_out_scale[..., None]
         if differ(written + bias, probe.attention_out):
@@ -150,12 +151,12 @@ class ReplacementModel:
         mlp_out, error = passed.mlp.mlp_out.clone(), torch.zeros_like(passed.mlp.mlp_out)
         bias = torch.zeros_like(error)
         none = torch.zeros(0, dtype=torch.long, device=error.device)
-        parts = [(none, none, none, error.new_zeros(0), error[0, :0])]  # without transcoders
+        parts = [(none, none, none, error.new_zeros(0))]  # without transcoders
         for layer, transcoder in self.transcoders.items():
             z = transcoder.encode(passed.mlp.mlp_in[layer, first:])
             token, unit = z.nonzero(as_tuple=True)
             at = torch.full_like(token, layer)
-            parts.append((token + first, at, unit, z[token, unit], transcoder.W_dec[unit]))
+            parts.append((token + first, at, unit, z[token, unit]))
             error[layer, first:] = mlp_out[layer, first:] - transcoder.decode(z)
             mlp_out[layer, first:] = 0
             bias[layer, first:] = transcoder.b_dec
@@ -196,7 +197,6 @@ class ActiveFeatures:
     layer: Int[Tensor, " active"]
     unit: Int[Tensor, " active"]
     z: Float[Tensor, " active"]
-    decoder: Float[Tensor, "active d_model"]
 
 
 @dataclass(frozen=True)
@@ -219,6 +219,15 @@ class LocalReplacementModel:
     def n_tokens(self) -> int:
         """Tokens of the prompt, BOS included."""
         return len(self.passed.tokens)
+
+    def decoders(self, which: Int[Tensor, " part"]) -> Float[Tensor, "part d_model"]:
+        """What some of the active features write. All of a long prompt's would take gigabytes."""
+        layer, unit = self.active.layer[which], self.active.unit[which]
+        rows = self.error.new_zeros(len(which), self.error.shape[2])
+        for at, transcoder in self.replacement.transcoders.items():
+            here = layer == at
+            rows[here] = transcoder.W_dec[unit[here]]
+        return rows
 
     def position(self, token: int) -> int:
         """The position of a token that may be counted from the end.

@@ -33,6 +33,7 @@ from transcoders.circuits.steering import steering
 from transcoders.circuits.trace import Activations, Circuit, Notes, Tracer
 from transcoders.circuits.verify import completeness, total_attributions
 from transcoders.files import made_path, write_json, write_table
+from transcoders.models import logits_after
 
 SIZES = [0, *(2**power for power in range(14))]
 """Numbers of parts at which faithfulness is measured. The parts of the graph come first."""
@@ -144,7 +145,7 @@ def write_circuit_page(folder: Path, labels: Labels, pages: Mapping[int, Path]) 
 def _question(tracer: Tracer, circuit: Circuit) -> dict[str, Any]:
     """The prompt and the target, as the record holds them; a feature has no logits."""
     local, target = circuit.local, circuit.target
-    logits = local.passed.logits[target.node.token]
+    logits = logits_after(local.replacement.model, local.passed, target.node.token)
     probabilities, weights = logits.softmax(dim=-1), list(target.logits.values())
     return {
         "prompt": circuit.prompt,

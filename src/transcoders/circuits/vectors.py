@@ -23,6 +23,7 @@ from torch import Tensor
 from transcoders.circuits.notation import CONTRIBUTORS, Node, NodeKind
 from transcoders.circuits.replacement import LocalReplacementModel
 from transcoders.errors import UserError
+from transcoders.models import logits_after
 
 
 class FeatureVectors(NamedTuple):
@@ -136,7 +137,7 @@ def logit_target(
     rows, biases = replacement.unembedding(ids)
     reads = (weight @ rows) / local.passed.final_scale[position]
     vectors = _single(reads, 2 * replacement.n_layers, position, weight @ biases)
-    value = (local.passed.logits[position, ids] @ weight).item()
+    value = (logits_after(replacement.model, local.passed, position)[ids] @ weight).item()
     node = Node(NodeKind.TARGET, replacement.n_layers, -1, position)
     return Target(name, vectors, value, node, weights)
 
@@ -158,7 +159,7 @@ def contributions(local: LocalReplacementModel, vectors: FeatureVectors) -> Cont
 
     here = torch.isin(active.token, token).nonzero()[:, 0]
     layer_of, token_of = active.layer[here], active.token[here]
-    features = (vector @ active.decoder[here].T).mul_(active.z[here])
+    features = (vector @ local.decoders(here).T).mul_(active.z[here])
     features.mul_(seen(replacement.mlp_writes[layer_of]) & (token[:, None] == token_of))
 
     heads = head_contributions(local, vectors).flatten(1)
@@ -190,7 +191,9 @@ def head_contributions(
     written = written.view(n_vectors, sizes[0] * sizes[1], -1).transpose(0, 1)
     read = torch.bmm(written, local.values.flatten(0, 1).transpose(1, 2))
     heads = read.transpose(0, 1).unflatten(1, sizes)
-    heads = heads * local.passed.attention[:, :, vectors.token].permute(2, 0, 1, 3)
+    layers = range(replacement.n_layers)
+    attention = torch.stack([local.passed.attention(layer, vectors.token) for layer in layers])
+    heads = heads * attention.permute(2, 0, 1, 3)
     seen = vectors.depth[:, None] >= replacement.attention_writes
     return heads.mul_(seen[:, :, None, None]).contiguous()
 
@@ -230,7 +233,7 @@ def pull_back(
     chosen = (kind == NodeKind.HEAD.code).nonzero()[:, 0]
     at, h = layer[chosen], unit[chosen]
     reader = row[chosen]
-    strength = passed.attention[at, h, vectors.token[reader], token[chosen]]
+    strength = passed.strengths(at, h, vectors.token[reader], token[chosen])
     strength = strength / passed.attention_scale[at, token[chosen]]
     inner = torch.einsum("nd,ned->ne", vectors.vector[reader], replacement.W_O[at, h])
     pulled[chosen] = torch.einsum("ne,nde->nd", inner, replacement.W_V[at, h]) * strength[:, None]

@@ -8,6 +8,7 @@
 :mod:`transcoders.circuits.ablation` measures what attribution is worth where nothing is frozen.
 """
 
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 from transcoders.circuits.notation import NodeKind
 from transcoders.circuits.replacement import LocalReplacementModel
 from transcoders.circuits.vectors import FeatureVectors, Target, contributions
+from transcoders.models import keeps_patterns
 
 
 class Completeness(NamedTuple):
@@ -33,16 +35,17 @@ class Completeness(NamedTuple):
 def completeness(local: LocalReplacementModel, vectors: FeatureVectors) -> Completeness:
     """Compare what vectors read with the sum of what all parts contribute."""
     found, passed = contributions(local, vectors), local.passed
-    # (depth, token, d_model). In a parallel block, the MLP reads what the attention reads.
-    points = torch.stack([passed.before_attention, passed.before_mlp], dim=1).flatten(0, 1)
-    stream = torch.cat([points, passed.after[None]])[vectors.depth, vectors.token]
+    # (depth, vector, d_model). In a parallel block, the MLP reads what the attention reads.
+    streams = [passed.before_attention[:, vectors.token], passed.before_mlp[:, vectors.token]]
+    points = torch.cat([torch.stack(streams, 1).flatten(0, 1), passed.after[None, vectors.token]])
+    stream = points[vectors.depth, torch.arange(len(vectors.depth), device=points.device)]
     value = (vectors.vector * stream).sum(dim=1) + vectors.bias
     explained = found.values.sum(dim=1) + found.bias
     magnitude = found.values.abs().sum(dim=1) + found.bias.abs()
     return Completeness(value, magnitude, (value - explained).abs() / magnitude)
 
 
-NodeValues = dict[tuple[NodeKind, int], Tensor]
+NodeValues = Mapping[tuple[NodeKind, int], Tensor]
 """A number for every node: a factor on what it writes, or its attribution. There is a tensor for
 each kind and layer; :attr:`~transcoders.circuits.notation.Node.place` says where a node stands."""
 
@@ -59,11 +62,14 @@ def node_shapes(local: LocalReplacementModel) -> dict[tuple[NodeKind, int], tupl
     return shapes
 
 
-def unit_scales(local: LocalReplacementModel) -> NodeValues:
-    """Factors of 1 for all nodes, ready for autograd."""
+def unit_scales(
+    local: LocalReplacementModel, layer: int | None = None
+) -> dict[tuple[NodeKind, int], Tensor]:
+    """Factors of 1 for all nodes, or for those of a layer, ready for autograd."""
     return {
         place: local.passed.after.new_ones(shape).requires_grad_()
         for place, shape in node_shapes(local).items()
+        if layer in (None, place[1])
     }
 
 
@@ -74,38 +80,108 @@ def frozen_value(
 
     It can be differentiated. It is dense, and so for checks only. Biases are not scaled.
     """
+    stream = scales[NodeKind.EMBED, -1][:, None] * local.passed.before_attention[0]
+    for layer in range(_last_layer(local, target) + 1):
+        stream = _through_layer(local, target, layer, stream, scales)
+    return _read(target, stream)
+
+
+def _last_layer(local: LocalReplacementModel, target: Target) -> int:
+    """The layer of a feature; for logits the last one."""
+    return min(target.node.layer, local.replacement.n_layers - 1)
+
+
+def _read(target: Target, stream: Float[Tensor, "token d_model"]) -> Float[Tensor, ""]:
+    """What the target reads in the residual stream."""
+    return target.vectors.vector[0] @ stream[int(target.vectors.token)] + target.vectors.bias[0]
+
+
+def _through_layer(
+    local: LocalReplacementModel,
+    target: Target,
+    layer: int,
+    stream: Float[Tensor, "token d_model"],
+    scales: NodeValues,
+) -> Float[Tensor, "token d_model"]:
+    """The residual stream after a layer of the frozen model, or where a feature of it reads."""
     replacement, passed = local.replacement, local.passed
-    read_depth, token = int(target.vectors.depth), int(target.vectors.token)
-    stream = scales[NodeKind.EMBED, -1][:, None] * passed.before_attention[0]
-    for layer in range(replacement.n_layers):
-        before = stream
-        read = stream / passed.attention_scale[layer, :, None]
-        values = torch.einsum("sd,hde->hse", read, replacement.W_V[layer])
-        strength = scales[NodeKind.HEAD, layer] * passed.attention[layer]
-        mixed = torch.einsum("hts,hse->hte", strength, values)
-        written = torch.einsum("hte,hed->td", mixed, replacement.W_O[layer])
-        written += replacement.attention_bias[layer] / passed.attention_out_scale[layer, :, None]
-        stream = stream + written
-        mlp_stream = before if replacement.is_parallel else stream
-        if read_depth == int(replacement.mlp_reads[layer]):
-            return target.vectors.vector[0] @ mlp_stream[token] + target.vectors.bias[0]
-        out = scales[NodeKind.MLP, layer][:, None] * local.mlp_out[layer] + local.bias[layer]
-        if (transcoder := replacement.transcoders.get(layer)) is not None:
-            normalised = replacement.centre(mlp_stream) / passed.mlp_scale[layer, :, None]
-            active = transcoder.encode(passed.mlp.mlp_in[layer]) > 0
-            active[: replacement.first_position] = False
-            z = (normalised @ transcoder.W_enc + transcoder.b_enc) * active
-            out = out + (scales[NodeKind.FEATURE, layer] * z) @ transcoder.W_dec
-        stream = stream + out + scales[NodeKind.ERROR, layer][:, None] * local.error[layer]
-    return target.vectors.vector[0] @ stream[token] + target.vectors.bias[0]
+    before = stream
+    read = stream / passed.attention_scale[layer, :, None]
+    values = torch.einsum("sd,hde->hse", read, replacement.W_V[layer])
+    strength = scales[NodeKind.HEAD, layer] * passed.attention(layer)
+    mixed = torch.einsum("hts,hse->hte", strength, values)
+    written = torch.einsum("hte,hed->td", mixed, replacement.W_O[layer])
+    written += replacement.attention_bias[layer] / passed.attention_out_scale[layer, :, None]
+    stream = stream + written
+    mlp_stream = before if replacement.is_parallel else stream
+    if target.node.layer == layer:
+        return mlp_stream
+    out = scales[NodeKind.MLP, layer][:, None] * local.mlp_out[layer] + local.bias[layer]
+    if (transcoder := replacement.transcoders.get(layer)) is not None:
+        normalised = replacement.centre(mlp_stream) / passed.mlp_scale[layer, :, None]
+        active = transcoder.encode(passed.mlp.mlp_in[layer]) > 0
+        active[: replacement.first_position] = False
+        z = (normalised @ transcoder.W_enc + transcoder.b_enc) * active
+        out = out + (scales[NodeKind.FEATURE, layer] * z) @ transcoder.W_dec
+    return stream + out + scales[NodeKind.ERROR, layer][:, None] * local.error[layer]
+
+
+class TotalAttributions(NodeValues):
+    """The attributions of all nodes over all paths.
+
+    Gradients go back through one layer at a time, so that the tensors of all layers are never held
+    together. Attributions of heads, which have a number for each pair of tokens, are made anew
+    each time they are asked for if the prompt is long.
+    """
+
+    def __init__(self, local: LocalReplacementModel, target: Target) -> None:
+        """Run the frozen model forwards, and back from the target."""
+        self._local, self._target, self._shapes = local, target, node_shapes(local)
+        self._last = _last_layer(local, target)
+        self._entering = [local.passed.before_attention[0]]
+        """The stream before each layer."""
+        for layer in range(self._last):
+            ones, stream = unit_scales(local, layer), self._entering[layer]
+            with torch.no_grad():
+                self._entering.append(_through_layer(local, target, layer, stream, ones))
+        self._gradients: dict[int, Tensor] = {}
+        """The target's, by the stream after each layer but the one in which it is read."""
+        self._kept: dict[tuple[NodeKind, int], Tensor] = {}
+        keeps_heads = keeps_patterns(local.replacement.model, local.n_tokens)
+        for layer in reversed(range(self._last + 1)):
+            self._gradients[layer - 1], found = self._of_layer(layer)
+            kept = {at for at in found if keeps_heads or at[0] != NodeKind.HEAD}
+            self._kept |= {at: found[at] for at in kept}
+        embed = self._gradients[-1] * self._entering[0]
+        self._kept[NodeKind.EMBED, -1] = embed.sum(dim=1)
+
+    def _of_layer(self, layer: int) -> tuple[Tensor, dict[tuple[NodeKind, int], Tensor]]:
+        """The gradient by the stream before a layer, and the attributions of its nodes."""
+        scales, gradient = unit_scales(self._local, layer), self._gradients.get(layer)
+        with torch.enable_grad():
+            before = self._entering[layer].detach().requires_grad_()
+            after = _through_layer(self._local, self._target, layer, before, scales)
+            value = _read(self._target, after) if gradient is None else after
+        found = torch.autograd.grad(
+            value, [before, *scales.values()], gradient, allow_unused=True, materialize_grads=True
+        )
+        return found[0], dict(zip(scales, found[1:], strict=True))
+
+    def __getitem__(self, place: tuple[NodeKind, int]) -> Tensor:
+        """Those of a kind and layer."""
+        if place in self._kept:
+            return self._kept[place]
+        if place[1] > self._last:
+            return self._entering[0].new_zeros(self._shapes[place])
+        return self._of_layer(place[1])[1][place]
+
+    def __iter__(self) -> Iterator[tuple[NodeKind, int]]:
+        return iter(self._shapes)
+
+    def __len__(self) -> int:
+        return len(self._shapes)
 
 
 def total_attributions(local: LocalReplacementModel, target: Target) -> NodeValues:
     """Input times gradient of every node on the frozen model: its attribution over all paths."""
-    scales = unit_scales(local)
-    with torch.enable_grad():
-        value = frozen_value(local, target, scales)
-    found = torch.autograd.grad(
-        value, list(scales.values()), allow_unused=True, materialize_grads=True
-    )
-    return dict(zip(scales, found, strict=True))
+    return TotalAttributions(local, target)

@@ -1,6 +1,8 @@
 """Forward passes whose tensors are kept: around one MLP, or of one prompt layer by layer."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, overload
 
 import torch
 from jaxtyping import Float, Int
@@ -15,6 +17,12 @@ from transcoders.models.forward import (
     mlp_output,
     run_blocks,
 )
+
+PATTERNS_KEPT = 2**27
+"""Numbers of all attention patterns of a prompt (heads times the square of its tokens; half a GB)
+up to which they are kept. Those of longer prompts are made anew when they are asked for."""
+LOGIT_ROWS = 512
+"""Tokens whose logits are computed together."""
 
 
 class SitePass(NamedTuple):
@@ -93,15 +101,77 @@ class PromptPass(NamedTuple):
     final_scale: Float[Tensor, " token"]
     attention_out_scale: Float[Tensor, "layer token"]
     """What the norm after attention divides by; 1 in models that have none."""
-    patterns: Float[Tensor, "layer head token source"]
-    attention: Float[Tensor, "layer head token source"]
-    """How much of a source's value a head adds at a token: pattern over ``attention_out_scale``."""
+    patterns: Sequence[Float[Tensor, "head token source"]]
+    """By layer."""
     attention_out: Float[Tensor, "layer token d_model"]
     """What attention adds to the residual stream."""
     mlp: MLPActivations
     """Stacked by layer: (layer, token, d_model)."""
-    logits: Float[Tensor, "token vocabulary"]
-    """Before the soft cap, in models that have one."""
+    normalized: Float[Tensor, "token d_model"]
+    """After the final norm: :func:`logits_after` makes logits of it."""
+
+    def attention(
+        self, layer: int, token: int | slice | Int[Tensor, " token"] = slice(None)
+    ) -> Float[Tensor, "head *token source"]:
+        """How much of a source's value a layer's heads add at some tokens."""
+        pattern = self.patterns[layer][:, token]
+        return pattern / self.attention_out_scale[layer, token, None]
+
+    def strengths(
+        self,
+        layer: Int[Tensor, " part"],
+        head: Int[Tensor, " part"],
+        token: Int[Tensor, " part"],
+        source: Int[Tensor, " part"],
+    ) -> Float[Tensor, " part"]:
+        """The same for single heads, tokens and sources."""
+        found = self.after.new_zeros(len(layer))
+        for at in layer.unique().tolist():
+            here = layer == at
+            found[here] = self.patterns[at][head[here], token[here], source[here]]
+        return found / self.attention_out_scale[layer, token]
+
+
+@dataclass(frozen=True)
+class PatternsMadeAnew(Sequence[Tensor]):
+    """The attention patterns of a long prompt: each time one is asked for, its layer runs."""
+
+    model: LanguageModel
+    residuals: Float[Tensor, "layer token d_model"]
+    """Before each layer."""
+
+    def __len__(self) -> int:
+        return len(self.residuals)
+
+    @overload
+    def __getitem__(self, layer: int) -> Tensor: ...
+    @overload
+    def __getitem__(self, layer: slice) -> list[Tensor]: ...
+    @torch.no_grad()
+    def __getitem__(self, layer: int | slice) -> Tensor | list[Tensor]:
+        """(head, token, source), the same bits as in the run of the whole model."""
+        if isinstance(layer, slice):
+            return [self[one] for one in range(*layer.indices(len(self)))]
+        residual, name = self.residuals[layer][None], f"blocks.{layer}.attn.hook_pattern"
+        with captured(self.model, [name], residual.shape[:2]) as found:
+            run_blocks(self.model, residual=residual, start=layer, stop=layer + 1)
+        return found[name][0]
+
+
+def keeps_patterns(model: LanguageModel, n_tokens: int) -> bool:
+    """Whether there is room for a number for each head, token and source of a prompt."""
+    return bool(model.cfg.n_layers * model.cfg.n_heads * n_tokens**2 <= PATTERNS_KEPT)
+
+
+def logits_after(
+    model: LanguageModel, passed: PromptPass, token: int
+) -> Float[Tensor, " vocabulary"]:
+    """The logits after a token of a prompt, before the soft cap, in models that have one.
+
+    They are computed for a block of tokens, since a product with one row rounds otherwise.
+    """
+    start = token - token % LOGIT_ROWS
+    return model.unembed(passed.normalized[None, start : start + LOGIT_ROWS])[0, token - start]
 
 
 @torch.no_grad()
@@ -112,32 +182,40 @@ def run_prompt(model: LanguageModel, tokens: Int[Tensor, " token"]) -> PromptPas
     has_post_norm = "blocks.0.ln1_post.hook_scale" in model.hook_dict
     names = [
         "hook_resid_pre", f"{norm}.hook_in", "ln1.hook_scale", f"{norm}.hook_scale",
-        "attn.hook_pattern", "hook_attn_out", f"{norm}.hook_normalized", "hook_mlp_out",
+        "hook_attn_out", f"{norm}.hook_normalized", "hook_mlp_out",
         *(["ln1_post.hook_scale"] if has_post_norm else []),
     ]  # fmt: skip
     wanted = [f"blocks.{layer}.{name}" for layer in layers for name in names]
     final = ["ln_final.hook_in", "ln_final.hook_scale"]
-    with captured(model, [*wanted, *final], (1, len(tokens))) as found:
+    kept: list[Tensor] = []
+    keeps = keeps_patterns(model, len(tokens))
+
+    def keep(pattern: Tensor) -> None:
+        if keeps:
+            kept.append(pattern[0])
+
+    # Patterns that are not kept are watched too: attention that no hook watches rounds otherwise.
+    watching = {f"blocks.{layer}.attn.hook_pattern": keep for layer in layers}
+    shape = 1, len(tokens)
+    with captured(model, [*wanted, *final], shape) as found, interventions(model, watching, shape):
         normalized = run_blocks(model, tokens=tokens[None])
 
-    def stacked(name: str) -> Tensor:
-        return torch.stack([found[f"blocks.{layer}.{name}"][0] for layer in layers])
+    def stacked(name: str) -> Tensor:  # and let go of what was stacked
+        return torch.stack([found.pop(f"blocks.{layer}.{name}")[0] for layer in layers])
 
-    scale, patterns = stacked("ln1.hook_scale")[..., 0], stacked("attn.hook_pattern")
+    scale, before_attention = stacked("ln1.hook_scale")[..., 0], stacked("hook_resid_pre")
     out_scale = stacked("ln1_post.hook_scale")[..., 0] if has_post_norm else torch.ones_like(scale)
     return PromptPass(
         tokens=tokens,
-        before_attention=stacked("hook_resid_pre"),
+        before_attention=before_attention,
         before_mlp=stacked(f"{norm}.hook_in"),
         after=found["ln_final.hook_in"][0],
         attention_scale=scale,
-        mlp_scale=stacked(f"{norm}.hook_scale")[..., 0],
+        mlp_scale=scale if norm == "ln1" else stacked(f"{norm}.hook_scale")[..., 0],
         final_scale=found["ln_final.hook_scale"][0, :, 0],
         attention_out_scale=out_scale,
-        patterns=patterns,
-        # Where nothing divides it, the same tensor: that of a long prompt is large.
-        attention=patterns / out_scale[:, None, :, None] if has_post_norm else patterns,
+        patterns=kept if keeps else PatternsMadeAnew(model, before_attention),
         attention_out=stacked("hook_attn_out"),
         mlp=MLPActivations(stacked(f"{norm}.hook_normalized"), stacked("hook_mlp_out")),
-        logits=model.unembed(normalized)[0],
+        normalized=normalized[0],
     )
