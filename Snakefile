@@ -42,6 +42,15 @@ except UserError as error:
     raise WorkflowError(str(error))
 
 
+# The article is new after a whole run or `notebooks`, and not after, say, one figure.
+def article_time():
+    page = LAYOUT.landing_page
+    return page.stat().st_mtime_ns if page.exists() else None
+
+
+BEFORE = article_time()
+
+
 onstart:
     print(
         f"Scale {SCALE.name}: a whole run takes {SCALE.takes}. Finished jobs are not repeated."
@@ -49,8 +58,8 @@ onstart:
 
 
 onsuccess:
-    if LAYOUT.landing_page.exists():
-        print(f"Done. Open {LAYOUT.landing_page} in a browser.")
+    new = article_time() != BEFORE
+    print(f"Done. Open {LAYOUT.landing_page} in a browser." if new else "Done.")
 
 
 report: "workflow/report/workflow.rst"

@@ -32,7 +32,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 OF_THE_RUN = [
     "test_smoke.py", "test_golden.py", "test_resources.py", "test_faults.py",
     "test_declared.py", "test_determinism.py", "test_on_a_device.py", "test_on_a_gpu.py",
-    "test_settings.py",
+    "test_settings.py", "test_accessibility.py",
 ]  # fmt: skip
 FIRST = [*OF_THE_RUN, "test_slurm.py", "test_paper.py", "test_published.py"]
 

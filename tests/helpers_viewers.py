@@ -1,4 +1,4 @@
-"""Other people's viewers of circuits: circuit-tracer's in a real browser, Neuronpedia's client.
+"""Other people's programs that tests run: circuit-tracer's viewer, Neuronpedia's client, axe.
 
 They live in a folder of their own, made on first use, since this project does not need them.
 """
@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from http.server import ThreadingHTTPServer
 from pathlib import Path
@@ -29,6 +29,8 @@ LIBRARIES = {
     "pako@2.1.0": "dist/pako.min.js",
 }
 """What circuit-tracer's page loads from other sites: packages of npm, and the file of each."""
+AXE = "axe-core@4.14.1"
+"""Finds what keeps people out of a page: contrast, names of controls, order of headings."""
 JETPACK = """{
 const module = {}, exports = d3, require = () => d3;
 SCRIPT
@@ -59,15 +61,20 @@ def python_packages() -> Path:
     return folder
 
 
-def npm_packages() -> Path:
-    """A folder with the libraries; the test is skipped where npm cannot reach its registry."""
-    folder = FOLDER / "npm"
+def npm_packages(name: str = "npm", packages: Collection[str] = LIBRARIES) -> Path:
+    """A folder with packages of npm; the test is skipped where npm cannot reach its registry.
+
+    Args:
+        name: of the folder.
+        packages: each with its version.
+    """
+    folder = FOLDER / name
     if not (folder / ".installed").exists():
         folder.mkdir(parents=True, exist_ok=True)
         npm = ["npm", "install", "--prefix", folder, "--ignore-scripts", "--no-save", "--no-audit"]
-        done = subprocess.run([*npm, *LIBRARIES], capture_output=True, text=True, check=False)
+        done = subprocess.run([*npm, *packages], capture_output=True, text=True, check=False)
         if done.returncode:
-            pytest.skip(f"npm could not install what the viewer loads: {done.stderr.strip()}")
+            pytest.skip(f"npm could not install {', '.join(packages)}: {done.stderr.strip()}")
         (folder / ".installed").touch()
     return folder / "node_modules"
 

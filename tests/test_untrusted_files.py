@@ -234,7 +234,7 @@ def test_hostile_tokens_are_texts_in_every_table_of_a_notebook() -> None:
     for table, shown in tables():
         page = checked(table)
         tags = {tag.name for tag in page.find_all(True)}
-        assert tags <= {"style", "table", "thead", "tbody", "tr", "th", "td", "a"}
+        assert tags <= {"table", "thead", "tbody", "tr", "th", "td", "a"}
         assert all(link["href"].startswith("case_study_") for link in page.find_all("a"))
         assert set(shown) <= set(words_in(page, "td"))
 

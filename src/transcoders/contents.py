@@ -21,6 +21,8 @@ PAGES = {
 """The title of every page and what it is about, in the order in which they are read."""
 STUDY = "case_study_"
 """Before a study's name in the name of its page."""
+BRIEF = "_brief"
+"""After the name of a figure's part that can be read in a narrow column."""
 CAPTIONS = {
     "fig3_gap": "What decides Figure 3: the gap at equal sparsity, against the margin",
     "fig3_tradeoff": "Figure 3: sparsity (L0) against faithfulness (cross entropy), by kind",
@@ -91,8 +93,18 @@ def title_of(page: str) -> str:
 
 def caption_of(figure: str) -> str:
     """What a figure shows."""
-    name = figure.removeprefix("circuit_").replace("-", " ")
-    return CAPTIONS.get(figure, f"The circuit “{name}”: tokens across, layers up")
+    if figure in CAPTIONS:
+        return CAPTIONS[figure]
+    name = whole_of(figure).removeprefix("circuit_").replace("-", " ")
+    circuit = f"circuit “{name}”: causes below, effects above"
+    if figure.endswith(BRIEF):
+        return f"The strongest parts of the {circuit}; enlarged, more of them"
+    return f"The {circuit}"
+
+
+def whole_of(figure: str) -> str:
+    """The figure that a brief one is a part of. Other figures are whole."""
+    return figure.removesuffix(BRIEF)
 
 
 def place_of(page: str, scale: Scale, layout: Layout) -> Place:

@@ -9,7 +9,15 @@ from markupsafe import Markup
 from transcoders.claims import count_verdicts
 from transcoders.claims.words import SIGNS, together, value_in_words, verdict_in_words
 from transcoders.config import Scale
-from transcoders.contents import PAGES, caption_of, pages_of, relative, studies_of, title_of
+from transcoders.contents import (
+    PAGES,
+    caption_of,
+    pages_of,
+    relative,
+    studies_of,
+    title_of,
+    whole_of,
+)
 from transcoders.files import read_table
 from transcoders.gaps.words import answer
 from transcoders.layout import Layout
@@ -55,7 +63,7 @@ CHAPTERS = [
         "of as many parts are measured beside it.",
         "The paper has a transcoder on every layer of GPT2-small and shows circuits without these "
         "tests. Where a layer has none, its MLP is a node that no path goes through.",
-        ("circuit_greater-than", "circuits_controls"),
+        ("circuit_greater-than_brief", "circuits_controls"),
         "circuits",
     ),
     Chapter(
@@ -136,6 +144,7 @@ def landing_page(scale: Scale, layout: Layout, destination: Path) -> str:
         scale=scale,
         config=relative(layout.config, folder),
         verdicts=count_verdicts(claims),
+        judging=relative(_page(layout, "claims"), folder),
         short=answer(read_table(layout.why)) if layout.why.exists() else None,
         chapters=chapters,
         signs=SIGNS,
@@ -181,7 +190,11 @@ def _chapter(
         "id": chapter.pages[-1],
         "findings": _findings(judged),
         "pictures": [
-            (relative(layout.figure(name), folder), caption_of(name))
+            (
+                relative(layout.figure(name), folder),
+                relative(layout.figure(whole_of(name)), folder),
+                caption_of(name),
+            )
             for name in chapter.figures
             if layout.figure(f"{name}.png").exists()
         ],
@@ -202,9 +215,16 @@ def _more(page: str, scale: Scale, layout: Layout) -> list[tuple[Path, str]]:
     """What a reader can open beside the page itself."""
     if page == "circuits":
         cases = [case.name for case in scale.circuits.cases]
-        return [(layout.circuit(case) / "circuit.html", f"interactive: {case}") for case in cases]
+        own = (Path("docs/your_own_questions.md"), "a prompt of your own")
+        pages = [(layout.circuit(case) / "circuit.html", f"interactive: {case}") for case in cases]
+        return [*pages, own]
     if page == "interpretability":
-        return [(layout.features / "index.html", "interactive: all features")]
+        rated = scale.rated("transcoder")
+        named = f"interactive: features of layer {rated.site.layer}"
+        return [
+            (layout.features / rated.name / "index.html", named),
+            (layout.features / "index.html", "interactive: features of all dictionaries"),
+        ]
     if page == "case_studies":
         return [(_page(layout, name), title_of(name)) for name in studies_of(layout)]
     return []

@@ -17,7 +17,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from transcoders.contents import Place, caption_of
+from transcoders.contents import Place, caption_of, whole_of
 from transcoders.errors import UserError
 from transcoders.files import made_path
 from transcoders.templates import render, script, stylesheet, template
@@ -168,7 +168,7 @@ def _name_pictures(cells: list[Any], place: Place | None) -> None:
                 name = names.get(b64decode(output.data["image/png"]))
                 output.metadata["picture"] = {
                     "caption": caption_of(name) if name else f"Picture: {heading}",
-                    "file": f"{place.to_figures}/{name}" if place and name else None,
+                    "file": f"{place.to_figures}/{whole_of(name)}" if place and name else None,
                 }
 
 

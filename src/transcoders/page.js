@@ -81,7 +81,8 @@ function makeZoom(links) {
             if (event.ctrlKey || event.metaKey || event.shiftKey) return;
             event.preventDefault();
             const { src, alt } = link.querySelector("img");
-            Object.assign(picture, { src, alt });
+            picture.onerror = () => { picture.onerror = null; picture.src = src; }; // a page alone
+            Object.assign(picture, { src: link.href, alt });
             dialog.ariaLabel = box.ariaLabel = alt;
             dialog.showModal();
         });

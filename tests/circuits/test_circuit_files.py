@@ -11,9 +11,11 @@ import jsonschema
 import networkx as nx
 import pygraphviz
 import pytest
+from PIL import Image
 
 from helpers_circuits import some_targets
-from transcoders.circuits.drawing import NEGATIVE, POSITIVE, draw_graph
+from transcoders.circuits import drawing
+from transcoders.circuits.drawing import NEGATIVE, PAGE_WIDTH, POSITIVE, draw_brief, draw_graph
 from transcoders.circuits.export import (
     FEATURE_TYPES,
     attribution_graph,
@@ -218,6 +220,23 @@ def test_drawing_twice_gives_the_same_bytes_and_is_silent(
     assert capfd.readouterr() == ("", "")  # what the font library remarks on goes nowhere
     os.write(2, b"heard again")
     assert capfd.readouterr().err == "heard again"
+
+
+def test_a_brief_picture_has_the_most_influential_nodes_that_fit_into_a_page(
+    mixed: LocalReplacementModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = circuit_of(mixed, some_targets(mixed)[0], Search(40, 3, sign="both")).graph
+    whole, brief, again = (tmp_path / f"{name}.png" for name in ("whole", "brief", "again"))
+    draw_graph(graph, TOKENS, whole)
+    for path in (brief, again):
+        draw_brief(graph, TOKENS, path)
+    assert brief.read_bytes() == again.read_bytes()
+    with Image.open(whole) as all_of_it, Image.open(brief) as part:
+        assert part.width <= 150 * PAGE_WIDTH + 10 < all_of_it.width  # a margin of some pixels
+    monkeypatch.setattr(drawing, "PAGE_WIDTH", 100)
+    draw_brief(graph, TOKENS, again)
+    with Image.open(whole) as all_of_it, Image.open(again) as part:
+        assert part.width > 150 * PAGE_WIDTH and part.width <= all_of_it.width
 
 
 def test_the_picture_has_every_node_in_its_row_and_every_edge(

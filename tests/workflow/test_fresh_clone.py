@@ -118,6 +118,12 @@ def test_figures_are_drawn_again_from_the_committed_tables_alone(fresh_clone: Pa
     figures = [fresh_clone / f"figures/laptop/{name}.pdf" for name in names]
     for figure in figures:
         figure.unlink()
-    snakemake(fresh_clone, *(str(figure.relative_to(fresh_clone)) for figure in figures))
+    run = snakemake(fresh_clone, *(str(figure.relative_to(fresh_clone)) for figure in figures))
+    assert "\nDone.\n" in run.stdout + run.stderr  # no page to open was made
     assert all(figure.stat().st_size > 10_000 for figure in figures)
     assert not (fresh_clone / "results/laptop/models").exists()
+
+
+def test_who_makes_the_article_is_told_to_open_it(fresh_clone: Path) -> None:
+    run = snakemake(fresh_clone, "docs/index.html", "--forcerun", "landing_page")
+    assert "\nDone. Open docs/index.html in a browser.\n" in run.stdout + run.stderr

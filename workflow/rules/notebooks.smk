@@ -1,6 +1,7 @@
 # Figures and pages, from tables alone: none of these rules reads a model or activations.
 
 from transcoders.claims import load_claims
+from transcoders.contents import BRIEF
 from transcoders.landing import others_judged
 
 CASES = [case.name for case in SCALE.circuits.cases]
@@ -54,7 +55,7 @@ if CASES:
                 "circuits_verification",
                 "circuits_controls",
                 "circuits_steering",
-                *(f"circuit_{case}" for case in CASES),
+                *(f"circuit_{case}{end}" for case in CASES for end in ("", BRIEF)),
             ],
         )
     )

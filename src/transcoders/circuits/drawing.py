@@ -8,15 +8,17 @@ import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import networkx as nx
 
-from transcoders.circuits.graph import without_remainders
+from transcoders.circuits.graph import prune_graph, without_remainders
 from transcoders.circuits.labels import Labels, named
 from transcoders.circuits.notation import Node
 from transcoders.context import one_line
 from transcoders.files import made_path
+from transcoders.pictures import write_small
 
 FILLS = {
     "target": "#F0E442",
@@ -30,8 +32,12 @@ POSITIVE, NEGATIVE = "#0072B2", "#D55E00"
 CREATION_DATE = re.compile(rb"/CreationDate \(D:[^)]*\)")
 """Graphviz writes it into every PDF. Everything else is the same each time."""
 FONT_SETTINGS = "<fontconfig><dir>{fonts}</dir><cachedir>{cache}</cachedir></fontconfig>"
-LINE = 28
-"""Characters of a line of a name."""
+LINE, SHORT_LINE = 28, 18
+"""Characters of a line of a name; in a brief picture there is less room."""
+PAGE_WIDTH = 5.5
+"""The widest brief picture in inches: as wide as other figures, so that its type is as large."""
+POINTS = 72
+"""Of an inch."""
 WIDEST = 5.0
 """Width of the strongest edge, in points."""
 
@@ -50,9 +56,34 @@ def draw_graph(
         destination: without suffix.
         labels: names of features.
     """
+    with _matplotlibs_fonts():
+        _write(_laid_out(graph, tokens, labels or {}, LINE), destination)
+
+
+def draw_brief(
+    graph: nx.DiGraph, tokens: list[str], destination: Path, *, labels: Labels | None = None
+) -> None:
+    """Draw as much of a graph as can be read on a phone: what fits into the width of a page.
+
+    The arguments are those of :func:`draw_graph`. Ever more influence is kept, in steps of 5%,
+    until it no longer fits. The first 5% are drawn even if they do not.
+    """
+    with _matplotlibs_fonts():
+        picture = None
+        for percent in range(5, 101, 5):
+            shown = prune_graph(graph, percent / 100)
+            wider = _laid_out(shown, tokens, labels or {}, SHORT_LINE)
+            if picture is not None and _width(wider) > PAGE_WIDTH:
+                break
+            picture = wider
+        _write(picture, destination)
+
+
+def _laid_out(graph: nx.DiGraph, tokens: list[str], labels: Labels, line: int) -> Any:
+    """A pygraphviz graph whose nodes and edges have their places."""
     import pygraphviz
 
-    shown, labels = without_remainders(graph), labels or {}
+    shown, target = without_remainders(graph), graph.graph["target"]
     picture = pygraphviz.AGraph(
         directed=True, rankdir="BT", ranksep="0.25", nodesep="0.18", fontname="DejaVu Sans"
     )
@@ -61,12 +92,11 @@ def draw_graph(
         fontname="DejaVu Sans", margin="0.08,0.04", height="0.3",
     )  # fmt: skip
     picture.edge_attr.update(arrowsize="0.6")
-    target = graph.graph["target"]
     for node, data in sorted(shown.nodes(data=True)):
         kind = "target" if node == target else node.kind
         picture.add_node(
             node.key,
-            label="\n".join(_lines(node, tokens, labels, data["attribution"])),
+            label="\n".join(_lines(node, tokens, labels, data["attribution"], line)),
             fillcolor=FILLS.get(kind, "#ffffff"),
         )
     largest = max((abs(w) for *_, w in shown.edges(data="path_attribution")), default=1.0)
@@ -86,20 +116,33 @@ def draw_graph(
         picture.add_subgraph([f"row{row}", *level], rank="same")
     for (below, _), (above, _) in itertools.pairwise(rows):
         picture.add_edge(f"row{below}", f"row{above}", style="invis")
-    with _matplotlibs_fonts():
-        picture.layout("dot")
-        for suffix, options in ((".pdf", ""), (".png", "-Gdpi=150")):
-            with made_path(destination.with_suffix(suffix)) as temporary:
-                picture.draw(str(temporary), format=suffix[1:], args=options)
-                if suffix == ".pdf":
-                    content = temporary.read_bytes()
-                    temporary.write_bytes(CREATION_DATE.sub(_same_length, content))
+    picture.layout("dot")
+    return picture
 
 
-def _lines(node: Node, tokens: list[str], labels: Labels, attribution: float) -> list[str]:
+def _width(picture: Any) -> float:
+    """Of a graph with places, in inches."""
+    left, _, right, _ = picture.graph_attr["bb"].split(",")
+    return (float(right) - float(left)) / POINTS
+
+
+def _write(picture: Any, destination: Path) -> None:
+    for suffix, options in ((".pdf", ""), (".png", "-Gdpi=150")):
+        with made_path(destination.with_suffix(suffix)) as temporary:
+            picture.draw(str(temporary), format=suffix[1:], args=options)
+            if suffix == ".pdf":
+                content = temporary.read_bytes()
+                temporary.write_bytes(CREATION_DATE.sub(_same_length, content))
+            else:
+                write_small(temporary)
+
+
+def _lines(
+    node: Node, tokens: list[str], labels: Labels, attribution: float, line: int
+) -> list[str]:
     """What a node says: what it is, the name of a feature, its token, its attribution."""
     label = labels.get(node.name)
-    name = [] if label is None else textwrap.wrap(one_line(named(label)), LINE)
+    name = [] if label is None else textwrap.wrap(one_line(named(label)), line)
     lines = [str(node), *name, _quoted(tokens, node), f"{attribution:+.2f}"]
     return [line.replace("\\", "\\\\") for line in lines]  # Graphviz reads one as an escape
 

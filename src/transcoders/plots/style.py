@@ -16,6 +16,7 @@ from matplotlib.legend import Legend
 
 from transcoders.config import TRAITS
 from transcoders.files import made_path
+from transcoders.pictures import write_small
 
 STYLE: list[str | Path] = ["default", Path(__file__).with_name("style.mplstyle")]
 """The whole look: the default resets what a user's own settings of matplotlib say."""
@@ -99,9 +100,10 @@ def save_figure(figure: Figure, path: Path) -> None:
     if figure.get_layout_engine() is not None:
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
-    unwanted = {".pdf": ("CreationDate", "Producer", "Creator"), ".png": ("Software",)}
-    for suffix, names in unwanted.items():
-        metadata: dict[str, None] = dict.fromkeys(names)
-        with made_path(path.with_suffix(suffix)) as temporary, plt.style.context(STYLE):
-            figure.savefig(temporary, metadata=metadata)
+    with made_path(path.with_suffix(".pdf")) as temporary, plt.style.context(STYLE):
+        unwanted: dict[str, None] = dict.fromkeys(["CreationDate", "Producer", "Creator"])
+        figure.savefig(temporary, metadata=unwanted)
+    with made_path(path.with_suffix(".png")) as temporary, plt.style.context(STYLE):
+        figure.savefig(temporary)
+        write_small(temporary)
     plt.close(figure)

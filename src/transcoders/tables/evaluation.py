@@ -1,11 +1,9 @@
 """How much dictionaries cost the model, and how they were trained."""
 
-import re
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from pandas.io.formats.style import Styler
 
 from transcoders.config import Dictionary
 from transcoders.files import read_table
@@ -79,7 +77,7 @@ def evaluation_table(rows: pd.DataFrame) -> str:
     Those that were not trained like these come second, folded in.
     """
     alike = like_headline(rows, *Setup._fields)
-    table, others = _html_table(rows[alike], EVALUATION_COLUMNS), rows[~alike]
+    table, others = _html_table(rows[alike], EVALUATION_COLUMNS, name="alike"), rows[~alike]
     if others.empty:
         return table
     return (
@@ -114,19 +112,13 @@ def by_source_table(evaluation: pd.DataFrame, by_document: pd.DataFrame) -> str:
 
 def final_values_table(curves: pd.DataFrame) -> str:
     """The last row of every training curve as an HTML table, headline dictionaries in bold."""
-    return _html_table(curves.groupby("dictionary", sort=False).tail(1), TRAINING_COLUMNS)
+    last = curves.groupby("dictionary", sort=False).tail(1)
+    return _html_table(last, TRAINING_COLUMNS, name="trained")
 
 
-def _html_table(rows: pd.DataFrame, columns: dict[str, tuple[str, str]], *, name: str = "") -> str:
+def _html_table(rows: pd.DataFrame, columns: dict[str, tuple[str, str]], *, name: str) -> str:
     shown = rows[list(columns)].replace({"kind": LABELS})
     shown["l1_coefficient"] = rows.apply(sparsity_label, axis="columns")
     shown = shown.rename(columns={key: name for key, (name, _) in columns.items()})
-    bold = rows["headline"].map({True: "font-weight: bold", False: ""})
-    styler: Styler = (
-        shown.style.hide(axis="index")
-        .format(dict(columns.values()))
-        .apply(lambda column: bold.loc[column.index])
-        # A part of CSS selectors. A random one would change the page each time.
-        .set_uuid(re.sub(r"[^\w-]+", "-", str(rows["site"].iloc[0])) + name)
-    )
-    return styler.to_html()
+    formats = {name: how for name, how in columns.values() if name != "kind"}
+    return html_table(shown, formats, name=name, bold=rows["headline"])

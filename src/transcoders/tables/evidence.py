@@ -16,7 +16,7 @@ ORIGINS = {
 }
 WORDS = {"feature": "features", "head": "heads", "mlp": "whole MLPs"}
 ENOUGH = 0.5
-"""From this share of the target on, errors are called most of it."""
+"""From this share of the target on, errors are called most of it. A negative share never is."""
 
 
 def describe_evidence(
@@ -96,11 +96,13 @@ def _carried(errors: pd.DataFrame) -> str:
         return f"In the end the target comes from: {listed}."
     by_layer = zip(of_errors["layer"], of_errors["share"], strict=True)
     layer, largest = max(by_layer, key=lambda pair: abs(pair[1]))
-    unexplained = abs(shares["error"])
-    remark = "most of the target is" if unexplained >= ENOUGH else "that share is"
+    if shares["error"] < 0:
+        remark = "Errors are unexplained. Here they work against the target"
+    else:
+        what = "most of the target" if shares["error"] >= ENOUGH else "that share"
+        remark = f"Errors are unexplained, so {what} is outside what features can tell"
     return (
-        f"In the end the target comes from: {listed}. Errors are unexplained, so {remark} outside "
-        f"what features can tell; the largest error is that of layer "
+        f"In the end the target comes from: {listed}. {remark}; the largest error is that of layer "
         f"{layer} ({largest:.0%})."
     )
 

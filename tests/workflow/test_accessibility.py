@@ -1,0 +1,61 @@
+"""Every page is tried by axe-core, by day and by night: those that are committed, and a run's."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from helpers_browser import NEEDS_CHROMIUM, Browser
+from helpers_viewers import AXE, NEEDS_NPM, npm_packages
+from workflow.running import REPOSITORY as ROOT
+
+pytestmark = [pytest.mark.full, NEEDS_CHROMIUM, NEEDS_NPM]
+COMMITTED = [ROOT / "docs/index.html", *sorted((ROOT / "results/laptop").rglob("*.html"))]
+GRAVE = """
+axe.run(document, {resultTypes: ["violations"]}).then(({violations}) => violations
+    .filter((each) => ["serious", "critical"].includes(each.impact))
+    .map((each) => [each.id, each.help, each.nodes.slice(0, 3).map((node) => node.html)]))
+"""
+
+
+@pytest.fixture(scope="module")
+def with_axe(browser: Browser) -> Browser:
+    """A browser that reads axe before each page."""
+    source = (npm_packages("axe", [AXE]) / "axe-core/axe.min.js").read_text()
+    browser.command("Page.addScriptToEvaluateOnNewDocument", source=source)
+    return browser
+
+
+def findings(browser: Browser, page: Path) -> dict[str, Any]:
+    """What axe calls serious or critical, with some of the elements, by the colour scheme."""
+    found = {}
+    for scheme in ("light", "dark"):
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        browser.command("Emulation.setEmulatedMedia", features=features)
+        browser.open(page.as_uri(), width=1200)
+        browser.run("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
+        answer = browser.command(
+            "Runtime.evaluate", expression=GRAVE, awaitPromise=True, returnByValue=True
+        )
+        assert "exceptionDetails" not in answer, answer["exceptionDetails"]
+        found[scheme] = answer["result"]["value"]
+    return {scheme: violations for scheme, violations in found.items() if violations}
+
+
+@pytest.mark.parametrize("page", COMMITTED, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_a_committed_page_keeps_nobody_out(with_axe: Browser, page: Path) -> None:
+    assert findings(with_axe, page) == {}
+
+
+def test_the_pages_of_a_run_keep_nobody_out(with_axe: Browser, run: Path) -> None:
+    pages = sorted((run / "results/smoke").rglob("*.html"))
+    kinds = {page.stem for page in pages}
+    assert {"circuit", "index", "why", "case_study_first"} <= kinds  # not all are committed
+    found = {page.relative_to(run).as_posix(): findings(with_axe, page) for page in pages}
+    assert {page: grave for page, grave in found.items() if grave} == {}
+
+
+def test_axe_finds_what_is_wrong(with_axe: Browser, tmp_path: Path) -> None:
+    page = tmp_path / "bad.html"
+    page.write_text('<html lang="en"><title>t</title><main><input style="color: #eee"></main>')
+    assert {each[0] for each in findings(with_axe, page)["light"]} == {"label"}
