@@ -1,5 +1,6 @@
 """Pages in a real browser, at a desk's width and a telephone's."""
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -67,6 +68,21 @@ def test_every_link_of_a_page_leads_to_a_file_or_a_heading(page: Path) -> None:
     local = {link for link in links if not link.startswith(("https://", "#"))}
     assert {link for link in local if not (page.parent / link.partition("#")[0]).exists()} == set()
     assert {link for link in links if link[0] == "#" and f'id="{link[1:]}"' not in text} == set()
+
+
+def test_every_feature_that_a_circuit_links_to_is_in_the_browser() -> None:
+    pages = sorted((RESULTS / "circuits").glob("*/circuit.html"))
+    links = {
+        ((page.parent / address).resolve(), int(unit))
+        for page in pages
+        for address, unit in re.findall(r'"link": *"([^"#]+)#(\d+)"', page.read_text())
+    }
+    assert len(pages) == 9 and len(links) > 100
+    for target in {target for target, _ in links}:
+        index = re.search(r'id="index">(.*?)</script>', target.read_text(), re.DOTALL)
+        assert index is not None
+        linked = {unit for at, unit in links if at == target}
+        assert linked <= set(json.loads(index[1])["feature"]), target
 
 
 # What a reader can do, on pages made now from committed tables.
