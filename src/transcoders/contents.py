@@ -98,7 +98,7 @@ def caption_of(figure: str) -> str:
     name = whole_of(figure).removeprefix("circuit_").replace("-", " ")
     circuit = f"circuit “{name}”: causes below, effects above"
     if figure.endswith(BRIEF):
-        return f"The strongest parts of the {circuit}; enlarged, more of them"
+        return f"The strongest parts of the {circuit}. The enlarged picture shows more"
     return f"The {circuit}"
 
 
