@@ -6,12 +6,14 @@
 
 import os
 import sys
+import time
 from pathlib import Path
 
 from snakemake.utils import min_version
 
 min_version("9.0")
 
+STARTED = time.time()
 SMALL_FILE = 16 * 2**20  # bytes; hashing all below takes a moment
 
 # Jobs run this checkout's code with the interpreter that runs snakemake, whether or not the
@@ -42,15 +44,6 @@ except UserError as error:
     raise WorkflowError(str(error))
 
 
-# The article is new after a whole run or `notebooks`, and not after, say, one figure.
-def article_time():
-    page = LAYOUT.landing_page
-    return page.stat().st_mtime_ns if page.exists() else None
-
-
-BEFORE = article_time()
-
-
 onstart:
     print(
         f"Scale {SCALE.name}: a whole run takes {SCALE.takes}. Finished jobs are not repeated."
@@ -58,8 +51,10 @@ onstart:
 
 
 onsuccess:
-    new = article_time() != BEFORE
-    print(f"Done. Open {LAYOUT.landing_page} in a browser." if new else "Done.")
+    # The article is new after a whole run or `notebooks`, and not after, say, one figure.
+    page = LAYOUT.landing_page
+    new = page.exists() and page.stat().st_mtime >= STARTED
+    print(f"Done. Open {page} in a browser." if new else "Done.")
 
 
 report: "workflow/report/workflow.rst"
