@@ -233,6 +233,14 @@ def date_back(folders: Iterable[Path]) -> None:
                 os.utime(path)
 
 
+def date_after(path: Path, sources: Iterable[Path]) -> None:
+    """Give a file the time of the newest of its sources, where it is older and that is allowed."""
+    with suppress(OSError):
+        newest = max(source.stat().st_mtime_ns for source in sources)
+        if path.stat().st_mtime_ns < newest:
+            os.utime(path, ns=(newest, newest))
+
+
 def free_bytes(folder: Path) -> int:
     """Free space on the file system of ``folder``, which need not exist yet."""
     existing = next(p for p in [folder, *folder.absolute().parents] if p.exists())

@@ -1,5 +1,7 @@
 # What features are about: examples, automatic measures, blind studies.
 
+from transcoders.files import date_after
+
 FEATURE_BROWSER = []
 STUDY_FILES = sorted(LAYOUT.study_scripts.glob("*.yaml"))
 WORKED = [path.stem for path in STUDY_FILES]
@@ -85,6 +87,12 @@ if SCALE.interpretability is not None:
         input=read_for_activity,
         output=activity("{model}"),
     )
+
+    # Names are made from circuits by way of files that are not committed. In a fresh clone, where
+    # times mean nothing, those would be made again because a circuit seems newer than the names.
+    if not any(file.exists() for model in LABELLED for file in activity(model)):
+        circuits = [LAYOUT.circuit(case.name) for case in SCALE.circuits.cases]
+        date_after(LAYOUT.labels, [circuit / "paths.json" for circuit in circuits])
 
     job(
         "label_features",
