@@ -199,6 +199,16 @@ def test_a_picture_opens_large_and_escape_closes_it(
     assert browser.run("document.activeElement.className") == "zoom"
 
 
+def test_a_circuit_opens_with_more_parts_than_the_article_shows(
+    browser: Browser, made: Path
+) -> None:
+    browser.open((made / ARTICLE).as_uri(), width=400)
+    link = "document.querySelector('a.zoom[href*=circuit_]')"
+    shown = browser.run(f"{link}.querySelector('img').naturalWidth")
+    browser.run(f"{link}.click()")
+    browser.wait(lambda: browser.run("document.querySelector('dialog img').naturalWidth") > shown)
+
+
 def test_one_control_shows_all_code(browser: Browser, made: Path) -> None:
     browser.open((made / FIGURE3).as_uri(), width=1200)
     codes = "[...document.querySelectorAll('details.code')]"

@@ -81,8 +81,10 @@ function makeZoom(links) {
             if (event.ctrlKey || event.metaKey || event.shiftKey) return;
             event.preventDefault();
             const { src, alt } = link.querySelector("img");
-            picture.onerror = () => { picture.onerror = null; picture.src = src; }; // a page alone
-            Object.assign(picture, { src: link.href, alt });
+            Object.assign(picture, { src, alt });
+            const whole = new Image(); // the page may show a part; alone, it has no more
+            whole.onload = () => { if (picture.alt === alt) picture.src = whole.src; };
+            whole.src = link.href;
             dialog.ariaLabel = box.ariaLabel = alt;
             dialog.showModal();
         });
