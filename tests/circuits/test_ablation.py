@@ -254,6 +254,7 @@ def test_parts_by_attribution_are_all_parts_with_one_from_the_largest_on(
     assert set(parts) == {part for part, size in sizes.items() if size != 0}
     found = [abs(sizes[part]) for part in parts]
     assert found == pytest.approx(sorted(found, reverse=True), rel=1e-4, abs=1e-6)
+    assert all(parts_by_attribution(totals, n) == parts[:n] for n in (1, 5, 40, 10**6))
 
 
 def test_a_target_that_no_part_moves_has_no_shares(

@@ -224,13 +224,16 @@ def replaceable_parts(nodes: Sequence[Node]) -> list[Node]:
     return list(dict.fromkeys(node._replace(source=-1) for node in parts))
 
 
-def parts_by_attribution(totals: NodeValues) -> list[Node]:
-    """Every part of the model with an attribution over all paths, by its size."""
-    sizes: dict[Node, float] = {}
+def parts_by_attribution(totals: NodeValues, n: int | None = None) -> list[Node]:
+    """The n parts of the model with the largest attributions over all paths, by size; else all."""
+    ranked: list[tuple[float, Node]] = []
     for kind, layer in (place for place in totals if place[0] in REPLACEABLE):
         attributions = totals[kind, layer]
-        values = attributions.sum(dim=2) if kind == NodeKind.HEAD else attributions
-        for place in values.nonzero().tolist():
+        values = (attributions.sum(dim=2) if kind == NodeKind.HEAD else attributions).abs()
+        found = values != 0
+        if n is not None and n < values.numel():  # a long prompt has a million parts
+            found &= values >= values.flatten().topk(n).values[-1]
+        for place, size in zip(found.nonzero().tolist(), values[found].tolist(), strict=True):
             match kind:
                 case "feature":
                     token, unit = place
@@ -238,8 +241,9 @@ def parts_by_attribution(totals: NodeValues) -> list[Node]:
                     unit, token = place
                 case _:
                     unit, [token] = -1, place
-            sizes[Node(kind, layer, unit, token)] = values[tuple(place)].abs().item()
-    return sorted(sizes, key=lambda node: (-sizes[node], node))
+            ranked.append((-size, Node(kind, layer, unit, token)))
+        ranked = sorted(ranked)[:n]
+    return [node for _, node in ranked]
 
 
 @torch.no_grad()

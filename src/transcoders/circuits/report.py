@@ -83,15 +83,16 @@ def write_circuit(
     nodes = sorted(shares, key=lambda node: (-shares[node], node))
     parts = [node for node in nodes if node.kind in REPLACEABLE and node != target.node]
     totals = total_attributions(local, target)
-    effects = ablation_effects(local, target, totals, parts)
-    ranked = [*parts, *parts_by_attribution(totals)]
+    effects, errors = ablation_effects(local, target, totals, parts), origins(target, totals)
+    ranked = [*parts, *parts_by_attribution(totals, SIZES[-1])]
+    del totals  # those of a long prompt are large
     correlation = rank_correlation(effects)
     tables = {
         "ablation": effects,
         "faithfulness": faithfulness(local, target, ranked, text.means, SIZES),
         "controls": control_effects(local, target, parts, text.means, seed=seed),
         "steering": steering(local, target, parts, effects),
-        "errors": origins(target, totals),
+        "errors": errors,
         "attention": attention_table(local, graph),
     }
     own = {node.name for node in [target.node, *parts]}

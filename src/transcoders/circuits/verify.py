@@ -130,8 +130,8 @@ class TotalAttributions(NodeValues):
     """The attributions of all nodes over all paths.
 
     Gradients go back through one layer at a time, so that the tensors of all layers are never held
-    together. Attributions of heads, which have a number for each pair of tokens, are made anew
-    each time they are asked for if the prompt is long.
+    together. On a long prompt, attributions of heads, which have a number for each pair of tokens,
+    and of features are not kept but made anew each time they are asked for.
     """
 
     def __init__(self, local: LocalReplacementModel, target: Target) -> None:
@@ -147,11 +147,11 @@ class TotalAttributions(NodeValues):
         self._gradients: dict[int, Tensor] = {}
         """The target's, by the stream after each layer but the one in which it is read."""
         self._kept: dict[tuple[NodeKind, int], Tensor] = {}
-        keeps_heads = keeps_patterns(local.replacement.model, local.n_tokens)
+        keeps = keeps_patterns(local.replacement.model, local.n_tokens)
+        large = (NodeKind.HEAD, NodeKind.FEATURE)
         for layer in reversed(range(self._last + 1)):
             self._gradients[layer - 1], found = self._of_layer(layer)
-            kept = {at for at in found if keeps_heads or at[0] != NodeKind.HEAD}
-            self._kept |= {at: found[at] for at in kept}
+            self._kept |= {at: found[at] for at in found if keeps or at[0] not in large}
         embed = self._gradients[-1] * self._entering[0]
         self._kept[NodeKind.EMBED, -1] = embed.sum(dim=1)
 
