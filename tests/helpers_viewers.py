@@ -1,4 +1,4 @@
-"""Other people's programs that tests run: circuit-tracer's viewer, Neuronpedia's client, axe.
+"""Other people's programs that tests run: viewers of circuits, and what checks our files.
 
 They live in a folder of their own, made on first use, since this project does not need them.
 """

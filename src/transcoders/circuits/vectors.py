@@ -191,8 +191,7 @@ def head_contributions(
     written = written.view(n_vectors, sizes[0] * sizes[1], -1).transpose(0, 1)
     read = torch.bmm(written, local.values.flatten(0, 1).transpose(1, 2))
     heads = read.transpose(0, 1).unflatten(1, sizes)
-    layers = range(replacement.n_layers)
-    attention = torch.stack([local.passed.attention(layer, vectors.token) for layer in layers])
+    attention = local.passed.attention_before(replacement.n_layers, vectors.token)
     heads = heads * attention.permute(2, 0, 1, 3)
     seen = vectors.depth[:, None] >= replacement.attention_writes
     return heads.mul_(seen[:, :, None, None]).contiguous()

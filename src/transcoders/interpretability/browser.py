@@ -67,7 +67,7 @@ def write_browser_page(
     shown = cache(lambda token: shown_token(tokenizer, token))
     labels = labels or {}
     subject, features = examples.subject, examples.features
-    table = data.overview(subject, features, rows, labels, shown)
+    table = data.overview(examples, rows, labels, shown)
     known = data.details(replacement, examples, labels, shown)
     own = folder / subject.name
     own.mkdir(parents=True)

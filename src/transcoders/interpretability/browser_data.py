@@ -55,36 +55,6 @@ Shown = Callable[[int], str]
 """The text of a token."""
 
 
-def overview(
-    subject: Subject, features: Sequence[int], rows: Int[Tensor, "row position"], labels: Labels,
-    shown: Shown,
-) -> Columns:  # fmt: skip
-    """What the table of features says, and what is searched.
-
-    Args:
-        subject: the dictionary.
-        features: which features, ascending.
-        rows: the text on which they were observed.
-        labels: what features are called, by their names.
-        shown: the text of a token.
-    """
-    known = subject.observed.features.set_index("feature").loc[list(features)]
-    best = chosen_examples(subject, features)
-    best = best[best["group"] == 0]
-    peaks: dict[int, dict[str, None]] = {feature: {} for feature in features}
-    for feature, row, position in best[["feature", "row", "position"]].itertuples(index=False):
-        peaks[feature][shown(int(rows[row, position]))] = None
-    found = [_label(subject, feature, labels) for feature in features]
-    return {
-        "feature": list(features),
-        "name": [label.text if label and label.is_trusted else "" for label in found],
-        "score": _shortened([label.score if label else nan for label in found]),
-        "frequency": _shortened(known["frequency"]),
-        "largest": _shortened(known["largest"]),
-        "peaks": [list(its)[:N_PEAKS] for its in peaks.values()],
-    }  # fmt: skip
-
-
 class Examples:
     """The examples that are shown of some features, shaded as activations come in."""
 
@@ -96,16 +66,18 @@ class Examples:
             features: which features, ascending.
         """
         self.subject, self.features = subject, features
-        self._chosen = chosen_examples(subject, features)
-        self._by_row = dict(iter(self._chosen.groupby("row")[["feature", "position"]]))
-        largest = subject.observed.features.set_index("feature")["largest"]
-        self._largest = dict(largest.loc[list(features)])
+        self.known = subject.observed.features.set_index("feature").loc[list(features)]
+        """What was observed of each feature."""
+        self.chosen = _chosen(subject, features)
+        """Each example: ``feature, group, row, position``."""
+        self._by_row = dict(iter(self.chosen.groupby("row")[["feature", "position"]]))
+        self._largest = dict(self.known["largest"])
         self._shades: dict[tuple[int, int, int], tuple[int, str]] = {}
 
     @property
     def rows_left(self) -> set[int]:
         """Numbers of the rows of the text whose examples have no shades yet."""
-        places = self._chosen[["feature", "row", "position"]].itertuples(index=False, name=None)
+        places = self.chosen[["feature", "row", "position"]].itertuples(index=False, name=None)
         return {place[1] for place in places if place not in self._shades}
 
     def add(self, row: int, z: Float[np.ndarray, "position feature"]) -> None:
@@ -123,7 +95,7 @@ class Examples:
         the number of tokens that come before the peak.
         """
         found: dict[int, list[tuple[int, int, int, int, str]]] = {f: [] for f in self.features}
-        for feature, group, row, position in self._chosen.itertuples(index=False):
+        for feature, group, row, position in self.chosen.itertuples(index=False):
             shades = self._shades[feature, row, position]
             found[feature].append((group, row, position, *shades))
         return list(found.values())
@@ -158,6 +130,33 @@ def look_again(
             bar.update(len(own))
 
 
+def overview(
+    examples: Examples, rows: Int[Tensor, "row position"], labels: Labels, shown: Shown
+) -> Columns:
+    """What the table of features says, and what is searched.
+
+    Args:
+        examples: of the features.
+        rows: the text on which they were observed.
+        labels: what features are called, by their names.
+        shown: the text of a token.
+    """
+    features, known = examples.features, examples.known
+    best = examples.chosen[examples.chosen["group"] == 0]
+    peaks: dict[int, dict[str, None]] = {feature: {} for feature in features}
+    for feature, row, position in best[["feature", "row", "position"]].itertuples(index=False):
+        peaks[feature][shown(int(rows[row, position]))] = None
+    found = [_label(examples.subject, feature, labels) for feature in features]
+    return {
+        "feature": list(features),
+        "name": [label.text if label and label.is_trusted else "" for label in found],
+        "score": _shortened([label.score if label else nan for label in found]),
+        "frequency": _shortened(known["frequency"]),
+        "largest": _shortened(known["largest"]),
+        "peaks": [list(its)[:N_PEAKS] for its in peaks.values()],
+    }  # fmt: skip
+
+
 def details(
     replacement: ReplacementModel, examples: Examples, labels: Labels, shown: Shown
 ) -> Columns:
@@ -169,8 +168,7 @@ def details(
         labels: what features are called, by their names.
         shown: the text of a token.
     """
-    subject, features = examples.subject, examples.features
-    known = subject.observed.features.set_index("feature").loc[list(features)]
+    subject, features, known = examples.subject, examples.features, examples.known
     bars = [_bars(histogram) for histogram in known["histogram"]]
     found = [_label(subject, feature, labels) for feature in features]
     chosen = torch.tensor(list(features), dtype=torch.long)
@@ -196,7 +194,7 @@ def _label(subject: Subject, feature: int, labels: Labels) -> Label | None:
     return labels.get(feature_name(subject.site.layer, feature, of_sae=of_sae))
 
 
-def chosen_examples(subject: Subject, features: Sequence[int]) -> pd.DataFrame:
+def _chosen(subject: Subject, features: Sequence[int]) -> pd.DataFrame:
     """The examples that are shown: ``feature, group, row, position``."""
     examples = subject.observed.examples
     examples = examples[examples["feature"].isin(features)].copy()

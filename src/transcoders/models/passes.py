@@ -117,6 +117,13 @@ class PromptPass(NamedTuple):
         pattern = self.patterns[layer][:, token]
         return pattern / self.attention_out_scale[layer, token, None]
 
+    def attention_before(
+        self, layer: int, token: int | slice | Int[Tensor, " token"] = slice(None)
+    ) -> Float[Tensor, "layer head *token source"]:
+        """The same for all layers before one."""
+        found = [self.attention(at, token) for at in range(max(layer, 1))]  # the first has a shape
+        return torch.stack(found)[:layer]
+
     def strengths(
         self,
         layer: Int[Tensor, " part"],
