@@ -18,7 +18,7 @@ from tokenizers import Regex
 from tokenizers.pre_tokenizers import Split
 
 from transcoders.config import Corpus, Model
-from transcoders.corpus import fetch_corpus, load_rows, tokenize_corpus, write_manifest
+from transcoders.corpus import Rows, fetch_corpus, load_rows, tokenize_corpus, write_manifest
 from transcoders.corpus.documents import LONGEST_RUN, assign_splits, check_runs
 from transcoders.corpus.readers import Document, clean_wikitext, read_mediawiki
 from transcoders.errors import UserError
@@ -466,3 +466,10 @@ def test_the_longest_run_is_split_in_one_go_by_the_patterns_of_qwen(sign):
     )
     pieces = Split(Regex(pattern), "isolated").pre_tokenize_str(sign * LONGEST_RUN)
     assert len(pieces) == (LONGEST_RUN if sign == "1" else 1)
+
+
+def test_rows_at_even_distances() -> None:
+    rows = Rows(torch.arange(14).view(7, 2), torch.arange(7))
+    assert rows.spread(3).document.tolist() == [0, 2, 4]
+    assert torch.equal(rows.spread(3).tokens, rows.tokens[[0, 2, 4]])
+    assert all(torch.equal(a, b) for a, b in zip(rows.spread(9), rows, strict=True))

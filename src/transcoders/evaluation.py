@@ -236,7 +236,7 @@ def evaluate_dictionaries(
     statistics = read_tensors(layout.activations(site.name) / "statistics.safetensors")
     return evaluate_site(
         load_model(layout.model(site.model), device=device),
-        load_rows(layout.tokens(site.model), "eval"),
+        load_rows(layout.tokens(site.model), "eval").spread(scale.evaluated_contexts(site)),
         read_table(layout.documents, columns=["id", "source"]),
         dictionaries,
         statistics["mlp_out_mean"],

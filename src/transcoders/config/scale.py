@@ -116,6 +116,12 @@ class Scale(Section):
         """Every MLP that dictionaries are trained on."""
         return [*self.sites, *self.circuit_sites]
 
+    def evaluated_contexts(self, site: Site) -> int:
+        """Held-out rows on which the dictionaries of a site are measured."""
+        assert self.evaluation is not None  # there are dictionaries
+        fewer = self.evaluation.circuit_contexts if site in self.circuit_sites else None
+        return min(self.corpus.eval_contexts, fewer or self.corpus.eval_contexts)
+
     @property
     def main_groups(self) -> list[Group]:
         """What is trained but to compare learning rates: the paper's groups, then extensions."""

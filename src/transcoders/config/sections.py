@@ -223,6 +223,8 @@ class Evaluation(Section):
     """How dictionaries are measured."""
 
     batch_contexts: PositiveInt
+    circuit_contexts: PositiveInt | None = None
+    """Rows for the sites that are there for circuits only. Without it, all held-out rows."""
 
 
 class Resources(Section):

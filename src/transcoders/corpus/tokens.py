@@ -33,6 +33,12 @@ class Rows(NamedTuple):
     document: Int[Tensor, " rows"]
     """Position in the corpus manifest of the document that each row begins in."""
 
+    def spread(self, n_rows: int) -> "Rows":
+        """So many of the rows, at even distances, or all if there are no more."""
+        total = len(self.tokens)
+        chosen = torch.arange(min(n_rows, total)) * total // min(n_rows, total)
+        return Rows(self.tokens[chosen], self.document[chosen])
+
 
 def tokenize_corpus(
     documents: Path,
