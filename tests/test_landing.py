@@ -8,7 +8,7 @@ import pytest
 
 from transcoders.config import load_scale
 from transcoders.contents import PAGES
-from transcoders.landing import CHAPTERS, DOCUMENTS, landing_page
+from transcoders.landing import ARTICLE, landing_page
 from transcoders.layout import Layout
 
 ROOT = Path(__file__).parents[1]
@@ -43,11 +43,11 @@ def test_every_link_leads_to_a_file_or_a_heading(laptop, page):
 
 
 def test_every_page_and_document_and_a_picture_for_each_chapter_is_shown(page):
-    for name in (*(f"{name}.html" for name in PAGES if name != "why"), *DOCUMENTS):
+    for name in (*(f"{name}.html" for name in PAGES if name != "why"), *ARTICLE["documents"]):
         assert name in page  # laptop sweeps no data
     sections = page.split("<section")[1:]
-    assert len(sections) == len(CHAPTERS) + 3
-    assert all("<figure>" in section for section in sections[: len(CHAPTERS)])
+    assert len(sections) == len(ARTICLE["chapters"]) + 3
+    assert all("<figure>" in section for section in sections[: len(ARTICLE["chapters"])])
     assert re.findall(r'<img [^>]*alt="([^"]+)"', page)
 
 
