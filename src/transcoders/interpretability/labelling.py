@@ -31,6 +31,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from scipy.ndimage import maximum_filter1d
 
 from transcoders.circuits.labels import N_EXAMPLES, Label
 from transcoders.context import in_context, one_line
@@ -245,27 +246,18 @@ def _half(
         return places[np.sort(kept)]
 
     at_random = drawn(silent, (n + 1) // 2)
-    groups = [positives]
-    words = {
-        slot: np.roll(text.words, -offset, axis=1)
-        for slot, offset in (("token", 0), ("before", -1), ("next", 1))
-    }
-    words["before"][:, 0] = words["next"][:, -1] = NOTHING
-    kinds = [np.isin(there, there[tuple(positives.T)]) & (there != NOTHING)
-             for there in (*words.values(), text.tails)]  # fmt: skip
+    before_and_after = np.pad(text.words, ((0, 0), (1, 1)), constant_values=NOTHING)
+    shared = (text.words, before_and_after[:, :-2], before_and_after[:, 2:], text.tails)
+    kinds = [np.isin(there, there[tuple(positives.T)]) & (there != NOTHING) for there in shared]
     commonest = np.bincount(text.shapes[tuple(positives.T)], minlength=1).argmax()
     kinds.append(text.shapes == commonest)
-    n_rows, length = text.words.shape
-    near = np.zeros((n_rows, length + 2 * REACH), bool)
-    for shift in range(2 * REACH + 1):
-        near[positives[:, 0], positives[:, 1] + shift] = True
-    kinds.append(near[:, REACH:-REACH])
+    near = np.zeros(text.words.shape, bool)
+    near[tuple(positives.T)] = True
+    kinds.append(maximum_filter1d(near, 2 * REACH + 1, axis=1, mode="constant"))
+    groups = [positives]
     groups += [np.concatenate([at_random, drawn(silent[kind[tuple(silent.T)]])]) for kind in kinds]
-    weights = np.zeros((sum(map(len, groups)), len(groups)))
-    start = 0
-    for column, places in enumerate(groups):
-        weights[start : start + len(places), column] = 1 / max(len(places), 1)
-        start += len(places)
+    sizes = [len(places) for places in groups]
+    weights = np.eye(len(groups)).repeat(sizes, axis=0) / np.maximum(sizes, 1)
     return Half(np.concatenate(groups), weights)
 
 
