@@ -62,16 +62,7 @@ Places = Int[np.ndarray, "token 2"]
 """Rows and positions."""
 
 
-class Found(NamedTuple):
-    """The best rule for a feature, in English."""
-
-    text: str
-    score: float
-    """Balanced accuracy on the other half."""
-    rule: str
-
-
-NONE = Found("", 0.5, "none")
+NONE = Label("", 0.5, "none", ())
 """Too few examples to learn from. Nothing is known, so the score is that of chance."""
 
 
@@ -126,8 +117,8 @@ def find_label(
     *,
     first_position: int,
     seed: int,
-) -> Found:
-    """The rule that best tells where a feature is active.
+) -> Label:
+    """The rule that best tells where a feature is active, as a label without examples.
 
     Args:
         text: the tokens.
@@ -150,7 +141,7 @@ def find_label(
     there = Around(text, *scored_on.places.T)
     holds = np.logical_and.reduce([there.holds(each) for each in best.conditions])
     named = " & ".join(condition.rule for condition in best.conditions)
-    return Found(in_english(best.conditions), float(scored_on.scores(holds[None])[0]), named)
+    return Label(in_english(best.conditions), float(scored_on.scores(holds[None])[0]), named, ())
 
 
 def _proposed(text: Text, around: Around, half: Half, first: Rule | None) -> Iterator[Rule]:
@@ -246,9 +237,12 @@ def _half(
         return places[np.sort(kept)]
 
     at_random = drawn(silent, (n + 1) // 2)
-    before_and_after = np.pad(text.words, ((0, 0), (1, 1)), constant_values=NOTHING)
-    shared = (text.words, before_and_after[:, :-2], before_and_after[:, 2:], text.tails)
-    kinds = [np.isin(there, there[tuple(positives.T)]) & (there != NOTHING) for there in shared]
+    padded = np.pad(text.words, ((0, 0), (1, 1)), constant_values=NOTHING)
+    before, after = padded[:, :-2], padded[:, 2:]
+    kinds = [
+        np.isin(there, there[tuple(positives.T)]) & (there != NOTHING)
+        for there in (text.words, before, after, text.tails)
+    ]
     commonest = np.bincount(text.shapes[tuple(positives.T)], minlength=1).argmax()
     kinds.append(text.shapes == commonest)
     near = np.zeros(text.words.shape, bool)
@@ -294,4 +288,4 @@ def label_of(
         tokens = rows.tokens[row, 1:].tolist()
         before, token, _ = in_context(tokenizer, tokens, position, before=BEFORE)
         examples.append(one_line(before + token).strip())
-    return Label(one_line(found.text), found.score, found.rule, tuple(examples))
+    return found._replace(text=one_line(found.text), examples=tuple(examples))
