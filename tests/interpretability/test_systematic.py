@@ -47,13 +47,6 @@ def vectors(circuit: ReplacementModel) -> Tensor:
     return circuit.encoder_vectors(2, torch.tensor([0, 5, 9]))
 
 
-def test_direct_scores_are_de_embeddings(circuit: ReplacementModel, vocabulary: Vocabulary) -> None:
-    embedding = plain(circuit.model).hf.get_input_embeddings().weight
-    found = score_tokens(circuit, vocabulary, vectors(circuit), "direct")
-    for row, vector in zip(found, vectors(circuit), strict=True):
-        assert_close(row, torch.stack([token @ vector for token in embedding]))
-
-
 def test_embeddings_are_as_they_enter_the_residual_stream(
     tmp_path: Path, random_dictionary: Make
 ) -> None:
