@@ -20,8 +20,9 @@ NEEDS_CHROMIUM = pytest.mark.skipif(
 QUIET = [
     "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    "--remote-debugging-pipe", "--hide-scrollbars",
 ]  # fmt: skip
-"""No window, and no calls to anyone."""
+"""No window, no calls to anyone, and commands through pipes."""
 PATIENCE_SECONDS = 30
 
 
@@ -40,15 +41,7 @@ class Browser:
         ends = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (their_input, their_output)]
         command = ["bash", "-c", f'exec "$@" 3<&{ends[0]} 4>&{ends[1]}', "bash"]
         self._process = subprocess.Popen(
-            [
-                *command,
-                CHROMIUM,
-                *QUIET,
-                "--remote-debugging-pipe",
-                "--hide-scrollbars",
-                f"--user-data-dir={folder / 'profile'}",
-                "about:blank",
-            ],
+            [*command, CHROMIUM, *QUIET, f"--user-data-dir={folder / 'profile'}", "about:blank"],
             pass_fds=ends,
             stderr=subprocess.DEVNULL,
             env=os.environ | {"XDG_CONFIG_HOME": str(folder), "XDG_CACHE_HOME": str(folder)},

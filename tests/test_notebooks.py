@@ -61,30 +61,16 @@ def executed_notebook():
 
 @pytest.mark.parametrize(
     ("markdown", "display"),
-    [
-        ("inline $x^2$ maths", "inline"),
-        ("$$x^2$$", "block"),
-        ("over\n$$\nx^2\n$$\nlines", "block"),
-    ],
+    [("inline $x^2$ maths", "inline"), ("over\n$$\nx^2\n$$\nlines", "block")],
 )
 def test_maths_becomes_mathml(markdown, display):
     converted = maths_to_mathml(markdown)
-    assert f'display="{display}"' in converted
-    assert converted.count("<math") == 1
+    assert converted.count("<math") == converted.count(f'display="{display}"') == 1
     assert "$" not in converted
 
 
-@pytest.mark.parametrize(
-    "markdown",
-    [
-        "It costs $5 and not $6.",
-        "A price of $5\nin one line and $6\nin the next",
-        r"A \$5 fee and \$6.",
-        "`echo $HOME$PATH`",
-        "```\n$x$\n```",
-    ],
-)
-def test_prices_and_code_stay_as_they_are(markdown):
+def test_prices_and_code_stay_as_they_are():
+    markdown = "It costs $5 and not $6.\nA \\$5 fee and \\$6. `echo $HOME$PATH`\n```\n$x$\n```"
     assert maths_to_mathml(markdown) == markdown
 
 
@@ -108,21 +94,15 @@ def test_a_page_keeps_what_the_notebook_shows_and_leaves_it_as_it_was():
 
 
 def test_the_answer_comes_before_the_method_and_code_is_folded():
-    texts = [
-        "# A\n\n**Question.** Why?",
-        "**Method.** So, at $x$.",
-        "So it was.\n\n## How this differs",
+    cells = [
+        nbformat.v4.new_markdown_cell("# A\n\n**Question.** Why?"),
+        nbformat.v4.new_markdown_cell("**Method.** So, at $x$."),
+        nbformat.v4.new_code_cell("1 + 1"),
+        nbformat.v4.new_markdown_cell("So it was.\n\n## How this differs"),
     ]
-    cells = [nbformat.v4.new_markdown_cell(text) for text in texts]
-    cells.insert(2, nbformat.v4.new_code_cell("1 + 1"))
     page = render_page(nbformat.v4.new_notebook(cells=cells))
-    order = [
-        "Question.",
-        "So it was.",
-        "How it was measured</h2>",
-        "So, at",
-        "How this differs</h2>",
-    ]
+    headings = "How it was measured</h2>", "How this differs</h2>"
+    order = ["Question.", "So it was.", headings[0], "So, at", headings[1]]
     body = page[page.index("<main") :]
     assert [body.index(part) for part in order] == sorted(body.index(part) for part in order)
     assert "Method." not in page
@@ -134,31 +114,32 @@ def test_a_page_says_where_it_is_and_what_its_pictures_show(tmp_path):
     (tmp_path / "fig4_greater_than.png").write_bytes(b64decode(PICTURE))
     before, after = Link("circuits.html", "Circuits"), Link("claims.html", "All claims")
     here = Link("greater_than.html", "Greater-than")
-    place = Place(
-        "../index.html", [before, here, after], here.href, before, after, tmp_path, "../f"
-    )
+    links = [before, here, after]
+    place = Place("../index.html", links, here.href, before, after, tmp_path, "../f")
     page = render_page(executed_notebook(), place)
-    assert '<a href="../index.html">← The article</a>' in page
-    assert '<a href="greater_than.html" aria-current="true">Greater-than</a>' in page
-    assert '<a rel="prev" href="circuits.html">← Circuits</a>' in page
-    assert '<a rel="next" href="claims.html">All claims →</a>' in page
-    assert f'alt="{CAPTIONS["fig4_greater_than"]}"' in page
-    assert (
-        'href="../f/fig4_greater_than.png"' in page and 'href="../f/fig4_greater_than.pdf"' in page
-    )
+    for part in (
+        '<a href="../index.html">← The article</a>',
+        '<a href="greater_than.html" aria-current="true">Greater-than</a>',
+        '<a rel="prev" href="circuits.html">← Circuits</a>',
+        '<a rel="next" href="claims.html">All claims →</a>',
+        f'alt="{CAPTIONS["fig4_greater_than"]}"',
+        'href="../f/fig4_greater_than.png"',
+        'href="../f/fig4_greater_than.pdf"',
+    ):
+        assert part in page
     alone = render_page(executed_notebook())
     assert 'alt="Picture: Figure 3 &lt;of&gt; 5"' in alone and "<nav" not in alone
 
 
-@pytest.mark.parametrize("scale", ["laptop", "smoke"])
-def test_every_notebook_that_a_scale_has_is_among_its_pages(scale):
-    layout = Layout(scale)
+def test_every_notebook_that_a_scale_has_is_among_its_pages():
+    layout = Layout("laptop")
     settings = load_scale(ROOT / layout.config)
     rules = re.findall(r'notebook="(\w+)"', (ROOT / "workflow/rules/notebooks.smk").read_text())
     assert set(pages_of(settings)) <= set(PAGES) == set(rules)
     place = place_of("circuits", settings, layout)
-    assert place.before is not None and place.after is not None
-    assert place.before.href in [page.href for page in place.pages]
+    neighbours = [link.href for link in (place.before, place.after)]
+    hrefs = [page.href for page in place.pages]
+    assert neighbours == [hrefs[hrefs.index(place.here) + step] for step in (-1, 1)]
     assert (layout.notebook("x").parent / place.article).resolve() == layout.landing_page.resolve()
 
 
@@ -170,32 +151,25 @@ def test_a_missing_notebook_is_refused_with_those_that_exist(sources, tmp_path):
 
 @pytest.mark.parametrize(
     ("code", "said"),
-    [("1 / 0", "ZeroDivisionError"), ("import os; os._exit(9)", "died")],
+    [
+        ("1 / 0", r"a cell failed\n(.|\n)*ZeroDivisionError"),
+        ("import os; os._exit(9)", r"a cell failed\n.*died"),
+        # What a user can put right is a sentence without the cell.
+        (
+            "from transcoders.errors import UserError\nraise UserError('a.csv: expected, found')",
+            "a.csv: expected, found$",
+        ),
+        (
+            "raise PermissionError(13, 'Permission denied', 'a.csv')",
+            "[^\n]*denied: 'a.csv'; see whether[^\n]*$",
+        ),
+    ],
 )
 def test_a_failing_cell_is_shown_and_nothing_is_written(sources, tmp_path, code, said):
     write_notebook(sources / "broken.ipynb", code)
-    with pytest.raises(UserError, match=r"broken\.ipynb: a cell failed") as caught:
+    with pytest.raises(UserError, match=rf"broken\.ipynb: {said}"):
         run_notebook("broken", "smoke", tmp_path / "out" / "broken.ipynb")
-    assert said in str(caught.value)
     assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize(
-    ("code", "said"),
-    [
-        (
-            "from transcoders.errors import UserError\nraise UserError('a.csv: expected, found')",
-            "a.csv: expected, found",
-        ),
-        ("raise PermissionError(13, 'Permission denied', 'a.csv')", "denied: 'a.csv'; see whether"),
-    ],
-)
-def test_what_a_user_can_put_right_is_a_sentence_without_the_cell(sources, tmp_path, code, said):
-    write_notebook(sources / "broken.ipynb", code)
-    with pytest.raises(UserError, match=r"broken\.ipynb: ") as caught:
-        run_notebook("broken", "laptop", tmp_path / "pages" / "broken.ipynb")
-    assert said in str(caught.value) and "\n" not in str(caught.value)
-    assert not list((tmp_path / "pages").glob("*"))
 
 
 def test_a_notebook_runs_for_the_scale_asked_for_and_leaves_no_trace_of_machine_or_time(
@@ -221,10 +195,8 @@ def test_a_notebook_runs_for_the_scale_asked_for_and_leaves_no_trace_of_machine_
         assert made == ["shows.html", "shows.ipynb"]
     assert written[0] == written[1]
     notebook, page = (content.decode() for content in written[0])
-    assert "scale: smoke" in notebook
     assert "over ipc" in notebook  # two kernels could be given the same network port
     assert "scale: smoke" in page and "42" in page
-    assert "<title>A title &amp; more</title>" in page
     assert str(tmp_path) not in notebook + page
     assert "somebody" not in notebook
     assert "iopub" not in notebook  # where nbclient records times

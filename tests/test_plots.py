@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
+from helpers_evidence import controls_of
 from transcoders.config import KINDS, TRAITS
 from transcoders.plots import (
     COLOURS,
@@ -30,7 +31,6 @@ from transcoders.plots import (
     measures_figure,
     replacement_figure,
     save_figure,
-    sparsity_label,
     steering_figure,
     studies_figure,
     tradeoff_figure,
@@ -44,6 +44,21 @@ from transcoders.plots.style import WIDTH
 LAYERS = (8, 15)
 SWEEP = (2e-05, 0.001, 0.5)
 EXTENSIONS = [kind for kind in TRAITS if kind not in KINDS]
+
+
+def texts(items) -> list[str]:
+    """What is written."""
+    return [item.get_text() for item in items]
+
+
+def legend(figure) -> list[str]:
+    """What a figure's only legend names."""
+    return texts(figure.legends[0].get_texts())
+
+
+def marks(panel) -> list[tuple[float, float]]:
+    """All scattered points."""
+    return [tuple(p) for part in panel.collections for p in part.get_offsets().tolist()]
 
 
 def drawn(evaluation: pd.DataFrame) -> Figure:
@@ -91,7 +106,7 @@ def test_colours_and_markers_of_kinds_differ():
         assert len(set(by_kind.values())) == len(TRAITS)
 
 
-def test_points_bars_and_labels_are_the_tables_rows_in_the_order_of_their_l0(evaluation):
+def test_points_bars_bounds_and_labels_are_the_tables_rows_in_the_order_of_their_l0(evaluation):
     panels = drawn(evaluation).axes
     shown = [(8, KINDS), (15, KINDS), (15, ["transcoder", *EXTENSIONS])]
     titles = [panel.get_title() for panel in panels]
@@ -104,17 +119,19 @@ def test_points_bars_and_labels_are_the_tables_rows_in_the_order_of_their_l0(eva
             rows = evaluation[(evaluation["layer"] == layer) & (evaluation["kind"] == kind)]
             rows = rows.sort_values("l0")
             line, _, (bars,) = series[LABELS[kind]].lines
-            np.testing.assert_array_equal(line.get_xdata(), rows["l0"])
-            np.testing.assert_array_equal(line.get_ydata(), rows["ce"])
-            ends = [(segment[0, 1], segment[1, 1]) for segment in bars.get_segments()]
+            np.testing.assert_array_equal(line.get_xydata(), rows[["l0", "ce"]])
+            ends = [segment[:, 1] for segment in bars.get_segments()]
             np.testing.assert_allclose(ends, rows[["ce_low", "ce_high"]], rtol=1e-12)
-            assert to_hex(line.get_color()) == COLOURS[kind].lower()
-            assert line.get_marker() == MARKERS[kind]
-        texts = [text.get_text() for text in panel.texts]
-        topk = [kind for kind in kinds if TRAITS[kind].is_topk]
-        assert [texts.count(k) for k in ("32", "64")] == [len(topk)] * 2
-        for label in ("2e-05", "0.001", "0.5"):
-            assert texts.count(label) == len(kinds) - len(topk)
+            look = to_hex(line.get_color()), line.get_marker()
+            assert look == (COLOURS[kind].lower(), MARKERS[kind])
+        n_topk = sum(TRAITS[kind].is_topk for kind in kinds)
+        for label in ("32", "64", "2e-05", "0.001", "0.5"):
+            n = n_topk if label in ("32", "64") else len(kinds) - n_topk
+            assert texts(panel.texts).count(label) == n
+        levels = {line.get_ydata()[0] for line in panel.lines if list(line.get_xdata()) == [0, 1]}
+        assert levels == {3.55 + 0.1 * layer, 3.68 + 0.1 * layer}
+        below, above = panel.get_ylim()
+        assert below < min(levels) and max(levels) < above
 
 
 def boxes_of(texts, figure) -> list[Bbox]:
@@ -138,43 +155,23 @@ def test_numbers_stand_below_all_marks_and_never_on_each_other(evaluation):
 
 def test_dictionaries_trained_again_are_faint_points_without_a_line(evaluation):
     again = evaluation.assign(seed=43, headline=False, ce=evaluation["ce"] + 0.01)
-    once, twice = (
-        drawn(table).axes
-        for table in (evaluation, pd.concat([evaluation, again], ignore_index=True))
-    )
-    for panel, with_faint in zip(once, twice, strict=True):
-        assert [text.get_text() for text in panel.texts] == [t.get_text() for t in with_faint.texts]
+    both = pd.concat([evaluation, again], ignore_index=True)
+    for panel, with_faint in zip(drawn(evaluation).axes, drawn(both).axes, strict=True):
+        assert texts(panel.texts) == texts(with_faint.texts)
         faint = [line for line in with_faint.lines if line.get_alpha()]
         assert len(faint) == len({line.get_color() for line in faint}) > 2
-        for line in faint:
-            assert line.get_linestyle() == "None"
-            assert set(line.get_ydata()) <= set(again["ce"])
-
-
-def test_both_bounds_are_drawn_across_each_panel(evaluation):
-    for panel, layer in zip(drawn(evaluation).axes, (*LAYERS, 15), strict=True):
-        levels = {line.get_ydata()[0] for line in panel.lines if list(line.get_xdata()) == [0, 1]}
-        assert levels == {3.55 + 0.1 * layer, 3.68 + 0.1 * layer}
-        below, above = panel.get_ylim()
-        assert below < min(levels) and max(levels) < above
+        assert {line.get_linestyle() for line in faint} == {"None"}
+        assert {ce for line in faint for ce in line.get_ydata()} <= set(again["ce"])
 
 
 def test_the_legend_names_every_kind_once_and_k_where_there_is_one(evaluation):
     papers = evaluation[evaluation["kind"].isin(KINDS)]
     for table, kinds in ((papers, KINDS), (evaluation, TRAITS)):
-        (legend,) = drawn(table).legends
-        names = {text.get_text() for text in legend.get_texts()}
-        levels = {"MLP output replaced by its mean", "unmodified model"}
-        assert names == {LABELS[kind] for kind in kinds} | levels
-        assert "34 documents" in legend.get_title().get_text()
-        assert ("TopK" in legend.get_title().get_text()) == (table is evaluation)
-
-
-def test_a_dictionary_keeps_the_label_of_its_sparsity_in_a_file(tmp_path):
-    rows = pd.DataFrame([row_of(8, "topk_transcoder", 128, 0), row_of(8, "transcoder", 2e-5, 0)])
-    rows.to_csv(tmp_path / "evaluation.csv", index=False)
-    for table in (rows, pd.read_csv(tmp_path / "evaluation.csv")):
-        assert [sparsity_label(row) for _, row in table.iterrows()] == ["128", "2e-05"]
+        figure = drawn(table)
+        levels = ["MLP output replaced by its mean", "unmodified model"]
+        assert sorted(legend(figure)) == sorted([*levels, *(LABELS[kind] for kind in kinds)])
+        title = figure.legends[0].get_title().get_text()
+        assert "34 documents" in title and ("TopK" in title) == (table is evaluation)
 
 
 def test_training_curves_are_drawn_for_every_dictionary_of_every_kind(evaluation):
@@ -198,8 +195,7 @@ def test_training_curves_are_drawn_for_every_dictionary_of_every_kind(evaluation
             }
             widths = sorted(line.get_linewidth() for line in lines)
             assert widths.count(widths[-1]) == here["kind"].nunique()
-    labels = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert sorted(labels) == sorted(LABELS.values())
+    assert sorted(legend(figure)) == sorted(LABELS.values())
 
 
 def verified(n_parts: int = 3) -> tuple[pd.DataFrame, pd.DataFrame, int]:
@@ -217,43 +213,28 @@ def test_verification_has_a_row_a_circuit_and_every_node_and_size_in_it():
     titles = [axes.get_title() for axes in figure.axes]
     assert titles[2:] == ["other\n3 nodes", "other\ncircuit of 7 parts"]
     left, right = figure.axes[2:]
-    points = [tuple(p) for part in left.collections for p in part.get_offsets().tolist()]
-    assert sorted(points) == [(-0.5, -0.6), (0.2, 0.1), (1.0, 0.8)]
-    assert right.get_legend() is left.get_legend() is None  # it would hide data
-    labels = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert labels[3:] == ["only these", "all but these", "the circuit found"]
+    assert sorted(marks(left)) == [(-0.5, -0.6), (0.2, 0.1), (1.0, 0.8)]
+    assert legend(figure)[3:] == ["only these", "all but these", "the circuit found"]
     only, all_but = right.lines[:2]
     assert list(only.get_ydata()) == list(verified()[1]["faithfulness"])
     assert list(all_but.get_ydata()) == list(verified()[1]["remaining"])
 
 
-def compared(circuit: float = 2.0) -> pd.DataFrame:
-    """Of two measures: all parts make 4, and random sets 0 to 3."""
-    sets = [("everything", [-4.0]), ("circuit", [circuit]), ("strongest", [0.5]),
-            ("random", [0.0, 1.0, 3.0]), ("random at tokens", [0.2, 1.2, 2.2])]  # fmt: skip
-    rows = [
-        (measure, name, draw, effect)
-        for measure in ("necessity", "sufficiency")
-        for name, effects in sets
-        for draw, effect in enumerate(effects)
-    ]
-    return pd.DataFrame(rows, columns=["measure", "set", "draw", "effect"])
-
-
 def test_controls_show_every_set_of_every_circuit_as_a_share_of_all_parts():
-    figure = controls_figure({"one": compared(), "other": compared(-1.0)})
-    assert [axes.get_title() for axes in figure.axes] == ["necessity", "sufficiency"]
-    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ["one", "other"]
-    for axes in figure.axes:
-        points = [tuple(p) for part in axes.collections for p in part.get_offsets().tolist()]
-        found = [sorted(x for x, y in points if abs(y - row) < 0.5) for row in (0, 1)]
-        random = [0.0, 0.05, 0.25, 0.3, 0.55, 0.75]
-        assert found[0] == pytest.approx(sorted([*random, 0.5, 0.125]))
-        assert found[1] == pytest.approx(sorted([*random, -0.25, 0.125]))
-    (legend,) = figure.legends
-    labels = [text.get_text() for text in legend.get_texts()]
-    assert len(labels) == 4 and labels[-2:] == ["the strongest by activation", "the circuit"]
-    assert legend.get_title().get_text() == "3 random sets of each sort"
+    draws = [0.0, 1.0, 3.0]
+    circuits = {"one": 2.0, "other": -1.5}
+    figure = controls_figure(
+        {name: controls_of(effect, draws, everything=-4.0) for name, effect in circuits.items()}
+    )
+    assert [panel.get_title() for panel in figure.axes] == ["necessity", "sufficiency"]
+    assert texts(figure.axes[0].get_yticklabels()) == ["one", "other"]
+    for panel in figure.axes:
+        for row, effect in enumerate(circuits.values()):
+            found = [x for x, y in marks(panel) if abs(y - row) < 0.5]
+            effects = [*draws, *(draw / 2 for draw in draws), 1.0, effect]
+            assert sorted(found) == pytest.approx(sorted(effect / 4 for effect in effects))
+    assert len(legend(figure)) == 4
+    assert figure.legends[0].get_title().get_text() == "3 random sets of each sort"
 
 
 def test_steering_has_a_panel_a_factor_with_every_node_and_the_slope():
@@ -285,11 +266,11 @@ def test_replacement_draws_each_model_and_the_errors_of_each_circuit():
     figure = replacement_figure(quality, {"one": errors, "other": errors[:2]})
     of_a, of_b, shares = figure.axes
     assert (of_a.get_title(), of_b.get_title()) == ("a", "b")
-    drawn = [list(line.get_ydata()) for line in of_a.lines if len(line.get_ydata()) == 2]
-    assert [3.0, 5.0] in drawn and [3.0, 3.5] in drawn
-    assert [text.get_text() for text in shares.texts] == ["-0.90", "0.35", "0.35"]
-    assert [text.get_text() for text in shares.get_yticklabels()] == ["5", "3"]
-    assert [text.get_text() for text in shares.get_xticklabels()] == ["one", "other"]
+    lines = [list(line.get_ydata()) for line in of_a.lines]
+    assert [3.0, 5.0] in lines and [3.0, 3.5] in lines
+    assert texts(shares.texts) == ["-0.90", "0.35", "0.35"]
+    assert texts(shares.get_yticklabels()) == ["5", "3"]
+    assert texts(shares.get_xticklabels()) == ["one", "other"]
 
 
 def test_where_draws_every_part_and_names_the_chosen_ones():
@@ -305,9 +286,8 @@ def test_where_draws_every_part_and_names_the_chosen_ones():
     for panel, column in zip(figure.axes, ("mean", "zero", "attribution"), strict=True):
         heights = sorted(patch.get_height() for patch in panel.patches)
         assert heights == sorted(where.loc[where["kind"] == "mlp", column])
-        points = panel.collections[0].get_offsets().tolist()
-        assert [y for _, y in points] == list(where.loc[where["kind"] == "head", column])
-        assert {text.get_text() for text in panel.texts} == {"MLP 1", "attn0[0]"}
+        assert [y for _, y in marks(panel)] == list(where.loc[where["kind"] == "head", column])
+        assert set(texts(panel.texts)) == {"MLP 1", "attn0[0]"}
 
 
 def kept_curves(templates: int) -> pd.DataFrame:
@@ -323,8 +303,8 @@ def kept_curves(templates: int) -> pd.DataFrame:
 
 @pytest.mark.parametrize("templates", [1, 2])
 def test_kept_has_a_panel_for_all_and_for_each_of_several_templates(templates):
-    levels = {name: {"value": v} for name, v in
-              (("original", 0.9), ("transcoder", 0.8), ("removed", 0.3))}  # fmt: skip
+    values = {"original": 0.9, "transcoder": 0.8, "removed": 0.3}
+    levels = {name: {"value": value} for name, value in values.items()}
     figure = kept_figure(kept_curves(templates), levels)
     titles = [axes.get_title() for axes in figure.axes]
     each = ["template 1 (n = 98)", "template 2 (n = 98)"]
@@ -334,8 +314,7 @@ def test_kept_has_a_panel_for_all_and_for_each_of_several_templates(templates):
     assert lines["transcoder features"] == [0.5, 0.51, 0.52, 0.58]
     assert lines["neurons of the MLP"][-1] == pytest.approx(0.48)
     assert lines["unmodified model"] == [0.9, 0.9]
-    legend = {text.get_text() for text in figure.legends[0].get_texts()}
-    assert set(lines) == legend
+    assert set(lines) == set(legend(figure))
 
 
 def test_years_has_a_row_a_feature_and_a_column_a_quantity():
@@ -352,8 +331,7 @@ def test_years_has_a_row_a_feature_and_a_column_a_quantity():
     )
     figure = years_figure(described, by_year, "digits")
     axes = figure.axes
-    assert len(axes) == 6
-    assert [len(panel.patches) for panel in axes[:3]] == [100, 10, 10]
+    assert [len(panel.patches) for panel in axes] == [100, 10, 10] * 2
     assert "harm" in axes[3].get_ylabel() and "harm" not in axes[0].get_ylabel()
     assert axes[5].get_xlabel() == "tens digit of YY"
     assert years_figure(described, by_year, "pairs").axes[5].get_xlabel() == "YY"
@@ -380,9 +358,8 @@ def test_the_gap_of_every_site_stands_with_its_interval_beside_the_margin():
         np.testing.assert_allclose(bar.lines[2][0].get_segments()[0][:, 0], [low, high])
     (band,) = panel.patches
     assert [band.get_x(), band.get_x() + band.get_width()] == [-0.03, 0.0]
-    texts = [text.get_text() for text in panel.texts]
-    assert texts.count("34 documents") == 2
-    assert texts[-1] == "gpt2, layer 10: inconclusive"
+    assert texts(panel.texts).count("34 documents") == 2
+    assert texts(panel.texts)[-1] == "gpt2, layer 10: inconclusive"
     for text, bar in zip(boxes_of(panel.texts[:3:2], figure), panel.containers[:2], strict=True):
         assert not text.overlaps(bar.lines[0].get_window_extent())
 
@@ -390,14 +367,14 @@ def test_the_gap_of_every_site_stands_with_its_interval_beside_the_margin():
 def test_measures_and_studies_say_how_many_features_they_are_about():
     summary = pd.DataFrame(
         [
-            {"dictionary": name, "measure": measure, "n_features": n, "mean": 0.5, "low": 0.4,
-             "high": 0.6}
+            {"dictionary": name, "measure": measure, "n_features": n}
             for name, n in (("a", 1200), ("b", 30))
             for measure in ("single_token_share", "token_entropy", "rule_accuracy")
         ]
-    )  # fmt: skip
+    )
+    summary = summary.assign(mean=0.5, low=0.4, high=0.6)
     figure = measures_figure(summary, {"a": "transcoder", "b": "mlp_in_sae"})
-    labels = [text.get_text() for text in figure.axes[2].get_yticklabels()]
+    labels = texts(figure.axes[2].get_yticklabels())
     assert labels == ["SAE on MLP input\n30 features", "transcoder\n1,200 features"]
     rows = [("all", "all", 40, 0.1), ("layer", "3", 25, 0.2), ("layer", "5", 15, 0.3)]
     gains = pd.DataFrame(rows, columns=["by", "group", "n_features", "precision_gain"])
@@ -406,7 +383,7 @@ def test_measures_and_studies_say_how_many_features_they_are_about():
         for end, shift in (("low", -0.05), ("high", 0.05)):
             gains[f"{score}_gain_{end}"] = gains[f"{score}_gain"] + shift
     panels = studies_figure(gains).axes
-    assert [text.get_text() for text in panels[2].get_yticklabels()] == ["3 (25)", "5 (15)"]
+    assert texts(panels[2].get_yticklabels()) == ["3 (25)", "5 (15)"]
     for panel, sign in zip(panels[2:], (1, -1), strict=True):
         gained = panel.containers[0].lines[0].get_xdata()
         np.testing.assert_allclose(gained.astype(float), [sign * 0.2, sign * 0.3])
@@ -422,11 +399,11 @@ def test_every_figure_is_as_wide_as_a_page_with_no_text_too_small_for_a_phone(ev
         front_gap_figure(judged((0.1, 0.0, 0.2))),
         gap_by_tokens_figure(points, fits, margin=0.03),
         verification_figure({"one": verified()}),
-        controls_figure({"one": compared()}),
+        controls_figure({"one": controls_of(2.0, [0.0, 1.0])}),
     ):
         assert figure.get_figwidth() == WIDTH
-        texts = figure.findobj(lambda artist: isinstance(artist, Text) and artist.get_text())
-        assert min(text.get_fontsize() for text in texts) >= 9
+        written = figure.findobj(lambda artist: isinstance(artist, Text) and artist.get_text())
+        assert min(text.get_fontsize() for text in written) >= 9
 
 
 SOMEBODYS = {

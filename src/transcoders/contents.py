@@ -91,6 +91,19 @@ def title_of(page: str) -> str:
     return PAGES[page][0] if page in PAGES else page.removeprefix(STUDY).replace("-", " ")
 
 
+def page_of(evidence: str) -> str:
+    """The page that shows a row of ``claims.csv``, by the row's column ``evidence``.
+
+    That reads ``note; note; notebooks/PAGE.html, TABLE, TABLE``, often without notes.
+    """
+    return evidence.rpartition("; ")[2].partition(".html")[0].removeprefix("notebooks/")
+
+
+def tables_of(evidence: str) -> list[str]:
+    """The tables, or patterns of tables, that a row of ``claims.csv`` was judged by."""
+    return evidence.rpartition("; ")[2].split(", ")[1:]
+
+
 def caption_of(figure: str) -> str:
     """What a figure shows."""
     if figure in CAPTIONS:

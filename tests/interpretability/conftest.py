@@ -39,19 +39,11 @@ def dictionaries(random_dictionary: Make) -> Placed:
 
 
 @pytest.fixture(scope="session")
-def gather_into(
-    scale: Scale, model: LanguageModel, rows: Rows, dictionaries: Placed
-) -> Callable[[Path], None]:
-    def into(folder: Path) -> None:
-        settings = scale.interpretability
-        gather(model, rows, dictionaries, settings, folder, first_position=1, seed=3)
-
-    return into
-
-
-@pytest.fixture(scope="session")
-def gathered(tmp_path_factory: pytest.TempPathFactory, gather_into: Callable[[Path], None]) -> Path:
+def gathered(
+    tmp_path_factory: pytest.TempPathFactory, scale: Scale, model: LanguageModel, rows: Rows,
+    dictionaries: Placed,
+) -> Path:  # fmt: skip
     """Where the results of the pass are."""
     folder = tmp_path_factory.mktemp("gathered") / "observed"
-    gather_into(folder)
+    gather(model, rows, dictionaries, scale.interpretability, folder, first_position=1, seed=3)
     return folder

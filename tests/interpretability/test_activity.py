@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -15,10 +14,9 @@ from transcoders.interpretability.activity import (
     gather_activity,
     load_activity,
     observed_of,
-    tokens_as_texts,
 )
 from transcoders.interpretability.gather import load_observed
-from transcoders.models import LanguageModel, load_tokenizer, mlp_activations
+from transcoders.models import LanguageModel, mlp_activations
 
 CHOSEN = {"early": [3, 8], "late": [], "sae": [0, 5, 6]}
 Placed = dict[str, tuple[Site, SparseDictionary]]
@@ -61,11 +59,3 @@ def test_what_pages_show_of_them_is_what_the_pass_over_all_features_found(
     top = everything.examples.query("kind == 'top' and feature in @units").reset_index(drop=True)
     found = few.examples[few.examples["kind"] == "top"].reset_index(drop=True)
     pd.testing.assert_frame_equal(found, top, check_dtype=False, atol=1e-5)
-
-
-def test_tokens_are_texts(tiny_models: dict[str, Path]) -> None:
-    tokenizer = load_tokenizer(tiny_models["llama"])
-    tokens = torch.tensor([[7, 9], [7, 8]])
-    texts = tokens_as_texts(tokenizer, tokens)
-    assert np.shape(texts) == (2, 2)
-    assert texts[0][0] == texts[1][0] == tokenizer.decode([7])

@@ -71,16 +71,16 @@ def test_samples_are_rows_in_which_the_feature_is_active_each_once() -> None:
 def test_every_active_row_is_drawn_as_often_as_any_other() -> None:
     z = activations(share=0.5)
     drawn = np.zeros(ROWS)
-    for seed in range(300):
+    for seed in range(150):
         rows = of(look(z, seed=seed, batch=ROWS).examples(), 4, "sampled")["row"]
         drawn[rows] += 1
-    expected = 300 * 6 / ROWS  # binomial: standard deviation about sqrt(12)
-    assert abs(drawn.mean() - expected) < 1e-9
+    expected = 150 * 6 / ROWS  # binomial: standard deviation about sqrt(6)
+    assert drawn.mean() == pytest.approx(expected)
     assert drawn.std() < 2 * np.sqrt(expected)
     assert abs(drawn[:75].sum() / drawn.sum() - 0.5) < 0.06
 
 
-@pytest.mark.parametrize("batch", [1, 7, 64, 150])
+@pytest.mark.parametrize("batch", [1, 7, 150])
 def test_nothing_depends_on_how_the_text_is_batched(batch: int) -> None:
     z = activations()
     whole, parts = look(z, batch=16), look(z, batch=batch)
@@ -101,9 +101,8 @@ def test_counts_means_and_histograms_are_those_of_all_tokens() -> None:
     assert table["mean"].tolist() == pytest.approx(means, nan_ok=True, rel=1e-6)
     assert table["largest"].tolist() == flat.max(dim=0).values.tolist()
     for histogram, column in zip(table["histogram"], flat.T, strict=True):
-        expected, _ = np.histogram(
-            column[column > 0].clamp(*bin_edges()[[0, -1]]).numpy(), bins=bin_edges()
-        )
+        inside = column[column > 0].clamp(*bin_edges()[[0, -1]])
+        expected, _ = np.histogram(inside.numpy(), bins=bin_edges())
         assert histogram.tolist() == expected.tolist()
 
 

@@ -15,7 +15,6 @@ from transcoders.interpretability.activity import tokens_as_texts
 from transcoders.interpretability.grammar import Text
 from transcoders.interpretability.labelling import (
     NONE,
-    clearest,
     find_label,
     label_of,
     split_examples,
@@ -145,11 +144,6 @@ def test_with_too_few_examples_there_is_no_label() -> None:
     assert find_label(TEXT, DOCUMENT, z, first_position=1, seed=0) == NONE
 
 
-def test_the_same_label_comes_again() -> None:
-    z = activations(lambda row, at: row[at] in (" of", " in") and row[at - 1] != ",")
-    assert label(z) == label(z)
-
-
 def test_halves_share_no_document_and_hold_what_they_say() -> None:
     z = activations(lambda row, at: row[at] == " of")
     z[:, 0] = 9.0  # BOS, which no dictionary saw
@@ -173,17 +167,12 @@ def test_halves_share_no_document_and_hold_what_they_say() -> None:
         assert half.scores(holds[None])[0] == pytest.approx((sensitivity + min(specificity)) / 2)
 
 
-def test_an_example_ends_where_the_feature_is_active_and_never_at_bos(
+def test_examples_end_at_the_largest_peaks_of_different_rows_and_never_at_bos(
     tiny_models: dict[str, Path],
 ) -> None:
-    tokenizer, tokens = load_tokenizer(tiny_models["llama"]), torch.tensor([[0, 7, 8, 9, 10]])
-    rows, text = Rows(tokens, torch.zeros(1)), Text(tokens_as_texts(tokenizer, tokens))
-    z = np.array([[9.0, 0, 1, 0, 0]])
+    tokenizer = load_tokenizer(tiny_models["llama"])
+    tokens = torch.tensor([[0, 7, 8, 9, 10], [0, 11, 12, 13, 14], [0, 15, 16, 17, 18]])
+    rows, text = Rows(tokens, torch.zeros(3)), Text(tokens_as_texts(tokenizer, tokens))
+    z = np.array([[9.0, 0, 1, 0, 0], [0, 2, 4, 5, 0], [0, 0, 0, 0, 0]])
     found = label_of(tokenizer, rows, text, z, first_position=0, seed=0)
-    assert found.examples == (tokenizer.decode([7, 8]),)
-
-
-def test_the_clearest_contexts_are_the_largest_peaks_of_different_rows() -> None:
-    z = np.zeros((4, 6))
-    z[2, 3], z[2, 4], z[0, 5] = 5, 4, 3
-    assert clearest(z, 3) == [(2, 3), (0, 5)]
+    assert found.examples == (tokenizer.decode([11, 12, 13]), tokenizer.decode([7, 8]))

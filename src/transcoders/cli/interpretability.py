@@ -109,7 +109,6 @@ def feature_browser(scale: ScaleName, threads: Threads = None) -> None:
     from transcoders.interpretability.jobs import write_browser_of
 
     settings, layout, device = start("feature-browser", scale, threads)
-    section(settings, "interpretability")
     write_browser_of(settings, layout, device=device)
 
 

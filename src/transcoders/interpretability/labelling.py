@@ -31,6 +31,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from scipy.ndimage import maximum_filter1d
 
 from transcoders.circuits.labels import N_EXAMPLES, Label
 from transcoders.context import in_context, one_line
@@ -61,16 +62,7 @@ Places = Int[np.ndarray, "token 2"]
 """Rows and positions."""
 
 
-class Found(NamedTuple):
-    """The best rule for a feature, in English."""
-
-    text: str
-    score: float
-    """Balanced accuracy on the other half."""
-    rule: str
-
-
-NONE = Found("", 0.5, "none")
+NONE = Label("", 0.5, "none", ())
 """Too few examples to learn from. Nothing is known, so the score is that of chance."""
 
 
@@ -125,8 +117,8 @@ def find_label(
     *,
     first_position: int,
     seed: int,
-) -> Found:
-    """The rule that best tells where a feature is active.
+) -> Label:
+    """The rule that best tells where a feature is active, as a label without examples.
 
     Args:
         text: the tokens.
@@ -149,7 +141,7 @@ def find_label(
     there = Around(text, *scored_on.places.T)
     holds = np.logical_and.reduce([there.holds(each) for each in best.conditions])
     named = " & ".join(condition.rule for condition in best.conditions)
-    return Found(in_english(best.conditions), float(scored_on.scores(holds[None])[0]), named)
+    return Label(in_english(best.conditions), float(scored_on.scores(holds[None])[0]), named, ())
 
 
 def _proposed(text: Text, around: Around, half: Half, first: Rule | None) -> Iterator[Rule]:
@@ -245,27 +237,21 @@ def _half(
         return places[np.sort(kept)]
 
     at_random = drawn(silent, (n + 1) // 2)
-    groups = [positives]
-    words = {
-        slot: np.roll(text.words, -offset, axis=1)
-        for slot, offset in (("token", 0), ("before", -1), ("next", 1))
-    }
-    words["before"][:, 0] = words["next"][:, -1] = NOTHING
-    kinds = [np.isin(there, there[tuple(positives.T)]) & (there != NOTHING)
-             for there in (*words.values(), text.tails)]  # fmt: skip
+    padded = np.pad(text.words, ((0, 0), (1, 1)), constant_values=NOTHING)
+    before, after = padded[:, :-2], padded[:, 2:]
+    kinds = [
+        np.isin(there, there[tuple(positives.T)]) & (there != NOTHING)
+        for there in (text.words, before, after, text.tails)
+    ]
     commonest = np.bincount(text.shapes[tuple(positives.T)], minlength=1).argmax()
     kinds.append(text.shapes == commonest)
-    n_rows, length = text.words.shape
-    near = np.zeros((n_rows, length + 2 * REACH), bool)
-    for shift in range(2 * REACH + 1):
-        near[positives[:, 0], positives[:, 1] + shift] = True
-    kinds.append(near[:, REACH:-REACH])
+    near = np.zeros(text.words.shape, bool)
+    near[tuple(positives.T)] = True
+    kinds.append(maximum_filter1d(near, 2 * REACH + 1, axis=1, mode="constant"))
+    groups = [positives]
     groups += [np.concatenate([at_random, drawn(silent[kind[tuple(silent.T)]])]) for kind in kinds]
-    weights = np.zeros((sum(map(len, groups)), len(groups)))
-    start = 0
-    for column, places in enumerate(groups):
-        weights[start : start + len(places), column] = 1 / max(len(places), 1)
-        start += len(places)
+    sizes = [len(places) for places in groups]
+    weights = np.eye(len(groups)).repeat(sizes, axis=0) / np.maximum(sizes, 1)
     return Half(np.concatenate(groups), weights)
 
 
@@ -302,4 +288,4 @@ def label_of(
         tokens = rows.tokens[row, 1:].tolist()
         before, token, _ = in_context(tokenizer, tokens, position, before=BEFORE)
         examples.append(one_line(before + token).strip())
-    return Label(one_line(found.text), found.score, found.rule, tuple(examples))
+    return found._replace(text=one_line(found.text), examples=tuple(examples))

@@ -220,9 +220,7 @@ def _thirds(values: "pd.Series[float]") -> "pd.Series[Any]":
 def _gain(studies: pd.DataFrame, score: str, seed: int) -> dict[str, float]:
     """Means of a score and its control, and of their difference with its interval."""
     both = studies[["layer", "feature", score, f"{score}_control"]].dropna()
-    names = (f"{score}_gain", f"{score}_gain_low", f"{score}_gain_high")
-    gain = dict.fromkeys(names, np.nan)
-    if len(both):
-        found = mean_of_features(both, both[score] - both[f"{score}_control"], seed=seed)
-        gain = dict(zip(names, found[:3], strict=True))
-    return {score: both[score].mean(), f"{score}_control": both[f"{score}_control"].mean()} | gain
+    own, control = both[score], both[f"{score}_control"]
+    gain = mean_of_features(both, own - control, seed=seed)[:3] if len(both) else [np.nan] * 3
+    names = [f"{score}{part}" for part in PARTS]
+    return dict(zip(names, [own.mean(), control.mean(), *gain], strict=True))

@@ -1,5 +1,7 @@
 """Circuits against the real model."""
 
+from typing import Any
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -40,13 +42,7 @@ def verification_figure(circuits: dict[str, tuple[pd.DataFrame, pd.DataFrame, in
         n, rows = len(circuits), circuits.items()
         figure, axes = plt.subplots(n, 2, figsize=(WIDTH, 1 + 2.8 * n), squeeze=False)
         for (name, (effects, curve, n_parts)), (left, right) in zip(rows, axes, strict=True):
-            for kind, (label, colour, marker) in NODE_STYLES.items():
-                of_kind = effects[effects["kind"] == kind]
-                left.scatter(
-                    of_kind["attribution"], of_kind["effect"],
-                    s=18, color=colour, marker=marker, label=label, alpha=0.8, linewidth=0,
-                )  # fmt: skip
-            left.axline((0, 0), slope=1, color=BOUND_COLOUR, linestyle="--", linewidth=0.8)
+            _scatter(left, effects, "attribution", "effect", s=18, alpha=0.8)
             left.set(xlabel="attribution", ylabel="fall of the target when ablated")
             left.set_title(f"{name}\n{len(effects)} nodes")
             for column, label, kind in (
@@ -71,6 +67,16 @@ def verification_figure(circuits: dict[str, tuple[pd.DataFrame, pd.DataFrame, in
             right.set_title(f"{name}\ncircuit of {n_parts} parts")
         legend_below(figure, axes[0])
     return figure
+
+
+def _scatter(panel: Axes, nodes: pd.DataFrame, x: str, y: str, **look: Any) -> None:
+    """Two columns of nodes against each other, a marker for each kind, and where they are equal."""
+    for kind, (label, colour, marker) in NODE_STYLES.items():
+        of_kind = nodes[nodes["kind"] == kind]
+        panel.scatter(
+            of_kind[x], of_kind[y], color=colour, marker=marker, label=label, linewidth=0, **look
+        )
+    panel.axline((0, 0), slope=1, color=BOUND_COLOUR, linestyle="--", linewidth=0.8)
 
 
 def replacement_figure(quality: pd.DataFrame, errors: dict[str, pd.DataFrame]) -> Figure:
@@ -197,13 +203,7 @@ def steering_figure(steered: dict[str, pd.DataFrame]) -> Figure:
     with plt.style.context(STYLE):
         figure, panels = columns_of_two(table["factor"].nunique(), height=2.8)
         for panel, (factor, rows) in zip(panels, table.groupby("factor"), strict=True):
-            for kind, (label, colour, marker) in NODE_STYLES.items():
-                of_kind = rows[rows["kind"] == kind]
-                panel.scatter(
-                    of_kind["predicted"], of_kind["change"],
-                    s=14, color=colour, marker=marker, alpha=0.7, linewidth=0, label=label,
-                )  # fmt: skip
-            panel.axline((0, 0), slope=1, color=BOUND_COLOUR, linestyle="--", linewidth=0.8)
+            _scatter(panel, rows, "predicted", "change", s=14, alpha=0.7)
             _, correlation, slope = agreement(rows)
             panel.set(
                 title=f"× {factor:g}: {len(rows)} nodes\nr = {correlation:.2f}, slope {slope:.2f}",

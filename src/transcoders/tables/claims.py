@@ -7,6 +7,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from transcoders.claims.words import Row, value_in_words, verdict_in_words
+from transcoders.contents import page_of, tables_of
 from transcoders.tables.html import html_table
 
 
@@ -67,12 +68,10 @@ def _value(row: Row) -> str:
 
 def _links(evidence: str) -> str:
     """The notes, if there are any; then links to the page and to the tables."""
-    notes, _, files = evidence.rpartition("; ")
-    names = files.split(", ")
-    page = html.escape(names[0].removeprefix("notebooks/"))
+    notes, page = evidence.rpartition("; ")[0], html.escape(page_of(evidence))
     exist = not notes.startswith("this scale has no ")  # else it may not have the page either
-    linked = f'<a href="{page}">{page.removesuffix(".html")}</a>, from ' if exist else "from "
-    tables = ", ".join(_table(name, linked=exist) for name in names[1:])
+    linked = f'<a href="{page}.html">{page}</a>, from ' if exist else "from "
+    tables = ", ".join(_table(name, linked=exist) for name in tables_of(evidence))
     return (f"{html.escape(notes)}; " if notes else "") + linked + tables
 
 

@@ -4,28 +4,18 @@ import pandas as pd
 
 from transcoders.tables.html import html_table
 
-WHY = {
-    "factor": "factor",
-    "comparison": "comparison",
-    "measure": "measure",
-    "before": "before",
-    "after": "after",
-    "change": "change",
-    "low": "low",
-    "high": "high",
-    "resampled": "intervals over",
-    "share_of_gap": "share of the gap",
-    "explains": "explains it",
-}
-"""The heading of each column of ``why.csv`` that a page shows."""
-
 
 def why_table(why: pd.DataFrame) -> str:
     """``why.csv`` as an HTML table."""
     signed = dict.fromkeys(("before", "after", "change", "low", "high"), "{:+.3f}")
-    return html_table(
-        why[list(WHY)].rename(columns=WHY), signed | {"share of the gap": "{:.0%}"}, name="why"
+    shown = why.drop(columns=["site", "n"]).rename(
+        columns={
+            "resampled": "intervals over",
+            "share_of_gap": "share of the gap",
+            "explains": "explains it",
+        }
     )
+    return html_table(shown, signed | {"share of the gap": "{:.0%}"}, name="why")
 
 
 def points_table(points: pd.DataFrame) -> str:
