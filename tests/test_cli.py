@@ -146,7 +146,8 @@ def to_train(tmp_path_factory, tiny_models, random_tokens) -> Path:
     folder, layout = tmp_path_factory.mktemp("repository"), Layout("smoke")
     smoke = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text())
     groups = [group for group in smoke["groups"] if "train_contexts" not in group]
-    copy_config(folder, corpus={"train_contexts": 20}, groups=groups)
+    changes = {"corpus": {"train_contexts": 20}, "training": {"checkpoint_every_steps": 1}}
+    copy_config(folder, groups=groups, **changes)
     scale = load_scale(folder / layout.config)
     site = scale.sites[0]
     cache_activations(
