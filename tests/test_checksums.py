@@ -12,7 +12,6 @@ from transcoders.files import (
     made_folder,
     made_path,
     made_sha256,
-    read_json,
     read_table,
     write_json,
     write_table,
@@ -42,9 +41,6 @@ def test_a_record_holds_the_hash_and_the_command():
         "# transcoders evaluate 'a site' 'two lines'",
     ]
     assert made_sha256(PATH) == sha256(PATH)
-    pd.testing.assert_frame_equal(read_table(PATH), TABLE)
-    with pytest.raises(UserError, match=r"manifest\.json: no such file"):
-        made_sha256(Path("manifest.json"))
 
 
 def test_sha256sum_can_check_the_records():
@@ -57,23 +53,14 @@ def test_sha256sum_can_check_the_records():
 
 
 def test_any_bit_that_changes_is_noticed():
-    path = Path("record.json")
-    write_json(path, {"ce": 3.25})
-    whole = path.read_bytes()
+    whole = PATH.read_bytes()
     for bit in range(8 * len(whole)):
         content = bytearray(whole)
         content[bit // 8] ^= 1 << bit % 8
-        path.write_bytes(content)
-        with pytest.raises(UserError, match=r"^record\.json: expected SHA-256 .* delete it and"):
-            read_json(path)
-
-
-@pytest.mark.parametrize("content", [b"", b"a,b\n1,0.5\n", b"a,b\n1,0.5\n2,0.25\n3,1\n"])
-@pytest.mark.parametrize("absolute", [True, False])
-def test_a_table_that_was_changed_is_not_read(content, absolute):
-    PATH.write_bytes(content)
-    with pytest.raises(UserError, match=r"table\.csv: expected SHA-256"):
-        read_table(PATH.absolute() if absolute else PATH)
+        PATH.write_bytes(content)
+        for path in (PATH, PATH.absolute()):
+            with pytest.raises(UserError, match=r"table\.csv: expected SHA-256 .* delete it and"):
+                read_table(path)
 
 
 def test_a_file_without_a_record_or_made_elsewhere_is_read(tmp_path_factory):
@@ -94,7 +81,7 @@ def test_while_a_file_is_replaced_nobody_vouches_for_it():
     assert PATH.exists() and on_record() == []
 
 
-@pytest.mark.parametrize("record", [b"", b"\xff\xfe", b"0  results/table.csv\n"])
+@pytest.mark.parametrize("record", [b"", b"\xff\xfe"])
 def test_a_damaged_record_does_not_let_a_file_pass(record):
     (RECORDS / PATH).write_bytes(record)
     with pytest.raises(UserError, match="expected SHA-256"):

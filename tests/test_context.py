@@ -23,7 +23,6 @@ def tokenizer() -> PreTrainedTokenizerFast:
         (4, 2, 2, ("cd", "e", "fg")),
         (0, 3, 1, ("", "a", "b")),
         (6, 9, 5, ("abcdef", "g", "")),
-        (2, 0, 0, ("", "c", "")),
     ],
 )
 def test_a_token_stands_between_its_neighbours(

@@ -5,7 +5,6 @@ import subprocess
 from importlib.metadata import version
 from pathlib import Path
 
-import pytest
 import torch
 
 from transcoders import environment
@@ -19,7 +18,6 @@ from transcoders.environment import (
     hardware,
     package_versions,
 )
-from transcoders.errors import UserError
 from transcoders.layout import Layout
 from transcoders.tables.claims import environment_table
 
@@ -88,15 +86,5 @@ def test_the_record_is_the_same_every_time_and_holds_no_path_host_or_user(monkey
     assert record["trained_on"] == {"cpu": len(scale.dictionaries)}
     assert record["threads"]["cache_activations"] == scale.resources.cache_activations.threads
     assert record["instruction_set"] == "avx2"
-    table = environment_table(record)
-    for text in (record["commit"], record["versions"]["torch"], record["hardware"]["processor"]):
-        assert text in table
+    assert record["hardware"]["processor"] in environment_table(record)
     assert str(ROOT) not in str(record)
-
-
-def test_dictionaries_that_are_missing_are_named(tmp_path, monkeypatch):
-    layout = Layout("laptop")
-    scale = load_scale(ROOT / layout.config)
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"cfg\.json: no such file; run snakemake"):
-        environment_record(scale, layout)

@@ -10,13 +10,7 @@ from helpers_models import make_tiny_model
 from transcoders.config import ModelFolder, Scale, TextFiles, load_scale
 from transcoders.errors import UserError
 from transcoders.files import read_json
-from transcoders.plan import (
-    Plan,
-    Work,
-    check_local,
-    make_plan,
-    measured_rate,
-)
+from transcoders.plan import Plan, Work, check_local, make_plan, measured_rate
 
 ROOT = Path(__file__).parents[1]
 
@@ -58,9 +52,7 @@ def test_the_laptops_disk_is_what_was_measured(laptop: Scale) -> None:
     # benchmarks/README.md: activations 2,247 MB, 27 dictionaries 577 MB.
     plan = plan_of(laptop)
     assert work(plan, "cache_activations").disk / 1e6 == pytest.approx(2247, rel=0.01)
-    one = 2 * 4 * 576 * 4608
-    assert work(plan, "train").disk >= len(laptop.dictionaries) * one
-    assert 27 * one / 1e6 == pytest.approx(577, rel=0.02)
+    assert work(plan, "train").disk > 0.98e6 * len(laptop.dictionaries) * 577 / 27
 
 
 def test_a_stream_keeps_the_whole_model_in_memory(paper: Scale) -> None:
@@ -80,9 +72,8 @@ def test_every_rule_that_trains_or_measures_is_counted(paper: Scale) -> None:
     assert jobs["evaluate"] == len(paper.all_sites)
     assert jobs["find_circuits"] == jobs["measure_replacement"] == 1  # one model has cases
     assert all(work.flops for work in plan.works if work.rule in ("train", "evaluate"))
-    published = plan_of(load_scale(ROOT / "config/published.yaml"))
-    assert {work.rule for work in published.works} >= {"import_transcoder", "find_circuits"}
-    assert "train" not in {work.rule for work in published.works}
+    published = {w.rule for w in plan_of(load_scale(ROOT / "config/published.yaml")).works}
+    assert published >= {"import_transcoder", "find_circuits"} and "train" not in published
 
 
 def test_one_more_dictionary_costs_its_products_and_its_memory(paper: Scale) -> None:
@@ -108,14 +99,14 @@ def test_streaming_costs_passes_of_the_model_and_caching_none(paper: Scale) -> N
 
 def test_the_papers_groups_fit_60_gb_and_24_gb_hold_three_dictionaries(paper: Scale) -> None:
     assert work(plan_of(paper), "train").gpu_memory < 60e9
-    small = plan_of(paper, gpu=24)
-    assert any("GPU memory: train" in line for line in small.does_not_fit)
     of_three = tuple(
         group.model_copy(update={"dictionaries": group.dictionaries[:3]}) for group in paper.groups
     )
     fitting = paper.model_copy(update={"groups": of_three})
-    assert work(plan_of(fitting, gpu=24), "train").gpu_memory < 24e9
-    assert not [line for line in plan_of(fitting, gpu=24).does_not_fit if "train" in line]
+    for scale, fits in ((paper, False), (fitting, True)):
+        plan = plan_of(scale, gpu=24)
+        assert (work(plan, "train").gpu_memory < 24e9) == fits
+        assert any("GPU memory: train" in line for line in plan.does_not_fit) != fits
 
 
 def test_what_does_not_fit_is_named_with_both_numbers(paper: Scale) -> None:
@@ -123,10 +114,6 @@ def test_what_does_not_fit_is_named_with_both_numbers(paper: Scale) -> None:
     assert "memory: train 64 GB of 40" in plan.does_not_fit
     huge = changed(paper, "corpus", train_contexts=10**11)
     assert any(line.startswith("disk: ") for line in plan_of(huge).does_not_fit)
-
-
-def test_a_rate_is_measured() -> None:
-    assert 1e8 < measured_rate("cpu") < 1e14
 
 
 def test_the_command_prints_a_line_a_rule_and_fails_if_something_does_not_fit() -> None:
@@ -138,13 +125,13 @@ def test_the_command_prints_a_line_a_rule_and_fails_if_something_does_not_fit() 
     if "disk:" not in fits.stdout:  # which depends on the machine
         assert fits.returncode == 0, fits.stdout
     assert "DOES NOT FIT: GPU" not in fits.stdout
-    for rule in ("fetch_model", "cache_activations", "train", "evaluate"):
-        assert f" {rule} " in fits.stdout
-    assert "Hours are a prediction" in fits.stdout and "as given" in fits.stdout
-    assert "would take 3,194.9 GB" in fits.stdout
-    small = run("--tflops", "15", "--gpu-memory", "16", "--memory", "128")
+    assert all(f" {rule} " in fits.stdout for rule in ("fetch_model", "train", "evaluate"))
+    assert "as given" in fits.stdout and "would take 3,194.9 GB" in fits.stdout
+    small = run("--gpu-memory", "16", "--memory", "128")
     assert small.returncode == 1
     assert "DOES NOT FIT: GPU memory: train" in small.stdout
+    assert "measured on this machine" in small.stdout
+    assert 1e8 < measured_rate("cpu") < 1e14
 
 
 def test_the_documented_prediction_is_what_the_command_prints(paper: Scale) -> None:
@@ -156,18 +143,16 @@ def test_the_documented_prediction_is_what_the_command_prints(paper: Scale) -> N
     }
     plan = plan_of(paper)
 
-    def found(rule: str, row: str) -> None:
+    documented = {
+        "cache_activations": "measure activations",
+        "train": f"train, {len(paper.dictionaries)} dictionaries",
+        "evaluate": "evaluate",
+    }
+    for rule, row in documented.items():
         one = work(plan, rule)
-        jobs, hours, gpu_memory = rows[row][:3]
-        assert int(jobs) == one.jobs
-        assert hours == f"{one.flops / 15e12 / 3600:.1f}"
-        assert gpu_memory == f"{one.gpu_memory / 1e9:.1f}"
-
-    found("cache_activations", "measure activations")
-    found("train", "train, 62 dictionaries")
-    found("evaluate", "evaluate")
-    assert len(paper.dictionaries) == 62
-    total = sum(one.flops or 0 for one in plan.works) / 15e12 / 3600
+        hours = f"{one.flops / 15e12 / 3600:.1f}"
+        assert rows[row][:3] == [str(one.jobs), hours, f"{one.gpu_memory / 1e9:.1f}"]
+    total = sum(one.flops for one in plan.works) / 15e12 / 3600
     disk, download = (
         sum(getattr(w, key) for w in plan.works) / 1e9 for key in ("disk", "download")
     )

@@ -52,25 +52,10 @@ def test_a_cluster_retries_and_leaves_resources_to_the_scale_file(
     assert not set(given) & set(SCALE_FILE)
 
 
-@pytest.mark.parametrize("misspelt", ["retrys", "slurm-statuscommand", "kubernetes-volumes"])
-def test_an_unknown_option_is_refused(
-    misspelt: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit):
-        load(content("slurm") | {misspelt: 2}, tmp_path)
-    assert f"unrecognized arguments: --{misspelt}" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("option", "value"),
-    [
-        ("executor", "slrum"),
-        ("slurm-status-command", "qstat"),
-        ("kubernetes-persistent-volumes", ["claim"]),
-    ],
-)
-def test_a_value_that_an_executor_would_refuse_is_refused(
-    option: str, value: object, tmp_path: Path
-) -> None:
-    with pytest.raises(jsonschema.ValidationError):
-        load(content("slurm") | {option: value}, tmp_path)
+def test_what_snakemake_or_an_executor_does_not_know_is_refused(tmp_path: Path) -> None:
+    for misspelt in ("retrys", "slurm-statuscommand"):
+        with pytest.raises(SystemExit):
+            load(content("slurm") | {misspelt: 2}, tmp_path)
+    for option, value in {"executor": "slrum", "slurm-status-command": "qstat"}.items():
+        with pytest.raises(jsonschema.ValidationError):
+            load(content("slurm") | {option: value}, tmp_path)

@@ -9,14 +9,8 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[2]
 SOURCES = [
-    "Snakefile",
-    "workflow",
-    "src",
-    "config",
-    "profiles",
-    "environment.yml",
-    "requirements.lock",
-]
+    "Snakefile", "workflow", "src", "config", "profiles", "environment.yml", "requirements.lock",
+]  # fmt: skip
 
 
 def snakemake(

@@ -122,7 +122,7 @@ def test_no_number_has_drifted(run: Path, name: str) -> None:
     assert drift(name, golden, found) == []
 
 
-@pytest.mark.parametrize("column", ["ce", "l0", "fvu", "kl", "l2_ratio", "n_features"])
+@pytest.mark.parametrize("column", ["ce", "l0", "n_features"])
 def test_a_drift_of_two_percent_is_noticed(column: str) -> None:
     golden = pd.read_csv(GOLDEN / "evaluation.csv")
     found = golden.assign(**{column: golden[column] * 1.02})
@@ -132,12 +132,7 @@ def test_a_drift_of_two_percent_is_noticed(column: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "column"),
-    [
-        ("case_studies/systematic.csv", "precision"),
-        ("case_studies/systematic.csv", "precision_control"),
-        ("greater_than/features.csv", "step"),
-        ("evaluation.csv", "ce_recovered"),
-    ],
+    [("case_studies/systematic.csv", "precision_control"), ("evaluation.csv", "ce_recovered")],
 )
 @pytest.mark.parametrize("nothing", [0.0, np.nan])
 def test_a_column_of_zeros_is_noticed(name: str, column: str, nothing: float) -> None:

@@ -1,4 +1,7 @@
-"""The whole workflow at smoke scale: one run, shared by the tests below."""
+"""The whole workflow at smoke scale: one run, shared by the tests below.
+
+What its tables hold is compared with kept ones in ``test_golden.py``.
+"""
 
 import json
 import re
@@ -10,23 +13,16 @@ import yaml
 
 from test_evaluation import COLUMNS
 from transcoders.checksums import sha256
-from transcoders.circuits.controls import DRAWS
 from transcoders.circuits.export import load_circuit
 from transcoders.circuits.labels import feature_name, read_labels
-from transcoders.config import Scale, load_scale
+from transcoders.config import Scale
 from transcoders.dictionaries import SparseDictionary
 from transcoders.files import read_json
-from transcoders.fronts import Setup, like_headline
 from transcoders.layout import Layout
-from workflow.running import REPOSITORY, cli, planned_rules, snakemake, workspace
+from workflow.running import cli, planned_rules, snakemake, workspace
 
 SMOKE = ("--config", "scale=smoke")
 LAYOUT = Layout("smoke")
-
-
-@pytest.fixture(scope="session")
-def scale() -> Scale:
-    return load_scale(REPOSITORY / "config/smoke.yaml")
 
 
 def test_nine_headline_dictionaries_are_trained_and_measured(run: Path, scale: Scale) -> None:
@@ -37,16 +33,8 @@ def test_nine_headline_dictionaries_are_trained_and_measured(run: Path, scale: S
     compared = table["site"].isin([site.name for site in scale.sites])
     assert table[compared]["headline"].sum() == 9
     assert set(table[~compared]["kind"]) == {"transcoder"}
-    assert list(table["l1_coefficient"].isna()) == [d.traits.is_topk for d in by_site]
-    assert table.drop(columns="l1_coefficient").notna().all().all()
     assert (table["l0"] > 0).all() and (table["l0"] < table["n_features"]).all()
     assert (table["ce_low"] <= table["ce"]).all() and (table["ce"] <= table["ce_high"]).all()
-
-
-def test_training_explains_most_of_the_variance_of_these_easy_targets(run: Path) -> None:
-    # 128 features for 32 dimensions: a dictionary that learned nothing has an FVU of 1.
-    table = pd.read_csv(run / LAYOUT.evaluation)
-    assert (table.loc[like_headline(table, *Setup._fields), "fvu"] < 0.6).all()
 
 
 def test_every_dictionary_is_complete_on_disk(run: Path, scale: Scale) -> None:
@@ -67,37 +55,13 @@ def test_greater_than_is_studied_and_shown(run: Path, scale: Scale) -> None:
     folder = run / LAYOUT.greater_than
     summary = read_json(folder / "summary.json")
     assert summary["layer"] == 1  # the only one with a transcoder besides layer 0
-    where = pd.read_csv(folder / "where.csv")
-    n_layers = scale.models["tiny-llama"].n_layers
-    assert (where["kind"] == "mlp").sum() == n_layers
-    assert list(where.loc[where["has_transcoder"], "part"]) == ["mlp0", "mlp1"]
     metric = pd.read_csv(folder / "metric.csv")
     assert len(metric) == 100 * len(scale.greater_than.templates)
     averaged = metric[metric["year"].between(1, 98)]["original"].mean()
     assert summary["metric"]["original"]["value"] == pytest.approx(averaged, abs=1e-5)
-    curves = pd.read_csv(folder / "curves.csv")
-    for curve in ("neurons", "mlp_out_sae"):
-        rows = curves[(curves["curve"] == curve) & (curves["template"] == "all")]
-        assert list(rows["kept"]) == scale.greater_than.kept
     page = (run / LAYOUT.notebook("greater_than")).with_suffix(".html").read_text()
     assert page.count("data:image/png;base64") == 3
-    checks = pd.read_csv(run / LAYOUT.feature_checks)
-    assert len(checks) == len(scale.circuits.checks)
-
-
-def test_circuits_are_compared_steered_and_their_model_is_measured(run: Path, scale: Scale) -> None:
-    quality = pd.read_csv(run / LAYOUT.replacement).groupby("model")["n_replaced"].apply(list)
-    assert dict(quality) == {"tiny-llama": [0, 1, 2], "tiny-neox": [0, 1]}
-    for case in scale.circuits.cases:
-        controls, steered, errors = (
-            pd.read_csv(run / LAYOUT.circuit(case.name) / f"{table}.csv")
-            for table in ("controls", "steering", "errors")
-        )
-        drawn = controls[controls["set"].str.startswith("random")]
-        assert set(drawn.groupby(["measure", "set"])["draw"].nunique()) == {DRAWS}
-        assert set(steered["factor"]) == {0, 2, -1}
-        assert errors["share"].sum() == pytest.approx(1, abs=1e-3)
-        assert "error" in set(errors["origin"])
+    assert len(pd.read_csv(run / LAYOUT.feature_checks)) == len(scale.circuits.checks)
 
 
 def test_features_are_measured_and_studied_blind(run: Path, scale: Scale) -> None:
@@ -192,9 +156,7 @@ def test_every_circuit_is_found_checked_and_drawn(run: Path, scale: Scale) -> No
         assert len(pd.read_csv(folder / "ablation.csv")) > 0
         assert (folder / "circuit.html").stat().st_size > 10_000
         for suffix in (".pdf", ".png"):
-            assert LAYOUT.figure(f"circuit_{case.name}{suffix}").name in {
-                path.name for path in (run / LAYOUT.figures).iterdir()
-            }
+            assert (run / LAYOUT.figure(f"circuit_{case.name}{suffix}")).exists()
 
 
 def test_a_circuit_can_be_asked_for_by_hand(run: Path) -> None:
@@ -222,9 +184,8 @@ def test_a_changed_setting_reruns_what_depends_on_it(run: Path) -> None:
     path = run / "config/smoke.yaml"
     original = path.read_text()
     try:
-        path.write_text(
-            original.replace("evaluation:\n  batch_contexts: 8", "evaluation:\n  batch_contexts: 4")
-        )
+        before, _, after = original.partition("evaluation:\n  batch_contexts: 8")
+        path.write_text(f"{before}evaluation:\n  batch_contexts: 4{after}")
         planned = planned_rules(run, *SMOKE)
         # Those that show what was evaluated.
         pages = {"figure3", "compare_gaps", "gap_by_tokens", "interpretability_page"}
@@ -247,10 +208,6 @@ def test_a_bad_scale_file_stops_snakemake_with_one_message(tmp_path: Path) -> No
 def test_fewer_cores_than_a_rule_needs_are_refused(tmp_path: Path) -> None:
     folder = workspace(tmp_path / "run")
     path = folder / "config/smoke.yaml"
-    path.write_text(
-        path.read_text().replace(
-            "fetch_model: &small {threads: 1", "fetch_model: &small {threads: 3"
-        )
-    )
+    path.write_text(path.read_text().replace("&small {threads: 1", "&small {threads: 3"))
     outcome = snakemake(folder, *SMOKE, cores=2, expect_success=False)
     assert "--cores 3" in outcome.stdout + outcome.stderr

@@ -4,6 +4,7 @@ from typing import Any
 
 from transcoders.cli.app import ScaleName, Threads, job, section, start
 from transcoders.config import Dictionary, Scale
+from transcoders.files import read_table, write_table
 
 
 def _imported(scale: Scale, name: str) -> Any:
@@ -63,7 +64,6 @@ def _measured(entries: list[Dictionary]) -> Any:
 def evaluate(scale: ScaleName, site: str, threads: Threads = None) -> None:
     """Measure all dictionaries of one site on the held-out documents."""
     from transcoders.evaluation import evaluate_dictionaries
-    from transcoders.files import write_table
 
     settings, layout, device = start("evaluate", scale, threads)
     place = settings.site(site)
@@ -85,7 +85,6 @@ def evaluate(scale: ScaleName, site: str, threads: Threads = None) -> None:
 def compare_learning_rates(scale: ScaleName, threads: Threads = None) -> None:
     """Measure the dictionaries that differ in learning rate, as all others are measured."""
     from transcoders.evaluation import compare_learning_rates
-    from transcoders.files import write_table
 
     settings, layout, device = start("compare-learning-rates", scale, threads)
     write_table(layout.learning_rates, compare_learning_rates(settings, layout, device=device))
@@ -95,7 +94,6 @@ def compare_learning_rates(scale: ScaleName, threads: Threads = None) -> None:
 def collect_tables(scale: ScaleName, threads: Threads = None) -> None:
     """Join the tables of all sites into evaluation.csv and evaluation_by_document.csv."""
     from transcoders.evaluation import join_tables
-    from transcoders.files import write_table
 
     settings, layout, _ = start("collect-tables", scale, threads)
     sites = [site.name for site in settings.all_sites]
@@ -109,7 +107,6 @@ def collect_tables(scale: ScaleName, threads: Threads = None) -> None:
 def compare_gaps(scale: ScaleName, threads: Threads = None) -> None:
     """Compare the gaps of dictionaries that differ in data, width or kind."""
     from transcoders.claims import rule_of_gaps
-    from transcoders.files import read_table, write_table
     from transcoders.gaps import Pairs, gap_by_tokens, why
 
     settings, layout, _ = start("compare-gaps", scale, threads)

@@ -29,9 +29,8 @@ class OwnTraining(Section):
 
     def in_place_of(self, training: Training) -> Training:
         """The scale's settings, but for those that the group has of its own."""
-        own = {key: getattr(self, key) for key in OwnTraining.model_fields}
-        own = {key: value for key, value in own.items() if value is not None}
-        return training.model_copy(update=own) if own else training
+        own = self.model_dump(include=set(OwnTraining.model_fields), exclude_none=True)
+        return training.model_copy(update=own)
 
 
 class GroupEntry(OwnTraining):

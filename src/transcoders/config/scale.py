@@ -228,9 +228,7 @@ class Scale(Section):
 
     def model(self, name: str) -> Model:
         """The model of that name; a :class:`UserError` lists the names there are."""
-        if name not in self.models:
-            raise UserError(f"no model named {name!r}; expected one of {', '.join(self.models)}")
-        return self.models[name]
+        return _found(self.models, name, "model")
 
     def sites_of(self, model: str) -> list[Site]:
         """The sites of a model, from the first layer to the last."""
@@ -309,7 +307,10 @@ class Scale(Section):
 
 
 def _named(entries: Iterable[Any], name: str, what: str) -> Any:
-    by_name = {entry.name: entry for entry in entries}
+    return _found({entry.name: entry for entry in entries}, name, what)
+
+
+def _found(by_name: dict[str, Any], name: str, what: str) -> Any:
     if name not in by_name:
         raise UserError(f"no {what} named {name!r}; expected one of {', '.join(by_name)}")
     return by_name[name]

@@ -78,7 +78,7 @@ class Corpus(Section):
     """Rows evaluated, spread evenly over the held-out documents."""
 
     @model_validator(mode="after")
-    def _sources_differ(self) -> "Corpus":
+    def _holds_out_enough(self) -> "Corpus":
         names = [source.name for source in self.source]
         if len(set(names)) < len(names):
             raise ValueError(f"source: expected a name of its own for every source, found {names}")
@@ -87,10 +87,6 @@ class Corpus(Section):
                 f"eval_documents is {self.eval_documents}, expected at least two of each of the "
                 f"{len(names)} sources"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _enough_contexts(self) -> "Corpus":
         if self.eval_contexts < self.eval_documents:
             raise ValueError(
                 f"eval_contexts is {self.eval_contexts}, expected at least eval_documents "
