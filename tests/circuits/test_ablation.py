@@ -35,7 +35,7 @@ from transcoders.circuits.ablation import (
 from transcoders.circuits.notation import Node
 from transcoders.circuits.replacement import LocalReplacementModel, ReplacementModel
 from transcoders.circuits.vectors import Target, feature_target, logit_target
-from transcoders.circuits.verify import total_attributions
+from transcoders.circuits.verify import TotalAttributions
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def test_effects_are_those_of_hooks_written_by_hand(
     # More than are run at a time.
     nodes = some_of_each_kind(written)
     assert len(nodes) > BATCH
-    effects = ablation_effects(mixed, target, total_attributions(mixed, target), nodes)
+    effects = ablation_effects(mixed, target, TotalAttributions(mixed, target), nodes)
     whole = value_by_hand(mixed, target, {})
     for node, effect in zip(nodes, effects["effect"], strict=True):
 
@@ -119,7 +119,7 @@ def test_a_long_prompt_is_ablated_in_smaller_batches(
     mixed: LocalReplacementModel, logits: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nodes = some_of_each_kind(outputs(mixed))
-    totals = total_attributions(mixed, logits)
+    totals = TotalAttributions(mixed, logits)
     expected = ablation_effects(mixed, logits, totals, nodes)
     n_tokens, rows = len(mixed.passed.tokens), []
 
@@ -214,7 +214,7 @@ def mean_hooks(
 def test_faithfulness_is_the_share_of_the_target_between_nothing_and_everything(
     mixed: LocalReplacementModel, means: Means, rows: Tensor, logits: Target
 ) -> None:
-    ranked = parts_by_attribution(total_attributions(mixed, logits))
+    ranked = parts_by_attribution(TotalAttributions(mixed, logits))
     curve = faithfulness(mixed, logits, ranked, means, [0, 1, 5, 20])
     assert curve["n_nodes"].tolist() == [0, 1, 5, 20]
     whole = value_by_hand(mixed, logits, {})
@@ -244,7 +244,7 @@ def test_parts_by_attribution_are_all_parts_with_one_from_the_largest_on(
     local: LocalReplacementModel,
 ) -> None:
     target = some_targets(local)[-1]
-    totals = total_attributions(local, target)
+    totals = TotalAttributions(local, target)
     sizes: dict[Node, float] = {}
     for node in outputs(local):
         if node.kind in ("feature", "head", "mlp"):

@@ -72,7 +72,7 @@ def exported(circuit: Circuit, labels: Labels | None = None) -> dict[str, Any]:
             ],
         },
     }  # fmt: skip
-    return attribution_graph(circuit.graph, record, labels=labels)
+    return attribution_graph(circuit.graph, record, labels or {})
 
 
 def with_an_output(circuit: Circuit) -> int:

@@ -16,8 +16,8 @@ from transcoders.circuits.ablation import (
     values_with,
 )
 from transcoders.circuits.controls import (
-    _of_layer,
-    _of_token,
+    OF_LAYER,
+    OF_TOKEN,
     control_effects,
     part_sizes,
     random_parts,
@@ -26,7 +26,7 @@ from transcoders.circuits.controls import (
 from transcoders.circuits.notation import Node
 from transcoders.circuits.replacement import LocalReplacementModel
 from transcoders.circuits.vectors import Target, logit_target
-from transcoders.circuits.verify import total_attributions
+from transcoders.circuits.verify import TotalAttributions
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def target(mixed: LocalReplacementModel) -> Target:
 
 @pytest.fixture(scope="module")
 def ranked(mixed: LocalReplacementModel, target: Target) -> list[Node]:
-    return parts_by_attribution(total_attributions(mixed, target))
+    return parts_by_attribution(TotalAttributions(mixed, target))
 
 
 def effect(table: pd.DataFrame, measure: str, name: str) -> np.ndarray:
@@ -115,7 +115,7 @@ def test_controls_have_the_circuits_kinds_layers_and_tokens(
     sizes = part_sizes(mixed, target)
     circuit = [part for part in ranked[::5] if part in sizes]
     random = np.random.default_rng(0)
-    for stratum in (_of_layer, _of_token):
+    for stratum in (OF_LAYER, OF_TOKEN):
         sets = [random_parts(circuit, list(sizes), stratum, random) for _ in range(20)]
         for drawn in sets:
             assert Counter(map(stratum, drawn)) == Counter(map(stratum, circuit))
@@ -123,7 +123,7 @@ def test_controls_have_the_circuits_kinds_layers_and_tokens(
         drawable = {part for part in sizes if stratum(part) in set(map(stratum, circuit))}
         assert len(set().union(*sets)) > 0.8 * len(drawable)
     strongest = strongest_parts(circuit, sizes)
-    assert Counter(map(_of_layer, strongest)) == Counter(map(_of_layer, circuit))
+    assert Counter(map(OF_LAYER, strongest)) == Counter(map(OF_LAYER, circuit))
     for part in strongest:
-        larger = [o for o in sizes if _of_layer(o) == _of_layer(part) and sizes[o] > sizes[part]]
+        larger = [o for o in sizes if OF_LAYER(o) == OF_LAYER(part) and sizes[o] > sizes[part]]
         assert set(larger) <= set(strongest)

@@ -16,7 +16,7 @@ from transcoders.circuits.attention import attention_score
 from transcoders.circuits.controls import part_sizes
 from transcoders.circuits.paths import Search, find_paths
 from transcoders.circuits.replacement import ReplacementModel
-from transcoders.circuits.verify import completeness, total_attributions
+from transcoders.circuits.verify import TotalAttributions, completeness
 from transcoders.models import LanguageModel, interventions, logits_after, passes
 
 N_TOKENS = 11
@@ -58,7 +58,7 @@ def everything(replacement: ReplacementModel, tokens: Tensor) -> dict[str, Any]:
         paths = find_paths(local, target, SEARCH)
         nodes = list(dict.fromkeys(path.node for path in paths[1:]))
         nodes = [node for node in nodes if node.kind in ("feature", "head", "mlp")]
-        totals = total_attributions(local, target)
+        totals = TotalAttributions(local, target)
         means = mean_activations(replacement, tokens[None])
         found[target.name] = {
             "paths": [(path.nodes, path.attribution) for path in paths],

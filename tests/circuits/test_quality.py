@@ -26,7 +26,7 @@ from transcoders.circuits.quality import (
     replacement_quality,
 )
 from transcoders.circuits.replacement import LocalReplacementModel, ReplacementModel
-from transcoders.circuits.verify import total_attributions
+from transcoders.circuits.verify import TotalAttributions
 from transcoders.corpus import Rows
 
 
@@ -116,7 +116,7 @@ def test_origins_are_sums_over_all_paths_and_add_up_to_the_target(
     small: LocalReplacementModel,
 ) -> None:
     for target in (some_targets(small)[0], some_targets(small)[-1]):
-        totals = total_attributions(small, target)
+        totals = TotalAttributions(small, target)
         table = origins(target, totals)
         assert table["attribution"].sum() == pytest.approx(target.value, rel=1e-4, abs=1e-5)
         assert table["share"].sum() == pytest.approx(1)

@@ -13,7 +13,7 @@ from transcoders.circuits.notation import Node
 from transcoders.circuits.replacement import LocalReplacementModel
 from transcoders.circuits.steering import FACTORS, steering
 from transcoders.circuits.vectors import Target, feature_target, logit_target
-from transcoders.circuits.verify import total_attributions
+from transcoders.circuits.verify import TotalAttributions
 from transcoders.models import interventions, mlp_interventions
 
 
@@ -78,7 +78,7 @@ def test_a_factor_of_1_changes_nothing(
 def test_a_linear_model_moves_exactly_as_predicted(
     mixed: LocalReplacementModel, target: Target, nodes: list[Node], factor: float
 ) -> None:
-    totals = total_attributions(mixed, target)
+    totals = TotalAttributions(mixed, target)
     predicted = torch.tensor([totals[n.kind, n.layer][n.place].item() for n in nodes])
     changes = []
     for node in nodes:  # one at a time: what is frozen has one row
@@ -93,7 +93,7 @@ def test_a_linear_model_moves_exactly_as_predicted(
 def test_the_table_has_every_node_and_factor_and_agrees_with_ablation(
     mixed: LocalReplacementModel, target: Target, nodes: list[Node]
 ) -> None:
-    effects = ablation_effects(mixed, target, total_attributions(mixed, target), nodes)
+    effects = ablation_effects(mixed, target, TotalAttributions(mixed, target), nodes)
     table = steering(mixed, target, nodes, effects)
     assert list(table) == ["node", "kind", "factor", "predicted", "change"]
     assert table["factor"].tolist() == [f for f in FACTORS for _ in nodes]

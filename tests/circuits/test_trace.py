@@ -37,7 +37,7 @@ def rows(random_tokens: Callable[..., Tensor]) -> Tensor:
 @pytest.mark.parametrize("token", [-1, 3])
 def test_the_top_feature_is_the_most_active_one(tracer: Tracer, token: int) -> None:
     local = tracer.freeze(PROMPT)
-    position = local.position(token)
+    position = token % local.n_tokens
     best = active_units(local, 2, position)[0]
     target = tracer.target(local, f"tc2[top]@{token}")
     assert target.node == Node("feature", 2, best, position)

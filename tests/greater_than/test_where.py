@@ -34,7 +34,7 @@ from transcoders.circuits.notation import Node
 from transcoders.circuits.paths import Search, find_paths
 from transcoders.circuits.replacement import LocalReplacementModel, ReplacementModel
 from transcoders.circuits.vectors import logit_target
-from transcoders.circuits.verify import total_attributions
+from transcoders.circuits.verify import TotalAttributions
 from transcoders.greater_than.ablations import ablate, leads
 from transcoders.greater_than.task import Numbers, Prompts
 from transcoders.greater_than.where import COMPONENTS, Attributions, attribute, choose
@@ -152,7 +152,7 @@ def test_attributions_are_sums_over_nodes_averaged_over_prompts(
             if (weights := any_setting.numbers.contrast(year)) is None:
                 continue
             local = replacement.freeze(row)
-            totals = total_attributions(local, logit_target(local, weights, -1, name="later"))
+            totals = TotalAttributions(local, logit_target(local, weights, -1, name="later"))
             logits = plain_pass(replacement.model, row).logits[-1]
             values.append(sum(weight * logits[i].item() for i, weight in weights.items()))
             written = outputs(local)
