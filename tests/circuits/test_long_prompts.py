@@ -101,17 +101,3 @@ def test_logits_are_made_of_a_block_of_tokens_at_most(
         for token in (0, 5, N_TOKENS - 1):
             assert torch.allclose(logits_after(model, passed, token), whole[token], atol=1e-5)
     assert rows == [4, 4, 3]
-
-
-def test_what_features_write_is_looked_up_for_those_that_are_asked_for(
-    replacement: ReplacementModel, tokens: Tensor
-) -> None:
-    local = replacement.freeze(tokens)
-    which = torch.arange(0, len(local.active.z), 3)
-    expected = [
-        replacement.transcoders[layer].W_dec[unit]
-        for layer, unit in zip(
-            local.active.layer[which].tolist(), local.active.unit[which].tolist(), strict=True
-        )
-    ]
-    assert torch.equal(local.decoders(which), torch.stack(expected))

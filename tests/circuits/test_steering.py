@@ -7,29 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from helpers_circuits import active_units, outputs
-from transcoders.circuits.ablation import REPLACEABLE, ablation_effects, changes_when_scaled
+from transcoders.circuits.ablation import ablation_effects, changes_when_scaled
 from transcoders.circuits.notation import Node
 from transcoders.circuits.replacement import LocalReplacementModel
 from transcoders.circuits.steering import FACTORS, steering
-from transcoders.circuits.vectors import Target, feature_target, logit_target
+from transcoders.circuits.vectors import Target
 from transcoders.circuits.verify import TotalAttributions
 from transcoders.models import interventions, mlp_interventions
-
-
-@pytest.fixture(params=["logits", "feature"])
-def target(mixed: LocalReplacementModel, request: pytest.FixtureRequest) -> Target:
-    if request.param == "logits":
-        return logit_target(mixed, {7: 1.0, 9: -1.0}, -1, name="difference")
-    return feature_target(mixed, 2, active_units(mixed, 2, 7)[0], -1)
-
-
-@pytest.fixture
-def nodes(mixed: LocalReplacementModel) -> list[Node]:
-    """Some nodes of every kind, at all layers and at late tokens."""
-    late = [node for node in outputs(mixed) if node.token > 4]
-    kinds = [[node for node in late if node.kind == kind] for kind in REPLACEABLE]
-    return [node for of_kind in kinds for node in of_kind[:: max(len(of_kind) // 8, 1)]]
 
 
 @contextmanager
