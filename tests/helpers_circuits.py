@@ -7,6 +7,7 @@ what it writes counts without its mean, which nothing reads.
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +16,8 @@ from transformers import AutoModelForCausalLM
 
 from transcoders.circuits.notation import Node
 from transcoders.circuits.replacement import LocalReplacementModel, ReplacementModel
+from transcoders.circuits.report import look_up, write_circuit, write_circuit_page
+from transcoders.circuits.trace import Circuit, Tracer
 from transcoders.circuits.vectors import Target, feature_target, logit_target
 from transcoders.circuits.verify import NodeValues
 from transcoders.config import Kind
@@ -178,6 +181,32 @@ def watched(modules: Iterable[nn.Module]) -> Iterator[dict[nn.Module, tuple[Tens
         yield seen
 
 
+@contextmanager
+def replaced_mlps(
+    model: LanguageModel, stand_ins: dict[int, Callable[[Tensor, Tensor], Tensor]], first: int
+) -> Iterator[dict[nn.Module, tuple[Tensor, Tensor]]]:
+    """Let the plain model go on with other outputs of some MLPs from a position on.
+
+    A stand-in is given what dictionaries read there: the MLP's input and output. What the norms
+    before all MLPs do is kept.
+    """
+    blocks = plain(model).blocks
+
+    def hook(norm: nn.Module, stand_in: Callable[[Tensor, Tensor], Tensor]) -> Any:
+        def change(_: Any, __: Any, output: Tensor) -> Tensor:
+            mlp_in, changed = without_weight(norm, seen[norm][0]), output.clone()
+            changed[:, first:] = stand_in(mlp_in[:, first:], centred(norm, output)[:, first:])
+            return changed
+
+        return change
+
+    with ExitStack() as hooks, watched([block.norm_2 for block in blocks]) as seen:
+        for layer, stand_in in stand_ins.items():
+            block = blocks[layer]
+            hooks.enter_context(block.mlp.register_forward_hook(hook(block.norm_2, stand_in)))
+        yield seen
+
+
 class Reader(NamedTuple):
     """Who reads the residual stream, with which vector."""
 
@@ -311,6 +340,13 @@ def all_paths(local: LocalReplacementModel, target: Target) -> Iterator[Found]:
                 yield Found((*nodes, node), (reader.vector @ output).item())
                 if node.kind in ("feature", "head"):
                     todo.append(((*nodes, node), reader_of(local, node, reader.vector)))
+
+
+def write_files(tracer: Tracer, circuit: Circuit, rows: Tensor, folder: Path) -> None:
+    """All files of a circuit, whose features are looked up on some rows."""
+    text = look_up(tracer, [circuit], rows)
+    write_circuit(tracer, circuit, text, folder, name=folder.name, model="tiny-gpt2", seed=1)
+    write_circuit_page(folder, {}, {})
 
 
 def number_of(values: NodeValues, node: Node) -> float:

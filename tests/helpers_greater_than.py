@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
+from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers import models as tokenizer_models
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from helpers_circuits import centred, plain, watched, without_weight
+from helpers_circuits import plain, replaced_mlps
 from transcoders.circuits.replacement import ReplacementModel
 from transcoders.dictionaries import SparseDictionary
 from transcoders.greater_than.task import Numbers, Prompts, make_prompts
@@ -107,14 +107,11 @@ def dummy_prefix_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>")
 
 
-def word_tokenizer(tokens: Sequence[str], pattern: str | None = None) -> PreTrainedTokenizerFast:
-    """Whole words, or the pieces that a pattern cuts them into; others are unknown."""
+def word_tokenizer(tokens: Sequence[str]) -> PreTrainedTokenizerFast:
+    """Whole words; others are unknown."""
     vocabulary = {token: index for index, token in enumerate(["<s>", "<unk>", *tokens])}
     tokenizer = Tokenizer(tokenizer_models.WordLevel(vocabulary, unk_token="<unk>"))
-    steps: list[Any] = [pre_tokenizers.WhitespaceSplit()]
-    if pattern is not None:
-        steps.append(pre_tokenizers.Split(Regex(pattern), "isolated"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(steps)
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", unk_token="<unk>")
 
 
@@ -156,22 +153,12 @@ def metrics_with(
         inside: gives its output, from what a dictionary reads; None leaves it as it is.
         first_position: from which on; None for the last of the prompt and what follows.
     """
-    block = plain(setting.model).blocks[layer]
     result = torch.full((1 + max(group.template for group in setting.prompts), 100), torch.nan)
+    stand_ins = {} if inside is None else {layer: inside}
     for group in setting.prompts:
         first = group.rows.shape[1] - 1 if first_position is None else first_position
-        with watched([block.norm_2]) as seen:
-
-            def hook(_: Any, __: Any, output: Tensor, first: int = first) -> Tensor:
-                assert inside is not None
-                mlp_in = without_weight(block.norm_2, seen[block.norm_2][0])
-                changed = output.clone()
-                mlp_out = centred(block.norm_2, output)
-                changed[:, first:] = inside(mlp_in[:, first:], mlp_out[:, first:])
-                return changed
-
-            with hooked(*([] if inside is None else [block.mlp.register_forward_hook(hook)])):
-                p = probabilities_by_hand(setting.hf, setting.numbers, group.rows)
+        with replaced_mlps(setting.model, stand_ins, first):
+            p = probabilities_by_hand(setting.hf, setting.numbers, group.rows)
         for row, year in zip(p, group.years.tolist(), strict=True):
             result[group.template, year] = metric_by_hand(row, year)
     return result

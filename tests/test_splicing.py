@@ -15,7 +15,7 @@ from transcoders.models import (
     mlp_out_for,
     run_through_site,
 )
-from transcoders.splicing import replace_from, splice
+from transcoders.splicing import splice
 
 Make = Callable[..., SparseDictionary]
 LAYER = 1
@@ -93,10 +93,3 @@ def test_splicing_leaves_the_activations_it_was_given_alone(
         dictionary = random_dictionary(kind)
         splice(dictionary, passed, tiny_model, LAYER, first_position=1)
     assert all(map(torch.equal, before, passed.activations))
-
-
-def test_replacing_broadcasts_one_vector_over_batch_and_positions() -> None:
-    mlp_out = torch.zeros(2, 4, 3)
-    replaced = replace_from(mlp_out, torch.tensor([1.0, 2.0, 3.0]), 1)
-    assert torch.equal(replaced[:, 0], torch.zeros(2, 3))
-    assert torch.equal(replaced[:, 1:], torch.tensor([1.0, 2.0, 3.0]).expand(2, 3, 3))

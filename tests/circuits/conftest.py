@@ -6,10 +6,21 @@ from pathlib import Path
 import pytest
 from torch import Tensor
 
-from helpers_circuits import MIXES, Make, make_circuit, prompt
+from helpers_circuits import (
+    MIXES,
+    N_TOKENS,
+    Make,
+    active_units,
+    make_circuit,
+    outputs,
+    prompt,
+)
 from helpers_models import FAMILIES, make_tiny_model
+from transcoders.circuits.ablation import BATCH, REPLACEABLE, Means, mean_activations
+from transcoders.circuits.notation import Node
 from transcoders.circuits.replacement import LocalReplacementModel, ReplacementModel
 from transcoders.circuits.trace import Tracer
+from transcoders.circuits.vectors import Target, feature_target, logit_target
 from transcoders.models import LanguageModel, load_model, load_tokenizer
 
 
@@ -25,38 +36,73 @@ def first(request: pytest.FixtureRequest) -> int:
     return request.param
 
 
+Freeze = Callable[..., LocalReplacementModel]
+
+
 @pytest.fixture(scope="session")
-def local(
-    tiny_model: LanguageModel,
-    random_dictionary: Make,
-    random_tokens: Callable[..., Tensor],
-    mix: str,
-    first: int,
-) -> LocalReplacementModel:
+def freeze(random_dictionary: Make, random_tokens: Callable[..., Tensor]) -> Freeze:
+    """Freezes random tokens on a model with random transcoders, by default after BOS."""
+
+    def freeze(
+        model: LanguageModel, mix: str = "layers 0 and 2", n_tokens: int = N_TOKENS, **options: int
+    ) -> LocalReplacementModel:
+        options = {"first": 1} | options
+        replacement = make_circuit(model, random_dictionary, MIXES[mix], **options)
+        return replacement.freeze(prompt(random_tokens, n_tokens))
+
+    return freeze
+
+
+@pytest.fixture(scope="session")
+def local(tiny_model: LanguageModel, freeze: Freeze, mix: str, first: int) -> LocalReplacementModel:
     """Eight tokens, for every architecture, mix of transcoders and first position."""
-    replacement = make_circuit(tiny_model, random_dictionary, MIXES[mix], first=first)
-    return replacement.freeze(prompt(random_tokens))
+    return freeze(tiny_model, mix, first=first)
 
 
 @pytest.fixture(scope="session")
-def mixed(
-    tiny_model: LanguageModel, random_dictionary: Make, random_tokens: Callable[..., Tensor]
-) -> LocalReplacementModel:
+def mixed(tiny_model: LanguageModel, freeze: Freeze) -> LocalReplacementModel:
     """Eight tokens, for every architecture: transcoders at layers 0 and 2 after BOS."""
-    replacement = make_circuit(tiny_model, random_dictionary, MIXES["layers 0 and 2"], first=1)
-    return replacement.freeze(prompt(random_tokens))
+    return freeze(tiny_model)
 
 
 @pytest.fixture(scope="session")
-def small(
-    tiny_model: LanguageModel,
-    random_dictionary: Make,
-    random_tokens: Callable[..., Tensor],
-    mix: str,
-) -> LocalReplacementModel:
+def small(tiny_model: LanguageModel, freeze: Freeze, mix: str) -> LocalReplacementModel:
     """Four tokens and five features a layer, for every architecture and mix: few paths."""
-    replacement = make_circuit(tiny_model, random_dictionary, MIXES[mix], first=1, n_features=5)
-    return replacement.freeze(prompt(random_tokens, 4))
+    return freeze(tiny_model, mix, 4, n_features=5)
+
+
+@pytest.fixture(scope="session")
+def text(random_tokens: Callable[..., Tensor]) -> Tensor:
+    """Rows of a text: more than are run at a time."""
+    return random_tokens(BATCH + 3, 6, seed=5).long()
+
+
+@pytest.fixture(scope="session")
+def means(mixed: LocalReplacementModel, text: Tensor) -> Means:
+    """What its parts do on the text."""
+    return mean_activations(mixed.replacement, text)
+
+
+@pytest.fixture(scope="session")
+def logits(mixed: LocalReplacementModel) -> Target:
+    """A difference of two logits at the end."""
+    return logit_target(mixed, {7: 1.0, 9: -1.0}, -1, name="difference")
+
+
+@pytest.fixture(params=["logits", "feature"])
+def target(mixed: LocalReplacementModel, request: pytest.FixtureRequest, logits: Target) -> Target:
+    """This difference, or the most active feature at the end."""
+    if request.param == "logits":
+        return logits
+    return feature_target(mixed, 2, active_units(mixed, 2, 7)[0], -1)
+
+
+@pytest.fixture(scope="session")
+def nodes(mixed: LocalReplacementModel) -> list[Node]:
+    """Some nodes of each kind that can be ablated, of all layers and the later tokens."""
+    late = [node for node in outputs(mixed) if node.token > 2]
+    kinds = [[node for node in late if node.kind == kind] for kind in REPLACEABLE]
+    return [node for of_kind in kinds for node in of_kind[:: max(len(of_kind) // 7, 1)]]
 
 
 @pytest.fixture(scope="session", params=FAMILIES)
@@ -66,13 +112,9 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture(scope="session")
-def of_family(
-    folder: Path, random_dictionary: Make, random_tokens: Callable[..., Tensor]
-) -> LocalReplacementModel:
-    """A prompt, with transcoders at layers 0 and 2."""
-    mix = MIXES["layers 0 and 2"]
-    replacement = make_circuit(load_model(folder), random_dictionary, mix, first=1)
-    return replacement.freeze(prompt(random_tokens))
+def of_family(folder: Path, freeze: Freeze) -> LocalReplacementModel:
+    """A prompt on it, with transcoders at layers 0 and 2."""
+    return freeze(load_model(folder))
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
 """Ablating in the real model, and keeping parts of it, is what hooks written by hand do."""
 
-from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from typing import Any
 
@@ -10,7 +9,6 @@ import torch
 from torch import Tensor
 
 from helpers_circuits import (
-    active_units,
     hooks_of_ours,
     number_of,
     outputs,
@@ -22,11 +20,9 @@ from helpers_circuits import (
 from transcoders.circuits import ablation
 from transcoders.circuits.ablation import (
     BATCH,
-    REPLACEABLE,
     Means,
     ablation_effects,
     faithfulness,
-    mean_activations,
     parts_by_attribution,
     rank_correlation,
     replaceable_parts,
@@ -34,29 +30,8 @@ from transcoders.circuits.ablation import (
 )
 from transcoders.circuits.notation import Node
 from transcoders.circuits.replacement import LocalReplacementModel, ReplacementModel
-from transcoders.circuits.vectors import Target, feature_target, logit_target
-from transcoders.circuits.verify import total_attributions
-
-
-@pytest.fixture(scope="module")
-def rows(random_tokens: Callable[..., Tensor]) -> Tensor:
-    """Text: more rows than are run at a time."""
-    return random_tokens(BATCH + 3, 6, seed=5).long()
-
-
-@pytest.fixture(scope="module")
-def means(mixed: LocalReplacementModel, rows: Tensor) -> Means:
-    return mean_activations(mixed.replacement, rows)
-
-
-@pytest.fixture(scope="module")
-def logits(mixed: LocalReplacementModel) -> Target:
-    return logit_target(mixed, {7: 1.0, 9: -1.0}, -1, name="difference")
-
-
-@pytest.fixture(scope="module")
-def feature(mixed: LocalReplacementModel) -> Target:
-    return feature_target(mixed, 2, active_units(mixed, 2, 7)[0], -1)
+from transcoders.circuits.vectors import Target, logit_target
+from transcoders.circuits.verify import TotalAttributions
 
 
 @torch.no_grad()
@@ -84,23 +59,12 @@ def writer(local: LocalReplacementModel, node: Node) -> torch.nn.Module:
     return blocks[node.layer].attention_out if node.kind == "head" else blocks[node.layer].mlp
 
 
-def some_of_each_kind(nodes: Iterable[Node]) -> list[Node]:
-    """Some nodes of each kind that can be ablated, of all layers and the later tokens."""
-    late = [node for node in nodes if node.token > 2]
-    kinds = [[node for node in late if node.kind == kind] for kind in REPLACEABLE]
-    return [node for of_kind in kinds for node in of_kind[:: max(len(of_kind) // 7, 1)]]
-
-
-@pytest.mark.parametrize("which", ["logits", "feature"])
 def test_effects_are_those_of_hooks_written_by_hand(
-    mixed: LocalReplacementModel, request: pytest.FixtureRequest, which: str
+    mixed: LocalReplacementModel, target: Target, nodes: list[Node]
 ) -> None:
-    target = request.getfixturevalue(which)
     written = outputs(mixed)
-    # More than are run at a time.
-    nodes = some_of_each_kind(written)
-    assert len(nodes) > BATCH
-    effects = ablation_effects(mixed, target, total_attributions(mixed, target), nodes)
+    assert len(nodes) > BATCH  # more than are run at a time
+    effects = ablation_effects(mixed, target, TotalAttributions(mixed, target), nodes)
     whole = value_by_hand(mixed, target, {})
     for node, effect in zip(nodes, effects["effect"], strict=True):
 
@@ -116,10 +80,12 @@ def test_effects_are_those_of_hooks_written_by_hand(
 
 
 def test_a_long_prompt_is_ablated_in_smaller_batches(
-    mixed: LocalReplacementModel, logits: Target, monkeypatch: pytest.MonkeyPatch
+    mixed: LocalReplacementModel,
+    logits: Target,
+    nodes: list[Node],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    nodes = some_of_each_kind(outputs(mixed))
-    totals = total_attributions(mixed, logits)
+    totals = TotalAttributions(mixed, logits)
     expected = ablation_effects(mixed, logits, totals, nodes)
     n_tokens, rows = len(mixed.passed.tokens), []
 
@@ -128,12 +94,10 @@ def test_a_long_prompt_is_ablated_in_smaller_batches(
         return target_values(replacement, target, tokens)
 
     monkeypatch.setattr(ablation, "target_values", counted)
-    for limit, most in ((3 * n_tokens, 3), (n_tokens - 1, 1)):
-        rows.clear()
-        monkeypatch.setattr(ablation, "BATCH_TOKENS", limit)
-        found = ablation_effects(mixed, logits, totals, nodes)
-        assert (max(rows), sum(rows)) == (most, len(nodes) + 1)
-        assert found["effect"].tolist() == pytest.approx(expected["effect"], rel=1e-3, abs=1e-4)
+    monkeypatch.setattr(ablation, "BATCH_TOKENS", 3 * n_tokens)
+    found = ablation_effects(mixed, logits, totals, nodes)
+    assert (max(rows), sum(rows)) == (3, len(nodes) + 1)
+    assert found["effect"].tolist() == pytest.approx(expected["effect"], rel=1e-3, abs=1e-4)
 
 
 def test_rank_correlation_is_of_ranks_and_needs_three_nodes() -> None:
@@ -212,15 +176,15 @@ def mean_hooks(
 
 
 def test_faithfulness_is_the_share_of_the_target_between_nothing_and_everything(
-    mixed: LocalReplacementModel, means: Means, rows: Tensor, logits: Target
+    mixed: LocalReplacementModel, means: Means, text: Tensor, logits: Target
 ) -> None:
-    ranked = parts_by_attribution(total_attributions(mixed, logits))
+    ranked = parts_by_attribution(TotalAttributions(mixed, logits))
     curve = faithfulness(mixed, logits, ranked, means, [0, 1, 5, 20])
     assert curve["n_nodes"].tolist() == [0, 1, 5, 20]
     whole = value_by_hand(mixed, logits, {})
-    empty = value_by_hand(mixed, logits, mean_hooks(mixed, rows, []))
+    empty = value_by_hand(mixed, logits, mean_hooks(mixed, text, []))
     for size, found in zip(curve["n_nodes"], curve["faithfulness"], strict=True):
-        value = value_by_hand(mixed, logits, mean_hooks(mixed, rows, ranked[:size]))
+        value = value_by_hand(mixed, logits, mean_hooks(mixed, text, ranked[:size]))
         assert found == pytest.approx((value - empty) / (whole - empty), rel=1e-3, abs=1e-4)
 
 
@@ -244,7 +208,7 @@ def test_parts_by_attribution_are_all_parts_with_one_from_the_largest_on(
     local: LocalReplacementModel,
 ) -> None:
     target = some_targets(local)[-1]
-    totals = total_attributions(local, target)
+    totals = TotalAttributions(local, target)
     sizes: dict[Node, float] = {}
     for node in outputs(local):
         if node.kind in ("feature", "head", "mlp"):
@@ -258,8 +222,7 @@ def test_parts_by_attribution_are_all_parts_with_one_from_the_largest_on(
 
 
 def test_a_target_that_no_part_moves_has_no_shares(
-    mixed: LocalReplacementModel, rows: Tensor
+    mixed: LocalReplacementModel, means: Means
 ) -> None:
     nothing = logit_target(mixed, {7: 1.0}, 0, name="after BOS, which is always kept")
-    means = mean_activations(mixed.replacement, rows)
     assert faithfulness(mixed, nothing, [], means, [0]).isna().sum().tolist() == [0, 1, 1]

@@ -1,14 +1,11 @@
 """Features on texts: what the model makes of them, and a model whose MLPs are transcoders."""
 
-from contextlib import ExitStack
-from typing import Any
-
 import pandas as pd
 import pytest
 import torch
 from torch import Tensor
 
-from helpers_circuits import plain, watched, without_weight
+from helpers_circuits import plain, replaced_mlps, without_weight
 from transcoders.circuits import Tracer
 from transcoders.circuits.checks import activations_with_replaced, check_features
 from transcoders.config import FeatureCheck
@@ -23,28 +20,14 @@ def check(feature: str, **values: float) -> FeatureCheck:
 
 @torch.no_grad()
 def test_replacing_equals_running_a_model_whose_mlps_are_the_transcoders(tracer: Tracer) -> None:
-    replacement = tracer.replacement
-    tokens = tracer.freeze(TEXT).passed.tokens
-    first, last = replacement.first_position, max(replacement.transcoders)
+    replacement, tokens = tracer.replacement, tracer.freeze(TEXT).passed.tokens
+    (first, earlier), (last, transcoder) = replacement.transcoders.items()
     hf, blocks, _ = plain(replacement.model)
-
-    def stand_in(layer: int) -> Any:
-        transcoder, norm = replacement.transcoders[layer], blocks[layer].norm_2
-
-        def hook(_: Any, __: Any, own: Tensor) -> Tensor:
-            z = (without_weight(norm, seen[norm][0]) @ transcoder.W_enc + transcoder.b_enc).relu()
-            replaced = z @ transcoder.W_dec + transcoder.b_dec
-            return torch.cat([own[:, :first], replaced[:, first:]], dim=1)
-
-        return hook
-
-    with watched([block.norm_2 for block in blocks]) as seen, ExitStack() as hooked:
-        for layer in set(replacement.transcoders) - {last}:
-            hooked.enter_context(blocks[layer].mlp.register_forward_hook(stand_in(layer)))
-        hf(tokens[None])
     norm = blocks[last].norm_2
-    expected = replacement.transcoders[last].encode(without_weight(norm, seen[norm][0][0]))[first:]
-    found = activations_with_replaced(replacement, tokens, last)[first:]
+    with replaced_mlps(replacement.model, {first: lambda read, _: earlier(read)}, 1) as seen:
+        hf(tokens[None])
+    expected = transcoder.encode(without_weight(norm, seen[norm][0][0]))[1:]
+    found = activations_with_replaced(replacement, tokens, last)[1:]
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -77,7 +60,6 @@ def test_a_feature_that_is_nowhere_active_has_no_token(tracer: Tracer) -> None:
     assert (row["token"], row["activation"]) == ("", 0)
 
 
-@pytest.mark.parametrize("feature", ["tc1[3]", "tc9[3]", "tc2[9999]"])
-def test_a_feature_that_does_not_exist_is_refused(tracer: Tracer, feature: str) -> None:
+def test_a_feature_that_does_not_exist_is_refused(tracer: Tracer) -> None:
     with pytest.raises(UserError, match=r"circuits\.checks: tc.*layers with a transcoder: 0, 2"):
-        check_features(tracer, [check(feature)])
+        check_features(tracer, [check("tc1[3]")])

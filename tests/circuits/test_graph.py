@@ -106,7 +106,7 @@ def test_influence_is_handed_on_by_the_sizes_of_edges() -> None:
     assert influence(graph) == {nodes[0]: 1.0, nodes[1]: 0.75, nodes[2]: 1.0}
 
 
-@pytest.mark.parametrize("keep", [0.0, 0.3, 0.7, 0.95, 1.0])
+@pytest.mark.parametrize("keep", [0.0, 0.7, 1.0])
 def test_pruned_graphs_still_add_up(graph: nx.DiGraph, keep: float) -> None:
     pruned = prune_graph(graph, keep)
     assert_nodes_are_the_sums_of_what_they_read(pruned)

@@ -16,7 +16,7 @@ from transcoders.circuits.attention import attention_score
 from transcoders.circuits.controls import part_sizes
 from transcoders.circuits.paths import Search, find_paths
 from transcoders.circuits.replacement import ReplacementModel
-from transcoders.circuits.verify import completeness, total_attributions
+from transcoders.circuits.verify import TotalAttributions, completeness
 from transcoders.models import LanguageModel, interventions, logits_after, passes
 
 N_TOKENS = 11
@@ -58,7 +58,7 @@ def everything(replacement: ReplacementModel, tokens: Tensor) -> dict[str, Any]:
         paths = find_paths(local, target, SEARCH)
         nodes = list(dict.fromkeys(path.node for path in paths[1:]))
         nodes = [node for node in nodes if node.kind in ("feature", "head", "mlp")]
-        totals = total_attributions(local, target)
+        totals = TotalAttributions(local, target)
         means = mean_activations(replacement, tokens[None])
         found[target.name] = {
             "paths": [(path.nodes, path.attribution) for path in paths],
@@ -101,17 +101,3 @@ def test_logits_are_made_of_a_block_of_tokens_at_most(
         for token in (0, 5, N_TOKENS - 1):
             assert torch.allclose(logits_after(model, passed, token), whole[token], atol=1e-5)
     assert rows == [4, 4, 3]
-
-
-def test_what_features_write_is_looked_up_for_those_that_are_asked_for(
-    replacement: ReplacementModel, tokens: Tensor
-) -> None:
-    local = replacement.freeze(tokens)
-    which = torch.arange(0, len(local.active.z), 3)
-    expected = [
-        replacement.transcoders[layer].W_dec[unit]
-        for layer, unit in zip(
-            local.active.layer[which].tolist(), local.active.unit[which].tolist(), strict=True
-        )
-    ]
-    assert torch.equal(local.decoders(which), torch.stack(expected))

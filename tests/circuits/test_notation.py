@@ -60,16 +60,15 @@ def test_targets_are_read(text: str, name: FeatureName | LogitName) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "tc10[5315]", "tc1[-5]@1", "tc1[best]@1", "tc1[5]@1 tc1[5]@2", "attn9[1]@6", "logit[a]",
-     "logit[a]@x", "logit[]@1", "2logit[a]@1", "@1"],
-)  # fmt: skip
+    ["", "tc10[5315]", "tc1[best]@1", "tc1[5]@1 tc1[5]@2", "logit[a]@x", "logit[]@1"],
+)
 def test_what_names_no_target_is_refused_with_examples(text: str) -> None:
     with pytest.raises(UserError, match=r"expected a feature such as tc10\[5315\]@8") as refused:
         parse_target(text)
     assert repr(text) in str(refused.value)
 
 
-@pytest.mark.parametrize("text", ["", "attn9", "attn9[1]@6", "attn9[x]", "tc9[1]"])
+@pytest.mark.parametrize("text", ["attn9", "attn9[1]@6"])
 def test_what_names_no_head_is_refused(text: str) -> None:
     assert parse_head(" attn9[1]") == (9, 1)
     with pytest.raises(UserError, match=r"expected a layer and head such as attn9\[1\]"):
@@ -84,10 +83,8 @@ def test_what_names_no_head_is_refused(text: str) -> None:
         (Node("head", 9, 1, 8, 6), "attn9[1]@6", 19, "heads 9"),
         (Node("head", 9, 1, 8), "attn9[1]", 19, "heads 9"),
         (Node("mlp", 3, -1, 8), "mlp3@8", 8, "MLP 3"),
-        (Node("error", 3, -1, 8), "error3@8", 8, "MLP 3"),
         (Node("embed", -1, -1, 8), "embed@8", 0, "embedding"),
         (Node("bias", -1, -1, 8), "bias@8", -1, "remainders"),
-        (Node("pruned", -1, -1, 8), "pruned@8", -1, "remainders"),
     ],
 )
 def test_nodes_have_compact_names_and_rows(

@@ -11,7 +11,6 @@ from transcoders.circuits.notation import CONTRIBUTORS, Node, NodeKind
 from transcoders.circuits.paths import Search, find_paths
 from transcoders.circuits.replacement import LocalReplacementModel
 from transcoders.circuits.vectors import contributions, pull_back
-from transcoders.errors import UserError
 
 SIGNS: dict[str, Callable[[float], float]] = {
     "positive": lambda attribution: attribution,
@@ -20,7 +19,7 @@ SIGNS: dict[str, Callable[[float], float]] = {
 }
 
 
-@pytest.mark.parametrize(("n", "iterations"), [(1, 3), (3, 1), (4, 3), (9, 2)])
+@pytest.mark.parametrize(("n", "iterations"), [(3, 1), (4, 3)])
 @pytest.mark.parametrize("sign", SIGNS)
 def test_the_paths_are_those_of_plain_loops(
     small: LocalReplacementModel, *, n: int, iterations: int, sign: Any
@@ -86,49 +85,6 @@ def test_bias_error_and_extensions_add_up_to_a_path(small: LocalReplacementModel
             assert kept + path.bias == pytest.approx(path.attribution, abs=1e-5 * scale)
             errors = (c.attribution for c in path.children if c.node.kind == "error")
             assert sum(errors) == pytest.approx(path.error, abs=1e-5 * scale)
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"components": ["features"]}, "components: features not known; expected some of feature"),
-        ({"components": ["heads", "feature", "bias"]}, "components: bias, heads not known"),
-        ({"components": "feature"}, "not known; expected some of feature, head"),
-        ({"sign": "any"}, "sign: expected one of positive, negative, both, found any"),
-        ({"n_paths": 0}, "expected at least 1 of each, found 0 and 5"),
-        ({"iterations": -1}, "expected at least 1 of each, found 25 and -1"),
-    ],
-)
-def test_a_search_that_cannot_be_is_refused(settings: dict[str, Any], message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        Search(**settings)
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"tokens": [99]}, "token 99: expected one from -8 to 7"),
-        ({"layers": [0, 3]}, "layer 3: expected one from 0 to 2"),
-        ({"layers": [-1]}, "layer -1: expected one from 0 to 2"),
-        ({"heads": [(3, 0)]}, r"head attn3\[0\]: expected a layer from 0 to 2"),
-        ({"heads": [(0, 1), (0, 2)]}, r"head attn0\[2\]: .* and a head from 0 to 1"),
-    ],
-)
-def test_filters_that_name_what_there_is_not_are_refused(
-    mixed: LocalReplacementModel, settings: dict[str, Any], message: str
-) -> None:
-    with pytest.raises(UserError, match=message):
-        find_paths(mixed, some_targets(mixed)[0], Search(**settings))
-
-
-def test_both_signs_are_searched_unless_one_is_asked_for(mixed: LocalReplacementModel) -> None:
-    target = some_targets(mixed)[0]
-    signs = {path.attribution > 0 for path in find_paths(mixed, target, Search(20, 2))[1:]}
-    assert signs == {True, False}
-    for sign, is_positive in (("positive", True), ("negative", False)):
-        search = Search(20, 2, sign=sign)
-        found = find_paths(mixed, target, search)[1:]
-        assert {path.attribution > 0 for path in found} == {is_positive}
 
 
 def test_a_head_of_layer_0_reads_the_embedding_alone(mixed: LocalReplacementModel) -> None:

@@ -7,29 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from helpers_circuits import active_units, outputs
-from transcoders.circuits.ablation import REPLACEABLE, ablation_effects, changes_when_scaled
+from transcoders.circuits.ablation import ablation_effects, changes_when_scaled
 from transcoders.circuits.notation import Node
 from transcoders.circuits.replacement import LocalReplacementModel
 from transcoders.circuits.steering import FACTORS, steering
-from transcoders.circuits.vectors import Target, feature_target, logit_target
-from transcoders.circuits.verify import total_attributions
+from transcoders.circuits.vectors import Target
+from transcoders.circuits.verify import TotalAttributions
 from transcoders.models import interventions, mlp_interventions
-
-
-@pytest.fixture(params=["logits", "feature"])
-def target(mixed: LocalReplacementModel, request: pytest.FixtureRequest) -> Target:
-    if request.param == "logits":
-        return logit_target(mixed, {7: 1.0, 9: -1.0}, -1, name="difference")
-    return feature_target(mixed, 2, active_units(mixed, 2, 7)[0], -1)
-
-
-@pytest.fixture
-def nodes(mixed: LocalReplacementModel) -> list[Node]:
-    """Some nodes of every kind, at all layers and at late tokens."""
-    late = [node for node in outputs(mixed) if node.token > 4]
-    kinds = [[node for node in late if node.kind == kind] for kind in REPLACEABLE]
-    return [node for of_kind in kinds for node in of_kind[:: max(len(of_kind) // 8, 1)]]
 
 
 @contextmanager
@@ -78,7 +62,7 @@ def test_a_factor_of_1_changes_nothing(
 def test_a_linear_model_moves_exactly_as_predicted(
     mixed: LocalReplacementModel, target: Target, nodes: list[Node], factor: float
 ) -> None:
-    totals = total_attributions(mixed, target)
+    totals = TotalAttributions(mixed, target)
     predicted = torch.tensor([totals[n.kind, n.layer][n.place].item() for n in nodes])
     changes = []
     for node in nodes:  # one at a time: what is frozen has one row
@@ -93,7 +77,7 @@ def test_a_linear_model_moves_exactly_as_predicted(
 def test_the_table_has_every_node_and_factor_and_agrees_with_ablation(
     mixed: LocalReplacementModel, target: Target, nodes: list[Node]
 ) -> None:
-    effects = ablation_effects(mixed, target, total_attributions(mixed, target), nodes)
+    effects = ablation_effects(mixed, target, TotalAttributions(mixed, target), nodes)
     table = steering(mixed, target, nodes, effects)
     assert list(table) == ["node", "kind", "factor", "predicted", "change"]
     assert table["factor"].tolist() == [f for f in FACTORS for _ in nodes]

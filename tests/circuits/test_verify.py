@@ -6,28 +6,20 @@ import torch
 from helpers_circuits import all_paths, assert_close, number_of, outputs, some_targets
 from transcoders.circuits.replacement import LocalReplacementModel
 from transcoders.circuits.vectors import Target
-from transcoders.circuits.verify import frozen_value, total_attributions, unit_scales
+from transcoders.circuits.verify import TotalAttributions, frozen_value, unit_scales
 
 
 def magnitude(local: LocalReplacementModel, target: Target) -> float:
     """The size of what a target is the sum of."""
-    totals = total_attributions(local, target)
+    totals = TotalAttributions(local, target)
     return max(abs(number_of(totals, node)) for node in outputs(local))
-
-
-@torch.no_grad()
-def test_with_all_scales_1_the_frozen_model_is_the_model(local: LocalReplacementModel) -> None:
-    for target in some_targets(local):
-        value = frozen_value(local, target, unit_scales(local)).item()
-        # Features of layers before pass rounding on: their sums are larger than the target.
-        assert value == pytest.approx(target.value, rel=1e-5, abs=1e-5 * magnitude(local, target))
 
 
 def test_input_times_gradient_is_the_sum_over_all_paths_that_end_in_a_node(
     small: LocalReplacementModel,
 ) -> None:
     for target in (some_targets(small)[0], some_targets(small)[-1]):
-        totals = total_attributions(small, target)
+        totals = TotalAttributions(small, target)
         sums = dict.fromkeys(outputs(small), 0.0)
         for path in all_paths(small, target):
             sums[path.nodes[-1]] += path.attribution
@@ -40,9 +32,11 @@ def test_doubling_a_scale_moves_the_target_by_the_nodes_attribution(
     local: LocalReplacementModel,
 ) -> None:
     target = some_targets(local)[-1]
-    totals = total_attributions(local, target)
+    totals = TotalAttributions(local, target)
     scale = magnitude(local, target)
     before = frozen_value(local, target, unit_scales(local)).item()
+    # Features of layers before pass rounding on: their sums are larger than the target.
+    assert before == pytest.approx(target.value, rel=1e-5, abs=1e-5 * scale)
     for node in list(outputs(local))[::8]:
         scales = unit_scales(local)
         scales[node.kind, node.layer][node.place] = 2.0

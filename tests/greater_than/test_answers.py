@@ -83,18 +83,3 @@ def test_the_next_token_alone_is_the_first_factor(any_setting: Setting, expected
 
 def shifted(output: Tensor) -> Tensor:
     return output + torch.linspace(-1, 1, output.shape[-1])
-
-
-def test_a_hook_acts_as_in_the_whole_model_with_the_whole_prompt_in_the_tail(
-    any_setting: Setting,
-) -> None:
-    prompts = only(any_setting.prompts[0], SOME_YEARS)
-    answers = answers_of(any_setting, tail=prompts.rows.shape[1])
-    for layer in (0, 1, 2):
-        with interventions(any_setting.model, {mlp_output(layer): shifted}, answers.shape):
-            found = answers.probabilities(layer)
-        mlp = any_setting.mlps[layer]
-        with hooked(mlp.register_forward_hook(lambda _, __, output: shifted(output))):
-            p = probabilities_by_hand(any_setting.hf, any_setting.numbers, prompts.rows)
-        assert_same(found, p)
-        assert (found - answers.probabilities(layer)).abs().max() > 0.01

@@ -36,16 +36,12 @@ def test_the_metric_is_a_sum_over_continuations(seed: int) -> None:
     assert metric(p, torch.arange(100)).tolist() == pytest.approx(expected)
 
 
-@pytest.mark.parametrize(
-    ("architecture", "style", "n_alternatives"),
-    [("gpt2", "pairs", 0), ("gpt_neox", "pairs", 0), ("llama", "digits", 10)],
-)
+@pytest.mark.parametrize(("architecture", "style"), [("gpt2", "pairs"), ("llama", "digits")])
 def test_a_tokenizers_numbers_are_found(
-    settings: dict[str, Setting], architecture: str, style: str, n_alternatives: int
+    settings: dict[str, Setting], architecture: str, style: str
 ) -> None:
     setting = settings[architecture]
     assert setting.numbers.style == style
-    assert setting.numbers.n_alternatives == n_alternatives
     texts = [setting.tokenizer.decode([token]) for token in setting.numbers.ids.tolist()]
     width = 2 if style == "pairs" else 1
     assert texts == [f"{number:0{width}d}" for number in range(10**width)]
@@ -64,10 +60,9 @@ def test_a_space_that_a_tokenizer_puts_before_the_first_word_is_no_digit() -> No
     [
         word_tokenizer([f"w{number}" for number in range(100)]),
         word_tokenizer([str(digit) for digit in range(9)]),  # one is missing
-        word_tokenizer([f"{number:03d}" for number in range(1000)]),
         PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE({"a": 0, "b": 1}, []))),
     ],
-    ids=["words", "nine digits", "threes", "drops digits"],
+    ids=["words", "nine digits", "drops digits"],
 )
 def test_a_tokenizer_with_neither_pairs_nor_digits_is_refused(tokenizer: Any) -> None:
     with pytest.raises(UserError, match=r"greater_than: expected a tok.*choose another model"):

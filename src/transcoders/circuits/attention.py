@@ -29,6 +29,7 @@ from torch import Tensor
 
 from transcoders.circuits.graph import influence
 from transcoders.circuits.notation import Node, NodeKind
+from transcoders.circuits.questions import position
 from transcoders.circuits.replacement import LocalReplacementModel
 from transcoders.errors import UserError
 from transcoders.models import captured, run_blocks
@@ -105,7 +106,7 @@ def attention_score(
             the model computes scores in another way.
     """
     local.replacement.bounds.check_attention(layer, head, query, key, local.n_tokens)
-    query, key = local.position(query), local.position(key)
+    query, key = (position(token, local.n_tokens) for token in (query, key))
     pattern = local.passed.patterns[layer][head, query]
     allowed = pattern.nonzero()[:, 0]
     if key not in allowed:
@@ -148,10 +149,7 @@ def attention_table(
         The tables of these heads in one. Empty if the model makes its scores in another way than
         :func:`attention_score`, which says so when it is asked.
     """
-    shares = influence(graph)
-    found = sorted(
-        (node for node in graph if node.kind == NodeKind.HEAD), key=lambda n: (-shares[n], n)
-    )
+    found = [node for node in influence(graph) if node.kind == NodeKind.HEAD]
     try:
         tables = [
             attention_score(local, node.layer, node.unit, node.token, node.source).table(pairs)

@@ -19,7 +19,8 @@ a p-value, and at least 1 / (draws + 1).
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -34,8 +35,10 @@ DRAWS = 39
 CIRCUIT, EVERYTHING, STRONGEST = "circuit", "everything", "strongest"
 RANDOM, RANDOM_AT_TOKENS = "random", "random at tokens"
 MEASURES = ("necessity", "sufficiency")
-Stratum = Callable[[Node], tuple[int | str, ...]]
+Stratum = Callable[[Node], tuple[Any, ...]]
 """What the members of a control share with the circuit's part that they stand for."""
+OF_LAYER: Stratum = attrgetter("kind", "layer")
+OF_TOKEN: Stratum = attrgetter("kind", "layer", "token")
 
 
 def control_effects(
@@ -66,7 +69,7 @@ def control_effects(
     circuit = [part for part in replaceable_parts(nodes) if part in sizes]
     random = np.random.default_rng(seed)
     sets = [(CIRCUIT, 0, circuit), (STRONGEST, 0, strongest_parts(circuit, sizes))]
-    for name, stratum in ((RANDOM, _of_layer), (RANDOM_AT_TOKENS, _of_token)):
+    for name, stratum in ((RANDOM, OF_LAYER), (RANDOM_AT_TOKENS, OF_TOKEN)):
         drawn = (random_parts(circuit, list(sizes), stratum, random) for _ in range(draws))
         sets += [(name, draw, parts) for draw, parts in enumerate(drawn)]
     rows: list[tuple[str, str, int, float]] = []
@@ -126,21 +129,13 @@ def random_parts(
 
 def strongest_parts(circuit: Sequence[Node], sizes: dict[Node, float]) -> list[Node]:
     """As many parts of each kind and layer as the circuit has, the strongest ones."""
-    members = _by_stratum(sorted(sizes, key=lambda part: -sizes[part]), _of_layer)
-    wanted = Counter(map(_of_layer, circuit))
+    members = _by_stratum(sorted(sizes, key=lambda part: -sizes[part]), OF_LAYER)
+    wanted = Counter(map(OF_LAYER, circuit))
     return [part for name, n in sorted(wanted.items()) for part in members[name][:n]]
 
 
-def _of_layer(part: Node) -> tuple[int | str, ...]:
-    return part.kind.value, part.layer
-
-
-def _of_token(part: Node) -> tuple[int | str, ...]:
-    return part.kind.value, part.layer, part.token
-
-
-def _by_stratum(parts: Sequence[Node], stratum: Stratum) -> dict[tuple[int | str, ...], list[Node]]:
-    members: dict[tuple[int | str, ...], list[Node]] = defaultdict(list)
+def _by_stratum(parts: Sequence[Node], stratum: Stratum) -> dict[tuple[Any, ...], list[Node]]:
+    members: dict[tuple[Any, ...], list[Node]] = defaultdict(list)
     for part in parts:
         members[stratum(part)].append(part)
     return members

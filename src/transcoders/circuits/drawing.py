@@ -26,7 +26,6 @@ FILLS = {
     "head": "#F9DCC4",
     "mlp": "#E6E6E6",
     "embed": "#CDEBDD",
-    "error": "#F3D1E2",
 }
 POSITIVE, NEGATIVE = "#0072B2", "#D55E00"
 CREATION_DATE = re.compile(rb"/CreationDate \(D:[^)]*\)")
@@ -97,7 +96,7 @@ def _laid_out(graph: nx.DiGraph, tokens: list[str], labels: Labels, line: int) -
         picture.add_node(
             node.key,
             label="\n".join(_lines(node, tokens, labels, data["attribution"], line)),
-            fillcolor=FILLS.get(kind, "#ffffff"),
+            fillcolor=FILLS[kind],
         )
     largest = max((abs(w) for *_, w in shown.edges(data="path_attribution")), default=1.0)
     for start, end, weight in sorted(shown.edges(data="path_attribution")):
@@ -132,7 +131,9 @@ def _write(picture: Any, destination: Path) -> None:
             picture.draw(str(temporary), format=suffix[1:], args=options)
             if suffix == ".pdf":
                 content = temporary.read_bytes()
-                temporary.write_bytes(CREATION_DATE.sub(_same_length, content))
+                # As many blanks: a PDF counts its bytes.
+                dateless = CREATION_DATE.sub(lambda date: b" " * len(date[0]), content)
+                temporary.write_bytes(dateless)
             else:
                 write_small(temporary)
 
@@ -143,14 +144,8 @@ def _lines(
     """What a node says: what it is, the name of a feature, its token, its attribution."""
     label = labels.get(node.name)
     name = [] if label is None else textwrap.wrap(one_line(named(label)), line)
-    lines = [str(node), *name, _quoted(tokens, node), f"{attribution:+.2f}"]
+    lines = [str(node), *name, node.quoted(tokens), f"{attribution:+.2f}"]
     return [line.replace("\\", "\\\\") for line in lines]  # Graphviz reads one as an escape
-
-
-def _quoted(tokens: list[str], node: Node) -> str:
-    """The token's text. For a head, the token that it reads comes first."""
-    source = f"“{tokens[node.source]}” → " if node.kind == "head" else ""
-    return one_line(f"{source}“{tokens[node.token]}”")
 
 
 @contextmanager
@@ -172,8 +167,3 @@ def _matplotlibs_fonts() -> Iterator[None]:
             os.dup2(stderr, 2)
             os.close(stderr)
             del os.environ["FONTCONFIG_FILE"]
-
-
-def _same_length(date: re.Match[bytes]) -> bytes:
-    """Blanks: a PDF counts its bytes."""
-    return b" " * len(date[0])

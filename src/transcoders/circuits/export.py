@@ -90,9 +90,7 @@ def load_circuit(folder: Path) -> tuple[dict[str, Any], list[ComputationalPath]]
         ) from None
 
 
-def write_graph(
-    folder: Path, graph: nx.DiGraph, record: dict[str, Any], labels: Labels | None = None
-) -> None:
+def write_graph(folder: Path, graph: nx.DiGraph, record: dict[str, Any], labels: Labels) -> None:
     """Write the viewers' graph, and the list of graphs that circuit-tracer's server asks for.
 
     Args:
@@ -101,16 +99,14 @@ def write_graph(
         record: of ``paths.json``.
         labels: of features.
     """
-    viewed = attribution_graph(graph, record, labels=labels)
+    viewed = attribution_graph(graph, record, labels)
     write_json(folder / "graph.json", viewed)
     # The server looks for a graph at its slug, and this one's file is graph.json.
     listed = {"graphs": [viewed["metadata"] | {"slug": "graph"}]}
     write_json(folder / "graph-metadata.json", listed)
 
 
-def attribution_graph(
-    graph: nx.DiGraph, record: dict[str, Any], *, labels: Labels | None = None
-) -> dict[str, Any]:
+def attribution_graph(graph: nx.DiGraph, record: dict[str, Any], labels: Labels) -> dict[str, Any]:
     """A circuit in the data model of circuit-tracer's and Neuronpedia's viewers.
 
     Args:
@@ -146,7 +142,7 @@ def attribution_graph(
                 "feature_type": FEATURE_TYPES[node.kind],
                 "token_prob": _probability(record) if node.kind == "target" else 0.0,
                 "is_target_logit": node.kind == "target",
-                "clerp": _clerp(node, record, labels or {}),
+                "clerp": _clerp(node, record, labels),
                 "influence": reached.get(node),
                 "activation": data.get("activation") if node.kind == "feature" else None,
             }
@@ -185,9 +181,8 @@ def _cumulative_influence(graph: nx.DiGraph) -> dict[Node, float]:
     """
     shares = influence(graph)
     del shares[graph.graph["target"]]
-    nodes = sorted(shares, key=lambda node: (-shares[node], node))
-    sums = list(accumulate(shares[node] for node in nodes))
-    return {node: reached / (sums[-1] or 1.0) for node, reached in zip(nodes, sums, strict=True)}
+    sums = list(accumulate(shares.values()))
+    return {node: reached / (sums[-1] or 1.0) for node, reached in zip(shares, sums, strict=True)}
 
 
 def _place(node: Node, record: dict[str, Any]) -> dict[str, Any]:

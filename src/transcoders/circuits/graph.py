@@ -80,7 +80,7 @@ def without_remainders(graph: nx.DiGraph) -> nx.DiGraph:
 
 
 def influence(graph: nx.DiGraph) -> dict[Node, float]:
-    """Each node's share of the target.
+    """Each node's share of the target, the largest first.
 
     The target has an influence of 1. Every node hands its influence on to its causes, in proportion
     to the sizes of their edges. So the shares of all nodes that read nothing sum to 1.
@@ -92,7 +92,7 @@ def influence(graph: nx.DiGraph) -> dict[Node, float]:
         total = sum(abs(weight) for _, _, weight in edges)
         for cause, _, weight in edges:
             shares[cause] += shares[node] * abs(weight) / total if total else 0.0
-    return shares
+    return dict(sorted(shares.items(), key=lambda share: (-share[1], share[0])))
 
 
 def prune_graph(graph: nx.DiGraph, keep: float) -> nx.DiGraph:
@@ -105,8 +105,7 @@ def prune_graph(graph: nx.DiGraph, keep: float) -> nx.DiGraph:
     """
     shares = influence(graph)
     target = graph.graph["target"]
-    inner = [node for node in without_remainders(graph) if node != target]
-    inner.sort(key=lambda node: (-shares[node], node))
+    inner = [node for node in shares if node.kind not in REMAINDERS and node != target]
     budget = keep * sum(shares[node] for node in inner)
     kept, reached = {target}, 0.0
     for node in inner:

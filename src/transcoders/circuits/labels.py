@@ -62,8 +62,10 @@ def feature_name(layer: int, unit: int, *, of_sae: bool = False) -> str:
 
 def shown(label: Label) -> str:
     """The text if it is trusted, else the end of the clearest example; empty without any."""
-    if label.is_trusted or not label.examples:
-        return label.text if label.is_trusted else ""
+    if label.is_trusted:
+        return label.text
+    if not label.examples:
+        return ""
     example = label.examples[0]
     if len(example) <= LONGEST:
         return example

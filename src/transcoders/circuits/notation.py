@@ -12,9 +12,11 @@ Tokens are counted from 0, the BOS token, or backwards from -1, the last.
 """
 
 import re
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
+from transcoders.context import one_line
 from transcoders.errors import UserError
 
 
@@ -106,6 +108,11 @@ class Node(NamedTuple):
             return "embedding" if self.kind == "embed" else "remainders"
         names = {"head": f"heads {self.layer}", "target": "logits"}
         return names.get(self.kind, f"MLP {self.layer}")
+
+    def quoted(self, tokens: Sequence[str]) -> str:
+        """The text of its token. For a head, the token that it reads comes first."""
+        source = f"“{tokens[self.source]}” → " if self.kind == "head" else ""
+        return one_line(f"{source}“{tokens[self.token]}”")
 
     def __str__(self) -> str:
         match self.kind:

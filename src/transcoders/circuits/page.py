@@ -87,7 +87,7 @@ def circuit_page(
             for name in sorted({node.name for node in nodes if node.kind == "feature"})
         },
     }
-    ranked = sorted(without_remainders(held), key=lambda node: (-shares[node], node))
+    ranked = [node for node in shares if node in parts and node in held]
     return render(
         "transcoders.circuits",
         "circuit.html.j2",
@@ -156,6 +156,4 @@ def _row(
     """A row of the table of nodes: name, token, attribution, influence."""
     label = labels.get(node.name)
     name = f"{node}: {label.text}" if label is not None and label.is_trusted else str(node)
-    source = f"“{tokens[node.source]}” → " if node.kind == "head" else ""
-    where = one_line(f"{source}“{tokens[node.token]}”")
-    return name, where, f"{graph.nodes[node]['attribution']:+.3f}", f"{share:.1%}"
+    return name, node.quoted(tokens), f"{graph.nodes[node]['attribution']:+.3f}", f"{share:.1%}"

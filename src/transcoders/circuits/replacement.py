@@ -27,7 +27,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from transcoders.circuits.questions import Bounds, position
+from transcoders.circuits.questions import Bounds
 from transcoders.dictionaries import SparseDictionary
 from transcoders.errors import UserError
 from transcoders.models import LanguageModel, logit_bias
@@ -228,11 +228,3 @@ class LocalReplacementModel:
             here = layer == at
             rows[here] = transcoder.W_dec[unit[here]]
         return rows
-
-    def position(self, token: int) -> int:
-        """The position of a token that may be counted from the end.
-
-        Raises:
-            UserError: the prompt has no such token.
-        """
-        return position(token, self.n_tokens)

@@ -31,7 +31,7 @@ from transcoders.circuits.panels import write_panels
 from transcoders.circuits.quality import origins
 from transcoders.circuits.steering import steering
 from transcoders.circuits.trace import Activations, Circuit, Notes, Tracer
-from transcoders.circuits.verify import completeness, total_attributions
+from transcoders.circuits.verify import TotalAttributions, completeness
 from transcoders.files import made_path, write_json, write_table
 from transcoders.models import logits_after
 
@@ -79,10 +79,8 @@ def write_circuit(
         seed: of the random sets of parts that the circuit is compared with.
     """
     local, target, graph = circuit.local, circuit.target, circuit.graph
-    shares = influence(graph)
-    nodes = sorted(shares, key=lambda node: (-shares[node], node))
-    parts = [node for node in nodes if node.kind in REPLACEABLE and node != target.node]
-    totals = total_attributions(local, target)
+    parts = [n for n in influence(graph) if n.kind in REPLACEABLE and n != target.node]
+    totals = TotalAttributions(local, target)
     effects, errors = ablation_effects(local, target, totals, parts), origins(target, totals)
     ranked = [*parts, *parts_by_attribution(totals, SIZES[-1])]
     del totals  # those of a long prompt are large

@@ -21,6 +21,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from transcoders.circuits.notation import CONTRIBUTORS, Node, NodeKind
+from transcoders.circuits.questions import position
 from transcoders.circuits.replacement import LocalReplacementModel
 from transcoders.errors import UserError
 from transcoders.models import logits_after
@@ -90,32 +91,32 @@ def feature_target(
         UserError: there is no such transcoder, feature or token, or the feature is not active
             there. In this case the message lists the most active features.
     """
-    replacement, active, position = local.replacement, local.active, local.position(token)
+    replacement, active, place = local.replacement, local.active, position(token, local.n_tokens)
     name = f"target tc{layer}[{'top' if unit is None else unit}]@{token}"
     transcoder = replacement.transcoder_of(layer, unit or 0, name)
-    here = (active.token == position) & (active.layer == layer)
+    here = (active.token == place) & (active.layer == layer)
     z, order = active.z[here].sort(descending=True, stable=True)
     best = active.unit[here][order].tolist()
     if unit is None and best:
         unit = best[0]
     if unit is None or unit not in best:
         pairs = zip(best[:10], z[:10].tolist(), strict=True)
-        listed = ", ".join(f"tc{layer}[{i}]@{position} ({value:.2f})" for i, value in pairs)
-        early = position < replacement.first_position
-        why = f"; no transcoder was trained on token {position}" if early else ""
+        listed = ", ".join(f"tc{layer}[{i}]@{place} ({value:.2f})" for i, value in pairs)
+        early = place < replacement.first_position
+        why = f"; no transcoder was trained on token {place}" if early else ""
         if not (best or early):
             why = "; if it is dead (dead_fraction in evaluation.csv), lower its l1_coefficient"
         raise UserError(f"{name}: expected an active feature; most active: {listed or 'none'}{why}")
     reads = replacement.encoder_vectors(layer, torch.tensor([unit], device=z.device))[0]
     vectors = _single(
-        reads / local.passed.mlp_scale[layer, position],
+        reads / local.passed.mlp_scale[layer, place],
         int(replacement.mlp_reads[layer]),
-        position,
+        place,
         transcoder.b_enc[unit],
     )
-    read = local.passed.mlp.mlp_in[layer, position]
+    read = local.passed.mlp.mlp_in[layer, place]
     value = (read @ transcoder.W_enc[:, unit] + transcoder.b_enc[unit]).item()
-    node = Node(NodeKind.FEATURE, layer, unit, position)
+    node = Node(NodeKind.FEATURE, layer, unit, place)
     return Target(str(node), vectors, value, node)
 
 
@@ -130,15 +131,15 @@ def logit_target(
         token: after which the logits are taken.
         name: shown to people.
     """
-    replacement, position = local.replacement, local.position(token)
+    replacement, place = local.replacement, position(token, local.n_tokens)
     device = local.passed.after.device
     ids = torch.tensor(list(weights), device=device)
     weight = torch.tensor(list(weights.values()), device=device)
     rows, biases = replacement.unembedding(ids)
-    reads = (weight @ rows) / local.passed.final_scale[position]
-    vectors = _single(reads, 2 * replacement.n_layers, position, weight @ biases)
-    value = (logits_after(replacement.model, local.passed, position)[ids] @ weight).item()
-    node = Node(NodeKind.TARGET, replacement.n_layers, -1, position)
+    reads = (weight @ rows) / local.passed.final_scale[place]
+    vectors = _single(reads, 2 * replacement.n_layers, place, weight @ biases)
+    value = (logits_after(replacement.model, local.passed, place)[ids] @ weight).item()
+    node = Node(NodeKind.TARGET, replacement.n_layers, -1, place)
     return Target(name, vectors, value, node, weights)
 
 

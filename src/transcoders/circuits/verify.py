@@ -127,7 +127,7 @@ def _through_layer(
 
 
 class TotalAttributions(NodeValues):
-    """The attributions of all nodes over all paths.
+    """Input times gradient of every node on the frozen model: its attribution over all paths.
 
     Gradients go back through one layer at a time, so that the tensors of all layers are never held
     together. On a long prompt, attributions of heads, which have a number for each pair of tokens,
@@ -180,8 +180,3 @@ class TotalAttributions(NodeValues):
 
     def __len__(self) -> int:
         return len(self._shapes)
-
-
-def total_attributions(local: LocalReplacementModel, target: Target) -> NodeValues:
-    """Input times gradient of every node on the frozen model: its attribution over all paths."""
-    return TotalAttributions(local, target)

@@ -32,7 +32,7 @@ from transcoders.circuits.vectors import (
     head_contributions,
     logit_target,
 )
-from transcoders.circuits.verify import total_attributions
+from transcoders.circuits.verify import TotalAttributions
 from transcoders.greater_than.task import Numbers, Prompts
 from transcoders.progress import progress_bar
 
@@ -75,7 +75,7 @@ def attribute(
     into = {layer: torch.zeros_like(heads) for layer in replacement.transcoders}
     values, ends, examples = [], [], []
     for group, year, local, target in _frozen(replacement, numbers, groups):
-        totals = total_attributions(local, target)
+        totals = TotalAttributions(local, target)
         mlps += torch.stack([totals[NodeKind.MLP, i] for i in layers]).sum(dim=1).cpu()
         heads += torch.stack([totals[NodeKind.HEAD, i] for i in layers]).sum(dim=(2, 3)).cpu()
         for layer in into:
@@ -125,10 +125,9 @@ def _frozen(
 def _part(node: Node, prompts: Prompts) -> tuple[str, str]:
     """Name of a feature or head on any prompt, and the token that it lies at or reads."""
     token = node.source if node.kind == "head" else node.token
-    name = str(node).split("@")[0]
     if token == prompts.year_token:
-        return name, "year"
-    return name, "last" if token == prompts.rows.shape[1] - 1 else "other"
+        return node.name, "year"
+    return node.name, "last" if token == prompts.rows.shape[1] - 1 else "other"
 
 
 def _recurring(ends: list[tuple[int, str, str, float]], n_prompts: int) -> pd.DataFrame:
