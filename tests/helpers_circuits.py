@@ -346,7 +346,7 @@ def write_files(tracer: Tracer, circuit: Circuit, rows: Tensor, folder: Path) ->
     """All files of a circuit, whose features are looked up on some rows."""
     text = look_up(tracer, [circuit], rows)
     write_circuit(tracer, circuit, text, folder, name=folder.name, model="tiny-gpt2", seed=1)
-    write_circuit_page(folder, {}, {})
+    write_circuit_page(folder, {}, {}, folder.parent / "article.html")
 
 
 def number_of(values: NodeValues, node: Node) -> float:

@@ -7,6 +7,9 @@ from pathlib import Path
 
 from transcoders.errors import UserError
 
+ARTICLE = Path("docs/index.html")
+"""Where a reader looks first, and where pages that stand by themselves lead back to."""
+
 
 class _File:
     """A file or folder below a scale's results."""
@@ -113,7 +116,7 @@ class Layout:
     @property
     def landing_page(self) -> Path:
         """The page to begin with. That of the committed scale is where a reader looks first."""
-        return Path("docs/index.html") if self.scale == "laptop" else self.results / "index.html"
+        return ARTICLE if self.scale == "laptop" else self.results / "index.html"
 
     @property
     def edited_labels(self) -> Path:

@@ -171,6 +171,8 @@ def test_a_circuit_is_written_and_then_its_page(
         "ablation.csv", "faithfulness.csv", "controls.csv", "steering.csv", "errors.csv",
         "attention.csv",
     }  # fmt: skip
+    page = (tmp_path / "circuit/circuit.html").read_text(encoding="utf-8")
+    assert '<a href="../article.html">← The article</a>' in page
     record, paths = load_circuit(tmp_path / "circuit")
     assert nx.utils.graphs_equal(build_graph(paths), circuit.graph)
     assert (record["name"], record["model"], record["prompt"]) == ("circuit", "tiny-gpt2", PROMPT)

@@ -86,7 +86,7 @@ def write(
             text="some text (a licence).", which="some of them.", labels=labels,
         )  # fmt: skip
         write_text(text.rows, tokenizer, folder / subject.site.model)
-    write_list([page], folder)
+    write_list([page], folder, article="../docs/index.html")
     return page
 
 
@@ -106,6 +106,7 @@ def test_every_feature_and_row_is_in_a_file_and_the_same_bytes_come_again(
     tiny_models: dict[str, Path], tmp_path: Path,
 ) -> None:  # fmt: skip
     own = folder / made[1].name
+    assert 'href="../docs/index.html"' in (folder / "index.html").read_text(encoding="utf-8")
     index = read_index(own / "index.html")
     assert index["feature"] == features
     parts = [read_shelved(path) for path in sorted(own.glob("data-*.js"))]

@@ -49,6 +49,7 @@ def circuit_page(
     paths: Sequence[ComputationalPath] = (),
     labels: Labels | None = None,
     links: Mapping[str, str] | None = None,
+    article: str = "",
 ) -> str:
     """The page of one circuit.
 
@@ -63,6 +64,7 @@ def circuit_page(
         labels: of features, by names such as ``tc20[1706]``.
         links: addresses of features in the feature browser, relative to the page, by the same
             names.
+        article: the address of the article that the page belongs to, if it does.
     """
     shares = influence(graph)
     parts = without_remainders(graph)
@@ -93,6 +95,7 @@ def circuit_page(
         "circuit.html.j2",
         title=title,
         summary=summary,
+        article=article,
         tokens=data["tokens"],
         kinds=KINDS,
         style=Markup(_beside("circuit.css")),

@@ -32,6 +32,7 @@ from transcoders.circuits.quality import origins
 from transcoders.circuits.steering import steering
 from transcoders.circuits.trace import Activations, Circuit, Notes, Tracer
 from transcoders.circuits.verify import TotalAttributions, completeness
+from transcoders.contents import relative
 from transcoders.files import made_path, write_json, write_table
 from transcoders.models import logits_after
 
@@ -112,13 +113,16 @@ def write_circuit(
     write_json(folder / "paths.json", record)
 
 
-def write_circuit_page(folder: Path, labels: Labels, pages: Mapping[int, Path]) -> None:
+def write_circuit_page(
+    folder: Path, labels: Labels, pages: Mapping[int, Path], article: Path | None = None
+) -> None:
     """Write the page and the viewers' graph of a circuit, beside its record.
 
     Args:
         folder: where :func:`write_circuit` wrote the record.
         labels: names of features; those without one keep their number.
         pages: by layer, the pages of the feature browser with the features that have a label.
+        article: what the page leads back to, if it belongs to one.
 
     Raises:
         UserError: the record is missing, or was changed since it was made.
@@ -135,6 +139,7 @@ def write_circuit_page(folder: Path, labels: Labels, pages: Mapping[int, Path]) 
         paths=paths,
         labels=labels,
         links=feature_links(labels, pages, folder),
+        article=relative(article, folder) if article else "",
     )
     write_graph(folder, graph, record, labels)
     with made_path(folder / "circuit.html") as temporary:

@@ -10,7 +10,7 @@ from transcoders.config import Scale
 from transcoders.config.studies import CircuitCase
 from transcoders.errors import UserError
 from transcoders.files import write_table
-from transcoders.layout import Layout
+from transcoders.layout import ARTICLE, Layout
 from transcoders.process import set_environment
 
 
@@ -137,15 +137,18 @@ def circuit(
 def circuit_page(scale: ScaleName, case: str, threads: Threads = None) -> None:
     """Write the page and the viewers' graph of a circuit of the scale file."""
     settings, layout, _ = start("circuit-page", scale, threads)
-    _write_page(settings, layout, settings.circuit_case(case).model, layout.circuit(case))
+    model = settings.circuit_case(case).model
+    _write_page(settings, layout, model, layout.circuit(case), ARTICLE)
 
 
-def _write_page(scale: Scale, layout: Layout, model: str, folder: Path) -> None:
+def _write_page(
+    scale: Scale, layout: Layout, model: str, folder: Path, article: Path | None = None
+) -> None:
     from transcoders.circuits.labels import browser_pages, labels_of
     from transcoders.circuits.report import write_circuit_page
 
     labels, pages = labels_of(scale, layout, model), browser_pages(scale, layout, model)
-    write_circuit_page(folder, labels, pages)
+    write_circuit_page(folder, labels, pages, article)
 
 
 def _models_of_cases(scale: Scale, _: str) -> Any:

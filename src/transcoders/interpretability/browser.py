@@ -122,10 +122,10 @@ def write_text(rows: Int[Tensor, "row position"], tokenizer: Any, folder: Path) 
         _shelve(folder, f"text-{number:02}", [[*map(shown, row)] for row in part.tolist()])
 
 
-def write_list(pages: list[Page], folder: Path) -> None:
-    """Write the page that leads to all dictionaries."""
+def write_list(pages: list[Page], folder: Path, *, article: str) -> None:
+    """Write the page that leads to all dictionaries, and back to the article at an address."""
     page = render(
-        __package__, "browsers.html.j2", pages=pages,
+        __package__, "browsers.html.j2", pages=pages, article=article,
         style=Markup(stylesheet()), script=Markup(script()),
     )  # fmt: skip
     (folder / "index.html").write_text(page, encoding="utf-8")

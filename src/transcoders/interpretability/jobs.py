@@ -13,6 +13,7 @@ from transcoders.circuits.labels import (
     write_labels,
 )
 from transcoders.config import RATED_KINDS, Dictionary, ImportedTranscoder, Scale, Site
+from transcoders.contents import relative
 from transcoders.corpus import Rows, held_out_rows
 from transcoders.dictionaries import SparseDictionary
 from transcoders.files import made_folder, write_table
@@ -40,7 +41,7 @@ from transcoders.interpretability.grammar import Text as LabelledText
 from transcoders.interpretability.labelling import label_of
 from transcoders.interpretability.predictions import read_vocabulary
 from transcoders.interpretability.systematic import study_features, summarise_studies
-from transcoders.layout import Layout
+from transcoders.layout import ARTICLE, Layout
 from transcoders.models import load_model, load_tokenizer, mlp_activations
 
 Labelled = Dictionary | ImportedTranscoder
@@ -224,7 +225,7 @@ def write_browser_of(scale: Scale, layout: Layout, *, device: str) -> None:
                         labels=read_labels(layout.labels, [examples.subject.name]),
                     )
                 )  # fmt: skip
-        write_list(pages, folder)
+        write_list(pages, folder, article=relative(ARTICLE, layout.features))
 
 
 def _examples_of(
