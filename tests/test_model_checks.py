@@ -110,10 +110,6 @@ def no_number(kept: dict[str, Tensor]) -> None:
     kept["model.layers.1.mlp.up_proj.weight"][0, 0] = torch.nan
 
 
-def lora(kept: dict[str, Tensor]) -> None:
-    kept["model.layers.0.self_attn.q_proj.lora_A.weight"] = torch.ones(2, TINY_WIDTH)
-
-
 def bos_in_normalizer(folder: Path) -> None:
     prepend = {"type": "Prepend", "prepend": "<|endoftext|> "}
     settings("tokenizer.json", normalizer=prepend)(folder)
@@ -145,17 +141,13 @@ def model_in(folder: Path) -> Model:
 
 
 REFUSED: dict[str, tuple[Change, str]] = {
-    "a pointer for weights": (
-        content("model.safetensors", POINTER), r"model\.safetensors: .* a pointer of Git LFS; run",
-    ),
-    "a pointer for the tokenizer": (
+    "a pointer": (
         content("tokenizer.json", POINTER), r"tokenizer\.json: .* a pointer of Git LFS; run",
     ),
     "an adapter": (content("adapter_config.json", "{}"), "found an adapter .* merge the adapter"),
     "more layers than config.json": (
         tensors(more_layers), r"none for model\.layers\.3\..* and 6 more; correct config\.json",
     ),
-    "parts of an adapter": (tensors(lora), "place in the model for every tensor .*lora_A"),
     "other shapes": (
         settings("config.json", intermediate_size=64),
         r"down_proj\.weight of shape \(32, 64\), as config\.json says, found \(32, 128\)",
@@ -166,10 +158,6 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "BOS in every text": (bos_in_normalizer, "the tokenizer writes it into texts by itself"),
     "an encoder and decoder": (as_mask_filler, "'t5' cannot be used here: it does not predict"),
     "code of its own": (with_code_of_its_own, "contains custom code"),
-    "no shard": (
-        together(into_shards, lambda f: (f / "model-00002-of-00002.safetensors").unlink()),
-        "00002-of-00002",
-    ),
 }  # fmt: skip
 
 

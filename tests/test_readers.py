@@ -163,9 +163,7 @@ def test_listed_files_with_columns_of_other_names(tmp_path, monkeypatch):
         ({"a.txt": b"a", "sub/a.pdf": b"b"}, {}, "sub/a.pdf: expected a file of text (.txt, "),
         ({"a.txt": b"a", "b.csv": b"text\na"}, {}, "expected files of one type, found csv, text"),
         ({"a.txt": b"\xff\xfe"}, {}, "a.txt: expected a text file in UTF-8, found an error ('ut"),
-        ({"a.txt": "é".encode("latin-1")}, {}, "mend it, save it in UTF-8, or leave it out"),
         ({"a.txt": "ab".encode("utf-16-le")}, {}, "a.txt: expected text in UTF-8, found NUL char"),
-        ({"a.csv": b"text\n\xff"}, {}, "a.csv: expected a csv file in UTF-8, found an error"),
         ({"a.jsonl": b'{"text": '}, {}, "a.jsonl: expected a json file"),
         ({"a.parquet": b"PAR1"}, {}, "a.parquet: expected a parquet file"),
         ({"a.csv": b"body,n\na,1"}, {}, "column `text`, found the columns body, n; correct text_"),
@@ -233,11 +231,10 @@ def test_a_split_of_a_dataset_is_read_whole_or_only_its_start_downloaded(server,
     assert downloaded & both == (both if documents is None else {"data/train-00000"})
 
 
-@pytest.mark.parametrize("keys", [{}, {"documents": 3}])
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"split": "test"}, "expected split test, found an error ("),
+        ({"split": "test", "documents": 3}, "expected split test, found an error ("),
         ({"config": "other"}, "expected other, split train, found an error (BuilderConfig 'other'"),
         ({"revision": "b" * 40}, "found no such revision in the repository; correct `revision`"),
         ({"repo": "org/absent"}, "found no dataset of that name on http://127.0.0.1"),
@@ -245,8 +242,8 @@ def test_a_split_of_a_dataset_is_read_whole_or_only_its_start_downloaded(server,
     ],
 )  # fmt: skip
 @pytest.mark.usefixtures("server")
-def test_a_dataset_that_is_not_as_asked_for_is_refused(tmp_path, keys, changes, expected):
-    message = message_of(hub_dataset(**(keys | changes)), tmp_path)
+def test_a_dataset_that_is_not_as_asked_for_is_refused(tmp_path, changes, expected):
+    message = message_of(hub_dataset(**changes), tmp_path)
     assert expected in message
     assert "in the scale file" in message
 
