@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from helpers_damage import EVERY_DAMAGE
-from transcoders.config import Corpus, Model
+from helpers_models import tiny_section
+from transcoders.config import Corpus
 from transcoders.corpus import Rows, fetch_corpus, load_rows, tokenize_corpus, write_manifest
 from transcoders.corpus.documents import LONGEST_RUN, assign_splits, check_runs
 from transcoders.corpus.readers import Document, clean_wikitext, read_mediawiki
 from transcoders.errors import UserError
-from transcoders.models import fetch_model
 
 torch.set_num_threads(1)
 REAL_GPT2_TOKENIZER = Path(__file__).resolve().parents[2] / "shared/data/tokenizers/gpt2"
@@ -44,20 +44,13 @@ def synthetic(**changes: object) -> Corpus:
     return corpus_of(source, **changes)
 
 
-@pytest.fixture(scope="module")
-def model() -> Model:
-    source = {"type": "synthetic", "architecture": "gpt2", "license": "none"}
-    return Model.model_validate(
-        {"source": source, "n_layers": 1, "d_model": 32, "bos_token": "<|endoftext|>"}
-    )
+MODEL = tiny_section(type="synthetic", architecture="gpt2")
 
 
 @pytest.fixture(scope="module")
-def model_folder(model, tmp_path_factory) -> Path:
+def model_folder(tiny_models) -> Path:
     """A model whose tokenizer has ids 0 (BOS), 1 (unknown) and i + 2 for the word ``w<i>``."""
-    folder = tmp_path_factory.mktemp("model") / "tiny"
-    fetch_model(model, folder, seed=0)
-    return folder
+    return tiny_models["gpt2"]
 
 
 @pytest.fixture(scope="module")
@@ -77,12 +70,12 @@ def of_files(texts: Path, **changes: object) -> Corpus:
     return corpus_of({"type": "files", "path": str(texts), "license": "none"}, **changes)
 
 
-def tokenize(corpus: Corpus, model: Model, model_folder: Path, folder: Path, seed: int = 0) -> Path:
+def tokenize(corpus: Corpus, model_folder: Path, folder: Path, seed: int = 0) -> Path:
     """Fetch and tokenize a corpus; the folder with its rows."""
     fetch_corpus(corpus, folder / "documents.parquet", seed=seed)
     destination = folder / "tokens"
     tokenize_corpus(
-        folder / "documents.parquet", corpus, model, model_folder, destination, seed=seed
+        folder / "documents.parquet", corpus, MODEL, model_folder, destination, seed=seed
     )
     return destination
 
@@ -127,9 +120,9 @@ def test_where_documents_are_only_for_evaluation_those_are_held_out_and_the_rest
 
 @pytest.mark.parametrize(("pack", "seed"), [("all", 0), ("train", 1), ("none", 2)])
 def test_rows_are_bos_and_text_and_no_document_feeds_both_splits(
-    texts, model, model_folder, tmp_path, pack, seed
+    texts, model_folder, tmp_path, pack, seed
 ):
-    folder = tokenize(of_files(texts, pack_documents=pack), model, model_folder, tmp_path, seed)
+    folder = tokenize(of_files(texts, pack_documents=pack), model_folder, tmp_path, seed)
     titles = pd.read_parquet(tmp_path / "documents.parquet")["title"]
     recorded, used = json.loads((folder / "tokens.json").read_text()), []
     for split in ("train", "eval"):
@@ -157,9 +150,7 @@ def cut(tokens: list[int]) -> list[list[int]]:
 
 
 @pytest.mark.parametrize("pack", ["train", "none"])
-def test_rows_are_each_document_or_the_stream_of_all_cut_up(
-    texts, model, model_folder, tmp_path, pack
-):
+def test_rows_are_each_document_or_the_stream_of_all_cut_up(texts, model_folder, tmp_path, pack):
     corpus, documents = of_files(texts, pack_documents=pack), tmp_path / "documents.parquet"
     fetch_corpus(corpus, documents, seed=0)
     table = pd.read_parquet(documents).query("split == 'train'")
@@ -167,14 +158,14 @@ def test_rows_are_each_document_or_the_stream_of_all_cut_up(
     joined = pack == "train"
     expected = cut(list(chain(*tokens))) if joined else [row for one in tokens for row in cut(one)]
     every = corpus.model_copy(update={"train_contexts": len(expected)})
-    tokenize_corpus(documents, every, model, model_folder, tmp_path / "tokens", seed=0)
+    tokenize_corpus(documents, every, MODEL, model_folder, tmp_path / "tokens", seed=0)
     assert sorted(load_rows(tmp_path / "tokens", "train").tokens[:, 1:].tolist()) == sorted(
         expected
     )
 
 
 def test_several_sources_are_named_held_out_alike_and_never_share_a_row(
-    texts, model, model_folder, tmp_path
+    texts, model_folder, tmp_path
 ):
     listed = sorted(texts.iterdir())
     halves = [
@@ -182,7 +173,7 @@ def test_several_sources_are_named_held_out_alike_and_never_share_a_row(
         for name, half in (("first", listed[::2]), ("second", listed[1::2]))
     ]
     corpus = corpus_of(halves, pack_documents="all")
-    folder = tokenize(corpus, model, model_folder, tmp_path, 0)
+    folder = tokenize(corpus, model_folder, tmp_path, 0)
     table = pd.read_parquet(tmp_path / "documents.parquet")
     assert table["id"].str.partition("/")[0].equals(table["source"])
     held_out = table[table["split"] == "eval"]["source"].value_counts()
@@ -201,10 +192,10 @@ def test_sources_of_one_name_are_refused(texts):
 
 @pytest.mark.parametrize("eval_contexts", [4, 10, 12])
 def test_evaluation_rows_are_spread_evenly_and_training_rows_drawn_from_everywhere(
-    texts, model, model_folder, tmp_path, eval_contexts
+    texts, model_folder, tmp_path, eval_contexts
 ):
     corpus = of_files(texts, eval_contexts=eval_contexts, train_contexts=100)
-    folder = tokenize(corpus, model, model_folder, tmp_path)
+    folder = tokenize(corpus, model_folder, tmp_path)
     counts = load_rows(folder, "eval").document.unique(return_counts=True)[1]
     assert len(counts) == 4 and counts.sum() == eval_contexts
     assert counts.max() - counts.min() <= 1
@@ -214,25 +205,25 @@ def test_evaluation_rows_are_spread_evenly_and_training_rows_drawn_from_everywhe
 
 
 @pytest.mark.parametrize("split", ["train", "eval"])
-def test_more_rows_than_there_are_is_refused_by_key(texts, model, model_folder, tmp_path, split):
+def test_more_rows_than_there_are_is_refused_by_key(texts, model_folder, tmp_path, split):
     corpus = of_files(texts)
     fetch_corpus(corpus, tmp_path / "documents.parquet", seed=0)
     greedy = corpus.model_copy(update={f"{split}_contexts": 5000})
     said = rf"corpus\.{split}_contexts is 5000 rows of 8 tokens.*lower it.*pack_documents: all"
     with pytest.raises(UserError, match=said):
         tokenize_corpus(
-            tmp_path / "documents.parquet", greedy, model, model_folder, tmp_path / "t", seed=0
+            tmp_path / "documents.parquet", greedy, MODEL, model_folder, tmp_path / "t", seed=0
         )
     assert not (tmp_path / "t").exists()
 
 
 @pytest.mark.parametrize("source", ["synthetic", "files"])
 def test_the_same_seed_gives_the_same_bytes_and_another_does_not(
-    texts, model, model_folder, tmp_path, source
+    texts, model_folder, tmp_path, source
 ):
     corpus, contents = synthetic() if source == "synthetic" else of_files(texts), []
     for name, seed in (("first", 3), ("again", 3), ("other", 4)):
-        tokenize(corpus, model, model_folder, tmp_path / name, seed)
+        tokenize(corpus, model_folder, tmp_path / name, seed)
         paths = sorted(path for path in (tmp_path / name).rglob("*") if path.is_file())
         contents.append([path.read_bytes() for path in paths])
     first, again, other = contents
@@ -249,8 +240,8 @@ def test_documents_of_a_corpus_are_whole_and_sorted(texts, tmp_path):
 
 
 @pytest.fixture
-def tokenized(texts, model, model_folder, tmp_path) -> Path:
-    return tokenize(of_files(texts), model, model_folder, tmp_path)
+def tokenized(texts, model_folder, tmp_path) -> Path:
+    return tokenize(of_files(texts), model_folder, tmp_path)
 
 
 @EVERY_DAMAGE
@@ -370,17 +361,15 @@ def test_a_dump_gives_articles_and_neither_redirects_nor_talk(tmp_path):
 
 
 @pytest.fixture
-def gpt2(tmp_path) -> tuple[Model, Path]:
-    """GPT2-small as the scale file has it, and a folder with its real tokenizer."""
+def gpt2(tmp_path) -> Path:
+    """A folder with the real tokenizer of GPT2-small."""
     if not REAL_GPT2_TOKENIZER.exists():
         pytest.skip(f"no tokenizer files at {REAL_GPT2_TOKENIZER}")
     folder = tmp_path / "gpt2"
     shutil.copytree(REAL_GPT2_TOKENIZER, folder)
     (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "GPT2Tokenizer"}')
     (folder / "config.json").write_text('{"model_type": "gpt2"}')
-    source = {"type": "files", "path": "unused", "license": "MIT"}
-    values = {"n_layers": 12, "d_model": 768, "bos_token": "<|endoftext|>"}
-    return Model.model_validate({"source": source, **values}), folder
+    return folder
 
 
 def test_rows_of_gpt2s_own_tokenizer_are_its_bos_and_read_back_as_the_text(gpt2, tmp_path):
@@ -391,8 +380,8 @@ def test_rows_of_gpt2s_own_tokenizer_are_its_bos_and_read_back_as_the_text(gpt2,
     for number in range(6):
         (tmp_path / "texts" / f"{number}.txt").write_text(text * 40)
     corpus = of_files(tmp_path / "texts", train_contexts=20, eval_documents=2, eval_contexts=2)
-    rows = tokenize(corpus, *gpt2, tmp_path)
-    tokenizer = AutoTokenizer.from_pretrained(gpt2[1], local_files_only=True)
+    rows = tokenize(corpus, gpt2, tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(gpt2, local_files_only=True)
     for split in ("train", "eval"):
         tokens = load_rows(rows, split).tokens
         assert (tokens[:, 0] == 50256).all() and (tokens[:, 1:] != 50256).all()

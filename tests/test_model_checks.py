@@ -14,11 +14,11 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from helpers_hub import add_to_hub
-from helpers_models import TINY_WIDTH, make_tiny_model
+from helpers_models import TINY_WIDTH, make_tiny_model, tiny_section
 from transcoders.circuits import Tracer
 from transcoders.circuits.invariant import de_embeddings, direct_logits
 from transcoders.circuits.replacement import ReplacementModel
-from transcoders.config import HubSource, Model, ModelFolder
+from transcoders.config import Model
 from transcoders.dictionaries import SparseDictionary
 from transcoders.errors import UserError
 from transcoders.interpretability.predictions import read_vocabulary
@@ -136,8 +136,7 @@ def given(tiny_models: dict[str, Path], tmp_path: Path) -> Path:
 
 
 def model_in(folder: Path) -> Model:
-    source = ModelFolder(type="files", path=str(folder), license="none")
-    return Model(source=source, n_layers=3, d_model=32, bos_token="<|endoftext|>")
+    return tiny_section(type="files", path=str(folder))
 
 
 REFUSED: dict[str, tuple[Change, str]] = {
@@ -271,7 +270,6 @@ def test_a_repository_with_old_weights_only_is_fetched(hub: Path, tmp_path: Path
     into_bin(folder)
     files: dict[str, Any] = {p.name: p.read_bytes() for p in folder.iterdir()}
     add_to_hub(hub, REPO, REVISION, files, "model")
-    source = HubSource(type="hub", repo=REPO, revision=REVISION, license="none")
-    model = model_in(folder).model_copy(update={"source": source})
+    model = tiny_section(type="hub", repo=REPO, revision=REVISION)
     fetch_model(model, tmp_path / "fetched", seed=0)
     assert (tmp_path / "fetched/model.safetensors").exists()

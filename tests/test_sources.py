@@ -18,16 +18,9 @@ import torch
 from pydantic import ValidationError
 
 from helpers_hub import add_to_hub, digest
+from helpers_models import make_tiny_model, tiny_section
 from transcoders import sources
-from transcoders.config import (
-    Corpus,
-    HubSource,
-    Model,
-    SyntheticModel,
-    TextFiles,
-    WheelSource,
-    load_scale,
-)
+from transcoders.config import Corpus, TextFiles, WheelSource, load_scale
 from transcoders.corpus import fetch_corpus
 from transcoders.errors import UserError
 from transcoders.models import fetch_model
@@ -155,25 +148,12 @@ def test_the_wheels_of_a_scale_are_listed_unless_it_needs_more(scale):
         wheels_of(load_scale(CONFIG / "paper.yaml"))
 
 
-def hub_source(**changes: object) -> HubSource:
-    values = {"type": "hub", "repo": REPO, "revision": REVISION, "license": "MIT"}
-    return HubSource.model_validate(values | changes)
+HUB = {"type": "hub", "repo": REPO, "revision": REVISION}
 
 
 @pytest.fixture(scope="module")
-def tiny_gpt2(tmp_path_factory) -> Path:
-    """A model folder with a GPT-2 of two layers."""
-    folder = tmp_path_factory.mktemp("tiny") / "gpt2"
-    fetch_model(SYNTHETIC, folder, seed=0)
-    return folder
-
-
-def gpt2(source: dict[str, object], **changes: object) -> Model:
-    values = {"n_layers": 2, "d_model": 32, "bos_token": "<|endoftext|>"}
-    return Model.model_validate({"source": source, **values, **changes})
-
-
-SYNTHETIC = gpt2(SyntheticModel(type="synthetic", architecture="gpt2", license="none").model_dump())
+def tiny_gpt2(tiny_models) -> Path:
+    return tiny_models["gpt2"]
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
@@ -183,8 +163,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
 def test_a_model_may_be_a_link_in_the_home(tiny_gpt2, tmp_path, monkeypatch):
     (tmp_path / "my {tiny} GPT").symlink_to(tiny_gpt2)
     monkeypatch.setenv("HOME", str(tmp_path))
-    linked = {"type": "files", "path": "~/my {tiny} GPT", "license": "none"}
-    fetch_model(gpt2(linked), tmp_path / "again", seed=0)
+    fetch_model(tiny_section(type="files", path="~/my {tiny} GPT"), tmp_path / "again", seed=0)
     for name in ("model.safetensors", "tokenizer.json"):
         assert files_of(tmp_path / "again")[name] == files_of(tiny_gpt2)[name]
 
@@ -193,7 +172,7 @@ def test_a_model_of_the_hub_becomes_a_plain_folder_with_its_origin(hub, tiny_gpt
     files = files_of(tiny_gpt2)
     add_to_hub(hub, REPO, REVISION, files, "model")
     weights = {"model.safetensors": digest(files["model.safetensors"])}
-    fetch_model(gpt2(hub_source(sha256=weights).model_dump()), tmp_path / "model", seed=0)
+    fetch_model(tiny_section(**HUB, sha256=weights), tmp_path / "model", seed=0)
     record = json.loads((tmp_path / "model" / "source.json").read_text())
     assert (record["repo"], record["revision"]) == (REPO, REVISION)
     written = files_of(tmp_path / "model")
@@ -218,29 +197,29 @@ def test_a_model_that_the_cache_holds_in_part_is_refused(hub, tiny_gpt2, tmp_pat
     assert content or lacking == "cut"
     add_to_hub(hub, REPO, REVISION, files, "model")
     with pytest.raises(UserError, match="delete it from the hub's cache"):
-        fetch_model(gpt2(hub_source().model_dump()), tmp_path / "out" / "model", seed=0)
+        fetch_model(tiny_section(**HUB), tmp_path / "out" / "model", seed=0)
     assert list((tmp_path / "out").iterdir()) == []
 
 
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"n_layers": 12}, "n_layers is 12 in the scale file, but the model has 2"),
+        ({"n_layers": 12}, "n_layers is 12 in the scale file, but the model has 3"),
         ({"d_model": 768}, "d_model is 768 in the scale file, but the model has 32"),
         ({"bos_token": "<s>"}, "bos_token '<s>' is not a token of the model"),
     ],
 )
 def test_a_model_other_than_the_scale_says_is_refused(tiny_gpt2, tmp_path, changes, expected):
-    folder = {"type": "files", "path": str(tiny_gpt2), "license": "none"}
+    given = tiny_section(changes, type="files", path=str(tiny_gpt2))
     with pytest.raises(UserError) as caught:
-        fetch_model(gpt2(folder, **changes), tmp_path / "model", seed=0)
+        fetch_model(given, tmp_path / "model", seed=0)
     assert expected in str(caught.value)
     assert not (tmp_path / "model").exists()
 
 
 def test_a_synthetic_model_is_a_function_of_its_seed(tiny_gpt2, tmp_path):
     for seed in (0, 1):
-        fetch_model(SYNTHETIC, tmp_path / str(seed), seed=seed)
+        make_tiny_model("gpt2", tmp_path / str(seed), seed=seed)
     assert files_of(tmp_path / "0") == files_of(tiny_gpt2)
     first, other = (files_of(tmp_path / str(seed))["model.safetensors"] for seed in (0, 1))
     assert first != other
