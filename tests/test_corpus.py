@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from helpers_corpus import corpus_of
 from helpers_damage import EVERY_DAMAGE
 from helpers_models import tiny_section
 from transcoders.config import Corpus
@@ -30,18 +31,17 @@ WORDS_OF_A_DOCUMENT = 10
 """Each document below has this many words of its own, so a token tells its document."""
 
 
-def corpus_of(source: object, **changes: object) -> Corpus:
+def small_corpus(source: object, **changes: object) -> Corpus:
     values = {
-        "source": source, "context_length": CONTEXT_LENGTH, "pack_documents": "none",
-        "train_positions": "without_bos", "metric_positions": "without_bos",
-        "train_contexts": 30, "eval_documents": 4, "eval_contexts": 10,
+        "pack_documents": "none", "train_positions": "without_bos", "train_contexts": 30,
+        "metric_positions": "without_bos", "eval_documents": 4, "eval_contexts": 10,
     }  # fmt: skip
-    return Corpus.model_validate(values | changes)
+    return corpus_of(source, **values | changes)
 
 
 def synthetic(**changes: object) -> Corpus:
     source = {"type": "synthetic", "documents": 12, "words_per_document": 100, "license": "none"}
-    return corpus_of(source, **changes)
+    return small_corpus(source, **changes)
 
 
 MODEL = tiny_section(type="synthetic", architecture="gpt2")
@@ -67,7 +67,7 @@ def texts(tmp_path_factory) -> Path:
 
 def of_files(texts: Path, **changes: object) -> Corpus:
     # 10 rows of 8 tokens from 4 documents: 3 rows, hence 192 characters, of each.
-    return corpus_of({"type": "files", "path": str(texts), "license": "none"}, **changes)
+    return small_corpus({"type": "files", "path": str(texts), "license": "none"}, **changes)
 
 
 def tokenize(corpus: Corpus, model_folder: Path, folder: Path, seed: int = 0) -> Path:
@@ -172,7 +172,7 @@ def test_several_sources_are_named_held_out_alike_and_never_share_a_row(
         {"type": "files", "name": name, "path": list(map(str, half)), "license": "none"}
         for name, half in (("first", listed[::2]), ("second", listed[1::2]))
     ]
-    corpus = corpus_of(halves, pack_documents="all")
+    corpus = small_corpus(halves, pack_documents="all")
     folder = tokenize(corpus, model_folder, tmp_path, 0)
     table = pd.read_parquet(tmp_path / "documents.parquet")
     assert table["id"].str.partition("/")[0].equals(table["source"])
@@ -187,7 +187,7 @@ def test_several_sources_are_named_held_out_alike_and_never_share_a_row(
 def test_sources_of_one_name_are_refused(texts):
     both = [{"type": "files", "path": str(texts), "license": "none"}] * 2
     with pytest.raises(ValidationError, match="a name of its own for every source"):
-        corpus_of(both)
+        small_corpus(both)
 
 
 @pytest.mark.parametrize("eval_contexts", [4, 10, 12])

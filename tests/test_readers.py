@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 from huggingface_hub import HfFileSystem, close_session, constants
 
+from helpers_corpus import corpus_of
 from helpers_hub import add_to_hub
 from helpers_hub_server import HubServer, Refusal, connect
 from transcoders.config import Corpus
@@ -27,17 +28,12 @@ REPO, REVISION = "org/texts", "a" * 40
 TEXTS = ["One\nof two lines, of which the second ends here.", "", "NA", "Żółw, “quoted” and 3."]
 
 
-def corpus_of(source: dict[str, Any]) -> Corpus:
-    values = {
-        "source": {"license": "none", **source}, "context_length": 4, "pack_documents": "all",
-        "train_positions": "all", "metric_positions": "all", "train_contexts": 2,
-        "eval_documents": 2, "eval_contexts": 2,
-    }  # fmt: skip
-    return Corpus.model_validate(values)
+def corpus(source: dict[str, Any]) -> Corpus:
+    return corpus_of({"license": "none", **source})
 
 
 def read(source: dict[str, Any]) -> list[Document]:
-    return list(read_source(corpus_of(source).source[0], seed=0))
+    return list(read_source(corpus(source).source[0], seed=0))
 
 
 def files(path: Path | list[str], **keys: str) -> dict[str, Any]:
@@ -51,7 +47,7 @@ def hub_dataset(**keys: Any) -> dict[str, Any]:
 def message_of(source: dict[str, Any], folder: Path) -> str:
     """What a user reads of a corpus that cannot be read: one line."""
     with pytest.raises(UserError) as caught:
-        fetch_corpus(corpus_of(source), folder / "documents.parquet", seed=0)
+        fetch_corpus(corpus(source), folder / "documents.parquet", seed=0)
     message = str(caught.value)
     assert "\n" not in message
     assert "expected" in message and "found" in message and "; " in message

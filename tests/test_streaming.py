@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from helpers_training import KilledError, count_steps, saved, settings
-from test_activations import WatchedModel
+from test_activations import WatchedModel, contents
 from transcoders.activations import (
     ActivationCache,
     ActivationStream,
@@ -250,9 +250,7 @@ def test_a_killed_measuring_goes_on_where_it_was(both: Both, tmp_path: Path) -> 
     whole = {site: tmp_path / "whole" / path.name for site, path in sites.items()}
     write(both.model, whole)
     for site, path in sites.items():
-        names = sorted(file.name for file in whole[site].iterdir())
-        assert sorted(file.name for file in path.iterdir()) == names
-        assert all((path / n).read_bytes() == (whole[site] / n).read_bytes() for n in names)
+        assert contents(path) == contents(whole[site])
 
 
 def test_measuring_clears_away_the_shards_of_an_earlier_cache(both: Both, tmp_path: Path) -> None:
