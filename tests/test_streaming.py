@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from helpers_training import KilledError, count_steps, saved, settings
-from test_activations import WatchedModel
+from test_activations import WatchedModel, contents
 from transcoders.activations import (
     ActivationCache,
     ActivationStream,
@@ -96,14 +96,6 @@ def test_every_range_has_the_same_bytes_in_any_order_of_reading(
             assert torch.equal(ours, theirs)
 
 
-def test_reading_on_repeats_no_pass(both: Both) -> None:
-    model = WatchedModel(both.model)
-    stream = reopen(both, model=model)
-    for start in range(0, N_TOKENS, 10):
-        stream.read(start, min(start + 10, N_TOKENS))
-    assert model.passes == 3 + 3 + 2  # batches of each shard
-
-
 def entries() -> list[Dictionary]:
     return [
         Dictionary(site=SITE, kind=kind, l1_coefficient=0.1, group="group")
@@ -111,18 +103,7 @@ def entries() -> list[Dictionary]:
     ]
 
 
-def test_dictionaries_end_with_the_same_bytes(both: Both) -> None:
-    # A buffer of 48 tokens begins and ends within passes of 21.
-    training = settings(
-        batch_tokens=16, buffer_tokens=48, epochs=2, normalize_activations="mean_norm"
-    )
-    cached, streamed = (
-        train_group(entries(), source, training, seed=3) for source in (both.cache, both.stream)
-    )
-    assert [saved(one) for one in streamed] == [saved(one) for one in cached]
-
-
-@pytest.fixture(scope="module", params=["gpt2", "gpt_neox", "llama"])
+@pytest.fixture(scope="module", params=["gpt2", "llama"])
 def together(
     request: pytest.FixtureRequest,
     tiny_models: dict[str, Path],
@@ -149,6 +130,7 @@ def entries_of(sites: tuple[int, ...]) -> list[Dictionary]:
     ]
 
 
+# A buffer of 48 tokens begins and ends within passes of 21.
 SHARED = settings(batch_tokens=16, buffer_tokens=48, epochs=2, normalize_activations="mean_norm")
 
 
@@ -171,14 +153,17 @@ def test_sites_trained_together_end_with_the_bytes_of_each_alone(
     assert len({str(bytes_of) for bytes_of in alone}) == 6  # each site has its own
 
 
-def test_one_pass_of_the_model_serves_all_sites(both: Both, tmp_path: Path) -> None:
+def test_one_pass_of_the_model_serves_all_sites_and_is_not_repeated_when_reading_on(
+    both: Both, tmp_path: Path
+) -> None:
     folders = {Site(model="tiny", layer=layer): tmp_path / str(layer) for layer in (0, 2)}
     measure(both.model, both.rows, folders, both.corpus)
     model = WatchedModel(both.model)
     stream = reopen(both, model=model, folders=folders)
-    found = stream.read(0, N_TOKENS)
-    assert model.passes == 3 + 3 + 2
-    assert {tensor.shape for tensor in found} == {(N_TOKENS, 2 * 32)}
+    for start in range(0, N_TOKENS, 7):
+        found = stream.read(start, start + 7)
+        assert {tensor.shape for tensor in found} == {(7, 2 * 32)}
+    assert model.passes == 3 + 3 + 2  # batches of each shard
 
 
 def test_a_killed_job_of_several_sites_resumes_with_the_same_bytes(
@@ -224,26 +209,10 @@ def test_a_prefix_has_the_bytes_of_the_whole_and_its_statistics(both: Both, tmp_
         ActivationCache(tmp_path, N_TOKENS)
 
 
-def test_a_killed_job_resumes_on_the_stream_with_the_same_bytes(
-    both: Both, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    training = settings(batch_tokens=16, buffer_tokens=48, epochs=2, checkpoint_every_steps=1)
-    expected = train_group(entries(), both.cache, training, seed=3)
-    checkpoint = tmp_path / "checkpoint.safetensors"
-    with monkeypatch.context() as patch, pytest.raises(KilledError):
-        count_steps(patch, killed_after=5)
-        train_group(entries(), both.stream, training, seed=3, checkpoint=checkpoint)
-    steps = count_steps(monkeypatch)
-    resumed = train_group(entries(), reopen(both), training, seed=3, checkpoint=checkpoint)
-    assert steps.initial == 4 * 16  # killed before the fifth was saved
-    assert [saved(one) for one in resumed] == [saved(one) for one in expected]
-
-
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
         ({"sources": SOURCES | {"model": "other"}}, "expected sources"),
-        ({"activations": CACHE.model_copy(update={"dtype": "bfloat16"})}, "expected dtype"),
         ({"activations": CACHE.model_copy(update={"batch_contexts": 4})}, "batch_contexts 4"),
     ],
 )
@@ -261,22 +230,6 @@ def test_a_stream_is_not_taken_for_a_cache(both: Both) -> None:
         UserError, match="expected a cache of some tokens, as the scale file says, found 0"
     ):
         ActivationCache(both.folder)
-
-
-def test_damaged_statistics_are_refused(both: Both, tmp_path: Path) -> None:
-    for path in both.folder.iterdir():
-        (tmp_path / path.name).write_bytes(path.read_bytes())
-    with (tmp_path / "statistics.safetensors").open("ab") as file:
-        file.write(b"!")
-    with pytest.raises(UserError, match=r"statistics\.safetensors: expected safetensors"):
-        reopen(both, folders={SITE: tmp_path})
-
-
-def test_a_value_beyond_the_dtype_is_refused(both: Both, tmp_path: Path) -> None:
-    loud = WatchedModel(both.model, factor=1e6)
-    with pytest.raises(UserError, match=r"set activations\.dtype to bfloat16"):
-        measure(loud, both.rows, {SITE: tmp_path}, both.corpus)
-    assert not list(tmp_path.iterdir())
 
 
 def test_a_killed_measuring_goes_on_where_it_was(both: Both, tmp_path: Path) -> None:
@@ -297,9 +250,7 @@ def test_a_killed_measuring_goes_on_where_it_was(both: Both, tmp_path: Path) -> 
     whole = {site: tmp_path / "whole" / path.name for site, path in sites.items()}
     write(both.model, whole)
     for site, path in sites.items():
-        names = sorted(file.name for file in whole[site].iterdir())
-        assert sorted(file.name for file in path.iterdir()) == names
-        assert all((path / n).read_bytes() == (whole[site] / n).read_bytes() for n in names)
+        assert contents(path) == contents(whole[site])
 
 
 def test_measuring_clears_away_the_shards_of_an_earlier_cache(both: Both, tmp_path: Path) -> None:

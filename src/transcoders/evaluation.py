@@ -50,10 +50,9 @@ class _Sums:
     def add(self, spliced: Spliced, ce: Tensor, kl: Tensor) -> None:
         reconstruction, target = spliced.reconstruction, spliced.target
         active = spliced.z > 0
-        for parts, new in zip(
-            self.by_row.values(), (ce, kl, active.sum(dim=(1, 2)).double().cpu()), strict=True
-        ):
-            parts.append(new)
+        self.by_row["ce"].append(ce)
+        self.by_row["kl"].append(kl)
+        self.by_row["l0"].append(active.sum(dim=(1, 2)).double().cpu())
         for name, value in {
             "squared_error": (target - reconstruction).double().square().sum(),
             "squared_target": target.double().square().sum(),

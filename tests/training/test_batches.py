@@ -2,7 +2,7 @@
 
 import threading
 import weakref
-from itertools import chain, islice
+from itertools import chain
 
 import pytest
 import torch
@@ -32,8 +32,8 @@ def token_numbers(
     return numbers
 
 
-@pytest.mark.parametrize("n_tokens", [10, 99, 100, 107])
-@pytest.mark.parametrize("buffer_tokens", [1, 10, 35, 40, 1000])
+@pytest.mark.parametrize("n_tokens", [10, 100, 107])
+@pytest.mark.parametrize("buffer_tokens", [1, 35, 1000])
 def test_every_epoch_is_a_permutation_of_all_full_batches(n_tokens, buffer_tokens):
     numbers = token_numbers(n_tokens, buffer_tokens=buffer_tokens)
     per_epoch = n_tokens // 10
@@ -58,8 +58,8 @@ def test_tokens_mix_within_a_buffer_and_not_beyond():
         assert all(max(batch) - min(batch) >= 10 for batch in numbers[start:stop])
 
 
-@pytest.mark.parametrize("n_tokens", [10, 99, 107])
-@pytest.mark.parametrize("buffer_tokens", [1, 35, 40, 1000])
+@pytest.mark.parametrize("n_tokens", [10, 107])
+@pytest.mark.parametrize("buffer_tokens", [1, 35, 1000])
 def test_starting_at_any_step_gives_the_tail_of_the_whole(n_tokens, buffer_tokens):
     whole = token_numbers(n_tokens, buffer_tokens=buffer_tokens)
     for first_step in range(len(whole) + 1):
@@ -70,12 +70,9 @@ def test_starting_at_any_step_gives_the_tail_of_the_whole(n_tokens, buffer_token
 class WatchedSource:
     """Records what is read and when, and how many buffers read before are still in memory."""
 
-    def __init__(
-        self, cache: CacheInMemory, *, fails_at: int | None = None, read_ahead: bool = True
-    ) -> None:
+    def __init__(self, cache: CacheInMemory, *, read_ahead: bool = True) -> None:
         self.n_tokens = cache.n_tokens
-        self.read_ahead = read_ahead
-        self.cache, self.fails_at = cache, fails_at
+        self.cache, self.read_ahead = cache, read_ahead
         self.reads: list[tuple[int, int]] = []
         self.in_memory: list[int] = []
         self.has_read = threading.Condition()
@@ -83,8 +80,6 @@ class WatchedSource:
 
     def read(self, start: int, stop: int) -> MLPActivations:
         self.in_memory.append(sum(given() is not None for given in self._given))
-        if len(self.reads) == self.fails_at:
-            raise OSError("the disk is gone")
         tokens = MLPActivations(*(t.clone() for t in self.cache.read(start, stop)))
         self._given.append(weakref.ref(tokens.mlp_in))
         with self.has_read:
@@ -133,23 +128,3 @@ def test_buffers_before_the_first_step_are_not_read(first_step):
     in_epoch = [(0, 40), (40, 80), (80, 100)]
     skipped = 3 * (first_step // 10) + first_step % 10 // 4
     assert source.reads == (in_epoch * 3)[skipped:]
-
-
-@pytest.mark.parametrize(("fails_at", "batches_before"), [(0, 0), (1, 4), (2, 8), (3, 10)])
-def test_what_a_source_raises_reaches_the_consumer_after_the_batches_before(
-    fails_at, batches_before
-):
-    source = WatchedSource(numbered_cache(100), fails_at=fails_at)
-    stream = batches(source, small(), seed=0)
-    assert len(list(islice(stream, batches_before))) == batches_before
-    with pytest.raises(OSError, match="the disk is gone"):
-        next(stream)
-
-
-def test_a_stream_that_is_left_leaves_no_thread_behind():
-    before = threading.active_count()
-    stream = batches(WatchedSource(numbered_cache(400)), small(), seed=0)
-    next(stream)
-    assert threading.active_count() == before + 1
-    stream.close()
-    assert threading.active_count() == before

@@ -2,9 +2,8 @@
 
 import pytest
 
-from helpers_training import ALL_KINDS, CacheInMemory, entry, random_cache, saved, settings
+from helpers_training import ALL_KINDS, entry, random_cache, saved, settings
 from transcoders.errors import UserError
-from transcoders.models import MLPActivations
 from transcoders.training import train_group
 
 
@@ -38,19 +37,3 @@ def test_training_twice_gives_the_same_bytes_and_another_seed_does_not():
     )
     assert first == again
     assert first[0]["W_enc"] != other[0]["W_enc"]
-
-
-def test_activations_in_16_bits_are_trained_in_32():
-    class Narrow(CacheInMemory):
-        def read(self, start: int, stop: int) -> MLPActivations:
-            return MLPActivations(*(tensor.half() for tensor in super().read(start, stop)))
-
-    cache = random_cache()
-    rounded = CacheInMemory(cache.mlp_in.half().float(), cache.mlp_out.half().float())
-    narrow = Narrow(rounded.mlp_in, rounded.mlp_out)
-    training = settings(normalize_activations="mean_norm")
-    wide_result, narrow_result = (
-        saved(train_group([entry("transcoder")], one, training, seed=0)[0])
-        for one in (rounded, narrow)
-    )
-    assert wide_result == narrow_result

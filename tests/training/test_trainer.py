@@ -17,7 +17,6 @@ from helpers_training import (
     watch_ways,
 )
 from transcoders.config import TRAITS
-from transcoders.errors import UserError
 from transcoders.training import Trainer, train_group
 
 OF_ALL_KINDS = pytest.mark.parametrize("kind", ALL_KINDS)
@@ -61,23 +60,6 @@ def test_the_way_follows_the_density_of_the_batch_before(ways):
     trainer.dictionary.b_enc.data.fill_(-0.5)
     take_steps(trainer, cache)
     assert ways == ["dense" if one else "sparse" for one in [True, *large[:-1]]]
-
-
-@OF_ALL_KINDS
-@pytest.mark.parametrize("sparse_below", [0, 1])
-def test_a_loss_that_is_not_finite_names_the_dictionary_and_the_numbers(kind, sparse_below):
-    cache = random_cache()
-    cache.mlp_in[40:], cache.mlp_out[40:] = float("nan"), float("nan")
-    training = settings(warmup_steps=4, sparse_below_density=sparse_below)
-    trainer = trainer_of(kind, random_cache(), training, l1_coefficient=0.25)
-    trainer.step(0, cache.read(0, 32))
-    with pytest.raises(UserError) as caught:
-        trainer.step(1, cache.read(32, 64), last_checkpoint="some/file after step 7")
-    name, l1 = ("k-4", "0") if TRAITS[kind].is_topk else ("l1-0.25", "0.25")
-    assert str(caught.value) == (
-        f"tiny_layer1_{kind}_{name}: the loss is nan at step 1 (L1 coefficient {l1}, learning rate "
-        "0.005); lower learning_rate; last good checkpoint: some/file after step 7"
-    )
 
 
 def logged(kind="transcoder", **changes) -> list[dict[str, float]]:

@@ -135,12 +135,21 @@ def _read_hub_files(source: HubDataset) -> Iterator[Document]:
 
 
 def check_text_files(source: TextFiles) -> dict[str, Path]:
-    """The files of a source by their names, all there and of one type.
+    """The files of a source by their names: those listed, or all in a folder except hidden ones.
 
     Raises:
-        UserError: there is no such folder or file, or they are of several types.
+        UserError: a folder or file is missing, the folder is empty, or types differ.
     """
-    paths = _paths(source.path)
+    if isinstance(source.path, str):
+        folder, paths = Path(source.path).expanduser(), files_below(source.path)
+        if not paths:
+            raise UserError(
+                f"{folder}: expected a folder with files of text, found "
+                f"{'no file in it' if folder.is_dir() else 'no such folder'}; correct "
+                "corpus.source.path in the scale file"
+            )
+    else:
+        paths = {name: Path(name).expanduser() for name in source.path}
     for path in paths.values():
         if not path.is_file():
             raise UserError(
@@ -179,25 +188,6 @@ def _read_files(source: TextFiles) -> Iterator[Document]:
                 identifier = f"{name}:{row:07d}"
             title = identifier.rpartition("/")[2] if is_one_document else ""
             yield Document(identifier, title, text)
-
-
-def _paths(given: str | list[str]) -> dict[str, Path]:
-    """Files by their names: all within a folder except hidden ones, or those that are listed.
-
-    Raises:
-        UserError: there is no such folder, or no file in it.
-    """
-    if not isinstance(given, str):
-        return {name: Path(name).expanduser() for name in given}
-    paths = files_below(given)
-    if not paths:
-        folder = Path(given).expanduser()
-        raise UserError(
-            f"{folder}: expected a folder with files of text, found "
-            f"{'no file in it' if folder.is_dir() else 'no such folder'}; correct "
-            "corpus.source.path in the scale file"
-        )
-    return paths
 
 
 def read_mediawiki(dump: Path) -> Iterator[Document]:

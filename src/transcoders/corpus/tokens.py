@@ -33,11 +33,15 @@ class Rows(NamedTuple):
     document: Int[Tensor, " rows"]
     """Position in the corpus manifest of the document that each row begins in."""
 
+    def chosen(self, rows: np.ndarray) -> "Rows":
+        """The rows of these numbers, in their order."""
+        return Rows(self.tokens[rows], self.document[rows])
+
     def spread(self, n_rows: int) -> "Rows":
         """So many of the rows, at even distances, or all if there are no more."""
         total = len(self.tokens)
-        chosen = torch.arange(min(n_rows, total)) * total // min(n_rows, total)
-        return Rows(self.tokens[chosen], self.document[chosen])
+        n_rows = min(n_rows, total)
+        return self.chosen(np.arange(n_rows) * total // n_rows)
 
 
 def tokenize_corpus(
@@ -77,9 +81,9 @@ def tokenize_corpus(
             chosen = (
                 random.permutation(available)[:wanted]
                 if split == "train"
-                else _spread(rows.document.numpy(), wanted, random)
+                else _spread(rows, wanted, random)
             )
-            kept = Rows(rows.tokens[chosen], rows.document[chosen])
+            kept = rows.chosen(chosen)
             save_tensors(folder / f"{split}.safetensors", kept._asdict())
             counts[split] = {
                 "rows": wanted,
@@ -106,44 +110,39 @@ def held_out_rows(
     """
     tokenizer, table = load_tokenizer(model_folder), read_table(documents)
     rows = _rows_of(table, "eval", tokenizer, model.bos_token, corpus)
-    chosen = _spread(rows.document.numpy(), wanted, np.random.default_rng(seed))
-    return Rows(rows.tokens[chosen], rows.document[chosen])
+    return rows.chosen(_spread(rows, wanted, np.random.default_rng(seed)))
 
 
 def _rows_of(table: pd.DataFrame, split: Split, tokenizer: Any, bos: str, corpus: Corpus) -> Rows:
     """All full rows of the documents of one split, in order."""
     first = tokenizer.convert_tokens_to_ids(bos)
     table = table[table["split"] == split]
-    text_length = corpus.context_length - 1
-    rows: list[np.ndarray] = []
-    document_of_row: list[int] = []
-    pending: list[int] = []
-    pending_documents: list[int] = []
+    length = corpus.context_length - 1
+    rows = [np.empty((0, corpus.context_length), np.int32)]
+    document_of_row = [np.empty(0, np.int32)]
+    pending = np.empty((0, 2), np.int32)  # tokens that fill no row yet, each with its document
     packs = corpus.pack_documents in ("all", split)
     source_before = ""
     with progress_bar(len(table), f"tokenizing {split} documents", "doc") as bar:
         for index, source, text in table[["source", "text"]].itertuples(name=None):
             tokens = tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
-            if not packs or source != source_before:
-                pending, pending_documents = [], []
+            own = np.array([tokens, [index] * len(tokens)], np.int32).T
+            continues = packs and source == source_before
+            pending = np.concatenate([pending, own]) if continues else own
             source_before = source
-            pending = pending + tokens
-            pending_documents = pending_documents + [index] * len(tokens)
-            n_full = len(pending) // text_length
-            for start in range(0, n_full * text_length, text_length):
-                rows.append(
-                    np.array([first, *pending[start : start + text_length]], dtype=np.int32)
-                )
-                document_of_row.append(pending_documents[start])
-            pending = pending[n_full * text_length :]
-            pending_documents = pending_documents[n_full * text_length :]
+            n_full = len(pending) // length
+            full = pending[: n_full * length].reshape(n_full, length, 2)
+            rows.append(np.insert(full[..., 0], 0, first, axis=1))
+            document_of_row.append(full[:, 0, 1].copy())
+            pending = pending[n_full * length :]
             bar.update()
-    tokens = np.stack(rows) if rows else np.empty((0, corpus.context_length), dtype=np.int32)
-    return Rows(torch.from_numpy(tokens), torch.tensor(document_of_row, dtype=torch.int32))
+    found = np.concatenate(rows), np.concatenate(document_of_row)
+    return Rows(*map(torch.from_numpy, found))
 
 
-def _spread(document: np.ndarray, wanted: int, random: np.random.Generator) -> np.ndarray:
+def _spread(rows: Rows, wanted: int, random: np.random.Generator) -> np.ndarray:
     """Rows taken in turn from every document, at random within each; in the order of documents."""
+    document = rows.document.numpy()
     shuffled = random.permutation(len(document))
     turn = pd.Series(document[shuffled]).groupby(document[shuffled]).cumcount().to_numpy()
     by_turn = shuffled[np.argsort(turn, kind="stable")]

@@ -14,6 +14,7 @@ always runs the unembedding.)
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -73,14 +74,8 @@ def captured(
         shape: rows and positions of the tokens that will be run.
     """
     found: dict[str, Tensor] = {}
-
-    def keeping(name: str) -> Callable[[Tensor], None]:
-        def keep(tensor: Tensor) -> None:
-            found[name] = tensor
-
-        return keep
-
-    with interventions(model, {name: keeping(name) for name in names}, shape):
+    keeping = {name: partial(found.__setitem__, name) for name in names}
+    with interventions(model, keeping, shape):
         yield found
 
 

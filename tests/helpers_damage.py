@@ -1,0 +1,19 @@
+"""What can happen to a file after it was written."""
+
+from pathlib import Path
+
+import pytest
+
+
+def truncate(path: Path) -> None:
+    """Cut off its end."""
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+def flip_a_bit(path: Path) -> None:
+    """Change one bit of its last byte."""
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+
+
+EVERY_DAMAGE = pytest.mark.parametrize("damage", [Path.unlink, truncate, flip_a_bit])
