@@ -11,6 +11,7 @@ an MLP is worth 0.08 and little where it is worth 6.
 Only dictionaries that were trained alike make a front: of one width, on one amount of data.
 """
 
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -115,20 +116,17 @@ def front_gap(
     weights /= weights.sum(axis=1, keepdims=True)
     bounds = at_site.iloc[0]
     worth = bounds["ce_mean_ablated"] - bounds["ce_original"]
+
+    def front(of_kind: pd.DataFrame) -> tuple[Draws, Draws]:
+        names = of_kind["dictionary"].tolist()
+        return _front(weights, l0[names].to_numpy(), ce[names].to_numpy())
+
     gaps, about = [], []
-    for of_run in _runs(at_site):
-        names = [
-            of_run.loc[of_run["kind"] == each, "dictionary"].tolist() for each in (kind, other)
-        ]
-        first, second = (
-            _front(weights, l0[each].to_numpy(), ce[each].to_numpy()) for each in names
-        )
-        found = _at_equal_l0(first, second, within)
-        if found is not None:
-            gap = found.second - found.first
-            # A resample in which the fronts share no range says nothing.
-            gaps.append(np.where(found.shared, gap.mean(axis=1), np.nan) / worth)
-            about.append((found.low, found.high, float((gap[0] > 0).mean())))
+    for found in _at_equal_l0(at_site, (kind, other), front, within):
+        gap = found.second - found.first
+        # A resample in which the fronts share no range says nothing.
+        gaps.append(np.where(found.shared, gap.mean(axis=1), np.nan) / worth)
+        about.append((found.low, found.high, float((gap[0] > 0).mean())))
     if not gaps:
         return None
     return FrontGap(np.stack(gaps, axis=1), len(ce), *about[0])
@@ -157,16 +155,14 @@ def levels_at_equal_l0(
         The mean of each kind in every training run, or None where they share no range of L0.
     """
     at_site = _compared(evaluation, site, (kind, other), setup)
-    levels = []
-    for of_run in _runs(at_site):
-        points = [of_run[of_run["kind"] == each] for each in (kind, other)]
-        first, second = (
-            _front(np.eye(1), rows["l0"].to_numpy()[None], rows[column].to_numpy()[None])
-            for rows in points
-        )
-        found = _at_equal_l0(first, second)
-        if found is not None:
-            levels.append((found.first.mean(), found.second.mean()))
+
+    def front(of_kind: pd.DataFrame) -> tuple[Draws, Draws]:
+        return _front(np.eye(1), of_kind[["l0"]].to_numpy().T, of_kind[[column]].to_numpy().T)
+
+    levels = [
+        (found.first.mean(), found.second.mean())
+        for found in _at_equal_l0(at_site, (kind, other), front)
+    ]
     if not levels:
         return None
     of_first, of_second = np.array(levels).T
@@ -195,13 +191,6 @@ def _compared(
     return at_site[alike & at_site["kind"].isin(kinds) & (at_site["l0"] > 0)]
 
 
-def _runs(dictionaries: pd.DataFrame) -> list[pd.DataFrame]:
-    """The dictionaries of each training run."""
-    if "seed" not in dictionaries:
-        return [dictionaries]
-    return [of_run for _, of_run in dictionaries.groupby("seed")]
-
-
 def _front(
     weights: Float[np.ndarray, "draw document"],
     l0: Float[np.ndarray, "document point"],
@@ -226,22 +215,28 @@ class _Grid(NamedTuple):
 
 
 def _at_equal_l0(
-    first: tuple[Draws, Draws],
-    second: tuple[Draws, Draws],
+    dictionaries: pd.DataFrame,
+    kinds: tuple[str, str],
+    front: Callable[[pd.DataFrame], tuple[Draws, Draws]],
     within: tuple[float, float] = ANY_L0,
-) -> _Grid | None:
-    """What two fronts are over the range of L0 that both cover; None if there is none."""
-    if not first[0].shape[1] or not second[0].shape[1]:
-        return None
-    with np.errstate(divide="ignore"):
-        ends = np.log(within)
-    low = np.maximum(np.maximum(first[0][:, 0], second[0][:, 0]), ends[0])
-    high = np.minimum(np.minimum(first[0][:, -1], second[0][:, -1]), ends[1])
-    if low[0] >= high[0]:
-        return None
-    grid = low[:, None] + (high - low)[:, None] * np.linspace(0, 1, GRID_POINTS)
-    values = interpolate(grid, *first), interpolate(grid, *second)
-    return _Grid(*values, low < high, float(np.exp(low[0])), float(np.exp(high[0])))
+) -> Iterator[_Grid]:
+    """The fronts of two kinds over the range of L0 that both cover, in each training run.
+
+    Runs in which there is no such range are left out.
+    """
+    for _, of_run in dictionaries.groupby("seed"):
+        points = [of_run[of_run["kind"] == kind] for kind in kinds]
+        if any(of_kind.empty for of_kind in points):
+            continue
+        first, second = map(front, points)
+        with np.errstate(divide="ignore"):
+            ends = np.log(within)
+        low = np.maximum(np.maximum(first[0][:, 0], second[0][:, 0]), ends[0])
+        high = np.minimum(np.minimum(first[0][:, -1], second[0][:, -1]), ends[1])
+        if low[0] < high[0]:
+            grid = low[:, None] + (high - low)[:, None] * np.linspace(0, 1, GRID_POINTS)
+            values = interpolate(grid, *first), interpolate(grid, *second)
+            yield _Grid(*values, low < high, float(np.exp(low[0])), float(np.exp(high[0])))
 
 
 def interpolate(grid: Draws, x: Draws, y: Draws) -> Draws:

@@ -17,7 +17,7 @@ from transcoders.models import load_model
 REPOSITORY = Path(__file__).resolve().parents[2]
 N_ROWS, ROW_LENGTH = 16, 10
 LAYERS = (0, 1)
-ARCHITECTURES = ("gpt2", "gpt_neox", "llama")
+ARCHITECTURES = ("gpt_neox", "llama")
 
 
 @pytest.fixture(scope="session")

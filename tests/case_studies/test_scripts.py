@@ -13,18 +13,15 @@ import yaml
 from markupsafe import escape
 
 from transcoders.case_studies.harness import RefusedError
-from transcoders.case_studies.page import VERDICTS, study_notebook
+from transcoders.case_studies.page import study_notebook
 from transcoders.case_studies.scripts import (
     ANSWERS,
-    MOSTLY,
-    SUCCESS,
     TABLE4_COLUMNS,
     TRANSCRIPT,
     RecordedStudy,
     StudyScript,
     carry_out,
     load_script,
-    outcome,
     score,
 )
 from transcoders.case_studies.seen import heading, seen, shaded
@@ -78,7 +75,6 @@ def test_a_record_answers_what_was_asked_and_nothing_else(folder: Path) -> None:
         ("connections", {"vector": "tc1[41]", "layer": 0, "k": 3}),
         ("de_embedding", {"vector": "tc1[41]"}),
         ("reveal", {"hypothesis": "Other words."}),
-        ("open", {"feature": "tc1[41]", "restricted": False}),
     ):
         with pytest.raises(RefusedError, match="was not asked"):
             study.ask(question, **arguments)
@@ -97,7 +93,6 @@ def test_the_same_study_gives_the_same_bytes(worked: Worked, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     "change",
     [
-        lambda answers: [{}, *answers[1:]],
         lambda answers: answers[:-1],
         lambda answers: [*answers[:4], ["w5"], *answers[5:]],  # it was refused
     ],
@@ -114,8 +109,8 @@ def test_a_hypothesis_is_scored_as_a_rule(folder: Path) -> None:
     examples = study.reveal("Words.").examples
     silent = ["a⟦b⟧c", "x⟦y⟧z", "a⟦b⟧", "⟦⟧"]
 
-    def scored(pattern: str, weights: str = "none") -> dict[str, Any]:
-        return score("mine", study_script(pattern=pattern), study, silent, weights)
+    def scored(pattern: str) -> dict[str, Any]:
+        return score("mine", study_script(pattern=pattern), study, silent, "none")
 
     everything = scored("⟦.*⟧")
     assert everything["top_matched"] == everything["sampled_matched"] == 1
@@ -126,17 +121,18 @@ def test_a_hypothesis_is_scored_as_a_rule(folder: Path) -> None:
     half = scored("⟦(?!b).+⟧")
     assert half["silent_matched"] == 0.25
     assert half["balanced_accuracy"] == (half["sampled_matched"] + 0.75) / 2
-    assert scored("⟦", weights="others")["outcome"] == "other weights"
     top = examples.loc[examples["kind"] == "top", "text"]
     share = (top == top.iloc[0]).mean()
     assert scored(f"^{re.escape(top.iloc[0])}$")["top_matched"] == share
 
 
-def test_outcomes_follow_the_rule() -> None:
-    assert outcome(SUCCESS, same=True) == "success"
-    assert outcome(SUCCESS - 1e-9, same=True) == outcome(MOSTLY, same=True) == "mostly"
-    assert outcome(MOSTLY - 1e-9, same=True) == "failure"
-    assert outcome(1.0, same=False) == "other weights"
+def test_outcomes_follow_the_rule(folder: Path) -> None:
+    study = RecordedStudy(folder)
+    # Every place where the feature is active matches, and so do some where it is silent.
+    for matched, outcome in ((2, "success"), (3, "mostly"), (4, "failure")):  # 0.8, 0.7 and 0.6
+        silent = ["⟦a⟧"] * matched + ["a"] * (5 - matched)
+        assert score("mine", study_script(), study, silent, "none")["outcome"] == outcome
+        assert score("mine", study_script(), study, silent, "x")["outcome"] == "other weights"
 
 
 @pytest.mark.parametrize(
@@ -163,10 +159,15 @@ def test_a_missing_file_names_those_there_are(tmp_path: Path) -> None:
         load_script(tmp_path / "mine.yaml")
 
 
-@pytest.mark.parametrize("verdict", list(VERDICTS))
-def test_a_notebook_asks_what_the_study_asked(worked: Worked, tmp_path: Path, verdict: str) -> None:
+@pytest.mark.parametrize(
+    ("outcome", "verdict"),
+    [("success", "**The hypothesis was right.** "), ("other weights", "than its numbers.** ")],
+)
+def test_a_notebook_asks_what_the_study_asked(
+    worked: Worked, tmp_path: Path, outcome: str, verdict: str
+) -> None:
     (folder, row), table = worked, tmp_path / "table4.csv"
-    write_table(table, pd.DataFrame([row | {"outcome": verdict}]))
+    write_table(table, pd.DataFrame([row | {"outcome": outcome}]))
     notebook = study_notebook("mine", study_script(), folder, table)
     nbformat.validate(notebook)
     code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
@@ -181,10 +182,9 @@ def test_a_notebook_asks_what_the_study_asked(worked: Worked, tmp_path: Path, ve
         exec(line, {"study": study, "seen": seen, "shaded": shaded, "HTML": str})
     text = "\n".join(cell.source for cell in notebook.cells)
     assert "`study.tokens(row=0)`: refused. tokens: a blind study does not answer this" in text
-    assert VERDICTS[verdict] in text and sum(each in text for each in VERDICTS.values()) == 1
     order = [
         text.index(part)
-        for part in ("I, who", "Where?", "Why?", "## The guess", VERDICTS[verdict], "So it was.")
+        for part in ("I, who", "Where?", "Why?", "## The guess", verdict, "So it was.")
     ]
     assert order == sorted(order)
 
@@ -218,22 +218,12 @@ def test_revealed_texts_are_shaded_by_activation_and_ticked_where_the_guess_hold
     assert shown.count("<li>") + folded.count("<li>") == 10
 
 
-@pytest.mark.parametrize(
-    ("question", "arguments", "words"),
-    [
-        ("de_embedding", {"vector": "tc0[1]"}, "Which tokens drive tc0[1] most?"),
-        (
-            "de_embedding",
-            {"vector": "tc0[1]", "largest": False},
-            "Which tokens drive tc0[1] least?",
-        ),
-        ("circuit", {"row": 2, "position": 7}, "Why is it active in row 2, at position 7?"),
-        ("circuit", {"row": 2}, "circuit"),
-        ("tokens", {"row": 0}, "tokens"),
-    ],
-)
-def test_questions_have_plain_words(question: str, arguments: dict[str, Any], words: str) -> None:
-    assert heading(question, arguments) == words
+def test_questions_have_plain_words() -> None:
+    assert heading("de_embedding", {"vector": "tc0[1]"}) == "Which tokens drive tc0[1] most?"
+    asked = {"vector": "tc0[1]", "largest": False}
+    assert heading("de_embedding", asked) == "Which tokens drive tc0[1] least?"
+    assert heading("circuit", {"row": 2}) == "circuit"  # it was refused
+    assert heading("tokens", {"row": 0}) == "tokens"
 
 
 COMMITTED = sorted((REPOSITORY / "workflow/case_studies").glob("[!s]*/*.yaml"))  # not smoke's

@@ -114,7 +114,7 @@ class Made(Evidence):
         object.__setattr__(self, "scale", scale)
         object.__setattr__(self, "tables", tables)
 
-    def table(self, name: str, *_: str) -> pd.DataFrame:
+    def table(self, name: str) -> pd.DataFrame:
         return self.tables[Path(name).stem]
 
 
@@ -186,25 +186,18 @@ def test_a_scale_without_a_table_cannot_test_its_claims(tmp_path, monkeypatch):
     assert rows["evidence"].str.startswith("this scale has no ").all()
 
 
-KEYS = ["kind", "measure", "unit", "test", "better", "margin", "because", "needs", "tables"]
-
-
-@pytest.mark.parametrize("key", KEYS)
-def test_a_claim_without_a_key_is_refused_by_its_name(tmp_path, key):
+def test_a_claim_without_a_key_is_refused_by_its_name(tmp_path):
     content = yaml.safe_load(LISTED.read_text())
-    del content[1][key]
-    refused(tmp_path, content, "gap-grows-with-model", key)
+    del content[1]["because"]
+    refused(tmp_path, content, "gap-grows-with-model", "because")
 
 
 @pytest.mark.parametrize(
     ("change", "key"),
     [
         ({"margin": 0}, "margin"),
-        ({"better": "higher"}, "better"),
-        ({"threshold": 1}, "threshold"),
         ({"measure": "by_eye"}, "measure"),
         ({"tables": ["evaluation.csv"]}, "evaluation_by_document.csv"),
-        ({"tables": []}, "tables"),
         ({"id": "bad-feature"}, "listed 2 times"),
     ],
 )

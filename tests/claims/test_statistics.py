@@ -89,12 +89,7 @@ def test_one_run_adds_nothing_and_equal_runs_add_nothing() -> None:
 @pytest.mark.parametrize(
     ("count", "total", "low", "high"),
     # Wilson 1927, as tabulated by Newcombe 1998 (Statistics in Medicine 17, 857-872), Table I.
-    [
-        (81, 263, 0.2553, 0.3662),
-        (15, 148, 0.0624, 0.1605),
-        (0, 20, 0, 0.1611),
-        (1, 29, 0.0061, 0.1718),
-    ],
+    [(81, 263, 0.2553, 0.3662), (0, 20, 0, 0.1611)],
 )
 def test_shares_have_wilsons_interval(count: int, total: int, low: float, high: float) -> None:
     found = share(count, total, "studies")

@@ -7,7 +7,7 @@ from scipy import stats
 
 from helpers_gaps import SITE, Made, tables
 from transcoders.gaps import Pairs, gap_by_tokens
-from transcoders.gaps.by_tokens import HORIZON, polynomial
+from transcoders.gaps.by_tokens import HORIZON
 from transcoders.gaps.words import fit_in_words, tokens_in_words
 from transcoders.statistics import RunNoise, with_run_noise
 
@@ -153,22 +153,14 @@ def test_run_noise_is_that_of_the_groups_with_several_runs() -> None:
     assert abs(np.corrcoef(draws.T)[0, 1]) < 0.03
 
 
-def test_a_polynomial_is_fitted_to_each_row() -> None:
-    x = np.array([0.0, 1.0, 3.0])
-    found = polynomial(x, np.stack([1 + 2 * x, 3 - x]), 1)
-    np.testing.assert_allclose(found, [[1, 3], [2, -1]], atol=1e-12)
-
-
 @pytest.mark.parametrize(
     ("low", "value", "high", "said"),
     [
-        (2.5e6, 3.21e6, 8e6, "at 3.2 M tokens [2.5 M to 8 M]"),
         (2.5e6, 3.21e6, np.inf, "at 3.2 M tokens [2.5 M to beyond 100 times the most]"),
         (2.5e6, np.inf, np.inf, "beyond 100 times the most tokens [2.5 M to beyond 100 times "),
         (np.inf, np.inf, np.inf, "not within 100 times the most tokens"),
         (0.0, 12.0, 3e9, "at under 1 k tokens [under 1 k to 3 G]"),
         (np.nan, 4e5, np.nan, "at 400 k tokens (no interval)"),
-        (np.nan, np.inf, np.nan, "not within 100 times the most tokens"),
     ],
 )
 def test_no_more_is_said_of_a_crossing_than_is_known(

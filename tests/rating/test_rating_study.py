@@ -208,9 +208,8 @@ def test_an_example_reaches_ten_tokens_to_each_side_and_not_beyond_the_row() -> 
 
 @pytest.mark.parametrize(
     ("token", "peak"),
-    [("\n", "⏎"), ("   ", "␣␣␣"), ("", "⟨nothing⟩"), ("\n\n", "⏎⏎"), ("\u202e", "⟨U+202E⟩"),
-     ("<b>", "<b>"), (" \t", "⇥"), ("\xa0", "␣")],
-)  # fmt: skip
+    [("\n", "⏎"), ("   ", "␣␣␣"), ("", "⟨nothing⟩"), ("\u202e", "⟨U+202E⟩"), ("\xa0", "␣")],
+)
 def test_an_example_marks_what_would_not_show(token: str, peak: str) -> None:
     class OneToken:
         def decode(self, tokens: list[int], **_: object) -> str:
@@ -225,7 +224,7 @@ def test_an_example_marks_what_would_not_show(token: str, peak: str) -> None:
 # A rater's file.
 
 
-@pytest.mark.parametrize("rater", ["", "../anna", "a.b", "a" * 41, "anna\n", "änna", "/etc/x"])
+@pytest.mark.parametrize("rater", ["", "../anna", "a" * 41, "anna\n"])
 def test_names_that_cannot_be_a_files_are_refused(rater: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="rater: expected 1 to 40"):
         begin(make_study(), tmp_path / "ratings", rater)

@@ -1,6 +1,5 @@
 """What the page gives away (nothing), what it keeps (every click), and whom it answers."""
 
-import html
 import http.client
 import multiprocessing
 import re
@@ -9,12 +8,12 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
 
 import pytest
+from bs4 import BeautifulSoup
 
 from helpers_rating import (
     FIRST_FEATURE,
@@ -64,8 +63,8 @@ def everything(study: Study, folder: Path) -> Iterator[tuple[str, Any]]:
         yield f"rating {number}", answer
     yield from look("rated")
     for path, fields in (
-        ("/finish", {}), ("/item/1", {"verdict": "good"}), ("/item/99", {}), ("/nothing", {}),
-        ("/", {}), ("/finish", {"sure": "yes"}), ("/item/1", {}),
+        ("/item/1", {"verdict": "good"}), ("/item/99", {}), ("/nothing", {}),
+        ("/", {}), ("/finish", {}), ("/item/1", {}),
     ):  # fmt: skip
         yield f"post {path} {fields.keys()}", rater.post(path, **fields)
     yield from look("finished")
@@ -117,47 +116,16 @@ def test_what_is_sent_is_the_same_wherever_examples_come_from(study: Study, tmp_
         assert whole(answer) == whole(its), what
 
 
-class Texts(HTMLParser):
-    """The texts of list items and of marks within them, and all tags."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.examples: list[str] = []
-        self.marked: list[str] = []
-        self.tags: list[str] = []
-        self._open: list[str] = []
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, _: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        if tag in ("input", "link", "meta"):
-            return
-        self._open.append(tag)
-        if tag == "li":
-            self.examples.append("")
-        if tag == "mark":
-            self.marked.append("")
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self._open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if "li" in self._open and "bdi" in self._open:
-            self.examples[-1] += data
-        if "mark" in self._open:
-            self.marked[-1] += data
-
-
 def test_all_examples_are_on_the_page_and_tokens_are_only_text(study: Study, anna: Rater) -> None:
     seen = ""
     for number, item in enumerate(study.items, 1):
-        page = Texts(anna.page(f"/item/{number}"))
+        page = BeautifulSoup(anna.page(f"/item/{number}"), "html.parser")
         examples = [*item.top, *item.sampled]
-        assert page.marked == [f"[{example.token}]" for example in examples]
-        assert page.examples == [f"{before}[{peak}]{after}" for before, peak, after in examples]
-        assert page.tags.count("script") == 1
-        assert "img" not in page.tags
-        seen += "".join(page.examples)
+        assert [mark.text for mark in page("mark")] == [f"[{each.token}]" for each in examples]
+        shown = [text.text for text in page.select("li bdi")]
+        assert shown == [f"{before}[{peak}]{after}" for before, peak, after in examples]
+        assert len(page("script")) == 1 and not page("img")
+        seen += "".join(shown)
     for token in ("<script>alert(1)</script>", "&amp;", "'\"><img src=x", "⏎", "{{ 7*7 }}", "⇥"):
         assert token in seen
     assert "\u202e" not in seen
@@ -195,9 +163,8 @@ def test_a_rating_can_be_changed_and_kept(anna: Rater, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("number", "go", "to"),
-    [(3, "next", 4), (3, "previous", 2), (3, "stay", 3), (1, "previous", 1),
-     (N_ITEMS, "next", 2), (3, "unrated", 5), (40, "unrated", 2), (1, "unrated", 2)],
-)  # fmt: skip
+    [(3, "next", 4), (1, "previous", 1), (3, "stay", 3), (N_ITEMS, "next", 2), (3, "unrated", 5)],
+)
 def test_buttons_lead_where_they_say(
     anna: Rater, tmp_path: Path, number: int, go: str, to: int
 ) -> None:
@@ -228,7 +195,7 @@ def test_what_makes_no_sense_is_refused_and_changes_nothing(anna: Rater, tmp_pat
         ("/item/41", {"verdict": "maybe"}, 404),
         ("/item/1/../../bob", {"verdict": "maybe"}, 404),
         ("/", {"verdict": "maybe"}, 405),
-        ("/finish", {"sure": "yes"}, 409),
+        ("/finish", {}, 409),
     ):
         assert anna.post(path, **fields).status_code == status, (path, fields)
     assert (tmp_path / "anna.json").read_bytes() == before
@@ -255,8 +222,7 @@ def test_finishing_takes_everything_and_is_final(study: Study, anna: Rater, tmp_
     assert 'action="../finish"' in anna.page("/item/1")
     with pytest.raises(UserError, match="press Finish"):
         study.open(load_record(tmp_path, "anna"))
-    assert anna.post("/finish").status_code == 409
-    assert anna.post("/finish", sure="yes").status_code == 303
+    assert anna.post("/finish").status_code == 303
     assert len(study.open(load_record(tmp_path, "anna"))) == N_ITEMS
     before = (tmp_path / "anna.json").read_bytes()
     page = anna.page("/item/2")
@@ -264,7 +230,7 @@ def test_finishing_takes_everything_and_is_final(study: Study, anna: Rater, tmp_
     assert "This item: uninterpretable" in page
     assert all(f'href="{number}"' in page for number in (1, 3))
     for path in ("/item/2", "/finish"):
-        assert anna.post(path, verdict="maybe", sure="yes").status_code == 409
+        assert anna.post(path, verdict="maybe").status_code == 409
     assert (tmp_path / "anna.json").read_bytes() == before
 
 
@@ -273,9 +239,8 @@ def test_finishing_takes_everything_and_is_final(study: Study, anna: Rater, tmp_
 
 @pytest.mark.parametrize(
     "host",
-    ["example.org:8765", "example.org", "localhost.example.org:8765", "::1",
-     "127.0.0.1:8765.example.org", "example.org@127.0.0.1:8765", "0.0.0.0:8765", ""],
-)  # fmt: skip
+    ["example.org:8765", "localhost.example.org:8765", "127.0.0.1:8765.example.org", "0.0.0.0", ""],
+)
 def test_other_hosts_are_refused(anna: Rater, host: str) -> None:
     for path in ("/", "/item/1", "/nothing"):
         answer = anna.client.get(path, base_url=SITE, headers={"Host": host})
@@ -284,9 +249,7 @@ def test_other_hosts_are_refused(anna: Rater, host: str) -> None:
         assert "start again with --address https://" in answer.text
 
 
-@pytest.mark.parametrize(
-    "host", [f"127.0.0.1:{PORT}", f"localhost:{PORT}", "localhost:9000", "localhost", "[::1]:9000"]
-)
+@pytest.mark.parametrize("host", [f"127.0.0.1:{PORT}", "localhost:9000", "localhost", "[::1]:9000"])
 def test_its_own_hosts_are_answered_whatever_port_a_tunnel_has(
     anna: Rater, tmp_path: Path, host: str
 ) -> None:
@@ -330,7 +293,7 @@ def test_all_links_stay_below_the_folder_that_a_proxy_puts_before_them(anna: Rat
     assert urljoin(f"{root}item/1", anna.rate(1, "maybe").location) == f"{root}item/2"
     anna.rate_all(N_ITEMS, finish=False)
     unfinished = anna.page("/item/2")
-    answer = anna.post("/finish", sure="yes")
+    answer = anna.post("/finish")
     assert urljoin(f"{root}finish", answer.location) == f"{root}item/1"
     for page in (unfinished, anna.page("/item/2")):
         links = re.findall(r'(?:href|src|action)="([^"]*)"', page)
@@ -341,40 +304,13 @@ def test_all_links_stay_below_the_folder_that_a_proxy_puts_before_them(anna: Rat
         }  # fmt: skip
 
 
-def seen_in(page: str) -> str:
-    """What the form says that the rater was shown."""
-    [shown] = re.findall(r'name="seen" value="([^"]*)"', page)
-    return html.unescape(shown)
-
-
-def test_a_tab_that_is_out_of_date_overwrites_nothing(anna: Rater, tmp_path: Path) -> None:
-    old = seen_in(anna.page("/item/1"))
-    anna.rate(1, "maybe", note="said in the other tab", seen=old)
-    answer = anna.post("/item/1", verdict="uninterpretable", seen=old)
-    assert answer.status_code == 409
-    assert "changed in another tab. Reload it." in answer.text
-    kept = Rating(verdict="maybe", note="said in the other tab")
-    assert load_record(tmp_path, "anna").ratings == {1: kept}
-    anna.rate(1, "interpretable", note="x", seen=seen_in(anna.page("/item/1")))
-    assert load_record(tmp_path, "anna").ratings[1].verdict == "interpretable"
-
-
-def test_a_port_that_is_taken_is_named(study: Study, tmp_path: Path) -> None:
-    app = make_app(study, tmp_path, "anna")
-    message = r"--port \d+: could not be opened .* give another"
-    with running(listen(app, port=0)) as port, pytest.raises(UserError, match=message):
-        listen(app, port=port)
-
-
 @pytest.mark.parametrize(
     ("headers", "status"),
     [
         ({"Origin": SITE}, 303),
         ({"Origin": "http://example.org", "Referer": f"{SITE}/item/1"}, 403),
         ({"Origin": "null"}, 403),
-        ({"Origin": f"https://127.0.0.1:{PORT}"}, 403),
         ({"Origin": f"{SITE}0"}, 403),
-        ({"Origin": "http://127.0.0.1:80"}, 403),
         ({}, 403),
     ],
 )
@@ -392,7 +328,9 @@ def status_of(port: int, host: str, path: str = "/item/1") -> int:
     return connection.getresponse().status
 
 
-def test_only_this_machine_is_listened_to(study: Study, tmp_path: Path) -> None:
+def test_only_this_machine_is_listened_to_and_a_port_that_is_taken_is_named(
+    study: Study, tmp_path: Path
+) -> None:
     server = listen(make_app(study, tmp_path, "anna"), port=0)
     assert server.socket.getsockname() == ("127.0.0.1", server.port)
     with running(server) as port:
@@ -401,6 +339,8 @@ def test_only_this_machine_is_listened_to(study: Study, tmp_path: Path) -> None:
             other.connect(("127.0.0.2", port))
         assert status_of(port, f"127.0.0.1:{port}") == 200
         assert status_of(port, f"127.0.0.1:{port}", f"http://example.org:{port}/item/1") == 403
+        with pytest.raises(UserError, match=r"--port \d+: could not be opened.* give another"):
+            listen(make_app(study, tmp_path, "bob"), port=port)
 
 
 def test_the_command_serves_until_it_is_stopped(study: Study, tmp_path: Path) -> None:
@@ -423,13 +363,3 @@ def test_the_command_serves_until_it_is_stopped(study: Study, tmp_path: Path) ->
     finally:
         process.kill()
         process.join()
-
-
-def test_a_record_of_another_study_is_refused_before_anything_is_served(
-    study: Study, tmp_path: Path
-) -> None:
-    make_app(study, tmp_path, "anna")
-    before = (tmp_path / "anna.json").read_bytes()
-    with pytest.raises(UserError, match="commitment"):
-        make_app(make_study(seed=6), tmp_path, "anna")
-    assert (tmp_path / "anna.json").read_bytes() == before

@@ -90,26 +90,21 @@ def test_shares_and_tests(study: Study, tmp_path: Path) -> None:
     rate(study, tmp_path, "anna", COUNTS)
     found = written(study, tmp_path).record
     assert (found["text"], found["agreement"]) == ("ratings by anna", None)
-    share = found["raters"]["anna"]["shares"]["interpretable"]["transcoder"]
-    assert (share["count"], share["of"], share["share"]) == (12, 20, 0.6)
-    # Wilson's interval, written out: (p + z²/2n ± z sqrt(p(1-p)/n + z²/4n²)) / (1 + z²/n).
-    z, p, n = 1.959963984540054, 0.6, 20
-    half = z * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
-    low, high = ((p + z**2 / (2 * n) + sign * half) / (1 + z**2 / n) for sign in (-1, 1))
-    assert (share["low"], share["high"]) == pytest.approx((low, high))
-    tests = found["raters"]["anna"]["tests"]
+    shares, tests = found["raters"]["anna"]["shares"], found["raters"]["anna"]["tests"]
+    first = shares["interpretable"]["transcoder"]
+    wilson = stats.binomtest(12, 20).proportion_ci(method="wilson")
+    assert first == {
+        "count": 12, "of": 20, "share": 0.6,
+        "low": pytest.approx(wilson.low), "high": pytest.approx(wilson.high),
+    }  # fmt: skip
     assert tests["interpretable"]["odds_ratio"] == pytest.approx((12 * 13) / (8 * 7))
-    assert tests["interpretable"]["p_value"] == stats.fisher_exact([[12, 8], [7, 13]]).pvalue
     assert tests["context-free"]["odds_ratio"] == pytest.approx((2 * 14) / (18 * 6))
     assert tests["context-free"]["p_value"] == stats.fisher_exact([[2, 18], [6, 14]]).pvalue
 
 
 def test_fisher_by_hand(study: Study, tmp_path: Path) -> None:
     # Ours: 20 of 20 against 0 of 20. One table of C(40, 20) is as extreme on either side.
-    extreme = {
-        "transcoder": {"interpretable": 20, "maybe": 0, "uninterpretable": 0},
-        "mlp_in_sae": {"interpretable": 0, "maybe": 20, "uninterpretable": 0},
-    }
+    extreme = {"transcoder": {"interpretable": 20}, "mlp_in_sae": {"maybe": 20}}
     rate(study, tmp_path, "anna", extreme)
     found = written(study, tmp_path).record
     test = found["raters"]["anna"]["tests"]["interpretable"]

@@ -7,11 +7,10 @@ rule. :class:`Answers` has a method for each of them.
 import re
 from dataclasses import fields, replace
 from itertools import pairwise
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import Field
 from torch import Tensor
 
 from transcoders.checksums import sha256
@@ -34,10 +33,8 @@ CONTEXT = 24
 EXAMPLE_COLUMNS = ["kind", "rank", "row", "position", "activation"]
 QUESTIONS = ("examples", "activations", "circuit", "pull_back", "de_embedding", "direct_logits",
              "connections", "reveal")  # fmt: skip
-FromZero = Annotated[int, Field(ge=0)]
-FromOne = Annotated[int, Field(ge=1)]
 Pairs = list[tuple[str, float]]
-Records = list[dict[str, Any]]
+Records = list[dict[Any, Any]]
 
 
 class Answers:
@@ -70,25 +67,23 @@ class Answers:
         self._examples = observed.examples.query("feature == @unit")[EXAMPLE_COLUMNS]
         self._silent = text.background[observed.background[:, unit] == 0]
         subject = {"feature": feature, "restricted": restricted, "dictionary": names[layer]}
-        n_rows, row_length = text.rows.shape
-        sizes = {
-            "n_rows": n_rows, "row_length": row_length, "n_heads": self._replacement.n_heads,
-            "first_position": self._replacement.first_position,
-            "layers": list(self._replacement.transcoders),
-        }  # fmt: skip
         activity: Any = observed.features.set_index("feature").loc[unit]
         self.facts: dict[str, Any] = {
-            **subject, **sizes,
+            **subject,
+            "n_rows": len(self._rows),
+            "row_length": self._rows.shape[1],
+            "n_heads": self._replacement.n_heads,
+            "first_position": self._replacement.first_position,
+            "layers": list(self._replacement.transcoders),
             **activity[["frequency", "mean", "largest"]].to_dict(),
-        }  # fmt: skip
+        }
         self.opening = {**subject, "text": sha256(layout.observed / "text.safetensors")}
 
     def examples(self) -> Records:
         """Rows, positions and activations of the feature's examples."""
-        rows = self._examples.itertuples(index=False, name=None)
-        return [dict(zip(EXAMPLE_COLUMNS, row, strict=True)) for row in rows]
+        return self._examples.to_dict("records")
 
-    def activations(self, row: FromZero, feature: str | None = None) -> list[tuple[int, float]]:
+    def activations(self, row: int, feature: str | None = None) -> list[tuple[int, float]]:
         """How active a feature is at each position that transcoders were trained on.
 
         Args:
@@ -104,7 +99,7 @@ class Answers:
         return list(enumerate(z))[self._replacement.first_position :]
 
     def circuit(
-        self, row: FromZero, position: FromZero, feature: str | None = None, **search: Any
+        self, row: int, position: int, feature: str | None = None, **search: Any
     ) -> Records:
         """The paths of Algorithm 1 to a feature at a place, as ``paths.json`` holds them.
 
@@ -132,27 +127,25 @@ class Answers:
         self._vector(name)
         return name
 
-    def de_embedding(self, vector: str, k: FromOne = 10, largest: bool = True) -> Pairs:
+    def de_embedding(self, vector: str, k: int = 10, largest: bool = True) -> Pairs:
         """The tokens of the vocabulary that drive a vector most (or least), and how much."""
         found = self._vector(vector)[None]
         return self._words(invariant.de_embeddings(self._replacement, found, k, largest=largest))
 
-    def direct_logits(self, feature: str, k: FromOne = 10, largest: bool = True) -> Pairs:
+    def direct_logits(self, feature: str, k: int = 10, largest: bool = True) -> Pairs:
         """The tokens whose logits a feature moves most (or least), and how much: DLA."""
         layer, unit = self._known(feature)
         writes = self._replacement.transcoders[layer].W_dec[unit][None]
         return self._words(invariant.direct_logits(self._replacement, writes, k, largest=largest))
 
-    def connections(
-        self, vector: str, layer: FromZero, k: FromOne = 10, largest: bool = True
-    ) -> Pairs:
+    def connections(self, vector: str, layer: int, k: int = 10, largest: bool = True) -> Pairs:
         """The features of a layer that move a vector most (or least), and how much."""
         self._vector(f"{vector} {ARROW} tc{layer}[0]")  # refuses a layer that is not before it
         W_dec = self._replacement.transcoders[layer].W_dec
         best = invariant.best_products(self._vector(vector)[None], W_dec, k, largest=largest)
         return [(f"tc{layer}[{unit}]", value) for unit, value in best.pairs()[0]]
 
-    def reveal(self, hypothesis: str, context: FromZero = CONTEXT) -> Records:
+    def reveal(self, hypothesis: str, context: int = CONTEXT) -> Records:
         """The examples with their texts.
 
         Args:
@@ -171,7 +164,7 @@ class Answers:
         return [self._marked_text(row, at, CONTEXT) for row, at in self._silent.tolist()]
 
     def _row(self, row: int) -> Int[Tensor, " token"]:
-        if row >= len(self._rows):
+        if not 0 <= row < len(self._rows):
             raise UserError(f"row {row}: expected one from 0 to {len(self._rows) - 1}")
         return self._rows[row]
 
@@ -210,17 +203,17 @@ class Answers:
         for part in others:
             is_head = part.startswith("attn")
             layer, unit = parse_head(part) if is_head else self._known(part)
-            if is_head and (layer >= replacement.n_layers or unit >= replacement.n_heads):
-                raise UserError(f"{part}: expected a layer below {replacement.n_layers} and a head "
-                                f"below {replacement.n_heads}")  # fmt: skip
+            if is_head:
+                replacement.bounds.check_head(layer, unit)
             if (replacement.attention_writes if is_head else replacement.mlp_writes)[layer] > reads:
                 raise UserError(f"{name}: {part} writes nothing that is read there")
             if is_head:
                 vector = invariant.through_head(replacement, vector, layer, unit)
+                reads = replacement.attention_reads[layer]
             else:
                 strength = vector @ replacement.transcoders[layer].W_dec[unit]
                 vector = strength * replacement.encoder_vectors(layer, torch.tensor([unit]))
-            reads = (replacement.attention_reads if is_head else replacement.mlp_reads)[layer]
+                reads = replacement.mlp_reads[layer]
         return vector[0]
 
     def _words(self, best: invariant.Best) -> Pairs:

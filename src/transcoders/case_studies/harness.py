@@ -34,14 +34,12 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import networkx as nx
 import pandas as pd
-from pydantic import ConfigDict, ValidationError, validate_call
+from pydantic import ValidationError, validate_call
 
 from transcoders.case_studies.answers import EXAMPLE_COLUMNS, QUESTIONS, Answers
 from transcoders.case_studies.transcript import OPENED, REVEALED, Transcript
 from transcoders.circuits.export import paths_of_record
-from transcoders.circuits.graph import build_graph
 from transcoders.circuits.paths import ComputationalPath, strongest
 from transcoders.errors import UserError
 
@@ -57,7 +55,6 @@ class BlindCircuit(NamedTuple):
     """Why a feature is active at a place, in numbers."""
 
     paths: list[ComputationalPath]
-    graph: nx.DiGraph
 
     def table(self, n: int = 15) -> str:
         """The strongest paths, one on each line: attribution, and nodes from the target back."""
@@ -81,9 +78,11 @@ class Questions(ABC):
 
     Attributes:
         facts: sizes of text and model; how often and how strongly the feature is active.
+        seal: the last digest of the transcript.
     """
 
     facts: dict[str, Any]
+    seal: str
 
     @abstractmethod
     def ask(self, question: str, /, **arguments: Any) -> Any:
@@ -99,9 +98,9 @@ class Questions(ABC):
         return pd.Series(found, name="activation", dtype=float)
 
     def circuit(self, row: int, position: int, **arguments: Any) -> BlindCircuit:
-        """The circuit of a feature at a place, by Algorithms 1 and 2."""
-        paths = paths_of_record(self.ask("circuit", row=row, position=position, **arguments))
-        return BlindCircuit(paths, build_graph(paths))
+        """The circuit of a feature at a place, by Algorithm 1."""
+        found = self.ask("circuit", row=row, position=position, **arguments)
+        return BlindCircuit(paths_of_record(found))
 
     def pull_back(self, vector: str, through: str) -> str:
         """The name of what a head or an earlier feature reads to move a feature vector."""
@@ -125,8 +124,7 @@ class Questions(ABC):
     def reveal(self, hypothesis: str, **arguments: Any) -> Revealed:
         """Write down a hypothesis, which ends the blind study, and see the text."""
         found = self.ask(REVEALED, hypothesis=hypothesis, **arguments)
-        columns = [*EXAMPLE_COLUMNS, "text"]
-        return Revealed(pd.DataFrame(found["examples"], columns=columns), found["seal"])
+        return Revealed(pd.DataFrame(found, columns=[*EXAMPLE_COLUMNS, "text"]), self.seal)
 
 
 class BlindStudy(Questions):
@@ -157,7 +155,7 @@ class BlindStudy(Questions):
         self._transcript = Transcript(transcript)
         self._answers = Answers(scale, feature, restricted=restricted, device=device)
         self.facts = _rounded(self._answers.facts)
-        self._transcript.add(OPENED, self._answers.opening, answer=self.facts)
+        self.seal = self._transcript.add(OPENED, self._answers.opening, answer=self.facts)
 
     def ask(self, question: str, /, **arguments: Any) -> Any:
         """Answer a question, once it is on record.
@@ -175,9 +173,7 @@ class BlindStudy(Questions):
             if question not in QUESTIONS:
                 known = ", ".join(QUESTIONS)
                 raise UserError(f"a blind study does not answer this; it answers {known}")
-            checked = validate_call(config=ConfigDict(strict=True))(
-                getattr(self._answers, question)
-            )
+            checked = validate_call(config={"strict": True})(getattr(self._answers, question))
             answer = _rounded(checked(**arguments))
         except ValidationError as error:
             refused = f"{question}: {problems(error)}"
@@ -185,10 +181,10 @@ class BlindStudy(Questions):
             refused = f"{question}: {error}"
         except Exception as error:  # its message might hold tokens
             refused = f"{question}: failed with {type(error).__name__}"
-        digest = self._transcript.add(question, arguments, answer=answer, refused=refused)
+        self.seal = self._transcript.add(question, arguments, answer=answer, refused=refused)
         if refused is not None:
             raise RefusedError(refused)
-        return {"examples": answer, "seal": digest} if self._transcript.is_sealed else answer
+        return answer
 
     def silent_texts(self) -> list[str]:
         """Texts around tokens where the feature is silent, to score a hypothesis on.

@@ -2,11 +2,10 @@
 
 import json
 import re
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import StrictUndefined, Template
 
 from transcoders.case_studies.harness import RefusedError
 from transcoders.case_studies.scripts import (
@@ -24,16 +23,7 @@ from transcoders.files import read_table
 from transcoders.layout import Layout
 from transcoders.notebooks import execute_notebook
 from transcoders.tables.html import in_markdown
-
-VERDICTS = {
-    "success": "The hypothesis was right.",
-    "mostly": "The hypothesis was mostly right.",
-    "failure": "The hypothesis was wrong, or said too little.",
-    "other weights": (
-        "The dictionaries here are not those that the analyst studied, so the words on this page "
-        "are about other features than its numbers."
-    ),
-}
+from transcoders.templates import template
 
 
 def write_study_page(name: str, scale: Scale, layout: Layout) -> None:
@@ -75,22 +65,12 @@ def study_notebook(
 
     new_cell = {"code": new_code_cell, "markdown": new_markdown_cell}
     row, study = read_table(table4).set_index("study").loc[name], RecordedStudy(folder)
-    environment = Environment(trim_blocks=True, undefined=StrictUndefined)
-    environment.filters["in_markdown"] = in_markdown
-    source = files("transcoders.case_studies").joinpath("page.md.j2").read_text(encoding="utf-8")
-    text = environment.from_string(source).render(
-        name=name,
-        script=script,
-        folder=folder,
-        row=row,
-        facts=study.facts,
-        verdict=VERDICTS[str(row["outcome"])],
-        pattern=_literal(script.pattern.pattern),
-        browser=browser,
-        steps=[_shown(step, study) for step in script.steps],
-        success=SUCCESS,
-        mostly=MOSTLY,
-    )
+    source = template("transcoders.case_studies", "page.md.j2")
+    text = Template(source, trim_blocks=True, undefined=StrictUndefined).render(
+        name=name, script=script, folder=folder, row=row, facts=study.facts, browser=browser,
+        steps=[_shown(step, study) for step in script.steps], success=SUCCESS, mostly=MOSTLY,
+        in_markdown=in_markdown, in_python=in_python,
+    )  # fmt: skip
     _, *parts = re.split(r"^%% (code|markdown)\n", text, flags=re.MULTILINE)
     cells = [
         # The number is not drawn at random, so that the bytes are the same every time.
@@ -103,19 +83,20 @@ def study_notebook(
 def _shown(step: Step, study: RecordedStudy) -> dict[str, str | None]:
     """A question in words and in Python, its thought, and why it was refused, if it was."""
     question, arguments = step.question
-    written = ", ".join(f"{name}={_literal(value)}" for name, value in arguments.items())
-    shown: dict[str, str | None] = {
-        "heading": heading(question, arguments),
-        "thought": step.thought,
-        "call": f"study.{question}({written})",
-    }
+    written = ", ".join(f"{name}={in_python(value)}" for name, value in arguments.items())
+    refusal = None
     try:
         study.ask(question, **arguments)
     except RefusedError as refused:
-        return shown | {"refusal": str(refused)}
-    return shown | {"refusal": None}
+        refusal = str(refused)
+    return {
+        "heading": heading(question, arguments),
+        "thought": step.thought,
+        "call": f"study.{question}({written})",
+        "refusal": refusal,
+    }
 
 
-def _literal(value: Any) -> str:
+def in_python(value: Any) -> str:
     """A value in Python. JSON has double quotes, as in the project's notebooks."""
     return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)

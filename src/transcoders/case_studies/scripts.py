@@ -14,14 +14,14 @@ means something only with the weights that the analyst had, so a file names thei
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import pandas as pd
 from pydantic import Field, ValidationError
 
 from transcoders.case_studies.answers import FEATURE
 from transcoders.case_studies.harness import BlindStudy, Questions, RefusedError, problems
-from transcoders.case_studies.transcript import OPENED, REVEALED, digest, verify_transcript
+from transcoders.case_studies.transcript import REVEALED, digest, verify_transcript
 from transcoders.checksums import sha256
 from transcoders.config.fields import Section
 from transcoders.errors import UserError
@@ -32,7 +32,6 @@ TRANSCRIPT, ANSWERS = "transcript.json", "answers.json"
 SUCCESS, MOSTLY = 0.8, 0.65
 """Balanced accuracies that a right and a mostly right hypothesis must reach. They were fixed before
 the first study. Guessing gives 0.5."""
-Outcome = Literal["success", "mostly", "failure", "other weights"]
 TABLE4_COLUMNS = [
     "study", "feature", "drawn", "restricted", "questions", "hypothesis", "pattern", "top_matched",
     "sampled_matched", "silent_matched", "balanced_accuracy", "outcome", "seal",
@@ -93,7 +92,6 @@ class RecordedStudy(Questions):
 
     Attributes:
         hypothesis: as it was sealed.
-        seal: the last digest of its transcript.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -103,8 +101,8 @@ class RecordedStudy(Questions):
             UserError: the transcript is not whole, or an answer is not the one that it records.
         """
         self._entries = verify_transcript(folder / TRANSCRIPT)
-        self.hypothesis = str(self._entries[-1]["arguments"]["hypothesis"])
-        self.seal = str(self._entries[-1]["digest"])
+        self.hypothesis = self._entries[-1]["arguments"]["hypothesis"]
+        self.seal = self._entries[-1]["digest"]
         self._answers = read_json(folder / ANSWERS)
         recorded = [entry["answer"] for entry in self._entries]
         found = [None if answer is None else digest(answer) for answer in self._answers]
@@ -122,12 +120,10 @@ class RecordedStudy(Questions):
             RefusedError: the question was refused then, or nobody asked it.
         """
         for entry, answer in zip(self._entries, self._answers, strict=True):
-            asked = (entry["question"], entry["arguments"])
-            if asked == (question, arguments) and question != OPENED:
+            if (entry["question"], entry["arguments"]) == (question, arguments):
                 if entry["refused"] is not None:
                     raise RefusedError(entry["refused"])
-                sealed = question == REVEALED
-                return {"examples": answer, "seal": self.seal} if sealed else answer
+                return answer
         raise RefusedError(f"{question}: it was not asked with these arguments in this study")
 
 
@@ -167,11 +163,15 @@ def carry_out(
                 answers.append(study.ask(question, **arguments))
             except RefusedError:  # on record; with other weights, a feature may be silent there
                 answers.append(None)
-        answers.append(study.ask(REVEALED, hypothesis=script.hypothesis)["examples"])
+        answers.append(study.ask(REVEALED, hypothesis=script.hypothesis))
         write_json(temporary / ANSWERS, answers)
-    dictionary = Layout(scale).dictionary(study.facts["dictionary"])
-    weights = sha256(dictionary / "sae_weights.safetensors")
+    weights = weights_of(study.facts["dictionary"], Layout(scale))
     return score(name, script, RecordedStudy(folder), study.silent_texts(), weights)
+
+
+def weights_of(dictionary: str, layout: Layout) -> str:
+    """SHA-256 of a dictionary's weights."""
+    return sha256(layout.dictionary(dictionary) / "sae_weights.safetensors")
 
 
 def score(
@@ -196,19 +196,12 @@ def score(
     top, sampled = (matches[examples["kind"] == kind].mean() for kind in ("top", "sampled"))
     silent_matched = pd.Series(silent, dtype=object).map(matched).notna().mean()
     accuracy = (sampled + 1 - silent_matched) / 2
-    verdict = outcome(accuracy, same=weights == script.weights_sha256)
+    outcome = "success" if accuracy >= SUCCESS else "mostly" if accuracy >= MOSTLY else "failure"
+    if weights != script.weights_sha256:
+        outcome = "other weights"
     hypothesis = " ".join(script.hypothesis.split())
     values = (
         name, script.feature, script.drawn, script.restricted, len(script.steps), hypothesis,
-        script.pattern.pattern, top, sampled, silent_matched, accuracy, verdict, study.seal,
+        script.pattern.pattern, top, sampled, silent_matched, accuracy, outcome, study.seal,
     )  # fmt: skip
     return dict(zip(TABLE4_COLUMNS, values, strict=True))
-
-
-def outcome(accuracy: float, *, same: bool) -> Outcome:
-    """The verdict on a hypothesis; there is none on a hypothesis about other weights."""
-    if not same:
-        return "other weights"
-    if accuracy >= SUCCESS:
-        return "success"
-    return "mostly" if accuracy >= MOSTLY else "failure"

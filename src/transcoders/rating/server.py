@@ -9,10 +9,11 @@ tunnel has another one. All links are relative, since a proxy may put a folder b
 
 import logging
 import re
-import socket
 import threading
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from flask import Flask, Response, abort, redirect, render_template, request
 from jinja2 import StrictUndefined
@@ -21,7 +22,7 @@ from werkzeug.wrappers import Response as BaseResponse
 
 from transcoders.errors import UserError
 from transcoders.rating.records import Rating, Record, load_record, save_record
-from transcoders.rating.study import Study, begin
+from transcoders.rating.study import Item, Study, begin
 
 HOST = "127.0.0.1"
 THIS_MACHINE = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d{1,5})?")
@@ -31,100 +32,6 @@ POLICY = (
 )
 """Texts of examples come from strangers. Whatever they hold, the browser runs the page's own script
 only."""
-
-
-class RatingPages:
-    """The answer to each request of one rater."""
-
-    def __init__(self, study: Study, folder: Path, rater: str, address: str | None) -> None:
-        """Begin or go on; the arguments are those of :func:`make_app`."""
-        proxy = urlsplit(address or "")
-        if address and not (proxy.scheme in ("http", "https") and proxy.netloc):
-            raise UserError(
-                f"--address: expected an address such as https://hub.example.org/proxy/8765/, "
-                f"found {address!r}; copy it from the browser"
-            )
-        begin(study, folder, rater)
-        self._items, self._folder, self._rater = study.items, folder, rater
-        self._proxy = proxy
-        self._writing = threading.Lock()
-
-    def guard(self) -> None:
-        """Refuse what does not come from this page."""
-        host, origin = request.headers.get("Host", ""), request.headers.get("Origin")
-        of_proxy = f"{self._proxy.scheme}://{self._proxy.netloc}"
-        if not THIS_MACHINE.fullmatch(host) and (not host or host != self._proxy.netloc):
-            abort(
-                403,
-                f"This page answers under its own address only, and this request was for {host}. "
-                f"If that is your own proxy, start again with --address https://{host}/",
-            )
-        # A proxy may rewrite the host. What a browser says of the site cannot be forged by a page.
-        is_own = request.headers.get("Sec-Fetch-Site") == "same-origin"
-        if request.method == "POST" and not is_own and origin not in (f"http://{host}", of_proxy):
-            abort(403, "Nothing was saved: this came from another site.")
-        if (request.view_args or {}).get("number", 1) not in range(1, len(self._items) + 1):
-            abort(404)
-
-    def protect(self, response: Response) -> Response:
-        """Set the headers of every answer."""
-        response.headers["Content-Security-Policy"] = POLICY
-        response.headers["Cache-Control"] = "no-store"
-        return response
-
-    def start(self) -> BaseResponse:
-        """Lead to where the rater left off."""
-        return _go_to(f"item/{_next_unrated(self._load(), 0)}")
-
-    def show(self, number: int) -> str:
-        """Show the page of one item."""
-        record = self._load()
-        return render_template(
-            "page.html.j2",
-            number=number,
-            item=self._items[number - 1],
-            rating=record.ratings.get(number, Rating()),
-            previous=record.ratings.get(number - 1, Rating()),
-            record=record,
-        )
-
-    def rate(self, number: int) -> BaseResponse:
-        """Save what was said of one item, and lead on."""
-        form = request.form
-        with self._writing:
-            record = self._load(to_write=True)
-            old = record.ratings.get(number, Rating())
-            if form.get("seen", old.model_dump_json()) != old.model_dump_json():
-                abort(409, "Nothing was saved: this item was changed in another tab. Reload it.")
-            new = Rating.model_validate(
-                {
-                    "verdict": form.get("verdict", old.verdict),
-                    "context_free": "context_free" in form,
-                    "note": "\n".join(form["note"].splitlines()).strip(),
-                }
-            )
-            if new != old:
-                record = record.model_copy(update={"ratings": record.ratings | {number: new}})
-                save_record(self._folder, record)
-        go = form.get("go", "next")
-        if go == "unrated" or (go == "next" and number == len(self._items)):
-            return _go_to(str(_next_unrated(record, number)))
-        return _go_to(str(max(number + {"previous": -1, "stay": 0}.get(go, 1), 1)))
-
-    def finish(self) -> BaseResponse:
-        """Seal the ratings, once all items are rated."""
-        with self._writing:
-            record = self._load(to_write=True)
-            if record.unrated or "sure" not in request.form:
-                abort(409, "Nothing was finished: items are not rated, or the box is not ticked.")
-            save_record(self._folder, record.model_copy(update={"finished": True}))
-        return _go_to("item/1")
-
-    def _load(self, *, to_write: bool = False) -> Record:
-        record = load_record(self._folder, self._rater)
-        if to_write and record.finished:
-            abort(409, "Nothing was saved: these ratings are finished.")
-        return record
 
 
 def make_app(study: Study, folder: Path, rater: str, address: str | None = None) -> Flask:
@@ -139,16 +46,95 @@ def make_app(study: Study, folder: Path, rater: str, address: str | None = None)
     Raises:
         UserError: a bad name or address, or a file that is damaged or of another study.
     """
-    pages = RatingPages(study, folder, rater, address)
+    proxy = urlsplit(address or "")
+    if address and not (proxy.scheme in ("http", "https") and proxy.netloc):
+        raise UserError(
+            f"--address: expected an address such as https://hub.example.org/proxy/8765/, "
+            f"found {address!r}; copy it from the browser"
+        )
+    begin(study, folder, rater)
     app = Flask(__name__, template_folder=".")
     app.jinja_options = {"autoescape": True, "undefined": StrictUndefined}
-    app.before_request(pages.guard)
-    app.after_request(pages.protect)
-    app.add_url_rule("/", view_func=pages.start)
-    app.add_url_rule("/item/<int:number>", view_func=pages.show)
-    app.add_url_rule("/item/<int:number>", view_func=pages.rate, methods=["POST"])
-    app.add_url_rule("/finish", view_func=pages.finish, methods=["POST"])
+    app.before_request(partial(_refuse_other_sites, proxy))
+    app.after_request(_protect)
+    _add_pages(app, study.items, folder, rater)
     return app
+
+
+def _refuse_other_sites(proxy: SplitResult) -> None:
+    """Refuse what does not come from this page, at its own address or its proxy's."""
+    host, origin = request.headers.get("Host", ""), request.headers.get("Origin")
+    if not THIS_MACHINE.fullmatch(host) and (not host or host != proxy.netloc):
+        abort(
+            403,
+            f"This page answers under its own address only, and this request was for {host}. "
+            f"If that is your own proxy, start again with --address https://{host}/",
+        )
+    # A proxy may rewrite the host. What a browser says of the site cannot be forged by a page.
+    is_own = request.headers.get("Sec-Fetch-Site") == "same-origin"
+    of_proxy = f"{proxy.scheme}://{proxy.netloc}"
+    if request.method == "POST" and not is_own and origin not in (f"http://{host}", of_proxy):
+        abort(403, "Nothing was saved: this came from another site.")
+
+
+def _protect(response: Response) -> Response:
+    response.headers["Content-Security-Policy"] = POLICY
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+def _add_pages(app: Flask, items: Sequence[Item], folder: Path, rater: str) -> None:
+    """The page of each item, and what its buttons do."""
+    writing = threading.Lock()
+
+    def load(number: int = 1) -> Record:
+        record = load_record(folder, rater)
+        if number not in range(1, len(items) + 1):
+            abort(404)
+        if request.method == "POST" and record.finished:
+            abort(409, "Nothing was saved: these ratings are finished.")
+        return record
+
+    @app.get("/")
+    def start() -> BaseResponse:
+        return _go_to(f"item/{_next_unrated(load(), 0)}")
+
+    @app.get("/item/<int:number>")
+    def show(number: int) -> str:
+        record = load(number)
+        rating, previous = (record.ratings.get(at, Rating()) for at in (number, number - 1))
+        return render_template(
+            "page.html.j2", number=number, item=items[number - 1], rating=rating,
+            previous=previous, record=record,
+        )  # fmt: skip
+
+    @app.post("/item/<int:number>")
+    def rate(number: int) -> BaseResponse:
+        form = request.form
+        with writing:
+            record = load(number)
+            old = record.ratings.get(number, Rating())
+            said = {
+                "verdict": form.get("verdict", old.verdict),
+                "context_free": "context_free" in form,
+                "note": "\n".join(form["note"].splitlines()).strip(),
+            }
+            if (new := Rating.model_validate(said)) != old:
+                record = record.model_copy(update={"ratings": record.ratings | {number: new}})
+                save_record(folder, record)
+        go = form.get("go", "next")
+        if go == "unrated" or (go == "next" and number == len(items)):
+            return _go_to(str(_next_unrated(record, number)))
+        return _go_to(str(max(number + {"previous": -1, "stay": 0}.get(go, 1), 1)))
+
+    @app.post("/finish")
+    def finish() -> BaseResponse:
+        with writing:
+            record = load()
+            if record.unrated:
+                abort(409, "Nothing was finished: some items are not rated.")
+            save_record(folder, record.model_copy(update={"finished": True}))
+        return _go_to("item/1")
 
 
 def listen(app: Flask, *, port: int) -> BaseWSGIServer:
@@ -161,15 +147,12 @@ def listen(app: Flask, *, port: int) -> BaseWSGIServer:
     """
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line for each click helps nobody
     try:
-        with socket.socket() as free:  # the library would end the process
-            free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            free.bind((HOST, port))
-    except OSError as error:
+        return make_server(HOST, port, app, threaded=True)
+    except SystemExit:  # the library has printed why, and would end the process
         raise UserError(
-            f"--port {port}: could not be opened ({error.strerror}); another page may be open "
-            "there: give another port, or 0 for any that is free"
+            f"--port {port}: could not be opened; another page may be open there: give another "
+            "port, or 0 for any that is free"
         ) from None
-    return make_server(HOST, port, app, threaded=True)
 
 
 def serve(study: Study, folder: Path, rater: str, *, port: int, address: str | None = None) -> None:

@@ -79,13 +79,11 @@ class Study:
         Raises:
             UserError: its commitment does not fit this key and these items.
         """
-        expected = (len(self.items), self.commit(record.nonce))
-        if (found := (record.n_items, record.commitment)) != expected:
+        if record.commitment != self.commit(record.nonce):
             raise UserError(
-                f"{record.rater}.json: expected {expected[0]} items and commitment {expected[1]}, "
-                f"found {found[0]} and {found[1]}; the seed, the examples, the text or "
-                f"this software changed since {record.rater} began: restore them, or move the file "
-                "away and rate anew"
+                f"{record.rater}.json: its commitment is not to these {len(self.items)} items; the "
+                "seed, the examples, the text or this software changed since "
+                f"{record.rater} began: restore them, or move the file away and rate anew"
             )
 
     def open(self, record: Record) -> pd.DataFrame:

@@ -32,16 +32,10 @@ ROWS = (*VERDICTS, CONTEXT_FREE, RATED)
 TESTED = ("interpretable", CONTEXT_FREE)
 SAID = ("verdict", "context_free")
 """What raters may agree on."""
-Counts = Mapping[str, tuple[int, int]]
-"""For each of :data:`ROWS`, how many features of each of :data:`RATED_KINDS`."""
-PAPER: Counts = {
-    "interpretable": (41, 38),
-    "maybe": (8, 8),
-    "uninterpretable": (1, 4),
-    CONTEXT_FREE: (6, 16),
-    RATED: (50, 50),
-}
-"""Table 1 as printed: layer 15 of Pythia-410M, one rater; in the order of :data:`RATED_KINDS`."""
+PAPER = pd.DataFrame(
+    {"transcoder": [41, 8, 1, 6, 50], "mlp_in_sae": [38, 8, 4, 16, 50]}, index=pd.Index(ROWS)
+)
+"""Table 1 as printed: layer 15 of Pythia-410M, one rater."""
 NO_RATINGS = "no ratings yet"
 
 
@@ -93,18 +87,12 @@ def table1(finished: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
         among all of these. Without a rater, there is one block whose rater is "no ratings yet" and
         whose counts are missing.
     """
-    missing = {NO_RATINGS: dict.fromkeys(ROWS, (pd.NA, pd.NA))}
-    counts = {rater: _counts(said) for rater, said in finished.items()} or missing
-    columns = [*RATED_KINDS, *(f"paper_{kind}" for kind in RATED_KINDS)]
-    table = pd.DataFrame(
-        [
-            (rater, row, *of_rater[row], *PAPER[row])
-            for rater, of_rater in counts.items()
-            for row in ROWS
-        ],
-        columns=["rater", "rating", *columns],
-    )
-    return table.astype(dict.fromkeys(columns, "Int64"))
+    counts = {rater: _counts(said) for rater, said in finished.items()}
+    beside = {
+        rater: of_rater.join(PAPER.add_prefix("paper_"))
+        for rater, of_rater in (counts or {NO_RATINGS: PAPER * pd.NA}).items()
+    }
+    return pd.concat(beside, names=["rater", "rating"]).astype("Int64").reset_index()
 
 
 def statistics(
@@ -129,29 +117,24 @@ def statistics(
     }
 
 
-def _counts(said: pd.DataFrame) -> Counts:
-    first, second = (said[said["kind"] == kind] for kind in RATED_KINDS)
-    return {row: (_count(first, row), _count(second, row)) for row in ROWS}
+def _counts(said: pd.DataFrame) -> pd.DataFrame:
+    """For each of :data:`ROWS`, how many features of each of :data:`RATED_KINDS`."""
+    columns: dict[str, Any] = {verdict: said["verdict"] == verdict for verdict in VERDICTS}
+    columns |= {CONTEXT_FREE: said["context_free"], RATED: True}
+    return said[["kind"]].assign(**columns).groupby("kind").sum().T[list(RATED_KINDS)]
 
 
-def _count(said: pd.DataFrame, row: str) -> int:
-    if row == RATED:
-        return len(said)
-    return int((said["context_free"] if row == CONTEXT_FREE else said["verdict"] == row).sum())
-
-
-def _compare(counts: Counts) -> dict[str, Any]:
+def _compare(counts: pd.DataFrame) -> dict[str, Any]:
     """Shares of both kinds with Wilson's intervals, and Fisher's exact tests."""
-    n = counts[RATED]
+    of = counts.to_dict("index")
+    n = of.pop(RATED)
     shares = {
-        row: dict(zip(RATED_KINDS, map(_share, counts[row], n), strict=True))
-        for row in ROWS
-        if row != RATED
+        row: {kind: _share(count, n[kind]) for kind, count in by_kind.items()}
+        for row, by_kind in of.items()
     }
     tests = {}
     for row in TESTED:
-        of = counts[row]
-        test = stats.fisher_exact([[of[0], n[0] - of[0]], [of[1], n[1] - of[1]]])
+        test = stats.fisher_exact([[of[row][kind], n[kind] - of[row][kind]] for kind in n])
         tests[row] = {"odds_ratio": _finite(test.statistic), "p_value": float(test.pvalue)}
     return {"shares": shares, "tests": tests}
 
