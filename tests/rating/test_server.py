@@ -1,5 +1,6 @@
 """What the page gives away (nothing), what it keeps (every click), and whom it answers."""
 
+import html
 import http.client
 import multiprocessing
 import re
@@ -200,6 +201,24 @@ def test_what_makes_no_sense_is_refused_and_changes_nothing(anna: Rater, tmp_pat
         assert anna.post(path, **fields).status_code == status, (path, fields)
     assert (tmp_path / "anna.json").read_bytes() == before
     assert files_in(tmp_path) == ["anna.json"]
+
+
+def seen_in(page: str) -> str:
+    """What the form says that the rater was shown."""
+    [shown] = re.findall(r'name="seen" value="([^"]*)"', page)
+    return html.unescape(shown)
+
+
+def test_a_tab_that_is_out_of_date_overwrites_nothing(anna: Rater, tmp_path: Path) -> None:
+    old = seen_in(anna.page("/item/1"))
+    anna.rate(1, "maybe", note="said in the other tab", seen=old)
+    answer = anna.post("/item/1", verdict="uninterpretable", seen=old)
+    assert answer.status_code == 409
+    assert "changed in another tab. Reload it." in answer.text
+    kept = Rating(verdict="maybe", note="said in the other tab")
+    assert load_record(tmp_path, "anna").ratings == {1: kept}
+    anna.rate(1, "interpretable", note="x", seen=seen_in(anna.page("/item/1")))
+    assert load_record(tmp_path, "anna").ratings[1].verdict == "interpretable"
 
 
 def test_clicks_at_the_same_time_are_all_kept(study: Study, tmp_path: Path) -> None:
