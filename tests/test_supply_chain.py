@@ -1,8 +1,12 @@
-"""The lock files pin all that is needed and nothing else, agree, and their licences are listed."""
+"""What is installed: lock files that pin all that is needed, their licences, the whole package."""
 
 import re
 import runpy
+import shutil
+import subprocess
+import sys
 import tomllib
+import zipfile
 from importlib.metadata import requires, version
 from pathlib import Path
 
@@ -89,3 +93,19 @@ def test_the_page_lists_the_licences_of_what_is_locked() -> None:
     listed = [canonicalize_name(name) for _, _, names in rows for name in names.split(", ")]
     assert sorted(listed) == sorted(LOCK), RENEW
     assert written == licences["table"](), RENEW
+
+
+def test_an_installed_package_has_every_file_of_the_source(tmp_path: Path) -> None:
+    pytest.importorskip("pip")  # uv leaves it out
+    tracked = subprocess.run(
+        ["git", "ls-files", "src", "pyproject.toml", "README.md", "LICENSE"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    ).stdout.split()  # fmt: skip
+    for name in tracked:  # a build writes beside the source
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    build = ["wheel", "-q", "--no-deps", "--no-build-isolation", "--no-index", "-w", "wheels", "."]
+    subprocess.run([sys.executable, "-m", "pip", *build], cwd=tmp_path, check=True)
+    [wheel] = (tmp_path / "wheels").glob("*.whl")
+    held = {f"src/{name}" for name in zipfile.ZipFile(wheel).namelist()}
+    assert {name for name in tracked if name.startswith("src/")} <= held
