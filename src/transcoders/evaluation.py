@@ -232,10 +232,11 @@ def evaluate_dictionaries(
         folder = layout.dictionary(entry.name)
         weights = SparseDictionary.from_pretrained(folder).to(device)
         dictionaries.append((entry, weights, read_json(folder / "cfg.json")["training"]))
+    rows = load_rows(layout.tokens(site.model), "eval")
     statistics = read_tensors(layout.activations(site.name) / "statistics.safetensors")
     return evaluate_site(
         load_model(layout.model(site.model), device=device),
-        load_rows(layout.tokens(site.model), "eval").spread(scale.evaluated_contexts(site)),
+        rows.spread(fewer) if (fewer := scale.circuit_contexts(site)) else rows,
         read_table(layout.documents, columns=["id", "source"]),
         dictionaries,
         statistics["mlp_out_mean"],

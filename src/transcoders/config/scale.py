@@ -116,11 +116,11 @@ class Scale(Section):
         """Every MLP that dictionaries are trained on."""
         return [*self.sites, *self.circuit_sites]
 
-    def evaluated_contexts(self, site: Site) -> int:
-        """Held-out rows on which the dictionaries of a site are measured."""
+    def circuit_contexts(self, site: Site) -> int | None:
+        """Held-out rows on which a site is measured, or None for all: those of the comparison."""
         assert self.evaluation is not None  # there are dictionaries
-        fewer = self.evaluation.circuit_contexts if site in self.circuit_sites else None
-        return min(self.corpus.eval_contexts, fewer or self.corpus.eval_contexts)
+        fewer = self.evaluation.circuit_contexts
+        return fewer if site in self.circuit_sites else None
 
     @property
     def main_groups(self) -> list[Group]:
