@@ -70,7 +70,8 @@ SLOWLY_DECAYING: dict[Kind, dict[float, tuple[float, ...]]] = {
 """The λ₁ that were tried with each learning rate and the longer decay. L0 is larger with it."""
 BEST: dict[Kind, dict[tuple[float, float, float], tuple[float, ...]]] = {
     "transcoder": {
-        (6e-3, 0.8, 0.9): (1.5, 3.0), (12e-3, 0.8, 0.9): (0.75, 1.5), (24e-3, 0.8, 0.9): (0.4, 0.8),
+        (6e-3, 0.8, 0.9): (1.5, 3.0), (8e-3, 0.8, 0.9): (1.1, 2.2),
+        (12e-3, 0.8, 0.9): (0.75, 1.5), (24e-3, 0.8, 0.9): (0.4, 0.8),
     },
     "mlp_out_sae": {
         (1.5e-3, 0.1, 0.2): (1.5, 3.0), (1.5e-3, 0.1, 0.9): (1.5, 3.0),
