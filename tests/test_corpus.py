@@ -14,6 +14,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from tokenizers import Regex
+from tokenizers.pre_tokenizers import Split
 
 from helpers_corpus import corpus_of
 from helpers_damage import EVERY_DAMAGE
@@ -105,9 +107,25 @@ def test_long_enough_documents_are_held_out_whatever_their_order(seed, order):
 
 def test_too_few_documents_long_enough_to_hold_out_are_refused():
     short = [Document(str(number), "", "x" * 100) for number in range(50)]
-    message = r"eval_documents is 4 .* only 0 of its 50 documents .*; lower eval_contexts, "
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=r"eval_documents is 4 .* only 0 of its 50 documents"):
         assign_splits(short, synthetic(eval_contexts=40), seed=0)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "changes", "advice", "taken"),
+    [
+        ([100] * 50, {"eval_contexts": 40}, "lower eval_contexts to 8", {"eval_contexts": 8}),
+        ([40] * 2000, {}, "join short .* or lower context_length to 6", {"context_length": 6}),
+        ([500] * 3, {}, "add documents, or lower eval_documents", {"eval_documents": 3}),
+    ],
+)
+def test_what_is_advised_for_too_few_long_documents_helps(lengths, changes, advice, taken):
+    short = [Document(str(n), "", "x" * length) for n, length in enumerate(lengths)]
+    corpus = synthetic(**{"eval_contexts": 4} | changes)
+    with pytest.raises(UserError, match=f"; {advice}"):
+        assign_splits(short, corpus, seed=0)
+    splits = assign_splits(short, corpus.model_copy(update=taken), seed=0)
+    assert splits.count("eval") == taken.get("eval_documents", 4)
 
 
 def test_where_documents_are_only_for_evaluation_those_are_held_out_and_the_rest_not_used():
@@ -413,3 +431,21 @@ def test_rows_at_even_distances() -> None:
     assert rows.spread(3).document.tolist() == [0, 2, 4]
     assert torch.equal(rows.spread(3).tokens, rows.tokens[[0, 2, 4]])
     assert all(torch.equal(a, b) for a, b in zip(rows.spread(9), rows, strict=True))
+
+
+@pytest.mark.parametrize(
+    "wikitext",
+    ["{{unclosed", "[[unclosed", "<ref>unclosed", "{| unclosed", "== unclosed", "", "}}"],
+)
+def test_broken_markup_does_not_stop_the_reading(wikitext):
+    assert clean_wikitext(f"Prose.\n{wikitext}").startswith("Prose.")
+
+
+@pytest.mark.parametrize("sign", [" ", "\u3000", "a", "文", "!", "1"])
+def test_the_longest_run_is_split_in_one_go_by_the_patterns_of_qwen(sign):
+    pattern = (
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+        r"|\s?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    )
+    pieces = Split(Regex(pattern), "isolated").pre_tokenize_str(sign * LONGEST_RUN)
+    assert len(pieces) == (LONGEST_RUN if sign == "1" else 1)

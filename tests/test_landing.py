@@ -8,7 +8,7 @@ import pytest
 
 from transcoders.config import load_scale
 from transcoders.contents import PAGES
-from transcoders.landing import ARTICLE, landing_page
+from transcoders.landing import landing_page, read_story
 from transcoders.layout import Layout
 
 ROOT = Path(__file__).parents[1]
@@ -52,11 +52,12 @@ def test_every_link_of_a_page_leads_to_a_file_or_a_heading(path: Path) -> None:
 
 
 def test_every_page_and_document_and_a_picture_for_each_chapter_is_shown(page):
-    for name in (*(f"{name}.html" for name in PAGES if name != "why"), *ARTICLE["documents"]):
+    story = read_story()
+    for name in (*(f"{name}.html" for name in PAGES if name != "why"), *story["documents"]):
         assert name in page  # laptop sweeps no data
     sections = page.split("<section")[1:]
-    assert len(sections) == len(ARTICLE["chapters"]) + 3
-    assert all("<figure>" in section for section in sections[: len(ARTICLE["chapters"])])
+    assert len(sections) == len(story["chapters"]) + 3
+    assert all("<figure>" in section for section in sections[: len(story["chapters"])])
     assert re.findall(r'<img [^>]*alt="([^"]+)"', page)
 
 

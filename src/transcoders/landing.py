@@ -26,10 +26,14 @@ from transcoders.gaps.words import answer
 from transcoders.layout import Layout
 from transcoders.templates import render, script, stylesheet, template
 
-ARTICLE: dict[str, Any] = yaml.safe_load(template("transcoders", "article.yaml"))
-"""The chapters of the story, without their answers, and the documents at its end."""
 REHEARSAL = "smoke"
 """A scale that tests the machinery. Its verdicts mean nothing, so other scales do not show them."""
+
+
+def read_story() -> dict[str, Any]:
+    """The chapters of the article, without their answers, and the documents at its end."""
+    found: dict[str, Any] = yaml.safe_load(template("transcoders", "article.yaml"))
+    return found
 
 
 def landing_page(scale: Scale, layout: Layout, destination: Path) -> str:
@@ -41,8 +45,8 @@ def landing_page(scale: Scale, layout: Layout, destination: Path) -> str:
         destination: where the page will be. Its links start there.
     """
     folder = destination.parent
-    claims = read_table(layout.claims)
-    chapters = [_chapter(each, scale, layout, claims, folder) for each in ARTICLE["chapters"]]
+    story, claims = read_story(), read_table(layout.claims)
+    chapters = [_chapter(each, scale, layout, claims, folder) for each in story["chapters"]]
     verdicts = {
         name: read_table(Layout(name).claims) for name in (scale.name, *others_judged(scale.name))
     }
@@ -67,7 +71,7 @@ def landing_page(scale: Scale, layout: Layout, destination: Path) -> str:
         ],
         documents=[
             (relative(Path(name), folder), name, about)
-            for name, about in ARTICLE["documents"].items()
+            for name, about in story["documents"].items()
         ],
     )
     return text + "\n"

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -13,7 +12,6 @@ from transcoders.corpus import Rows
 from transcoders.dictionaries import SparseDictionary
 from transcoders.errors import UserError
 from transcoders.interpretability.gather import load_observed, load_text, random_directions
-from transcoders.interpretability.jobs import spread
 from transcoders.models import LanguageModel
 
 
@@ -83,6 +81,8 @@ def test_random_directions_are_as_rare_as_asked(random_dictionary: Make) -> None
 
 
 def test_the_baseline_sees_rows_of_the_whole_text() -> None:
-    document = np.repeat(np.arange(34), 8)  # 8 rows of each of 34 documents
-    assert len(set(document[spread(len(document), 16)])) == 16
-    assert spread(5, 16) == [0, 1, 2, 3, 4]
+    document = torch.arange(34).repeat_interleave(8)  # 8 rows of each of 34 documents
+    rows = Rows(document[:, None], document)
+    assert len(set(rows.spread(16).document.tolist())) == 16
+    five = torch.arange(5)
+    assert Rows(five[:, None], five).spread(16).document.tolist() == [0, 1, 2, 3, 4]

@@ -65,7 +65,7 @@ def everything(study: Study, folder: Path) -> Iterator[tuple[str, Any]]:
     yield from look("rated")
     for path, fields in (
         ("/item/1", {"verdict": "good"}), ("/item/99", {}), ("/nothing", {}),
-        ("/", {}), ("/finish", {}), ("/item/1", {}),
+        ("/", {}), ("/finish", {"sure": "yes"}), ("/item/1", {}),
     ):  # fmt: skip
         yield f"post {path} {fields.keys()}", rater.post(path, **fields)
     yield from look("finished")
@@ -196,7 +196,7 @@ def test_what_makes_no_sense_is_refused_and_changes_nothing(anna: Rater, tmp_pat
         ("/item/41", {"verdict": "maybe"}, 404),
         ("/item/1/../../bob", {"verdict": "maybe"}, 404),
         ("/", {"verdict": "maybe"}, 405),
-        ("/finish", {}, 409),
+        ("/finish", {"sure": "yes"}, 409),
     ):
         assert anna.post(path, **fields).status_code == status, (path, fields)
     assert (tmp_path / "anna.json").read_bytes() == before
@@ -241,7 +241,8 @@ def test_finishing_takes_everything_and_is_final(study: Study, anna: Rater, tmp_
     assert 'action="../finish"' in anna.page("/item/1")
     with pytest.raises(UserError, match="press Finish"):
         study.open(load_record(tmp_path, "anna"))
-    assert anna.post("/finish").status_code == 303
+    assert anna.post("/finish").status_code == 409
+    assert anna.post("/finish", sure="yes").status_code == 303
     assert len(study.open(load_record(tmp_path, "anna"))) == N_ITEMS
     before = (tmp_path / "anna.json").read_bytes()
     page = anna.page("/item/2")
@@ -249,7 +250,7 @@ def test_finishing_takes_everything_and_is_final(study: Study, anna: Rater, tmp_
     assert "This item: uninterpretable" in page
     assert all(f'href="{number}"' in page for number in (1, 3))
     for path in ("/item/2", "/finish"):
-        assert anna.post(path, verdict="maybe").status_code == 409
+        assert anna.post(path, verdict="maybe", sure="yes").status_code == 409
     assert (tmp_path / "anna.json").read_bytes() == before
 
 
@@ -312,7 +313,7 @@ def test_all_links_stay_below_the_folder_that_a_proxy_puts_before_them(anna: Rat
     assert urljoin(f"{root}item/1", anna.rate(1, "maybe").location) == f"{root}item/2"
     anna.rate_all(N_ITEMS, finish=False)
     unfinished = anna.page("/item/2")
-    answer = anna.post("/finish")
+    answer = anna.post("/finish", sure="yes")
     assert urljoin(f"{root}finish", answer.location) == f"{root}item/1"
     for page in (unfinished, anna.page("/item/2")):
         links = re.findall(r'(?:href|src|action)="([^"]*)"', page)

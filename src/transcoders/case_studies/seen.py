@@ -39,6 +39,8 @@ def heading(question: str, arguments: dict[str, Any]) -> str:
 def seen(answer: Any) -> str:
     """An answer as HTML: a sentence, and where that leaves something out, a fold with all of it."""
     match answer:
+        case BlindCircuit(paths=[]):
+            return "<p><b>Seen:</b> no path.</p>"
         case BlindCircuit():
             first, whole = (f"<pre>{escape(answer.table(n))}</pre>" for n in (3, 2 * FIRST))
             found = f"the strongest of {len(answer.paths)} paths, with attributions:{first}"

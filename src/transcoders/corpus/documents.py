@@ -89,12 +89,12 @@ def assign_splits(documents: list[Document], corpus: Corpus, *, seed: int) -> li
         apart = any(one.eval_only for one in own)
         eligible = [one.id for one in own if len(one.text) >= enough and one.eval_only == apart]
         if len(eligible) < wanted:
+            lengths = [len(one.text) for one in own if one.eval_only == apart]
             raise UserError(
                 f"corpus.eval_documents is {corpus.eval_documents} with {contexts_each} contexts "
                 f"each, {wanted} of them from the source {source.name}, but only {len(eligible)} "
-                f"of its {len(own)} documents have the {enough} characters for that; lower "
-                "eval_contexts, context_length or eval_documents, add documents, or join short "
-                "texts into longer ones"
+                f"of its {len(own)} documents have the {enough} characters for that; "
+                + _what_would_fit(corpus, sorted(lengths, reverse=True)[:wanted], wanted)
             )
         eligible.sort(key=lambda id: hashlib.sha256(f"{seed}:{id}".encode()).hexdigest())
         held_out.update(eligible[:wanted])
@@ -102,3 +102,14 @@ def assign_splits(documents: list[Document], corpus: Corpus, *, seed: int) -> li
         "eval" if document.id in held_out else None if document.eval_only else "train"
         for document in documents
     ]
+
+
+def _what_would_fit(corpus: Corpus, longest: list[int], wanted: int) -> str:
+    """What to change so that the ``wanted`` documents of these lengths can be held out."""
+    if len(longest) < wanted:
+        return "add documents, or lower eval_documents"
+    tokens = longest[-1] // CHARACTERS_PER_TOKEN
+    if rows := tokens // corpus.context_length:
+        return f"lower eval_contexts to {rows * corpus.eval_documents}"
+    shorter = f", or lower context_length to {tokens}" if tokens > 1 else ""
+    return f"join short texts into longer documents{shorter}"

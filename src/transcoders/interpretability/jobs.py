@@ -61,7 +61,7 @@ def gather_examples_of(scale: Scale, layout: Layout, *, device: str) -> None:
     rows = _held_out_text(scale, layout, site.model)
     dictionaries = _with_sites(layout, scale.observed_dictionaries, device)
     model = load_model(layout.model(site.model), device=device)
-    sample = rows.tokens[spread(len(rows.tokens), ROWS_OF_BASELINE)].to(device)
+    sample = rows.spread(ROWS_OF_BASELINE).tokens.to(device)
     mlp_in = mlp_activations(model, sample, [site.layer])[site.layer].mlp_in[:, first:]
     mlp_in = mlp_in.flatten(0, 1)
     transcoder = dictionaries[scale.rated("transcoder").name][1]
@@ -74,12 +74,6 @@ def gather_examples_of(scale: Scale, layout: Layout, *, device: str) -> None:
         model, rows, dictionaries, wanted, layout.observed,
         first_position=first, seed=scale.seed, device=device,
     )  # fmt: skip
-
-
-def spread(n_rows: int, wanted: int) -> list[int]:
-    """Numbers of rows from the whole text. Rows of one document follow each other in it."""
-    n = min(wanted, n_rows)
-    return [place * n_rows // n for place in range(n)]
 
 
 def measure_features_of(scale: Scale, layout: Layout) -> None:

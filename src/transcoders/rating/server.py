@@ -133,8 +133,8 @@ def _add_pages(app: Flask, items: Sequence[Item], folder: Path, rater: str) -> N
     def finish() -> BaseResponse:
         with writing:
             record = load()
-            if record.unrated:
-                abort(409, "Nothing was finished: some items are not rated.")
+            if record.unrated or "sure" not in request.form:
+                abort(409, "Nothing was finished: items are not rated, or the box is not ticked.")
             save_record(folder, record.model_copy(update={"finished": True}))
         return _go_to("item/1")
 
