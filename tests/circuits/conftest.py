@@ -16,7 +16,8 @@ from helpers_circuits import (
     prompt,
 )
 from helpers_models import FAMILIES, make_tiny_model
-from transcoders.circuits.ablation import BATCH, REPLACEABLE, Means, mean_activations
+from transcoders.circuits.ablation import BATCH, REPLACEABLE
+from transcoders.circuits.faithfulness import Means, mean_activations
 from transcoders.circuits.notation import Node
 from transcoders.circuits.replacement import LocalReplacementModel, ReplacementModel
 from transcoders.circuits.trace import Tracer

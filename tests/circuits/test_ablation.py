@@ -18,15 +18,12 @@ from helpers_circuits import (
     without_weight,
 )
 from transcoders.circuits import ablation
-from transcoders.circuits.ablation import (
-    BATCH,
+from transcoders.circuits.ablation import BATCH, ablation_effects, rank_correlation, target_values
+from transcoders.circuits.faithfulness import (
     Means,
-    ablation_effects,
     faithfulness,
     parts_by_attribution,
-    rank_correlation,
     replaceable_parts,
-    target_values,
 )
 from transcoders.circuits.notation import Node
 from transcoders.circuits.replacement import LocalReplacementModel, ReplacementModel

@@ -8,11 +8,6 @@ import pytest
 from torch import Tensor
 
 from helpers_circuits import outputs
-from transcoders.circuits.ablation import (
-    Means,
-    parts_by_attribution,
-    values_with,
-)
 from transcoders.circuits.controls import (
     OF_LAYER,
     OF_TOKEN,
@@ -21,6 +16,7 @@ from transcoders.circuits.controls import (
     random_parts,
     strongest_parts,
 )
+from transcoders.circuits.faithfulness import Means, parts_by_attribution, values_with
 from transcoders.circuits.notation import Node
 from transcoders.circuits.replacement import LocalReplacementModel
 from transcoders.circuits.vectors import Target, logit_target

@@ -11,9 +11,10 @@ from torch.utils._pytree import tree_leaves
 
 from helpers_circuits import MIXES, Make, make_circuit, prompt, some_targets
 from transcoders.circuits import ablation
-from transcoders.circuits.ablation import ablation_effects, mean_activations, values_with
+from transcoders.circuits.ablation import ablation_effects
 from transcoders.circuits.attention import attention_score
 from transcoders.circuits.controls import part_sizes
+from transcoders.circuits.faithfulness import mean_activations, values_with
 from transcoders.circuits.paths import Search, find_paths
 from transcoders.circuits.replacement import ReplacementModel
 from transcoders.circuits.verify import TotalAttributions, completeness

@@ -13,7 +13,7 @@ from helpers_circuits import (
     replaced_mlps,
     some_targets,
 )
-from transcoders.circuits.ablation import mean_activations
+from transcoders.circuits.faithfulness import mean_activations
 from transcoders.circuits.quality import (
     BATCH,
     one_row_a_document,

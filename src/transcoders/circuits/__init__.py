@@ -9,9 +9,10 @@ Read in this order: :mod:`~transcoders.circuits.replacement` (what is frozen for
 :mod:`~transcoders.circuits.paths` (Algorithm 1), :mod:`~transcoders.circuits.graph` (Algorithm 2),
 :mod:`~transcoders.circuits.attention` (why heads attend),
 :mod:`~transcoders.circuits.invariant` (weights alone). The checks are in
-:mod:`~transcoders.circuits.verify` (algebra) and :mod:`~transcoders.circuits.ablation` (the real
-model); :mod:`~transcoders.circuits.controls`, :mod:`~transcoders.circuits.steering` and
-:mod:`~transcoders.circuits.quality` ask what a circuit is worth.
+:mod:`~transcoders.circuits.verify` (algebra), :mod:`~transcoders.circuits.ablation` and
+:mod:`~transcoders.circuits.faithfulness` (the real model); :mod:`~transcoders.circuits.controls`,
+:mod:`~transcoders.circuits.steering` and :mod:`~transcoders.circuits.quality` ask what a circuit is
+worth.
 """
 
 from transcoders.circuits.attention import AttentionScore, attention_score

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from transcoders.circuits.ablation import Means, replaceable_parts, values_with
+from transcoders.circuits.faithfulness import Means, replaceable_parts, values_with
 from transcoders.circuits.notation import Node, NodeKind
 from transcoders.circuits.replacement import LocalReplacementModel
 from transcoders.circuits.vectors import Target

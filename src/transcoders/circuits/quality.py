@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from transcoders.circuits.ablation import mean_activations
+from transcoders.circuits.faithfulness import mean_activations
 from transcoders.circuits.notation import NodeKind
 from transcoders.circuits.replacement import ReplacementModel
 from transcoders.circuits.trace import Tracer

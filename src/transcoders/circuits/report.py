@@ -11,19 +11,17 @@ from typing import Any, NamedTuple
 from jaxtyping import Int
 from torch import Tensor
 
-from transcoders.circuits.ablation import (
-    REPLACEABLE,
-    Means,
-    ablation_effects,
-    faithfulness,
-    mean_activations,
-    parts_by_attribution,
-    rank_correlation,
-    replaceable_parts,
-)
+from transcoders.circuits.ablation import REPLACEABLE, ablation_effects, rank_correlation
 from transcoders.circuits.attention import attention_table
 from transcoders.circuits.controls import control_effects
 from transcoders.circuits.export import FEATURES, load_circuit, paths_record, write_graph
+from transcoders.circuits.faithfulness import (
+    Means,
+    faithfulness,
+    mean_activations,
+    parts_by_attribution,
+    replaceable_parts,
+)
 from transcoders.circuits.graph import build_graph, influence
 from transcoders.circuits.labels import Labels
 from transcoders.circuits.page import circuit_page, feature_links

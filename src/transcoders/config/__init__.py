@@ -8,12 +8,13 @@ returns is valid, so no other module checks a config value again.
 from transcoders.config.groups import Group, GroupEntry
 from transcoders.config.kinds import KINDS, RATED_KINDS, TRAITS, Kind, Traits
 from transcoders.config.loading import load_scale
-from transcoders.config.scale import Dictionary, ImportedTranscoder, Scale
+from transcoders.config.scale import Dictionary, Scale
 from transcoders.config.sections import (
     Activations,
     Corpus,
     DictionaryEntry,
     Evaluation,
+    ImportedTranscoder,
     Model,
     Resources,
     Site,

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from functools import cached_property
 from itertools import product
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -18,12 +18,12 @@ from transcoders.config.sections import (
     DictionaryEntry,
     Evaluation,
     Imported,
+    ImportedTranscoder,
     Model,
     RuleResources,
     Site,
     Training,
 )
-from transcoders.config.sources import HubSource
 from transcoders.config.studies import CircuitCase, Circuits, GreaterThan, Interpretability
 from transcoders.errors import UserError
 
@@ -46,21 +46,6 @@ class Dictionary(DictionaryEntry):
         sparsity = f"l1-{self.l1_coefficient:g}" if self.k is None else f"k-{self.k}"
         rate = "" if self.learning_rate is None else f"_lr-{self.learning_rate:g}"
         return f"{self.site.name}_{self.kind}_{sparsity}{rate}{self.variant}"
-
-
-class ImportedTranscoder(NamedTuple):
-    """A transcoder that others trained."""
-
-    site: Site
-    source: HubSource
-    file: str
-    """In the repository."""
-    n_features: int
-
-    @property
-    def name(self) -> str:
-        """``<site>_transcoder_imported``, the name of its folder."""
-        return f"{self.site.name}_transcoder_imported"
 
 
 class Scale(Section):

@@ -3,7 +3,7 @@
 Every key is explained, with the reasons for the values chosen, in ``config/README.md``.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -213,6 +213,21 @@ class Imported(Section):
     source: HubSource
     file: str
     """Of one layer in the repository; ``{layer}`` stands for its number."""
+
+
+class ImportedTranscoder(NamedTuple):
+    """A transcoder that others trained."""
+
+    site: Site
+    source: HubSource
+    file: str
+    """In the repository."""
+    n_features: int
+
+    @property
+    def name(self) -> str:
+        """``<site>_transcoder_imported``, the name of its folder."""
+        return f"{self.site.name}_transcoder_imported"
 
 
 class Evaluation(Section):
