@@ -352,8 +352,8 @@ def test_a_headline_is_trained_as_the_scale_says_and_so_is_what_is_observed(tmp_
 def test_sites_for_circuits_alone_are_evaluated_on_fewer_rows_if_asked(tmp_path):
     usual = load_scale(CONFIG / "smoke.yaml")
     fewer = load(tmp_path, smoke(**{"evaluation/circuit_contexts": 6}))
-    assert [usual.circuit_contexts(site) for site in usual.all_sites] == [None] * 4
-    assert [fewer.circuit_contexts(site) for site in usual.all_sites] == [None, None, None, 6]
+    assert [usual.rows_of_evaluation(site) for site in usual.all_sites] == [None] * 4
+    assert [fewer.rows_of_evaluation(site) for site in usual.all_sites] == [None, None, None, 6]
 
 
 def test_only_what_a_job_reads_is_cached(tmp_path):

@@ -94,7 +94,7 @@ class Sizes:
         whole = through_blocks(model, model.n_layers) + 2 * TYPICAL_VOCABULARY * model.d_model
         after = whole - through_blocks(model, site.layer + 1)
         products = sum(map(self.dictionary_file, entries)) // 2
-        rows = self.scale.circuit_contexts(site) or self.corpus.eval_contexts
+        rows = self.scale.rows_of_evaluation(site) or self.corpus.eval_contexts
         tokens = min(rows, self.corpus.eval_contexts) * self.corpus.context_length
         return tokens * (whole + (2 + len(entries)) * after + products)
 

@@ -52,7 +52,7 @@ def leaves(part: Any, place: str = "") -> Iterator[tuple[Section, str, str]]:
             yield from leaves(value, f"{place}/{key}")
 
 
-RESOLVING = {"seed_of", "contexts_of", "circuit_contexts", "streams"}
+RESOLVING = {"seed_of", "contexts_of", "rows_of_evaluation", "rows_for_circuits", "streams"}
 """What a group has of its own, or of the scale."""
 
 

@@ -153,7 +153,7 @@ def _write_page(
 
 def _models_of_cases(scale: Scale, _: str) -> Any:
     names = dict.fromkeys(case.model for case in scale.circuits.cases)
-    return [scale.model(name).bos_token for name in names]
+    return [scale.rows_for_circuits, *(scale.model(name).bos_token for name in names)]
 
 
 @job(

@@ -101,11 +101,14 @@ class Scale(Section):
         """Every MLP that dictionaries are trained on."""
         return [*self.sites, *self.circuit_sites]
 
-    def circuit_contexts(self, site: Site) -> int | None:
+    @property
+    def rows_for_circuits(self) -> int | None:
+        """Held-out rows for measures that serve circuits only, or None for all."""
+        return self.evaluation.circuit_contexts if self.evaluation else None
+
+    def rows_of_evaluation(self, site: Site) -> int | None:
         """Held-out rows on which a site is measured, or None for all: those of the comparison."""
-        assert self.evaluation is not None  # there are dictionaries
-        fewer = self.evaluation.circuit_contexts
-        return fewer if site in self.circuit_sites else None
+        return self.rows_for_circuits if site in self.circuit_sites else None
 
     @property
     def main_groups(self) -> list[Group]:
