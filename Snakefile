@@ -93,7 +93,8 @@ include: "workflow/rules/notebooks.smk"
 
 
 # `all` asks for the weights, which no commit holds, so that it really runs in a fresh clone.
-# The other targets ask for tables and figures only, and rebuild from those that are committed.
+# It asks for tables, too: a job that fails has removed its own, and pages made from them before
+# would be taken for new. The other targets rebuild figures and pages from the committed tables.
 rule all:
     default_target: True
     input:
@@ -102,3 +103,5 @@ rule all:
         rules.notebooks.input,
         CIRCUIT_PAGES,
         FEATURE_BROWSER,
+        [page.tables for page in PAGES],
+        SITE_TABLES if SCALE.groups else [],

@@ -195,6 +195,16 @@ def test_a_changed_setting_reruns_what_depends_on_it(run: Path) -> None:
         path.write_text(original)
 
 
+def test_a_table_that_a_failed_job_removed_is_made_again(run: Path) -> None:
+    of_site = LAYOUT.site_evaluation("tiny-llama_layer1")
+    for table, rule in ((LAYOUT.replacement, "measure_replacement"), (of_site, "evaluate")):
+        aside = (run / table).rename(run / "aside.csv")
+        try:
+            assert rule in planned_rules(run, *SMOKE)
+        finally:
+            aside.rename(run / table)
+
+
 def test_a_bad_scale_file_stops_snakemake_with_one_message(tmp_path: Path) -> None:
     folder = workspace(tmp_path / "run")
     content = yaml.safe_load((folder / "config/smoke.yaml").read_text())

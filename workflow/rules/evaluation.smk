@@ -1,6 +1,12 @@
 # What each dictionary costs the model. One job a site, then one table for all.
 
 
+SITE_TABLES = [
+    table(site.name)
+    for site in SCALE.all_sites
+    for table in (LAYOUT.site_evaluation, LAYOUT.site_evaluation_by_document)
+]
+
 job(
     "evaluate_{site}",
     "evaluate {wildcards.site}",
@@ -16,11 +22,7 @@ job(
     "collect_tables",
     "collect-tables",
     message="Joining the tables of all sites",
-    input=[
-        table(site.name)
-        for site in SCALE.all_sites
-        for table in (LAYOUT.site_evaluation, LAYOUT.site_evaluation_by_document)
-    ],
+    input=SITE_TABLES,
     output=[LAYOUT.evaluation, LAYOUT.evaluation_by_document],
 )
 
