@@ -1,5 +1,6 @@
 """The examples run from a plain ``python``, without the workflow; here with a tiny model."""
 
+import json
 import os
 import subprocess
 import sys
@@ -8,7 +9,10 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from helpers_rating import make_study, running
 from transcoders.notebooks import execute_notebook
+from transcoders.rating.records import load_record
+from transcoders.rating.server import listen, make_app
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = ("--layer", "1")
@@ -83,3 +87,23 @@ def test_the_committed_tour_was_executed() -> None:
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert all(cell.execution_count for cell in cells)
     assert any("image/png" in output.get("data", {}) for cell in cells for output in cell.outputs)
+
+
+def test_a_rater_without_a_browser_rates_on_the_page(tmp_path: Path) -> None:
+    said = [{"item": item, "verdict": "maybe", "context_free": item == 2} for item in range(1, 41)]
+    said[0]["note"] = "names of [rivers] & <lakes>"
+    (tmp_path / "said.json").write_text(json.dumps(said))
+    app = make_app(make_study(), tmp_path, "parrot", language_model="a parrot")
+    with running(listen(app, port=0)) as port:
+        page = ("--page", f"http://127.0.0.1:{port}")
+        shown = run("rate_as_text.py", "show", "1", "3", *page)
+        assert shown.index("What to do") < shown.index("Strongest examples")
+        assert shown.count("Strongest examples") == 3 and "Item 3" in shown and "<bdi" not in shown
+        assert "40 of 40 rated" in run(
+            "rate_as_text.py", "rate", str(tmp_path / "said.json"), *page
+        )
+        run("rate_as_text.py", "finish", *page)
+    record = load_record(tmp_path, "parrot")
+    assert record.finished and record.language_model == "a parrot"
+    assert record.ratings[1].note == said[0]["note"]
+    assert [item for item, each in record.ratings.items() if each.context_free] == [2]

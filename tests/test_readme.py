@@ -8,6 +8,7 @@ import pandas as pd
 from transcoders.claims.words import SIGNS, together
 from transcoders.config import load_scale
 from transcoders.layout import Layout
+from transcoders.rating.records import NO_PERSON
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -47,7 +48,8 @@ def _cell(rows: pd.DataFrame) -> str:
     values = ", ".join(f"{value:+.2g}" for value in rows["value"])
     if len(rows) == 1:
         values += f" [{rows['low'].iloc[0]:+.2g}, {rows['high'].iloc[0]:+.2g}]"
-    return f"{SIGNS[verdict]} {verdict}: {values}"
+    but = f" ({NO_PERSON})" if rows["evidence"].str.contains(NO_PERSON).any() else ""
+    return f"{SIGNS[verdict]} {verdict}{but}: {values}"
 
 
 def test_the_claims_are_those_of_the_tables() -> None:

@@ -118,11 +118,11 @@ class Made(Evidence):
         return self.tables[Path(name).stem]
 
 
-def ratings_by(raters: str) -> pd.DataFrame:
+def ratings_by(raters: str, by: str = "person") -> pd.DataFrame:
     """41 of 50 transcoder features are interpretable, and 38 of 50 of the SAE, to every rater."""
     return pd.DataFrame(
         {
-            "rater": rater, "kind": kind, "feature": feature,
+            "rater": rater, "by": by, "kind": kind, "feature": feature,
             "interpretable": feature < found, "context_free": False,
         }
         for rater in raters
@@ -143,6 +143,18 @@ def test_a_feature_that_three_people_rate_counts_once(scale):
     assert [each.note for each in found] == ["one rater: a", "raters: a, b, c"]
     with pytest.raises(Untestable, match="nobody"):
         MEASURES["rated_interpretable"](Made(scale, ratings=ratings_by("")), None)
+
+
+def test_language_models_count_only_where_no_person_rated(scale):
+    models = ratings_by("xy", by="a parrot").assign(interpretable=False)
+    measure = MEASURES["rated_interpretable"]
+    both = pd.concat([ratings_by("a"), models])
+    assert measure(Made(scale, ratings=both), None) == measure(
+        Made(scale, ratings=ratings_by("a")), None
+    )
+    alone = measure(Made(scale, ratings=models), None)
+    assert alone.estimate.value == 0
+    assert alone.note == "no person rated; raters: x, y, by a parrot"
 
 
 def test_a_feature_that_several_dictionaries_hold_counts_once(scale):

@@ -25,7 +25,7 @@ from helpers_rating import (
 from transcoders.config import RATED_KINDS
 from transcoders.errors import UserError
 from transcoders.interpretability.gather import Observed, Text
-from transcoders.rating.records import Rating, load_record, save_record
+from transcoders.rating.records import Rating, Record, load_record, save_record
 from transcoders.rating.study import Item, Study, begin, create_study, visible
 
 
@@ -239,7 +239,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert load_record(tmp_path, "anna") == record
     on_disk = json.loads((tmp_path / "anna.json").read_text())
     assert list(on_disk["ratings"]) == ["4", "11", "30"]
-    assert list(on_disk) == ["rater", "n_items", "nonce", "commitment", "finished", "ratings"]
+    assert list(on_disk) == list(Record.model_fields)
 
 
 def test_damaged_files_are_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,15 +12,19 @@ import pytest
 from scipy import stats
 
 from helpers_rating import finished, make_study
+from transcoders.errors import UserError
 from transcoders.rating.records import VERDICTS, Rating, Record, save_record
 from transcoders.rating.study import Study, begin
 from transcoders.rating.table1 import write_table1
+from transcoders.tables.interpretability import describe_ratings, ratings_table
 
 COUNTS = {
     "transcoder": {"interpretable": 12, "maybe": 5, "uninterpretable": 3},
     "mlp_in_sae": {"interpretable": 7, "maybe": 9, "uninterpretable": 4},
 }
 CONTEXT_FREE = {"transcoder": 2, "mlp_in_sae": 6}
+PAPERS = ["41 / 38", "8 / 8", "1 / 4", "6 / 16", "50 / 50"]
+"""The paper's row of Table 1."""
 
 
 class Written(NamedTuple):
@@ -64,7 +69,7 @@ def rate(study: Study, folder: Path, rater: str, counts: Mapping[str, Mapping[st
 def test_counts_beside_the_papers(study: Study, tmp_path: Path) -> None:
     rate(study, tmp_path, "anna", COUNTS)
     table = written(study, tmp_path).table
-    assert set(table.pop("rater")) == {"anna"}
+    assert set(table.pop("rater")) == {"anna"} and set(table.pop("by")) == {"person"}
     table = table.set_index("rating")
     assert list(table) == ["transcoder", "mlp_in_sae", "paper_transcoder", "paper_mlp_in_sae"]
     for kind, counts in COUNTS.items():
@@ -78,7 +83,7 @@ def test_what_each_rater_said_of_each_feature(study: Study, tmp_path: Path) -> N
     for rater in ("anna", "ben"):
         rate(study, tmp_path, rater, COUNTS)
     features = written(study, tmp_path).features
-    assert list(features) == ["rater", "kind", "feature", "interpretable", "context_free"]
+    assert list(features) == ["rater", "by", "kind", "feature", "interpretable", "context_free"]
     assert len(features) == 2 * 40
     for (_, kind), said in features.groupby(["rater", "kind"]):
         assert said["feature"].is_unique
@@ -115,16 +120,42 @@ def test_fisher_by_hand(study: Study, tmp_path: Path) -> None:
 def test_no_ratings_yet(study: Study, tmp_path: Path) -> None:
     found = written(study, tmp_path)
     assert (tmp_path / "out/table1.csv").read_text() == (
-        "rater,rating,transcoder,mlp_in_sae,paper_transcoder,paper_mlp_in_sae\n"
-        "no ratings yet,interpretable,,,41,38\n"
-        "no ratings yet,maybe,,,8,8\n"
-        "no ratings yet,uninterpretable,,,1,4\n"
-        "no ratings yet,context-free,,,6,16\n"
-        "no ratings yet,rated,,,50,50\n"
+        "rater,by,rating,transcoder,mlp_in_sae,paper_transcoder,paper_mlp_in_sae\n"
+        "no ratings yet,,interpretable,,,41,38\n"
+        "no ratings yet,,maybe,,,8,8\n"
+        "no ratings yet,,uninterpretable,,,1,4\n"
+        "no ratings yet,,context-free,,,6,16\n"
+        "no ratings yet,,rated,,,50,50\n"
     )
     assert found.record.pop("paper") and found.features.empty
     expected = {"text": "no ratings yet", "under_way": {}, "raters": {}, "agreement": None}
-    assert found.record == expected
+    assert found.record == expected | {"by": {}}
+    assert describe_ratings(found.record) == "**No person rated.**"
+    # The paper's row stands alone.
+    assert re.findall(r"\d+ / \d+", shown(found.table)) == PAPERS
+
+
+def shown(table: pd.DataFrame) -> str:
+    return ratings_table(table.astype(object).fillna("").astype(str))
+
+
+def test_people_and_language_models_are_told_apart(study: Study, tmp_path: Path) -> None:
+    for rater in ("anna", "parrot"):
+        record = rate(study, tmp_path, rater, COUNTS)
+        if rater == "parrot":
+            record = record.model_copy(update={"language_model": "a parrot"})
+            save_record(tmp_path / "ratings", record)
+    found = written(study, tmp_path)
+    assert dict(zip(found.table["rater"], found.table["by"], strict=True)) == {
+        "anna": "person", "parrot": "a parrot",
+    }  # fmt: skip
+    said = describe_ratings(found.record)
+    assert "People who rated: anna." in said and "Language models rated: parrot (a parrot)." in said
+    assert "1.00 on the rating, 1.00 on context-free" in said
+    ours = ["12 / 7", "5 / 9", "3 / 4", "2 / 6", "20 / 20"]
+    assert re.findall(r"\d+ / \d+", shown(found.table)) == ours + ours + PAPERS
+    with pytest.raises(UserError, match=r"begun by person.*choose another name"):
+        begin(study, tmp_path / "ratings", "anna", "a parrot")
 
 
 def test_who_has_not_finished_is_not_counted(study: Study, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from transcoders.fronts import FrontGap
 from transcoders.fronts import front_gap as gap_of_fronts
 from transcoders.interpretability.matching import matched_accuracy
 from transcoders.layout import Layout
+from transcoders.rating.records import NO_PERSON, PERSON
 from transcoders.statistics import (
     Estimate,
     difference_of_shares,
@@ -234,15 +235,23 @@ def _gap(evidence: Evidence, site: Site) -> FrontGap:
 
 
 def _of_ratings(evidence: Evidence, column: str) -> Found:
-    """A difference of shares between both kinds. A feature counts once, by its mean over raters."""
+    """A difference of shares between both kinds. A feature counts once, by its mean over raters.
+
+    People and language models are never counted together. If a person has rated, only people count.
+    """
     ratings = evidence.table("interpretability/ratings.csv")
     if ratings.empty:
         raise Untestable("nobody has rated features yet")
+    by_person = ratings["by"] == PERSON
+    if by_person.any():
+        ratings = ratings[by_person]
     of_feature = ratings.groupby(["kind", "feature"])[column].mean().groupby("kind")
     of = {kind: values.to_numpy(float) for kind, values in of_feature}
     first, second = (_present(of, kind) for kind in RATED_KINDS)
     raters = sorted(ratings["rater"].unique())
     note = f"one rater: {raters[0]}" if len(raters) == 1 else f"raters: {', '.join(raters)}"
+    if not by_person.any():
+        note = f"{NO_PERSON}; {note}, by {', '.join(ratings['by'].unique())}"
     return Found(difference_of_shares(first, second, "features"), note)
 
 

@@ -5,6 +5,8 @@ from typing import Any
 
 import pandas as pd
 
+from transcoders.rating.records import NO_PERSON
+
 Row = dict[Hashable, Any]
 SIGNS = {
     "reproduced": "✓",
@@ -18,11 +20,15 @@ OURS = {"reproduced": "holds here", "not reproduced": "does not hold here"}
 
 
 def verdict_in_words(row: Row) -> str:
-    """The verdict of a row of ``claims.csv``; it says so where a single training run decided."""
+    """The verdict of a row of ``claims.csv``; it says so where one run or no person decided."""
     verdict = str(row["verdict"])
     words = f"{SIGNS[verdict]} {verdict if row['kind'] == 'claim' else OURS.get(verdict, verdict)}"
-    measured = row["kind"] != "check" and pd.notna(row["value"])
-    return f"{words} (one run)" if measured and "training runs" not in row["resampled"] else words
+    if row["kind"] == "check" or pd.isna(row["value"]):
+        return words
+    but = [] if "training runs" in row["resampled"] else ["one run"]
+    if NO_PERSON in row["evidence"]:
+        but.append(NO_PERSON)
+    return f"{words} ({', '.join(but)})" if but else words
 
 
 def value_in_words(row: Row) -> str:

@@ -123,6 +123,9 @@ def rate(
         str | None,
         typer.Option(help="The page's address in the browser, where a proxy (Jupyter) serves it."),
     ] = None,
+    language_model: Annotated[
+        str | None, typer.Option(help="Which language model rates, if no person does.")
+    ] = None,
 ) -> None:
     """Rate features blind, in a browser on this machine; go on where the rater stopped."""
     from transcoders.rating.server import serve
@@ -130,7 +133,14 @@ def rate(
 
     settings, layout = open_scale(scale)
     section(settings, "interpretability")
-    serve(load_study(settings, layout), layout.ratings, rater, port=port, address=address)
+    serve(
+        load_study(settings, layout),
+        layout.ratings,
+        rater,
+        port=port,
+        address=address,
+        language_model=language_model,
+    )
 
 
 @job("seed interpretability.rated_features", resources="measure_features")

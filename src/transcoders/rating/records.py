@@ -11,6 +11,9 @@ from transcoders.files import read_json, write_json
 
 Verdict = Literal["interpretable", "maybe", "uninterpretable"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+PERSON = "person"
+NO_PERSON = "no person rated"
+"""Said wherever ratings of language models alone decide."""
 
 
 class Rating(BaseModel):
@@ -30,6 +33,8 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     rater: str
+    language_model: str | None = None
+    """Which language model rated; None for a person."""
     n_items: int
     nonce: str
     commitment: str
@@ -38,6 +43,11 @@ class Record(BaseModel):
     """The rater has rated everything and hands the file over. Nothing can be changed then."""
     ratings: dict[int, Rating] = {}
     """By item, from 1."""
+
+    @property
+    def by(self) -> str:
+        """``person``, or the name of the language model."""
+        return self.language_model or PERSON
 
     @property
     def unrated(self) -> list[int]:

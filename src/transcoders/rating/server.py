@@ -34,7 +34,13 @@ POLICY = (
 only."""
 
 
-def make_app(study: Study, folder: Path, rater: str, address: str | None = None) -> Flask:
+def make_app(
+    study: Study,
+    folder: Path,
+    rater: str,
+    address: str | None = None,
+    language_model: str | None = None,
+) -> Flask:
     """The page of one rater, as a WSGI application.
 
     Args:
@@ -42,6 +48,7 @@ def make_app(study: Study, folder: Path, rater: str, address: str | None = None)
         folder: where ratings are kept, a file for each rater.
         rater: a name of letters, digits, _ and -.
         address: of the page in the browser, where a proxy gives it another.
+        language_model: its name, if no person rates.
 
     Raises:
         UserError: a bad name or address, or a file that is damaged or of another study.
@@ -52,7 +59,7 @@ def make_app(study: Study, folder: Path, rater: str, address: str | None = None)
             f"--address: expected an address such as https://hub.example.org/proxy/8765/, "
             f"found {address!r}; copy it from the browser"
         )
-    begin(study, folder, rater)
+    begin(study, folder, rater, language_model)
     app = Flask(__name__, template_folder=".")
     app.jinja_options = {"autoescape": True, "undefined": StrictUndefined}
     app.before_request(partial(_refuse_other_sites, proxy))
@@ -157,9 +164,17 @@ def listen(app: Flask, *, port: int) -> BaseWSGIServer:
         ) from None
 
 
-def serve(study: Study, folder: Path, rater: str, *, port: int, address: str | None = None) -> None:
+def serve(
+    study: Study,
+    folder: Path,
+    rater: str,
+    *,
+    port: int,
+    address: str | None = None,
+    language_model: str | None = None,
+) -> None:
     """Let a rater rate, until Ctrl+C; arguments and errors are those of the functions above."""
-    server = listen(make_app(study, folder, rater, address), port=port)
+    server = listen(make_app(study, folder, rater, address, language_model), port=port)
     print(
         f"Open {address or f'http://{HOST}:{server.port}/'} to rate as {rater}; every click is "
         "saved, Ctrl+C stops",

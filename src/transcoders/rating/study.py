@@ -208,18 +208,27 @@ def visible(text: str) -> str:
     )
 
 
-def begin(study: Study, folder: Path, rater: str) -> Record:
+def begin(study: Study, folder: Path, rater: str, language_model: str | None = None) -> Record:
     """Go on with a rater's file, or make one that commits to the key.
 
     Raises:
-        UserError: a bad name, or the file is damaged or of another study.
+        UserError: a bad name, or the file is damaged, of another study or of another kind of rater.
     """
     if not record_path(folder, rater).exists():
         nonce = secrets.token_hex(32)
         new = Record(
-            rater=rater, n_items=len(study.items), nonce=nonce, commitment=study.commit(nonce)
+            rater=rater,
+            language_model=language_model,
+            n_items=len(study.items),
+            nonce=nonce,
+            commitment=study.commit(nonce),
         )
         save_record(folder, new)
     record = load_record(folder, rater)
     study.check(record)
+    if record.language_model != language_model:
+        raise UserError(
+            f"{rater}.json: begun by {record.by}, found --language-model {language_model}; "
+            "choose another name, since people and language models are counted apart"
+        )
     return record

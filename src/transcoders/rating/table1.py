@@ -1,7 +1,8 @@
 """Table 1: how many features of each kind a rater could interpret, beside the paper's counts.
 
 Each rater is counted separately. The counts of two raters are never added up, since two ratings of
-one feature are not two features. Only raters who have finished are counted. If nobody has, the
+one feature are not two features. A column says whether a person rated, or which language model.
+Only raters who have finished are counted. If nobody has, the
 result says so and holds the paper's numbers alone. Reported are:
 
 - for each count, its share with a Wilson interval (95%);
@@ -60,39 +61,39 @@ def write_table1(
     finished = {}
     if done := {name: one for name, one in ratings.items() if one.finished}:
         rated = study()
-        finished = {name: rated.open(one) for name, one in done.items()}
+        finished = {name: rated.open(one).assign(by=one.by) for name, one in done.items()}
     write_table(table, table1(finished))
     write_json(record, statistics(ratings, finished))
     write_table(features, by_feature(finished))
 
 
 def by_feature(finished: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Rows ``rater, kind, feature, interpretable, context_free``: what each rater said of each."""
+    """Rows ``rater, by, kind, feature, interpretable, context_free``: all that raters said."""
     said = [
         of_rater.assign(rater=rater, interpretable=of_rater["verdict"] == "interpretable")
         for rater, of_rater in finished.items()
     ]
-    columns = ["rater", "kind", "feature", "interpretable", "context_free"]
+    columns = ["rater", "by", "kind", "feature", "interpretable", "context_free"]
     return pd.concat(said)[columns] if said else pd.DataFrame(columns=columns)
 
 
 def table1(finished: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Rows ``rater, rating, transcoder, mlp_in_sae, paper_transcoder, paper_mlp_in_sae``.
+    """Rows ``rater, by, rating, transcoder, mlp_in_sae, paper_transcoder, paper_mlp_in_sae``.
 
     Args:
-        finished: what each rater who has finished said, from :meth:`Study.open`.
+        finished: what each rater who has finished said, from :meth:`Study.open`, and ``by``.
 
     Returns:
         Counts. The first three ratings of a rater add up to ``rated``; ``context-free`` is counted
         among all of these. Without a rater, there is one block whose rater is "no ratings yet" and
         whose counts are missing.
     """
-    counts = {rater: _counts(said) for rater, said in finished.items()}
+    counts = {(rater, said["by"].iloc[0]): _counts(said) for rater, said in finished.items()}
     beside = {
         rater: of_rater.join(PAPER.add_prefix("paper_"))
-        for rater, of_rater in (counts or {NO_RATINGS: PAPER * pd.NA}).items()
+        for rater, of_rater in (counts or {(NO_RATINGS, ""): PAPER * pd.NA}).items()
     }
-    return pd.concat(beside, names=["rater", "rating"]).astype("Int64").reset_index()
+    return pd.concat(beside, names=["rater", "by", "rating"]).astype("Int64").reset_index()
 
 
 def statistics(
@@ -111,6 +112,7 @@ def statistics(
             for rater, record in ratings.items()
             if rater not in finished
         },
+        "by": {rater: ratings[rater].by for rater in finished},
         "raters": {rater: _compare(_counts(said)) for rater, said in finished.items()},
         "agreement": _agreement(finished),
         "paper": _compare(PAPER),

@@ -5,7 +5,10 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
+from transcoders.config import RATED_KINDS
 from transcoders.contents import STUDY
+from transcoders.rating.records import NO_PERSON, PERSON
+from transcoders.rating.table1 import NO_RATINGS
 from transcoders.tables.html import html_table
 
 NO_LIVE = "No transcoder has two live features: see `dead_fraction` in `evaluation.csv`."
@@ -30,6 +33,46 @@ def measures_table(summary: pd.DataFrame, names: dict[str, str]) -> str:
     shown = shown.loc[list(dict.fromkeys(summary["measure"]))].rename(columns=names)
     shown.index = shown.index.str.replace("_", " ")
     return html_table(shown.reset_index(), {}, name="measures")
+
+
+def ratings_table(table1: pd.DataFrame) -> str:
+    """Table 1: a row for each rater, and one for the paper. Cells: transcoder / SAE.
+
+    Args:
+        table1: ``table1.csv``.
+    """
+    paper = table1.drop_duplicates("rating").assign(rater="the paper", by="person")
+    for kind in RATED_KINDS:
+        paper[kind] = paper[f"paper_{kind}"]
+    rows = pd.concat([table1[table1["rater"] != NO_RATINGS], paper])
+    rows["counts"] = rows["transcoder"].astype(str) + " / " + rows["mlp_in_sae"].astype(str)
+    ratings = list(dict.fromkeys(rows["rating"]))
+    shown = rows.pivot(index=["rater", "by"], columns="rating", values="counts")[ratings]
+    return html_table(shown.reset_index(), {}, name="table1")
+
+
+def describe_ratings(record: dict[str, Any]) -> str:
+    """Who rated, and how far raters agree.
+
+    Args:
+        record: ``table1.json``.
+    """
+    by = record["by"]
+    people = [rater for rater, of in by.items() if of == PERSON]
+    models = [f"{rater} ({of})" for rater, of in by.items() if of != PERSON]
+    said = f"People who rated: {', '.join(people)}." if people else f"**{NO_PERSON.capitalize()}.**"
+    if models:
+        said += f" Language models rated: {', '.join(models)}."
+    if record["agreement"] is None:
+        return said
+    kappa = {
+        of: "undefined" if k is None else f"{k:.2f}"
+        for of, k in record["agreement"]["mean_kappa"].items()
+    }
+    return (
+        f"{said} Agreement (Cohen's κ, mean over pairs of raters): {kappa['verdict']} on the "
+        f"rating, {kappa['context_free']} on context-free."
+    )
 
 
 def describe_studies(summary: pd.DataFrame) -> str:
