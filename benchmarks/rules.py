@@ -20,7 +20,7 @@ from transcoders.layout import Layout
 
 ALLOTTED = {
     "fetch_model": "fetch_model", "fetch_corpus": "fetch_corpus", "tokenize": "tokenize",
-    "corpus_manifest": "tokenize", "cache_activations": "cache_activations", "train": "train",
+    "corpus_manifest": "tokenize", "cache_activations": "cache_activations", "train_": "train",
     "evaluate": "evaluate", "find_circuits": "circuit", "check_features": "circuit",
     "measure_replacement": "circuit", "study_greater_than": "greater_than",
     "gather_": "gather_examples", "label_features": "measure_features",
