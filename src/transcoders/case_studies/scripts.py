@@ -27,6 +27,7 @@ from transcoders.config.fields import Section
 from transcoders.errors import UserError
 from transcoders.files import made_folder, read_json, read_yaml, write_json, write_table
 from transcoders.layout import Layout
+from transcoders.progress import progress_bar
 
 TRANSCRIPT, ANSWERS = "transcript.json", "answers.json"
 SUCCESS, MOSTLY = 0.8, 0.65
@@ -129,10 +130,12 @@ class RecordedStudy(Questions):
 
 def write_table4(scale: str, layout: Layout, *, device: str) -> None:
     """Carry out all studies of a scale, and write their scores: :data:`TABLE4_COLUMNS`."""
-    rows = [
-        carry_out(path.stem, load_script(path), scale, layout.carried_out(path.stem), device)
-        for path in sorted(layout.study_scripts.glob("*.yaml"))
-    ]
+    paths, rows = sorted(layout.study_scripts.glob("*.yaml")), []
+    with progress_bar(len(paths), "asking again", "studies") as bar:
+        for path in paths:
+            script, folder = load_script(path), layout.carried_out(path.stem)
+            rows.append(carry_out(path.stem, script, scale, folder, device))
+            bar.update(1)
     write_table(layout.table4, pd.DataFrame(rows, columns=TABLE4_COLUMNS))
 
 
