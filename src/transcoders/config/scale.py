@@ -108,7 +108,8 @@ class Scale(Section):
 
     def rows_of_evaluation(self, site: Site) -> int | None:
         """Held-out rows on which a site is measured, or None for all: those of the comparison."""
-        return self.rows_for_circuits if site in self.circuit_sites else None
+        fewer = self.rows_for_circuits
+        return fewer if site in self.circuit_sites else None
 
     @property
     def main_groups(self) -> list[Group]:
