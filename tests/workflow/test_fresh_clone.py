@@ -80,7 +80,7 @@ def test_a_report_is_made_of_the_committed_pages(fresh_clone: Path) -> None:
 def test_all_asks_for_everything(fresh_clone: Path) -> None:
     planned = planned_rules(fresh_clone, "all")
     assert all(any(rule.startswith(start) for rule in planned) for start in HEAVY)
-    assert set(planned) >= STUDIES - {"table4"}  # there are no case studies of these weights yet
+    assert set(planned) >= STUDIES
     trained = {rule for rule in planned if rule.startswith("train_")}
     scale = load_scale(REPOSITORY / "config/laptop.yaml")
     names = {f"train_{group.name}" for group in scale.all_groups}
@@ -115,5 +115,8 @@ def test_figures_are_drawn_again_from_the_committed_tables_alone(fresh_clone: Pa
 
 
 def test_who_makes_the_article_is_told_to_open_it(fresh_clone: Path) -> None:
-    run = snakemake(fresh_clone, "docs/index.html", "--forcerun", "landing_page")
+    landing = "landing_page"  # alone: where times say nothing, most pages seem out of date
+    run = snakemake(
+        fresh_clone, "docs/index.html", "--forcerun", landing, "--allowed-rules", landing
+    )
     assert "\nDone. Open docs/index.html in a browser.\n" in run.stdout + run.stderr
