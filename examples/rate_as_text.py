@@ -34,7 +34,7 @@ def press(address: str, fields: dict[str, str]) -> None:
 def as_text(html: str) -> str:
     """The title, what to do, and all examples of an item, with [ ] around the marked token."""
     html = html[html.index("<body>") : html.index("<aside>")]
-    lines = re.sub(r"<[^>]+>", "", re.sub(r"<li>", "- ", html)).splitlines()
+    lines = re.sub(r"<[^>]+>", "", html.replace("<li>", "- ")).splitlines()
     return unescape("\n".join(line for line in lines if line.strip()))
 
 

@@ -236,7 +236,7 @@ def evaluate_dictionaries(
     statistics = read_tensors(layout.activations(site.name) / "statistics.safetensors")
     return evaluate_site(
         load_model(layout.model(site.model), device=device),
-        rows.spread(fewer) if (fewer := scale.rows_of_evaluation(site)) else rows,
+        rows.spread(scale.rows_of_evaluation(site)),
         read_table(layout.documents, columns=["id", "source"]),
         dictionaries,
         statistics["mlp_out_mean"],

@@ -166,9 +166,10 @@ def test_a_missing_file_names_those_there_are(tmp_path: Path) -> None:
 def test_a_notebook_asks_what_the_study_asked(
     worked: Worked, tmp_path: Path, outcome: str, verdict: str
 ) -> None:
-    (folder, row), table = worked, tmp_path / "table4.csv"
+    (folder, row), table, source = worked, tmp_path / "table4.csv", tmp_path / "mine.yaml"
     write_table(table, pd.DataFrame([row | {"outcome": outcome}]))
-    notebook = study_notebook("mine", study_script(), folder, table)
+    source.write_text(yaml.safe_dump(study_script().model_dump(mode="json")))
+    notebook = study_notebook(source, study_script(), folder, table)
     nbformat.validate(notebook)
     code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
     assert code[1:4] == [
@@ -177,9 +178,9 @@ def test_a_notebook_asks_what_the_study_asked(
         "HTML(seen(study.circuit(row=0, position=5, n_paths=3)))",
     ]
     assert not any("tokens" in line for line in code)
-    study = RecordedStudy(folder)
+    names = {"seen": seen, "shaded": shaded, "HTML": str, "Path": Path, "load_script": load_script}
     for line in code[1:]:
-        exec(line, {"study": study, "seen": seen, "shaded": shaded, "HTML": str})
+        exec(line, {"study": RecordedStudy(folder), **names})
     text = "\n".join(cell.source for cell in notebook.cells)
     assert "`study.tokens(row=0)`: refused. tokens: a blind study does not answer this" in text
     order = [

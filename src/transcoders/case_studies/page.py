@@ -35,7 +35,7 @@ def write_study_page(name: str, scale: Scale, layout: Layout) -> None:
     source, folder = layout.study_scripts / f"{name}.yaml", layout.carried_out(name)
     script, page = load_script(source), f"{STUDY}{name}"
     browser = _in_browser(script.feature, scale, layout, layout.notebook(page).parent)
-    notebook = study_notebook(name, script, folder, layout.table4, browser=browser)
+    notebook = study_notebook(source, script, folder, layout.table4, browser=browser)
     place = place_of(page, scale, layout)
     execute_notebook(notebook, str(source), layout.notebook(page), place)
 
@@ -50,13 +50,13 @@ def _in_browser(feature: str, scale: Scale, layout: Layout, folder: Path) -> str
 
 
 def study_notebook(
-    name: str, script: StudyScript, folder: Path, table4: Path, *, browser: str | None = None
+    source: Path, script: StudyScript, folder: Path, table4: Path, *, browser: str | None = None
 ) -> Any:
     """A notebook that reads a carried-out study again, not yet executed.
 
     Args:
-        name: the study's name, as in Table 4.
-        script: what the analyst wrote.
+        source: the study's file, which has the study's name.
+        script: what is in it.
         folder: where the study was carried out.
         table4: the table with its score.
         browser: the address of the feature in the feature browser, if it is there.
@@ -64,12 +64,12 @@ def study_notebook(
     from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
     new_cell = {"code": new_code_cell, "markdown": new_markdown_cell}
-    row, study = read_table(table4).set_index("study").loc[name], RecordedStudy(folder)
-    source = template("transcoders.case_studies", "page.md.j2")
-    text = Template(source, trim_blocks=True, undefined=StrictUndefined).render(
-        name=name, script=script, folder=folder, row=row, facts=study.facts, browser=browser,
+    row, study = read_table(table4).set_index("study").loc[source.stem], RecordedStudy(folder)
+    page = template("transcoders.case_studies", "page.md.j2")
+    text = Template(page, trim_blocks=True, undefined=StrictUndefined).render(
+        source=source, script=script, folder=folder, row=row, facts=study.facts, browser=browser,
         steps=[_shown(step, study) for step in script.steps], success=SUCCESS, mostly=MOSTLY,
-        in_markdown=in_markdown, in_python=in_python,
+        in_markdown=in_markdown,
     )  # fmt: skip
     _, *parts = re.split(r"^%% (code|markdown)\n", text, flags=re.MULTILINE)
     cells = [

@@ -142,14 +142,12 @@ def replacement_quality_of(scale: Scale, layout: Layout, *, device: str = "cpu")
     for name in dict.fromkeys(case.model for case in scale.circuits.cases):
         replacement = Tracer.load(scale.name, name, device=device).replacement
         text, held_out = (load_rows(layout.tokens(name), split) for split in ("train", "eval"))
-        if fewer := scale.rows_for_circuits:
-            held_out = held_out.spread(fewer)
         means = mean_activations(
             replacement, text.tokens[: scale.circuits.text_contexts].to(device)
         )
         table = replacement_quality(
             replacement,
-            one_row_a_document(held_out).to(device),
+            one_row_a_document(held_out.spread(scale.rows_for_circuits)).to(device),
             {layer: means[NodeKind.MLP, layer] for layer in replacement.transcoders},
             first_metric_position=scale.corpus.first_metric_position,
             seed=scale.seed,

@@ -151,7 +151,7 @@ def _write_page(
     write_circuit_page(folder, labels, pages, article)
 
 
-def _models_of_cases(scale: Scale, _: str) -> Any:
+def _of_replacement(scale: Scale, _: str) -> Any:
     names = dict.fromkeys(case.model for case in scale.circuits.cases)
     return [scale.rows_for_circuits, *(scale.model(name).bos_token for name in names)]
 
@@ -159,7 +159,7 @@ def _models_of_cases(scale: Scale, _: str) -> Any:
 @job(
     "seed corpus.train_positions corpus.metric_positions circuits.text_contexts device",
     resources="circuit",
-    part=_models_of_cases,
+    part=_of_replacement,
 )
 def measure_replacement(scale: ScaleName, threads: Threads = None) -> None:
     """Measure what the model loses with more and more MLPs replaced by transcoders at once."""

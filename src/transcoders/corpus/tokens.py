@@ -37,10 +37,10 @@ class Rows(NamedTuple):
         """The rows of these numbers, in their order."""
         return Rows(self.tokens[rows], self.document[rows])
 
-    def spread(self, n_rows: int) -> "Rows":
-        """So many of the rows, at even distances, or all if there are no more."""
+    def spread(self, n_rows: int | None) -> "Rows":
+        """So many of the rows, at even distances; all if there are no more, or if None is given."""
         total = len(self.tokens)
-        n_rows = min(n_rows, total)
+        n_rows = total if n_rows is None else min(n_rows, total)
         return self.chosen(np.arange(n_rows) * total // n_rows)
 
 

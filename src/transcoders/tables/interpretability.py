@@ -41,7 +41,7 @@ def ratings_table(table1: pd.DataFrame) -> str:
     Args:
         table1: ``table1.csv``.
     """
-    paper = table1.drop_duplicates("rating").assign(rater="the paper", by="person")
+    paper = table1.drop_duplicates("rating").assign(rater="the paper", by=PERSON)
     for kind in RATED_KINDS:
         paper[kind] = paper[f"paper_{kind}"]
     rows = pd.concat([table1[table1["rater"] != NO_RATINGS], paper])
