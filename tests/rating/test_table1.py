@@ -140,22 +140,32 @@ def shown(table: pd.DataFrame) -> str:
 
 
 def test_people_and_language_models_are_told_apart(study: Study, tmp_path: Path) -> None:
-    for rater in ("anna", "parrot"):
+    for rater in ("anna", "ben", "parrot", "polly"):
         record = rate(study, tmp_path, rater, COUNTS)
-        if rater == "parrot":
+        if rater.startswith("p"):
             record = record.model_copy(update={"language_model": "a parrot"})
             save_record(tmp_path / "ratings", record)
+        if rater == "polly":
+            others = {n: Rating(verdict="maybe", context_free=True) for n in record.ratings}
+            save_record(tmp_path / "ratings", record.model_copy(update={"ratings": others}))
     found = written(study, tmp_path)
     assert dict(zip(found.table["rater"], found.table["by"], strict=True)) == {
-        "anna": "person", "parrot": "a parrot",
+        "anna": "person", "ben": "person", "parrot": "a parrot", "polly": "a parrot",
     }  # fmt: skip
     said = describe_ratings(found.record)
-    assert "People who rated: anna." in said and "Language models rated: parrot (a parrot)." in said
-    assert "1.00 on the rating, 1.00 on context-free" in said
+    assert "People who rated: anna, ben." in said
+    assert "Language models rated: parrot (a parrot), polly (a parrot)." in said
+    agreed = "(Cohen's κ, mean over pairs): {} on the rating, {} on context-free"
+    assert f"between people {agreed.format('1.00', '1.00')}" in said
+    assert f"between runs of a parrot {agreed.format('0.00', '0.00')}" in said
     ours = ["12 / 7", "5 / 9", "3 / 4", "2 / 6", "20 / 20"]
-    assert re.findall(r"\d+ / \d+", shown(found.table)) == ours + ours + PAPERS
+    polly = ["0 / 0", "20 / 20", "0 / 0", "20 / 20", "20 / 20"]
+    assert re.findall(r"\d+ / \d+", shown(found.table)) == [*ours, *ours, *ours, *polly, *PAPERS]
     with pytest.raises(UserError, match=r"begun by person.*choose another name"):
         begin(study, tmp_path / "ratings", "anna", "a parrot")
+    for name in ("", "person"):
+        with pytest.raises(UserError, match=f"--language-model: .*, found '{name}'; leave"):
+            begin(study, tmp_path / "ratings", "zoe", name)
 
 
 def test_who_has_not_finished_is_not_counted(study: Study, tmp_path: Path) -> None:
@@ -194,14 +204,14 @@ def test_agreement_of_each_pair_and_on_average(study: Study, tmp_path: Path) -> 
     ]  # fmt: skip
     kappas = [pair["verdict"] for pair in found["pairs"]]
     assert kappas == pytest.approx([1, expected, expected])
-    assert found["mean_kappa"]["verdict"] == pytest.approx((1 + 2 * expected) / 3)
-    assert found["mean_kappa"]["context_free"] == pytest.approx(1)
+    assert found["mean_kappa"]["person"]["verdict"] == pytest.approx((1 + 2 * expected) / 3)
+    assert found["mean_kappa"]["person"]["context_free"] == pytest.approx(1)
 
 
 def test_agreement_that_is_undefined_is_null(study: Study, tmp_path: Path) -> None:
     for rater in ("anna", "ben"):
         save_record(tmp_path / "ratings", finished(study, tmp_path / "ratings", rater))
     found = written(study, tmp_path).record
-    assert found["agreement"]["mean_kappa"] == {"verdict": None, "context_free": None}
+    assert found["agreement"]["mean_kappa"]["person"] == {"verdict": None, "context_free": None}
     test = found["raters"]["anna"]["tests"]["interpretable"]
     assert test == {"odds_ratio": None, "p_value": 1.0}

@@ -8,7 +8,8 @@ numbers alone. Reported are:
 - for each count, its share with a Wilson interval (95%);
 - for the two kinds, Fisher's exact test of interpretable against not, and of context-free against
   not;
-- for the raters, Cohen's kappa of each pair, and the mean over pairs.
+- for the raters, Cohen's kappa of each pair, and the means over pairs of people and over pairs of
+  runs of one language model.
 """
 
 import math
@@ -147,18 +148,33 @@ def _share(count: int, total: int) -> dict[str, float]:
 
 
 def _agreement(finished: Mapping[str, pd.DataFrame]) -> dict[str, Any] | None:
-    """Cohen's kappa of each pair of raters, and the mean; null if both gave one rating to all."""
+    """Cohen's kappa of each pair of raters, and means; null if both gave one rating to all.
+
+    Means are over pairs of people, and over pairs of runs of each language model.
+    """
     pairs: list[dict[str, Any]] = []
+    alike: dict[str, list[dict[str, Any]]] = {}
     for (name, first), (other, second) in combinations(finished.items(), 2):
-        pair: dict[str, Any] = {"raters": [name, other], "items": len(first)}
-        for said in SAID:
-            alike = pd.concat([first[said], second[said]]).nunique() == 1
-            pair[said] = None if alike else float(cohen_kappa_score(first[said], second[said]))
+        pair = {"raters": [name, other], "items": len(first)}
+        pair |= {said: _kappa(first[said], second[said]) for said in SAID}
         pairs.append(pair)
-    if not pairs:
+        if (by := first["by"].iloc[0]) == second["by"].iloc[0]:
+            alike.setdefault(by, []).append(pair)
+    means = {by: _means(of) for by, of in alike.items()}
+    return {"mean_kappa": means, "pairs": pairs} if pairs else None
+
+
+def _means(pairs: list[dict[str, Any]]) -> dict[str, float | None]:
+    return {
+        said: _finite(pd.Series([pair[said] for pair in pairs], dtype=float).mean())
+        for said in SAID
+    }
+
+
+def _kappa(first: pd.Series, second: pd.Series) -> float | None:
+    if pd.concat([first, second]).nunique() == 1:
         return None
-    means = {said: pd.Series([pair[said] for pair in pairs], dtype=float).mean() for said in SAID}
-    return {"mean_kappa": {said: _finite(mean) for said, mean in means.items()}, "pairs": pairs}
+    return float(cohen_kappa_score(first, second))
 
 
 def _finite(value: float) -> float | None:

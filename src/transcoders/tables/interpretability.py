@@ -63,16 +63,15 @@ def describe_ratings(record: dict[str, Any]) -> str:
     said = f"People who rated: {', '.join(people)}." if people else f"**{NO_PERSON.capitalize()}.**"
     if models:
         said += f" Language models rated: {', '.join(models)}."
-    if record["agreement"] is None:
-        return said
-    kappa = {
-        of: "undefined" if k is None else f"{k:.2f}"
-        for of, k in record["agreement"]["mean_kappa"].items()
-    }
-    return (
-        f"{said} Agreement (Cohen's κ, mean over pairs of raters): {kappa['verdict']} on the "
-        f"rating, {kappa['context_free']} on context-free."
-    )
+    means = record["agreement"]["mean_kappa"] if record["agreement"] else {}
+    for of, kappas in means.items():
+        kappa = {about: "undefined" if k is None else f"{k:.2f}" for about, k in kappas.items()}
+        raters = "people" if of == PERSON else f"runs of {of}"
+        said += (
+            f" Agreement between {raters} (Cohen's κ, mean over pairs): {kappa['verdict']} on the "
+            f"rating, {kappa['context_free']} on context-free."
+        )
+    return said
 
 
 def describe_studies(summary: pd.DataFrame) -> str:
