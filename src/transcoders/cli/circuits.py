@@ -113,8 +113,6 @@ def circuit(
         )
         for entry in cases
     ]
-    for entry, search in zip(cases, searches, strict=True):
-        search.within(*_bounds(settings, layout, model, entry.prompt, entry.target))
     tracer, circuits = Tracer.load(scale, model, device=device), []
     for entry, search in zip(cases, searches, strict=True):
         found = tracer.trace(entry.prompt, entry.target, search)
@@ -181,13 +179,10 @@ def attention(
 ) -> None:
     """Say why a head reads a token: its score before the softmax, split over pairs of parts."""
     set_environment(open_scale(scale)[0].instruction_set)
-    settings, layout, device = start("circuit", scale, None)
+    *_, device = start("circuit", scale, None)
     from transcoders.circuits import Tracer, attention_score, parse_head
 
     at, unit = parse_head(head)
-    model = model or next(iter(settings.models))
-    bounds, n_tokens = _bounds(settings, layout, model, prompt)
-    bounds.check_attention(at, unit, query, key, n_tokens)
     local = Tracer.load(scale, model, device=device).freeze(prompt)
     found = attention_score(local, at, unit, query, key)
     typer.echo(
@@ -197,19 +192,6 @@ def attention(
     typer.echo(
         found.table(pairs)[["contribution", "query_part", "key_part"]].to_string(index=False)
     )
-
-
-def _bounds(
-    settings: Scale, layout: Layout, model: str, prompt: str, target: str | None = None
-) -> tuple[Any, int]:
-    """Check a question; what the model has, and the tokens of the prompt with BOS."""
-    from transcoders.circuits.questions import Bounds, check_question
-    from transcoders.models import load_tokenizer
-
-    bos_token, tokenizer = settings.model(model).bos_token, load_tokenizer(layout.model(model))
-    bos_id = tokenizer.convert_tokens_to_ids(bos_token)
-    bounds = Bounds.of_scale(settings, model)
-    return bounds, check_question(bounds, tokenizer, bos_id, prompt, target)
 
 
 def _checked_models(scale: Scale, _: str) -> Any:
