@@ -112,8 +112,7 @@ class Sizes:
 
     def memory_of_gathering(self) -> int:
         """Bytes of the model, all observed dictionaries, and their features of a batch."""
-        wanted = self.scale.interpretability
-        assert wanted is not None
+        wanted = self.scale.studied
         model, entries = self._model(wanted.rated_site), self.scale.observed_dictionaries
         batch = wanted.batch_contexts * self.corpus.context_length
         return (

@@ -133,8 +133,7 @@ def rule_accuracy_gap(evidence: Evidence, _: Site | None) -> Found:
 @reads("interpretability/automatic.csv")
 def rule_accuracy_above_random(evidence: Evidence, _: Site | None) -> Found:
     """How much better a rule tells a transcoder's features than random directions."""
-    assert evidence.scale.interpretability is not None
-    return _matched_accuracy(evidence, evidence.scale.interpretability.baseline)
+    return _matched_accuracy(evidence, evidence.scale.studied.baseline)
 
 
 @reads("interpretability/automatic.csv")

@@ -17,8 +17,7 @@ app.add_typer(study, name="study")
 
 def _bos_token(scale: Scale, _: str) -> Any:
     """The token before each row of the model whose features are observed."""
-    assert scale.interpretability is not None
-    return scale.model(scale.interpretability.rated_site.model).bos_token
+    return scale.model(scale.studied.rated_site.model).bos_token
 
 
 @job(
@@ -62,8 +61,7 @@ def study_features(scale: ScaleName, threads: Threads = None) -> None:
 
 def _looked_at(scale: Scale, model: str) -> Any:
     """The token before each row, and how many features are drawn if the model has rated ones."""
-    wanted = scale.interpretability
-    assert wanted is not None
+    wanted = scale.studied
     n_drawn = wanted.rated_features if wanted.rated_site.model == model else 0
     return scale.model(model).bos_token, n_drawn
 

@@ -115,12 +115,11 @@ def load_study(scale: Scale, layout: Layout) -> Study:
     Raises:
         UserError: a file is missing, or a dictionary has too few live features.
     """
-    assert scale.interpretability is not None
     return create_study(
         {kind: load_observed(layout.observed, scale.rated(kind).name) for kind in RATED_KINDS},
         load_text(layout.observed),
-        load_tokenizer(layout.model(scale.interpretability.rated_site.model)),
-        n_features=scale.interpretability.rated_features,
+        load_tokenizer(layout.model(scale.studied.rated_site.model)),
+        n_features=scale.studied.rated_features,
         seed=scale.seed,
     )
 
