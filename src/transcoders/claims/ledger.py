@@ -64,8 +64,6 @@ class Claim(Section):
     """How many clusters the rule needs."""
     each_site: bool = False
     """Whether every site gets a verdict of its own."""
-    tables: Annotated[list[str], Field(min_length=1)]
-    """The tables in ``results/<scale>/`` that the measure reads."""
     page: str
     """The notebook that shows it."""
 
@@ -75,7 +73,7 @@ def load_claims(path: Path) -> list[Claim]:
 
     Raises:
         UserError: the file is missing or not YAML; or a claim lacks a key, is listed twice, or has
-            a measure that does not exist or that its tables cannot feed. The claim is named.
+            a measure that does not exist. The claim is named.
     """
     try:
         content = read_yaml(path)
@@ -98,11 +96,6 @@ def load_claims(path: Path) -> list[Claim]:
             raise UserError(
                 f"{path}: {claim.id}: measure: no measure named {claim.measure!r}; expected one of "
                 f"{', '.join(MEASURES)}"
-            )
-        if missing := TABLES[claim.measure] - set(claim.tables):
-            raise UserError(
-                f"{path}: {claim.id}: tables: {claim.measure} reads {', '.join(sorted(missing))}, "
-                f"expected among them, found {', '.join(claim.tables)}"
             )
     return claims
 
@@ -152,12 +145,12 @@ def _row(claim: Claim, evidence: Evidence, site: Site | None) -> dict[str, objec
                 f"inconclusive by construction: the rule needs {claim.needs} "
                 f"{found.estimate.resampled.split(',')[0]} to find twice the margin in 80% of cases"
             )
-    where = f"notebooks/{claim.page}.html, {', '.join(claim.tables)}"
+    where = f"notebooks/{claim.page}.html, {', '.join(TABLES[claim.measure])}"
     return row | {"evidence": "; ".join([*notes, where])}
 
 
 def _measured(claim: Claim, evidence: Evidence, site: Site | None) -> Found:
-    for name in claim.tables:
+    for name in TABLES[claim.measure]:
         if not list(evidence.layout.results.glob(name)):
             raise Untestable(f"this scale has no {name}")
     return MEASURES[claim.measure](evidence, site)
