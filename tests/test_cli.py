@@ -13,12 +13,14 @@ import pytest
 import torch
 import yaml
 
+from helpers_models import make_tiny_model
 from transcoders.activations import cache_activations
 from transcoders.cli.app import JOBS
 from transcoders.config import load_scale
 from transcoders.corpus import Rows
 from transcoders.layout import Layout
 from transcoders.models import load_model
+from transcoders.training.job import train_group_of
 
 ROOT = Path(__file__).resolve().parents[1]
 SCALES = sorted(p for p in (ROOT / "config").glob("*.yaml") if p.name != "claims.yaml")
@@ -149,6 +151,25 @@ def to_train(tmp_path_factory, tiny_models, random_tokens) -> Path:
     (folder / layout.corpus_manifest).parent.mkdir(parents=True)
     (folder / layout.corpus_manifest).write_text("{}")
     return folder
+
+
+def test_a_dictionary_names_a_hook_that_its_model_has(
+    to_train, tmp_path, monkeypatch, random_tokens
+):
+    shutil.copytree(to_train, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    layout = Layout("smoke")
+    scale, model = load_scale(layout.config), load_model(make_tiny_model("phi", tmp_path / "phi"))
+    rows = Rows(random_tokens(20, scale.corpus.context_length), torch.arange(20))
+    folder = layout.activations(scale.sites[0].name)
+    shutil.rmtree(folder)
+    cache_activations(
+        model, rows, {scale.sites[0]: folder}, scale.activations, scale.corpus, sources=SOURCES
+    )
+    train_group_of(scale, layout, scale.group("tiny-gpt2"))
+    for entry in scale.dictionaries_in(scale.group("tiny-gpt2")):
+        metadata = json.loads((layout.dictionary(entry.name) / "cfg.json").read_text())["metadata"]
+        assert {metadata["hook_name"], metadata["hook_name_out"]} <= model.hook_dict.keys()
 
 
 @pytest.mark.parametrize("n_rows", [19, 21])
