@@ -35,8 +35,3 @@ def step_bytes(d_model: int, n_features: int, training: Training, device: str = 
     block = FLOAT * 2 * min(BLOCK_ENTRIES[device], n_features * d_model)
     vectors = FLOAT * VECTORS_PER_TOKEN * tokens * d_model
     return max(z, of_entries) + in_chunks + gradients + block + vectors + FLOAT * 16 * n_features
-
-
-def buffer_bytes(d_model: int, training: Training) -> int:
-    """Bytes of the shuffled tokens, which are two 16-bit vectors each."""
-    return training.buffer_tokens * d_model * 2 * 2
