@@ -123,7 +123,7 @@ class Scale(Section):
 
     @property
     def all_groups(self) -> list[Group]:
-        """Both."""
+        """All that is trained, by a whole run or to compare learning rates."""
         return [*self.main_groups, *self.learning_rate_groups]
 
     @cached_property
