@@ -42,7 +42,7 @@ from torch import Tensor
 from torch.nn import functional
 from training_peers import LEARNING_RATE, Size
 
-from transcoders.dictionaries import SparseDictionary, entries, loss
+from transcoders.dictionaries import SparseDictionary, loss
 from transcoders.files import read_json, write_json
 from transcoders.training import Trainer
 from transcoders.training.adam import DictionaryAdam
@@ -265,7 +265,7 @@ def share_of_step(size: Size) -> dict[str, float]:
             (ours, "batch", "data"),
             (Trainer, "_input_and_target", "data"),
             (loss, "active_entries", "finding active entries"),
-            (entries, "product", "encoder's product"),
+            (Tensor, "__matmul__", "encoder's product"),  # the only one of such a step
             (loss, "decode", "decoder"),
             (loss, "gradient_of_z", "gradient of z"),
             (DictionaryAdam, "_update_matrices_from", "gradients of weights, projection, Adam"),
