@@ -40,8 +40,9 @@ class WatchedModel:
     """A model that counts its passes, is killed at one of them, or exaggerates."""
 
     def __init__(self, model: LanguageModel, *, killed_at: int = 0, factor: float = 1.0) -> None:
-        self.model, self.cfg, self.blocks = model, model.cfg, model.blocks
+        self.model, self.cfg = model, model.cfg
         self.killed_at, self.factor = killed_at, factor
+        self.blocks = model.blocks
         self.passes = 0
 
     def mlp_activations(self, tokens: Tensor, layers: list[int]) -> dict[int, MLPActivations]:
