@@ -84,7 +84,9 @@ def make_study(
     seed: int = 5,
 ) -> Study:
     observed = dict(zip(RATED_KINDS, (transcoder, sae), strict=True))
-    return create_study(observed, make_text(), Tokenizer(), n_features=n_features, seed=seed)
+    return create_study(
+        observed, make_text(), Tokenizer(), weights=["a", "b"], n_features=n_features, seed=seed
+    )
 
 
 def finished(study: Study, folder: Path, rater: str = "anna") -> Record:

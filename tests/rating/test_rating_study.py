@@ -43,7 +43,7 @@ def item_of(rows: torch.Tensor, places: dict[str, list[tuple[int, int]]], tokeni
     observed = Observed(features, examples, torch.zeros(0, 0))
     text = Text(rows, torch.zeros(0, 2))
     both = dict.fromkeys(RATED_KINDS, observed)
-    first, second = create_study(both, text, tokenizer, n_features=1, seed=0).items
+    first, second = create_study(both, text, tokenizer, weights=[], n_features=1, seed=0).items
     assert first == second
     return first
 
@@ -168,13 +168,15 @@ def test_neither_key_nor_items_can_be_exchanged(tmp_path: Path) -> None:
         make_study(SAE, TRANSCODER),
         make_study(disguise(TRANSCODER), SAE),
         make_study(n_features=19),
-        Study((*study.items[:-1], study.items[0]), study._key),
+        Study((*study.items[:-1], study.items[0]), study.weights, study._key),
     ):
         with pytest.raises(UserError, match="commitment"):
             other.open(record)
         with pytest.raises(UserError, match="commitment"):
             begin(other, tmp_path, "anna")
     make_study().check(record)
+    with pytest.raises(UserError, match=r"anna.json: .* other weights; rate under another name"):
+        begin(Study(study.items, ["a", "c"], study._key), tmp_path, "anna")
 
 
 def test_the_key_is_committed_to_and_neither_printed_nor_on_disk(tmp_path: Path) -> None:

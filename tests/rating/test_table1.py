@@ -129,7 +129,7 @@ def test_no_ratings_yet(study: Study, tmp_path: Path) -> None:
     )
     assert found.record.pop("paper") and found.features.empty
     expected = {"text": "no ratings yet", "under_way": {}, "raters": {}, "agreement": None}
-    assert found.record == expected | {"by": {}}
+    assert found.record == expected | {"by": {}, "other_weights": []}
     assert describe_ratings(found.record) == "**No person rated.**"
     # The paper's row stands alone.
     assert re.findall(r"\d+ / \d+", shown(found.table)) == PAPERS
@@ -179,6 +179,14 @@ def test_who_has_not_finished_is_not_counted(study: Study, tmp_path: Path) -> No
         found = written(study, tmp_path)
         assert set(found.table["rater"]) == {rater}
         assert found.record["under_way"] == {"bob": {"rated": 1, "of": 40}}
+
+
+def test_ratings_of_other_weights_are_kept_and_not_counted(study: Study, tmp_path: Path) -> None:
+    rate(study, tmp_path, "anna", COUNTS)
+    found = written(Study(study.items, ["a", "c"], study._key), tmp_path)
+    assert set(found.table["rater"]) == {"no ratings yet"} and found.features.empty
+    assert (found.record["other_weights"], found.record["under_way"]) == (["anna"], {})
+    assert "rated dictionaries with other weights: anna." in describe_ratings(found.record)
 
 
 def test_agreement_of_each_pair_and_on_average(study: Study, tmp_path: Path) -> None:
