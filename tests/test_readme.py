@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from transcoders.claims.words import SIGNS, together
+from transcoders.claims.words import SIGNS, numbers_in_words, together
 from transcoders.config import load_scale
 from transcoders.layout import Layout
 from transcoders.rating.records import NO_PERSON
@@ -45,9 +45,10 @@ def _cell(rows: pd.DataFrame) -> str:
     verdict = together(set(rows["verdict"]))
     if verdict == NOT_TESTABLE:
         return SIGNS[verdict]
-    values = ", ".join(f"{value:+.2g}" for value in rows["value"])
+    numbers = [numbers_in_words(row) for row in rows.to_dict("records")]
+    values = ", ".join(value for value, _, _ in numbers)
     if len(rows) == 1:
-        values += f" [{rows['low'].iloc[0]:+.2g}, {rows['high'].iloc[0]:+.2g}]"
+        values += " [{1}, {2}]".format(*numbers[0])
     but = f" ({NO_PERSON})" if rows["evidence"].str.contains(NO_PERSON).any() else ""
     return f"{SIGNS[verdict]} {verdict}{but}: {values}"
 

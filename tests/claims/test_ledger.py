@@ -19,8 +19,9 @@ from transcoders.claims import (
     load_claims,
     verdict,
 )
+from transcoders.claims.ledger import _what_decides
 from transcoders.claims.measures import MEASURES
-from transcoders.claims.words import OURS, SIGNS
+from transcoders.claims.words import OURS, SIGNS, numbers_in_words
 from transcoders.config import Scale, load_scale
 from transcoders.errors import UserError
 from transcoders.layout import Layout
@@ -90,6 +91,46 @@ def test_more_is_never_judged_worse_and_superiority_asks_most(ends, test, by):
 def test_too_few_clusters_decide_nothing():
     assert judged(1, 3, "superiority", n=9) == "inconclusive"
     assert judged(1, 3, "superiority", n=10) == "reproduced"
+
+
+def test_the_line_that_decides_is_said(rows):
+    evidence = rows.set_index(rows["claim"].str.partition(":")[0])["evidence"]
+    for claim, line in (
+        ("weights-alone", "above 0.5"), ("bad-feature", "above 0"), ("context-free", "below 0")
+    ):  # fmt: skip
+        assert f"reproduced if the whole interval is {line};" in evidence[claim]
+    assert evidence["pareto"].str.contains("whole interval is above −0.027;").all()
+    assert not evidence["circuits-factorise"].startswith("reproduced")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "test", "note"),
+    [
+        (-0.3, 0.4, "superiority", "effect of 0.5, the smallest that matters, is ruled out"),
+        (-0.3, 0.6, "superiority", None),
+        (-0.6, -0.1, "non-inferiority", "worse, but it is open whether by more than 0.5"),
+        (-0.6, 0.1, "non-inferiority", None),
+        (0.1, 0.4, "superiority", None),
+    ],
+)
+@pytest.mark.parametrize("turned", [False, True])
+def test_what_an_interval_that_crosses_the_line_rules_out_is_said(low, high, test, note, turned):
+    keys = {"test": test, "margin": 0.5, "against": 7.0}
+    ends = (7 - high, 7 - low) if turned else (7 + low, 7 + high)
+    claim = Claim.model_validate(
+        yaml.safe_load(LISTED.read_text())[0] | keys | ({"better": "smaller"} if turned else {})
+    )
+    _, *others = _what_decides(claim, Estimate(7.0, *ends, 50, "documents"))
+    assert len(others) == (note is not None) and all(note in each for each in others)
+
+
+def test_numbers_have_the_digits_of_their_interval():
+    row = {"value": -4.4e-05, "low": -0.0083, "high": 0.0061, "unit": "fall of it"}
+    assert numbers_in_words(row) == ["0.0000", "−0.0083", "0.0061"]
+    row = {"value": -0.2389, "low": -0.403, "high": -0.072, "unit": "transcoder − SAE"}
+    assert numbers_in_words(row) == ["−0.24", "−0.40", "−0.07"]
+    row = {"value": 1.0, "low": 1.0, "high": 1.0, "unit": "a − b"}
+    assert numbers_in_words(row) == ["+1.000"] * 3
 
 
 def test_every_measure_decides_a_claim_and_every_claim_has_a_page():
