@@ -7,6 +7,7 @@ import pandas as pd
 import yaml
 from markupsafe import Markup
 
+from transcoders.case_studies.scripts import load_script
 from transcoders.claims import count_verdicts
 from transcoders.claims.words import (
     SIGNS,
@@ -18,11 +19,11 @@ from transcoders.claims.words import (
 from transcoders.config import Scale
 from transcoders.contents import (
     PAGES,
+    STUDY,
     caption_of,
     page_of,
     pages_of,
     relative,
-    studies_of,
     tables_of,
     title_of,
     whole_of,
@@ -97,7 +98,7 @@ def _in_short(sentences: dict[str, dict[str, str]], claims: pd.DataFrame) -> lis
         elif len(rows):
             sites = _places(rows)
             by_verdict = [(words[each], sites[rows["verdict"] == each]) for each in words]
-            parts = [f"{part} {' and '.join(at)}" for part, at in by_verdict if len(at)]
+            parts = [f"{part} {_listed(list(at))}" for part, at in by_verdict if len(at)]
             found.append(f"{words['opening']} {', and '.join(parts)}.")
     return found
 
@@ -109,6 +110,14 @@ def _places(rows: pd.DataFrame) -> pd.Series:
     return (
         ("" if one_model else sites[0] + ", ") + sites[1].where(sites[2] == "", "layer ") + sites[2]
     )
+
+
+def _listed(places: list[str]) -> str:
+    """Sites one after another: ``layers 12, 20 and 24``."""
+    if len(places) > 1 and all(place.startswith("layer ") for place in places):
+        places = ["layers " + places[0].split()[1], *(place.split()[1] for place in places[1:])]
+    *most, last = places
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def _tokens_trained(layout: Layout) -> str | None:
@@ -194,8 +203,15 @@ def _more(page: str, scale: Scale, layout: Layout) -> list[tuple[Path, str]]:
             (layout.features / rated.name / "index.html", named),
             (layout.features / "index.html", "interactive: features of all dictionaries"),
         ]
-    if page == "case_studies":
-        return [(_page(layout, name), title_of(name)) for name in studies_of(layout)]
+    if page == "case_studies" and layout.table4.exists():
+        studies = read_table(layout.table4)[["study", "outcome"]]
+        return [
+            (
+                _page(layout, f"{STUDY}{study}"),
+                f"{load_script(layout.study_scripts / f'{study}.yaml').title} ({outcome})",
+            )
+            for study, outcome in studies.itertuples(index=False)
+        ]
     return []
 
 
