@@ -16,7 +16,7 @@ READERS := figure3 training_curves circuits greater_than_page interpretability_p
 
 .DEFAULT_GOAL := help
 .PHONY: help setup slurm reproduce taste figures notebooks report parts carried-run test test-full faults \
-        long-run lint format benchmark lock schema system-deps clean
+        long-run lint format benchmark lock system-deps clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -132,9 +132,6 @@ lock: ## Install the packages of pyproject.toml afresh and pin them in requireme
 	rm -rf .venv-lock build src/*.egg-info
 	{ sed '/- pip:/q' environment.yml && sed 's/^/      - /' requirements.lock; } > .environment
 	mv .environment environment.yml
-
-schema: setup ## Regenerate the JSON schema of scale files from src/transcoders/config/
-	$(BIN)/python -m transcoders schema > workflow/schemas/config.schema.yaml
 
 docs/rules.svg: Snakefile workflow/rules/*.smk docs/rules.py | setup ## Draw the graph of rules
 	$(BIN)/snakemake --rulegraph dot 2> /dev/null | $(BIN)/python docs/rules.py > $@

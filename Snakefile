@@ -28,14 +28,18 @@ os.environ.update(
 from transcoders.checksums import check_folders
 from transcoders.config import load_scale
 from transcoders.errors import UserError
-from transcoders.files import check_place, date_back
+from transcoders.files import date_back
 from transcoders.layout import Layout
 from transcoders.process import set_environment
 
 try:
     LAYOUT = Layout(config.get("scale", "laptop"))
     SCALE = load_scale(LAYOUT.config)
-    check_place(Path.cwd())
+    if {*"{}"} & {*str(Path.cwd())}:
+        raise UserError(
+            f"{Path.cwd()}: expected a path without braces, which Snakemake takes for "
+            "wildcards; move the checkout"
+        )
     set_environment(SCALE.instruction_set)  # of all jobs
     if workflow.is_main_process:  # jobs check what they read
         date_back([LAYOUT.results, LAYOUT.config.parent, LAYOUT.study_scripts])

@@ -8,8 +8,8 @@ weights and random tokens, and the largest group that trains there:
 pass      tokens per second of the truncated model, when activations are measured and when a
           training job fills its buffer
 step      time of one dictionary's step: with all features; with the active ones only, at several
-          L0 (one bias for all features sets it); with products in TF32 and bf16; the encoder's
-          product alone; dense autograd with a fused Adam
+          L0 (one bias for all features sets it); with products in TF32; the encoder's product
+          alone; dense autograd with a fused Adam
 evaluate  tokens per second with all dictionaries of the site
 memory    the most that PyTorch held in tensors at a time in such a job, against the bound of `plan`
 
@@ -171,7 +171,7 @@ def training(
         by_l0[l0] = step(1.0)
     b_enc.fill_(bias_for(products, min(L0, n_features // 2)))
     milliseconds = {"encoder": _milliseconds(lambda: x @ W_enc, device)}
-    for precision in ("tf32", "bf16", "float32"):  # the last stays
+    for precision in ("tf32", "float32"):  # the last stays
         milliseconds[f"dense_{precision}"] = step(0.0, precision)
         milliseconds[f"sparse_{precision}"] = step(1.0, precision)
     autograd = DenseAutograd(trainer.dictionary)

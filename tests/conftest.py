@@ -19,12 +19,12 @@ from transcoders.activations import cache, stream
 from transcoders.config import TRAITS, Kind, Scale, load_scale
 from transcoders.dictionaries import SparseDictionary
 from transcoders.models import (
-    SYNTHETIC_VOCABULARY,
     LanguageModel,
     MLPActivations,
     load_model,
     mlp_activations,
 )
+from transcoders.synthetic import SYNTHETIC_VOCABULARY
 from workflow.running import snakemake, workspace
 
 REPOSITORY = Path(__file__).resolve().parent.parent

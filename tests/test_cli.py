@@ -13,12 +13,14 @@ import pytest
 import torch
 import yaml
 
+from helpers_models import make_tiny_model
 from transcoders.activations import cache_activations
 from transcoders.cli.app import JOBS
 from transcoders.config import load_scale
 from transcoders.corpus import Rows
 from transcoders.layout import Layout
 from transcoders.models import load_model
+from transcoders.training.job import train_group_of
 
 ROOT = Path(__file__).resolve().parents[1]
 SCALES = sorted(p for p in (ROOT / "config").glob("*.yaml") if p.name != "claims.yaml")
@@ -83,15 +85,8 @@ def test_help_lists_the_subcommands():
 
 
 @pytest.fixture(scope="module")
-def schema_text() -> str:
-    done = transcoders("schema")
-    assert done.returncode == 0
-    return done.stdout
-
-
-@pytest.fixture(scope="module")
-def validator(schema_text) -> jsonschema.Draft202012Validator:
-    schema = yaml.safe_load(schema_text)
+def validator() -> jsonschema.Draft202012Validator:
+    schema = yaml.safe_load(transcoders("schema").stdout)
     jsonschema.Draft202012Validator.check_schema(schema)
     return jsonschema.Draft202012Validator(schema)
 
@@ -106,11 +101,6 @@ def test_the_schema_refuses_a_missing_a_misspelt_and_a_wrong_key(validator):
     without_seed = {key: value for key, value in smoke.items() if key != "seed"}
     for wrong in (without_seed, {**smoke, "sede": 1}, {**smoke, "seed": -1}):
         assert len(list(validator.iter_errors(wrong))) == 1
-
-
-def test_the_committed_schema_is_the_one_that_the_code_generates(schema_text):
-    committed = ROOT / "workflow" / "schemas" / "config.schema.yaml"
-    assert committed.read_text() == schema_text
 
 
 def copy_config(folder: Path, **changes: object) -> None:
@@ -161,6 +151,25 @@ def to_train(tmp_path_factory, tiny_models, random_tokens) -> Path:
     (folder / layout.corpus_manifest).parent.mkdir(parents=True)
     (folder / layout.corpus_manifest).write_text("{}")
     return folder
+
+
+def test_a_dictionary_names_a_hook_that_its_model_has(
+    to_train, tmp_path, monkeypatch, random_tokens
+):
+    shutil.copytree(to_train, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    layout = Layout("smoke")
+    scale, model = load_scale(layout.config), load_model(make_tiny_model("phi", tmp_path / "phi"))
+    rows = Rows(random_tokens(20, scale.corpus.context_length), torch.arange(20))
+    folder = layout.activations(scale.sites[0].name)
+    shutil.rmtree(folder)
+    cache_activations(
+        model, rows, {scale.sites[0]: folder}, scale.activations, scale.corpus, sources=SOURCES
+    )
+    train_group_of(scale, layout, scale.group("tiny-gpt2"))
+    for entry in scale.dictionaries_in(scale.group("tiny-gpt2")):
+        metadata = json.loads((layout.dictionary(entry.name) / "cfg.json").read_text())["metadata"]
+        assert {metadata["hook_name"], metadata["hook_name_out"]} <= model.hook_dict.keys()
 
 
 @pytest.mark.parametrize("n_rows", [19, 21])

@@ -64,14 +64,13 @@ def test_every_job_of_the_smoke_scale_that_may_use_a_gpu_is_listed(scale: Scale)
     assert wanted <= listed
 
 
-@pytest.mark.parametrize(
-    ("sparse_below", "precision"), [(0, "float32"), (1, "float32"), (0, "bf16"), (1, "bf16")]
-)
-def test_training_stays_on_the_device(sparse_below, precision, tmp_path):
+@pytest.mark.parametrize("sparse_below", [0, 1])
+def test_training_stays_on_the_device(sparse_below, tmp_path):
     training = settings(
-        sparse_below_density=sparse_below, precision=precision,
-        normalize_activations="mean_norm", checkpoint_every_steps=3,
-    )  # fmt: skip
+        sparse_below_density=sparse_below,
+        normalize_activations="mean_norm",
+        checkpoint_every_steps=3,
+    )
     entries = [entry(kind) for kind in ALL_KINDS]
     checkpoint = tmp_path / "checkpoint.safetensors"
     with pretended_gpu() as gpu:
@@ -89,10 +88,7 @@ def test_training_stays_on_the_device(sparse_below, precision, tmp_path):
     for ours, resumed, theirs in zip(results, again, expected, strict=True):
         for name, tensor in theirs.dictionary.state_dict().items():
             found = ours.dictionary.state_dict()[name]
-            if precision == "bf16":  # so coarse that which k are the largest may hang by a hair
-                assert (found - tensor).norm() < 0.1 * tensor.norm()
-            else:
-                torch.testing.assert_close(found, tensor)
+            torch.testing.assert_close(found, tensor)
             assert torch.equal(resumed.dictionary.state_dict()[name], found)
 
 

@@ -54,12 +54,11 @@ USERS = {
 A_JOB = """
 import hashlib, json, os, subprocess, sys
 from transcoders.cli import app
-from transcoders.cli.app import ScaleName, Threads, job, start
+from transcoders.cli.app import Run, job
 
 @job("", resources="notebook")
-def show(scale: ScaleName, threads: Threads = None) -> None:
-    import numpy, torch  # before start, as commands may
-    start("show", scale, threads)
+def show(run: Run) -> None:
+    import numpy, torch
     numbers = numpy.random.default_rng(0).standard_normal((100, 77))
     single = torch.from_numpy(numbers).float()
     computed = [single.softmax(1).numpy(), (single @ single.T).numpy()]

@@ -10,7 +10,7 @@ from snakemake.cli import get_argument_parser
 
 REPOSITORY = Path(__file__).parents[1]
 PROFILES = {path.parent.name: path for path in (REPOSITORY / "profiles").glob("*/config.yaml")}
-SCHEMA = yaml.safe_load((REPOSITORY / "workflow/schemas/profile.schema.yaml").read_text())
+SCHEMA = yaml.safe_load((REPOSITORY / "tests/profile.schema.yaml").read_text())
 SCALE_FILE = ("mem_mb", "runtime", "threads", "gpu")  # what a job is given is decided there
 
 

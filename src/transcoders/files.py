@@ -247,24 +247,6 @@ def free_bytes(folder: Path) -> int:
     return shutil.disk_usage(existing).free
 
 
-def check_place(folder: Path) -> None:
-    """Refuse to start work in a checkout where Snakemake cannot.
-
-    Raises:
-        UserError: files cannot be made in ``folder``, or its path has braces.
-    """
-    found = ""
-    if not os.access(folder, os.W_OK):
-        found = "one that you may only read"
-    elif set("{}") & set(str(folder)):
-        found = "braces in its path, which Snakemake takes for wildcards"
-    if found:
-        raise UserError(
-            f"{folder}: expected a checkout in a folder that you may write to and whose path has "
-            f"no braces, found {found}; move or copy it, and run there"
-        )
-
-
 def check_disk(folder: Path, needed_bytes: int, what: str) -> None:
     """Refuse to start work that the disk cannot hold.
 

@@ -125,7 +125,7 @@ class Layout:
 
     @property
     def study_scripts(self) -> Path:
-        """What analysts wrote: an input, not a result."""
+        """Blind studies that analysts wrote: an input, which need not exist."""
         return Path("workflow/case_studies") / self.scale
 
 

@@ -23,7 +23,8 @@ from transcoders.config import (
 )
 from transcoders.environment import memory_bytes
 from transcoders.files import free_bytes
-from transcoders.sizes import FLOAT, Sizes
+from transcoders.sizes import Sizes
+from transcoders.training.memory import FLOAT
 
 SHARD_BYTES = 302_848_326
 """Of OpenWebText's first shard on the hub. The other shards are about as large."""

@@ -84,8 +84,9 @@ def prepare_process(
     Args:
         granted: cores that the caller has; None if nobody counted.
         resources: what the scale file allots to the job.
-        device: ``cpu``; ``auto`` for a GPU if there is one; or ``cuda`` for a GPU if the job is
-            allotted one, and the CPU otherwise.
+        device: ``cpu``; ``cuda`` for a GPU if the job is allotted one, and the CPU otherwise; or
+            ``auto`` for a GPU if the machine has one, allotted or not. Only one that is allotted
+            is claimed.
         keep_freed_memory: whether to reuse large blocks. This is faster in training, where the
             same sizes come again and again, and wasteful where sizes vary.
         tf32: whether a GPU may round what it multiplies to TF32.

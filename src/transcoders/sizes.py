@@ -13,12 +13,11 @@ at small ones.
 
 from transcoders.config import Dictionary, Group, Model, Scale, Site, cache_bytes
 from transcoders.config.sections import TYPICAL_VOCABULARY
-from transcoders.training.memory import buffer_bytes, dictionary_bytes, step_bytes
+from transcoders.training.memory import FLOAT, dictionary_bytes, step_bytes
 
 PRODUCTS_OF_DENSE_STEP = 5.8
 PRODUCTS_OF_SPARSE_STEP = 2.1
 DENSE_SHARE_OF_STEPS = 0.2
-FLOAT = 4
 
 
 class Sizes:
@@ -85,7 +84,7 @@ class Sizes:
             # The whole model stays in memory, and so does the buffer, which is full before a step.
             passing = self._one_pass(self.activations.batch_contexts, model)
             memory = max(memory, passing) + FLOAT * model.n_parameters()
-            memory += len(group.sites) * buffer_bytes(model.d_model, training)
+            memory += cache_bytes(training.buffer_tokens, model.d_model, len(group.sites))
         return self.kept_by_group(group) + memory
 
     def flops_of_evaluation(self, site: Site) -> int:
@@ -112,8 +111,7 @@ class Sizes:
 
     def memory_of_gathering(self) -> int:
         """Bytes of the model, all observed dictionaries, and their features of a batch."""
-        wanted = self.scale.interpretability
-        assert wanted is not None
+        wanted = self.scale.studied
         model, entries = self._model(wanted.rated_site), self.scale.observed_dictionaries
         batch = wanted.batch_contexts * self.corpus.context_length
         return (

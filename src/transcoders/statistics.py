@@ -216,7 +216,9 @@ def share(count: int, total: int, resampled: str) -> Estimate:
 
 
 def difference_of_shares(
-    first: Float[np.ndarray, " cluster"], second: Float[np.ndarray, " other_cluster"], what: str
+    first: Float[np.ndarray, " cluster"],
+    second: Float[np.ndarray, " other_cluster"],
+    resampled: str,
 ) -> Estimate:
     """The mean of values from 0 to 1 in one group minus that in another, by Agresti and Caffo.
 
@@ -227,14 +229,14 @@ def difference_of_shares(
     interval = stats.ttest_ind(*padded, equal_var=False).confidence_interval(LEVEL)
     value = float(np.mean(first) - np.mean(second))
     low, high = min(float(interval.low), value), max(float(interval.high), value)
-    return Estimate(value, low, high, len(first) + len(second), what)
+    return Estimate(value, low, high, len(first) + len(second), resampled)
 
 
 def matched_difference(
     first: Float[np.ndarray, " cluster"],
     second: Float[np.ndarray, " other_cluster"],
     strata: tuple[Int[np.ndarray, " cluster"], Int[np.ndarray, " other_cluster"]],
-    what: str,
+    resampled: str,
 ) -> Estimate | None:
     """The mean difference of two groups between members that are alike.
 
@@ -247,7 +249,7 @@ def matched_difference(
         first: the values of one group.
         second: those of the other.
         strata: the stratum of each member of both groups.
-        what: the members are, in the plural.
+        resampled: what the members are, in the plural.
 
     Returns:
         The estimate, or None where no stratum has two members of each group.
@@ -271,7 +273,7 @@ def matched_difference(
     value = float(weights @ (means[:, 0] - means[:, 1]))
     error = float(np.sqrt(weights**2 @ (variances / sizes).sum(axis=1)))
     low, high = stats.norm.interval(LEVEL, loc=value, scale=error) if error else (value, value)
-    return Estimate(value, float(low), float(high), int(sizes.sum()), what)
+    return Estimate(value, float(low), float(high), int(sizes.sum()), resampled)
 
 
 def halves(

@@ -3,12 +3,20 @@
 from importlib.resources import files
 from typing import Any
 
-from jinja2 import Environment
+from jinja2 import Environment, StrictUndefined
 
 
 def render(package: str, name: str, **values: Any) -> str:
     """Fill in the template ``name`` of a package. Values are escaped, except ``Markup``."""
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(template(package, name)).render(**values)
+
+
+def render_text(package: str, name: str, /, **values: Any) -> str:
+    """Fill in a template of Markdown or YAML: nothing is escaped, and no value may be missing."""
+    environment = Environment(
+        trim_blocks=True, keep_trailing_newline=True, undefined=StrictUndefined
+    )
     return environment.from_string(template(package, name)).render(**values)
 
 

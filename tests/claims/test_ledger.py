@@ -250,7 +250,6 @@ def test_a_claim_without_a_key_is_refused_by_its_name(tmp_path):
     [
         ({"margin": 0}, "margin"),
         ({"measure": "by_eye"}, "measure"),
-        ({"tables": ["evaluation.csv"]}, "evaluation_by_document.csv"),
         ({"id": "bad-feature"}, "listed 2 times"),
     ],
 )

@@ -240,7 +240,7 @@ def edits() -> Iterator[Fault]:
         ("seed", 43),
         ("training.learning_rate", 4e-3),
         ("training.loss_normalization", "released"),
-        ("training.precision", "bf16"),
+        ("training.l1_warmup_fraction", 0.5),
     ):
         yield Fault("setting changed", f"{key}, in training", partial(_edit_training, key, value))
     for key, value in (

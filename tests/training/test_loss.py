@@ -72,16 +72,3 @@ def test_what_is_not_a_number_reaches_the_loss(way: str, kind: Kind, where: str)
     p = problem(kind, 0.2)
     (p.x[3] if where == "a token" else p.dictionary.W_enc.data[:, 5]).fill_(float("nan"))
     assert p.loss(way).loss.isnan()
-
-
-@ALL_WAYS
-@OF_ALL_KINDS
-def test_bf16_rounds_products_and_nothing_else(way: str, kind: Kind) -> None:
-    # TopK keeps what is largest, and rounding swaps some features of nearly the same size.
-    p = problem(kind, 0.3, n_tokens=128)
-    exact, rounded = p.gradients(way), p.gradients(way, precision="bf16")
-    for name, expected in exact.items():
-        assert rounded[name].dtype == torch.float32
-        # bf16 keeps 8 bits, 0.4% a factor; errors of a sum's terms are independent, and a few of
-        # 10,000 features appear or vanish.
-        assert 1e-4 < (rounded[name] - expected).norm() / expected.norm() < 5e-2, name

@@ -72,7 +72,7 @@ def test_a_report_is_made_of_the_committed_pages(fresh_clone: Path) -> None:
     report = (fresh_clone / "report.html").read_text()
     for name in ("fig3_tradeoff.png", "fig5_dla.png", "claims.html", "case_studies.html"):
         assert name in report
-    for category in ("Claims", "Figure 3", "Case studies: Table 4"):
+    for category in ("All claims", "Transcoders and SAEs", "Case studies"):
         assert category in report
     assert not (fresh_clone / "results/laptop/models").exists()
 

@@ -54,7 +54,7 @@ def compute(folder: Path) -> None:
     os.chdir(folder)
     for command, arguments in COMMANDS:
         call(command, arguments)
-    dictionaries.collect_tables("smoke")
+    call(dictionaries.collect_tables, {})
 
 
 def made(folder: Path) -> list[str]:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from transcoders.checksums import sha256
 from transcoders.cli.app import JOBS
+from transcoders.contents import title_of
 from transcoders.notebooks import SOURCES
 from transcoders.sources import state_of_files
 
@@ -96,19 +97,6 @@ def any_of(names):
     return "|".join(re.escape(name) for name in names) or "none"
 
 
-# Of the report, each with a caption in workflow/report/.
-CHAPTERS = {
-    "claims": "Claims",
-    "figure3": "Figure 3",
-    "why": "Why: the gap by data and under controls",
-    "circuits": "Circuits",
-    "greater_than": "Greater-than: Figures 4 and 5",
-    "interpretability": "Interpretability: Table 1",
-    "case_studies": "Case studies: Table 4",
-    "training": "Training",
-}
-
-
 class Page(NamedTuple):
     """A notebook: the rule that executes it, what it reads, and the figures that it draws."""
 
@@ -128,7 +116,7 @@ class Page(NamedTuple):
 
     @property
     def chapter(self):
-        """Where in the report it stands."""
+        """Where in the report it stands, with a caption in workflow/report/."""
         return "case_studies" if self.notebook.startswith("case_") else self.notebook
 
     def in_report(self, path):
@@ -138,7 +126,7 @@ class Page(NamedTuple):
         return report(
             path,
             caption=f"../report/{self.chapter}.rst",
-            category=CHAPTERS[self.chapter],
+            category=title_of(self.chapter),
             labels={"file": path.name},
         )
 

@@ -1,15 +1,8 @@
 """The inputs and outputs of MLPs over the training tokens: cached, streamed, or in memory."""
 
-from transcoders.activations.cache import ActivationCache, cache_activations
-from transcoders.activations.in_memory import ActivationsInMemory
-from transcoders.activations.statistics import DTYPES, Statistics
-from transcoders.activations.stream import ActivationStream
-
-__all__ = [
-    "DTYPES",
-    "ActivationCache",
-    "ActivationStream",
-    "ActivationsInMemory",
-    "Statistics",
-    "cache_activations",
-]
+from transcoders.activations.cache import ActivationCache as ActivationCache
+from transcoders.activations.cache import cache_activations as cache_activations
+from transcoders.activations.in_memory import ActivationsInMemory as ActivationsInMemory
+from transcoders.activations.statistics import DTYPES as DTYPES
+from transcoders.activations.statistics import Statistics as Statistics
+from transcoders.activations.stream import ActivationStream as ActivationStream

@@ -5,7 +5,8 @@ complete folder of a site holds:
 
     shard-00000.safetensors ...   tensors ``mlp_in`` and ``mlp_out`` (tokens, d_model), 16-bit
     statistics.safetensors        means and mean norms over all tokens, float32
-    activations.json              sizes, dtype, hash of the tokens, SHA-256 of every file
+    activations.json              sizes, dtype, hash of the tokens, SHA-256 of every file; what
+                                  the MLP reads, if one norm serves attention and MLP
 
 A site has shards of as many rows as its groups read from them, to the end of a shard, and perhaps
 none. The means are over all rows. Positions that do not train dictionaries are left out. While a
@@ -42,7 +43,7 @@ from transcoders.files import (
     save_tensors,
     write_json,
 )
-from transcoders.models import LanguageModel, MLPActivations, mlp_activations
+from transcoders.models import LanguageModel, MLPActivations, mlp_activations, mlp_input
 from transcoders.progress import progress_bar
 
 
@@ -82,7 +83,8 @@ def cache_activations(
     for site, folder in folders.items():
         wanted = n_rows if cached_rows is None else min(cached_rows[site], n_rows)
         n_shards = ceil(wanted / activations.shard_contexts)
-        writers.append(_SiteWriter(site, folder, identity, n_shards, shape, device))
+        reads = mlp_input(model, site.layer)
+        writers.append(_SiteWriter(site, folder, reads, identity, n_shards, shape, device))
     in_shards = (len(shard) for writer in writers for shard in shards[: writer.n_shards])
     present = sum(p.stat().st_size for f in folders.values() for p in f.glob("shard-*"))
     needed = cache_bytes(sum(in_shards) * tokens_per_row, model.cfg.d_model) - present
@@ -128,13 +130,14 @@ class _SiteWriter:
         self,
         site: Site,
         folder: Path,
+        reads: str,
         identity: dict[str, Any],
         n_shards: int,
         shape: tuple[int, int],
         device: str,
     ) -> None:
         self.site, self.folder, self.begun = site, folder, folder / "begun.json"
-        self._identity, self._device = identity, device
+        self._reads, self._identity, self._device = reads, identity, device
         self._dtype = DTYPES[identity["dtype"]]
         self.n_shards, self.done = n_shards, 0
         # One shard, which is filled again and again.
@@ -221,6 +224,8 @@ class _SiteWriter:
             **self._identity,
             "files": {**self._written, path.name: sha256(path)},
         }
+        if ".ln2." not in self._reads:
+            record["mlp_input"] = self._reads
         write_json(self.folder / "activations.json", record)
 
 

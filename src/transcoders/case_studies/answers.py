@@ -204,7 +204,7 @@ class Answers:
             is_head = part.startswith("attn")
             layer, unit = parse_head(part) if is_head else self._known(part)
             if is_head:
-                replacement.bounds.check_head(layer, unit)
+                replacement.check_head(layer, unit)
             if (replacement.attention_writes if is_head else replacement.mlp_writes)[layer] > reads:
                 raise UserError(f"{name}: {part} writes nothing that is read there")
             if is_head:

@@ -8,13 +8,11 @@ draft gets into Table 4 by mistake. Nothing that a draft holds depends on the wo
 
 from pathlib import Path
 
-from jinja2 import StrictUndefined, Template
-
 from transcoders.case_studies.answers import Answers
 from transcoders.case_studies.scripts import MOSTLY, SUCCESS, weights_of
 from transcoders.errors import UserError
 from transcoders.layout import Layout
-from transcoders.templates import template
+from transcoders.templates import render_text
 
 
 def write_draft(path: Path, scale: str, feature: str, *, drawn: bool, restricted: bool) -> None:
@@ -38,12 +36,8 @@ def write_draft(path: Path, scale: str, feature: str, *, drawn: bool, restricted
             f"{feature}: expected a feature that is active on the text, found none of its "
             "examples; study another feature"
         )
-    draft = Template(
-        template("transcoders.case_studies", "draft.yaml.j2"),
-        trim_blocks=True, keep_trailing_newline=True, undefined=StrictUndefined,
-    )  # fmt: skip
-    text = draft.render(
-        **answers.facts, scale=scale, drawn=drawn, best=examples[0],
+    text = render_text(
+        __package__, "draft.yaml.j2", **answers.facts, scale=scale, drawn=drawn, best=examples[0],
         transcript=repr(str(path.with_suffix(".json"))), place=layout.study_scripts,
         weights=weights_of(answers.facts["dictionary"], layout), success=SUCCESS, mostly=MOSTLY,
     )  # fmt: skip

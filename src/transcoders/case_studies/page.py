@@ -5,8 +5,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-from jinja2 import StrictUndefined, Template
-
 from transcoders.case_studies.harness import RefusedError
 from transcoders.case_studies.scripts import (
     MOSTLY,
@@ -23,7 +21,7 @@ from transcoders.files import read_table
 from transcoders.layout import Layout
 from transcoders.notebooks import execute_notebook
 from transcoders.tables.html import in_markdown
-from transcoders.templates import template
+from transcoders.templates import render_text
 
 
 def write_study_page(name: str, scale: Scale, layout: Layout) -> None:
@@ -65,8 +63,8 @@ def study_notebook(
 
     new_cell = {"code": new_code_cell, "markdown": new_markdown_cell}
     row, study = read_table(table4).set_index("study").loc[source.stem], RecordedStudy(folder)
-    page = template("transcoders.case_studies", "page.md.j2")
-    text = Template(page, trim_blocks=True, undefined=StrictUndefined).render(
+    text = render_text(
+        __package__, "page.md.j2",
         source=source, script=script, folder=folder, row=row, facts=study.facts, browser=browser,
         steps=[_shown(step, study) for step in script.steps], success=SUCCESS, mostly=MOSTLY,
         in_markdown=in_markdown,

@@ -15,14 +15,12 @@ Read in this order: :mod:`~transcoders.circuits.replacement` (what is frozen for
 worth.
 """
 
-from transcoders.circuits.attention import AttentionScore, attention_score
-from transcoders.circuits.drawing import draw_graph
-from transcoders.circuits.notation import Node, parse_head
-from transcoders.circuits.paths import ComputationalPath, Search
-from transcoders.circuits.replacement import ReplacementModel
-from transcoders.circuits.trace import Tracer
-
-__all__ = [
-    "AttentionScore", "ComputationalPath", "Node", "ReplacementModel", "Search", "Tracer",
-    "attention_score", "draw_graph", "parse_head",
-]  # fmt: skip
+from transcoders.circuits.attention import AttentionScore as AttentionScore
+from transcoders.circuits.attention import attention_score as attention_score
+from transcoders.circuits.drawing import draw_graph as draw_graph
+from transcoders.circuits.notation import Node as Node
+from transcoders.circuits.notation import parse_head as parse_head
+from transcoders.circuits.paths import ComputationalPath as ComputationalPath
+from transcoders.circuits.paths import Search as Search
+from transcoders.circuits.replacement import ReplacementModel as ReplacementModel
+from transcoders.circuits.trace import Tracer as Tracer

@@ -2,7 +2,8 @@
 
 :func:`ablation_effects` removes the output of one node at a time. How far does the target fall, and
 does its attribution predict that? Whole sets of parts are the matter of
-:mod:`~transcoders.circuits.faithfulness`.
+:mod:`~transcoders.circuits.faithfulness`. It, :mod:`~transcoders.circuits.controls` and
+:mod:`transcoders.greater_than` make their runs of the real model with what is here.
 """
 
 from collections.abc import Iterator, Sequence

@@ -105,8 +105,10 @@ def attention_score(
         UserError: there is no such head or token, the head cannot read the key from the query, or
             the model computes scores in another way.
     """
-    local.replacement.bounds.check_attention(layer, head, query, key, local.n_tokens)
+    local.replacement.check_head(layer, head)
     query, key = (position(token, local.n_tokens) for token in (query, key))
+    if key > query:
+        raise UserError(f"key {key}: expected a token from 0 to {query}, the query's")
     pattern = local.passed.patterns[layer][head, query]
     allowed = pattern.nonzero()[:, 0]
     if key not in allowed:

@@ -4,7 +4,6 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from transcoders.circuits.paths import ComputationalPath, strongest
 from transcoders.circuits.trace import Notes
 from transcoders.contents import relative
 from transcoders.context import one_line
-from transcoders.templates import render
+from transcoders.templates import render, template
 
 KINDS = {
     "feature": "features",
@@ -98,8 +97,8 @@ def circuit_page(
         article=article,
         tokens=data["tokens"],
         kinds=KINDS,
-        style=Markup(_beside("circuit.css")),
-        script=Markup("\n".join(_beside(f"circuit_{name}.js") for name in SCRIPTS)),
+        style=Markup(template(__package__, "circuit.css")),
+        script=Markup("\n".join(template(__package__, f"circuit_{name}.js") for name in SCRIPTS)),
         strongest_nodes=[
             _row(held, node, shares[node], tokens, labels or {}) for node in ranked[:N_ROWS]
         ],
@@ -128,10 +127,6 @@ def feature_links(
         if layer in pages:
             links[name] = f"{relative(pages[layer], folder)}#{unit}"
     return links
-
-
-def _beside(name: str) -> str:
-    return files("transcoders.circuits").joinpath(name).read_text(encoding="utf-8")
 
 
 def _node(graph: nx.DiGraph, node: Node, share: float) -> dict[str, Any]:

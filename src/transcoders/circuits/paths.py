@@ -23,8 +23,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from transcoders.circuits.notation import CONTRIBUTORS, Node, NodeKind
-from transcoders.circuits.questions import Bounds, position
-from transcoders.circuits.replacement import LocalReplacementModel
+from transcoders.circuits.questions import position
+from transcoders.circuits.replacement import LocalReplacementModel, ReplacementModel
 from transcoders.circuits.vectors import (
     Columns,
     Contributions,
@@ -79,16 +79,17 @@ class Search:
                 f"{self.iterations}"
             )
 
-    def within(self, bounds: Bounds, n_tokens: int) -> "Search":
+    def within(self, replacement: ReplacementModel, n_tokens: int) -> "Search":
         """The same on a model and a prompt: with tokens counted from 0.
 
         Raises:
             UserError: a filter names a token, layer or head that does not exist.
         """
         for layer in self.layers or ():
-            bounds.check_layer(layer)
+            if not 0 <= layer < (n_layers := replacement.n_layers):
+                raise UserError(f"layer {layer}: expected one from 0 to {n_layers - 1}")
         for head in self.heads or ():
-            bounds.check_head(*head)
+            replacement.check_head(*head)
         if self.tokens is None:
             return self
         return replace(self, tokens={position(token, n_tokens) for token in self.tokens})
@@ -136,7 +137,7 @@ def find_paths(
     Raises:
         UserError: the filters name a token, layer or head that does not exist.
     """
-    search = search.within(local.replacement.bounds, local.n_tokens)
+    search = search.within(local.replacement, local.n_tokens)
     paths = [ComputationalPath((target.node,), target.value, activation=target.value)]
     found, vectors = list(paths), target.vectors
     for _ in range(search.iterations):

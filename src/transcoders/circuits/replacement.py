@@ -27,7 +27,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from transcoders.circuits.questions import Bounds
 from transcoders.dictionaries import SparseDictionary
 from transcoders.errors import UserError
 from transcoders.models import LanguageModel, logit_bias
@@ -42,7 +41,6 @@ class ReplacementModel:
     Attributes:
         model: the language model.
         transcoders: by layer. An MLP without one is a single node at each token.
-        bounds: how many layers, heads, positions and features there are.
         first_position: tokens before it keep their MLPs: no transcoder was trained on them.
         W_V: (layer, head, d_model, d_head), normalisation folded in.
         W_O: (layer, head, d_head, d_model), the weight of a norm after attention folded in.
@@ -76,8 +74,6 @@ class ReplacementModel:
         self.first_position = first_position
         self.is_centred = not model.ln_final.uses_rms_norm
         self.n_layers, self.n_heads = model.cfg.n_layers, model.cfg.n_heads
-        widths = {layer: each.n_features for layer, each in self.transcoders.items()}
-        self.bounds = Bounds(self.n_layers, self.n_heads, model.cfg.n_ctx, widths)
         self.W_V = self.centre(_by_head(model.W_V, self.n_heads), dim=2)
         self.W_O = model.W_O.clone()
         self.attention_bias = _attention_bias(model)
@@ -137,8 +133,24 @@ class ReplacementModel:
         Raises:
             UserError: there is no such transcoder or feature.
         """
-        self.bounds.check_feature(layer, unit, name)
-        return self.transcoders[layer]
+        found = self.transcoders.get(layer)
+        if found is None or unit >= found.n_features:
+            has = "no transcoder" if found is None else f"{found.n_features} features"
+            known = ", ".join(map(str, self.transcoders)) or "none"
+            raise UserError(f"{name}: layer {layer} has {has}; layers with a transcoder: {known}")
+        return found
+
+    def check_head(self, layer: int, head: int) -> None:
+        """Refuse a head that the model does not have.
+
+        Raises:
+            UserError: there is no such layer or head.
+        """
+        if not (0 <= layer < self.n_layers and 0 <= head < self.n_heads):
+            raise UserError(
+                f"head attn{layer}[{head}]: expected a layer from 0 to {self.n_layers - 1} and a "
+                f"head from 0 to {self.n_heads - 1}"
+            )
 
     def freeze(self, tokens: Int[Tensor, " token"]) -> "LocalReplacementModel":
         """Run a prompt and keep what attribution holds fixed.
@@ -146,7 +158,6 @@ class ReplacementModel:
         Raises:
             UserError: the prompt is longer than the model's context.
         """
-        self.bounds.check_length(len(tokens))
         passed, first = run_prompt(self.model, tokens), self.first_position
         mlp_out, error = passed.mlp.mlp_out.clone(), torch.zeros_like(passed.mlp.mlp_out)
         bias = torch.zeros_like(error)

@@ -69,6 +69,7 @@ class Tracer:
         layout = Layout(scale)
         settings = load_scale(layout.config)
         name = model or next(iter(settings.models))
+        bos_token = settings.model(name).bos_token  # refuses a name that is not there
         transcoders = {
             entry.site.layer: SparseDictionary.from_pretrained(layout.dictionary(entry.name))
             for entry in settings.circuit_transcoders(name)
@@ -79,7 +80,6 @@ class Tracer:
             {layer: transcoder.to(device) for layer, transcoder in transcoders.items()},
             first_position=settings.corpus.first_train_position,
         )
-        bos_token = settings.model(name).bos_token
         return cls(replacement, tokenizer, tokenizer.convert_tokens_to_ids(bos_token))
 
     def freeze(self, prompt: str) -> LocalReplacementModel:

@@ -7,11 +7,11 @@ that would matter. Values are counted from ``against`` (0 unless said otherwise)
 - **Non-inferiority**: reproduced if the whole interval is above minus the margin, not reproduced if
   it is below.
 
-In every other case the verdict is inconclusive. The margin plays no part in superiority; it says
-there which effects the rule can find. A verdict is also inconclusive if there are fewer clusters
-than the rule **needs** to find an effect of twice the margin (counted from where the rule draws its
-line) in 80% of cases. ``tests/claims`` shows by simulation that it does so with that many, and that
-without an effect at most 5% of data sets are called reproduced.
+In every other case the verdict is inconclusive. Superiority is judged without the margin, which
+only says how small an effect its rule can find. A verdict is also inconclusive if there are fewer
+clusters than the rule **needs** to find an effect of twice the margin (counted from where the rule
+draws its line) in 80% of cases. ``tests/claims`` shows by simulation that it does so with that
+many, and that without an effect at most 5% of data sets are called reproduced.
 """
 
 from pathlib import Path
@@ -64,8 +64,6 @@ class Claim(Section):
     """How many clusters the rule needs."""
     each_site: bool = False
     """Whether every site gets a verdict of its own."""
-    tables: Annotated[list[str], Field(min_length=1)]
-    """The tables in ``results/<scale>/`` that the measure reads."""
     page: str
     """The notebook that shows it."""
 
@@ -75,7 +73,7 @@ def load_claims(path: Path) -> list[Claim]:
 
     Raises:
         UserError: the file is missing or not YAML; or a claim lacks a key, is listed twice, or has
-            a measure that does not exist or that its tables cannot feed. The claim is named.
+            a measure that does not exist. The claim is named.
     """
     try:
         content = read_yaml(path)
@@ -98,11 +96,6 @@ def load_claims(path: Path) -> list[Claim]:
             raise UserError(
                 f"{path}: {claim.id}: measure: no measure named {claim.measure!r}; expected one of "
                 f"{', '.join(MEASURES)}"
-            )
-        if missing := TABLES[claim.measure] - set(claim.tables):
-            raise UserError(
-                f"{path}: {claim.id}: tables: {claim.measure} reads {', '.join(sorted(missing))}, "
-                f"expected among them, found {', '.join(claim.tables)}"
             )
     return claims
 
@@ -154,7 +147,7 @@ def _row(claim: Claim, evidence: Evidence, site: Site | None) -> dict[str, objec
                 f"inconclusive by construction: the rule needs {claim.needs} "
                 f"{found.estimate.resampled.split(',')[0]} to find twice the margin in 80% of cases"
             )
-    where = f"notebooks/{claim.page}.html, {', '.join(claim.tables)}"
+    where = f"notebooks/{claim.page}.html, {', '.join(TABLES[claim.measure])}"
     return row | {"evidence": "; ".join([*notes, where])}
 
 
@@ -173,7 +166,7 @@ def _what_decides(claim: Claim, estimate: Estimate) -> list[str]:
 
 
 def _measured(claim: Claim, evidence: Evidence, site: Site | None) -> Found:
-    for name in claim.tables:
+    for name in TABLES[claim.measure]:
         if not list(evidence.layout.results.glob(name)):
             raise Untestable(f"this scale has no {name}")
     return MEASURES[claim.measure](evidence, site)

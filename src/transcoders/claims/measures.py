@@ -73,8 +73,8 @@ class Evidence:
 Values = TypeVar("Values", pd.DataFrame, np.ndarray)
 Measure = Callable[[Evidence, Site | None], Found]
 MEASURES: dict[str, Measure] = {}
-TABLES: dict[str, frozenset[str]] = {}
-"""The tables that each measure reads."""
+TABLES: dict[str, tuple[str, ...]] = {}
+"""The tables in ``results/<scale>/`` that each measure reads."""
 
 
 def reads(*tables: str) -> Callable[[Measure], Measure]:
@@ -82,7 +82,7 @@ def reads(*tables: str) -> Callable[[Measure], Measure]:
 
     def register(measure: Measure) -> Measure:
         MEASURES[measure.__name__] = measure
-        TABLES[measure.__name__] = frozenset(tables)
+        TABLES[measure.__name__] = tables
         return measure
 
     return register
@@ -133,8 +133,7 @@ def rule_accuracy_gap(evidence: Evidence, _: Site | None) -> Found:
 @reads("interpretability/automatic.csv")
 def rule_accuracy_above_random(evidence: Evidence, _: Site | None) -> Found:
     """How much better a rule tells a transcoder's features than random directions."""
-    assert evidence.scale.interpretability is not None
-    return _matched_accuracy(evidence, evidence.scale.interpretability.baseline)
+    return _matched_accuracy(evidence, evidence.scale.studied.baseline)
 
 
 @reads("interpretability/automatic.csv")

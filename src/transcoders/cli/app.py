@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 from functools import wraps
+from inspect import Parameter, Signature, signature
 from operator import attrgetter
-from typing import Annotated, Any, NamedTuple, TypeVar
+from typing import Annotated, Any, NamedTuple
 
 import typer
 from pydantic_core import to_jsonable_python
@@ -40,6 +41,8 @@ class Job(NamedTuple):
     """Keys that the command reads whatever its argument is, dotted."""
     part: Callable[[Scale, str], Any] | None
     """What it reads for its argument: of one model, group, site, circuit or page."""
+    trains: bool
+    """Whether it trains, with the precision that the scale says."""
 
     def given(self, scale: Scale) -> Resources:
         """Threads, memory, minutes and GPUs of the job."""
@@ -59,63 +62,80 @@ class Job(NamedTuple):
         return to_jsonable_python({key: attrgetter(key)(scale) for key in keys} | part)
 
 
+class Run(NamedTuple):
+    """What a job works with."""
+
+    scale: Scale
+    layout: Layout
+    device: str
+    """``cpu`` or ``cuda``."""
+
+
 JOBS: dict[str, Job] = {}
 """The commands that rules of the workflow call, by name."""
-Command = TypeVar("Command", bound=Callable[..., None])
 
 
 def job(
-    keys: str, *, resources: str, part: Callable[[Scale, str], Any] | None = None
-) -> Callable[[Command], Command]:
+    keys: str,
+    *,
+    resources: str,
+    part: Callable[[Scale, str], Any] | None = None,
+    trains: bool = False,
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Register a function as the subcommand of its name, and note what it reads of a scale.
+
+    The function takes a :class:`Run` and its own arguments. Of the subcommand, ``--scale`` and
+    ``--threads`` are options in place of the first.
 
     Args:
         keys: the keys that the command always reads, dotted, with spaces between them.
         resources: the key in ``resources`` that says what the job is given.
         part: what the command reads for its argument.
+        trains: whether it trains.
     """
 
-    def register(function: Command) -> Command:
-        @wraps(function)
-        def command(*, scale: str, **arguments: Any) -> None:
-            settings, _ = open_scale(scale)
-            set_environment(settings.instruction_set)  # before the function imports what computes
-            function(scale=scale, **arguments)
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        this = Job(resources, tuple(keys.split()), part, trains)
 
-        JOBS[function.__name__.replace("_", "-")] = Job(resources, tuple(keys.split()), part)
-        app.command()(command)
-        return function
+        @wraps(function)
+        def command(*, scale: str, threads: int | None = None, **arguments: Any) -> None:
+            function(start(this, scale, threads), **arguments)
+
+        _, *own = signature(function).parameters.values()
+        parameters = [
+            Parameter("scale", Parameter.KEYWORD_ONLY, annotation=ScaleName),
+            *(parameter.replace(kind=Parameter.KEYWORD_ONLY) for parameter in own),
+            Parameter("threads", Parameter.KEYWORD_ONLY, default=None, annotation=Threads),
+        ]
+        command.__signature__ = Signature(parameters)  # type: ignore[attr-defined]  # typer reads it
+        command.__annotations__ = {each.name: each.annotation for each in parameters}
+        JOBS[function.__name__.replace("_", "-")] = this
+        return app.command()(command)
 
     return register
 
 
-def start(
-    command: str, scale: str, threads: int | None, *, training: bool = False
-) -> tuple[Scale, Layout, str]:
-    """Load a scale and prepare this process for a job.
+def start(this: Job, scale: str, threads: int | None) -> Run:
+    """Load a scale and prepare this process for a job, before it imports what computes.
 
     Args:
-        command: the name of the subcommand.
+        this: the job.
         scale: the name of the scale.
         threads: cores that the job has; None if nobody counted.
-        training: whether the job trains, with the scale's precision.
-
-    Returns:
-        The scale, its paths, and ``cpu`` or ``cuda``.
 
     Raises:
         UserError: the scale is not valid or leaves out a section that the command reads, or the
             process cannot be prepared.
     """
     settings, layout = open_scale(scale)
-    this = JOBS[command]
+    set_environment(settings.instruction_set)
     for key in this.keys:
         section(settings, key.partition(".")[0])
     device = settings.device if "device" in this.keys else "cpu"
-    tf32 = training and section(settings, "training").precision == "tf32"
+    tf32 = this.trains and section(settings, "training").precision == "tf32"
     given = this.given(settings)
-    prepared = prepare_process(threads, given, device, keep_freed_memory=training, tf32=tf32)
-    return settings, layout, prepared
+    prepared = prepare_process(threads, given, device, keep_freed_memory=this.trains, tf32=tf32)
+    return Run(settings, layout, prepared)
 
 
 def open_scale(scale: str) -> tuple[Scale, Layout]:

@@ -5,13 +5,12 @@ from typing import Annotated, Any
 
 import typer
 
-from transcoders.cli.app import ScaleName, Threads, app, job, open_scale, section, start
+from transcoders.cli.app import JOBS, Run, ScaleName, app, job, section, start
 from transcoders.config import Scale
 from transcoders.config.studies import CircuitCase
 from transcoders.errors import UserError
 from transcoders.files import write_table
 from transcoders.layout import ARTICLE, Layout
-from transcoders.process import set_environment
 
 
 def _cases_of(scale: Scale, model: str) -> Any:
@@ -60,7 +59,7 @@ def _asked(
     part=_cases_of,
 )
 def circuit(
-    scale: ScaleName,
+    run: Run,
     case: Annotated[
         str | None, typer.Option(help="A circuit of the scale file; its record goes to results/.")
     ] = None,
@@ -87,12 +86,11 @@ def circuit(
     sign: Annotated[
         str | None, typer.Option(help="positive, negative or both; else as in the scale file.")
     ] = None,
-    threads: Threads = None,
 ) -> None:
     """Find the circuit of a feature or logit on a prompt, and print its strongest paths."""
-    settings, layout, device = start("circuit", scale, threads)
+    scale, layout, device = run
     cases = _asked(
-        settings, case=case, all_of=all_of, prompt=prompt, target=target, model=model, out=out
+        scale, case=case, all_of=all_of, prompt=prompt, target=target, model=model, out=out
     )
 
     from transcoders.circuits import Search, Tracer, parse_head
@@ -102,43 +100,40 @@ def circuit(
     model = cases[0].model
     searches = [
         Search(
-            n_paths=settings.circuits.n_paths if paths is None else paths,
-            iterations=settings.circuits.iterations if iterations is None else iterations,
+            n_paths=scale.circuits.n_paths if paths is None else paths,
+            iterations=scale.circuits.iterations if iterations is None else iterations,
             components=tuple(components or entry.components),
             layers=layers,
             heads=None if heads is None else [parse_head(head) for head in heads],
             tokens=tokens,
             exclude_bos=exclude_bos or entry.exclude_bos,
-            sign=sign or settings.circuits.sign,  # type: ignore[arg-type]  # Search refuses others
+            sign=sign or scale.circuits.sign,  # type: ignore[arg-type]  # Search refuses others
         )
         for entry in cases
     ]
-    for entry, search in zip(cases, searches, strict=True):
-        search.within(*_bounds(settings, layout, model, entry.prompt, entry.target))
-    tracer, circuits = Tracer.load(scale, model, device=device), []
+    tracer, circuits = Tracer.load(scale.name, model, device=device), []
     for entry, search in zip(cases, searches, strict=True):
         found = tracer.trace(entry.prompt, entry.target, search)
         typer.echo(f"{found.target.name} = {found.target.value:.3f} on {found.tokens}")
         typer.echo(found.table())
         circuits.append(found)
     if out or prompt is None:
-        text = load_rows(layout.tokens(model), "train").tokens[: settings.circuits.text_contexts]
+        text = load_rows(layout.tokens(model), "train").tokens[: scale.circuits.text_contexts]
         known = look_up(tracer, circuits, text.to(device))
         for entry, found in zip(cases, circuits, strict=True):
             folder = out or layout.circuit(entry.name)
             write_circuit(
-                tracer, found, known, folder, name=entry.name, model=model, seed=settings.seed
+                tracer, found, known, folder, name=entry.name, model=model, seed=scale.seed
             )
             if out:  # the workflow writes pages of cases when all features have names
-                _write_page(settings, layout, model, folder)
+                _write_page(scale, layout, model, folder)
 
 
 @job("", resources="notebook")
-def circuit_page(scale: ScaleName, case: str, threads: Threads = None) -> None:
+def circuit_page(run: Run, case: str) -> None:
     """Write the page and the viewers' graph of a circuit of the scale file."""
-    settings, layout, _ = start("circuit-page", scale, threads)
-    model = settings.circuit_case(case).model
-    _write_page(settings, layout, model, layout.circuit(case), ARTICLE)
+    model = run.scale.circuit_case(case).model
+    _write_page(run.scale, run.layout, model, run.layout.circuit(case), ARTICLE)
 
 
 def _write_page(
@@ -161,12 +156,13 @@ def _of_replacement(scale: Scale, _: str) -> Any:
     resources="circuit",
     part=_of_replacement,
 )
-def measure_replacement(scale: ScaleName, threads: Threads = None) -> None:
+def measure_replacement(run: Run) -> None:
     """Measure what the model loses with more and more MLPs replaced by transcoders at once."""
     from transcoders.circuits.quality import replacement_quality_of
 
-    settings, layout, device = start("measure-replacement", scale, threads)
-    write_table(layout.replacement, replacement_quality_of(settings, layout, device=device))
+    write_table(
+        run.layout.replacement, replacement_quality_of(run.scale, run.layout, device=run.device)
+    )
 
 
 @app.command()
@@ -180,14 +176,10 @@ def attention(
     pairs: Annotated[int, typer.Option(min=1, help="Pairs to list.")] = 20,
 ) -> None:
     """Say why a head reads a token: its score before the softmax, split over pairs of parts."""
-    set_environment(open_scale(scale)[0].instruction_set)
-    settings, layout, device = start("circuit", scale, None)
+    device = start(JOBS["circuit"], scale, None).device
     from transcoders.circuits import Tracer, attention_score, parse_head
 
     at, unit = parse_head(head)
-    model = model or next(iter(settings.models))
-    bounds, n_tokens = _bounds(settings, layout, model, prompt)
-    bounds.check_attention(at, unit, query, key, n_tokens)
     local = Tracer.load(scale, model, device=device).freeze(prompt)
     found = attention_score(local, at, unit, query, key)
     typer.echo(
@@ -199,30 +191,16 @@ def attention(
     )
 
 
-def _bounds(
-    settings: Scale, layout: Layout, model: str, prompt: str, target: str | None = None
-) -> tuple[Any, int]:
-    """Check a question; what the model has, and the tokens of the prompt with BOS."""
-    from transcoders.circuits.questions import Bounds, check_question
-    from transcoders.models import load_tokenizer
-
-    bos_token, tokenizer = settings.model(model).bos_token, load_tokenizer(layout.model(model))
-    bos_id = tokenizer.convert_tokens_to_ids(bos_token)
-    bounds = Bounds.of_scale(settings, model)
-    return bounds, check_question(bounds, tokenizer, bos_id, prompt, target)
-
-
 def _checked_models(scale: Scale, _: str) -> Any:
     return [scale.model(check.model).bos_token for check in scale.circuits.checks]
 
 
 @job("corpus.train_positions circuits.checks device", resources="circuit", part=_checked_models)
-def check_features(scale: ScaleName, threads: Threads = None) -> None:
+def check_features(run: Run) -> None:
     """Measure how active features are on texts, and with earlier MLPs replaced."""
     from transcoders.circuits.checks import check_features_of
 
-    settings, layout, device = start("check-features", scale, threads)
-    write_table(layout.feature_checks, check_features_of(settings, device=device))
+    write_table(run.layout.feature_checks, check_features_of(run.scale, device=run.device))
 
 
 def _studied(scale: Scale, _: str) -> Any:
@@ -236,10 +214,9 @@ def _studied(scale: Scale, _: str) -> Any:
     resources="greater_than",
     part=_studied,
 )
-def greater_than(scale: ScaleName, threads: Threads = None) -> None:
+def greater_than(run: Run) -> None:
     """Find where greater-than is computed, and with how few features."""
     from transcoders.greater_than.study import study_greater_than_of
 
-    settings, layout, device = start("greater-than", scale, threads)
-    section(settings, "greater_than")
-    study_greater_than_of(settings, layout, device=device)
+    section(run.scale, "greater_than")
+    study_greater_than_of(run.scale, run.layout, device=run.device)

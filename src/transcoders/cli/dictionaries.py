@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from transcoders.cli.app import ScaleName, Threads, job, section, start
+from transcoders.cli.app import Run, job, section
 from transcoders.config import Dictionary, Scale
 from transcoders.files import read_table, write_table
 
@@ -13,13 +13,12 @@ def _imported(scale: Scale, name: str) -> Any:
 
 
 @job("", resources="fetch_model", part=_imported)
-def import_transcoder(scale: ScaleName, name: str, threads: Threads = None) -> None:
+def import_transcoder(run: Run, name: str) -> None:
     """Fetch a transcoder that others trained and save it in this project's format."""
     from transcoders.imported import import_transcoder
 
-    settings, layout, _ = start("import-transcoder", scale, threads)
-    entry = settings.imported_transcoder(name)
-    import_transcoder(entry, settings.model(entry.site.model), layout.dictionary(name))
+    entry = run.scale.imported_transcoder(name)
+    import_transcoder(entry, run.scale.model(entry.site.model), run.layout.dictionary(name))
 
 
 def _trained(scale: Scale, name: str) -> Any:
@@ -43,13 +42,13 @@ def _trained(scale: Scale, name: str) -> Any:
     "corpus.context_length corpus.train_contexts corpus.train_positions activations.dtype device",
     resources="train",
     part=_trained,
+    trains=True,
 )
-def train(scale: ScaleName, group: str, threads: Threads = None) -> None:
+def train(run: Run, group: str) -> None:
     """Train the dictionaries of one group; a killed job goes on from its last checkpoint."""
     from transcoders.training.job import train_group_of
 
-    settings, layout, device = start("train", scale, threads, training=True)
-    train_group_of(settings, layout, settings.group(group), device=device)
+    train_group_of(run.scale, run.layout, run.scale.group(group), device=run.device)
 
 
 def _measured(entries: list[Dictionary]) -> Any:
@@ -61,14 +60,14 @@ def _measured(entries: list[Dictionary]) -> Any:
     resources="evaluate",
     part=lambda scale, site: _measured(scale.dictionaries_of(scale.site(site))),
 )
-def evaluate(scale: ScaleName, site: str, threads: Threads = None) -> None:
+def evaluate(run: Run, site: str) -> None:
     """Measure all dictionaries of one site on the held-out documents."""
     from transcoders.evaluation import evaluate_dictionaries
 
-    settings, layout, device = start("evaluate", scale, threads)
-    place = settings.site(site)
+    scale, layout, device = run
+    place = scale.site(site)
     table, by_document = evaluate_dictionaries(
-        settings, layout, place, settings.dictionaries_of(place), device=device
+        scale, layout, place, scale.dictionaries_of(place), device=device
     )
     write_table(layout.site_evaluation(site), table)
     write_table(layout.site_evaluation_by_document(site), by_document)
@@ -82,21 +81,22 @@ def evaluate(scale: ScaleName, site: str, threads: Threads = None) -> None:
         *(entry.learning_rate for entry in scale.learning_rate_dictionaries),
     ],
 )
-def compare_learning_rates(scale: ScaleName, threads: Threads = None) -> None:
+def compare_learning_rates(run: Run) -> None:
     """Measure the dictionaries that differ in learning rate, as all others are measured."""
     from transcoders.evaluation import compare_learning_rates
 
-    settings, layout, device = start("compare-learning-rates", scale, threads)
-    write_table(layout.learning_rates, compare_learning_rates(settings, layout, device=device))
+    write_table(
+        run.layout.learning_rates, compare_learning_rates(run.scale, run.layout, device=run.device)
+    )
 
 
 @job("", resources="notebook")
-def collect_tables(scale: ScaleName, threads: Threads = None) -> None:
+def collect_tables(run: Run) -> None:
     """Join the tables of all sites into evaluation.csv and evaluation_by_document.csv."""
     from transcoders.evaluation import join_tables
 
-    settings, layout, _ = start("collect-tables", scale, threads)
-    sites = [site.name for site in settings.all_sites]
+    scale, layout, _ = run
+    sites = [site.name for site in scale.all_sites]
     write_table(layout.evaluation, join_tables(map(layout.site_evaluation, sites)))
     write_table(
         layout.evaluation_by_document, join_tables(map(layout.site_evaluation_by_document, sites))
@@ -104,14 +104,14 @@ def collect_tables(scale: ScaleName, threads: Threads = None) -> None:
 
 
 @job("seed", resources="notebook")
-def compare_gaps(scale: ScaleName, threads: Threads = None) -> None:
+def compare_gaps(run: Run) -> None:
     """Compare the gaps of dictionaries that differ in data, width or kind."""
     from transcoders.claims import rule_of_gaps
     from transcoders.gaps import Pairs, gap_by_tokens, why
 
-    settings, layout, _ = start("compare-gaps", scale, threads)
+    scale, layout, _ = run
     evaluation, by_document = map(read_table, (layout.evaluation, layout.evaluation_by_document))
-    pairs = Pairs(evaluation, by_document, seed=settings.seed)
+    pairs = Pairs(evaluation, by_document, seed=scale.seed)
     rule = rule_of_gaps(layout.listed_claims)
     points, fits = gap_by_tokens(pairs, margin=rule.margin)
     write_table(layout.gap_by_tokens, points)

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from transcoders.cli.app import ScaleName, Threads, app, job, open_scale, section, start
+from transcoders.cli.app import Run, ScaleName, app, job, open_scale, section
 from transcoders.config import Scale
 from transcoders.contents import pages_of
 from transcoders.layout import plain
@@ -17,8 +17,7 @@ app.add_typer(study, name="study")
 
 def _bos_token(scale: Scale, _: str) -> Any:
     """The token before each row of the model whose features are observed."""
-    assert scale.interpretability is not None
-    return scale.model(scale.interpretability.rated_site.model).bos_token
+    return scale.model(scale.studied.rated_site.model).bos_token
 
 
 @job(
@@ -29,22 +28,20 @@ def _bos_token(scale: Scale, _: str) -> Any:
     resources="gather_examples",
     part=_bos_token,
 )
-def gather_examples(scale: ScaleName, threads: Threads = None) -> None:
+def gather_examples(run: Run) -> None:
     """Look at what the features of all observed dictionaries do on held-out text."""
     from transcoders.interpretability.jobs import gather_examples_of
 
-    settings, layout, device = start("gather-examples", scale, threads)
-    gather_examples_of(settings, layout, device=device)
+    gather_examples_of(run.scale, run.layout, device=run.device)
 
 
 @job("seed", resources="measure_features")
-def measure_features(scale: ScaleName, threads: Threads = None) -> None:
+def measure_features(run: Run) -> None:
     """Measure the interpretability of the rated dictionaries' features automatically."""
     from transcoders.interpretability.jobs import measure_features_of
 
-    settings, layout, _ = start("measure-features", scale, threads)
-    section(settings, "interpretability")
-    measure_features_of(settings, layout)
+    section(run.scale, "interpretability")
+    measure_features_of(run.scale, run.layout)
 
 
 @job(
@@ -52,18 +49,16 @@ def measure_features(scale: ScaleName, threads: Threads = None) -> None:
     resources="study_features",
     part=_bos_token,
 )
-def study_features(scale: ScaleName, threads: Threads = None) -> None:
+def study_features(run: Run) -> None:
     """Predict from weights alone which tokens make features active, then look, and score."""
     from transcoders.interpretability.jobs import study_features_of
 
-    settings, layout, device = start("study-features", scale, threads)
-    study_features_of(settings, layout, device=device)
+    study_features_of(run.scale, run.layout, device=run.device)
 
 
 def _looked_at(scale: Scale, model: str) -> Any:
     """The token before each row, and how many features are drawn if the model has rated ones."""
-    wanted = scale.interpretability
-    assert wanted is not None
+    wanted = scale.studied
     n_drawn = wanted.rated_features if wanted.rated_site.model == model else 0
     return scale.model(model).bos_token, n_drawn
 
@@ -74,22 +69,20 @@ def _looked_at(scale: Scale, model: str) -> Any:
     resources="gather_examples",
     part=_looked_at,
 )
-def gather_activity(scale: ScaleName, model: str, threads: Threads = None) -> None:
+def gather_activity(run: Run, model: str) -> None:
     """Look at what the features of a model's circuits do on held-out text."""
     from transcoders.interpretability.jobs import gather_activity_of
 
-    settings, layout, device = start("gather-activity", scale, threads)
-    gather_activity_of(settings, layout, model, device=device)
+    gather_activity_of(run.scale, run.layout, model, device=run.device)
 
 
 @job("seed corpus.train_positions", resources="measure_features")
-def label_features(scale: ScaleName, threads: Threads = None) -> None:
+def label_features(run: Run) -> None:
     """Give names to the features of circuits, and to some of the rated dictionaries."""
     from transcoders.interpretability.jobs import label_features_of
 
-    settings, layout, _ = start("label-features", scale, threads)
-    section(settings, "interpretability")
-    label_features_of(settings, layout)
+    section(run.scale, "interpretability")
+    label_features_of(run.scale, run.layout)
 
 
 def _browsed(scale: Scale, _: str) -> Any:
@@ -104,12 +97,11 @@ def _browsed(scale: Scale, _: str) -> Any:
     resources="study_features",
     part=_browsed,
 )
-def feature_browser(scale: ScaleName, threads: Threads = None) -> None:
+def feature_browser(run: Run) -> None:
     """Write a page for each dictionary on which its features can be searched and looked at."""
     from transcoders.interpretability.jobs import write_browser_of
 
-    settings, layout, device = start("feature-browser", scale, threads)
-    write_browser_of(settings, layout, device=device)
+    write_browser_of(run.scale, run.layout, device=run.device)
 
 
 @app.command()
@@ -144,14 +136,14 @@ def rate(
 
 
 @job("seed interpretability.rated_features", resources="measure_features")
-def table1(scale: ScaleName, threads: Threads = None) -> None:
+def table1(run: Run) -> None:
     """Count the ratings of all raters who have finished, beside the paper's Table 1."""
     from transcoders.rating.study import load_study
     from transcoders.rating.table1 import write_table1
 
-    settings, layout, _ = start("table1", scale, threads)
+    scale, layout, _ = run
     write_table1(
-        lambda: load_study(settings, layout),
+        lambda: load_study(scale, layout),
         layout.ratings,
         table=layout.table1,
         record=layout.table1.with_suffix(".json"),
@@ -160,21 +152,19 @@ def table1(scale: ScaleName, threads: Threads = None) -> None:
 
 
 @job("device corpus.train_positions", resources="study_features", part=_bos_token)
-def case_studies(scale: ScaleName, threads: Threads = None) -> None:
+def case_studies(run: Run) -> None:
     """Carry out the case studies of a scale again, and score their hypotheses: Table 4."""
     from transcoders.case_studies.scripts import write_table4
 
-    _, layout, device = start("case-studies", scale, threads)
-    write_table4(scale, layout, device=device)
+    write_table4(run.scale.name, run.layout, device=run.device)
 
 
 @job("", resources="notebook", part=lambda scale, _: pages_of(scale))
-def case_study_page(scale: ScaleName, study: str, threads: Threads = None) -> None:
+def case_study_page(run: Run, study: str) -> None:
     """Render a case study, as it was carried out, as a notebook and a page."""
     from transcoders.case_studies.page import write_study_page
 
-    settings, layout, _ = start("case-study-page", scale, threads)
-    write_study_page(study, settings, layout)
+    write_study_page(study, run.scale, run.layout)
 
 
 @study.command()

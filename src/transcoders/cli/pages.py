@@ -5,7 +5,7 @@ from typing import Any
 import typer
 import yaml
 
-from transcoders.cli.app import ScaleName, Threads, app, job, start
+from transcoders.cli.app import Run, app, job
 from transcoders.config import Scale
 from transcoders.contents import pages_of, place_of
 from transcoders.files import made_path, write_table
@@ -32,33 +32,30 @@ def _read(scale: Scale, name: str) -> Any:
 
 
 @job("description", resources="notebook", part=_shown)
-def notebook(scale: ScaleName, name: str, threads: Threads = None) -> None:
+def notebook(run: Run, name: str) -> None:
     """Execute a notebook for a scale and render it as a page."""
     from transcoders.notebooks import run_notebook
 
-    settings, layout, _ = start("notebook", scale, threads)
-    place = place_of(name, settings, layout)
-    run_notebook(name, settings.name, layout.notebook(name), place)
+    place = place_of(name, run.scale, run.layout)
+    run_notebook(name, run.scale.name, run.layout.notebook(name), place)
 
 
 @job("", resources="notebook", part=_judged)
-def judge_claims(scale: ScaleName, threads: Threads = None) -> None:
+def judge_claims(run: Run) -> None:
     """Judge the paper's claims by the tables of a scale."""
     from transcoders.claims import Evidence, judge_claims, load_claims
 
-    settings, layout, _ = start("judge-claims", scale, threads)
-    judged = judge_claims(load_claims(layout.listed_claims), Evidence(settings, layout))
-    write_table(layout.claims, judged)
+    judged = judge_claims(load_claims(run.layout.listed_claims), Evidence(run.scale, run.layout))
+    write_table(run.layout.claims, judged)
 
 
 @job("description", resources="notebook", part=lambda scale, _: pages_of(scale))
-def landing_page(scale: ScaleName, threads: Threads = None) -> None:
+def landing_page(run: Run) -> None:
     """Write the landing page, which links to all other pages."""
     from transcoders.landing import landing_page
 
-    settings, layout, _ = start("landing-page", scale, threads)
-    page = landing_page(settings, layout, layout.landing_page)
-    with made_path(layout.landing_page) as temporary:
+    page = landing_page(run.scale, run.layout, run.layout.landing_page)
+    with made_path(run.layout.landing_page) as temporary:
         temporary.write_text(page, encoding="utf-8")
 
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from transcoders.cli.app import ScaleName, Threads, app, job, open_scale, start
+from transcoders.cli.app import Run, ScaleName, app, job, open_scale
 from transcoders.files import write_json
 
 
@@ -66,9 +66,8 @@ def verify(scale: ScaleName) -> None:
 
 
 @job("", resources="notebook", part=lambda scale, _: scale.resources)
-def record_environment(scale: ScaleName, threads: Threads = None) -> None:
+def record_environment(run: Run) -> None:
     """Record what a run ran on: versions, hardware, threads, commit and hashes of its settings."""
     from transcoders.environment import environment_record
 
-    settings, layout, _ = start("record-environment", scale, threads)
-    write_json(layout.environment, environment_record(settings, layout))
+    write_json(run.layout.environment, environment_record(run.scale, run.layout))

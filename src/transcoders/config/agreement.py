@@ -24,7 +24,7 @@ def check_agreement(scale: "Scale") -> None:
         if scale.all_groups and not getattr(scale, key):
             raise ValueError(f"{key}: this key is missing; config/README.md says what it means")
     if scale.training and scale.training.precision == "tf32" and scale.device == "cpu":
-        raise ValueError("training.precision: only a GPU has tf32; expected float32 or bf16")
+        raise ValueError("training.precision: only a GPU has tf32; expected float32")
     _check_models_and_layers(scale)
     for key in ("groups", "extensions", "learning_rates"):
         for entry in getattr(scale, key):

@@ -123,7 +123,7 @@ class Scale(Section):
 
     @property
     def all_groups(self) -> list[Group]:
-        """Both."""
+        """All that is trained, by a whole run or to compare learning rates."""
         return [*self.main_groups, *self.learning_rate_groups]
 
     @cached_property
@@ -237,10 +237,15 @@ class Scale(Section):
         """The imported transcoder of that name; a :class:`UserError` lists those there are."""
         return _named(self.imported_transcoders, name, "imported transcoder")
 
+    @property
+    def studied(self) -> Interpretability:
+        """The section ``interpretability``, for code that runs only if the scale has it."""
+        assert self.interpretability is not None
+        return self.interpretability
+
     def rated(self, kind: Kind) -> Dictionary:
         """The headline dictionary of a kind at the site whose features are rated."""
-        assert self.interpretability is not None
-        site = self.interpretability.rated_site
+        site = self.studied.rated_site
         return next(entry for entry in self.headlines(site.model, kind) if entry.site == site)
 
     @property
@@ -249,15 +254,10 @@ class Scale(Section):
 
         Only those that were trained as the scale says, with its seed, rows, epochs and width.
         """
-        assert self.interpretability is not None
-        model = self.interpretability.rated_site.model
+        model = self.studied.rated_site.model
         of_model = [e for e in self.dictionaries if e.site.model == model and not e.variant]
         transcoders = [entry for entry in of_model if entry.kind == "transcoder"]
         return [*transcoders, self.rated("mlp_in_sae")]
-
-    def observed_dictionary(self, name: str) -> Dictionary:
-        """The observed dictionary of that name; a :class:`UserError` lists those there are."""
-        return _named(self.observed_dictionaries, name, "observed dictionary")
 
     @property
     def labelled_models(self) -> list[str]:
@@ -272,10 +272,9 @@ class Scale(Section):
 
         Those that its circuits go through, and the two that are rated.
         """
-        assert self.interpretability is not None
         in_circuits = [case.model for case in self.circuits.cases]
         found = self.circuit_transcoders(model) if model in in_circuits else []
-        if model == self.interpretability.rated_site.model:
+        if model == self.studied.rated_site.model:
             rated = [self.rated(kind) for kind in RATED_KINDS]
             found = [*found, *(entry for entry in rated if entry not in found)]
         return found

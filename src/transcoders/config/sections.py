@@ -166,7 +166,7 @@ class Training(Section):
     loss_normalization: Literal["none", "released"]
     """``none``: the squared norm of the error, as the paper states. ``released``: the squared error
     over the norm of the target, averaged over outputs, as the released code does."""
-    precision: Literal["float32", "tf32", "bf16"]
+    precision: Literal["float32", "tf32"]
     """Of the large matrix products. Weights, gradients and Adam's state are always float32."""
     sparse_below_density: Share
     """The share of active features below which a step computes with the active ones only. What

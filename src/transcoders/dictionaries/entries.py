@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from transcoders.dictionaries.sparse_dictionary import Precision, SparseDictionary, product
+from transcoders.dictionaries.sparse_dictionary import SparseDictionary
 
 CHUNK_ENTRIES = {"cpu": 2**22, "cuda": 2**26}
 """Numbers of batch × features made at a time: 16 MB on a CPU, near its caches."""
@@ -37,21 +37,18 @@ class Entries(NamedTuple):
         return numbers.repeat_interleave(self.active, output_size=len(self.token))
 
 
-def active_entries(
-    dictionary: SparseDictionary, read: Float[Tensor, "batch d_in"], precision: Precision
-) -> Entries:
+def active_entries(dictionary: SparseDictionary, read: Float[Tensor, "batch d_in"]) -> Entries:
     """The active entries of the features of ``read``, without holding all pre-activations.
 
     Args:
         dictionary: whose.
         read: the input as the encoder reads it.
-        precision: of the encoder's product.
     """
     if dictionary.k is not None:
-        return _topk_entries(dictionary, read, dictionary.k, precision)
+        return _topk_entries(dictionary, read, dictionary.k)
     chunk = chunk_size(len(read), read)
     parts = [
-        _positive_entries(product(rows, read.T, precision), bias)
+        _positive_entries(rows @ read.T, bias)
         for rows, bias in zip(
             dictionary.W_enc.T.split(chunk),
             dictionary.b_enc.split(chunk),
@@ -62,14 +59,12 @@ def active_entries(
     return Entries(_starts(active), token, value)
 
 
-def _topk_entries(
-    dictionary: SparseDictionary, read: Tensor, k: int, precision: Precision
-) -> Entries:
+def _topk_entries(dictionary: SparseDictionary, read: Tensor, k: int) -> Entries:
     n_features = dictionary.n_features
     W_enc, b_enc = dictionary.W_enc, dictionary.b_enc
     values, features = [], []
     for part in read.split(chunk_size(n_features, read)):
-        largest = product(part, W_enc, precision).add_(b_enc).topk(k, dim=1, sorted=False)
+        largest = (part @ W_enc).add_(b_enc).topk(k, dim=1, sorted=False)
         values.append(largest.values.flatten())
         features.append(largest.indices.flatten())
     value, feature = torch.cat(values), torch.cat(features)

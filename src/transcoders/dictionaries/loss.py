@@ -34,7 +34,7 @@ from transcoders.dictionaries.entries import (
     gradient_of_z,
     weighted_sums,
 )
-from transcoders.dictionaries.sparse_dictionary import Precision, SparseDictionary, product
+from transcoders.dictionaries.sparse_dictionary import SparseDictionary
 
 Normalization = Literal["none", "released"]
 
@@ -83,7 +83,6 @@ def loss_and_gradients(
     mlp_in: Float[Tensor, "batch d_in"] | None = None,
     l1_coefficient: float = 0.0,
     normalization: Normalization = "none",
-    precision: Precision = "float32",
     sparse: bool = False,
 ) -> Loss:
     """The loss of a batch and the gradients of all parameters.
@@ -96,18 +95,17 @@ def loss_and_gradients(
         l1_coefficient: λ₁; 0 for TopK, whose sparsity is given.
         normalization: ``none`` for the paper's weights of the squared error, ``released`` for those
             of the released code.
-        precision: of the large matrix products.
         sparse: whether to take the sparse way.
     """
     d, read, l1 = dictionary, dictionary.read(x), l1_coefficient / len(x)
     skipped = x if mlp_in is None else mlp_in
     if sparse:
-        entries = active_entries(d, read, precision)
+        entries = active_entries(d, read)
         from_features = decode(entries, d.W_dec, len(x))
         l1_norm, active = entries.value.sum(), entries.active
     else:
-        z = d.encode(x, precision=precision)
-        from_features, l1_norm = product(z, d.W_dec, precision), z.sum()
+        z = d.encode(x)
+        from_features, l1_norm = z @ d.W_dec, z.sum()
         parts = [part.count_nonzero(dim=0) for part in z.split(chunk_size(z.shape[1], z))]
         active = torch.stack(parts).sum(dim=0)
     reconstruction = from_features + d.b_dec
@@ -131,14 +129,14 @@ def loss_and_gradients(
         dz, gradients["b_enc"] = gradient_of_z(entries, d.W_dec, r, l1)
         rows = RowGradients(entries, dz, read, r)
     else:
-        gradients |= _dense_gradients(d, read, z, r, l1, precision)
+        gradients |= _dense_gradients(d, read, z, r, l1)
     if not d.traits.is_transcoder:
         gradients["b_dec"] -= d.W_enc @ gradients["b_enc"]
     return Loss(error_term + l1 * l1_norm, squared_error.sum(), active, gradients, rows)
 
 
 def _dense_gradients(
-    d: SparseDictionary, read: Tensor, z: Tensor, r: Tensor, l1: float, precision: Precision
+    d: SparseDictionary, read: Tensor, z: Tensor, r: Tensor, l1: float
 ) -> dict[str, Tensor]:
     """∂W_enc, ∂b_enc and ∂W_dec; ∂z is made for some features at a time."""
     W_enc_rows, W_dec = (torch.empty_like(rows) for rows in (d.W_enc.T, d.W_dec))
@@ -147,8 +145,8 @@ def _dense_gradients(
     for start in range(0, d.n_features, n):
         here = slice(start, start + n)
         z_here = z[:, here]
-        dz = product(r, d.W_dec[here].T, precision).add_(l1).mul_(z_here > 0)
+        dz = (r @ d.W_dec[here].T).add_(l1).mul_(z_here > 0)
         b_enc[here] = dz.sum(dim=0)
-        W_enc_rows[here] = product(dz.T, read, precision)
-        W_dec[here] = product(z_here.T, r, precision)
+        W_enc_rows[here] = dz.T @ read
+        W_dec[here] = z_here.T @ r
     return {"W_enc": W_enc_rows.T, "b_enc": b_enc, "W_dec": W_dec}

@@ -14,7 +14,7 @@ feature i, column i of ``W_enc`` its encoder vector.
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -27,15 +27,6 @@ from transcoders.files import made_folder, read_json, read_tensors, save_tensors
 
 SAELENS_FORMAT = "6.54.12"
 """The SAELens version whose file format is written."""
-Precision = Literal["float32", "tf32", "bf16"]
-
-
-def product(a: Tensor, b: Tensor, precision: Precision) -> Tensor:
-    """The product a b in float32, of factors rounded to bf16 if that is the precision.
-
-    TF32 is a setting of the CUDA library, made where the device is chosen.
-    """
-    return (a.bfloat16() @ b.bfloat16()).float() if precision == "bf16" else a @ b
 
 
 class SparseDictionary(nn.Module):
@@ -85,16 +76,9 @@ class SparseDictionary(nn.Module):
         """What the encoder multiplies: ``x``, or ``x - b_dec`` for an SAE."""
         return x if self.traits.is_transcoder else x - self.b_dec
 
-    def encode(
-        self, x: Float[Tensor, "... d_in"], *, precision: Precision = "float32"
-    ) -> Float[Tensor, "... n_features"]:
-        """Feature activations z.
-
-        Args:
-            x: input activations.
-            precision: of the product x W_enc.
-        """
-        z = product(self.read(x), self.W_enc, precision).add_(self.b_enc).relu_()
+    def encode(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "... n_features"]:
+        """Feature activations z."""
+        z = (self.read(x) @ self.W_enc).add_(self.b_enc).relu_()
         if self.k is None:
             return z
         largest = z.topk(self.k, dim=-1)

@@ -2,7 +2,7 @@
 
 Most factors are **changed**: the gap of two pairs that differ in nothing else is compared, over the
 range of L0 that all four fronts cover, with every document drawn alike for both. Others can only be
-**looked at** in both kinds at equal L0. That can refute a cause and never prove one.
+**looked at** in both kinds at equal L0. A look can refute a cause and never prove one.
 
 The rule was written down before any result. ``margin`` and ``needs`` are those of the claim that
 transcoders are no worse.

@@ -13,6 +13,4 @@ Read :mod:`~transcoders.greater_than.study` first. Its steps are in
 - ``years``: what features say about years, from weights alone (Figure 5).
 """
 
-from transcoders.greater_than.study import study_greater_than
-
-__all__ = ["study_greater_than"]
+from transcoders.greater_than.study import study_greater_than as study_greater_than

@@ -62,8 +62,7 @@ def chosen_features(scale: Scale, layout: Layout, model: str) -> dict[str, list[
     Raises:
         UserError: a circuit, or what was observed of a rated dictionary, is missing or damaged.
     """
-    wanted = scale.interpretability
-    assert wanted is not None
+    wanted = scale.studied
     chosen: dict[str, set[int]] = {e.name: set() for e in scale.labelled_dictionaries(model)}
     by_layer = {entry.site.layer: entry.name for entry in scale.circuit_transcoders(model)}
     for case in scale.circuits.cases:

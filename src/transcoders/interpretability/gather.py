@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from transcoders.config import Dictionary, Interpretability, Site
+from transcoders.config import Dictionary, ImportedTranscoder, Interpretability, Site
 from transcoders.corpus import Rows
 from transcoders.dictionaries import SparseDictionary
 from transcoders.files import made_folder, read_table, read_tensors, save_tensors
@@ -142,7 +142,7 @@ def load_observed(folder: Path, dictionary: str) -> Observed:
     return Observed(features, examples, background.float())
 
 
-def load_subject(layout: Layout, entry: Dictionary, device: str) -> Subject:
+def load_subject(layout: Layout, entry: Dictionary | ImportedTranscoder, device: str) -> Subject:
     """A dictionary, and what :func:`gather` wrote about it.
 
     Raises:

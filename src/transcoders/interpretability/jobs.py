@@ -55,8 +55,7 @@ def gather_examples_of(scale: Scale, layout: Layout, *, device: str) -> None:
     Raises:
         UserError: a file is missing or damaged.
     """
-    wanted = scale.interpretability
-    assert wanted is not None
+    wanted = scale.studied
     site, first = wanted.rated_site, scale.corpus.first_train_position
     rows = _held_out_text(scale, layout, site.model)
     dictionaries = _with_sites(layout, scale.observed_dictionaries, device)
@@ -82,14 +81,13 @@ def measure_features_of(scale: Scale, layout: Layout) -> None:
     Raises:
         UserError: a file is missing or damaged.
     """
-    assert scale.interpretability is not None
     text = load_text(layout.observed)
     names = [scale.rated(kind).name for kind in RATED_KINDS]
     measures = pd.concat(
         automatic.measure_features(
             load_observed(layout.observed, name), text, seed=scale.seed
         ).assign(dictionary=name)
-        for name in (*names, scale.interpretability.baseline)
+        for name in (*names, scale.studied.baseline)
     )
     write_table(layout.automatic, measures[["dictionary", "feature", "measure", "value"]])
     write_table(layout.automatic_summary, automatic.summarise(measures, seed=scale.seed))
@@ -101,8 +99,7 @@ def study_features_of(scale: Scale, layout: Layout, *, device: str) -> None:
     Raises:
         UserError: a file is missing or damaged.
     """
-    wanted = scale.interpretability
-    assert wanted is not None
+    wanted = scale.studied
     tracer = Tracer.load(scale.name, wanted.rated_site.model, device=device)
     vocabulary, text = read_vocabulary(tracer.replacement), load_text(layout.observed)
     entries = [
@@ -129,8 +126,7 @@ def gather_activity_of(scale: Scale, layout: Layout, model: str, *, device: str)
     Raises:
         UserError: a file is missing or damaged.
     """
-    wanted = scale.interpretability
-    assert wanted is not None
+    wanted = scale.studied
     chosen = chosen_features(scale, layout, model)
     text = _held_out_text(scale, layout, model)
     dictionaries = _with_sites(layout, scale.labelled_dictionaries(model), device)
@@ -143,10 +139,9 @@ def gather_activity_of(scale: Scale, layout: Layout, model: str, *, device: str)
 
 def _held_out_text(scale: Scale, layout: Layout, model: str) -> Rows:
     """The rows on which the features of a model are looked at."""
-    assert scale.interpretability is not None
     return held_out_rows(
         layout.documents, scale.corpus, scale.model(model), layout.model(model),
-        scale.interpretability.text_contexts, seed=scale.seed,
+        scale.studied.text_contexts, seed=scale.seed,
     )  # fmt: skip
 
 
@@ -198,7 +193,6 @@ def write_browser_of(scale: Scale, layout: Layout, *, device: str) -> None:
     Raises:
         UserError: a file is missing or damaged.
     """
-    assert scale.interpretability is not None
     pages = []
     with made_folder(layout.features) as folder:
         for model in scale.labelled_models:
@@ -229,11 +223,10 @@ def _examples_of(
 
     They are shaded if the dictionary's activations were kept: those of a rated one were not.
     """
-    wanted = scale.interpretability
-    assert wanted is not None
+    wanted = scale.studied
     features = activity.chosen[entry.name]
     if entry.name in [scale.rated(kind).name for kind in RATED_KINDS]:
-        subject = load_subject(layout, scale.observed_dictionary(entry.name), device)
+        subject = load_subject(layout, entry, device)
         live = live_features(subject.observed)["feature"].tolist()
         which = (
             f"all that are live on the text (active on more than {LIVE_FREQUENCY:.2%} of its "

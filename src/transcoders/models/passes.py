@@ -207,7 +207,9 @@ def run_prompt(model: LanguageModel, tokens: Int[Tensor, " token"]) -> PromptPas
     with captured(model, [*wanted, *final], shape) as found, interventions(model, watching, shape):
         normalized = run_blocks(model, tokens=tokens[None])
 
-    def stacked(name: str) -> Tensor:  # and let go of what was stacked
+    # It lets go of what it stacks, so that a name can be asked for once. Where one norm serves
+    # attention and MLP, its scale is asked for here and given to both.
+    def stacked(name: str) -> Tensor:
         return torch.stack([found.pop(f"blocks.{layer}.{name}")[0] for layer in layers])
 
     scale, before_attention = stacked("ln1.hook_scale")[..., 0], stacked("hook_resid_pre")

@@ -128,17 +128,16 @@ def load_study(scale: Scale, layout: Layout) -> Study:
     Raises:
         UserError: a file is missing, or a dictionary has too few live features.
     """
-    assert scale.interpretability is not None
     names = {kind: scale.rated(kind).name for kind in RATED_KINDS}
     return create_study(
         {kind: load_observed(layout.observed, name) for kind, name in names.items()},
         load_text(layout.observed),
-        load_tokenizer(layout.model(scale.interpretability.rated_site.model)),
+        load_tokenizer(layout.model(scale.studied.rated_site.model)),
         weights=[
             read_json(layout.dictionary(name) / "cfg.json")["weights_sha256"]
             for name in names.values()
         ],
-        n_features=scale.interpretability.rated_features,
+        n_features=scale.studied.rated_features,
         seed=scale.seed,
     )
 

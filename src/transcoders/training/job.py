@@ -11,9 +11,6 @@ from transcoders.layout import Layout
 from transcoders.training.batches import steps_per_epoch
 from transcoders.training.group import train_group
 
-HOOKS = {"mlp_in": "ln2.hook_normalized", "mlp_out": "hook_mlp_out"}
-"""What SAELens calls the two sides of an MLP."""
-
 
 def train_group_of(scale: Scale, layout: Layout, group: Group, *, device: str = "cpu") -> None:
     """Train the dictionaries of a group and write them, each with its record and its curve.
@@ -71,6 +68,7 @@ def train_group_of(scale: Scale, layout: Layout, group: Group, *, device: str = 
         "device": device_name(device),
         "versions": package_versions("torch", "numpy", "numba", "safetensors"),
     }
+    by_site = {record["site"]: record for record in activations.records}
     for entry, result in zip(entries, trained, strict=True):
         own = {"l1_coefficient": entry.l1_coefficient, "k": entry.k}
         if entry.learning_rate is not None:
@@ -78,7 +76,7 @@ def train_group_of(scale: Scale, layout: Layout, group: Group, *, device: str = 
         result.dictionary.save_pretrained(
             layout.dictionary(entry.name),
             {
-                "metadata": _metadata(entry, scale.corpus.context_length),
+                "metadata": _metadata(entry, by_site[entry.site.name], scale.corpus.context_length),
                 "training": shared | own,
             },
             training_csv=result.training_csv,
@@ -86,13 +84,19 @@ def train_group_of(scale: Scale, layout: Layout, group: Group, *, device: str = 
     checkpoint.unlink(missing_ok=True)
 
 
-def _metadata(entry: Dictionary, context_length: int) -> dict[str, Any]:
+def _metadata(
+    entry: Dictionary, activations: dict[str, Any], context_length: int
+) -> dict[str, Any]:
     """Which activations a dictionary reads and imitates, in SAELens's words."""
     layer = f"blocks.{entry.site.layer}"
+    hooks = {
+        "mlp_in": activations.get("mlp_input", f"{layer}.ln2.hook_normalized"),
+        "mlp_out": f"{layer}.hook_mlp_out",
+    }
     return {
         "model_name": entry.site.model,
-        "hook_name": f"{layer}.{HOOKS[entry.traits.reads]}",
-        "hook_name_out": f"{layer}.{HOOKS[entry.traits.imitates]}",
+        "hook_name": hooks[entry.traits.reads],
+        "hook_name_out": hooks[entry.traits.imitates],
         "prepend_bos": True,
         "context_size": context_length,
     }

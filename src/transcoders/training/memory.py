@@ -30,16 +30,8 @@ def step_bytes(d_model: int, n_features: int, training: Training, device: str = 
     chunk = min(entries, max(CHUNK_ENTRIES[device], tokens))
     # What is made for some features at a time: a product, which are active, rows of a gradient.
     in_chunks = (FLOAT + 2) * chunk + FLOAT * d_model * (chunk // tokens)
-    in_bf16 = training.precision == "bf16"
-    z = FLOAT * entries + (2 * (entries + d_model * n_features) if in_bf16 else 0)
-    active = int(training.sparse_below_density * entries)
-    of_entries = BYTES_PER_ENTRY * active + (2 * (chunk + d_model * n_features) if in_bf16 else 0)
+    z, of_entries = FLOAT * entries, BYTES_PER_ENTRY * int(training.sparse_below_density * entries)
     gradients = 2 * FLOAT * d_model * n_features
     block = FLOAT * 2 * min(BLOCK_ENTRIES[device], n_features * d_model)
     vectors = FLOAT * VECTORS_PER_TOKEN * tokens * d_model
     return max(z, of_entries) + in_chunks + gradients + block + vectors + FLOAT * 16 * n_features
-
-
-def buffer_bytes(d_model: int, training: Training) -> int:
-    """Bytes of the shuffled tokens, which are two 16-bit vectors each."""
-    return training.buffer_tokens * d_model * 2 * 2

@@ -97,7 +97,6 @@ class Trainer:
             self.dictionary, x, y, mlp_in=self._input_of_skip(batch),
             l1_coefficient=self._l1_coefficient(step),
             normalization=self.training.loss_normalization,
-            precision=self.training.precision,
             sparse=self.density < self.training.sparse_below_density,
         )  # fmt: skip
         if not found.loss.isfinite():
