@@ -19,7 +19,11 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results/laptop"
 LANDING = ROOT / "docs/index.html"
 BROWSER = sorted((RESULTS / "interpretability/features").glob("**/index.html"))
-PAGES = [*BROWSER, *sorted((RESULTS / "notebooks").glob("*.html")), LANDING]
+PAGES = [
+    *BROWSER,
+    *sorted((RESULTS / "notebooks").glob("*.html")),
+    *sorted((ROOT / "docs").glob("*.html")),
+]
 TOO_WIDE = """
 [...document.querySelectorAll("main *, body > *")]
     .filter((each) => each.getBoundingClientRect().right > innerWidth + 1)

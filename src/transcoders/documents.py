@@ -7,15 +7,21 @@ import re
 from pathlib import Path
 
 from transcoders.contents import Place
+from transcoders.layout import ARTICLE
 from transcoders.notebooks import render_page
 
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]+)\.(md|ipynb)((?:#[^)\s]*)?)\)")
 ANCHOR = re.compile(r'(id="|href="#)([^"]+)"')
 
 
+def has_page(document: Path) -> bool:
+    """Whether a document has a page: those in ``docs/`` do."""
+    return document.parent == ARTICLE.parent and document.suffix == ".md"
+
+
 def page_beside(document: Path) -> Path:
-    """Where the page of a document is."""
-    return document.with_suffix(".html")
+    """Where the page of a document is; the document itself, if it has none."""
+    return document.with_suffix(".html") if has_page(document) else document
 
 
 def document_page(document: Path, documents: list[Path]) -> str:

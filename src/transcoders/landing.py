@@ -28,9 +28,10 @@ from transcoders.contents import (
     title_of,
     whole_of,
 )
+from transcoders.documents import has_page, page_beside
 from transcoders.files import read_table
 from transcoders.gaps.words import answer
-from transcoders.layout import Layout
+from transcoders.layout import ARTICLE, Layout
 from transcoders.tables import summarise_circuits
 from transcoders.templates import render, script, stylesheet, template
 
@@ -42,6 +43,14 @@ def read_story() -> dict[str, Any]:
     """The chapters of the article, without their answers, and the documents at its end."""
     found: dict[str, Any] = yaml.safe_load(template("transcoders", "article.yaml"))
     return found
+
+
+def documents_of(layout: Layout) -> list[Path]:
+    """The documents that have a page: those beside the article. Other scales' lead there too."""
+    if layout.landing_page != ARTICLE:
+        return []
+    named = map(Path, read_story()["documents"])
+    return [path for path in named if has_page(path)]
 
 
 def landing_page(scale: Scale, layout: Layout, destination: Path) -> str:
@@ -81,7 +90,7 @@ def landing_page(scale: Scale, layout: Layout, destination: Path) -> str:
             if (page := _page(layout, name)).exists()
         ],
         documents=[
-            (relative(Path(name), folder), name, about)
+            (relative(page_beside(Path(name)), folder), name, about)
             for name, about in story["documents"].items()
         ],
     )
@@ -193,7 +202,7 @@ def _more(page: str, scale: Scale, layout: Layout) -> list[tuple[Path, str]]:
     """What a reader can open beside the page itself."""
     if page == "circuits":
         cases = [case.name for case in scale.circuits.cases]
-        own = (Path("docs/your_own_questions.md"), "a prompt of your own")
+        own = (Path("docs/your_own_questions.html"), "a prompt of your own")
         pages = [(layout.circuit(case) / "circuit.html", f"interactive: {case}") for case in cases]
         return [*pages, own]
     if page == "interpretability":
