@@ -4,6 +4,7 @@ import io
 import re
 from xml.etree import ElementTree
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -13,6 +14,7 @@ from transcoders.circuits import ComputationalPath, Node
 from transcoders.circuits.labels import Label
 from transcoders.config import PublishedGreaterThan
 from transcoders.fronts import Setup
+from transcoders.greater_than.years import LOOKED_AT, above_others
 from transcoders.layout import Layout
 from transcoders.plots import LABELS
 from transcoders.tables import (
@@ -273,6 +275,20 @@ def study(**changes: object) -> dict:
 def test_features_against_neurons_in_words(caught, expected):
     caught_up = {"transcoder": {"value": caught}}
     assert expected in greater_than.describe_kept(study(neurons_catch_up=caught_up))
+
+
+def test_the_sentence_on_years_and_the_claims_are_about_the_same_features():
+    values = {
+        "step": np.array([np.nan, 1, 1, -1] * 12), "agreement": np.array([1, np.nan, np.nan] * 16)
+    }  # fmt: skip
+    positive = {}
+    for name, given in values.items():
+        claimed = above_others(np.diag(given[:LOOKED_AT]), seed=0)
+        positive[name] = round((claimed["own"] + 1) / 2 * claimed["gain"]["n"])
+    text = greater_than.describe_years(pd.DataFrame(values))
+    assert f"Of the 20 features with the largest variance, {positive['step']} raise" in text
+    assert f"For {positive['agreement']} of 14, the de-embedding" in text
+    assert text.endswith("passed over, as in the claims.")
 
 
 def test_the_place_is_compared_with_ablation_and_with_mlps_that_have_no_transcoder():

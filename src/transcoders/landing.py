@@ -169,7 +169,7 @@ def _chapter(
             (
                 relative(layout.figure(name), folder),
                 relative(layout.figure(whole_of(name)), folder),
-                caption_of(name),
+                f"{caption_of(name)}{_asked(name, scale)}",
             )
             for name in chapter["figures"]
             if layout.figure(f"{name}.png").exists()
@@ -185,6 +185,12 @@ def _chapter(
         ],
         "command": f"snakemake --cores all {rule}{chosen}",
     }
+
+
+def _asked(figure: str, scale: Scale) -> str:
+    """What a picture of a circuit is an answer to."""
+    named = [case for case in scale.circuits.cases if whole_of(figure) == f"circuit_{case.name}"]
+    return "".join(f". The prompt: “{case.prompt}”. The target: {case.target}" for case in named)
 
 
 def _summary(scale: Scale, layout: Layout) -> list[str]:

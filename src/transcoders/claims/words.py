@@ -1,5 +1,6 @@
 """Verdicts in words. Pages, the landing page and the README say them as they are said here."""
 
+import html
 import math
 from collections.abc import Hashable
 from typing import Any
@@ -60,13 +61,15 @@ def notes_in_words(row: Row) -> list[str]:
 
 
 def describe(claims: pd.DataFrame) -> str:
-    """Markdown: a line for each row of ``claims.csv``, with its verdict, value and unit."""
+    """Markdown: a line for each row of ``claims.csv``, in which what was measured is folded."""
     lines = []
     for row in claims.to_dict("records"):
         site = row["claim"].partition(":")[2]
+        notes = "".join(f"; {note}" for note in notes_in_words(row))
         lines.append(
-            f"- {row['statement']}{f' ({site})' if site else ''} **{verdict_in_words(row)}**: "
-            f"{'; '.join([value_in_words(row), *notes_in_words(row)])}. The measure: {row['unit']}."
+            f"- **{verdict_in_words(row)}**: {row['statement']}{f' ({site})' if site else ''} "
+            f"**{value_in_words(row)}**{notes}. "
+            f"<details><summary>What was measured</summary>{html.escape(row['unit'])}</details>"
         )
     return "\n".join(lines)
 

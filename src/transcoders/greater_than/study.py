@@ -24,7 +24,7 @@ from transcoders.greater_than.task import Numbers, Prompts, make_prompts
 from transcoders.greater_than.units import ChosenMLP, UnitKind
 from transcoders.greater_than.where import COMPONENTS, attribute, choose, where_table
 from transcoders.greater_than.years import (
-    FIRST_FEATURES,
+    LOOKED_AT,
     above_others,
     agreement,
     step,
@@ -215,7 +215,7 @@ def _describe_features(
     ]
     # In standard deviations of the logits, so that features of any size can be compared.
     scaled = dla / dla.std(dim=1, keepdim=True)
-    first = range(min(2 * FIRST_FEATURES, len(features)))  # some have no value
+    first = range(min(LOOKED_AT, len(features)))
     own_above_others = {
         name: above_others(
             np.array([[measure(activations[i], of[j], numbers) for j in first] for i in first]),

@@ -24,6 +24,8 @@ from transcoders.greater_than.task import Numbers
 
 FIRST_FEATURES = 20
 """How many features of Figure 5 count, by variance. The paper shows three."""
+LOOKED_AT = 2 * FIRST_FEATURES
+"""How many of the first may be one of them: some have no value."""
 
 
 def year_logits(
@@ -97,6 +99,11 @@ def agreement(
     return float(stats.spearmanr(by_number.numpy(), de_embedding.numpy()).statistic)
 
 
+def first_known(values: Float[np.ndarray, " feature"]) -> Int[np.ndarray, " first"]:
+    """The places of the features that count, of some that stand by variance; NaN has no value."""
+    return np.flatnonzero(~np.isnan(values[:LOOKED_AT]))[:FIRST_FEATURES]
+
+
 def above_others(
     of_pairs: Float[np.ndarray, "feature other"], *, seed: int
 ) -> dict[str, Any] | None:
@@ -111,7 +118,7 @@ def above_others(
         Fit for JSON: the ``gain`` with its interval, and the means of which it is the difference,
         ``own`` and ``others``. None for fewer than two features.
     """
-    known = np.flatnonzero(~np.isnan(of_pairs.diagonal()))[:FIRST_FEATURES]
+    known = first_known(of_pairs.diagonal())
     pairs, n = of_pairs[np.ix_(known, known)], len(known)
     if n < 2:
         return None

@@ -5,14 +5,13 @@ from typing import Any
 import pandas as pd
 
 from transcoders.config import PublishedGreaterThan
+from transcoders.greater_than.years import LOOKED_AT, first_known
 from transcoders.tables.html import html_table, in_markdown
 
 KIND_NAMES = {
     "transcoder": "Transcoder features",
     "mlp_out_sae": "Features of the SAE on the MLP's output",
 }
-FEATURES_OF_CLAIM = 20
-"""The features with the largest variances. The paper's Figure 5 shows the first three."""
 PART_NAMES = {"mlp": "MLPs", "head": "heads"}
 WRITTEN = {
     "pairs": "two digits are one token, and a continuation is the next token",
@@ -76,18 +75,24 @@ def parts_table(where: pd.DataFrame, n: int = 8) -> str:
 
 
 def describe_years(features: pd.DataFrame) -> str:
-    """How many of the features do what Figure 5 shows."""
+    """How many of the features do what Figure 5 shows: of those that the claims are about."""
     known = features.dropna(subset=["step", "agreement"])
-    first = known[known["rank"] <= FEATURES_OF_CLAIM]
+    step, agreement = (
+        features[name].iloc[first_known(features[name].to_numpy())]
+        for name in ("step", "agreement")
+    )
+    of = "" if len(agreement) == len(step) else f" of {len(agreement)}"
+    has_all = features[["step", "agreement"]].head(LOOKED_AT).notna().all(axis=None)
     return (
-        f"Of the {len(first)} features with the largest variance, {(first['step'] > 0).sum()} "
+        f"Of the {len(step)} features with the largest variance, {(step > 0).sum()} "
         "raise later years more than others, on the years on which they are active (*step* above "
-        f"0; median {first['step'].median():+.3f} logits for an activation of 1). For "
-        f"{(first['agreement'] > 0).sum()}, the de-embedding, which comes from weights alone, "
+        f"0; median {step.median():+.3f} logits for an activation of 1). For "
+        f"{(agreement > 0).sum()}{of}, the de-embedding, which comes from weights alone, "
         "correlates with the activations over the numbers (*agreement* above 0; Spearman's, median "
-        f"{first['agreement'].median():+.2f}). Of all {len(known)} features in `features.csv`, "
+        f"{agreement.median():+.2f}). Of all {len(known)} features in `features.csv`, "
         f"{(known['step'] > 0).sum()} have the first property and "
         f"{(known['agreement'] > 0).sum()} the second."
+        + ("" if has_all else " Features without a value are passed over, as in the claims.")
     )
 
 
