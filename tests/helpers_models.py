@@ -1,7 +1,5 @@
 """Tiny models of many families, made on the spot."""
 
-from pathlib import Path
-
 from transcoders.config import Model
 from transcoders.models import fetch_model
 
@@ -13,14 +11,14 @@ TINY_LAYERS = 3
 TINY_WIDTH = 32
 
 
-def tiny_section(changes: dict[str, object] | None = None, **source: object) -> Model:
+def tiny_section(changes=None, **source):
     """A tiny model as a scale file describes it: its source, and ``changes`` to its other keys."""
     sizes = {"n_layers": TINY_LAYERS, "d_model": TINY_WIDTH, "bos_token": "<|endoftext|>"}
     given = {"source": {"license": "none", **source}, **sizes, **(changes or {})}
     return Model.model_validate(given)
 
 
-def make_tiny_model(architecture: str, folder: Path, *, seed: int = 0) -> Path:
+def make_tiny_model(architecture, folder, *, seed=0):
     """Write a tiny model of one family with random weights."""
     fetch_model(tiny_section(type="synthetic", architecture=architecture), folder, seed=seed)
     return folder

@@ -9,15 +9,11 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from http.server import ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
-
-from helpers_browser import Browser
 
 FOLDER = Path(__file__).resolve().parents[1] / ".venv-viewers"
 WHEELS = ["circuit-tracer==0.5.0", "neuronpedia==1.2.1", "python-dotenv==1.2.1"]
@@ -51,7 +47,7 @@ NEEDS_NPM = pytest.mark.skipif(
 )
 
 
-def python_packages() -> Path:
+def python_packages():
     """A folder with the wheels alone; what they import beside each other is in our environment."""
     folder = FOLDER / "python"
     if not (folder / ".installed").exists():
@@ -61,7 +57,7 @@ def python_packages() -> Path:
     return folder
 
 
-def npm_packages(name: str = "npm", packages: Collection[str] = LIBRARIES) -> Path:
+def npm_packages(name="npm", packages=LIBRARIES):
     """A folder with packages of npm; the test is skipped where npm cannot reach its registry.
 
     Args:
@@ -79,7 +75,7 @@ def npm_packages(name: str = "npm", packages: Collection[str] = LIBRARIES) -> Pa
     return folder / "node_modules"
 
 
-def make_frontend(folder: Path) -> None:
+def make_frontend(folder):
     """circuit-tracer's page, with its libraries from beside it in place of other sites."""
     shutil.copytree(python_packages() / "circuit_tracer/frontend/assets", folder)
     tags = []
@@ -100,7 +96,7 @@ def make_frontend(folder: Path) -> None:
 
 
 @contextmanager
-def served(data: Path, frontend: Path) -> Iterator[str]:
+def served(data, frontend):
     """The address where circuit-tracer's own server shows the graphs of a folder."""
     from circuit_tracer.frontend.local_server import CircuitGraphHandler
 
@@ -111,7 +107,7 @@ def served(data: Path, frontend: Path) -> Iterator[str]:
         server.shutdown()
 
 
-def show(browser: Browser, url: str) -> None:
+def show(browser, url):
     """Open the viewer, and wait until it has drawn something."""
     browser.open("about:blank", width=1500, height=1000)
     browser.events.clear()
@@ -122,7 +118,7 @@ def show(browser: Browser, url: str) -> None:
         raise AssertionError(complaints(browser)) from error
 
 
-def drawn(browser: Browser) -> list[dict[str, Any]]:
+def drawn(browser):
     """The nodes that the viewer shows, and where each is, in CSS pixels."""
     return browser.run(
         f"""{DRAWN}.map((each) => {{
@@ -136,12 +132,12 @@ def drawn(browser: Browser) -> list[dict[str, Any]]:
 DRAWN = "[...document.querySelectorAll('.link-graph text.node')]"
 
 
-def text_of(selector: str) -> str:
+def text_of(selector):
     """JavaScript for the text of an element; empty where there is none yet."""
     return f"(document.querySelector({selector!r})?.innerText ?? '')"
 
 
-def click(browser: Browser, x: float, y: float) -> None:
+def click(browser, x, y):
     """Press and release the mouse's button."""
     at = {"x": x, "y": y, "button": "left", "clickCount": 1}
     browser.command("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
@@ -149,7 +145,7 @@ def click(browser: Browser, x: float, y: float) -> None:
         browser.command("Input.dispatchMouseEvent", type=kind, **at)
 
 
-def complaints(browser: Browser) -> list[Any]:
+def complaints(browser):
     """What the page wrote to the console but for plain remarks."""
     browser.run("1")  # what came before is here by now
     return [

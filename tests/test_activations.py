@@ -1,26 +1,22 @@
 """The cache holds what the model gives, survives being killed, and notices any damage."""
 
 import shutil
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
-from torch import Tensor
 
 from helpers_damage import EVERY_DAMAGE
 from helpers_training import KilledError
 from transcoders.activations import ActivationCache, cache_activations
-from transcoders.config import Activations, Corpus, Scale, Site, cache_bytes
+from transcoders.config import Activations, Site, cache_bytes
 from transcoders.corpus import Rows
 from transcoders.errors import UserError
 from transcoders.models import (
-    LanguageModel,
     MLPActivations,
     load_model,
     mlp_activations,
@@ -39,12 +35,12 @@ pytestmark = pytest.mark.usefixtures("stand_in_models")
 class WatchedModel:
     """A model that counts its passes, is killed at one of them, or exaggerates."""
 
-    def __init__(self, model: LanguageModel, *, killed_at: int = 0, factor: float = 1.0) -> None:
+    def __init__(self, model, *, killed_at=0, factor=1.0):
         self.model, self.cfg = model, model.cfg
         self.killed_at, self.factor = killed_at, factor
         self.passes = 0
 
-    def mlp_activations(self, tokens: Tensor, layers: list[int]) -> dict[int, MLPActivations]:
+    def mlp_activations(self, tokens, layers):
         self.passes += 1
         if self.passes == self.killed_at:
             raise KilledError
@@ -56,28 +52,25 @@ class WatchedModel:
 
 
 @pytest.fixture(scope="module")
-def model(tiny_models: dict[str, Path]) -> LanguageModel:
+def model(tiny_models):
     return load_model(tiny_models["gpt_neox"])
 
 
 @pytest.fixture(scope="module")
-def rows(random_tokens: Callable[..., Tensor]) -> Rows:
+def rows(random_tokens):
     return Rows(random_tokens(ROWS, LENGTH), torch.arange(ROWS))
 
 
 @pytest.fixture(scope="module")
-def corpus(scale: Scale) -> Corpus:
+def corpus(scale):
     return scale.corpus.model_copy(update={"train_positions": "without_bos"})
 
 
-Write = Callable[..., dict[int, Path]]
-
-
 @pytest.fixture(scope="module")
-def write(model: LanguageModel, rows: Rows, corpus: Corpus) -> Write:
+def write(model, rows, corpus):
     """Write caches of two layers under a folder; keyword arguments change how."""
 
-    def run(folder: Path, **changes: Any) -> dict[int, Path]:
+    def run(folder, **changes):
         folders = {Site(model="tiny", layer=n): folder / f"layer{n}" for n in LAYERS}
         cache_activations(
             changes.pop("model", model),
@@ -94,32 +87,31 @@ def write(model: LanguageModel, rows: Rows, corpus: Corpus) -> Write:
 
 
 @pytest.fixture(scope="module")
-def written(write: Write, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+def written(write, tmp_path_factory):
     """The caches that an undisturbed run writes."""
     return write(tmp_path_factory.mktemp("activations"))
 
 
 @pytest.fixture
-def copied(written: dict[int, Path], tmp_path: Path) -> Path:
+def copied(written, tmp_path):
     """A finished cache that a test may damage."""
     return Path(shutil.copytree(written[0], tmp_path / "cache"))
 
 
-def contents(folder: Path) -> dict[str, bytes]:
+def contents(folder):
     """Every byte under a folder."""
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-def same_files(caches: dict[int, Path], expected: dict[int, Path]) -> bool:
+def same_files(caches, expected):
     return all(contents(caches[layer]) == contents(expected[layer]) for layer in LAYERS)
 
 
 @pytest.mark.parametrize(("positions", "first"), [("all", 0), ("without_bos", 1)])
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_cache_holds_the_models_activations_rounded_in_the_order_of_the_rows(
-    write: Write, model: LanguageModel, rows: Rows, tmp_path: Path, *,
-    positions: str, first: int, dtype: str,
-) -> None:  # fmt: skip
+    write, model, rows, tmp_path, *, positions, first, dtype
+):
     # The same batches as the cache's: another batch size may round the last bit differently.
     batches = [part for shard in rows.tokens.split(4) for part in shard.split(3)]
     passes = [mlp_activations(model, batch, LAYERS) for batch in batches]
@@ -128,14 +120,15 @@ def test_cache_holds_the_models_activations_rounded_in_the_order_of_the_rows(
         cache = ActivationCache(caches[layer])
         assert cache.n_tokens == ROWS * (LENGTH - first)
         for found, tensors in zip(
-            cache.read(0, cache.n_tokens), zip(*(p[layer] for p in passes), strict=True),
+            cache.read(0, cache.n_tokens),
+            zip(*(p[layer] for p in passes), strict=True),
             strict=True,
-        ):  # fmt: skip
+        ):
             expected = torch.cat(tensors)[:, first:].flatten(0, 1).to(getattr(torch, dtype))
             assert torch.equal(found, expected)
 
 
-def test_statistics_are_those_of_the_cached_tensors(written: dict[int, Path]) -> None:
+def test_statistics_are_those_of_the_cached_tensors(written):
     for folder in written.values():
         cache = ActivationCache(folder)
         both = MLPActivations(*(t.double() for t in cache.read(0, cache.n_tokens)))
@@ -153,8 +146,8 @@ def test_statistics_are_those_of_the_cached_tensors(written: dict[int, Path]) ->
 
 @pytest.mark.parametrize("killed_at", range(1, sum(PASSES_BY_SHARD) + 1))
 def test_a_killed_run_continues_after_the_last_complete_shard(
-    write: Write, written: dict[int, Path], model: LanguageModel, tmp_path: Path, killed_at: int
-) -> None:
+    write, written, model, tmp_path, killed_at
+):
     with pytest.raises(KilledError):
         write(tmp_path, model=WatchedModel(model, killed_at=killed_at))
     kept = sum(sum(PASSES_BY_SHARD[: n + 1]) < killed_at for n in range(3))
@@ -169,8 +162,8 @@ def test_a_killed_run_continues_after_the_last_complete_shard(
 
 
 def test_a_site_that_lacks_a_shard_starts_over_and_the_other_goes_on(
-    write: Write, written: dict[int, Path], model: LanguageModel, tmp_path: Path
-) -> None:
+    write, written, model, tmp_path
+):
     with pytest.raises(KilledError):
         write(tmp_path, model=WatchedModel(model, killed_at=5))
     (tmp_path / "layer2/shard-00001.safetensors").unlink()
@@ -192,9 +185,7 @@ def test_a_site_that_lacks_a_shard_starts_over_and_the_other_goes_on(
     ],
     ids=str,
 )
-def test_an_unfinished_cache_of_something_else_is_not_continued(
-    write: Write, model: LanguageModel, tmp_path: Path, change: dict[str, Any]
-) -> None:
+def test_an_unfinished_cache_of_something_else_is_not_continued(write, model, tmp_path, change):
     with pytest.raises(KilledError):
         write(tmp_path / "killed", model=WatchedModel(model, killed_at=5))  # after two shards
     after_kill = write(tmp_path / "killed", **change)
@@ -203,23 +194,19 @@ def test_an_unfinished_cache_of_something_else_is_not_continued(
 
 @EVERY_DAMAGE
 @pytest.mark.parametrize("name", ["shard-00002.safetensors", "statistics.safetensors"])
-def test_a_damaged_file_is_named(copied: Path, name: str, damage: Callable[[Path], None]) -> None:
+def test_a_damaged_file_is_named(copied, name, damage):
     damage(copied / name)
     with pytest.raises(UserError, match=str(copied / name)):
         ActivationCache(copied)
 
 
-def test_an_activation_too_large_for_float16_is_refused(
-    write: Write, model: LanguageModel, tmp_path: Path
-) -> None:
+def test_an_activation_too_large_for_float16_is_refused(write, model, tmp_path):
     with pytest.raises(UserError, match="bfloat16"):
         write(tmp_path, model=WatchedModel(model, factor=1e6))
     assert not list(tmp_path.rglob("shard-*"))
 
 
-def test_too_little_disk_is_refused_before_anything_is_written(
-    write: Write, model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_too_little_disk_is_refused_before_anything_is_written(write, model, tmp_path, monkeypatch):
     needed = cache_bytes(ROWS * (LENGTH - 1), 32, len(LAYERS))
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=needed - 1))
     watched = WatchedModel(model)
@@ -229,9 +216,7 @@ def test_too_little_disk_is_refused_before_anything_is_written(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_killed_run_needs_disk_only_for_what_is_left(
-    write: Write, model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_killed_run_needs_disk_only_for_what_is_left(write, model, tmp_path, monkeypatch):
     with pytest.raises(KilledError):
         write(tmp_path, model=WatchedModel(model, killed_at=5))  # two shards of three are there
     left = cache_bytes(2 * (LENGTH - 1), 32, len(LAYERS))
@@ -240,14 +225,12 @@ def test_a_killed_run_needs_disk_only_for_what_is_left(
 
 
 @pytest.fixture(scope="module")
-def cache(written: dict[int, Path]) -> Iterator[ActivationCache]:
+def cache(written):
     return ActivationCache(written[2])
 
 
 @given(data=st.data())
-def test_reading_across_shards_equals_reading_their_concatenation(
-    written: dict[int, Path], cache: ActivationCache, data: st.DataObject
-) -> None:
+def test_reading_across_shards_equals_reading_their_concatenation(written, cache, data):
     start = data.draw(st.integers(0, cache.n_tokens - 1))
     stop = data.draw(st.integers(start + 1, cache.n_tokens))
     shards = [load_file(path) for path in sorted(written[2].glob("shard-*"))]

@@ -25,7 +25,7 @@ SCALES = sorted(p for p in (ROOT / "config").glob("*.yaml") if p.name != "claims
 SOURCES = {"tokens": "0" * 64, "weights": "1" * 64}
 
 
-def run(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+def run(*arguments, cwd=ROOT):
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "COLUMNS": "120", "NO_COLOR": "1"}
     return subprocess.run(
         [sys.executable, *arguments], cwd=cwd, env=environment, capture_output=True, text=True,
@@ -33,11 +33,11 @@ def run(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-def transcoders(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+def transcoders(*arguments, cwd=ROOT):
     return run("-m", "transcoders", *arguments, cwd=cwd)
 
 
-def refusal(*arguments: str, cwd: Path = ROOT) -> str:
+def refusal(*arguments, cwd=ROOT):
     """The one message of a command that is refused."""
     done = transcoders(*arguments, cwd=cwd)
     assert done.returncode == 1
@@ -83,14 +83,14 @@ def test_help_lists_the_subcommands():
 
 
 @pytest.fixture(scope="module")
-def schema_text() -> str:
+def schema_text():
     done = transcoders("schema")
     assert done.returncode == 0
     return done.stdout
 
 
 @pytest.fixture(scope="module")
-def validator(schema_text) -> jsonschema.Draft202012Validator:
+def validator(schema_text):
     schema = yaml.safe_load(schema_text)
     jsonschema.Draft202012Validator.check_schema(schema)
     return jsonschema.Draft202012Validator(schema)
@@ -113,7 +113,7 @@ def test_the_committed_schema_is_the_one_that_the_code_generates(schema_text):
     assert committed.read_text() == schema_text
 
 
-def copy_config(folder: Path, **changes: object) -> None:
+def copy_config(folder, **changes):
     """Put the smoke scale into an empty folder that stands for the repository.
 
     A changed section keeps the keys that are not named.
@@ -141,7 +141,7 @@ print(*sys.modules)
 
 
 @pytest.fixture(scope="module")
-def to_train(tmp_path_factory, tiny_models, random_tokens) -> Path:
+def to_train(tmp_path_factory, tiny_models, random_tokens):
     """A folder with all that training needs: 20 rows, so two batches of 256 tokens an epoch."""
     folder, layout = tmp_path_factory.mktemp("repository"), Layout("smoke")
     smoke = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text())

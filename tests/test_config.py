@@ -3,12 +3,11 @@
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
-from transcoders.config import Scale, load_scale
+from transcoders.config import load_scale
 from transcoders.errors import UserError
 from transcoders.layout import Layout
 
@@ -20,7 +19,7 @@ MISSING = object()
 """Stands for a key that is left out."""
 
 
-def smoke(**changes: Any) -> dict[str, Any]:
+def smoke(**changes):
     """The smoke scale with other values, by path; digits in a path are positions in lists."""
     # YAML's aliases are one object in several places. Here each place has its own.
     scale = json.loads(json.dumps(SMOKE))
@@ -36,13 +35,13 @@ def smoke(**changes: Any) -> dict[str, Any]:
     return scale
 
 
-def load(folder: Path, content: Any) -> Scale:
+def load(folder, content):
     path = folder / "edited.yaml"
     path.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
     return load_scale(path)
 
 
-def refusal(folder: Path, content: Any) -> str:
+def refusal(folder, content):
     """The message with which a scale file is refused; it always names the file."""
     with pytest.raises(UserError) as caught:
         load(folder, content)
@@ -146,7 +145,7 @@ def test_parts_that_disagree_are_named(tmp_path, path, value, expected):
     [("topk_sae", "k", "l1_coefficient"), ("skip_transcoder", "l1_coefficient", "k")],
 )
 def test_topk_takes_k_and_every_other_kind_an_l1_coefficient(tmp_path, kind, key, other):
-    def scale(*keys: str) -> dict[str, Any]:
+    def scale(*keys):
         entry = {"kind": kind, **dict.fromkeys(keys, 9)}
         return smoke(**{"extensions/0/dictionaries": [entry]})
 
@@ -207,7 +206,7 @@ def test_asking_for_something_that_is_not_in_the_scale_lists_what_is(what):
         getattr(scale, what)("nothing")
 
 
-def imported_only(*layers: int) -> dict[str, Any]:
+def imported_only(*layers):
     """A scale that trains nothing and uses transcoders of others."""
     trained = ("sites", "circuit_sites", "groups", "extensions", "activations", "training",
                "learning_rates", "evaluation", "interpretability")  # fmt: skip
@@ -287,7 +286,7 @@ def test_parameters_are_about_those_of_the_models():
         assert scale.models[name].n_parameters() / 1e6 == pytest.approx(expected, rel=0.03)
 
 
-def expanded(folder: Path, **keys: Any) -> Scale:
+def expanded(folder, **keys):
     """The smoke scale with one more entry of ``groups``: a transcoder that is like no other."""
     entry = {"name": "more", "dictionaries": [{"kind": "transcoder", "l1_coefficient": 9.0}]}
     return load(folder, smoke(groups=[*SMOKE["groups"], entry | keys]))

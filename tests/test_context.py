@@ -8,7 +8,7 @@ from transcoders.context import in_context, one_line
 
 
 @pytest.fixture(scope="module")
-def tokenizer() -> PreTrainedTokenizerFast:
+def tokenizer():
     """One token for each byte."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     made = Tokenizer(models.BPE({letter: i for i, letter in enumerate(alphabet)}, []))
@@ -25,21 +25,15 @@ def tokenizer() -> PreTrainedTokenizerFast:
         (6, 9, 5, ("abcdef", "g", "")),
     ],
 )
-def test_a_token_stands_between_its_neighbours(
-    tokenizer: PreTrainedTokenizerFast,
-    position: int,
-    before: int,
-    after: int,
-    expected: tuple[str, str, str],
-) -> None:
+def test_a_token_stands_between_its_neighbours(tokenizer, position, before, after, expected):
     tokens = tokenizer("abcdefg")["input_ids"]
     assert in_context(tokenizer, tokens, position, before=before, after=after) == expected
 
 
-def test_a_part_of_a_character_is_shown_by_itself(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_a_part_of_a_character_is_shown_by_itself(tokenizer):
     tokens = tokenizer("aéb")["input_ids"]
     assert in_context(tokenizer, tokens, 1, before=1, after=2) == ("a", "�", "�b")
 
 
-def test_line_ends_are_shown_as_signs() -> None:
+def test_line_ends_are_shown_as_signs():
     assert one_line("a\nb\n") == "a⏎b⏎"

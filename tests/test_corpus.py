@@ -20,7 +20,6 @@ from tokenizers.pre_tokenizers import Split
 from helpers_corpus import corpus_of
 from helpers_damage import EVERY_DAMAGE
 from helpers_models import tiny_section
-from transcoders.config import Corpus
 from transcoders.corpus import Rows, fetch_corpus, load_rows, tokenize_corpus, write_manifest
 from transcoders.corpus.documents import LONGEST_RUN, assign_splits, check_runs
 from transcoders.corpus.readers import Document, clean_wikitext, read_mediawiki
@@ -33,7 +32,7 @@ WORDS_OF_A_DOCUMENT = 10
 """Each document below has this many words of its own, so a token tells its document."""
 
 
-def small_corpus(source: object, **changes: object) -> Corpus:
+def small_corpus(source, **changes):
     values = {
         "pack_documents": "none", "train_positions": "without_bos", "train_contexts": 30,
         "metric_positions": "without_bos", "eval_documents": 4, "eval_contexts": 10,
@@ -41,7 +40,7 @@ def small_corpus(source: object, **changes: object) -> Corpus:
     return corpus_of(source, **values | changes)
 
 
-def synthetic(**changes: object) -> Corpus:
+def synthetic(**changes):
     source = {"type": "synthetic", "documents": 12, "words_per_document": 100, "license": "none"}
     return small_corpus(source, **changes)
 
@@ -50,13 +49,13 @@ MODEL = tiny_section(type="synthetic", architecture="gpt2")
 
 
 @pytest.fixture(scope="module")
-def model_folder(tiny_models) -> Path:
+def model_folder(tiny_models):
     """A model whose tokenizer has ids 0 (BOS), 1 (unknown) and i + 2 for the word ``w<i>``."""
     return tiny_models["gpt2"]
 
 
 @pytest.fixture(scope="module")
-def texts(tmp_path_factory) -> Path:
+def texts(tmp_path_factory):
     """20 text files of different lengths, no two of which share a word."""
     folder = tmp_path_factory.mktemp("texts")
     random = np.random.default_rng(0)
@@ -67,12 +66,12 @@ def texts(tmp_path_factory) -> Path:
     return folder
 
 
-def of_files(texts: Path, **changes: object) -> Corpus:
+def of_files(texts, **changes):
     # 10 rows of 8 tokens from 4 documents: 3 rows, hence 192 characters, of each.
     return small_corpus({"type": "files", "path": str(texts), "license": "none"}, **changes)
 
 
-def tokenize(corpus: Corpus, model_folder: Path, folder: Path, seed: int = 0) -> Path:
+def tokenize(corpus, model_folder, folder, seed=0):
     """Fetch and tokenize a corpus; the folder with its rows."""
     fetch_corpus(corpus, folder / "documents.parquet", seed=seed)
     destination = folder / "tokens"
@@ -82,7 +81,7 @@ def tokenize(corpus: Corpus, model_folder: Path, folder: Path, seed: int = 0) ->
     return destination
 
 
-def documents_of_tokens(tokens: torch.Tensor) -> list[set[int]]:
+def documents_of_tokens(tokens):
     """The documents, by the words they own, that the tokens of each row come from."""
     return [set(row.tolist()) for row in (tokens[:, 1:] - 2) // WORDS_OF_A_DOCUMENT]
 
@@ -162,7 +161,7 @@ def test_rows_are_bos_and_text_and_no_document_feeds_both_splits(
     assert not used[0] & used[1] and len(used[1]) == 4
 
 
-def cut(tokens: list[int]) -> list[list[int]]:
+def cut(tokens):
     length = CONTEXT_LENGTH - 1
     return [tokens[i : i + length] for i in range(0, len(tokens) - length + 1, length)]
 
@@ -258,7 +257,7 @@ def test_documents_of_a_corpus_are_whole_and_sorted(texts, tmp_path):
 
 
 @pytest.fixture
-def tokenized(texts, model_folder, tmp_path) -> Path:
+def tokenized(texts, model_folder, tmp_path):
     return tokenize(of_files(texts), model_folder, tmp_path)
 
 
@@ -270,7 +269,7 @@ def test_damaged_rows_are_refused_by_name(tokenized, damage):
         load_rows(tokenized, "train")
 
 
-def manifest_of(texts: Path, tokens: Path, folder: Path) -> dict:
+def manifest_of(texts, tokens, folder):
     corpus, destination = of_files(texts), folder / "manifest.json"
     write_manifest(folder / "documents.parquet", corpus, {"tiny": tokens}, destination)
     return json.loads(destination.read_text())
@@ -353,7 +352,7 @@ def test_an_article_becomes_its_prose(wikitext, text):
 
 
 def test_a_dump_gives_articles_and_neither_redirects_nor_talk(tmp_path):
-    def page(number: int, namespace: int, title: str, text: str, more: str = "") -> str:
+    def page(number, namespace, title, text, more=""):
         return (
             f"<page><title>{title}</title><ns>{namespace}</ns><id>{number}</id>{more}<revision>"
             f"<id>{number + 900}</id><contributor><username>someone</username><id>7</id>"
@@ -379,7 +378,7 @@ def test_a_dump_gives_articles_and_neither_redirects_nor_talk(tmp_path):
 
 
 @pytest.fixture
-def gpt2(tmp_path) -> Path:
+def gpt2(tmp_path):
     """A folder with the real tokenizer of GPT2-small."""
     if not REAL_GPT2_TOKENIZER.exists():
         pytest.skip(f"no tokenizer files at {REAL_GPT2_TOKENIZER}")
@@ -426,7 +425,7 @@ def test_a_text_that_tokenizers_would_not_come_to_the_end_of_is_refused_by_name(
     check_runs(Document("long", "", start + sign * LONGEST_RUN + end))
 
 
-def test_rows_at_even_distances() -> None:
+def test_rows_at_even_distances():
     rows = Rows(torch.arange(14).view(7, 2), torch.arange(7))
     assert rows.spread(3).document.tolist() == [0, 2, 4]
     assert torch.equal(rows.spread(3).tokens, rows.tokens[[0, 2, 4]])

@@ -1,12 +1,8 @@
 """What runs on a GPU keeps its tensors there: checked without one."""
 
-from collections.abc import Callable
-from pathlib import Path
-
 import pandas as pd
 import pytest
 import torch
-from torch import Tensor
 
 from helpers_device import COMMANDS, pretended_gpu
 from helpers_training import ALL_KINDS, entry, random_cache, settings
@@ -15,7 +11,7 @@ from transcoders.activations import (
     ActivationStream,
     cache_activations,
 )
-from transcoders.config import Activations, Scale, Site
+from transcoders.config import Activations, Site
 from transcoders.corpus import Rows
 from transcoders.evaluation import evaluate_site
 from transcoders.models import load_model
@@ -26,7 +22,7 @@ CACHE = Activations(mode="cache", dtype="float16", batch_contexts=3, shard_conte
 
 
 @pytest.fixture
-def rows(random_tokens: Callable[..., Tensor]) -> Rows:
+def rows(random_tokens):
     return Rows(random_tokens(10, 12), torch.arange(10) // 2)
 
 
@@ -53,7 +49,7 @@ def test_mixing_devices_is_noticed():
     assert torch.ones(3).device.type == "cpu"
 
 
-def test_every_job_of_the_smoke_scale_that_may_use_a_gpu_is_listed(scale: Scale) -> None:
+def test_every_job_of_the_smoke_scale_that_may_use_a_gpu_is_listed(scale):
     listed = {(command.__name__, *given.values()) for command, given in COMMANDS}
     wanted = {
         *(("cache_activations", name) for name in scale.models),
@@ -96,9 +92,7 @@ def test_training_stays_on_the_device(sparse_below, precision, tmp_path):
             assert torch.equal(resumed.dictionary.state_dict()[name], found)
 
 
-def test_activations_are_made_on_the_device(
-    tiny_model_folder: Path, rows: Rows, scale: Scale, tmp_path: Path
-) -> None:
+def test_activations_are_made_on_the_device(tiny_model_folder, rows, scale, tmp_path):
     cached, streamed = tmp_path / "cached", tmp_path / "streamed"
     with pretended_gpu():
         model = load_model(tiny_model_folder, device="cuda")
@@ -120,13 +114,11 @@ def test_activations_are_made_on_the_device(
         train_group([entry("transcoder")], stream, settings(), seed=0, device="cuda")
 
 
-def test_evaluation_stays_on_the_device(
-    tiny_model_folder: Path, rows: Rows, scale: Scale, random_dictionary: Callable[..., object]
-) -> None:
+def test_evaluation_stays_on_the_device(tiny_model_folder, rows, scale, random_dictionary):
     evaluation = scale.evaluation
     assert evaluation is not None
 
-    def measure(device: str) -> list[object]:
+    def measure(device):
         record = {"seed": 0, "tokens_trained": 200, "tokens_different": 100}
         dictionaries = [
             (entry(kind), random_dictionary(kind).to(device), record) for kind in ALL_KINDS

@@ -4,19 +4,17 @@ Pages say so, training says which key to change, and no NaN reaches a table.
 """
 
 import re
-from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from helpers_circuits import Make, make_circuit
+from helpers_circuits import make_circuit
 from helpers_training import SITE, random_cache, settings
 from transcoders.activations.statistics import Statistics, check_varies
 from transcoders.claims.measures import Untestable, _matched_accuracy
-from transcoders.config import Dictionary, Scale, Site
+from transcoders.config import Dictionary, Site
 from transcoders.corpus import Rows
 from transcoders.dictionaries import SparseDictionary
 from transcoders.errors import UserError
@@ -25,7 +23,6 @@ from transcoders.interpretability.browser import write_browser_page
 from transcoders.interpretability.browser_data import Examples, look_again
 from transcoders.interpretability.gather import (
     Subject,
-    Text,
     gather,
     load_observed,
     load_text,
@@ -33,26 +30,22 @@ from transcoders.interpretability.gather import (
 )
 from transcoders.interpretability.predictions import read_vocabulary
 from transcoders.interpretability.systematic import study_features, summarise_studies
-from transcoders.models import LanguageModel, load_model, load_tokenizer
+from transcoders.models import load_model, load_tokenizer
 from transcoders.plots.interpretability import measures_figure, studies_figure
 from transcoders.rating.table1 import write_table1
 from transcoders.tables.interpretability import describe_studies, measures_table, studies_table
 from transcoders.training.group import train_group
 
 LATE = Site(model="m", layer=2)
-Observing = Callable[[str], tuple[Subject, Text]]
 
 
 @pytest.fixture(scope="module")
-def model(tiny_models: dict[str, Path]) -> LanguageModel:
+def model(tiny_models):
     return load_model(tiny_models["llama"])
 
 
 @pytest.fixture(scope="module")
-def observe(
-    model: LanguageModel, random_dictionary: Make, random_tokens: Callable[..., torch.Tensor],
-    scale: Scale, tmp_path_factory: pytest.TempPathFactory,
-) -> Observing:  # fmt: skip
+def observe(model, random_dictionary, random_tokens, scale, tmp_path_factory):
     """Dictionaries of which no feature, one feature or every feature is active on every token."""
     rows = Rows(random_tokens(30, 12, seed=5), torch.zeros(30, dtype=torch.int32))
     folder = tmp_path_factory.mktemp("edge") / "observed"
@@ -69,15 +62,14 @@ def observe(
     )  # fmt: skip
 
 
-def no_gaps(table: pd.DataFrame) -> bool:
+def no_gaps(table):
     return bool(np.isfinite(table.select_dtypes("number")).all().all())
 
 
 @pytest.mark.parametrize(("kind", "n_live"), [("dead", 0), ("one", 1), ("all", 64)])
 def test_the_browser_says_how_many_features_are_live(
-    observe: Observing, model: LanguageModel, random_dictionary: Make, tmp_path: Path,
-    tiny_models: dict[str, Path], kind: str, n_live: int,
-) -> None:  # fmt: skip
+    observe, model, random_dictionary, tmp_path, tiny_models, kind, n_live
+):
     circuit = make_circuit(model, random_dictionary, {0: "transcoder"}, first=1)
     subject, text = observe(kind)
     live = live_features(subject.observed)["feature"].tolist()
@@ -97,9 +89,8 @@ def test_the_browser_says_how_many_features_are_live(
 
 @pytest.mark.parametrize(("kind", "n_studied"), [("dead", 0), ("one", 0), ("all", 3)])
 def test_studies_need_another_feature_to_compare_with(
-    observe: Observing, model: LanguageModel, random_dictionary: Make,
-    tiny_models: dict[str, Path], kind: str, n_studied: int,
-) -> None:  # fmt: skip
+    observe, model, random_dictionary, tiny_models, kind, n_studied
+):
     circuit = make_circuit(model, random_dictionary, {0: "transcoder"}, first=1)
     subject, text = observe(kind)
     found = study_features(
@@ -116,7 +107,7 @@ def test_studies_need_another_feature_to_compare_with(
 
 
 @pytest.mark.parametrize("kind", ["dead", "one", "all"])
-def test_measures_without_people_have_no_gaps(observe: Observing, kind: str) -> None:
+def test_measures_without_people_have_no_gaps(observe, kind):
     subject, text = observe(kind)
     measures = measure_features(subject.observed, text, seed=0)
     assert no_gaps(measures)
@@ -133,19 +124,17 @@ def test_measures_without_people_have_no_gaps(observe: Observing, kind: str) -> 
     assert measures_figure(summary, {kind: "transcoder", "other": "mlp_in_sae"}).axes
 
 
-def test_random_directions_beside_a_dead_transcoder_are_silent_too(
-    random_dictionary: Make,
-) -> None:
+def test_random_directions_beside_a_dead_transcoder_are_silent_too(random_dictionary):
     mlp_in = torch.randn(50, 32)
     dictionary = random_dictionary("transcoder")
     baseline = random_directions(dictionary, torch.zeros(64), mlp_in, 16, seed=0)
     assert not baseline.encode(mlp_in).any()
 
 
-def test_claims_on_dead_dictionaries_cannot_be_tested(scale: Scale) -> None:
+def test_claims_on_dead_dictionaries_cannot_be_tested(scale):
     class Evidence:
         @staticmethod
-        def table(_: str) -> pd.DataFrame:
+        def table(_):
             rows = {"dictionary": "d", "feature": [0], "measure": "frequency", "value": [0.1]}
             return pd.DataFrame(rows)
 
@@ -154,8 +143,8 @@ def test_claims_on_dead_dictionaries_cannot_be_tested(scale: Scale) -> None:
         _matched_accuracy(Evidence(), "other")
 
 
-def test_table_1_is_written_without_a_study_where_nobody_has_rated(tmp_path: Path) -> None:
-    def study() -> None:
+def test_table_1_is_written_without_a_study_where_nobody_has_rated(tmp_path):
+    def study():
         raise UserError("transcoder: expected at least 5 live features to rate, found 0")
 
     names = {name: tmp_path / f"{name}.csv" for name in ("table", "record", "features")}
@@ -166,9 +155,7 @@ def test_table_1_is_written_without_a_study_where_nobody_has_rated(tmp_path: Pat
 @pytest.mark.parametrize(
     ("mlp_out", "does"), [(torch.zeros(9, 4), "writes"), (torch.ones(9, 4), "writes"), (None, "")]
 )
-def test_an_mlp_that_does_not_vary_is_refused_when_it_is_measured(
-    mlp_out: torch.Tensor | None, does: str
-) -> None:
+def test_an_mlp_that_does_not_vary_is_refused_when_it_is_measured(mlp_out, does):
     varies = torch.randn(9, 4, generator=torch.Generator().manual_seed(0))
     mlp_out = varies if mlp_out is None else mlp_out
     statistics = Statistics(
@@ -183,11 +170,11 @@ def test_an_mlp_that_does_not_vary_is_refused_when_it_is_measured(
         check_varies(statistics, "m_layer1", "float16")
 
 
-def entry(l1_coefficient: float) -> Dictionary:
+def entry(l1_coefficient):
     return Dictionary(kind="transcoder", l1_coefficient=l1_coefficient, site=SITE, group="g")
 
 
-def test_a_target_of_norm_0_under_the_released_loss_names_the_key() -> None:
+def test_a_target_of_norm_0_under_the_released_loss_names_the_key():
     cache = random_cache()
     cache.mlp_out[40] = 0
     training = settings(loss_normalization="released")
@@ -197,9 +184,7 @@ def test_a_target_of_norm_0_under_the_released_loss_names_the_key() -> None:
     assert train_group([entry(0.1)], cache, settings(), seed=0)
 
 
-def test_training_says_which_key_leaves_every_feature_dead(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_training_says_which_key_leaves_every_feature_dead(capsys):
     training = settings(learning_rate=0.05, log_every_steps=2, epochs=8)
     trained = train_group([entry(1e6), entry(1e-3)], random_cache(), training, seed=0)
     said = capsys.readouterr().err

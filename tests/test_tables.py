@@ -32,20 +32,20 @@ from transcoders.tables import (
 )
 
 
-def cells(page: str) -> pd.DataFrame:
+def cells(page):
     """What a reader sees of a table, as text."""
     table = ElementTree.fromstring(page[page.index("<table") :])
     heading, *rows = [[cell.text for cell in row] for row in table.iter("tr")]
     return pd.DataFrame(rows, columns=heading)
 
 
-def bold_rows(page: str) -> set[int]:
+def bold_rows(page):
     """The rows that a table sets in bold."""
     return {n for n, look in enumerate(re.findall(r"<tr(.*?)><td", page)) if "bold" in look}
 
 
 @pytest.fixture
-def with_extensions() -> pd.DataFrame:
+def with_extensions():
     """Rows as ``evaluation.csv`` gives them: TopK has an empty λ₁, its k is in its name."""
     rows = [
         ("transcoder", "l1-0.25", 0.25),
@@ -105,7 +105,7 @@ def test_costs_are_shown_by_source_where_there_are_several():
 
 
 @pytest.fixture
-def curves(tmp_path, monkeypatch) -> pd.DataFrame:
+def curves(tmp_path, monkeypatch):
     """The curves of one dictionary of each kind, read from the files that training writes."""
     monkeypatch.chdir(tmp_path)
     layout = Layout("smoke")
@@ -192,7 +192,7 @@ ERRORS = pd.DataFrame(
 )
 
 
-def asked(value: float) -> dict:
+def asked(value):
     """The record of a circuit."""
     answers = [{"token": "*a*", "weight": 1, "rank": 3}, {"token": "b", "weight": -1, "rank": 1200}]
     return {"target": {"value": value, "logits": answers, "prefers_first": value > 0}}
@@ -201,12 +201,20 @@ def asked(value: float) -> dict:
 def test_a_circuit_that_stands_out_is_told_from_one_that_does_not():
     best = describe_evidence(asked(1.0), controls_of(3.0, [0.0, 1.0, 2.0]), STEERED, ERRORS)
     for part in (
-        "**The model prefers the first of the two.**", "“&#42;a&#42;” is number 3 and",
-        "number 1,200", "features 1, heads 1, whole MLPs 0", "falls by 3.00 of the 4.00",
-        "rank 1 of 4 (their median: 1.00)", "stands out from both", "does more than",
-        "embeddings 50%, errors of transcoders 60%, biases -10%", "most of the target is",
-        "layer 3 (80%)", "Over 3 scalings", "correlation of 1.00 and a slope of 0.50",
-    ):  # fmt: skip
+        "**The model prefers the first of the two.**",
+        "“&#42;a&#42;” is number 3 and",
+        "number 1,200",
+        "features 1, heads 1, whole MLPs 0",
+        "falls by 3.00 of the 4.00",
+        "rank 1 of 4 (their median: 1.00)",
+        "stands out from both",
+        "does more than",
+        "embeddings 50%, errors of transcoders 60%, biases -10%",
+        "most of the target is",
+        "layer 3 (80%)",
+        "Over 3 scalings",
+        "correlation of 1.00 and a slope of 0.50",
+    ):
         assert part in best
     middle = describe_evidence(asked(1.0), controls_of(1.5, [0.0, 1.0, 2.0]), STEERED, ERRORS)
     assert "rank 2 of 4" in middle and "and tokens, not from the other kind" in middle
@@ -249,11 +257,11 @@ def test_ranks_and_slopes_are_listed_by_circuit():
     assert table["correlation"].isna().tolist() == [False, True, True, True]  # of two or fewer
 
 
-def estimate(value: float, low: float, high: float) -> dict[str, float]:
+def estimate(value, low, high):
     return {"value": value, "low": low, "high": high}
 
 
-def study(**changes: object) -> dict:
+def study(**changes):
     """A summary of the greater-than study."""
     levels = {"original": 0.88, "transcoder": 0.79, "transcoder_without_bad": 0.84, "removed": 0.5}
     return {

@@ -2,21 +2,17 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import nbformat
-import networkx as nx
 import pandas as pd
 import pytest
 import torch
 import yaml
 from bs4 import BeautifulSoup
 from pydantic import ValidationError
-from torch import Tensor
 
-from helpers_circuits import Make, make_circuit, some_targets
+from helpers_circuits import make_circuit, some_targets
 from helpers_rating import Rater, make_study
 from transcoders.circuits.graph import build_graph
 from transcoders.circuits.labels import Label, feature_name
@@ -49,7 +45,7 @@ CONFIG = Path(__file__).parents[1] / "config"
 
 
 @pytest.mark.parametrize("bad", ["../x", "/x", ".x", "", "a\nb"])
-def test_a_name_in_a_scale_file_is_the_name_of_a_file(bad: str) -> None:
+def test_a_name_in_a_scale_file_is_the_name_of_a_file(bad):
     named = {"site": {"model": "m", "layer": 0}, "dictionaries": [{"kind": "transcoder"}]}
     with pytest.raises(ValidationError, match=r"(?s)name\n  String should match pattern"):
         GroupEntry.model_validate(named | {"name": bad})
@@ -62,7 +58,7 @@ def test_a_name_in_a_scale_file_is_the_name_of_a_file(bad: str) -> None:
 
 
 @pytest.mark.parametrize("bad", ["../x", "/x", ".", ""])
-def test_no_path_of_a_scale_leads_out_of_its_folder(bad: str) -> None:
+def test_no_path_of_a_scale_leads_out_of_its_folder(bad):
     public = {key: getattr(Layout("smoke"), key) for key in vars(Layout) if key[0] != "_"}
     named = [key for key, value in public.items() if callable(value)]
     assert len(named) > 10
@@ -86,7 +82,7 @@ TOKENS = [
 ON_ONE_LINE = [token.replace("\n", "⏎") for token in TOKENS]
 
 
-def checked(page: str, *, scripts: int = 0) -> BeautifulSoup:
+def checked(page, *, scripts=0):
     """A page on which nothing but its own scripts could run, and that fetches nothing."""
     found = BeautifulSoup(page, "html.parser")
     assert len(found.find_all("script")) == scripts
@@ -100,7 +96,7 @@ def checked(page: str, *, scripts: int = 0) -> BeautifulSoup:
     return found
 
 
-def words_in(page: BeautifulSoup, what: str) -> list[str]:
+def words_in(page, what):
     """The texts of the elements that a CSS selector finds."""
     return [tag.get_text() for tag in page.select(what)]
 
@@ -108,14 +104,13 @@ def words_in(page: BeautifulSoup, what: str) -> list[str]:
 class Tokenizer:
     """A hostile token for every number."""
 
-    def decode(self, tokens: list[int], **_: Any) -> str:
+    def decode(self, tokens, **_):
         return "".join(TOKENS[int(token) % len(TOKENS)] for token in tokens)
 
 
 def test_hostile_tokens_are_texts_and_data_in_the_feature_browser(
-    tmp_path: Path, scale: Scale, tiny_models: dict[str, Path], random_dictionary: Make,
-    random_tokens: Callable[..., Tensor],
-) -> None:  # fmt: skip
+    tmp_path, scale, tiny_models, random_dictionary, random_tokens
+):
     circuit = make_circuit(
         load_model(tiny_models["llama"]), random_dictionary, {0: "transcoder"}, first=1
     )
@@ -156,7 +151,7 @@ def test_hostile_tokens_are_texts_and_data_in_the_feature_browser(
 
 
 @pytest.mark.parametrize("note", ["</textarea><script>alert(1)</script>", *TOKENS[2:6], "\nx"])
-def test_a_hostile_note_stays_in_its_field_of_the_rating_page(tmp_path: Path, note: str) -> None:
+def test_a_hostile_note_stays_in_its_field_of_the_rating_page(tmp_path, note):
     rater = Rater(make_app(make_study(), tmp_path, "anna").test_client())
     rater.rate(1, "maybe", note=note)
     page = checked(rater.page("/item/1"), scripts=1)
@@ -165,9 +160,7 @@ def test_a_hostile_note_stays_in_its_field_of_the_rating_page(tmp_path: Path, no
 
 
 @pytest.fixture(scope="module")
-def graph(
-    tiny_models: dict[str, Path], random_dictionary: Make, random_tokens: Callable[..., Tensor]
-) -> nx.DiGraph:
+def graph(tiny_models, random_dictionary, random_tokens):
     circuit = make_circuit(
         load_model(tiny_models["llama"]),
         random_dictionary,
@@ -178,7 +171,7 @@ def graph(
     return build_graph(find_paths(run, some_targets(run)[-1], Search(30, 4, sign="both")))
 
 
-def test_hostile_tokens_are_texts_and_data_on_the_page_of_a_circuit(graph: nx.DiGraph) -> None:
+def test_hostile_tokens_are_texts_and_data_on_the_page_of_a_circuit(graph):
     features = [str(node).partition("@")[0] for node in graph if node.kind == "feature"]
     lists = [(token, [(other, "1.00") for other in TOKENS]) for token in TOKENS]
     for title in TOKENS:
@@ -198,7 +191,7 @@ def test_hostile_tokens_are_texts_and_data_on_the_page_of_a_circuit(graph: nx.Di
         assert not re.search(r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(", source)
 
 
-def tables() -> Iterator[tuple[str, list[str]]]:
+def tables():
     """Every table of a notebook that shows tokens or texts of others, and what it must show."""
     one = {"attribution": 1.0, "value": 1.0}
     frame = pd.DataFrame({"token": TOKENS})
@@ -230,7 +223,7 @@ def tables() -> Iterator[tuple[str, list[str]]]:
     yield greater_than.example_table(paths), TOKENS
 
 
-def test_hostile_tokens_are_texts_in_every_table_of_a_notebook() -> None:
+def test_hostile_tokens_are_texts_in_every_table_of_a_notebook():
     for table, shown in tables():
         page = checked(table)
         tags = {tag.name for tag in page.find_all(True)}
@@ -240,7 +233,7 @@ def test_hostile_tokens_are_texts_in_every_table_of_a_notebook() -> None:
 
 
 @pytest.mark.parametrize("token", [*TOKENS, "".join(TOKENS)])
-def test_hostile_tokens_are_texts_in_the_sentences_of_a_notebook(token: str) -> None:
+def test_hostile_tokens_are_texts_in_the_sentences_of_a_notebook(token):
     record = {
         "name": "case", "model": "tiny", "tokens": ["<|endoftext|>", token, " b"],
         "transcoders": [0], "target": {"name": f"logit[{token}]-logit[b]@-1", "value": 1.5},

@@ -1,15 +1,12 @@
 """Scales of tiny models with random transcoders, and what was gathered of them."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 
 from transcoders.config import Interpretability, Site
 from transcoders.corpus import Rows
-from transcoders.dictionaries import SparseDictionary
 from transcoders.interpretability.gather import gather
 from transcoders.layout import Layout
 from transcoders.models import load_model
@@ -21,12 +18,7 @@ ARCHITECTURES = ("gpt_neox", "llama")
 
 
 @pytest.fixture(scope="session")
-def repository(
-    tiny_models: dict[str, Path],
-    random_dictionary: Callable[..., SparseDictionary],
-    random_tokens: Callable[..., Tensor],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Path:
+def repository(tiny_models, random_dictionary, random_tokens, tmp_path_factory):
     """A folder with a scale for each architecture: transcoders at layers 0 and 1, after BOS."""
     root = tmp_path_factory.mktemp("repository")
     (root / "config").mkdir()
@@ -59,5 +51,5 @@ def repository(
 
 
 @pytest.fixture(autouse=True)
-def inside(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def inside(repository, monkeypatch):
     monkeypatch.chdir(repository)

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,6 @@ import pytest
 from transcoders.circuits import Search, Tracer, attention_score
 from transcoders.circuits.questions import Bounds
 from transcoders.cli import app
-from transcoders.config import Scale
 from transcoders.errors import UserError
 from transcoders.layout import Layout
 
@@ -18,9 +16,7 @@ PROMPT = "w1 w2 w3 w4"
 
 
 @pytest.fixture(scope="module")
-def without_weights(
-    tmp_path_factory: pytest.TempPathFactory, tiny_models: dict[str, Path], scale: Scale
-) -> Path:
+def without_weights(tmp_path_factory, tiny_models, scale):
     """A run of the smoke scale whose model and transcoders can be described but not loaded."""
     folder = tmp_path_factory.mktemp("run")
     shutil.copytree(Path(__file__).resolve().parents[2] / "config", folder / "config")
@@ -40,15 +36,14 @@ OPTIONS = {
     "circuit": {"--target": "logit[w5]@-1"},
     "attention": {"--head": "attn1[0]", "--key": "2"},
 }
-Ask = Callable[..., None]
 
 
 @pytest.fixture
-def ask(without_weights: Path, own_settings: None, monkeypatch: pytest.MonkeyPatch) -> Ask:  # noqa: ARG001  (so that none outlast the test)
+def ask(without_weights, own_settings, monkeypatch):  # noqa: ARG001  (so that none outlast the test)
     """Runs a command, with some of its options changed."""
     monkeypatch.chdir(without_weights)
 
-    def ask(command: str, changes: dict[str, str]) -> None:
+    def ask(command, changes):
         options = {"--model": "tiny-llama", "--prompt": PROMPT} | OPTIONS[command] | changes
         words = [word for option in options.items() for word in option]
         app([command, "--scale", "smoke", *words], standalone_mode=False)
@@ -83,23 +78,19 @@ REFUSED: list[tuple[str, dict[str, str], str]] = [
 
 
 @pytest.mark.parametrize(("command", "changes", "message"), REFUSED)
-def test_the_command_line_refuses_what_there_is_not(
-    ask: Ask, command: str, changes: dict[str, str], message: str
-) -> None:
+def test_the_command_line_refuses_what_there_is_not(ask, command, changes, message):
     with pytest.raises(UserError, match=message) as refused:
         ask(command, changes)
     assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize("command", OPTIONS)
-def test_a_question_that_can_be_asked_goes_on_to_the_weights(ask: Ask, command: str) -> None:
+def test_a_question_that_can_be_asked_goes_on_to_the_weights(ask, command):
     with pytest.raises(UserError, match="results/smoke/dictionaries/tiny-llama_layer0"):
         ask(command, {})
 
 
-def test_the_command_line_answers(
-    ask: Ask, monkeypatch: pytest.MonkeyPatch, tracer: Tracer, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_line_answers(ask, monkeypatch, tracer, capsys):
     monkeypatch.setattr(Tracer, "load", lambda *_, **__: tracer)
     ask("attention", {})
     first, *lines = capsys.readouterr().out.splitlines()
@@ -112,15 +103,13 @@ def test_the_command_line_answers(
         assert {float(line.split()[0]) > 0 for line in lines} == signs
 
 
-def test_bounds_of_files_are_those_of_what_is_loaded(
-    without_weights: Path, monkeypatch: pytest.MonkeyPatch, tracer: Tracer, scale: Scale
-) -> None:
+def test_bounds_of_files_are_those_of_what_is_loaded(without_weights, monkeypatch, tracer, scale):
     monkeypatch.chdir(without_weights)
     found, loaded = Bounds.of_scale(scale, "tiny-llama"), tracer.replacement.bounds
     assert found == Bounds(loaded.n_layers, loaded.n_heads, loaded.n_positions, {0: 64, 1: 64})
 
 
-def test_a_tracer_refuses_what_there_is_not_too(tracer: Tracer) -> None:
+def test_a_tracer_refuses_what_there_is_not_too(tracer):
     for prompt, message in (
         ("  ", "found none"),
         ("w1 " * 256, "257 tokens, expected at most 256"),
@@ -139,7 +128,7 @@ def test_a_tracer_refuses_what_there_is_not_too(tracer: Tracer) -> None:
         tracer.trace(PROMPT, "logit[w5]@-1", Search(tokens=[5]))
 
 
-def test_a_prompt_of_one_token_has_a_circuit(tracer: Tracer) -> None:
+def test_a_prompt_of_one_token_has_a_circuit(tracer):
     circuit = tracer.trace("w1", "logit[w5]@-1", Search(10, 3))
     assert circuit.tokens == ["<|endoftext|>", "w1"]
     reads = circuit.graph.in_edges(circuit.target.node, data="path_attribution")

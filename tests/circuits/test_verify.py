@@ -4,20 +4,16 @@ import pytest
 import torch
 
 from helpers_circuits import all_paths, assert_close, number_of, outputs, some_targets
-from transcoders.circuits.replacement import LocalReplacementModel
-from transcoders.circuits.vectors import Target
 from transcoders.circuits.verify import TotalAttributions, frozen_value, unit_scales
 
 
-def magnitude(local: LocalReplacementModel, target: Target) -> float:
+def magnitude(local, target):
     """The size of what a target is the sum of."""
     totals = TotalAttributions(local, target)
     return max(abs(number_of(totals, node)) for node in outputs(local))
 
 
-def test_input_times_gradient_is_the_sum_over_all_paths_that_end_in_a_node(
-    small: LocalReplacementModel,
-) -> None:
+def test_input_times_gradient_is_the_sum_over_all_paths_that_end_in_a_node(small):
     for target in (some_targets(small)[0], some_targets(small)[-1]):
         totals = TotalAttributions(small, target)
         sums = dict.fromkeys(outputs(small), 0.0)
@@ -28,9 +24,7 @@ def test_input_times_gradient_is_the_sum_over_all_paths_that_end_in_a_node(
 
 
 @torch.no_grad()
-def test_doubling_a_scale_moves_the_target_by_the_nodes_attribution(
-    local: LocalReplacementModel,
-) -> None:
+def test_doubling_a_scale_moves_the_target_by_the_nodes_attribution(local):
     target = some_targets(local)[-1]
     totals = TotalAttributions(local, target)
     scale = magnitude(local, target)

@@ -1,42 +1,38 @@
 """The page in a real browser: at two widths, with its keys, and without its script."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
-from helpers_browser import LOADED, NEEDS_CHROMIUM, Browser
+from helpers_browser import LOADED, NEEDS_CHROMIUM
 from helpers_rating import make_study, running
 from transcoders.rating.records import Rating, load_record
 from transcoders.rating.server import listen, make_app
-from transcoders.rating.study import Study
 
 pytestmark = NEEDS_CHROMIUM
 
 
 @pytest.fixture(scope="module")
-def study() -> Study:
+def study():
     return make_study()
 
 
 @pytest.fixture
-def site(study: Study, tmp_path: Path, browser: Browser) -> Iterator[str]:
+def site(study, tmp_path, browser):
     browser.events.clear()
     with running(listen(make_app(study, tmp_path, "anna"), port=0)) as port:
         yield f"http://127.0.0.1:{port}"
         browser.command("Page.navigate", url="about:blank")
 
 
-def settle(browser: Browser) -> None:
+def settle(browser):
     """Wait until a rating is taken: not at once, since it could be a second click."""
     browser.wait(lambda: browser.run("performance.now() > 450"))
 
 
-def arrive(browser: Browser, number: int) -> None:
+def arrive(browser, number):
     browser.wait(lambda: browser.run(f"location.pathname === '/item/{number}' && {LOADED}"))
 
 
-def violations(browser: Browser) -> list[str]:
+def violations(browser):
     """What the browser refused to load or run."""
     entries = [event["params"]["entry"] for event in browser.events
                if event["method"] == "Log.entryAdded"]  # fmt: skip
@@ -47,9 +43,7 @@ def violations(browser: Browser) -> list[str]:
 
 
 @pytest.mark.parametrize("width", [1200, 400])
-def test_everything_fits_and_can_be_told_apart(
-    width: int, browser: Browser, site: str, study: Study, tmp_path: Path
-) -> None:
+def test_everything_fits_and_can_be_told_apart(width, browser, site, study, tmp_path):
     # The item with the longest word, rated, with a long note.
     number = max(
         range(1, len(study.items) + 1),
@@ -88,8 +82,8 @@ def test_everything_fits_and_can_be_told_apart(
     assert violations(browser) == []
 
 
-def test_keys_rate_move_and_write(browser: Browser, site: str, tmp_path: Path) -> None:
-    def ratings() -> dict[int, Rating]:
+def test_keys_rate_move_and_write(browser, site, tmp_path):
+    def ratings():
         return load_record(tmp_path, "anna").ratings
 
     browser.open(f"{site}/item/1", width=1200)
@@ -123,9 +117,7 @@ def test_keys_rate_move_and_write(browser: Browser, site: str, tmp_path: Path) -
     assert violations(browser) == []
 
 
-def test_a_second_click_or_a_held_key_rates_nothing_more(
-    browser: Browser, site: str, tmp_path: Path
-) -> None:
+def test_a_second_click_or_a_held_key_rates_nothing_more(browser, site, tmp_path):
     browser.open(f"{site}/item/1", width=1200)
     settle(browser)
     browser.run(
@@ -148,9 +140,7 @@ def test_a_second_click_or_a_held_key_rates_nothing_more(
     assert load_record(tmp_path, "anna").ratings == {1: Rating(verdict="interpretable")}
 
 
-def test_the_essential_works_without_javascript(
-    browser: Browser, site: str, study: Study, tmp_path: Path
-) -> None:
+def test_the_essential_works_without_javascript(browser, site, study, tmp_path):
     browser.command("Emulation.setScriptExecutionDisabled", value=True)
     try:
         browser.open(f"{site}/item/1", width=400)
@@ -178,7 +168,7 @@ def test_the_essential_works_without_javascript(
         browser.command("Emulation.setScriptExecutionDisabled", value=False)
 
 
-def test_the_policy_lets_no_other_script_run(browser: Browser, site: str) -> None:
+def test_the_policy_lets_no_other_script_run(browser, site):
     browser.open(f"{site}/item/1", width=1200)
     browser.run(
         "const added = document.createElement('script'); added.textContent = 'window.ran = true';"

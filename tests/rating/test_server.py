@@ -7,10 +7,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any
 from urllib.parse import urljoin
 
 import pytest
@@ -33,27 +30,26 @@ from helpers_rating import (
 from transcoders.errors import UserError
 from transcoders.rating.records import Rating, load_record
 from transcoders.rating.server import listen, make_app, serve
-from transcoders.rating.study import Study
 
 N_ITEMS = 40
 
 
 @pytest.fixture(scope="module")
-def study() -> Study:
+def study():
     return make_study()
 
 
 @pytest.fixture
-def anna(study: Study, tmp_path: Path) -> Rater:
+def anna(study, tmp_path):
     return Rater(make_app(study, tmp_path, "anna").test_client())
 
 
-def everything(study: Study, folder: Path) -> Iterator[tuple[str, Any]]:
+def everything(study, folder):
     """All answers to a rater who looks at all, rates all, errs in every way and finishes."""
     rater = Rater(make_app(study, folder, "anna").test_client())
     pages = ["/", *(f"/item/{number}" for number in range(len(study.items) + 2))]
 
-    def look(when: str) -> Iterator[tuple[str, Any]]:
+    def look(when):
         for path in pages:
             yield f"{when} {path}", rater.client.get(path, base_url=SITE)
 
@@ -64,9 +60,13 @@ def everything(study: Study, folder: Path) -> Iterator[tuple[str, Any]]:
         yield f"rating {number}", answer
     yield from look("rated")
     for path, fields in (
-        ("/item/1", {"verdict": "good"}), ("/item/99", {}), ("/nothing", {}),
-        ("/", {}), ("/finish", {"sure": "yes"}), ("/item/1", {}),
-    ):  # fmt: skip
+        ("/item/1", {"verdict": "good"}),
+        ("/item/99", {}),
+        ("/nothing", {}),
+        ("/", {}),
+        ("/finish", {"sure": "yes"}),
+        ("/item/1", {}),
+    ):
         yield f"post {path} {fields.keys()}", rater.post(path, **fields)
     yield from look("finished")
     for path in ("/static/page.css", "/static/page.js", "/static/../study.py", "/anna.json"):
@@ -74,7 +74,7 @@ def everything(study: Study, folder: Path) -> Iterator[tuple[str, Any]]:
     yield "host", rater.client.get("/item/1", base_url="http://example.org")
 
 
-def whole(response: Any) -> str:
+def whole(response):
     """An answer without what changes with time."""
     headers = "".join(f"{name}: {value}\n" for name, value in response.headers if name != "Date")
     return f"{response.status}\n{headers}\n{response.get_data(as_text=True)}"
@@ -83,7 +83,7 @@ def whole(response: Any) -> str:
 # Blindness.
 
 
-def test_nothing_that_is_sent_names_a_source(study: Study, tmp_path: Path) -> None:
+def test_nothing_that_is_sent_names_a_source(study, tmp_path):
     numbers = range(FIRST_FEATURE, FIRST_FEATURE + N_LIVE + N_DEAD)
     hidden = {"transcoder", "sae", "dictionar", "layer", "kind", "mlp", "frequency"}
     hidden |= {str(number) for number in numbers} | {str(FIRST_FEATURE)[:3]}
@@ -109,7 +109,7 @@ def test_nothing_that_is_sent_names_a_source(study: Study, tmp_path: Path) -> No
     assert n_answers > 3 * N_ITEMS
 
 
-def test_what_is_sent_is_the_same_wherever_examples_come_from(study: Study, tmp_path: Path) -> None:
+def test_what_is_sent_is_the_same_wherever_examples_come_from(study, tmp_path):
     another = make_study(disguise(SAE), disguise(TRANSCODER))
     first, second = everything(study, tmp_path / "one"), everything(another, tmp_path / "other")
     for (what, answer), (same, its) in zip(first, second, strict=True):
@@ -117,7 +117,7 @@ def test_what_is_sent_is_the_same_wherever_examples_come_from(study: Study, tmp_
         assert whole(answer) == whole(its), what
 
 
-def test_all_examples_are_on_the_page_and_tokens_are_only_text(study: Study, anna: Rater) -> None:
+def test_all_examples_are_on_the_page_and_tokens_are_only_text(study, anna):
     seen = ""
     for number, item in enumerate(study.items, 1):
         page = BeautifulSoup(anna.page(f"/item/{number}"), "html.parser")
@@ -135,7 +135,7 @@ def test_all_examples_are_on_the_page_and_tokens_are_only_text(study: Study, ann
 # Rating.
 
 
-def test_a_rating_is_saved_at_once_and_leads_on(anna: Rater, tmp_path: Path) -> None:
+def test_a_rating_is_saved_at_once_and_leads_on(anna, tmp_path):
     assert files_in(tmp_path) == ["anna.json"]
     assert "0 of 40 rated" in anna.page("/item/3")
     answer = anna.rate(3, "maybe", context_free="yes", note=" after <b>\r\na comma \r\n")
@@ -152,7 +152,7 @@ def test_a_rating_is_saved_at_once_and_leads_on(anna: Rater, tmp_path: Path) -> 
     assert files_in(tmp_path) == ["anna.json"]
 
 
-def test_a_rating_can_be_changed_and_kept(anna: Rater, tmp_path: Path) -> None:
+def test_a_rating_can_be_changed_and_kept(anna, tmp_path):
     anna.rate(3, "maybe", context_free="yes", note="x")
     anna.rate(3, "interpretable")
     assert load_record(tmp_path, "anna").ratings == {3: Rating(verdict="interpretable")}
@@ -166,9 +166,7 @@ def test_a_rating_can_be_changed_and_kept(anna: Rater, tmp_path: Path) -> None:
     ("number", "go", "to"),
     [(3, "next", 4), (1, "previous", 1), (3, "stay", 3), (N_ITEMS, "next", 2), (3, "unrated", 5)],
 )
-def test_buttons_lead_where_they_say(
-    anna: Rater, tmp_path: Path, number: int, go: str, to: int
-) -> None:
+def test_buttons_lead_where_they_say(anna, tmp_path, number, go, to):
     anna.rate(1, "maybe")
     anna.rate(4, "maybe")
     assert anna.post(f"/item/{number}", go=go).location == str(to)
@@ -177,7 +175,7 @@ def test_buttons_lead_where_they_say(
     assert len(load_record(tmp_path, "anna").unrated) == N_ITEMS - 2
 
 
-def test_a_rater_goes_on_where_it_ended(study: Study, anna: Rater, tmp_path: Path) -> None:
+def test_a_rater_goes_on_where_it_ended(study, anna, tmp_path):
     anna.rate(1, "maybe")
     anna.rate(3, "maybe")
     # A new program, with only the file between.
@@ -187,7 +185,7 @@ def test_a_rater_goes_on_where_it_ended(study: Study, anna: Rater, tmp_path: Pat
     assert later.client.get("/", base_url=SITE).location == "item/1"
 
 
-def test_what_makes_no_sense_is_refused_and_changes_nothing(anna: Rater, tmp_path: Path) -> None:
+def test_what_makes_no_sense_is_refused_and_changes_nothing(anna, tmp_path):
     anna.rate(1, "maybe", note="x")
     before = (tmp_path / "anna.json").read_bytes()
     for path, fields, status in (
@@ -203,13 +201,13 @@ def test_what_makes_no_sense_is_refused_and_changes_nothing(anna: Rater, tmp_pat
     assert files_in(tmp_path) == ["anna.json"]
 
 
-def seen_in(page: str) -> str:
+def seen_in(page):
     """What the form says that the rater was shown."""
     [shown] = re.findall(r'name="seen" value="([^"]*)"', page)
     return html.unescape(shown)
 
 
-def test_a_tab_that_is_out_of_date_overwrites_nothing(anna: Rater, tmp_path: Path) -> None:
+def test_a_tab_that_is_out_of_date_overwrites_nothing(anna, tmp_path):
     old = seen_in(anna.page("/item/1"))
     anna.rate(1, "maybe", note="said in the other tab", seen=old)
     answer = anna.post("/item/1", verdict="uninterpretable", seen=old)
@@ -221,11 +219,11 @@ def test_a_tab_that_is_out_of_date_overwrites_nothing(anna: Rater, tmp_path: Pat
     assert load_record(tmp_path, "anna").ratings[1].verdict == "interpretable"
 
 
-def test_clicks_at_the_same_time_are_all_kept(study: Study, tmp_path: Path) -> None:
+def test_clicks_at_the_same_time_are_all_kept(study, tmp_path):
     app = make_app(study, tmp_path, "anna")
     barrier = threading.Barrier(4)
 
-    def rate(first: int) -> None:
+    def rate(first):
         rater = Rater(app.test_client())
         barrier.wait()
         for number in range(first, N_ITEMS + 1, 4):
@@ -236,7 +234,7 @@ def test_clicks_at_the_same_time_are_all_kept(study: Study, tmp_path: Path) -> N
     assert load_record(tmp_path, "anna").unrated == []
 
 
-def test_finishing_takes_everything_and_is_final(study: Study, anna: Rater, tmp_path: Path) -> None:
+def test_finishing_takes_everything_and_is_final(study, anna, tmp_path):
     anna.rate_all(N_ITEMS, finish=False)
     assert 'action="../finish"' in anna.page("/item/1")
     with pytest.raises(UserError, match="press Finish"):
@@ -261,7 +259,7 @@ def test_finishing_takes_everything_and_is_final(study: Study, anna: Rater, tmp_
     "host",
     ["example.org:8765", "localhost.example.org:8765", "127.0.0.1:8765.example.org", "0.0.0.0", ""],
 )
-def test_other_hosts_are_refused(anna: Rater, host: str) -> None:
+def test_other_hosts_are_refused(anna, host):
     for path in ("/", "/item/1", "/nothing"):
         answer = anna.client.get(path, base_url=SITE, headers={"Host": host})
         assert answer.status_code == 403
@@ -270,9 +268,7 @@ def test_other_hosts_are_refused(anna: Rater, host: str) -> None:
 
 
 @pytest.mark.parametrize("host", [f"127.0.0.1:{PORT}", "localhost:9000", "localhost", "[::1]:9000"])
-def test_its_own_hosts_are_answered_whatever_port_a_tunnel_has(
-    anna: Rater, tmp_path: Path, host: str
-) -> None:
+def test_its_own_hosts_are_answered_whatever_port_a_tunnel_has(anna, tmp_path, host):
     headers = {"Host": host, "Origin": f"http://{host}"}
     assert anna.client.get("/item/1", base_url=SITE, headers=headers).status_code == 200
     assert anna.post("/item/1", headers=headers, verdict="maybe").status_code == 303
@@ -282,7 +278,7 @@ def test_its_own_hosts_are_answered_whatever_port_a_tunnel_has(
     assert anna.post("/item/2", headers=foreign, verdict="maybe").status_code == 403
 
 
-def test_the_proxy_that_is_named_is_answered(study: Study, tmp_path: Path) -> None:
+def test_the_proxy_that_is_named_is_answered(study, tmp_path):
     address = "https://hub.example.org/user/anna/proxy/8765/"
     rater = Rater(make_app(study, tmp_path, "anna", address).test_client())
     headers = {"Host": "hub.example.org", "Origin": "https://hub.example.org"}
@@ -297,7 +293,7 @@ def test_the_proxy_that_is_named_is_answered(study: Study, tmp_path: Path) -> No
             make_app(study, tmp_path, "anna", wrong)
 
 
-def test_a_proxy_that_rewrites_the_host_is_answered(anna: Rater) -> None:
+def test_a_proxy_that_rewrites_the_host_is_answered(anna):
     # As tunnels of editors do. No page can write what browsers say of its site.
     headers = {"Host": f"localhost:{PORT}", "Origin": "https://x-8765.tunnels.example.org"}
     assert anna.post("/item/1", headers=headers, verdict="maybe").status_code == 403
@@ -307,7 +303,7 @@ def test_a_proxy_that_rewrites_the_host_is_answered(anna: Rater) -> None:
     assert anna.post("/item/1", headers=headers, verdict="maybe").status_code == 303
 
 
-def test_all_links_stay_below_the_folder_that_a_proxy_puts_before_them(anna: Rater) -> None:
+def test_all_links_stay_below_the_folder_that_a_proxy_puts_before_them(anna):
     root = "https://hub.example.org/user/anna/proxy/8765/"
     assert urljoin(root, anna.client.get("/", base_url=SITE).location) == f"{root}item/1"
     assert urljoin(f"{root}item/1", anna.rate(1, "maybe").location) == f"{root}item/2"
@@ -334,23 +330,19 @@ def test_all_links_stay_below_the_folder_that_a_proxy_puts_before_them(anna: Rat
         ({}, 403),
     ],
 )
-def test_other_sites_change_nothing(
-    anna: Rater, tmp_path: Path, headers: dict[str, str], status: int
-) -> None:
+def test_other_sites_change_nothing(anna, tmp_path, headers, status):
     answer = anna.post("/item/1", headers=headers, verdict="maybe")
     assert answer.status_code == status
     assert len(load_record(tmp_path, "anna").ratings) == (status == 303)
 
 
-def status_of(port: int, host: str, path: str = "/item/1") -> int:
+def status_of(port, host, path="/item/1"):
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
     connection.request("GET", path, headers={"Host": host})
     return connection.getresponse().status
 
 
-def test_only_this_machine_is_listened_to_and_a_port_that_is_taken_is_named(
-    study: Study, tmp_path: Path
-) -> None:
+def test_only_this_machine_is_listened_to_and_a_port_that_is_taken_is_named(study, tmp_path):
     server = listen(make_app(study, tmp_path, "anna"), port=0)
     assert server.socket.getsockname() == ("127.0.0.1", server.port)
     with running(server) as port:
@@ -363,7 +355,7 @@ def test_only_this_machine_is_listened_to_and_a_port_that_is_taken_is_named(
             listen(make_app(study, tmp_path, "bob"), port=port)
 
 
-def test_the_command_serves_until_it_is_stopped(study: Study, tmp_path: Path) -> None:
+def test_the_command_serves_until_it_is_stopped(study, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

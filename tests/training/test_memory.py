@@ -1,7 +1,6 @@
 """The bound on memory: no step takes more, and it is not far above."""
 
 import weakref
-from typing import Any
 
 import pytest
 import torch
@@ -23,12 +22,12 @@ from transcoders.training.adam import BLOCK_ENTRIES
 class LiveBytes(TorchDispatchMode):
     """Adds up the memory of all tensors that operations have made and that are still there."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.now = self.peak = 0
         self._known: set[int] = set()
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None) -> Any:
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         for given in tree_leaves((args, kwargs)):  # views of what was there before are no news
             if isinstance(given, Tensor):
                 self._known.add(given.untyped_storage()._cdata)
@@ -38,7 +37,7 @@ class LiveBytes(TorchDispatchMode):
                 self._count(tensor.untyped_storage())
         return made
 
-    def _count(self, storage: torch.UntypedStorage) -> None:
+    def _count(self, storage):
         key, size = storage._cdata, storage.nbytes()
         if key in self._known:
             return
@@ -47,7 +46,7 @@ class LiveBytes(TorchDispatchMode):
         self.peak = max(self.peak, self.now)
         weakref.finalize(storage, self._forget, key, size)
 
-    def _forget(self, key: int, size: int) -> None:
+    def _forget(self, key, size):
         self._known.discard(key)
         self.now -= size
 

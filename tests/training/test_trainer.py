@@ -9,7 +9,6 @@ import torch
 
 from helpers_training import (
     ALL_KINDS,
-    CacheInMemory,
     entry,
     random_cache,
     settings,
@@ -17,18 +16,18 @@ from helpers_training import (
     watch_ways,
 )
 from transcoders.config import TRAITS
-from transcoders.training import Trainer, train_group
+from transcoders.training import train_group
 
 OF_ALL_KINDS = pytest.mark.parametrize("kind", ALL_KINDS)
 
 
 @pytest.fixture
-def ways(monkeypatch) -> list[str]:
+def ways(monkeypatch):
     """A growing list of every step's way to the gradients, ``dense`` or ``sparse``."""
     return watch_ways(monkeypatch)
 
 
-def take_steps(trainer: Trainer, cache: CacheInMemory) -> list[float]:
+def take_steps(trainer, cache):
     """As many as the cache has batches for; their losses."""
     for step in range(cache.n_tokens // 32):
         trainer.step(step, cache.read(32 * step, 32 * step + 32))
@@ -62,7 +61,7 @@ def test_the_way_follows_the_density_of_the_batch_before(ways):
     assert ways == ["dense" if one else "sparse" for one in [True, *large[:-1]]]
 
 
-def logged(kind="transcoder", **changes) -> list[dict[str, float]]:
+def logged(kind="transcoder", **changes):
     """The rows of training.csv of 20 steps."""
     training = settings(**changes)
     cache = random_cache(n_tokens=20 * training.batch_tokens)

@@ -13,9 +13,7 @@ SOURCES = [
 ]  # fmt: skip
 
 
-def snakemake(
-    folder: Path, *arguments: str, cores: int = 2, expect_success: bool = True
-) -> subprocess.CompletedProcess[str]:
+def snakemake(folder, *arguments, cores=2, expect_success=True):
     """Run snakemake in ``folder`` and return what it printed."""
     command = [sys.executable, "-m", "snakemake", "--cores", str(cores), *arguments]
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("SNAKEMAKE", "PYTEST"))}
@@ -24,7 +22,7 @@ def snakemake(
     return run
 
 
-def cli(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def cli(folder, *arguments):
     """Run ``python -m transcoders`` with the sources in ``folder``."""
     command = [sys.executable, "-m", "transcoders", *arguments]
     environment = os.environ | {"PYTHONPATH": str(folder / "src")}
@@ -33,7 +31,7 @@ def cli(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def planned_rules(folder: Path, *arguments: str) -> list[str]:
+def planned_rules(folder, *arguments):
     """Names of the rules that ``snakemake --dry-run`` would execute."""
     run = snakemake(folder, *arguments, "--dry-run")
     text = run.stdout + run.stderr
@@ -44,7 +42,7 @@ def planned_rules(folder: Path, *arguments: str) -> list[str]:
     return [line.split()[0] for line in table.group(1).splitlines()]
 
 
-def workspace(folder: Path) -> Path:
+def workspace(folder):
     """A copy of the sources without any results, to run the workflow in."""
     for name in SOURCES:
         source = REPOSITORY / name

@@ -1,7 +1,6 @@
 """The same machine and config give the same bytes."""
 
 import re
-from pathlib import Path
 
 import pytest
 
@@ -12,14 +11,14 @@ from workflow.running import snakemake, workspace
 COMPARED = ("*.safetensors", "*.csv", "*.json", "*.parquet", "*.ipynb", "*.html", "*.pdf", "*.png")
 
 
-def jobs(folder: Path) -> list[str]:
+def jobs(folder):
     """What the jobs of a folder's first run said they do, in the order in which they began."""
     log = min((folder / ".snakemake/log").glob("*.log"))  # its name is the time
     return re.findall(r"^Job \d+: (.+)$", log.read_text(), re.MULTILINE)
 
 
 @pytest.mark.full
-def test_two_clean_runs_give_the_same_bytes(run: Path, tmp_path: Path) -> None:
+def test_two_clean_runs_give_the_same_bytes(run, tmp_path):
     """One on two cores, which other tests look at too, one on a single core in another order."""
     again = workspace(tmp_path / "again")
     first_of_all = str(Layout("smoke").site_evaluation("tiny-neox_layer1"))
