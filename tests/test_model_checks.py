@@ -14,7 +14,6 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from helpers_hub import add_to_hub
 from helpers_models import TINY_WIDTH, make_tiny_model, tiny_section
-from transcoders.circuits import Tracer
 from transcoders.circuits.invariant import de_embeddings, direct_logits
 from transcoders.circuits.replacement import ReplacementModel
 from transcoders.errors import UserError
@@ -240,15 +239,6 @@ def test_a_text_beyond_the_models_positions_is_refused(random_tokens, tiny_model
         check_context(tiny_model_folder, longest + 1)
     with pytest.raises(UserError, match=message):
         check_model_folder(model_in(tiny_model_folder), longest + 1)
-
-
-def test_bos_stands_once_before_a_prompt_and_is_refused_in_it(tiny_models, random_dictionary):
-    folder = tiny_models["llama"]
-    replacement = ReplacementModel(load_model(folder), {0: random_dictionary("transcoder")})
-    tracer = Tracer(replacement, load_tokenizer(folder), bos_id=0)
-    with pytest.raises(UserError, match=r"expected text without <\|endoftext\|>"):
-        tracer.freeze("<|endoftext|> w1 w2")
-    assert tracer.freeze("w1 w2").passed.tokens.tolist() == [0, 3, 4]
 
 
 def test_a_repository_with_old_weights_only_is_fetched(hub, tmp_path):

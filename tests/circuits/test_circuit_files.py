@@ -22,9 +22,9 @@ from transcoders.circuits.export import (
     paths_of_record,
     paths_record,
 )
-from transcoders.circuits.graph import build_graph, influence, prune_graph
+from transcoders.circuits.graph import build_graph, prune_graph
 from transcoders.circuits.labels import Label, feature_name
-from transcoders.circuits.notation import CONTRIBUTORS, REMAINDERS
+from transcoders.circuits.notation import REMAINDERS
 from transcoders.circuits.paths import Search, find_paths
 from transcoders.circuits.trace import Circuit
 from transcoders.circuits.vectors import logit_target
@@ -135,33 +135,11 @@ def test_an_output_is_the_token_of_a_single_logit_or_one_beyond_the_vocabulary(m
     assert nodes[-1]["is_target_logit"] and nodes[-1]["clerp"].endswith("(p=1.000)")
 
 
-def test_influence_adds_up_from_the_strongest_node(circuit):
-    nodes, shares = exported(circuit)["nodes"], influence(circuit.graph)
-    by_node = dict(zip(circuit.graph, nodes, strict=False))
-    counted = [node for node in circuit.graph if node.kind != "target"]
-    total = sum(shares[node] for node in counted)
-    for node in counted:
-        at_least = sum(shares[other] for other in counted if shares[other] >= shares[node])
-        assert by_node[node]["influence"] <= at_least / total + 1e-9
-        assert by_node[node]["influence"] >= shares[node] / total - 1e-9
-    assert max(node["influence"] or 0 for node in nodes) == 1.0
-
-
 @pytest.mark.parametrize(("layer", "unit"), [(0, 7), (30, 24575)])
 def test_the_number_of_a_feature_tells_its_layer_and_index(layer, unit):
     diagonal = (math.isqrt(8 * feature_number(layer, unit) + 1) - 1) // 2
     index = feature_number(layer, unit) - diagonal * (diagonal + 1) // 2
     assert (diagonal - index, index) == (layer, unit)
-
-
-def test_what_the_viewers_take_for_one_node_is_one_where_errors_are_parts_and_remainders(mixed):
-    for target in some_targets(mixed):
-        circuit = circuit_of(mixed, target, Search(40, 3, CONTRIBUTORS, sign="both"))
-        nodes = exported(circuit)["nodes"]
-        ids = {node["node_id"] for node in nodes}
-        places = {(node["layer"], node["feature"], node["ctx_idx"]) for node in nodes}
-        expected = len(circuit.graph) + with_an_output(circuit)
-        assert len(ids) == len(places) == len(nodes) == expected
 
 
 @pytest.fixture(scope="module")

@@ -5,10 +5,11 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from helpers_circuits import assert_close, some_targets
+from transcoders.circuits import verify
 from transcoders.circuits.notation import NodeKind
 from transcoders.circuits.replacement import ReplacementModel
 from transcoders.circuits.vectors import contributions, pull_back
-from transcoders.circuits.verify import completeness, frozen_value, unit_scales
+from transcoders.circuits.verify import completeness, unit_scales
 from transcoders.errors import UserError
 from transcoders.models import interventions
 from transcoders.models.support import PROBE_TOKENS
@@ -28,6 +29,14 @@ def test_what_is_frozen_is_what_the_plain_model_does(of_family, folder):
     assert bool((passed.attention_out_scale != 1).all()) == has_norm_after
 
 
+def frozen_value(local, target):
+    """The target in the frozen model, whose gradients are attributions over all paths."""
+    stream = local.passed.before_attention[0]
+    for layer in range(min(target.node.layer, local.replacement.n_layers - 1) + 1):
+        stream = verify._through_layer(local, target, layer, stream, unit_scales(local, layer))
+    return verify._read(target, stream)
+
+
 @torch.no_grad()
 def test_circuits_are_complete(of_family):
     targets = some_targets(of_family)
@@ -37,7 +46,7 @@ def test_circuits_are_complete(of_family):
         assert found.error.item() < 1e-5
         size = found.magnitude.item()
         assert found.value.item() == pytest.approx(target.value, rel=1e-5, abs=1e-5 * size)
-        value = frozen_value(of_family, target, unit_scales(of_family)).item()
+        value = frozen_value(of_family, target).item()
         assert value == pytest.approx(target.value, rel=1e-5, abs=1e-5 * size)
 
 

@@ -109,23 +109,18 @@ def test_bounds_of_files_are_those_of_what_is_loaded(without_weights, monkeypatc
     assert found == Bounds(loaded.n_layers, loaded.n_heads, loaded.n_positions, {0: 64, 1: 64})
 
 
-def test_a_tracer_refuses_what_there_is_not_too(tracer):
-    for prompt, message in (
-        ("  ", "found none"),
-        ("w1 " * 256, "257 tokens, expected at most 256"),
-    ):
-        with pytest.raises(UserError, match=f"prompt: .*{message}"):
-            tracer.freeze(prompt)
-    for target, message in (
-        ("logit[ ]@-1", "' ' is 0 tokens"),
-        ("tc1[top]@-1", "layer 1 has no transcoder; layers with a transcoder: 0, 2"),
-        ("tc0[top]@0", "most active: none; no transcoder was trained on token 0"),
-        ("tc0[top]@9", "token 9: expected one from -5 to 4"),
-    ):
-        with pytest.raises(UserError, match=message):
-            tracer.trace(PROMPT, target)
-    with pytest.raises(UserError, match="token 5: expected one from -5 to 4"):
-        tracer.trace(PROMPT, "logit[w5]@-1", Search(tokens=[5]))
+@pytest.mark.parametrize(
+    ("prompt", "target", "search", "message"),
+    [
+        ("w1 " * 256, "logit[w5]@-1", Search(), "257 tokens, expected at most 256"),
+        (PROMPT, "logit[ ]@-1", Search(), "' ' is 0 tokens"),
+        (PROMPT, "tc0[top]@0", Search(), "most active: none; no transcoder was trained on token 0"),
+        (PROMPT, "logit[w5]@-1", Search(tokens=[5]), "token 5: expected one from -5 to 4"),
+    ],
+)
+def test_a_tracer_refuses_what_there_is_not_too(tracer, prompt, target, search, message):
+    with pytest.raises(UserError, match=message):
+        tracer.trace(prompt, target, search)
 
 
 def test_a_prompt_of_one_token_has_a_circuit(tracer):

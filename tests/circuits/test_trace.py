@@ -1,11 +1,8 @@
 """A tracer turns texts into circuits, and a circuit into files."""
 
 import json
-import shutil
-from pathlib import Path
 
 import networkx as nx
-import pandas as pd
 import pytest
 import torch
 
@@ -17,8 +14,6 @@ from transcoders.circuits.invariant import de_embeddings, direct_logits
 from transcoders.circuits.notation import Node
 from transcoders.circuits.panels import write_panels
 from transcoders.circuits.replacement import ReplacementModel
-from transcoders.errors import UserError
-from transcoders.layout import Layout
 from transcoders.models import mlp_activations
 
 PROMPT = "w1 w2 w3 w4 w5 w6"
@@ -116,29 +111,6 @@ def test_a_features_file_holds_its_activations_around_its_peaks(tracer, rows, tm
     assert panel["bottom_logits"][0] == tracer.tokenizer.decode([int(effects.argmin())])
 
 
-def test_a_tracer_is_loaded_from_the_results_of_a_scale(
-    monkeypatch, tmp_path, tiny_models, random_dictionary, scale
-):
-    shutil.copytree(Path(__file__).resolve().parents[2] / "config", tmp_path / "config")
-    monkeypatch.chdir(tmp_path)
-    shutil.copytree(tiny_models["llama"], "results/smoke/models/tiny-llama")
-    with pytest.raises(UserError, match="results/smoke/dictionaries/tiny-llama_layer0"):
-        Tracer.load("smoke", "tiny-llama")
-    for dictionary in scale.circuit_transcoders("tiny-llama"):
-        random_dictionary("transcoder", seed=dictionary.site.layer).save_pretrained(
-            Layout("smoke").dictionary(dictionary.name), {"metadata": {}}
-        )
-    tracer = Tracer.load("smoke", "tiny-llama")
-    assert list(tracer.replacement.transcoders) == [0, 1]
-    assert (tracer.replacement.first_position, tracer.bos_id) == (1, 0)
-    circuit = tracer.trace(PROMPT, "tc1[top]@-1")
-    assert circuit.target.node.layer == 1
-    assert circuit.tokens == TOKENS
-    shutil.rmtree("results/smoke/models")
-    with pytest.raises(UserError, match="results/smoke/models/tiny-llama"):
-        Tracer.load("smoke", "tiny-llama")
-
-
 @pytest.mark.parametrize(
     ("target", "weights"),
     [
@@ -175,12 +147,6 @@ def test_a_circuit_is_written_and_then_its_page(tracer, rows, tmp_path, target, 
     graph = json.loads((tmp_path / "circuit/graph.json").read_text())
     more = circuit.target.node.kind == "feature"  # which gets an output
     assert len(graph["nodes"]) == circuit.graph.number_of_nodes() + more
-    effects = pd.read_csv(tmp_path / "circuit/ablation.csv")
-    assert list(effects.columns) == ["node", "kind", "attribution", "effect"]
-    assert set(effects["kind"]) == {"feature", "head", "mlp"}
-    curve = pd.read_csv(tmp_path / "circuit/faithfulness.csv")
-    assert curve.iloc[0].tolist() == [0, 0, 1]
-    assert (curve["n_nodes"].diff().dropna() > 0).all()
 
 
 def test_a_circuit_of_a_model_without_transcoders_can_be_written(

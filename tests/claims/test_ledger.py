@@ -284,3 +284,6 @@ def test_what_is_missing_in_a_table_is_said(scale):
     measures = pd.DataFrame({"dictionary": ["x"], "measure": ["single_token_share"], "value": 1.0})
     with pytest.raises(Untestable, match="no feature of"):
         MEASURES["context_free_gap"](Made(scale, automatic=measures), None)
+    frequencies = measures.assign(feature=0, measure="frequency")
+    with pytest.raises(Untestable, match="no measure rule_accuracy"):
+        MEASURES["rule_accuracy_gap"](Made(scale, automatic=frequencies), None)

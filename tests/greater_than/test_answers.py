@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from helpers_greater_than import hooked, only, probabilities_by_hand
+from helpers_greater_than import only, probabilities_by_hand
 from transcoders.greater_than.answers import Answers
 from transcoders.greater_than.task import Numbers
 from transcoders.models import interventions, mlp_output
@@ -47,7 +47,7 @@ def test_other_families_and_their_hooks_answer_as_the_plain_model(other_setting)
     for numbers in (Numbers(torch.arange(20, 120)), Numbers(torch.arange(20, 30))):
         expected = probabilities_by_hand(setting.hf, numbers, prompts.rows)
         assert expected.std(dim=0).max() > 0.01
-        with hooked(module.register_forward_hook(lambda _, __, output: shifted(output))):
+        with module.register_forward_hook(lambda _, __, output: shifted(output)):
             changed = probabilities_by_hand(setting.hf, numbers, prompts.rows)
         assert (changed - expected).abs().max() > 0.01
         for tail in (1, 4, n_prompt):

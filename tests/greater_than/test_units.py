@@ -6,7 +6,6 @@ import torch
 from helpers_circuits import centred, plain, watched, without_weight
 from helpers_greater_than import (
     TRAP_TEMPLATES,
-    hooked,
     metrics_with,
     neurons_out,
     only,
@@ -81,7 +80,7 @@ def metrics_with_neurons(setting, kept, first):
             changed[:, start:, gone] = 0
             return (changed,)
 
-        with hooked(neurons_out(setting, LAYER).register_forward_pre_hook(hook)):
+        with neurons_out(setting, LAYER).register_forward_pre_hook(hook):
             found = metrics_with(setting._replace(prompts=[group]), LAYER, None, None)
         result[group.template, group.years] = found[group.template, group.years]
     return result

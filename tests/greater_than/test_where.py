@@ -20,7 +20,6 @@ from helpers_circuits import (
 )
 from helpers_greater_than import (
     Plant,
-    hooked,
     only,
     plant_circuit,
     sign,
@@ -65,7 +64,7 @@ def ablated_by_hand(setting, layer, head, kind):
         return (torch.cat(heads, dim=2),)
 
     differences = []
-    with hooked(
+    with (
         block.mlp.register_forward_hook(on_mlp)
         if head < 0
         else block.attention_out.register_forward_pre_hook(on_heads)

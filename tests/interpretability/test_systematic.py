@@ -233,15 +233,3 @@ def test_equal_values_are_in_the_same_third_whatever_the_order_of_rows():
         found = summarise_studies(rows, seed=0)
         thirds = found[found["by"] == "L0"].set_index("group")["n_features"]
         assert thirds.to_dict() == {"low": 3, "middle": 7, "high": 3}
-
-
-def test_a_feature_of_several_dictionaries_is_one_draw():
-    table = pd.DataFrame(
-        {"layer": 12, "l0": 10.0, "feature": [3051, 7], "frequency": 0.1, "method": "layer 0",
-         **SCORES, "precision": [1.0, 0.0]}
-    )  # fmt: skip
-    once, both = (
-        summarise_studies(each, seed=0).iloc[0] for each in (table, pd.concat([table] * 2))
-    )
-    columns = ["precision_gain", "precision_gain_low", "precision_gain_high"]
-    assert both[columns].tolist() == once[columns].tolist()
