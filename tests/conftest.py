@@ -11,14 +11,11 @@ from xdist.scheduler import LoadScopeScheduling
 
 from helpers_browser import Browser
 from helpers_models import TINY_WIDTH, make_tiny_model
+from helpers_training import Passes
 from transcoders.activations import cache, stream
 from transcoders.config import TRAITS, load_scale
 from transcoders.dictionaries import SparseDictionary
-from transcoders.models import (
-    SYNTHETIC_VOCABULARY,
-    load_model,
-    mlp_activations,
-)
+from transcoders.models import SYNTHETIC_VOCABULARY, load_model
 from workflow.running import snakemake, workspace
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -129,19 +126,12 @@ def tiny_model(tiny_model_folder):
 
 
 @pytest.fixture
-def stand_in_models(monkeypatch):
-    """Let an object with a method ``mlp_activations`` pass for a model."""
-
-    def activations(model, tokens, layers):
-        is_bridge = hasattr(model, "hook_dict")
-        return (
-            mlp_activations(model, tokens, layers)
-            if is_bridge
-            else model.mlp_activations(tokens, layers)
-        )
-
+def passes(monkeypatch):
+    """Those of models over text, from here on."""
+    passes = Passes()
     for module in (cache, stream):
-        monkeypatch.setattr(module, "mlp_activations", activations)
+        monkeypatch.setattr(module, "mlp_activations", passes)
+    return passes
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ their order of summation is not fixed. Not pretended are kernels, rounding, memo
 import inspect
 import shutil
 import weakref
-from collections.abc import Callable
 from contextlib import contextmanager
 
 import pytest
@@ -21,32 +20,21 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from transcoders.cli import circuits, data, dictionaries, interpretability
+from transcoders.config import load_scale
+from workflow.running import REPOSITORY
 
-COMMANDS: list[tuple[Callable[..., None], dict[str, str]]] = [
-    *((data.cache_activations, {"model": m}) for m in ("tiny-gpt2", "tiny-neox", "tiny-llama")),
-    (dictionaries.train, {"group": "tiny-gpt2"}),
-    (dictionaries.train, {"group": "tiny-gpt2-extensions"}),
-    (dictionaries.train, {"group": "tiny-neox"}),
-    (dictionaries.train, {"group": "tiny-llama"}),
-    (dictionaries.train, {"group": "tiny-llama-layer0"}),
-    (dictionaries.train, {"group": "tiny-llama-narrow"}),
-    *(
-        (dictionaries.train, {"group": f"tiny-gpt2-once-seed-{seed}-contexts-{contexts}"})
-        for seed in (42, 43)
-        for contexts in (200, 400)
-    ),
-    (dictionaries.evaluate, {"site": "tiny-gpt2_layer1"}),
-    (dictionaries.evaluate, {"site": "tiny-neox_layer1"}),
-    (dictionaries.evaluate, {"site": "tiny-llama_layer0"}),
-    (dictionaries.evaluate, {"site": "tiny-llama_layer1"}),
-    (circuits.circuit, {"case": "tiny-feature"}),
-    (circuits.circuit, {"case": "tiny-logits"}),
+SMOKE = load_scale(REPOSITORY / "config/smoke.yaml")
+COMMANDS = [
+    *((data.cache_activations, {"model": name}) for name in SMOKE.models),
+    *((dictionaries.train, {"group": group.name}) for group in SMOKE.main_groups),
+    *((dictionaries.evaluate, {"site": site.name}) for site in SMOKE.all_sites),
+    *((circuits.circuit, {"case": case.name}) for case in SMOKE.circuits.cases),
     (circuits.measure_replacement, {}),
     (circuits.check_features, {}),
     (circuits.greater_than, {}),
     (interpretability.gather_examples, {}),
     (interpretability.study_features, {}),
-    (interpretability.gather_activity, {"model": "tiny-llama"}),
+    *((interpretability.gather_activity, {"model": name}) for name in SMOKE.labelled_models),
     (interpretability.feature_browser, {}),
 ]
 """What the smoke run computes on whatever device there is, in an order that works."""

@@ -1,5 +1,8 @@
 """Tiny models of many families, made on the spot."""
 
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
 from transcoders.config import Model
 from transcoders.models import fetch_model
 
@@ -22,3 +25,12 @@ def make_tiny_model(architecture, folder, *, seed=0):
     """Write a tiny model of one family with random weights."""
     fetch_model(tiny_section(type="synthetic", architecture=architecture), folder, seed=seed)
     return folder
+
+
+def byte_tokenizer(**special):
+    """One token for each byte, and special tokens."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    made = Tokenizer(models.BPE({letter: i for i, letter in enumerate(alphabet)}, []))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=made, **special)

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from helpers_damage import EVERY_DAMAGE
-from helpers_training import KilledError
 from transcoders.activations import ActivationCache, cache_activations
 from transcoders.config import Activations, Site, cache_bytes
 from transcoders.corpus import Rows
@@ -21,34 +20,13 @@ from transcoders.models import (
     load_model,
     mlp_activations,
 )
+from workflow.running import hashes_below
 
 LAYERS = [0, 2]
 ROWS, LENGTH = 10, 8
 # Shards of 4, 4 and 2 rows in batches of at most 3: 2 + 2 + 1 passes of the model.
 SETTINGS = Activations(mode="cache", dtype="float16", batch_contexts=3, shard_contexts=4)
 PASSES_BY_SHARD = [2, 2, 1]
-
-
-pytestmark = pytest.mark.usefixtures("stand_in_models")
-
-
-class WatchedModel:
-    """A model that counts its passes, is killed at one of them, or exaggerates."""
-
-    def __init__(self, model, *, killed_at=0, factor=1.0):
-        self.model, self.cfg = model, model.cfg
-        self.killed_at, self.factor = killed_at, factor
-        self.passes = 0
-
-    def mlp_activations(self, tokens, layers):
-        self.passes += 1
-        if self.passes == self.killed_at:
-            raise KilledError
-        passed = mlp_activations(self.model, tokens, layers)
-        return {
-            layer: MLPActivations(mlp_in, mlp_out * self.factor)
-            for layer, (mlp_in, mlp_out) in passed.items()
-        }
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +51,7 @@ def write(model, rows, corpus):
     def run(folder, **changes):
         folders = {Site(model="tiny", layer=n): folder / f"layer{n}" for n in LAYERS}
         cache_activations(
-            changes.pop("model", model),
+            model,
             changes.pop("rows", rows),
             folders,
             SETTINGS.model_copy(update=changes.pop("settings", {})),
@@ -98,13 +76,8 @@ def copied(written, tmp_path):
     return Path(shutil.copytree(written[0], tmp_path / "cache"))
 
 
-def contents(folder):
-    """Every byte under a folder."""
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-
-
 def same_files(caches, expected):
-    return all(contents(caches[layer]) == contents(expected[layer]) for layer in LAYERS)
+    return all(hashes_below(caches[layer]) == hashes_below(expected[layer]) for layer in LAYERS)
 
 
 @pytest.mark.parametrize(("positions", "first"), [("all", 0), ("without_bos", 1)])
@@ -146,32 +119,30 @@ def test_statistics_are_those_of_the_cached_tensors(written):
 
 @pytest.mark.parametrize("killed_at", range(1, sum(PASSES_BY_SHARD) + 1))
 def test_a_killed_run_continues_after_the_last_complete_shard(
-    write, written, model, tmp_path, killed_at
+    write, written, passes, tmp_path, killed_at
 ):
-    with pytest.raises(KilledError):
-        write(tmp_path, model=WatchedModel(model, killed_at=killed_at))
+    with passes.killed_at(killed_at):
+        write(tmp_path)
     kept = sum(sum(PASSES_BY_SHARD[: n + 1]) < killed_at for n in range(3))
     for layer in LAYERS:
         with pytest.raises(UserError):  # what is unfinished cannot be opened
             ActivationCache(tmp_path / f"layer{layer}")
 
-    second = WatchedModel(model)
-    caches = write(tmp_path, model=second)
-    assert second.passes == sum(PASSES_BY_SHARD[kept:])
+    caches = write(tmp_path)
+    assert passes.done == sum(PASSES_BY_SHARD[kept:])
     assert same_files(caches, written)
 
 
 def test_a_site_that_lacks_a_shard_starts_over_and_the_other_goes_on(
-    write, written, model, tmp_path
+    write, written, passes, tmp_path
 ):
-    with pytest.raises(KilledError):
-        write(tmp_path, model=WatchedModel(model, killed_at=5))
+    with passes.killed_at(5):
+        write(tmp_path)
     (tmp_path / "layer2/shard-00001.safetensors").unlink()
     (tmp_path / "layer2/.shard-00001.partial.safetensors").write_bytes(b"half")
     kept = (tmp_path / "layer0/shard-00001.safetensors").stat().st_mtime_ns
-    second = WatchedModel(model)
-    assert same_files(write(tmp_path, model=second), written)
-    assert second.passes == sum(PASSES_BY_SHARD)
+    assert same_files(write(tmp_path), written)
+    assert passes.done == sum(PASSES_BY_SHARD)
     assert (tmp_path / "layer0/shard-00001.safetensors").stat().st_mtime_ns == kept
 
 
@@ -185,9 +156,9 @@ def test_a_site_that_lacks_a_shard_starts_over_and_the_other_goes_on(
     ],
     ids=str,
 )
-def test_an_unfinished_cache_of_something_else_is_not_continued(write, model, tmp_path, change):
-    with pytest.raises(KilledError):
-        write(tmp_path / "killed", model=WatchedModel(model, killed_at=5))  # after two shards
+def test_an_unfinished_cache_of_something_else_is_not_continued(write, passes, tmp_path, change):
+    with passes.killed_at(5):  # after two shards
+        write(tmp_path / "killed")
     after_kill = write(tmp_path / "killed", **change)
     assert same_files(after_kill, write(tmp_path / "fresh", **change))
 
@@ -200,25 +171,27 @@ def test_a_damaged_file_is_named(copied, name, damage):
         ActivationCache(copied)
 
 
-def test_an_activation_too_large_for_float16_is_refused(write, model, tmp_path):
+def test_an_activation_too_large_for_float16_is_refused(write, passes, tmp_path):
+    passes.factor = 1e6
     with pytest.raises(UserError, match="bfloat16"):
-        write(tmp_path, model=WatchedModel(model, factor=1e6))
+        write(tmp_path)
     assert not list(tmp_path.rglob("shard-*"))
 
 
-def test_too_little_disk_is_refused_before_anything_is_written(write, model, tmp_path, monkeypatch):
+def test_too_little_disk_is_refused_before_anything_is_written(
+    write, passes, tmp_path, monkeypatch
+):
     needed = cache_bytes(ROWS * (LENGTH - 1), 32, len(LAYERS))
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=needed - 1))
-    watched = WatchedModel(model)
     with pytest.raises(UserError, match="disk"):
-        write(tmp_path / "new", model=watched)
-    assert watched.passes == 0
+        write(tmp_path / "new")
+    assert passes.done == 0
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_killed_run_needs_disk_only_for_what_is_left(write, model, tmp_path, monkeypatch):
-    with pytest.raises(KilledError):
-        write(tmp_path, model=WatchedModel(model, killed_at=5))  # two shards of three are there
+def test_a_killed_run_needs_disk_only_for_what_is_left(write, passes, tmp_path, monkeypatch):
+    with passes.killed_at(5):  # two shards of three are there
+        write(tmp_path)
     left = cache_bytes(2 * (LENGTH - 1), 32, len(LAYERS))
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2 * left))
     write(tmp_path)

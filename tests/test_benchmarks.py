@@ -51,17 +51,6 @@ def test_parts_in_this_process(training, capsys):
     assert len(capsys.readouterr().out.splitlines()) == 2 + 6 + 2 * 3 + 2
 
 
-def test_processes_are_compared_the_right_way_round(training, monkeypatch):
-    ours = training._run_peer("ours", training.QUICK_SIZES["laptop"])
-    assert ours["l0"] == pytest.approx(4, rel=0.3)
-    slow = {"seconds": 2 * ours["seconds"], "memory_training_mb": 4 * ours["memory_training_mb"]}
-    runs = {"ours": ours, "saelens": ours | slow}
-    monkeypatch.setattr(training, "_run_peer", lambda who, _: runs[who])
-    found = training.against_saelens(training.QUICK_SIZES["laptop"])
-    assert found["times_saelens"] == pytest.approx(2, rel=0.01)
-    assert found["memory_of_saelens"] == 0.25
-
-
 def test_dense_autograd_has_the_gradients_of_our_step(training):
     """What is compared does the same work."""
     ours = training.Ours(training.QUICK_SIZES["gpt2_small"])
@@ -106,20 +95,6 @@ def test_the_search_for_paths(monkeypatch, tmp_path):
         assert found["extra_memory_mb"] >= 0
         assert found["l0"] == pytest.approx(50, rel=0.05)
         assert 25 < found["paths"] <= 25 * 5
-
-
-@pytest.mark.full
-def test_waiting(monkeypatch, tmp_path):
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    waiting = importlib.import_module("waiting")  # its processes find it by this name
-    settings = dict(list(waiting.SETTINGS.items())[:2])
-    monkeypatch.setattr(waiting, "SETTINGS", settings)
-    monkeypatch.setattr(waiting.os, "sched_setaffinity", lambda *_: None)
-    waiting.main(rounds=1, layers=1, rows=1, out=tmp_path / "waiting.json")
-    found = json.loads((tmp_path / "waiting.json").read_text())["settings"]
-    assert found.keys() == settings.keys()
-    assert max(setting["speed_alone"] for setting in found.values()) == 1
-    assert all(setting["share"] > 0 for setting in found.values())
 
 
 @pytest.mark.full

@@ -1,20 +1,14 @@
 """Tokens in their context are shown as the whole text shows them."""
 
 import pytest
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
 
+from helpers_models import byte_tokenizer
 from transcoders.context import in_context, one_line
 
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    """One token for each byte."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    made = Tokenizer(models.BPE({letter: i for i, letter in enumerate(alphabet)}, []))
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    made.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(tokenizer_object=made)
+    return byte_tokenizer()
 
 
 @pytest.mark.parametrize(

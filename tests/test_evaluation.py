@@ -4,15 +4,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
 
+from helpers_circuits import plain, replaced_mlps
 from transcoders.config import TRAITS, Dictionary, Site
 from transcoders.corpus import Rows
 from transcoders.dictionaries import SparseDictionary
 from transcoders.evaluation import evaluate_site, paired_difference
 from transcoders.models import mlp_activations
 
-BLOCKS = {"gpt2": "transformer.h", "gpt_neox": "gpt_neox.layers", "llama": "model.layers"}
 LAYER, WIDTH, LENGTH = 1, 32, 12
 DOCUMENT_OF_ROW = [2, 2, 0, 4, 4, 4, 0]
 DOCUMENTS = pd.DataFrame(
@@ -92,29 +91,20 @@ def constant_transcoder(output):
     )
 
 
-@torch.inference_mode()
-def plain_log_probs(folder, rows, replacement, first):
-    """Log probabilities (row, position, token) in float64 of the untouched Hugging Face model.
+@torch.no_grad()
+def plain_log_probs(model, rows, replacement, first):
+    """Log probabilities (row, position, token) in float64 of the plain Hugging Face model.
 
     ``replacement`` is put in place of the MLP's output from position ``first`` on.
     """
-    hf = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    if replacement is not None:
-        blocks = hf.get_submodule(BLOCKS[hf.config.model_type])
-
-        def replace(_, __, output):
-            kept = output[:, :first]
-            # The untouched MLP's output may have a mean over the residual dimension, which no
-            # reader sees; what replaces it is taken as it is.
-            return torch.cat([kept, replacement.expand_as(output[:, first:])], dim=1)
-
-        blocks[LAYER].mlp.register_forward_hook(replace)
-    return hf(rows.tokens).logits.double().log_softmax(dim=-1)
+    stand_ins = {} if replacement is None else {LAYER: lambda *_: replacement}
+    with replaced_mlps(model, stand_ins, first):
+        return plain(model).hf(rows.tokens).logits.double().log_softmax(dim=-1)
 
 
-def plain_ce(folder, rows, first, replacement=None):
+def plain_ce(model, rows, first, replacement=None):
     """Mean CE of the tokens after positions ``first`` to the last but one."""
-    log_probs = plain_log_probs(folder, rows, replacement, first)[:, first:-1]
+    log_probs = plain_log_probs(model, rows, replacement, first)[:, first:-1]
     labels = rows.tokens[:, first + 1 :].long()
     return float(torch.nn.functional.nll_loss(log_probs.flatten(0, 1), labels.flatten()))
 
@@ -127,12 +117,12 @@ def test_columns_are_those_of_the_contract(measure, random_dictionary):
 
 
 def test_ce_and_bounds_are_those_of_the_untouched_model(
-    measure, random_dictionary, tiny_model_folder, rows, mean_mlp_out, first
+    measure, random_dictionary, tiny_model, rows, mean_mlp_out, first
 ):
     table, _ = measure(random_dictionary("transcoder"), first=first)
     found = table.loc[0, ["ce_original", "ce_mean_ablated", "ce_zero_ablated"]].tolist()
     expected = [
-        plain_ce(tiny_model_folder, rows, first, replacement)
+        plain_ce(tiny_model, rows, first, replacement)
         for replacement in (None, mean_mlp_out, torch.zeros(WIDTH))
     ]
     assert found == pytest.approx(expected, abs=NATS)
@@ -140,17 +130,17 @@ def test_ce_and_bounds_are_those_of_the_untouched_model(
 
 
 def test_ce_and_kl_of_a_transcoder_are_those_of_a_hook_on_the_untouched_model(
-    measure, random_dictionary, tiny_model, tiny_model_folder, rows, first
+    measure, random_dictionary, tiny_model, rows, first
 ):
     transcoder = random_dictionary("transcoder")
     mlp_in = mlp_activations(tiny_model, rows.tokens, [LAYER])[LAYER].mlp_in[:, first:]
     replacement = transcoder.decode(transcoder.encode(mlp_in))
-    original = plain_log_probs(tiny_model_folder, rows, None, first)[:, first:-1]
-    spliced = plain_log_probs(tiny_model_folder, rows, replacement, first)[:, first:-1]
+    original = plain_log_probs(tiny_model, rows, None, first)[:, first:-1]
+    spliced = plain_log_probs(tiny_model, rows, replacement, first)[:, first:-1]
     kl = (original.exp() * (original - spliced)).sum(dim=-1).mean().item()
 
     table, _ = measure(transcoder, first=first)
-    expected_ce = plain_ce(tiny_model_folder, rows, first, replacement)
+    expected_ce = plain_ce(tiny_model, rows, first, replacement)
     assert table.loc[0, "ce"] == pytest.approx(expected_ce, abs=NATS)
     assert table.loc[0, "kl"] == pytest.approx(kl, abs=NATS)
     assert kl > 0.1
@@ -204,25 +194,26 @@ def test_fvu_and_l2_ratio_and_l0_are_those_of_the_own_target(
     assert row.dead_fraction == pytest.approx(1 - (z > 0).any(dim=0).double().mean().item())
 
 
-def test_documents_are_named_and_counted(measure, random_dictionary, first):
-    _, by_document = measure(*map(random_dictionary, TRAITS), first=first)
+def test_documents_are_counted_average_to_the_totals_and_are_what_intervals_are_over(
+    measure, random_dictionary, first
+):
+    table, by_document = measure(*map(random_dictionary, TRAITS), first=first)
     predictions = LENGTH - 1 - first
-    for _, documents in by_document.groupby("dictionary"):
-        counted = documents[["document", "source", "tokens"]].to_numpy().tolist()
-        assert counted == [
+    for row in table.itertuples():
+        documents = by_document[by_document.dictionary == row.dictionary]
+        assert documents[["document", "source", "tokens"]].to_numpy().tolist() == [
             ["zero", "a", 2 * predictions],
             ["two", "b", 2 * predictions],
             ["four", "b", 3 * predictions],
         ]
-
-
-def test_documents_average_to_the_totals(measure, random_dictionary, first):
-    table, by_document = measure(*map(random_dictionary, TRAITS), first=first)
-    for row in table.itertuples():
-        documents = by_document[by_document.dictionary == row.dictionary]
         for column in ("ce", "ce_original", "l0"):
             mean = np.average(documents[column], weights=documents.tokens)
             assert mean == pytest.approx(getattr(row, column), rel=1e-12)
+        # Three documents: no resample's mean leaves the range of their differences.
+        difference = documents.ce - documents.ce_original
+        lowest, highest = (row.ce_original + f(difference) for f in (min, max))
+        assert lowest - NATS <= row.ce_low <= row.ce <= row.ce_high <= highest + NATS
+        assert row.ce_low < row.ce_high
 
 
 def test_a_documents_numbers_are_those_of_its_rows_alone(measure, random_dictionary, rows):
@@ -267,14 +258,3 @@ def test_documents_count_by_their_tokens():
     documents = {"tokens": tokens, "ce": original + heavy, "ce_original": original}
     found = paired_difference(pd.DataFrame(documents), seed=0)
     assert found[:3] == pytest.approx([1] * 3, abs=1e-3)
-
-
-def test_the_interval_in_the_table_is_around_the_original_ce(measure, random_dictionary):
-    table, by_document = measure(*map(random_dictionary, TRAITS))
-    for row in table.itertuples():
-        documents = by_document[by_document.dictionary == row.dictionary]
-        difference = documents.ce - documents.ce_original
-        # Three documents: no resample's mean leaves the range of their differences.
-        lowest, highest = (row.ce_original + f(difference) for f in (min, max))
-        assert lowest - NATS <= row.ce_low <= row.ce <= row.ce_high <= highest + NATS
-        assert row.ce_low < row.ce_high

@@ -190,10 +190,3 @@ def test_a_released_transcoder_is_fetched_and_saved_in_this_format(tmp_path, hub
     saved = SparseDictionary.from_pretrained(destination).state_dict()
     expected = load_released(write(tmp_path, content), D_MODEL, N_FEATURES)[0].state_dict()
     assert all(torch.equal(saved[name], expected[name]) for name in expected)
-
-
-def test_a_refused_file_leaves_nothing(tmp_path, hub):
-    add_to_hub(hub, REPO, REVISION, {FILE: b"no transcoder"}, "model")
-    with pytest.raises(UserError):
-        import_transcoder(ENTRY, MODEL, tmp_path / "dictionaries" / "one")
-    assert not list(tmp_path.glob("dictionaries/*"))

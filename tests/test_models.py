@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from helpers_circuits import assert_close
 from helpers_damage import EVERY_DAMAGE
 from helpers_models import FAMILIES, make_tiny_model
 from transcoders.errors import UserError
@@ -36,9 +37,6 @@ OUTPUT = {
     "gemma2": "post_feedforward_layernorm", "gemma3_text": "post_feedforward_layernorm",
 }  # fmt: skip
 LAYERS = [0, 1, 2]
-# fp32 carries 6e-8 of relative rounding an operation; three layers of width 32 add up to about 1e-6
-# of the largest entry. Any mistake in folding or centring is of the order of 1e-1.
-ROUNDING = 1e-5
 
 
 @pytest.fixture(scope="module")
@@ -62,13 +60,6 @@ def model(folder):
 def plain(folder):
     """The Hugging Face model as it is on disk."""
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-
-
-def assert_close(found, expected, tolerance=ROUNDING):
-    """Compare relative to the largest entry, the scale on which rounding errors of sums live."""
-    error = (found - expected).abs().max() / expected.abs().max()
-    assert found.shape == expected.shape
-    assert error <= tolerance
 
 
 @torch.inference_mode()

@@ -2,7 +2,6 @@
 
 import getpass
 import json
-import multiprocessing
 import os
 import subprocess
 import sys
@@ -130,24 +129,6 @@ def test_each_claim_gets_another_gpu_until_there_is_none():
     assert [claim_gpu(THREE) for _ in range(2)] == [0, 1]
     with pytest.raises(UserError, match=r"all 3 GPUs .* --resources gpu=3"):
         claim_gpu(THREE)
-
-
-def test_a_claim_ends_with_its_process():
-    context = multiprocessing.get_context("fork")
-    claimed = context.Event()
-
-    def claim_and_wait():
-        claim_gpu(THREE[:2])
-        claimed.set()
-        multiprocessing.Event().wait()
-
-    killed = context.Process(target=claim_and_wait)
-    killed.start()
-    assert claimed.wait(60)
-    assert claim_gpu(THREE[:2]) == 1
-    killed.kill()
-    killed.join()
-    assert claim_gpu(THREE[:2]) == 0
 
 
 @pytest.mark.parametrize(("granted", "gpus", "claimed"), [(1, 1, [0]), (1, 0, []), (None, 1, [])])

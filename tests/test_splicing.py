@@ -5,7 +5,6 @@ import torch
 
 from transcoders.config import TRAITS
 from transcoders.models import (
-    continue_with_mlp_out,
     mlp_out_for,
     run_through_site,
 )
@@ -17,19 +16,6 @@ LAYER = 1
 @pytest.fixture(scope="module")
 def passed(tiny_model, random_tokens):
     return run_through_site(tiny_model, random_tokens(3, 12), LAYER)
-
-
-@pytest.mark.parametrize("first", [0, 1])
-@pytest.mark.parametrize("kind", ["mlp_out_sae", "mlp_in_sae"])
-def test_a_perfect_sae_changes_nothing(tiny_model, passed, identity_dictionary, *, kind, first):
-    perfect = identity_dictionary(kind)
-    spliced = splice(perfect, passed, tiny_model, LAYER, first_position=first)
-    changed = continue_with_mlp_out(tiny_model, passed, LAYER, spliced.mlp_out)
-    assert torch.equal(spliced.reconstruction, spliced.target)
-    # On the input, the MLP runs again, on fewer positions, and a matrix product of another shape
-    # may add up in another order: 1e-6 of the scale; the MLP's output is worth over 1e-1 of it.
-    tolerance = 1e-5 if kind == "mlp_in_sae" else 0
-    torch.testing.assert_close(changed, passed.normalized, rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize("kind", TRAITS)
@@ -69,11 +55,3 @@ def test_an_sae_on_the_input_feeds_the_mlp_with_its_reconstruction(
     read = torch.cat([passed.activations.mlp_in[:, :1], reconstruction], dim=1)
     written = mlp_out_for(tiny_model, passed, LAYER, read)
     assert torch.equal(spliced.mlp_out[:, 1:], written[:, 1:])
-
-
-def test_splicing_leaves_the_activations_it_was_given_alone(tiny_model, passed, random_dictionary):
-    before = [tensor.clone() for tensor in passed.activations]
-    for kind in TRAITS:
-        dictionary = random_dictionary(kind)
-        splice(dictionary, passed, tiny_model, LAYER, first_position=1)
-    assert all(map(torch.equal, before, passed.activations))

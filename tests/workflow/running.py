@@ -1,4 +1,4 @@
-"""Running Snakemake from tests."""
+"""Running the workflow and its commands from tests, and comparing what they made."""
 
 import os
 import re
@@ -6,6 +6,8 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+from transcoders.checksums import sha256
 
 REPOSITORY = Path(__file__).parents[2]
 SOURCES = [
@@ -22,13 +24,33 @@ def snakemake(folder, *arguments, cores=2, expect_success=True):
     return run
 
 
+def python(folder, *arguments, sources=REPOSITORY):
+    """Run Python in a folder, with this repository's sources or another's."""
+    given = {"PYTHONPATH": str(sources / "src"), "COLUMNS": "120", "NO_COLOR": "1"}
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=folder, capture_output=True, text=True,
+        env=os.environ | given, check=False, timeout=500,
+    )  # fmt: skip
+
+
 def cli(folder, *arguments):
     """Run ``python -m transcoders`` with the sources in ``folder``."""
-    command = [sys.executable, "-m", "transcoders", *arguments]
-    environment = os.environ | {"PYTHONPATH": str(folder / "src")}
-    return subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, env=environment, check=False
-    )
+    return python(folder, "-m", "transcoders", *arguments, sources=folder)
+
+
+def hashes_below(folder, *suffixes):
+    """SHA-256 of the files below a folder, by path; logs are left out.
+
+    Args:
+        folder: to look in.
+        suffixes: with any, files of these kinds alone.
+    """
+    files = {path.relative_to(folder): path for path in folder.rglob("*") if path.is_file()}
+    return {
+        str(name): sha256(path)
+        for name, path in files.items()
+        if "logs" not in name.parts and path.suffix in (suffixes or {path.suffix})
+    }
 
 
 def planned_rules(folder, *arguments):
