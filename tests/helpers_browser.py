@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import time
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ QUIET = [
     "--remote-debugging-pipe", "--hide-scrollbars",
 ]  # fmt: skip
 """No window, no calls to anyone, and commands through pipes."""
+COMPLAINTS = ("Log.entryAdded", "Runtime.exceptionThrown", "Runtime.consoleAPICalled")
 PATIENCE_SECONDS = 30
 
 
@@ -113,6 +115,26 @@ class Browser:
         self.command("Page.navigate", url=url)
         self.wait(lambda: self.run(f"location.href === {json.dumps(url)} && {LOADED}"))
 
+    def said(self):
+        """Whatever pages wrote to the console, the browser's own refusals included."""
+        self.run("1")  # what came before is here by now
+        return [
+            event
+            for event in self.events
+            if event["method"] in COMPLAINTS
+            # Browsers ask for an icon whether there is one or not.
+            and not event["params"].get("entry", {}).get("url", "").endswith("/favicon.ico")
+        ]
+
+    @contextmanager
+    def without_scripts(self):
+        """Pages cannot run their scripts within the block."""
+        self.command("Emulation.setScriptExecutionDisabled", value=True)
+        try:
+            yield
+        finally:
+            self.command("Emulation.setScriptExecutionDisabled", value=False)
+
     def press(self, key, *, held=False):
         """Press a key that writes a character, or an arrow."""
         text: dict[str, Any] = {"text": key} if len(key) == 1 else {}
@@ -123,3 +145,19 @@ class Browser:
 
 
 LOADED = "document.readyState === 'complete'"
+
+
+class Reader:
+    """Someone who uses a page."""
+
+    def __init__(self, browser, page):
+        self.browser, self.page = browser, page
+
+    def open(self, hash_="", *, width=1200):
+        """Load the page anew, which another hash alone would not."""
+        self.browser.command("Page.navigate", url="about:blank")
+        self.browser.events.clear()
+        self.browser.open(self.page.as_uri() + hash_, width=width)
+
+    def run(self, script):
+        return self.browser.run(script)

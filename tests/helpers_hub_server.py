@@ -1,7 +1,6 @@
 """A hub of one repository at one revision on loopback, which fails in every way asked of it."""
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from urllib.parse import urlsplit
 from huggingface_hub import close_session, constants
 
 from helpers_hub import digest
+from helpers_serving import serving
 
 
 def connect(monkeypatch, endpoint):
@@ -71,15 +71,9 @@ class HubServer:
     def running(self):
         """Serve for as long as the block lasts."""
         handler = type("Handler", (_Handler,), {"hub": self})
-        with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-            self.endpoint = f"http://127.0.0.1:{server.server_port}"
-            thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-            thread.start()
-            try:
-                yield self
-            finally:
-                server.shutdown()
-                thread.join()
+        with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server, serving(server) as port:
+            self.endpoint = f"http://127.0.0.1:{port}"
+            yield self
 
 
 class _Handler(BaseHTTPRequestHandler):

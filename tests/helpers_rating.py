@@ -1,8 +1,5 @@
 """Two made-up dictionaries to rate, and what a rater does to a page."""
 
-import threading
-from contextlib import contextmanager
-
 import numpy as np
 import pandas as pd
 import torch
@@ -134,15 +131,3 @@ class Rater:
 
 def files_in(folder):
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
-
-
-@contextmanager
-def running(server):
-    """Serve in the background; gives the port."""
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    try:
-        yield server.port
-    finally:
-        server.shutdown()
-        thread.join()

@@ -8,15 +8,16 @@ import re
 import shutil
 import subprocess
 import sys
-import threading
 from contextlib import contextmanager
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
+from helpers_serving import serving
+
 FOLDER = Path(__file__).resolve().parents[1] / ".venv-viewers"
-WHEELS = ["circuit-tracer==0.5.0", "neuronpedia==1.2.1", "python-dotenv==1.2.1"]
+CIRCUIT_TRACER = "circuit-tracer==0.5.0"
 LIBRARIES = {
     "d3-collection@1.0.7": "dist/d3-collection.min.js",  # the jetpack takes it for a part of d3
     "d3@7.9.0": "dist/d3.min.js",
@@ -48,11 +49,11 @@ NEEDS_NPM = pytest.mark.skipif(
 
 
 def python_packages():
-    """A folder with the wheels alone; what they import beside each other is in our environment."""
+    """A folder with circuit-tracer alone; what it imports is in our environment."""
     folder = FOLDER / "python"
     if not (folder / ".installed").exists():
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--upgrade"]
-        subprocess.run([*pip, "--target", folder, *WHEELS], check=True)
+        subprocess.run([*pip, "--target", folder, CIRCUIT_TRACER], check=True)
         (folder / ".installed").touch()
     return folder
 
@@ -101,10 +102,8 @@ def served(data, frontend):
     from circuit_tracer.frontend.local_server import CircuitGraphHandler
 
     handler = functools.partial(CircuitGraphHandler, frontend_dir=frontend, data_dir=data)
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/index.html"
-        server.shutdown()
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server, serving(server) as port:
+        yield f"http://127.0.0.1:{port}/index.html"
 
 
 def show(browser, url):
@@ -147,13 +146,5 @@ def click(browser, x, y):
 
 def complaints(browser):
     """What the page wrote to the console but for plain remarks."""
-    browser.run("1")  # what came before is here by now
-    return [
-        each["params"]
-        for each in browser.events
-        if each["method"] in ("Log.entryAdded", "Runtime.exceptionThrown")
-        or (
-            each["method"] == "Runtime.consoleAPICalled"
-            and each["params"]["type"] in ("error", "warning", "assert")
-        )
-    ]
+    bad = ("error", "warning", "assert")
+    return [each for each in browser.said() if each["params"].get("type", "error") in bad]

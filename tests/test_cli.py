@@ -1,10 +1,7 @@
 """The command line: one message and exit status 1 for a user's mistake, never a traceback."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -19,22 +16,15 @@ from transcoders.config import load_scale
 from transcoders.corpus import Rows
 from transcoders.layout import Layout
 from transcoders.models import load_model
+from workflow.running import python
 
 ROOT = Path(__file__).resolve().parents[1]
 SCALES = sorted(p for p in (ROOT / "config").glob("*.yaml") if p.name != "claims.yaml")
 SOURCES = {"tokens": "0" * 64, "weights": "1" * 64}
 
 
-def run(*arguments, cwd=ROOT):
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "COLUMNS": "120", "NO_COLOR": "1"}
-    return subprocess.run(
-        [sys.executable, *arguments], cwd=cwd, env=environment, capture_output=True, text=True,
-        check=False, timeout=100,
-    )  # fmt: skip
-
-
 def transcoders(*arguments, cwd=ROOT):
-    return run("-m", "transcoders", *arguments, cwd=cwd)
+    return python(cwd, "-m", "transcoders", *arguments)
 
 
 def refusal(*arguments, cwd=ROOT):
@@ -52,13 +42,6 @@ def test_a_command_whose_section_the_scale_leaves_out_is_refused(tmp_path):
     copy_config(tmp_path, interpretability=None)
     message = refusal("gather-examples", "--scale", "smoke", cwd=tmp_path)
     assert "config/smoke.yaml: interpretability: this command needs it" in message
-
-
-def test_a_model_that_the_scale_does_not_have_is_refused(tmp_path):
-    copy_config(tmp_path)
-    message = refusal("fetch-model", "--scale", "smoke", "gpt5", cwd=tmp_path)
-    assert "no model named 'gpt5'; expected one of tiny-gpt2" in message
-    assert [path.name for path in tmp_path.iterdir()] == ["config"]
 
 
 def test_training_without_activations_says_what_to_run(tmp_path):
@@ -173,7 +156,7 @@ def test_a_cache_of_another_size_than_the_scale_says_is_refused(to_train, tmp_pa
 
 
 def test_training_writes_and_records_its_dictionaries_and_imports_little(to_train):
-    done = run("-c", TRAIN_AND_LIST_MODULES, cwd=to_train)
+    done = python(to_train, "-c", TRAIN_AND_LIST_MODULES)
     assert done.returncode == 0, done.stderr
     modules = set(done.stdout.split())
     assert "torch" in modules

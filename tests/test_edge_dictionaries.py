@@ -11,28 +11,17 @@ import pytest
 import torch
 
 from helpers_circuits import make_circuit
-from helpers_training import SITE, random_cache, settings
+from helpers_features import browser_page, subjects
+from helpers_training import entry, random_cache, settings
 from transcoders.activations.statistics import Statistics, check_varies
-from transcoders.claims.measures import Untestable, _matched_accuracy
-from transcoders.config import Dictionary, Site
-from transcoders.corpus import Rows
+from transcoders.config import Site
 from transcoders.dictionaries import SparseDictionary
 from transcoders.errors import UserError
 from transcoders.interpretability.automatic import live_features, measure_features, summarise
-from transcoders.interpretability.browser import write_browser_page
-from transcoders.interpretability.browser_data import Examples, look_again
-from transcoders.interpretability.gather import (
-    Subject,
-    gather,
-    load_observed,
-    load_text,
-    random_directions,
-)
 from transcoders.interpretability.predictions import read_vocabulary
 from transcoders.interpretability.systematic import study_features, summarise_studies
 from transcoders.models import load_model, load_tokenizer
 from transcoders.plots.interpretability import measures_figure, studies_figure
-from transcoders.rating.table1 import write_table1
 from transcoders.tables.interpretability import describe_studies, measures_table, studies_table
 from transcoders.training.group import train_group
 
@@ -47,8 +36,7 @@ def model(tiny_models):
 @pytest.fixture(scope="module")
 def observe(model, random_dictionary, random_tokens, scale, tmp_path_factory):
     """Dictionaries of which no feature, one feature or every feature is active on every token."""
-    rows = Rows(random_tokens(30, 12, seed=5), torch.zeros(30, dtype=torch.int32))
-    folder = tmp_path_factory.mktemp("edge") / "observed"
+    rows, folder = random_tokens(30, 12, seed=5), tmp_path_factory.mktemp("edge") / "observed"
     placed = {}
     for kind, first, others in (("dead", -1e6, -1e6), ("one", 1e3, -1e6), ("all", 1e3, 1e3)):
         dictionary = random_dictionary("transcoder", seed=2)
@@ -56,10 +44,8 @@ def observe(model, random_dictionary, random_tokens, scale, tmp_path_factory):
             dictionary.b_enc.fill_(others)
             dictionary.b_enc[0] = first
         placed[kind] = (LATE, dictionary)
-    gather(model, rows, placed, scale.interpretability, folder, first_position=1, seed=3)
-    return lambda kind: (
-        Subject(kind, *placed[kind], load_observed(folder, kind)), load_text(folder)
-    )  # fmt: skip
+    found, text = subjects(model, rows, placed, scale.interpretability, folder, seed=3)
+    return lambda kind: (found[kind], text)
 
 
 def no_gaps(table):
@@ -75,10 +61,8 @@ def test_the_browser_says_how_many_features_are_live(
     live = live_features(subject.observed)["feature"].tolist()
     assert len(live) == n_live
     tokenizer = load_tokenizer(tiny_models["llama"])
-    examples = Examples(subject, live)
-    look_again(circuit, [examples], text.rows)
-    page = write_browser_page(
-        circuit, examples, text.rows, tokenizer, tmp_path, text="text.", which="all."
+    page = browser_page(
+        circuit, subject, text, tokenizer, tmp_path, live, text="text.", which="all."
     )
     assert page.n == n_live
     written = (tmp_path / kind / "index.html").read_text()
@@ -124,54 +108,19 @@ def test_measures_without_people_have_no_gaps(observe, kind):
     assert measures_figure(summary, {kind: "transcoder", "other": "mlp_in_sae"}).axes
 
 
-def test_random_directions_beside_a_dead_transcoder_are_silent_too(random_dictionary):
-    mlp_in = torch.randn(50, 32)
-    dictionary = random_dictionary("transcoder")
-    baseline = random_directions(dictionary, torch.zeros(64), mlp_in, 16, seed=0)
-    assert not baseline.encode(mlp_in).any()
-
-
-def test_claims_on_dead_dictionaries_cannot_be_tested(scale):
-    class Evidence:
-        @staticmethod
-        def table(_):
-            rows = {"dictionary": "d", "feature": [0], "measure": "frequency", "value": [0.1]}
-            return pd.DataFrame(rows)
-
-    Evidence.scale = scale
-    with pytest.raises(Untestable, match="no measure rule_accuracy"):
-        _matched_accuracy(Evidence(), "other")
-
-
-def test_table_1_is_written_without_a_study_where_nobody_has_rated(tmp_path):
-    def study():
-        raise UserError("transcoder: expected at least 5 live features to rate, found 0")
-
-    names = {name: tmp_path / f"{name}.csv" for name in ("table", "record", "features")}
-    write_table1(study, tmp_path / "ratings", **names)
-    assert "no ratings yet" in names["table"].read_text()
-
-
-@pytest.mark.parametrize(
-    ("mlp_out", "does"), [(torch.zeros(9, 4), "writes"), (torch.ones(9, 4), "writes"), (None, "")]
-)
-def test_an_mlp_that_does_not_vary_is_refused_when_it_is_measured(mlp_out, does):
+def test_an_mlp_that_does_not_vary_is_refused_when_it_is_measured():
     varies = torch.randn(9, 4, generator=torch.Generator().manual_seed(0))
-    mlp_out = varies if mlp_out is None else mlp_out
-    statistics = Statistics(
-        varies.mean(dim=0), mlp_out.mean(dim=0), varies.norm(dim=1).mean(),
-        mlp_out.norm(dim=1).mean(),
-    )  # fmt: skip
-    if not does:
-        check_varies(statistics, "m_layer1", "float16")
-        return
-    message = f"m_layer1: expected an MLP that {does} other vectors at other tokens.*float16"
-    with pytest.raises(UserError, match=message):
-        check_varies(statistics, "m_layer1", "float16")
 
+    def check(mlp_out):
+        means = varies.mean(dim=0), mlp_out.mean(dim=0)
+        norms = varies.norm(dim=1).mean(), mlp_out.norm(dim=1).mean()
+        check_varies(Statistics(*means, *norms), "m_layer1", "float16")
 
-def entry(l1_coefficient):
-    return Dictionary(kind="transcoder", l1_coefficient=l1_coefficient, site=SITE, group="g")
+    check(varies)
+    message = "m_layer1: expected an MLP that writes other vectors at other tokens.*float16"
+    for constant in (torch.zeros(9, 4), torch.ones(9, 4)):
+        with pytest.raises(UserError, match=message):
+            check(constant)
 
 
 def test_a_target_of_norm_0_under_the_released_loss_names_the_key():
@@ -180,17 +129,18 @@ def test_a_target_of_norm_0_under_the_released_loss_names_the_key():
     training = settings(loss_normalization="released")
     message = r"found one of norm 0 at step \d+; set training\.loss_normalization to none"
     with pytest.raises(UserError, match=message):
-        train_group([entry(0.1)], cache, training, seed=0)
-    assert train_group([entry(0.1)], cache, settings(), seed=0)
+        train_group([entry("transcoder", 0.1)], cache, training, seed=0)
+    assert train_group([entry("transcoder", 0.1)], cache, settings(), seed=0)
 
 
 def test_training_says_which_key_leaves_every_feature_dead(capsys):
     training = settings(learning_rate=0.05, log_every_steps=2, epochs=8)
-    trained = train_group([entry(1e6), entry(1e-3)], random_cache(), training, seed=0)
+    dead, alive = entry("transcoder", 1e6), entry("transcoder", 1e-3)
+    trained = train_group([dead, alive], random_cache(), training, seed=0)
     said = capsys.readouterr().err
-    assert re.search(rf"{re.escape(entry(1e6).name)}: at the end, only 0\S* features are", said)
+    assert re.search(rf"{re.escape(dead.name)}: at the end, only 0\S* features are", said)
     assert "lower its l1_coefficient" in said
-    assert entry(1e-3).name not in said
+    assert alive.name not in said
     assert isinstance(trained[0].dictionary, SparseDictionary)
     table = pd.read_csv(pd.io.common.StringIO(trained[0].training_csv))
     assert no_gaps(table) and table["l0"].iloc[-1] < 1

@@ -1,18 +1,17 @@
 """The examples run from a plain ``python``, without the workflow; here with a tiny model."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import nbformat
 import pytest
 
-from helpers_rating import make_study, running
+from helpers_rating import make_study
+from helpers_serving import serving
 from transcoders.notebooks import execute_notebook
 from transcoders.rating.records import load_record
 from transcoders.rating.server import listen, make_app
+from workflow.running import python
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = ("--layer", "1")
@@ -20,11 +19,7 @@ SMALL = ("--layer", "1")
 
 def run(script, *arguments, status=0):
     """What an example prints, or says when it fails."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
-    command = [sys.executable, f"examples/{script}", *arguments]
-    done = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-    )
+    done = python(ROOT, f"examples/{script}", *arguments)
     assert done.returncode == status, done.stderr
     return done.stderr if status else done.stdout
 
@@ -92,7 +87,7 @@ def test_a_rater_without_a_browser_rates_on_the_page(tmp_path):
     said[0]["note"] = "names of [rivers] & <lakes>"
     (tmp_path / "said.json").write_text(json.dumps(said))
     app = make_app(make_study(), tmp_path, "parrot", language_model="a parrot")
-    with running(listen(app, port=0)) as port:
+    with serving(listen(app, port=0)) as port:
         page = ("--page", f"http://127.0.0.1:{port}")
         shown = run("rate_as_text.py", "show", "1", "3", *page)
         assert shown.index("What to do") < shown.index("Strongest examples")

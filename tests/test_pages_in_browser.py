@@ -48,8 +48,7 @@ def test_a_page_fits_and_loads_without_a_word(browser, page, width):
     assert browser.run("document.documentElement.scrollWidth") <= width
     assert browser.run(TOO_WIDE) == 0
     assert browser.run("document.body.innerText.length") > 500
-    said = {"Log.entryAdded", "Runtime.exceptionThrown", "Runtime.consoleAPICalled"}
-    assert [each for each in browser.events if each["method"] in said] == []
+    assert browser.said() == []
     loaded = "performance.getEntriesByType('resource').map((each) => each.name)"
     if page == LANDING:  # its pictures are files beside it
         assert all(name.startswith(ROOT.as_uri()) for name in browser.run(loaded))
@@ -108,8 +107,7 @@ STUDY = "results/laptop/notebooks/case_studies.html"
 
 @pytest.mark.parametrize("page", [ARTICLE, FIGURE3, STUDY])
 def test_a_page_can_be_read_without_a_script(browser, made, page):
-    browser.command("Emulation.setScriptExecutionDisabled", value=True)
-    try:
+    with browser.without_scripts():
         browser.open((made / page).as_uri(), width=400)
         assert browser.run("document.documentElement.scrollWidth") <= 400
         assert browser.run(TOO_WIDE) == 0
@@ -121,8 +119,6 @@ def test_a_page_can_be_read_without_a_script(browser, made, page):
         assert browser.run(f"{idle}.every((each) => each.getClientRects().length === 0)")
         browser.run("document.querySelector('.contents summary').click()")
         assert browser.run("document.querySelector('.contents a').getClientRects().length > 0")
-    finally:
-        browser.command("Emulation.setScriptExecutionDisabled", value=False)
 
 
 def column(browser, number):

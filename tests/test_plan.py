@@ -1,7 +1,5 @@
 """What a scale takes, against what it took or what the paper says."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +9,7 @@ from transcoders.config import ModelFolder, TextFiles, load_scale
 from transcoders.errors import UserError
 from transcoders.files import read_json
 from transcoders.plan import check_local, make_plan, measured_rate
+from workflow.running import cli
 
 ROOT = Path(__file__).parents[1]
 
@@ -118,8 +117,7 @@ def test_what_does_not_fit_is_named_with_both_numbers(paper):
 
 def test_the_command_prints_a_line_a_rule_and_fails_if_something_does_not_fit():
     def run(*arguments):
-        command = [sys.executable, "-m", "transcoders", "plan", "--scale", "paper", *arguments]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        return cli(ROOT, "plan", "--scale", "paper", *arguments)
 
     fits = run("--tflops", "15", "--gpu-memory", "80", "--memory", "128")
     if "disk:" not in fits.stdout:  # which depends on the machine

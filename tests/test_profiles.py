@@ -35,6 +35,8 @@ def test_these_are_the_profiles():
 def test_a_profile_is_read_without_complaint(name, tmp_path):
     options = load(content(name), tmp_path)
     assert options.rerun_incomplete and options.show_failed_logs
+    with pytest.raises(SystemExit):
+        load(content(name) | {"retrys": 2}, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["kubernetes", "slurm"])
@@ -47,12 +49,3 @@ def test_a_cluster_retries_and_leaves_resources_to_the_scale_file(name, tmp_path
     assert not {"resources", "cores", "max-threads", "set-resources"} & profile.keys()
     given = [entry.split("=")[0] for entry in profile["default-resources"] or []]
     assert not set(given) & set(SCALE_FILE)
-
-
-def test_what_snakemake_or_an_executor_does_not_know_is_refused(tmp_path):
-    for misspelt in ("retrys", "slurm-statuscommand"):
-        with pytest.raises(SystemExit):
-            load(content("slurm") | {misspelt: 2}, tmp_path)
-    for option, value in {"executor": "slrum", "slurm-status-command": "qstat"}.items():
-        with pytest.raises(jsonschema.ValidationError):
-            load(content("slurm") | {option: value}, tmp_path)

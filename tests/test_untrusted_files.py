@@ -7,12 +7,12 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 import pytest
-import torch
 import yaml
 from bs4 import BeautifulSoup
 from pydantic import ValidationError
 
 from helpers_circuits import make_circuit, some_targets
+from helpers_features import browser_page, subjects
 from helpers_rating import Rater, make_study
 from transcoders.circuits.graph import build_graph
 from transcoders.circuits.labels import Label, feature_name
@@ -21,11 +21,8 @@ from transcoders.circuits.page import circuit_page
 from transcoders.circuits.paths import ComputationalPath, Search, find_paths
 from transcoders.config import GroupEntry, Scale, Site
 from transcoders.config.studies import CircuitCase
-from transcoders.corpus import Rows
 from transcoders.errors import UserError
-from transcoders.interpretability.browser import write_browser_page, write_text
-from transcoders.interpretability.browser_data import Examples, look_again
-from transcoders.interpretability.gather import Subject, gather, load_observed, load_text
+from transcoders.interpretability.browser import write_text
 from transcoders.layout import Layout
 from transcoders.models import load_model
 from transcoders.notebooks import render_page
@@ -115,23 +112,18 @@ def test_hostile_tokens_are_texts_and_data_in_the_feature_browser(
         load_model(tiny_models["llama"]), random_dictionary, {0: "transcoder"}, first=1
     )
     site, dictionary = Site(model="m", layer=2), random_dictionary("transcoder", seed=6)
-    rows = Rows(random_tokens(30, 16, seed=2), torch.zeros(30))
-    gather(
-        circuit.model, rows, {"mine": (site, dictionary)}, scale.interpretability,
-        tmp_path / "observed", first_position=1, seed=0,
+    found, texts = subjects(
+        circuit.model, random_tokens(30, 16, seed=2), {"mine": (site, dictionary)},
+        scale.interpretability, tmp_path / "observed",
     )  # fmt: skip
-    observed = load_observed(tmp_path / "observed", "mine")
-    subject = Subject("<b>mine", site, dictionary, observed)
-    texts = load_text(tmp_path / "observed")
+    subject = found["mine"]._replace(name="<b>mine")
     labels = {
         feature_name(2, unit): Label(token, 1 - unit % 2, token, tuple(TOKENS[:3]), "rule", token)
         for unit, token in enumerate(TOKENS)
     }
     folder = tmp_path / "features"
-    examples = Examples(subject, [*range(12)])
-    look_again(circuit, [examples], texts.rows)
-    write_browser_page(
-        circuit, examples, texts.rows, Tokenizer(), folder,
+    browser_page(
+        circuit, subject, texts, Tokenizer(), folder, [*range(12)],
         text=TOKENS[0], which=TOKENS[1], labels=labels,
     )  # fmt: skip
     write_text(texts.rows, Tokenizer(), folder / "m")

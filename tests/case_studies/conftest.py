@@ -3,11 +3,9 @@
 from pathlib import Path
 
 import pytest
-import torch
 
+from helpers_features import subjects
 from transcoders.config import Interpretability, Site
-from transcoders.corpus import Rows
-from transcoders.interpretability.gather import gather
 from transcoders.layout import Layout
 from transcoders.models import load_model
 
@@ -36,17 +34,11 @@ def repository(tiny_models, random_dictionary, random_tokens, tmp_path_factory):
             folder = layout.dictionary(f"tiny-llama_layer{layer}_transcoder_l1-0.5")
             dictionary.save_pretrained(root / folder, {"metadata": {}})
             dictionaries[folder.name] = (Site(model="tiny", layer=layer), dictionary)
-        gather(
-            load_model(tiny_models[architecture]),
-            Rows(random_tokens(N_ROWS, ROW_LENGTH, seed=6), torch.zeros(N_ROWS, dtype=torch.long)),
-            dictionaries,
-            Interpretability.model_construct(
-                batch_contexts=8, top_examples=4, sampled_examples=5, background_tokens=20
-            ),
-            root / layout.observed,
-            first_position=1,
-            seed=0,
+        settings = Interpretability.model_construct(
+            batch_contexts=8, top_examples=4, sampled_examples=5, background_tokens=20
         )
+        rows, folder = random_tokens(N_ROWS, ROW_LENGTH, seed=6), root / layout.observed
+        subjects(load_model(tiny_models[architecture]), rows, dictionaries, settings, folder)
     return root
 
 

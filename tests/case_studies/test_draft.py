@@ -1,10 +1,5 @@
 """The draft of a study: what a machine can fill in is there, and right; only words are missing."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import yaml
 
@@ -13,20 +8,16 @@ from transcoders.case_studies.scripts import MOSTLY, SUCCESS, RecordedStudy, car
 from transcoders.checksums import sha256
 from transcoders.errors import UserError
 from transcoders.layout import Layout
+from workflow.running import python
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 SCALE, FEATURE = "llama", "tc1[41]"
 
 
 @pytest.fixture(scope="module")
 def draft(repository):
     """What the command writes, as a user gives it."""
-    command = [sys.executable, "-m", "transcoders", "study", "new", FEATURE, "--scale", SCALE]
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY / "src")}
-    done = subprocess.run(
-        [*command, "--drawn"], cwd=repository, env=environment, capture_output=True, text=True,
-        check=False, timeout=500,
-    )  # fmt: skip
+    command = ("study", "new", FEATURE, "--scale", SCALE, "--drawn")
+    done = python(repository, "-m", "transcoders", *command)
     assert done.returncode == 0, done.stderr
     assert "Wrote tc1-41.yaml" in done.stdout
     path = repository / "tc1-41.yaml"

@@ -228,8 +228,6 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "logit as target": ("circuit", {"feature": "logit[w1]@-1"}, "expected a feature by its name"),
     "another option": ("circuit", {"target": "tc1[3]"}, "target: a search has no such option"),
     "no transcoder": ("circuit", {"feature": "tc2[0]"}, r"tc2\[0\]: layer 2 has no transcoder"),
-    "unknown head": ("circuit", {"heads": ["w1"]}, "expected a layer and head"),
-    "negative row": ("circuit", {"row": -1}, "row -1: expected one from 0"),
     "row beyond": ("activations", {"row": 16}, "row 16: expected one from 0 to 15"),
     "position beyond": ("circuit", {"position": 10}, "token 10: expected one from"),
     "position of BOS": ("circuit", {"position": 0}, "no transcoder was trained on token 0"),

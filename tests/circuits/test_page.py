@@ -7,7 +7,7 @@ from math import nan
 
 import pytest
 
-from helpers_browser import NEEDS_CHROMIUM
+from helpers_browser import NEEDS_CHROMIUM, Reader
 from helpers_circuits import prompt, some_targets
 from transcoders.circuits import page as page_module
 from transcoders.circuits.graph import build_graph, influence, prune_graph, without_remainders
@@ -122,16 +122,8 @@ def test_links_lead_from_the_circuit_to_its_features_in_the_browser():
 # In a browser.
 
 
-class Reader:
-    """Someone who uses the page. Scripts are its own names, and clicks are real events."""
-
-    def __init__(self, browser, address):
-        self.browser, self.address = browser, address
-
-    def open(self, hash_="", *, width=1200):
-        self.browser.command("Page.navigate", url="about:blank")
-        self.browser.events.clear()
-        self.browser.open(self.address + hash_, width=width)
+class CircuitReader(Reader):
+    """Scripts are its own names, and clicks are real events."""
 
     def run(self, script):
         return self.browser.run(f"(() => {{ {script} }})()")
@@ -157,10 +149,6 @@ class Reader:
     def make_group(self, name):
         self.run(f"control('name').value = {json.dumps(name)}; control('make').click();")
 
-    def said(self):
-        bad = ("Log.entryAdded", "Runtime.exceptionThrown", "Runtime.consoleAPICalled")
-        return [event for event in self.browser.events if event["method"] in bad]
-
 
 @pytest.fixture
 def reader(browser, graph, paths, tmp_path):
@@ -173,7 +161,7 @@ def reader(browser, graph, paths, tmp_path):
     page = made(graph, paths, labels=labels, links={features[0]: "../x/1.html"})
     path = tmp_path / "circuit.html"
     path.write_text(page, encoding="utf-8")
-    reader = Reader(browser, path.as_uri())
+    reader = CircuitReader(browser, path)
     reader.open()
     return reader
 
@@ -203,7 +191,7 @@ def test_everything_fits_and_stands_below_its_token(reader, width):
     assert reader.run("return document.documentElement.scrollWidth;") <= width
     clipped = "[...grid.querySelectorAll('.node.head .label, .node.mlp .label')]"
     assert reader.run(f"return {clipped}.every((each) => each.scrollWidth <= each.clientWidth);")
-    assert reader.said() == []
+    assert reader.browser.said() == []
 
 
 @NEEDS_CHROMIUM
@@ -349,7 +337,7 @@ def test_a_group_is_one_box_and_survives_a_reload(reader):
     reader.run("document.querySelectorAll('#groups button')[1].click();")  # delete
     assert reader.drawn("member") == reader.run("return view.groups.length;") == 0
     reader.browser.wait(lambda: "group" not in reader.run("return location.hash;"))
-    assert reader.said() == []
+    assert reader.browser.said() == []
 
 
 @NEEDS_CHROMIUM
@@ -377,7 +365,7 @@ def test_groups_from_a_file_or_an_address_are_not_taken_on_trust(reader):
     reader.run("location.hash = 'keep=1000&kinds=,nothing&group=%7B&group=3&node=nothing';")
     reader.browser.wait(lambda: reader.run("return view.groups.length === 0;"))
     assert reader.run("return [view.keep, view.kinds.size, view.picked];") == [80, 0, None]
-    assert reader.said() == []
+    assert reader.browser.said() == []
 
 
 @NEEDS_CHROMIUM

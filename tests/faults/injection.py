@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from faults import process
-from transcoders.checksums import sha256
 from transcoders.layout import Layout
 from transcoders.process import set_environment
+from workflow.running import hashes_below
 
 Ending = Literal["resumed", "refused"]
 SCALE = "smoke"
@@ -109,10 +109,10 @@ class Prepared:
 def hashes(folder):
     """SHA-256 of all that a run made, logs left out, half-written files not."""
     return {
-        str(path.relative_to(folder)): sha256(path)
+        f"{top}/{name}": digest
         for top in TOPS
-        for path in sorted((folder / top).rglob("*"))
-        if path.is_file() and "logs" not in path.parts and path.name != ".snakemake_timestamp"
+        for name, digest in hashes_below(folder / top).items()
+        if not name.endswith(".snakemake_timestamp")
     }
 
 

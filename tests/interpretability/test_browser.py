@@ -6,16 +6,17 @@ import re
 
 import pytest
 
-from helpers_browser import NEEDS_CHROMIUM
+from helpers_browser import NEEDS_CHROMIUM, Reader
 from helpers_circuits import make_circuit, plain, plain_pass, without_weight
+from helpers_features import browser_page
 from transcoders.circuits.labels import Label, feature_name
 from transcoders.interpretability import browser as browser_module
 from transcoders.interpretability import browser_data
 from transcoders.interpretability.automatic import live_features
-from transcoders.interpretability.browser import write_browser_page, write_list, write_text
-from transcoders.interpretability.browser_data import Examples, look_again
+from transcoders.interpretability.browser import write_list, write_text
 from transcoders.interpretability.gather import Observed, Subject, load_observed, load_text
 from transcoders.models import load_tokenizer
+from workflow.running import hashes_below
 
 PER_FILE = 9
 EXAMPLES = ("one of", "two of")
@@ -67,10 +68,8 @@ def write(made, features, folder, tiny_models, labels=None):
         sizes = {"FEATURES_PER_FILE": PER_FILE, "ROWS_PER_FILE": 8, "N_ROWS": 20}
         for name, size in sizes.items():
             patch.setattr(browser_module, name, size)
-        examples = Examples(subject, features)
-        look_again(circuit, [examples], text.rows)
-        page = write_browser_page(
-            circuit, examples, text.rows, tokenizer, folder,
+        page = browser_page(
+            circuit, subject, text, tokenizer, folder, features,
             text="some text (a licence).", which="some of them.", labels=labels,
         )  # fmt: skip
         write_text(text.rows, tokenizer, folder / subject.site.model)
@@ -100,11 +99,8 @@ def test_every_feature_and_row_is_in_a_file_and_the_same_bytes_come_again(
     texts = [read_shelved(path) for path in sorted((folder / "m").glob("text-*.js"))]
     assert [len(rows) for rows in texts] == [8, 8, 8, 6]
     write(made, features, tmp_path, tiny_models, labels)
-    written, again = (
-        {path.relative_to(at): path.read_bytes() for path in at.rglob("*") if path.is_file()}
-        for at in (folder, tmp_path)
-    )
-    assert written == again and len(written) == 2 + len(parts) + len(texts)
+    written = hashes_below(folder)
+    assert hashes_below(tmp_path) == written and len(written) == 2 + len(parts) + len(texts)
 
 
 def test_shades_are_shares_of_the_largest(folder, features, made):
@@ -177,18 +173,8 @@ def test_a_feature_that_is_never_active_is_there_too(made, tmp_path, tiny_models
 pages = pytest.mark.parametrize("made", ["late"], indirect=True)
 
 
-class Reader:
+class FeatureReader(Reader):
     """Someone who looks at the page of a dictionary, opened from its folder."""
-
-    def __init__(self, browser, page):
-        self.browser, self.page = browser, page
-
-    def open(self, address="", *, width=1200):
-        self.browser.open("about:blank", width=width)
-        self.browser.open(self.page.as_uri() + address, width=width)
-
-    def run(self, script):
-        return self.browser.run(script)
 
     def rows(self, cell=0):
         rows = "[...document.querySelector('#features').tBodies[0].rows]"
@@ -208,7 +194,7 @@ class Reader:
 
 @pytest.fixture
 def reader(browser, folder, made):
-    return Reader(browser, folder / made[1].name / "index.html")
+    return FeatureReader(browser, folder / made[1].name / "index.html")
 
 
 @NEEDS_CHROMIUM
@@ -309,7 +295,7 @@ def test_keys_lead_through_features_and_back(reader):
 def test_a_page_without_its_files_says_so(reader, features, tmp_path):
     alone = tmp_path / "index.html"
     alone.write_text(reader.page.read_text())
-    lonely = Reader(reader.browser, alone)
+    lonely = FeatureReader(reader.browser, alone)
     lonely.open(f"#{features[0]}")
     lonely.wait_for("Download the whole folder of features")
 
@@ -318,23 +304,19 @@ def test_a_page_without_its_files_says_so(reader, features, tmp_path):
 @pages
 @pytest.mark.parametrize("width", [400, 1200])
 def test_an_open_feature_fits(reader, features, width):
-    reader.browser.events.clear()
     reader.open(f"#{features[0]}", width=width)
     reader.wait_for("Nearest features")
     assert reader.run("document.documentElement.scrollWidth") <= width
-    assert "Runtime.exceptionThrown" not in [e["method"] for e in reader.browser.events]
+    assert reader.browser.said() == []
 
 
 @NEEDS_CHROMIUM
 @pages
 def test_without_a_script_there_is_the_table(reader):
-    reader.browser.command("Emulation.setScriptExecutionDisabled", value=True)
-    try:
+    with reader.browser.without_scripts():
         reader.browser.open(reader.page.as_uri(), width=400)
         assert len(reader.rows()) == 20
         text = html.unescape(reader.run("document.querySelector('main').innerText"))
         assert "need JavaScript" in text and "some text (a licence)" in text
         idle = "[...document.querySelectorAll('main button, main input')]"
         assert reader.run(f"{idle}.every((each) => each.getClientRects().length === 0)")
-    finally:
-        reader.browser.command("Emulation.setScriptExecutionDisabled", value=False)

@@ -3,7 +3,8 @@
 import pytest
 
 from helpers_browser import LOADED, NEEDS_CHROMIUM
-from helpers_rating import make_study, running
+from helpers_rating import make_study
+from helpers_serving import serving
 from transcoders.rating.records import Rating, load_record
 from transcoders.rating.server import listen, make_app
 
@@ -18,7 +19,7 @@ def study():
 @pytest.fixture
 def site(study, tmp_path, browser):
     browser.events.clear()
-    with running(listen(make_app(study, tmp_path, "anna"), port=0)) as port:
+    with serving(listen(make_app(study, tmp_path, "anna"), port=0)) as port:
         yield f"http://127.0.0.1:{port}"
         browser.command("Page.navigate", url="about:blank")
 
@@ -30,16 +31,6 @@ def settle(browser):
 
 def arrive(browser, number):
     browser.wait(lambda: browser.run(f"location.pathname === '/item/{number}' && {LOADED}"))
-
-
-def violations(browser):
-    """What the browser refused to load or run."""
-    entries = [event["params"]["entry"] for event in browser.events
-               if event["method"] == "Log.entryAdded"]  # fmt: skip
-    errors = [str(event) for event in browser.events
-              if event["method"] == "Runtime.exceptionThrown"]  # fmt: skip
-    # Browsers ask for an icon whether there is one or not.
-    return errors + [e["text"] for e in entries if not e.get("url", "").endswith("/favicon.ico")]
 
 
 @pytest.mark.parametrize("width", [1200, 400])
@@ -79,7 +70,7 @@ def test_everything_fits_and_can_be_told_apart(width, browser, site, study, tmp_
     )
     assert len(names) == 9
     assert all(names)
-    assert violations(browser) == []
+    assert browser.said() == []
 
 
 def test_keys_rate_move_and_write(browser, site, tmp_path):
@@ -114,7 +105,7 @@ def test_keys_rate_move_and_write(browser, site, tmp_path):
     arrive(browser, 2)
     browser.press("u")
     arrive(browser, 3)
-    assert violations(browser) == []
+    assert browser.said() == []
 
 
 def test_a_second_click_or_a_held_key_rates_nothing_more(browser, site, tmp_path):
@@ -141,8 +132,7 @@ def test_a_second_click_or_a_held_key_rates_nothing_more(browser, site, tmp_path
 
 
 def test_the_essential_works_without_javascript(browser, site, study, tmp_path):
-    browser.command("Emulation.setScriptExecutionDisabled", value=True)
-    try:
+    with browser.without_scripts():
         browser.open(f"{site}/item/1", width=400)
         for number in range(1, len(study.items) + 1):
             arrive(browser, number)
@@ -164,8 +154,6 @@ def test_the_essential_works_without_javascript(browser, site, study, tmp_path):
         arrive(browser, 1)
         browser.run("document.querySelector('a').click()")
         arrive(browser, 2)
-    finally:
-        browser.command("Emulation.setScriptExecutionDisabled", value=False)
 
 
 def test_the_policy_lets_no_other_script_run(browser, site):
@@ -176,4 +164,4 @@ def test_the_policy_lets_no_other_script_run(browser, site):
     )
     assert browser.run("window.ran") is None
     browser.run("document.body.style.cssText = ''; fetch('/item/2').catch(() => null)")
-    browser.wait(lambda: len(violations(browser)) >= 2)
+    browser.wait(lambda: len(browser.said()) >= 2)

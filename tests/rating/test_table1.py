@@ -1,7 +1,6 @@
 """Table 1 from ratings whose counts are known, against scipy and by hand."""
 
 import json
-import math
 import re
 from typing import Any, NamedTuple
 
@@ -41,7 +40,10 @@ def study():
 def written(study, folder):
     table, record = folder / "out/table1.csv", folder / "out/table1.json"
     features = folder / "out/ratings.csv"
-    write_table1(lambda: study, folder / "ratings", table=table, record=record, features=features)
+    write_table1(
+        lambda: study or pytest.fail("not needed"), folder / "ratings",
+        table=table, record=record, features=features,
+    )  # fmt: skip
     # What is infinite or undefined must not be in JSON.
     said = json.loads(record.read_text(), parse_constant=pytest.fail)
     return Written(pd.read_csv(table), said, pd.read_csv(features))
@@ -64,23 +66,20 @@ def rate(study, folder, rater, counts):
     return record
 
 
-def test_counts_beside_the_papers(study, tmp_path):
-    rate(study, tmp_path, "anna", COUNTS)
-    table = written(study, tmp_path).table
-    assert set(table.pop("rater")) == {"anna"} and set(table.pop("by")) == {"person"}
-    table = table.set_index("rating")
+def test_counts_beside_the_papers_and_what_each_rater_said_of_each_feature(study, tmp_path):
+    for rater in ("anna", "ben"):
+        rate(study, tmp_path, rater, COUNTS)
+    table, _, features = written(study, tmp_path)
+    assert table.pop("rater").tolist() == ["anna"] * 5 + ["ben"] * 5
+    assert set(table.pop("by")) == {"person"}
+    assert table[:5].equals(table[5:].reset_index(drop=True))
+    table = table[:5].set_index("rating")
     assert list(table) == ["transcoder", "mlp_in_sae", "paper_transcoder", "paper_mlp_in_sae"]
     for kind, counts in COUNTS.items():
         expected = counts | {"context-free": CONTEXT_FREE[kind], "rated": 20}
         assert table[kind].to_dict() == expected
     assert table["paper_transcoder"].tolist() == [41, 8, 1, 6, 50]
     assert table["paper_mlp_in_sae"].tolist() == [38, 8, 4, 16, 50]
-
-
-def test_what_each_rater_said_of_each_feature(study, tmp_path):
-    for rater in ("anna", "ben"):
-        rate(study, tmp_path, rater, COUNTS)
-    features = written(study, tmp_path).features
     assert list(features) == ["rater", "by", "kind", "feature", "interpretable", "context_free"]
     assert len(features) == 2 * 40
     for (_, kind), said in features.groupby(["rater", "kind"]):
@@ -105,18 +104,8 @@ def test_shares_and_tests(study, tmp_path):
     assert tests["context-free"]["p_value"] == stats.fisher_exact([[2, 18], [6, 14]]).pvalue
 
 
-def test_fisher_by_hand(study, tmp_path):
-    # Ours: 20 of 20 against 0 of 20. One table of C(40, 20) is as extreme on either side.
-    extreme = {"transcoder": {"interpretable": 20}, "mlp_in_sae": {"maybe": 20}}
-    rate(study, tmp_path, "anna", extreme)
-    found = written(study, tmp_path).record
-    test = found["raters"]["anna"]["tests"]["interpretable"]
-    assert test["p_value"] == pytest.approx(2 / math.comb(40, 20))
-    assert test["odds_ratio"] is None, "it is infinite"
-
-
-def test_no_ratings_yet(study, tmp_path):
-    found = written(study, tmp_path)
+def test_no_ratings_yet_and_no_study_is_needed(tmp_path):
+    found = written(None, tmp_path)
     assert (tmp_path / "out/table1.csv").read_text() == (
         "rater,by,rating,transcoder,mlp_in_sae,paper_transcoder,paper_mlp_in_sae\n"
         "no ratings yet,,interpretable,,,41,38\n"

@@ -13,7 +13,7 @@ from test_sources import write_wheel
 from transcoders.checksums import sha256
 from transcoders.config import SyntheticCorpus
 from transcoders.synthetic import make_texts
-from workflow.running import REPOSITORY, snakemake, workspace
+from workflow.running import REPOSITORY, hashes_below, snakemake, workspace
 
 PART = 8192
 """Bytes."""
@@ -102,17 +102,12 @@ def test_a_carried_run_gives_the_same_bytes(packed, elsewhere):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PIP_FIND_LINKS", str(packed.parent / "index"))
         snakemake(packed, "evaluation", "--config", "scale=tiny")
-    made = {
-        path.relative_to(packed): path
-        for path in (packed / "results/tiny").rglob("*")
-        if path.is_file() and "logs" not in path.parts
-    }
+    made, again = (hashes_below(folder / "results/tiny") for folder in (packed, elsewhere))
     assert len(made) > 15
-    different = {name for name, path in made.items() if sha256(elsewhere / name) != sha256(path)}
-    assert different == set()
+    assert {name for name in made if made[name] != again.get(name)} == set()
     with tarfile.open(elsewhere / "tables-tiny.tar.gz") as archive:
         kept = {Path(name) for name in archive.getnames()}
-    tables = {name for name in made if name.suffix in (".csv", ".json")}
-    tables = {name for name in tables if "models" not in name.parts}
-    assert kept > tables | {Path("results/tiny/environment.json")}
+    tables = {Path("results/tiny") / name for name in (*made, "environment.json")
+              if name.endswith((".csv", ".json")) and not name.startswith("models/")}  # fmt: skip
+    assert kept > tables
     assert not any(name.suffix in (".safetensors", ".parquet") for name in kept)

@@ -60,10 +60,6 @@ def test_a_page_or_figure_asks_for_nothing_heavy(fresh_clone, targets, forced):
     assert not heavy(planned)
 
 
-def test_the_committed_figures_are_up_to_date_or_rebuilt_from_tables(fresh_clone):
-    assert not heavy(planned_rules(fresh_clone, "figures"))
-
-
 def test_a_report_is_made_of_the_committed_pages(fresh_clone):
     snakemake(fresh_clone, "notebooks", "--report", "report.html")
     report = (fresh_clone / "report.html").read_text()

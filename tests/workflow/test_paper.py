@@ -4,18 +4,15 @@ The scale file is the real one, but for sizes and the GPU: models, revisions, sh
 coefficients, streaming and rules are what a user runs.
 """
 
-import shutil
-
 import pandas as pd
 import pytest
 import yaml
 
 from helpers_hub import add_model, add_to_hub, shard
-from transcoders.checksums import sha256
 from transcoders.config import load_scale
 from transcoders.files import read_json
 from transcoders.layout import Layout
-from workflow.running import REPOSITORY, cli, planned_rules, snakemake, workspace
+from workflow.running import REPOSITORY, planned_rules, snakemake, workspace
 
 pytestmark = pytest.mark.full
 PAPER = ("--config", "scale=paper")
@@ -127,26 +124,6 @@ def test_the_studies_are_made_and_the_paper_stands_beside_greater_than(run):
     for expected in ("0.88294", "0.7978", "attn9[1]"):
         assert expected in page
     assert ">bad feature<" not in page  # whose number is one of the authors' weights
-
-
-def test_a_cache_gives_the_same_bytes_as_the_stream(run, scale):
-    group = next(group for group in scale.all_groups if group.name == "gpt2-small-layer4")
-    (entry,) = scale.dictionaries_in(group)
-    again = run.parent / "cached"
-    shutil.copytree(run, again)
-    for made in ("activations", "dictionaries"):
-        shutil.rmtree(again / LAYOUT.results / made)
-    path = again / LAYOUT.config
-    text = path.read_text()
-    assert text.count("mode: stream") == 1
-    path.write_text(text.replace("mode: stream", "mode: cache"))
-    for command in (("cache-activations", "gpt2-small"), ("train", group.name)):
-        outcome = cli(again, command[0], "--scale", "paper", command[1])
-        assert outcome.returncode == 0, outcome.stderr
-    assert list((again / LAYOUT.activations(group.deepest.name)).glob("shard-*"))
-    for file in ("sae_weights.safetensors", "training.csv", "cfg.json"):
-        name = LAYOUT.dictionary(entry.name) / file
-        assert sha256(again / name) == sha256(run / name)
 
 
 def test_learning_rates_are_compared_when_asked_for(run, scale):

@@ -11,7 +11,6 @@ import pandas as pd
 import pytest
 import yaml
 
-from test_evaluation import COLUMNS
 from transcoders.checksums import sha256
 from transcoders.circuits.export import load_circuit
 from transcoders.circuits.labels import feature_name, read_labels
@@ -24,61 +23,31 @@ SMOKE = ("--config", "scale=smoke")
 LAYOUT = Layout("smoke")
 
 
-def test_nine_headline_dictionaries_are_trained_and_measured(run, scale):
-    table = pd.read_csv(run / LAYOUT.evaluation)
-    assert list(table.columns) == COLUMNS.split()
-    by_site = [d for site in scale.all_sites for d in scale.dictionaries_of(site)]
-    assert list(table["dictionary"]) == [d.name for d in by_site]
-    compared = table["site"].isin([site.name for site in scale.sites])
-    assert table[compared]["headline"].sum() == 9
-    assert set(table[~compared]["kind"]) == {"transcoder"}
-    assert (table["l0"] > 0).all() and (table["l0"] < table["n_features"]).all()
-    assert (table["ce_low"] <= table["ce"]).all() and (table["ce"] <= table["ce_high"]).all()
-
-
 def test_every_dictionary_is_complete_on_disk(run, scale):
     for entry in scale.dictionaries:
         folder = run / LAYOUT.dictionary(entry.name)
-        dictionary = SparseDictionary.from_pretrained(folder)
-        assert dictionary.kind == entry.kind
-        config = read_json(folder / "cfg.json")
-        assert config["training"]["l1_coefficient"] == entry.l1_coefficient
-        manifest = run / LAYOUT.corpus_manifest
-        assert config["training"]["corpus_manifest_sha256"] == sha256(manifest)
-        curve = pd.read_csv(folder / "training.csv")
-        assert curve["loss"].iloc[-1] < curve["loss"].iloc[0]
+        assert SparseDictionary.from_pretrained(folder).kind == entry.kind
+        training = read_json(folder / "cfg.json")["training"]
+        assert training["l1_coefficient"] == entry.l1_coefficient
+        assert training["corpus_manifest_sha256"] == sha256(run / LAYOUT.corpus_manifest)
 
 
-def test_greater_than_is_studied_and_shown(run, scale):
-    assert scale.greater_than is not None
-    folder = run / LAYOUT.greater_than
-    summary = read_json(folder / "summary.json")
+def test_greater_than_is_studied_and_shown(run):
+    summary = read_json(run / LAYOUT.greater_than / "summary.json")
     assert summary["layer"] == 1  # the only one with a transcoder besides layer 0
-    metric = pd.read_csv(folder / "metric.csv")
-    assert len(metric) == 100 * len(scale.greater_than.templates)
+    metric = pd.read_csv(run / LAYOUT.greater_than / "metric.csv")
     averaged = metric[metric["year"].between(1, 98)]["original"].mean()
     assert summary["metric"]["original"]["value"] == pytest.approx(averaged, abs=1e-5)
     page = (run / LAYOUT.notebook("greater_than")).with_suffix(".html").read_text()
     assert page.count("data:image/png;base64") == 3
-    assert len(pd.read_csv(run / LAYOUT.feature_checks)) == len(scale.circuits.checks)
 
 
 def test_features_are_measured_and_studied_blind(run, scale):
-    assert scale.interpretability is not None
     measures = pd.read_csv(run / LAYOUT.automatic)
-    assert list(measures) == ["dictionary", "feature", "measure", "value"]
     names = [scale.rated(kind).name for kind in ("transcoder", "mlp_in_sae")]
     assert list(measures["dictionary"].unique()) == [*names, scale.interpretability.baseline]
-    assert set(measures["measure"]) == {
-        "frequency", "single_token_share", "token_entropy", "rule_accuracy",
-    }  # fmt: skip
-    assert measures["value"].notna().all()
     studies = pd.read_csv(run / LAYOUT.systematic)
     assert len(studies.drop_duplicates("feature")) == scale.interpretability.studied_features
-    assert (studies["layer"] == 1).all()  # the only one above layer 0
-    ratings = pd.read_csv(run / LAYOUT.table1)
-    assert set(ratings["rater"]) == {"no ratings yet"}
-    assert ratings[["transcoder", "mlp_in_sae"]].isna().all().all()
     for name in names:
         live = set(measures.loc[measures["dictionary"] == name, "feature"])
         shown = features_in_browser(run / LAYOUT.features_of(name))
@@ -130,14 +99,6 @@ def test_a_case_study_is_carried_out_and_rendered(run):
     assert "study.tokens(row=0)</code>: refused." in page
 
 
-def test_figure_and_page_exist_and_the_page_needs_no_network(run):
-    for suffix in (".pdf", ".png"):
-        assert (run / LAYOUT.figure("fig3_tradeoff")).with_suffix(suffix).stat().st_size > 10_000
-    page = (run / LAYOUT.notebook("figure3")).with_suffix(".html").read_text()
-    assert "<math" in page and "data:image/png;base64" in page
-    assert "<script src" not in page and 'src="http' not in page
-
-
 def test_every_circuit_is_found_checked_and_drawn(run, scale):
     for case in scale.circuits.cases:
         folder = run / LAYOUT.circuit(case.name)
@@ -148,12 +109,7 @@ def test_every_circuit_is_found_checked_and_drawn(run, scale):
         assert {node["ctx_idx"] for node in read_json(folder / "graph.json")["nodes"]} <= set(
             range(len(record["tokens"]))
         )
-        curve = pd.read_csv(folder / "faithfulness.csv")
-        assert list(curve.loc[0, ["faithfulness", "remaining"]]) == [0, 1]
-        assert len(pd.read_csv(folder / "ablation.csv")) > 0
         assert (folder / "circuit.html").stat().st_size > 10_000
-        for suffix in (".pdf", ".png"):
-            assert (run / LAYOUT.figure(f"circuit_{case.name}{suffix}")).exists()
 
 
 def test_a_circuit_can_be_asked_for_by_hand(run):
