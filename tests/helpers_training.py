@@ -19,6 +19,8 @@ from transcoders.training.trainer import TrainedDictionary, Trainer
 
 SITE = Site(model="tiny", layer=1)
 ALL_KINDS: tuple[Kind, ...] = tuple(TRAITS)
+ONE_OF_EACH: tuple[Kind, ...] = ("transcoder", "mlp_in_sae", "topk_sae", "skip_sae")
+"""Kinds that have every trait between them."""
 
 
 class CacheInMemory(ActivationsInMemory):

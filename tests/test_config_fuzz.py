@@ -16,7 +16,7 @@ from transcoders.errors import UserError
 from transcoders.plan import make_plan
 
 CONFIG = Path(__file__).resolve().parents[1] / "config"
-EXAMPLES = {"laptop": 80, "paper": 40, "published": 150, "smoke": 150}
+EXAMPLES = {"laptop": 40, "paper": 20, "published": 80, "smoke": 80}
 """Edited files of each scale. Long files take longer."""
 SCHEMA = Scale.model_json_schema()
 KEYS = sorted({key for part in SCHEMA["$defs"].values() for key in part["properties"]})

@@ -76,22 +76,26 @@ class Runs:
         return self.call
 
 
-@FORMATS
-@pytest.mark.parametrize("place", ["cfg", "state_dict", "more"])
+EXPLOITS = {
+    "system": lambda canary: Runs(os.system, f"touch {canary}"),
+    "eval": lambda canary: Runs(eval, f"open({str(canary)!r}, 'w')"),
+    "touch": lambda canary: Runs(Path.touch, canary),
+    "load": lambda canary: Runs(torch.load, str(canary)),
+}
+
+
 @pytest.mark.parametrize(
-    "exploit",
+    ("exploit", "place", "zipped"),
     [
-        lambda canary: Runs(os.system, f"touch {canary}"),
-        lambda canary: Runs(eval, f"open({str(canary)!r}, 'w')"),
-        lambda canary: Runs(Path.touch, canary),
-        lambda canary: Runs(torch.load, str(canary)),
+        *(("system", place, zipped) for place in ("cfg", "state_dict", "more")
+          for zipped in (True, False)),
+        *((exploit, "cfg", True) for exploit in ("eval", "touch", "load")),
     ],
-    ids=["system", "eval", "touch", "load"],
-)
+)  # fmt: skip
 def test_a_malicious_file_is_refused_and_nothing_in_it_runs(tmp_path, exploit, place, zipped):
     canary = tmp_path / "executed"
     content: dict[str, Any] = {"cfg": None, "state_dict": released_tensors()}
-    path = write(tmp_path, content | {place: exploit(canary)}, zipped=zipped)
+    path = write(tmp_path, content | {place: EXPLOITS[exploit](canary)}, zipped=zipped)
     assert "refused, since it holds more than tensors and plain values: it names" in refusal(path)
     assert not canary.exists()
 

@@ -224,8 +224,7 @@ def test_hostile_tokens_are_texts_in_every_table_of_a_notebook():
         assert set(shown) <= set(words_in(page, "td"))
 
 
-@pytest.mark.parametrize("token", [*TOKENS, "".join(TOKENS)])
-def test_hostile_tokens_are_texts_in_the_sentences_of_a_notebook(token):
+def sentences(token):
     record = {
         "name": "case", "model": "tiny", "tokens": ["<|endoftext|>", token, " b"],
         "transcoders": [0], "target": {"name": f"logit[{token}]-logit[b]@-1", "value": 1.5},
@@ -235,15 +234,22 @@ def test_hostile_tokens_are_texts_in_the_sentences_of_a_notebook(token):
         "model": "m", "numbers": "pairs", "templates": [f"{token} 17{{YY}}"],
         "metric": {"original": {"value": 0.5, "low": 0.4, "high": 0.6}},
     }  # fmt: skip
+    return describe_circuit(record), greater_than.describe_task(summary)
+
+
+def test_hostile_tokens_are_texts_in_the_sentences_of_a_notebook():
+    tokens = [*TOKENS, "".join(TOKENS)]
     cell = nbformat.v4.new_code_cell("shown")
     cell.outputs = [
         nbformat.v4.new_output("display_data", {"text/markdown": sentence})
-        for sentence in (describe_circuit(record), greater_than.describe_task(summary))
+        for token in tokens
+        for sentence in sentences(token)
     ]
     title = nbformat.v4.new_markdown_cell("# Title")
     page = checked(render_page(nbformat.v4.new_notebook(cells=[title, cell])), scripts=1)
-    shown = "".join(words_in(page, "h3, p"))
-    squeezed = " ".join(token.replace("\n", "⏎").split())
-    for text_around in (f"<|endoftext|>{squeezed} b", f"logit[{squeezed}]", f"“{squeezed} 17"):
-        assert "".join(text_around.split()) in "".join(shown.split())
+    shown = "".join(" ".join(words_in(page, "h3, p")).split())
+    for token in tokens:
+        squeezed = "".join(token.replace("\n", "⏎").split())
+        for text in (f"<|endoftext|>{squeezed}b", f"logit[{squeezed}]", f"“{squeezed}17"):
+            assert text in shown
     assert not page.find_all(["em", "del", "code"])

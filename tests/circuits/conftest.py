@@ -24,12 +24,6 @@ def mix(request):
     return request.param
 
 
-@pytest.fixture(scope="session", params=[0, 1], ids=["from BOS", "after BOS"])
-def first(request):
-    """The first position with transcoders."""
-    return request.param
-
-
 @pytest.fixture(scope="session")
 def freeze(random_dictionary, random_tokens):
     """Freezes random tokens on a model with random transcoders, by default after BOS."""
@@ -42,10 +36,19 @@ def freeze(random_dictionary, random_tokens):
     return freeze
 
 
-@pytest.fixture(scope="session")
-def local(tiny_model, freeze, mix, first):
-    """Eight tokens, for every architecture, mix of transcoders and first position."""
-    return freeze(tiny_model, mix, first=first)
+LOCAL = [
+    ("gpt2", "all layers", 1), ("gpt2", "no layer", 0), ("gpt_neox", "all layers", 0),
+    ("gpt_neox", "layer 1", 1), ("gpt_neox", "layers 0 and 2", 1), ("llama", "layers 0 and 2", 0),
+    ("llama", "all layers", 1), ("llama", "no layer", 1),
+]  # fmt: skip
+"""Architectures, mixes of transcoders and first positions with them: each meets several others."""
+
+
+@pytest.fixture(scope="session", params=LOCAL, ids=lambda each: f"{each[0]}, {each[1]}, {each[2]}")
+def local(request, tiny_models, freeze):
+    """Eight tokens, for some of the settings."""
+    architecture, mix, first = request.param
+    return freeze(load_model(tiny_models[architecture]), mix, first=first)
 
 
 @pytest.fixture(scope="session")

@@ -18,16 +18,32 @@ SIGNS: dict[str, Callable[[float], float]] = {
 }
 
 
-@pytest.mark.parametrize(("n", "iterations"), [(3, 1), (4, 3)])
-@pytest.mark.parametrize("sign", SIGNS)
-def test_the_paths_are_those_of_plain_loops(small, *, n, iterations, sign):
-    for target in (some_targets(small)[0], some_targets(small)[-1]):
-        found = find_paths(small, target, Search(n, iterations, sign=sign))
-        expected = greedy_paths(small, target, n=n, iterations=iterations, score=SIGNS[sign])
+def assert_as_plain_loops(local, n, iterations, sign):
+    for target in (some_targets(local)[0], some_targets(local)[-1]):
+        found = find_paths(local, target, Search(n, iterations, sign=sign))
+        expected = greedy_paths(local, target, n=n, iterations=iterations, score=SIGNS[sign])
         assert [path.nodes for path in found] == [path.nodes for path in expected]
         assert [path.attribution for path in found] == pytest.approx(
             [path.attribution for path in expected], rel=1e-3, abs=1e-5
         )
+
+
+def test_the_paths_are_those_of_plain_loops(small):
+    assert_as_plain_loops(small, 4, 3, "both")
+
+
+# What does not depend on the architecture.
+SOME = pytest.mark.parametrize(
+    ("tiny_model_folder", "mix"),
+    [("llama", "all layers"), ("gpt_neox", "layers 0 and 2")],
+    indirect=True,
+)
+
+
+@SOME
+def test_of_either_sign_or_after_one_round_they_are_those_of_plain_loops(small):
+    for n, iterations, sign in ((3, 1, "both"), (4, 3, "positive"), (4, 3, "negative")):
+        assert_as_plain_loops(small, n, iterations, sign)
 
 
 FILTERS: dict[str, tuple[dict[str, Any], Callable[[Node], bool]]] = {
@@ -50,6 +66,7 @@ def where(node):
     return node.source if node.kind == "head" else node.token
 
 
+@SOME
 @pytest.mark.parametrize("name", FILTERS)
 def test_filters_are_those_of_plain_loops(small, name):
     settings, passes = FILTERS[name]

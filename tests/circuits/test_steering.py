@@ -53,7 +53,7 @@ def test_a_factor_of_1_changes_nothing(mixed, target, nodes):
     assert changes == pytest.approx([0] * len(nodes), abs=1e-4)
 
 
-@pytest.mark.parametrize("factor", [2, -1, 0])
+@pytest.mark.parametrize("factor", [2, -1])
 def test_a_linear_model_moves_exactly_as_predicted(mixed, target, nodes, factor):
     totals = TotalAttributions(mixed, target)
     predicted = torch.tensor([totals[n.kind, n.layer][n.place].item() for n in nodes])

@@ -101,14 +101,14 @@ def test_seeds_widen_the_interval_of_the_slope():
     assert three["slope"]["resampled"] == "documents, training runs"
 
 
-def covers(random, *, run_sd):
+def covers(random):
     """Whether the interval of the slope has the truth in it, in one data set made by chance."""
 
     def run(pair):
-        return pair._replace(gap=pair.gap + run_sd * random.normal())
+        return pair._replace(gap=pair.gap + 0.02 * random.normal())
 
     line = sweep(-0.04, 0.02)
-    seeds = [line[-1]._replace(seed=seed) for seed in (1, 2, 3)] if run_sd else []
+    seeds = [line[-1]._replace(seed=seed) for seed in (1, 2, 3)]
     made = tables(map(run, [*line, *seeds]), documents=40, noise=0.05, random=random)
     _, fits = gap_by_tokens(Pairs(*made, seed=0, resamples=400), margin=MARGIN)
     slope = fits.iloc[0]
@@ -116,11 +116,10 @@ def covers(random, *, run_sd):
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("run_sd", [0.0, 0.02])
-def test_the_interval_of_the_slope_covers_it_in_about_95_of_100_data_sets(run_sd):
+def test_the_interval_of_the_slope_covers_it_in_about_95_of_100_data_sets():
     random = np.random.default_rng(0)
     n = 100
-    found = sum(covers(random, run_sd=run_sd) for _ in range(n))
+    found = sum(covers(random) for _ in range(n))
     low, high = stats.binom.interval(0.998, n, 0.95)
     assert low <= found <= high
 

@@ -6,12 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers_gradients import WAYS, distance, plain_loss, problem, problems
-from helpers_training import ALL_KINDS
+from helpers_training import ALL_KINDS, ONE_OF_EACH
 from transcoders.config import TRAITS
 from transcoders.dictionaries.entries import CHUNK_ENTRIES
 
 ALL_WAYS = pytest.mark.parametrize("way", WAYS)
 OF_ALL_KINDS = pytest.mark.parametrize("kind", ALL_KINDS)
+ONE_OF_EACH_TRAIT = pytest.mark.parametrize("kind", ONE_OF_EACH)
 
 
 @ALL_WAYS
@@ -66,7 +67,7 @@ def test_the_number_of_threads_changes_no_byte(kind, monkeypatch):
 
 
 @ALL_WAYS
-@OF_ALL_KINDS
+@ONE_OF_EACH_TRAIT
 @pytest.mark.parametrize("where", ["a token", "a feature"])
 def test_what_is_not_a_number_reaches_the_loss(way, kind, where):
     p = problem(kind, 0.2)
@@ -75,7 +76,7 @@ def test_what_is_not_a_number_reaches_the_loss(way, kind, where):
 
 
 @ALL_WAYS
-@OF_ALL_KINDS
+@ONE_OF_EACH_TRAIT
 def test_bf16_rounds_products_and_nothing_else(way, kind):
     # TopK keeps what is largest, and rounding swaps some features of nearly the same size.
     p = problem(kind, 0.3, n_tokens=128)

@@ -84,16 +84,15 @@ def test_no_part_is_larger_than_asked_and_nothing_else_is_there(packed):
     assert others == {"SHA256SUMS", "wheels.txt"}
 
 
-@pytest.mark.parametrize("missing", [False, True])
-def test_a_part_that_is_damaged_or_missing_is_refused_by_name(elsewhere, missing):
+def test_a_part_that_is_damaged_or_missing_is_refused_by_name(elsewhere):
     part = elsewhere / "parts/part-01"
     part.write_bytes(part.read_bytes()[:-1] + b"?")
-    if missing:
-        part.unlink()
-    said = make(elsewhere, "carried-run", expect_success=False)
-    assert "part-01: FAILED" in said
-    assert "part-00" not in said
-    assert not (elsewhere / "results").exists()
+    for _ in ("damaged", "missing"):
+        said = make(elsewhere, "carried-run", expect_success=False)
+        assert "part-01: FAILED" in said
+        assert "part-00" not in said
+        assert not (elsewhere / "results").exists()
+        part.unlink(missing_ok=True)
 
 
 @pytest.mark.full
