@@ -18,13 +18,13 @@ HEAVIEST = 3_000_000
 
 
 @pytest.fixture
-def laptop(monkeypatch: pytest.MonkeyPatch) -> Layout:
+def laptop(monkeypatch):
     monkeypatch.chdir(ROOT)
     return Layout("laptop")
 
 
 @pytest.fixture
-def page(laptop: Layout) -> str:
+def page(laptop):
     """As the committed tables give it."""
     return landing_page(load_scale(laptop.config), laptop, laptop.landing_page)
 
@@ -60,7 +60,7 @@ PAGES_WITH_LINKS = [
 @pytest.mark.parametrize(
     "path", PAGES_WITH_LINKS, ids=lambda path: f"{path.parent.name}/{path.stem}"
 )
-def test_every_link_of_a_page_leads_to_a_file_or_a_heading(path: Path) -> None:
+def test_every_link_of_a_page_leads_to_a_file_or_a_heading(path):
     text = path.read_text()
     links = set(re.findall(r'<(?:a|img) [^>]*?(?:href|src)="([^"]+)"', text))
     local = {link for link in links if not link.startswith(("https://", "#", "data:"))}

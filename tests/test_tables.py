@@ -35,20 +35,20 @@ from transcoders.tables import (
 )
 
 
-def cells(page: str) -> pd.DataFrame:
+def cells(page):
     """What a reader sees of a table, as text."""
     table = ElementTree.fromstring(page[page.index("<table") :])
     heading, *rows = [[cell.text for cell in row] for row in table.iter("tr")]
     return pd.DataFrame(rows, columns=heading)
 
 
-def bold_rows(page: str) -> set[int]:
+def bold_rows(page):
     """The rows that a table sets in bold."""
     return {n for n, look in enumerate(re.findall(r"<tr(.*?)><td", page)) if "bold" in look}
 
 
 @pytest.fixture
-def with_extensions() -> pd.DataFrame:
+def with_extensions():
     """Rows as ``evaluation.csv`` gives them: TopK has an empty λ₁, its k is in its name."""
     rows = [
         ("transcoder", "l1-0.25", 0.25),
@@ -108,7 +108,7 @@ def test_costs_are_shown_by_source_where_there_are_several():
 
 
 @pytest.fixture
-def curves(tmp_path, monkeypatch) -> pd.DataFrame:
+def curves(tmp_path, monkeypatch):
     """The curves of one dictionary of each kind, read from the files that training writes."""
     monkeypatch.chdir(tmp_path)
     layout = Layout("smoke")
@@ -194,7 +194,7 @@ ERRORS = pd.DataFrame(
 )
 
 
-def asked(value: float) -> dict:
+def asked(value):
     """The record of a circuit."""
     answers = [{"token": "*a*", "weight": 1, "rank": 3}, {"token": "b", "weight": -1, "rank": 1200}]
     return {"target": {"value": value, "logits": answers, "prefers_first": value > 0}}
@@ -252,11 +252,11 @@ def test_ranks_and_slopes_are_listed_by_circuit():
     assert table["correlation"].isna().tolist() == [False, True, True, True]  # of two or fewer
 
 
-def estimate(value: float, low: float, high: float) -> dict[str, float]:
+def estimate(value, low, high):
     return {"value": value, "low": low, "high": high}
 
 
-def study(**changes: object) -> dict:
+def study(**changes):
     """A summary of the greater-than study."""
     levels = {"original": 0.88, "transcoder": 0.79, "transcoder_without_bad": 0.84, "removed": 0.5}
     return {

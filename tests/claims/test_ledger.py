@@ -22,7 +22,7 @@ from transcoders.claims import (
 from transcoders.claims.ledger import _what_decides
 from transcoders.claims.measures import MEASURES
 from transcoders.claims.words import OURS, SIGNS, numbers_in_words
-from transcoders.config import Scale, load_scale
+from transcoders.config import load_scale
 from transcoders.errors import UserError
 from transcoders.layout import Layout
 from transcoders.statistics import Estimate
@@ -34,18 +34,18 @@ ORDER = ["not reproduced", "inconclusive", "reproduced"]
 
 
 @pytest.fixture
-def laptop(monkeypatch: pytest.MonkeyPatch) -> Evidence:
+def laptop(monkeypatch):
     monkeypatch.chdir(ROOT)
     layout = Layout("laptop")
     return Evidence(load_scale(layout.config), layout)
 
 
 @pytest.fixture
-def rows(laptop: Evidence) -> pd.DataFrame:
+def rows(laptop):
     return judge_claims(load_claims(LISTED), laptop)
 
 
-def judged(low: float, high: float, test: str, *, n: int = 34, **keys: object) -> str:
+def judged(low, high, test, *, n=34, **keys):
     listed = yaml.safe_load(LISTED.read_text())[0]
     claim = Claim.model_validate(listed | {"test": test, "margin": 0.5, "needs": 10} | keys)
     return verdict(claim, Estimate((low + high) / 2, low, high, n, "documents"))
@@ -151,15 +151,15 @@ def test_the_committed_ledger_follows_from_the_committed_tables(rows):
 class Made(Evidence):
     """Evidence with made-up tables."""
 
-    def __init__(self, scale: Scale, **tables: object) -> None:
+    def __init__(self, scale, **tables):
         object.__setattr__(self, "scale", scale)
         object.__setattr__(self, "tables", tables)
 
-    def table(self, name: str) -> pd.DataFrame:
+    def table(self, name):
         return self.tables[Path(name).stem]
 
 
-def ratings_by(raters: str, by: str = "person") -> pd.DataFrame:
+def ratings_by(raters, by="person"):
     """41 of 50 transcoder features are interpretable, and 38 of 50 of the SAE, to every rater."""
     return pd.DataFrame(
         {
@@ -259,7 +259,7 @@ def test_a_claim_that_is_not_valid_is_refused_by_its_name(tmp_path, change, key)
     refused(tmp_path, content, content[1]["id"], key)
 
 
-def refused(folder: Path, content: list[dict[str, object]], *words: str) -> None:
+def refused(folder, content, *words):
     path = folder / "claims.yaml"
     path.write_text(yaml.safe_dump(content))
     with pytest.raises(UserError) as caught:
@@ -324,3 +324,6 @@ def test_what_is_missing_in_a_table_is_said(scale):
     measures = pd.DataFrame({"dictionary": ["x"], "measure": ["single_token_share"], "value": 1.0})
     with pytest.raises(Untestable, match="no feature of"):
         MEASURES["context_free_gap"](Made(scale, automatic=measures), None)
+    frequencies = measures.assign(feature=0, measure="frequency")
+    with pytest.raises(Untestable, match="no measure rule_accuracy"):
+        MEASURES["rule_accuracy_gap"](Made(scale, automatic=frequencies), None)

@@ -60,7 +60,10 @@ def where_figure(where: pd.DataFrame, layer: int, head: str) -> Figure:
         heads, mlps = (where[where["kind"] == kind] for kind in ("head", "mlp"))
         covered, bare = mlps[mlps["has_transcoder"]], mlps[~mlps["has_transcoder"]]
         for panel, (measure, (title, unit)) in zip(axes, MEASURES.items(), strict=True):
-            panel.bar(covered["layer"], covered[measure], width=0.7, color="#56B4E9", label="MLPs")
+            panel.bar(
+                covered["layer"], covered[measure], width=0.7, color="#56B4E9",
+                label="MLPs with a transcoder",
+            )  # fmt: skip
             if len(bare):
                 label = "MLPs without a transcoder"
                 panel.bar(bare["layer"], bare[measure], width=0.7, color="#BBBBBB", label=label)
