@@ -122,6 +122,7 @@ def test_what_an_interval_that_crosses_the_line_rules_out_is_said(low, high, tes
     )
     _, *others = _what_decides(claim, Estimate(7.0, *ends, 50, "documents"))
     assert len(others) == (note is not None) and all(note in each for each in others)
+    assert len(_what_decides(claim, Estimate(7.0, *ends, 49, "documents"))) == 1  # too few to say
 
 
 def test_numbers_have_the_digits_of_their_interval():

@@ -157,7 +157,7 @@ def _what_decides(claim: Claim, estimate: Estimate) -> list[str]:
     line = claim.against + (bar if claim.better == "larger" else -bar)
     side = "above" if claim.better == "larger" else "below"
     notes = [f"reproduced if the whole interval is {side} {line:g}".replace("-", "−")]
-    if low <= bar <= high:
+    if low <= bar <= high and estimate.n >= claim.needs:
         if claim.test == "superiority" and high < claim.margin:
             notes.append(f"an effect of {claim.margin:g}, the smallest that matters, is ruled out")
         if claim.test == "non-inferiority" and high < 0:
