@@ -4,6 +4,7 @@ A code host shows Markdown as it is, and a browser does not.
 """
 
 import re
+from html import unescape
 from pathlib import Path
 
 from transcoders.contents import Place
@@ -55,4 +56,4 @@ def _as_on_a_code_host(anchor: re.Match[str]) -> str:
     before, heading = anchor.groups()
     if before == 'id="' and heading in ("content", "all-code"):
         return anchor.group()
-    return before + re.sub(r"[^\w-]", "", heading.lower()) + '"'
+    return before + re.sub(r"[^\w-]", "", unescape(heading).lower()) + '"'

@@ -176,7 +176,7 @@ def _chapter(
         ],
         "links": [(relative(_page(layout, n), folder), title_of(n)) for n in pages],
         "more": [
-            (relative(path, folder), name)
+            (relative(page_beside(path), folder), name)
             for path, name in _more(chapter["pages"][-1], scale, layout)
             if path.exists()
         ],
@@ -208,7 +208,7 @@ def _more(page: str, scale: Scale, layout: Layout) -> list[tuple[Path, str]]:
     """What a reader can open beside the page itself."""
     if page == "circuits":
         cases = [case.name for case in scale.circuits.cases]
-        own = (Path("docs/your_own_questions.html"), "a prompt of your own")
+        own = (Path("docs/your_own_questions.md"), "a prompt of your own")
         pages = [(layout.circuit(case) / "circuit.html", f"interactive: {case}") for case in cases]
         return [*pages, own]
     if page == "interpretability":
