@@ -49,7 +49,10 @@ def document_page(document: Path, documents: list[Path]) -> str:
     notebook = new_notebook(cells=[new_markdown_cell(text, id="document")])
     folder = document.parent
     place = Place("index.html", [], "", None, None, figures=folder, to_figures=".")
-    return ANCHOR.sub(_as_on_a_code_host, render_page(notebook, place))
+    page = ANCHOR.sub(_as_on_a_code_host, render_page(notebook, place))
+    # A wide table scrolls by itself, so it has to be within reach of the keyboard.
+    group = '<div class="scroll" role="group" aria-label="Table" tabindex="0">'
+    return page.replace("<table>", f"{group}<table>").replace("</table>", "</table></div>")
 
 
 def _as_on_a_code_host(anchor: re.Match[str]) -> str:
