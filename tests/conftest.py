@@ -1,29 +1,21 @@
 """What the tests share: tiny models of three architectures, the smoke scale, random inputs."""
 
 import os
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from huggingface_hub import constants
 from hypothesis import settings
-from torch import Tensor
-from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 from helpers_browser import Browser
 from helpers_models import TINY_WIDTH, make_tiny_model
+from helpers_training import Passes
 from transcoders.activations import cache, stream
-from transcoders.config import TRAITS, Kind, Scale, load_scale
+from transcoders.config import TRAITS, load_scale
 from transcoders.dictionaries import SparseDictionary
-from transcoders.models import (
-    LanguageModel,
-    MLPActivations,
-    load_model,
-    mlp_activations,
-)
+from transcoders.models import load_model
 from transcoders.synthetic import SYNTHETIC_VOCABULARY
 from workflow.running import snakemake, workspace
 
@@ -48,34 +40,34 @@ class ByFileAndRun(LoadScopeScheduling):
     All files that look at the run of the workflow go to one, so that it is made once.
     """
 
-    def _split_scope(self, nodeid: str) -> str:
+    def _split_scope(self, nodeid):
         name = Path(nodeid.partition("::")[0]).name
         return "the run" if name in OF_THE_RUN else name
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
+def pytest_addoption(parser):
     """Tests of what a run has made need not wait for one."""
     parser.addoption(
         "--run", type=Path, help="a folder where `snakemake --config scale=smoke` has run"
     )
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFileAndRun:
+def pytest_xdist_make_scheduler(config, log):
     """Share the tests out among processes."""
     return ByFileAndRun(config, log)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(items):
     """Put first what takes longest, so that no process is left with it at the end."""
 
-    def place(item: pytest.Item) -> int:
+    def place(item):
         return FIRST.index(item.path.name) if item.path.name in FIRST else len(FIRST)
 
     items.sort(key=place)
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+def browser(tmp_path_factory):
     """Chromium with one tab, for all tests of a file."""
     started = Browser(tmp_path_factory.mktemp("browser"))
     yield started
@@ -83,7 +75,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="session")
-def run(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(pytestconfig, tmp_path_factory):
     """A folder in which ``snakemake --config scale=smoke`` has run."""
     if given := pytestconfig.getoption("--run"):
         if not (given / "results/smoke/claims.csv").exists():
@@ -95,7 +87,7 @@ def run(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.fixture
-def own_settings() -> Iterator[None]:
+def own_settings():
     """Commands set these for a process of their own; here they must not outlive a test."""
     threads, environment = torch.get_num_threads(), dict(os.environ)
     yield
@@ -106,13 +98,13 @@ def own_settings() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def scale() -> Scale:
+def scale():
     """The scale that tests run at: ``config/smoke.yaml``."""
     return load_scale(REPOSITORY / "config/smoke.yaml")
 
 
 @pytest.fixture(scope="session")
-def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def tiny_models(tmp_path_factory):
     """The folder of a tiny model with random weights, by architecture."""
     return {
         architecture: make_tiny_model(
@@ -123,35 +115,28 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="session", params=["gpt2", "gpt_neox", "llama"])
-def tiny_model_folder(request: pytest.FixtureRequest, tiny_models: dict[str, Path]) -> Path:
+def tiny_model_folder(request, tiny_models):
     """One tiny model folder; a test that asks for it runs once for every architecture."""
     return tiny_models[request.param]
 
 
 @pytest.fixture(scope="session")
-def tiny_model(tiny_model_folder: Path) -> LanguageModel:
+def tiny_model(tiny_model_folder):
     """The model of ``tiny_model_folder``. Shared between tests: do not change it."""
     return load_model(tiny_model_folder)
 
 
 @pytest.fixture
-def stand_in_models(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let an object with a method ``mlp_activations`` pass for a model."""
-
-    def activations(model: Any, tokens: Tensor, layers: list[int]) -> dict[int, MLPActivations]:
-        is_bridge = hasattr(model, "hook_dict")
-        return (
-            mlp_activations(model, tokens, layers)
-            if is_bridge
-            else model.mlp_activations(tokens, layers)
-        )
-
+def passes(monkeypatch):
+    """Those of models over text, from here on."""
+    passes = Passes()
     for module in (cache, stream):
-        monkeypatch.setattr(module, "mlp_activations", activations)
+        monkeypatch.setattr(module, "mlp_activations", passes)
+    return passes
 
 
 @pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def hub(tmp_path, monkeypatch):
     """An empty cache of the hub, offline."""
     cache = tmp_path / "hub"
     cache.mkdir()
@@ -162,10 +147,10 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="session")
-def random_tokens() -> Callable[..., Tensor]:
+def random_tokens():
     """Make rows of random tokens that begin with BOS (id 0)."""
 
-    def make(rows: int, length: int, seed: int = 0) -> Tensor:
+    def make(rows, length, seed=0):
         generator = torch.Generator().manual_seed(seed)
         text = torch.randint(2, SYNTHETIC_VOCABULARY, (rows, length - 1), generator=generator)
         return torch.cat([torch.zeros(rows, 1, dtype=torch.long), text], dim=1).int()
@@ -174,16 +159,13 @@ def random_tokens() -> Callable[..., Tensor]:
 
 
 @pytest.fixture(scope="session")
-def random_dictionary() -> Callable[..., SparseDictionary]:
+def random_dictionary():
     """Make a dictionary with random weights and biases; one with TopK keeps 8 features."""
 
-    def make(
-        kind: Kind, *, d_in: int = TINY_WIDTH, n_features: int = 64, d_out: int | None = None,
-        seed: int = 0,
-    ) -> SparseDictionary:  # fmt: skip
+    def make(kind, *, d_in=TINY_WIDTH, n_features=64, d_out=None, seed=0):
         generator = torch.Generator().manual_seed(seed)
 
-        def normal(*shape: int) -> Tensor:
+        def normal(*shape):
             return torch.randn(*shape, generator=generator)
 
         d_out = d_out or d_in
@@ -201,13 +183,13 @@ def random_dictionary() -> Callable[..., SparseDictionary]:
 
 
 @pytest.fixture(scope="session")
-def identity_dictionary() -> Callable[..., SparseDictionary]:
+def identity_dictionary():
     """Make a dictionary that gives back its input: each sign of each dimension is a feature.
 
     Every product is with 1, -1 or 0, so the reconstruction is exact to the bit.
     """
 
-    def make(kind: Kind, d_model: int = TINY_WIDTH) -> SparseDictionary:
+    def make(kind, d_model=TINY_WIDTH):
         both_signs = torch.cat([torch.eye(d_model), -torch.eye(d_model)])
         zeros = torch.zeros(2 * d_model)
         return SparseDictionary(

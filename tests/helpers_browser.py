@@ -7,8 +7,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
-from pathlib import Path
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -23,13 +22,14 @@ QUIET = [
     "--remote-debugging-pipe", "--hide-scrollbars",
 ]  # fmt: skip
 """No window, no calls to anyone, and commands through pipes."""
+COMPLAINTS = ("Log.entryAdded", "Runtime.exceptionThrown", "Runtime.consoleAPICalled")
 PATIENCE_SECONDS = 30
 
 
 class Browser:
     """One tab. Commands are answered in order; events are kept."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder):
         """Start with an empty page.
 
         Args:
@@ -59,14 +59,14 @@ class Browser:
         for domain in ("Page", "Runtime", "Log"):
             self.command(f"{domain}.enable")
 
-    def close(self) -> None:
+    def close(self):
         """End the browser."""
         self._process.terminate()
         self._process.wait(PATIENCE_SECONDS)
         os.close(self._input)
         os.close(self._output)
 
-    def command(self, method: str, **parameters: Any) -> dict[str, Any]:
+    def command(self, method, **parameters):
         """What the browser answers."""
         number = next(self._numbers)
         message = {"id": number, "method": method, "params": parameters}
@@ -80,7 +80,7 @@ class Browser:
                 return answer["result"]
             self.events.append(answer)
 
-    def _read(self) -> dict[str, Any]:
+    def _read(self):
         while b"\0" not in self._buffer:
             part = os.read(self._input, 1 << 16)
             assert part, "the browser ended"
@@ -88,13 +88,13 @@ class Browser:
         message, _, self._buffer = self._buffer.partition(b"\0")
         return json.loads(message)
 
-    def run(self, script: str) -> Any:
+    def run(self, script):
         """The value of some JavaScript on the page."""
         answer = self.command("Runtime.evaluate", expression=script, returnByValue=True)
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
-    def wait(self, until: Callable[[], Any]) -> None:
+    def wait(self, until):
         """Ask again until it is so."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while True:
@@ -106,7 +106,7 @@ class Browser:
             assert time.monotonic() < deadline, "the page did not get there"
             time.sleep(0.02)
 
-    def open(self, url: str, *, width: int, height: int = 900) -> None:
+    def open(self, url, *, width, height=900):
         """Load a page at some width, in CSS pixels."""
         self.command(
             "Emulation.setDeviceMetricsOverride",
@@ -115,7 +115,27 @@ class Browser:
         self.command("Page.navigate", url=url)
         self.wait(lambda: self.run(f"location.href === {json.dumps(url)} && {LOADED}"))
 
-    def press(self, key: str, *, held: bool = False) -> None:
+    def said(self):
+        """Whatever pages wrote to the console, the browser's own refusals included."""
+        self.run("1")  # what came before is here by now
+        return [
+            event
+            for event in self.events
+            if event["method"] in COMPLAINTS
+            # Browsers ask for an icon whether there is one or not.
+            and not event["params"].get("entry", {}).get("url", "").endswith("/favicon.ico")
+        ]
+
+    @contextmanager
+    def without_scripts(self):
+        """Pages cannot run their scripts within the block."""
+        self.command("Emulation.setScriptExecutionDisabled", value=True)
+        try:
+            yield
+        finally:
+            self.command("Emulation.setScriptExecutionDisabled", value=False)
+
+    def press(self, key, *, held=False):
         """Press a key that writes a character, or an arrow."""
         text: dict[str, Any] = {"text": key} if len(key) == 1 else {}
         if key == "Escape":  # the browser itself knows keys by their number
@@ -125,3 +145,19 @@ class Browser:
 
 
 LOADED = "document.readyState === 'complete'"
+
+
+class Reader:
+    """Someone who uses a page."""
+
+    def __init__(self, browser, page):
+        self.browser, self.page = browser, page
+
+    def open(self, hash_="", *, width=1200):
+        """Load the page anew, which another hash alone would not."""
+        self.browser.command("Page.navigate", url="about:blank")
+        self.browser.events.clear()
+        self.browser.open(self.page.as_uri() + hash_, width=width)
+
+    def run(self, script):
+        return self.browser.run(script)

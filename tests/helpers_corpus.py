@@ -3,7 +3,7 @@
 from transcoders.config import Corpus
 
 
-def corpus_of(source: object, **changes: object) -> Corpus:
+def corpus_of(source, **changes):
     """Rows of 8 tokens, two of them held out, unless ``changes`` say otherwise."""
     values = {
         "source": source, "context_length": 8, "pack_documents": "all", "train_positions": "all",

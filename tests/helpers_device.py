@@ -10,10 +10,7 @@ their order of summation is not fixed. Not pretended are kernels, rounding, memo
 import inspect
 import shutil
 import weakref
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -23,32 +20,21 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from transcoders.cli import circuits, data, dictionaries, interpretability
+from transcoders.config import load_scale
+from workflow.running import REPOSITORY
 
-COMMANDS: list[tuple[Callable[..., None], dict[str, str]]] = [
-    *((data.cache_activations, {"model": m}) for m in ("tiny-gpt2", "tiny-neox", "tiny-llama")),
-    (dictionaries.train, {"group": "tiny-gpt2"}),
-    (dictionaries.train, {"group": "tiny-gpt2-extensions"}),
-    (dictionaries.train, {"group": "tiny-neox"}),
-    (dictionaries.train, {"group": "tiny-llama"}),
-    (dictionaries.train, {"group": "tiny-llama-layer0"}),
-    (dictionaries.train, {"group": "tiny-llama-narrow"}),
-    *(
-        (dictionaries.train, {"group": f"tiny-gpt2-once-seed-{seed}-contexts-{contexts}"})
-        for seed in (42, 43)
-        for contexts in (200, 400)
-    ),
-    (dictionaries.evaluate, {"site": "tiny-gpt2_layer1"}),
-    (dictionaries.evaluate, {"site": "tiny-neox_layer1"}),
-    (dictionaries.evaluate, {"site": "tiny-llama_layer0"}),
-    (dictionaries.evaluate, {"site": "tiny-llama_layer1"}),
-    (circuits.circuit, {"case": "tiny-feature"}),
-    (circuits.circuit, {"case": "tiny-logits"}),
+SMOKE = load_scale(REPOSITORY / "config/smoke.yaml")
+COMMANDS = [
+    *((data.cache_activations, {"model": name}) for name in SMOKE.models),
+    *((dictionaries.train, {"group": group.name}) for group in SMOKE.main_groups),
+    *((dictionaries.evaluate, {"site": site.name}) for site in SMOKE.all_sites),
+    *((circuits.circuit, {"case": case.name}) for case in SMOKE.circuits.cases),
     (circuits.measure_replacement, {}),
     (circuits.check_features, {}),
     (circuits.greater_than, {}),
     (interpretability.gather_examples, {}),
     (interpretability.study_features, {}),
-    (interpretability.gather_activity, {"model": "tiny-llama"}),
+    *((interpretability.gather_activity, {"model": name}) for name in SMOKE.labelled_models),
     (interpretability.feature_browser, {}),
 ]
 """What the smoke run computes on whatever device there is, in an order that works."""
@@ -61,7 +47,7 @@ MAY_MIX = ("copy_", "_copy_from", "index", "index_put", "_index_put_impl_")
 NOT_DETERMINISTIC = ("histc", "kthvalue", "median", "put_", "cumsum", "bincount")
 
 
-def call(command: Callable[..., None], arguments: dict[str, str]) -> None:
+def call(command, arguments):
     """Call a command of the command line at the smoke scale, in this process."""
     parameters = inspect.signature(command).parameters
     given = dict.fromkeys(parameters) | {
@@ -72,7 +58,7 @@ def call(command: Callable[..., None], arguments: dict[str, str]) -> None:
     command(**given | {"scale": "smoke"} | arguments)
 
 
-def copy_for_a_gpu(run: Path, folder: Path, *left_out: str) -> Path:
+def copy_for_a_gpu(run, folder, *left_out):
     """Copy a smoke run to be computed again, on whatever device there is."""
     shutil.copytree(run, folder, ignore=shutil.ignore_patterns(".snakemake", *left_out))
     scale = folder / "config/smoke.yaml"
@@ -83,12 +69,12 @@ def copy_for_a_gpu(run: Path, folder: Path, *left_out: str) -> Path:
 class PretendedGpu(TorchDispatchMode):
     """Marks results of marked tensors, and refuses operations on two devices."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.operations = 0
         self._marked: set[int] = set()
 
-    def mark(self, tensor: Tensor) -> Tensor:
+    def mark(self, tensor):
         storage = _storage(tensor)
         key = storage._cdata
         if key not in self._marked:
@@ -96,10 +82,10 @@ class PretendedGpu(TorchDispatchMode):
             weakref.finalize(storage, self._marked.discard, key)
         return tensor
 
-    def has(self, tensor: Tensor) -> bool:
+    def has(self, tensor):
         return _storage(tensor)._cdata in self._marked
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None) -> Any:
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         marked = [tensor for tensor in given if self.has(tensor)]
         # A number in a tensor of no dimension may come from the CPU.
@@ -120,7 +106,7 @@ class PretendedGpu(TorchDispatchMode):
 
 
 @contextmanager
-def pretended_gpu() -> Iterator[PretendedGpu]:
+def pretended_gpu():
     """Within the block, ``cuda`` is there."""
     gpu = PretendedGpu()
     # PyTorch remembers, at the first such need of the process, which functions make tensors: it
@@ -129,12 +115,12 @@ def pretended_gpu() -> Iterator[PretendedGpu]:
     real_device = torch.Tensor.device
     with pytest.MonkeyPatch.context() as patch:
 
-        def device(tensor: Tensor) -> torch.device:
+        def device(tensor):
             return torch.device("cuda") if gpu.has(tensor) else real_device.__get__(tensor)
 
         to, cpu, numpy = torch.Tensor.to, torch.Tensor.cpu, torch.Tensor.numpy
 
-        def pretended_to(tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        def pretended_to(tensor, *args, **kwargs):
             named = kwargs.get("device")
             if _is_device(named):
                 del kwargs["device"]
@@ -151,11 +137,11 @@ def pretended_gpu() -> Iterator[PretendedGpu]:
             moved = _elsewhere(moved)
             return gpu.mark(moved) if on_gpu else moved
 
-        def _elsewhere(tensor: Tensor) -> Tensor:
+        def _elsewhere(tensor):
             with torch.utils._python_dispatch._disable_current_modes():
                 return tensor.detach().clone()
 
-        def pretended_numpy(tensor: Tensor, **kwargs: Any) -> Any:
+        def pretended_numpy(tensor, **kwargs):
             if gpu.has(tensor):
                 raise TypeError("can't convert a tensor on the GPU to numpy")
             return numpy(tensor, **kwargs)
@@ -178,19 +164,19 @@ def pretended_gpu() -> Iterator[PretendedGpu]:
     assert torch.Tensor.device is real_device
 
 
-def _only_counts(name: str, given: list[Tensor]) -> bool:
+def _only_counts(name, given):
     """Sums of integers come out the same in any order."""
     return (name == "cumsum" and not given[0].is_floating_point()) or (
         name == "bincount" and len(given) == 1
     )
 
 
-def _storage(tensor: Tensor) -> torch.UntypedStorage:
+def _storage(tensor):
     return (tensor._values() if tensor.is_sparse else tensor).untyped_storage()
 
 
-def _factory(make: Any, gpu: PretendedGpu) -> Any:
-    def pretended(*args: Any, device: Any = None, **kwargs: Any) -> Tensor:
+def _factory(make, gpu):
+    def pretended(*args, device=None, **kwargs):
         if _is_device(device) and torch.device(device).type == "cuda":
             return gpu.mark(make(*args, **kwargs))
         return make(*args, device=device, **kwargs)
@@ -198,7 +184,7 @@ def _factory(make: Any, gpu: PretendedGpu) -> Any:
     return pretended
 
 
-def _is_device(argument: Any) -> bool:
+def _is_device(argument):
     if isinstance(argument, torch.device):
         return argument.type in ("cpu", "cuda")
     return isinstance(argument, str) and argument in ("cpu", "cuda")

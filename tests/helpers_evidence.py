@@ -1,11 +1,9 @@
 """Controls of a circuit with known numbers, for the figures and sentences made from them."""
 
-from collections.abc import Sequence
-
 import pandas as pd
 
 
-def controls_of(circuit: float, draws: Sequence[float], everything: float = 4.0) -> pd.DataFrame:
+def controls_of(circuit, draws, everything=4.0):
     """``controls.csv``, alike for both measures: the strongest parts make 1, and random sets at the
     same tokens half of what other random sets do."""
     sets = {"everything": [everything], "circuit": [circuit], "strongest": [1.0],

@@ -1,6 +1,5 @@
 """Tables of an evaluation with gaps that are known: as many pairs and documents as wanted."""
 
-from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -28,13 +27,7 @@ class Made(NamedTuple):
     norm: tuple[float, float] = (0.8, 0.8)
 
 
-def tables(
-    pairs: Iterable[Made],
-    *,
-    documents: int = 60,
-    noise: float = 0.0,
-    random: np.random.Generator | None = None,
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+def tables(pairs, *, documents=60, noise=0.0, random=None):
     """Both tables of an evaluation.
 
     Args:

@@ -1,7 +1,6 @@
 """Tokenizers with traps, the task done the long way, and a model with a circuit planted in it."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,16 +57,6 @@ def plain_model(folder: Path) -> Any:
     """The Hugging Face model of a folder, to be run or overwritten."""
     hf = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     return hf.requires_grad_(False).eval()
-
-
-@contextmanager
-def hooked(*handles: Any) -> Iterator[None]:
-    """Remove hooks at the end of the block."""
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def prompts_of(folder: Path, templates: Sequence[str] = TEMPLATES) -> tuple[Numbers, list[Prompts]]:

@@ -3,26 +3,22 @@
 import hashlib
 import io
 import sys
-from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import pandas as pd
 import torch
-from torch import Tensor
 
 from transcoders.config import Model, SyntheticModel
 from transcoders.models import fetch_model
 
 
-def digest(content: bytes) -> str:
+def digest(content):
     """SHA-256 in hexadecimal."""
     return hashlib.sha256(content).hexdigest()
 
 
-def add_to_hub(cache: Path, repo: str, revision: str, files: dict[str, bytes], kind: str) -> Path:
+def add_to_hub(cache, repo, revision, files, kind):
     """Lay files out as the hub's own cache does: contents in blobs, names as links to them."""
     root = cache / f"{kind}s--{repo.replace('/', '--')}"
     snapshot = root / "snapshots" / revision
@@ -37,7 +33,7 @@ def add_to_hub(cache: Path, repo: str, revision: str, files: dict[str, bytes], k
     return snapshot
 
 
-def add_model(cache: Path, section: dict[str, Any], architecture: str, folder: Path) -> None:
+def add_model(cache, section, architecture, folder):
     """Make a random model with the dimensions that a scale file gives, and lay it out."""
     random = SyntheticModel(type="synthetic", architecture=architecture, license="none")
     fetch_model(Model.model_validate(section | {"source": random}), folder, seed=0)
@@ -45,7 +41,7 @@ def add_model(cache: Path, section: dict[str, Any], architecture: str, folder: P
     add_to_hub(cache, section["source"]["repo"], section["source"]["revision"], files, "model")
 
 
-def shard(first: int, n_documents: int, n_words: int = 200) -> bytes:
+def shard(first, n_documents, n_words=200):
     """Documents of known words as a Parquet file, each document another one."""
     texts = [
         " ".join(f"w{(7 * number + j * j) % 200}" for j in range(n_words))
@@ -55,7 +51,7 @@ def shard(first: int, n_documents: int, n_words: int = 200) -> bytes:
 
 
 @contextmanager
-def authors_package() -> Iterator[type]:
+def authors_package():
     """The authors' package, with the class of their configurations, for as long as the block."""
     package, module = ModuleType("sae_training"), ModuleType("sae_training.config")
     runner_config = type("LanguageModelSAERunnerConfig", (), {"__module__": "sae_training.config"})
@@ -67,11 +63,11 @@ def authors_package() -> Iterator[type]:
         del sys.modules["sae_training"], sys.modules["sae_training.config"]
 
 
-def released_tensors(d_model: int = 32, n_features: int = 64, seed: int = 0) -> dict[str, Tensor]:
+def released_tensors(d_model=32, n_features=64, seed=0):
     """Random tensors of a released transcoder."""
     generator = torch.Generator().manual_seed(seed)
 
-    def normal(*shape: int) -> Tensor:
+    def normal(*shape):
         return torch.randn(*shape, generator=generator)
 
     return {
@@ -83,7 +79,7 @@ def released_tensors(d_model: int = 32, n_features: int = 64, seed: int = 0) -> 
     }
 
 
-def released_file(tensors: dict[str, Tensor], **saving: Any) -> bytes:
+def released_file(tensors, **saving):
     """A file as the authors wrote theirs: a configuration object and tensors, pickled."""
     with authors_package() as runner_config:
         configuration = runner_config()

@@ -1,23 +1,22 @@
 """A hub of one repository at one revision on loopback, which fails in every way asked of it."""
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import chain, repeat
 from pathlib import PurePosixPath
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
-import pytest
 from huggingface_hub import close_session, constants
 
 from helpers_hub import digest
+from helpers_serving import serving
 
 
-def connect(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
+def connect(monkeypatch, endpoint):
     """Point the hub's library at a server, without the account or proxy of whoever runs this."""
     template = endpoint + "/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr(constants, "ENDPOINT", endpoint)
@@ -60,27 +59,21 @@ class HubServer:
     requests: list[Request] = field(default_factory=list)
     endpoint: str = ""
 
-    def cut(self, *sizes: int | None) -> None:
+    def cut(self, *sizes):
         """Break the next answers to GET off after so many bytes each."""
         self.cuts = chain(sizes, repeat(None))
 
-    def gets(self) -> list[Request]:
+    def gets(self):
         """The requests for the contents of files."""
         return [one for one in self.requests if one.method == "GET" and one.what != "list"]
 
     @contextmanager
-    def running(self) -> Iterator["HubServer"]:
+    def running(self):
         """Serve for as long as the block lasts."""
         handler = type("Handler", (_Handler,), {"hub": self})
-        with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-            self.endpoint = f"http://127.0.0.1:{server.server_port}"
-            thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-            thread.start()
-            try:
-                yield self
-            finally:
-                server.shutdown()
-                thread.join()
+        with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server, serving(server) as port:
+            self.endpoint = f"http://127.0.0.1:{port}"
+            yield self
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -89,19 +82,19 @@ class _Handler(BaseHTTPRequestHandler):
     hub: HubServer
     protocol_version = "HTTP/1.1"
 
-    def do_GET(self) -> None:
+    def do_GET(self):
         self._answer()
 
     do_HEAD = do_GET  # noqa: N815  (http.server looks for this name)
 
-    def do_POST(self) -> None:  # only the files of a dataset that is streamed are asked about so
+    def do_POST(self):  # only the files of a dataset that is streamed are asked about so
         self.rfile.read(int(self.headers["Content-Length"]))
         self._send_json([])
 
-    def log_message(self, *_: object) -> None:
+    def log_message(self, *_):
         pass  # what was asked is in `requests`; standard error is for the tests' own output
 
-    def _answer(self) -> None:
+    def _answer(self):
         hub = self.hub
         path = urlsplit(self.path).path
         prefix = "" if hub.kind == "model" else f"{hub.kind}s/"
@@ -127,7 +120,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._send_file(hub.files[name])
 
-    def _listing(self, folder: str) -> list[dict[str, Any]]:
+    def _listing(self, folder):
         """Files and folders in a folder, and in those below it if that was asked for."""
         start = f"{folder}/" if folder else ""
         files = {path: c for path, c in self.hub.files.items() if path.startswith(start)}
@@ -146,7 +139,7 @@ class _Handler(BaseHTTPRequestHandler):
             if path.startswith(start) and (below or "/" not in path.removeprefix(start))
         ]
 
-    def _send_file(self, content: bytes) -> None:
+    def _send_file(self, content):
         hub, asked = self.hub, self.headers["Range"]
         first, _, last = (asked or "bytes=0-").removeprefix("bytes=").partition("-")
         body = content[int(first) : int(last) + 1 if last else None]
@@ -161,12 +154,10 @@ class _Handler(BaseHTTPRequestHandler):
         cut = next(hub.cuts) if self.command == "GET" else None
         self._send(206 if asked else 200, headers, body, cut)
 
-    def _send_json(self, content: Any) -> None:
+    def _send_json(self, content):
         self._send(200, {"Content-Type": "application/json"}, json.dumps(content).encode())
 
-    def _send(
-        self, status: int, headers: dict[str, str], body: bytes, cut: int | None = None
-    ) -> None:
+    def _send(self, status, headers, body, cut=None):
         self.send_response(status)
         for key, value in {**headers, "Content-Length": str(len(body))}.items():
             self.send_header(key, value)

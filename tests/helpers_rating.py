@@ -1,21 +1,13 @@
 """Two made-up dictionaries to rate, and what a rater does to a page."""
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pandas as pd
 import torch
-from flask.testing import FlaskClient
-from werkzeug.serving import BaseWSGIServer
 
 from transcoders.config import RATED_KINDS
 from transcoders.interpretability.gather import Observed, Text
-from transcoders.rating.records import Rating, Record
-from transcoders.rating.study import Study, begin, create_study
+from transcoders.rating.records import Rating
+from transcoders.rating.study import begin, create_study
 
 FIRST_FEATURE = 71_000
 """Large, so that the number of a feature is not met by chance."""
@@ -33,17 +25,17 @@ SITE = f"http://127.0.0.1:{PORT}"
 class Tokenizer:
     """A word for every token."""
 
-    def decode(self, tokens: list[int], **_: Any) -> str:
+    def decode(self, tokens, **_):
         return "".join(WORDS[token] for token in tokens)
 
 
-def make_text() -> Text:
+def make_text():
     rows = torch.from_numpy(np.random.default_rng(0).integers(1, len(WORDS), (N_ROWS, ROW_LENGTH)))
     rows[:, 0] = 0
     return Text(rows.int(), torch.zeros(0, 2, dtype=torch.long))
 
 
-def make_observed(seed: int, *, rarest: int) -> Observed:
+def make_observed(seed, *, rarest):
     """Features active in some rows, of which 12 and 24 are kept as examples; some are dead.
 
     Args:
@@ -76,25 +68,21 @@ SAE = make_observed(2, rarest=4)
 """As in practice, its features are rarer."""
 
 
-def make_study(
-    transcoder: Observed = TRANSCODER,
-    sae: Observed = SAE,
-    *,
-    n_features: int = 20,
-    seed: int = 5,
-) -> Study:
+def make_study(transcoder=TRANSCODER, sae=SAE, *, n_features=20, seed=5):
     observed = dict(zip(RATED_KINDS, (transcoder, sae), strict=True))
-    return create_study(observed, make_text(), Tokenizer(), n_features=n_features, seed=seed)
+    return create_study(
+        observed, make_text(), Tokenizer(), weights=["a", "b"], n_features=n_features, seed=seed
+    )
 
 
-def finished(study: Study, folder: Path, rater: str = "anna") -> Record:
+def finished(study, folder, rater="anna"):
     """A record of a rater who has finished and says "maybe" of everything."""
     ratings = {number: Rating(verdict="maybe") for number in range(1, len(study.items) + 1)}
     begun = begin(study, folder, rater)
     return begun.model_copy(update={"ratings": ratings, "finished": True})
 
 
-def disguise(observed: Observed) -> Observed:
+def disguise(observed):
     """The same examples under other numbers: of features, activations and frequencies."""
     random = np.random.default_rng(9)
     numbers = observed.features["feature"].to_numpy()
@@ -116,25 +104,25 @@ def disguise(observed: Observed) -> Observed:
 class Rater:
     """A browser without JavaScript: it presses buttons."""
 
-    def __init__(self, client: FlaskClient) -> None:
+    def __init__(self, client):
         self.client = client
 
-    def page(self, path: str) -> str:
+    def page(self, path):
         response = self.client.get(path, base_url=SITE)
         assert response.status_code == 200
         return response.text
 
-    def post(self, path: str, headers: dict[str, str] | None = None, **fields: str) -> Any:
+    def post(self, path, headers=None, **fields):
         """Post a form as the page would."""
         sent = {"Origin": SITE} if headers is None else headers
         return self.client.post(path, data={"note": ""} | fields, base_url=SITE, headers=sent)
 
-    def rate(self, number: int, verdict: str, **fields: str) -> Any:
+    def rate(self, number, verdict, **fields):
         response = self.post(f"/item/{number}", verdict=verdict, **fields)
         assert response.status_code == 303, response.text
         return response
 
-    def rate_all(self, n_items: int, *, finish: bool = True) -> None:
+    def rate_all(self, n_items, *, finish=True):
         """Rate by turns, which is as good as any."""
         verdicts = ("interpretable", "maybe", "uninterpretable")
         for number in range(1, n_items + 1):
@@ -143,17 +131,5 @@ class Rater:
             assert self.post("/finish", sure="yes").status_code == 303
 
 
-def files_in(folder: Path) -> list[str]:
+def files_in(folder):
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
-
-
-@contextmanager
-def running(server: BaseWSGIServer) -> Iterator[int]:
-    """Serve in the background; gives the port."""
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    try:
-        yield server.port
-    finally:
-        server.shutdown()
-        thread.join()

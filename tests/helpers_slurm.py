@@ -9,14 +9,12 @@ import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import distributions
 from pathlib import Path
 
 from packaging.requirements import Requirement
-from packaging.specifiers import SpecifierSet
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 ENVIRONMENT = REPOSITORY / ".venv-slurm"
@@ -57,7 +55,7 @@ PartitionName=all Nodes={host} Default=YES MaxTime=INFINITE State=UP
 """
 
 
-def missing() -> str | None:
+def missing():
     """Why no cluster can be started here, or None."""
     programs = [name for name in (*DAEMONS, "sbatch", "srun") if shutil.which(name) is None]
     if programs:
@@ -65,7 +63,7 @@ def missing() -> str | None:
     return None if os.geteuid() == 0 else "Slurm's daemons must be started as root"
 
 
-def python() -> Path:
+def python():
     """The interpreter of an environment that has the executor besides all that this one has.
 
     Jobs are new processes that inherit only the interpreter, so it must find the executor itself.
@@ -84,12 +82,12 @@ def python() -> Path:
     return interpreter
 
 
-def _packages() -> Path:
+def _packages():
     (packages,) = ENVIRONMENT.glob("lib/python*/site-packages")
     return packages
 
 
-def requirements() -> list[tuple[str, SpecifierSet]]:
+def requirements():
     """What the executor needs of packages that are not in its lock file, with versions."""
     python()
     pinned = {Requirement(line).name for line in LOCK.read_text().splitlines() if "==" in line}
@@ -98,7 +96,7 @@ def requirements() -> list[tuple[str, SpecifierSet]]:
     return [(each.name, each.specifier) for each in needed if each.name not in pinned]
 
 
-def wait_for(what: str, met: Callable[[], object], seconds: float = PATIENCE) -> None:
+def wait_for(what, met, seconds=PATIENCE):
     """Look again and again until ``met()`` is true."""
     deadline = time.monotonic() + seconds
     while not met():
@@ -115,7 +113,7 @@ class Cluster:
     node: str
 
     @property
-    def environment(self) -> dict[str, str]:
+    def environment(self):
         """The environment in which Slurm's commands speak with this cluster."""
         kept = {
             key: value
@@ -125,7 +123,7 @@ class Cluster:
         path = f"{self.folder / 'bin'}{os.pathsep}{kept['PATH']}"
         return kept | {"SLURM_CONF": str(self.folder / "slurm.conf"), "PATH": path}
 
-    def ask(self, *command: str) -> str:
+    def ask(self, *command):
         """What a command of Slurm prints."""
         run = subprocess.run(
             command, env=self.environment, capture_output=True, text=True, check=False
@@ -133,22 +131,22 @@ class Cluster:
         assert run.returncode == 0, f"{command}: {run.stdout}{run.stderr}"
         return run.stdout
 
-    def jobs(self, folder: Path) -> list[dict[str, str]]:
+    def jobs(self, folder):
         """Slurm's records of all jobs submitted in a folder, in order, finished ones too."""
         shown = self.ask("scontrol", "show", "job", "--oneliner", "--details")
         records = [dict(re.findall(r"(\S+?)=(\S*)", line)) for line in shown.splitlines()]
         return [record for record in records if record.get("WorkDir") == str(folder)]
 
-    def node_state(self) -> str:
+    def node_state(self):
         """Such as ``IDLE`` or ``MIXED+DRAIN``."""
         return re.findall(r"State=(\S+)", self.ask("scontrol", "show", "node", self.node))[0]
 
-    def set_node(self, *settings: str) -> None:
+    def set_node(self, *settings):
         """Have an administrator's ``scontrol update`` change the node."""
         self.ask("scontrol", "update", f"nodename={self.node}", *settings)
 
     @contextmanager
-    def snakemake(self, folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    def snakemake(self, folder, *arguments):
         """Start a run in ``folder`` through the profile; kill what is left of it at the end."""
         command = [python(), "-m", "snakemake", "--workflow-profile", "profiles/slurm"]
         # Looked at often, since these jobs take seconds.
@@ -167,7 +165,7 @@ class Cluster:
                 run.wait()
 
 
-def end_well(run: subprocess.Popen[str], folder: Path, seconds: float = PATIENCE) -> str:
+def end_well(run, folder, seconds=PATIENCE):
     """Wait for a run, which must succeed, and return what it printed."""
     try:
         run.wait(seconds)
@@ -177,7 +175,7 @@ def end_well(run: subprocess.Popen[str], folder: Path, seconds: float = PATIENCE
     return printed
 
 
-def free_ports(number: int) -> list[int]:
+def free_ports(number):
     """Ports that nobody listens on."""
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
@@ -187,7 +185,7 @@ def free_ports(number: int) -> list[int]:
 
 
 @contextmanager
-def cluster(folder: Path) -> Iterator[Cluster]:
+def cluster(folder):
     """Start munge, a controller and a node in ``folder``; end them and all jobs afterwards."""
     host = socket.gethostname().split(".")[0]
     for name in ("state", "spool"):
@@ -212,14 +210,14 @@ def cluster(folder: Path) -> Iterator[Cluster]:
     started: list[subprocess.Popen[bytes]] = []
     running = Cluster(folder, host)
 
-    def start(name: str, *arguments: str) -> None:
+    def start(name, *arguments):
         with (folder / f"{name}.out").open("wb") as log:
             started.append(subprocess.Popen(
                 [shutil.which(name) or name, *arguments],
                 env=running.environment, stdout=log, stderr=log, start_new_session=True,
             ))  # fmt: skip
 
-    def answers() -> bool:
+    def answers():
         shown = subprocess.run(
             ["sinfo", "--noheader", "--format", "%T"],
             env=running.environment, capture_output=True, text=True, check=False,

@@ -1,5 +1,7 @@
 """Small activations and settings for the tests of training."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -10,12 +12,15 @@ from torch.nn import functional
 from transcoders.activations import ActivationsInMemory
 from transcoders.config import TRAITS, Dictionary, Kind, Site, Training
 from transcoders.dictionaries.loss import Loss, loss_and_gradients
+from transcoders.models import LanguageModel, MLPActivations, mlp_activations
 from transcoders.training import group as group_module
 from transcoders.training import trainer as trainer_module
 from transcoders.training.trainer import TrainedDictionary, Trainer
 
 SITE = Site(model="tiny", layer=1)
 ALL_KINDS: tuple[Kind, ...] = tuple(TRAITS)
+ONE_OF_EACH: tuple[Kind, ...] = ("transcoder", "mlp_in_sae", "topk_sae", "skip_sae")
+"""Kinds that have every trait between them."""
 
 
 class CacheInMemory(ActivationsInMemory):
@@ -124,6 +129,34 @@ def watch_ways(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 class KilledError(Exception):
     """Stands for a kill in the middle of the work."""
+
+
+class Passes:
+    """Counts passes of models, of which one may be killed, or exaggerates what they give."""
+
+    def __init__(self) -> None:
+        self.done, self.last, self.factor = 0, 0, 1.0
+
+    def __call__(
+        self, model: LanguageModel, tokens: Tensor, layers: list[int]
+    ) -> dict[int, MLPActivations]:
+        """In place of ``mlp_activations``."""
+        self.done += 1
+        if self.done == self.last:
+            raise KilledError
+        passed = mlp_activations(model, tokens, layers)
+        return {
+            layer: MLPActivations(mlp_in, mlp_out * self.factor)
+            for layer, (mlp_in, mlp_out) in passed.items()
+        }
+
+    @contextmanager
+    def killed_at(self, number: int) -> Iterator[None]:
+        """The block is killed at this pass; what comes after it is counted anew."""
+        self.done, self.last = 0, number
+        with pytest.raises(KilledError):
+            yield
+        self.done, self.last = 0, 0
 
 
 class Steps:

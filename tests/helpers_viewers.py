@@ -8,19 +8,16 @@ import re
 import shutil
 import subprocess
 import sys
-import threading
-from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from http.server import ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from helpers_browser import Browser
+from helpers_serving import serving
 
 FOLDER = Path(__file__).resolve().parents[1] / ".venv-viewers"
-WHEELS = ["circuit-tracer==0.5.0", "neuronpedia==1.2.1", "python-dotenv==1.2.1"]
+CIRCUIT_TRACER = "circuit-tracer==0.5.0"
 LIBRARIES = {
     "d3-collection@1.0.7": "dist/d3-collection.min.js",  # the jetpack takes it for a part of d3
     "d3@7.9.0": "dist/d3.min.js",
@@ -51,17 +48,17 @@ NEEDS_NPM = pytest.mark.skipif(
 )
 
 
-def python_packages() -> Path:
-    """A folder with the wheels alone; what they import beside each other is in our environment."""
+def python_packages():
+    """A folder with circuit-tracer alone; what it imports is in our environment."""
     folder = FOLDER / "python"
     if not (folder / ".installed").exists():
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--upgrade"]
-        subprocess.run([*pip, "--target", folder, *WHEELS], check=True)
+        subprocess.run([*pip, "--target", folder, CIRCUIT_TRACER], check=True)
         (folder / ".installed").touch()
     return folder
 
 
-def npm_packages(name: str = "npm", packages: Collection[str] = LIBRARIES) -> Path:
+def npm_packages(name="npm", packages=LIBRARIES):
     """A folder with packages of npm; the test is skipped where npm cannot reach its registry.
 
     Args:
@@ -79,7 +76,7 @@ def npm_packages(name: str = "npm", packages: Collection[str] = LIBRARIES) -> Pa
     return folder / "node_modules"
 
 
-def make_frontend(folder: Path) -> None:
+def make_frontend(folder):
     """circuit-tracer's page, with its libraries from beside it in place of other sites."""
     shutil.copytree(python_packages() / "circuit_tracer/frontend/assets", folder)
     tags = []
@@ -100,18 +97,16 @@ def make_frontend(folder: Path) -> None:
 
 
 @contextmanager
-def served(data: Path, frontend: Path) -> Iterator[str]:
+def served(data, frontend):
     """The address where circuit-tracer's own server shows the graphs of a folder."""
     from circuit_tracer.frontend.local_server import CircuitGraphHandler
 
     handler = functools.partial(CircuitGraphHandler, frontend_dir=frontend, data_dir=data)
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/index.html"
-        server.shutdown()
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server, serving(server) as port:
+        yield f"http://127.0.0.1:{port}/index.html"
 
 
-def show(browser: Browser, url: str) -> None:
+def show(browser, url):
     """Open the viewer, and wait until it has drawn something."""
     browser.open("about:blank", width=1500, height=1000)
     browser.events.clear()
@@ -122,7 +117,7 @@ def show(browser: Browser, url: str) -> None:
         raise AssertionError(complaints(browser)) from error
 
 
-def drawn(browser: Browser) -> list[dict[str, Any]]:
+def drawn(browser):
     """The nodes that the viewer shows, and where each is, in CSS pixels."""
     return browser.run(
         f"""{DRAWN}.map((each) => {{
@@ -136,12 +131,12 @@ def drawn(browser: Browser) -> list[dict[str, Any]]:
 DRAWN = "[...document.querySelectorAll('.link-graph text.node')]"
 
 
-def text_of(selector: str) -> str:
+def text_of(selector):
     """JavaScript for the text of an element; empty where there is none yet."""
     return f"(document.querySelector({selector!r})?.innerText ?? '')"
 
 
-def click(browser: Browser, x: float, y: float) -> None:
+def click(browser, x, y):
     """Press and release the mouse's button."""
     at = {"x": x, "y": y, "button": "left", "clickCount": 1}
     browser.command("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
@@ -149,15 +144,7 @@ def click(browser: Browser, x: float, y: float) -> None:
         browser.command("Input.dispatchMouseEvent", type=kind, **at)
 
 
-def complaints(browser: Browser) -> list[Any]:
+def complaints(browser):
     """What the page wrote to the console but for plain remarks."""
-    browser.run("1")  # what came before is here by now
-    return [
-        each["params"]
-        for each in browser.events
-        if each["method"] in ("Log.entryAdded", "Runtime.exceptionThrown")
-        or (
-            each["method"] == "Runtime.consoleAPICalled"
-            and each["params"]["type"] in ("error", "warning", "assert")
-        )
-    ]
+    bad = ("error", "warning", "assert")
+    return [each for each in browser.said() if each["params"].get("type", "error") in bad]

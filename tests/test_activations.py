@@ -1,30 +1,26 @@
 """The cache holds what the model gives, survives being killed, and notices any damage."""
 
 import shutil
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
-from torch import Tensor
 
 from helpers_damage import EVERY_DAMAGE
-from helpers_training import KilledError
 from transcoders.activations import ActivationCache, cache_activations
-from transcoders.config import Activations, Corpus, Scale, Site, cache_bytes
+from transcoders.config import Activations, Site, cache_bytes
 from transcoders.corpus import Rows
 from transcoders.errors import UserError
 from transcoders.models import (
-    LanguageModel,
     MLPActivations,
     load_model,
     mlp_activations,
 )
+from workflow.running import hashes_below
 
 LAYERS = [0, 2]
 ROWS, LENGTH = 10, 8
@@ -33,55 +29,29 @@ SETTINGS = Activations(mode="cache", dtype="float16", batch_contexts=3, shard_co
 PASSES_BY_SHARD = [2, 2, 1]
 
 
-pytestmark = pytest.mark.usefixtures("stand_in_models")
-
-
-class WatchedModel:
-    """A model that counts its passes, is killed at one of them, or exaggerates."""
-
-    def __init__(self, model: LanguageModel, *, killed_at: int = 0, factor: float = 1.0) -> None:
-        self.model, self.cfg = model, model.cfg
-        self.killed_at, self.factor = killed_at, factor
-        self.blocks = model.blocks
-        self.passes = 0
-
-    def mlp_activations(self, tokens: Tensor, layers: list[int]) -> dict[int, MLPActivations]:
-        self.passes += 1
-        if self.passes == self.killed_at:
-            raise KilledError
-        passed = mlp_activations(self.model, tokens, layers)
-        return {
-            layer: MLPActivations(mlp_in, mlp_out * self.factor)
-            for layer, (mlp_in, mlp_out) in passed.items()
-        }
-
-
 @pytest.fixture(scope="module")
-def model(tiny_models: dict[str, Path]) -> LanguageModel:
+def model(tiny_models):
     return load_model(tiny_models["gpt_neox"])
 
 
 @pytest.fixture(scope="module")
-def rows(random_tokens: Callable[..., Tensor]) -> Rows:
+def rows(random_tokens):
     return Rows(random_tokens(ROWS, LENGTH), torch.arange(ROWS))
 
 
 @pytest.fixture(scope="module")
-def corpus(scale: Scale) -> Corpus:
+def corpus(scale):
     return scale.corpus.model_copy(update={"train_positions": "without_bos"})
 
 
-Write = Callable[..., dict[int, Path]]
-
-
 @pytest.fixture(scope="module")
-def write(model: LanguageModel, rows: Rows, corpus: Corpus) -> Write:
+def write(model, rows, corpus):
     """Write caches of two layers under a folder; keyword arguments change how."""
 
-    def run(folder: Path, **changes: Any) -> dict[int, Path]:
+    def run(folder, **changes):
         folders = {Site(model="tiny", layer=n): folder / f"layer{n}" for n in LAYERS}
         cache_activations(
-            changes.pop("model", model),
+            model,
             changes.pop("rows", rows),
             folders,
             SETTINGS.model_copy(update=changes.pop("settings", {})),
@@ -95,32 +65,26 @@ def write(model: LanguageModel, rows: Rows, corpus: Corpus) -> Write:
 
 
 @pytest.fixture(scope="module")
-def written(write: Write, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+def written(write, tmp_path_factory):
     """The caches that an undisturbed run writes."""
     return write(tmp_path_factory.mktemp("activations"))
 
 
 @pytest.fixture
-def copied(written: dict[int, Path], tmp_path: Path) -> Path:
+def copied(written, tmp_path):
     """A finished cache that a test may damage."""
     return Path(shutil.copytree(written[0], tmp_path / "cache"))
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every byte under a folder."""
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-
-
-def same_files(caches: dict[int, Path], expected: dict[int, Path]) -> bool:
-    return all(contents(caches[layer]) == contents(expected[layer]) for layer in LAYERS)
+def same_files(caches, expected):
+    return all(hashes_below(caches[layer]) == hashes_below(expected[layer]) for layer in LAYERS)
 
 
 @pytest.mark.parametrize(("positions", "first"), [("all", 0), ("without_bos", 1)])
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_cache_holds_the_models_activations_rounded_in_the_order_of_the_rows(
-    write: Write, model: LanguageModel, rows: Rows, tmp_path: Path, *,
-    positions: str, first: int, dtype: str,
-) -> None:  # fmt: skip
+    write, model, rows, tmp_path, *, positions, first, dtype
+):
     # The same batches as the cache's: another batch size may round the last bit differently.
     batches = [part for shard in rows.tokens.split(4) for part in shard.split(3)]
     passes = [mlp_activations(model, batch, LAYERS) for batch in batches]
@@ -129,14 +93,15 @@ def test_cache_holds_the_models_activations_rounded_in_the_order_of_the_rows(
         cache = ActivationCache(caches[layer])
         assert cache.n_tokens == ROWS * (LENGTH - first)
         for found, tensors in zip(
-            cache.read(0, cache.n_tokens), zip(*(p[layer] for p in passes), strict=True),
+            cache.read(0, cache.n_tokens),
+            zip(*(p[layer] for p in passes), strict=True),
             strict=True,
-        ):  # fmt: skip
+        ):
             expected = torch.cat(tensors)[:, first:].flatten(0, 1).to(getattr(torch, dtype))
             assert torch.equal(found, expected)
 
 
-def test_statistics_are_those_of_the_cached_tensors(written: dict[int, Path]) -> None:
+def test_statistics_are_those_of_the_cached_tensors(written):
     for folder in written.values():
         cache = ActivationCache(folder)
         both = MLPActivations(*(t.double() for t in cache.read(0, cache.n_tokens)))
@@ -154,32 +119,30 @@ def test_statistics_are_those_of_the_cached_tensors(written: dict[int, Path]) ->
 
 @pytest.mark.parametrize("killed_at", range(1, sum(PASSES_BY_SHARD) + 1))
 def test_a_killed_run_continues_after_the_last_complete_shard(
-    write: Write, written: dict[int, Path], model: LanguageModel, tmp_path: Path, killed_at: int
-) -> None:
-    with pytest.raises(KilledError):
-        write(tmp_path, model=WatchedModel(model, killed_at=killed_at))
+    write, written, passes, tmp_path, killed_at
+):
+    with passes.killed_at(killed_at):
+        write(tmp_path)
     kept = sum(sum(PASSES_BY_SHARD[: n + 1]) < killed_at for n in range(3))
     for layer in LAYERS:
         with pytest.raises(UserError):  # what is unfinished cannot be opened
             ActivationCache(tmp_path / f"layer{layer}")
 
-    second = WatchedModel(model)
-    caches = write(tmp_path, model=second)
-    assert second.passes == sum(PASSES_BY_SHARD[kept:])
+    caches = write(tmp_path)
+    assert passes.done == sum(PASSES_BY_SHARD[kept:])
     assert same_files(caches, written)
 
 
 def test_a_site_that_lacks_a_shard_starts_over_and_the_other_goes_on(
-    write: Write, written: dict[int, Path], model: LanguageModel, tmp_path: Path
-) -> None:
-    with pytest.raises(KilledError):
-        write(tmp_path, model=WatchedModel(model, killed_at=5))
+    write, written, passes, tmp_path
+):
+    with passes.killed_at(5):
+        write(tmp_path)
     (tmp_path / "layer2/shard-00001.safetensors").unlink()
     (tmp_path / "layer2/.shard-00001.partial.safetensors").write_bytes(b"half")
     kept = (tmp_path / "layer0/shard-00001.safetensors").stat().st_mtime_ns
-    second = WatchedModel(model)
-    assert same_files(write(tmp_path, model=second), written)
-    assert second.passes == sum(PASSES_BY_SHARD)
+    assert same_files(write(tmp_path), written)
+    assert passes.done == sum(PASSES_BY_SHARD)
     assert (tmp_path / "layer0/shard-00001.safetensors").stat().st_mtime_ns == kept
 
 
@@ -193,62 +156,54 @@ def test_a_site_that_lacks_a_shard_starts_over_and_the_other_goes_on(
     ],
     ids=str,
 )
-def test_an_unfinished_cache_of_something_else_is_not_continued(
-    write: Write, model: LanguageModel, tmp_path: Path, change: dict[str, Any]
-) -> None:
-    with pytest.raises(KilledError):
-        write(tmp_path / "killed", model=WatchedModel(model, killed_at=5))  # after two shards
+def test_an_unfinished_cache_of_something_else_is_not_continued(write, passes, tmp_path, change):
+    with passes.killed_at(5):  # after two shards
+        write(tmp_path / "killed")
     after_kill = write(tmp_path / "killed", **change)
     assert same_files(after_kill, write(tmp_path / "fresh", **change))
 
 
 @EVERY_DAMAGE
 @pytest.mark.parametrize("name", ["shard-00002.safetensors", "statistics.safetensors"])
-def test_a_damaged_file_is_named(copied: Path, name: str, damage: Callable[[Path], None]) -> None:
+def test_a_damaged_file_is_named(copied, name, damage):
     damage(copied / name)
     with pytest.raises(UserError, match=str(copied / name)):
         ActivationCache(copied)
 
 
-def test_an_activation_too_large_for_float16_is_refused(
-    write: Write, model: LanguageModel, tmp_path: Path
-) -> None:
+def test_an_activation_too_large_for_float16_is_refused(write, passes, tmp_path):
+    passes.factor = 1e6
     with pytest.raises(UserError, match="bfloat16"):
-        write(tmp_path, model=WatchedModel(model, factor=1e6))
+        write(tmp_path)
     assert not list(tmp_path.rglob("shard-*"))
 
 
 def test_too_little_disk_is_refused_before_anything_is_written(
-    write: Write, model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    write, passes, tmp_path, monkeypatch
+):
     needed = cache_bytes(ROWS * (LENGTH - 1), 32, len(LAYERS))
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=needed - 1))
-    watched = WatchedModel(model)
     with pytest.raises(UserError, match="disk"):
-        write(tmp_path / "new", model=watched)
-    assert watched.passes == 0
+        write(tmp_path / "new")
+    assert passes.done == 0
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_killed_run_needs_disk_only_for_what_is_left(
-    write: Write, model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with pytest.raises(KilledError):
-        write(tmp_path, model=WatchedModel(model, killed_at=5))  # two shards of three are there
+def test_a_killed_run_needs_disk_only_for_what_is_left(write, passes, tmp_path, monkeypatch):
+    with passes.killed_at(5):  # two shards of three are there
+        write(tmp_path)
     left = cache_bytes(2 * (LENGTH - 1), 32, len(LAYERS))
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2 * left))
     write(tmp_path)
 
 
 @pytest.fixture(scope="module")
-def cache(written: dict[int, Path]) -> Iterator[ActivationCache]:
+def cache(written):
     return ActivationCache(written[2])
 
 
 @given(data=st.data())
-def test_reading_across_shards_equals_reading_their_concatenation(
-    written: dict[int, Path], cache: ActivationCache, data: st.DataObject
-) -> None:
+def test_reading_across_shards_equals_reading_their_concatenation(written, cache, data):
     start = data.draw(st.integers(0, cache.n_tokens - 1))
     stop = data.draw(st.integers(start + 1, cache.n_tokens))
     shards = [load_file(path) for path in sorted(written[2].glob("shard-*"))]

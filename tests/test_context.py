@@ -1,20 +1,14 @@
 """Tokens in their context are shown as the whole text shows them."""
 
 import pytest
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
 
+from helpers_models import byte_tokenizer
 from transcoders.context import in_context, one_line
 
 
 @pytest.fixture(scope="module")
-def tokenizer() -> PreTrainedTokenizerFast:
-    """One token for each byte."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    made = Tokenizer(models.BPE({letter: i for i, letter in enumerate(alphabet)}, []))
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    made.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(tokenizer_object=made)
+def tokenizer():
+    return byte_tokenizer()
 
 
 @pytest.mark.parametrize(
@@ -25,21 +19,15 @@ def tokenizer() -> PreTrainedTokenizerFast:
         (6, 9, 5, ("abcdef", "g", "")),
     ],
 )
-def test_a_token_stands_between_its_neighbours(
-    tokenizer: PreTrainedTokenizerFast,
-    position: int,
-    before: int,
-    after: int,
-    expected: tuple[str, str, str],
-) -> None:
+def test_a_token_stands_between_its_neighbours(tokenizer, position, before, after, expected):
     tokens = tokenizer("abcdefg")["input_ids"]
     assert in_context(tokenizer, tokens, position, before=before, after=after) == expected
 
 
-def test_a_part_of_a_character_is_shown_by_itself(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_a_part_of_a_character_is_shown_by_itself(tokenizer):
     tokens = tokenizer("aéb")["input_ids"]
     assert in_context(tokenizer, tokens, 1, before=1, after=2) == ("a", "�", "�b")
 
 
-def test_line_ends_are_shown_as_signs() -> None:
+def test_line_ends_are_shown_as_signs():
     assert one_line("a\nb\n") == "a⏎b⏎"

@@ -5,7 +5,6 @@ import hashlib
 import json
 import shutil
 from itertools import chain
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,26 +13,23 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from tokenizers import Regex
-from tokenizers.pre_tokenizers import Split
 
 from helpers_corpus import corpus_of
 from helpers_damage import EVERY_DAMAGE
-from helpers_models import tiny_section
-from transcoders.config import Corpus
+from helpers_models import byte_tokenizer, tiny_section
 from transcoders.corpus import Rows, fetch_corpus, load_rows, tokenize_corpus, write_manifest
 from transcoders.corpus.documents import LONGEST_RUN, assign_splits, check_runs
 from transcoders.corpus.readers import Document, clean_wikitext, read_mediawiki
 from transcoders.errors import UserError
+from workflow.running import hashes_below
 
 torch.set_num_threads(1)
-REAL_GPT2_TOKENIZER = Path(__file__).resolve().parents[2] / "shared/data/tokenizers/gpt2"
 CONTEXT_LENGTH = 8
 WORDS_OF_A_DOCUMENT = 10
 """Each document below has this many words of its own, so a token tells its document."""
 
 
-def small_corpus(source: object, **changes: object) -> Corpus:
+def small_corpus(source, **changes):
     values = {
         "pack_documents": "none", "train_positions": "without_bos", "train_contexts": 30,
         "metric_positions": "without_bos", "eval_documents": 4, "eval_contexts": 10,
@@ -41,7 +37,7 @@ def small_corpus(source: object, **changes: object) -> Corpus:
     return corpus_of(source, **values | changes)
 
 
-def synthetic(**changes: object) -> Corpus:
+def synthetic(**changes):
     source = {"type": "synthetic", "documents": 12, "words_per_document": 100, "license": "none"}
     return small_corpus(source, **changes)
 
@@ -50,13 +46,13 @@ MODEL = tiny_section(type="synthetic", architecture="gpt2")
 
 
 @pytest.fixture(scope="module")
-def model_folder(tiny_models) -> Path:
+def model_folder(tiny_models):
     """A model whose tokenizer has ids 0 (BOS), 1 (unknown) and i + 2 for the word ``w<i>``."""
     return tiny_models["gpt2"]
 
 
 @pytest.fixture(scope="module")
-def texts(tmp_path_factory) -> Path:
+def texts(tmp_path_factory):
     """20 text files of different lengths, no two of which share a word."""
     folder = tmp_path_factory.mktemp("texts")
     random = np.random.default_rng(0)
@@ -67,12 +63,12 @@ def texts(tmp_path_factory) -> Path:
     return folder
 
 
-def of_files(texts: Path, **changes: object) -> Corpus:
+def of_files(texts, **changes):
     # 10 rows of 8 tokens from 4 documents: 3 rows, hence 192 characters, of each.
     return small_corpus({"type": "files", "path": str(texts), "license": "none"}, **changes)
 
 
-def tokenize(corpus: Corpus, model_folder: Path, folder: Path, seed: int = 0) -> Path:
+def tokenize(corpus, model_folder, folder, seed=0):
     """Fetch and tokenize a corpus; the folder with its rows."""
     fetch_corpus(corpus, folder / "documents.parquet", seed=seed)
     destination = folder / "tokens"
@@ -82,7 +78,7 @@ def tokenize(corpus: Corpus, model_folder: Path, folder: Path, seed: int = 0) ->
     return destination
 
 
-def documents_of_tokens(tokens: torch.Tensor) -> list[set[int]]:
+def documents_of_tokens(tokens):
     """The documents, by the words they own, that the tokens of each row come from."""
     return [set(row.tolist()) for row in (tokens[:, 1:] - 2) // WORDS_OF_A_DOCUMENT]
 
@@ -162,7 +158,7 @@ def test_rows_are_bos_and_text_and_no_document_feeds_both_splits(
     assert not used[0] & used[1] and len(used[1]) == 4
 
 
-def cut(tokens: list[int]) -> list[list[int]]:
+def cut(tokens):
     length = CONTEXT_LENGTH - 1
     return [tokens[i : i + length] for i in range(0, len(tokens) - length + 1, length)]
 
@@ -239,13 +235,12 @@ def test_more_rows_than_there_are_is_refused_by_key(texts, model_folder, tmp_pat
 def test_the_same_seed_gives_the_same_bytes_and_another_does_not(
     texts, model_folder, tmp_path, source
 ):
-    corpus, contents = synthetic() if source == "synthetic" else of_files(texts), []
+    corpus = synthetic() if source == "synthetic" else of_files(texts)
     for name, seed in (("first", 3), ("again", 3), ("other", 4)):
         tokenize(corpus, model_folder, tmp_path / name, seed)
-        paths = sorted(path for path in (tmp_path / name).rglob("*") if path.is_file())
-        contents.append([path.read_bytes() for path in paths])
-    first, again, other = contents
-    assert first == again and all(a != b for a, b in zip(first, other, strict=True))
+    first, again, other = (hashes_below(tmp_path / name) for name in ("first", "again", "other"))
+    assert first == again and first.keys() == other.keys()
+    assert not set(first.values()) & set(other.values())
 
 
 def test_documents_of_a_corpus_are_whole_and_sorted(texts, tmp_path):
@@ -258,7 +253,7 @@ def test_documents_of_a_corpus_are_whole_and_sorted(texts, tmp_path):
 
 
 @pytest.fixture
-def tokenized(texts, model_folder, tmp_path) -> Path:
+def tokenized(texts, model_folder, tmp_path):
     return tokenize(of_files(texts), model_folder, tmp_path)
 
 
@@ -270,7 +265,7 @@ def test_damaged_rows_are_refused_by_name(tokenized, damage):
         load_rows(tokenized, "train")
 
 
-def manifest_of(texts: Path, tokens: Path, folder: Path) -> dict:
+def manifest_of(texts, tokens, folder):
     corpus, destination = of_files(texts), folder / "manifest.json"
     write_manifest(folder / "documents.parquet", corpus, {"tiny": tokens}, destination)
     return json.loads(destination.read_text())
@@ -353,7 +348,7 @@ def test_an_article_becomes_its_prose(wikitext, text):
 
 
 def test_a_dump_gives_articles_and_neither_redirects_nor_talk(tmp_path):
-    def page(number: int, namespace: int, title: str, text: str, more: str = "") -> str:
+    def page(number, namespace, title, text, more=""):
         return (
             f"<page><title>{title}</title><ns>{namespace}</ns><id>{number}</id>{more}<revision>"
             f"<id>{number + 900}</id><contributor><username>someone</username><id>7</id>"
@@ -378,31 +373,20 @@ def test_a_dump_gives_articles_and_neither_redirects_nor_talk(tmp_path):
     ]
 
 
-@pytest.fixture
-def gpt2(tmp_path) -> Path:
-    """A folder with the real tokenizer of GPT2-small."""
-    if not REAL_GPT2_TOKENIZER.exists():
-        pytest.skip(f"no tokenizer files at {REAL_GPT2_TOKENIZER}")
-    folder = tmp_path / "gpt2"
-    shutil.copytree(REAL_GPT2_TOKENIZER, folder)
-    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "GPT2Tokenizer"}')
-    (folder / "config.json").write_text('{"model_type": "gpt2"}')
-    return folder
-
-
-def test_rows_of_gpt2s_own_tokenizer_are_its_bos_and_read_back_as_the_text(gpt2, tmp_path):
-    from transformers import AutoTokenizer
-
+def test_a_special_token_in_a_text_is_text_like_any_other(tmp_path):
+    tokenizer = byte_tokenizer(bos_token="<|endoftext|>")
+    tokenizer.save_pretrained(tmp_path / "model")
+    (tmp_path / "model/config.json").write_text('{"model_type": "gpt2"}')
     text = "Not the <|endoftext|> of a text. "
     (tmp_path / "texts").mkdir()
     for number in range(6):
         (tmp_path / "texts" / f"{number}.txt").write_text(text * 40)
     corpus = of_files(tmp_path / "texts", train_contexts=20, eval_documents=2, eval_contexts=2)
-    rows = tokenize(corpus, gpt2, tmp_path)
-    tokenizer = AutoTokenizer.from_pretrained(gpt2, local_files_only=True)
+    rows = tokenize(corpus, tmp_path / "model", tmp_path)
     for split in ("train", "eval"):
         tokens = load_rows(rows, split).tokens
-        assert (tokens[:, 0] == 50256).all() and (tokens[:, 1:] != 50256).all()
+        bos = tokens == tokenizer.bos_token_id
+        assert bos[:, 0].all() and not bos[:, 1:].any()
         assert all(tokenizer.decode(row[1:]) in text * 40 for row in tokens)
 
 
@@ -426,11 +410,13 @@ def test_a_text_that_tokenizers_would_not_come_to_the_end_of_is_refused_by_name(
     check_runs(Document("long", "", start + sign * LONGEST_RUN + end))
 
 
-def test_rows_at_even_distances() -> None:
+def test_rows_at_even_distances():
     rows = Rows(torch.arange(14).view(7, 2), torch.arange(7))
     assert rows.spread(3).document.tolist() == [0, 2, 4]
     assert torch.equal(rows.spread(3).tokens, rows.tokens[[0, 2, 4]])
     assert all(torch.equal(a, b) for a, b in zip(rows.spread(9), rows, strict=True))
+    documents = torch.arange(34).repeat_interleave(8)  # 8 rows of each
+    assert len(Rows(documents[:, None], documents).spread(16).document.unique()) == 16
 
 
 @pytest.mark.parametrize(
@@ -439,13 +425,3 @@ def test_rows_at_even_distances() -> None:
 )
 def test_broken_markup_does_not_stop_the_reading(wikitext):
     assert clean_wikitext(f"Prose.\n{wikitext}").startswith("Prose.")
-
-
-@pytest.mark.parametrize("sign", [" ", "\u3000", "a", "文", "!", "1"])
-def test_the_longest_run_is_split_in_one_go_by_the_patterns_of_qwen(sign):
-    pattern = (
-        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
-        r"|\s?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-    )
-    pieces = Split(Regex(pattern), "isolated").pre_tokenize_str(sign * LONGEST_RUN)
-    assert len(pieces) == (LONGEST_RUN if sign == "1" else 1)

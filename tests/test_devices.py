@@ -1,33 +1,11 @@
 """What runs on a GPU keeps its tensors there: checked without one."""
 
-from collections.abc import Callable
-from pathlib import Path
-
-import pandas as pd
 import pytest
 import torch
-from torch import Tensor
 
-from helpers_device import COMMANDS, pretended_gpu
+from helpers_device import pretended_gpu
 from helpers_training import ALL_KINDS, entry, random_cache, settings
-from transcoders.activations import (
-    ActivationCache,
-    ActivationStream,
-    cache_activations,
-)
-from transcoders.config import Activations, Scale, Site
-from transcoders.corpus import Rows
-from transcoders.evaluation import evaluate_site
-from transcoders.models import load_model
 from transcoders.training import train_group
-
-SITE = Site(model="tiny", layer=1)
-CACHE = Activations(mode="cache", dtype="float16", batch_contexts=3, shard_contexts=4)
-
-
-@pytest.fixture
-def rows(random_tokens: Callable[..., Tensor]) -> Rows:
-    return Rows(random_tokens(10, 12), torch.arange(10) // 2)
 
 
 def test_mixing_devices_is_noticed():
@@ -51,17 +29,6 @@ def test_mixing_devices_is_noticed():
         assert there.to("cpu").numpy().sum() == 3
         assert gpu.operations
     assert torch.ones(3).device.type == "cpu"
-
-
-def test_every_job_of_the_smoke_scale_that_may_use_a_gpu_is_listed(scale: Scale) -> None:
-    listed = {(command.__name__, *given.values()) for command, given in COMMANDS}
-    wanted = {
-        *(("cache_activations", name) for name in scale.models),
-        *(("train", group.name) for group in scale.main_groups),
-        *(("evaluate", site.name) for site in scale.all_sites),
-        *(("circuit", case.name) for case in scale.circuits.cases),
-    }
-    assert wanted <= listed
 
 
 @pytest.mark.parametrize("sparse_below", [0, 1])
@@ -90,53 +57,3 @@ def test_training_stays_on_the_device(sparse_below, tmp_path):
             found = ours.dictionary.state_dict()[name]
             torch.testing.assert_close(found, tensor)
             assert torch.equal(resumed.dictionary.state_dict()[name], found)
-
-
-def test_activations_are_made_on_the_device(
-    tiny_model_folder: Path, rows: Rows, scale: Scale, tmp_path: Path
-) -> None:
-    cached, streamed = tmp_path / "cached", tmp_path / "streamed"
-    with pretended_gpu():
-        model = load_model(tiny_model_folder, device="cuda")
-        for folder, n_rows in ((cached, 10), (streamed, 0)):
-            cache_activations(
-                model, rows, {SITE: folder}, CACHE, scale.corpus, sources={},
-                cached_rows={SITE: n_rows}, device="cuda",
-            )  # fmt: skip
-        cache = ActivationCache(cached)
-        stream = ActivationStream(
-            model, {SITE: streamed}, rows, CACHE, scale.corpus, sources={}, device="cuda"
-        )
-        read = stream.read(5, 40)
-        assert {tensor.device.type for tensor in read} == {"cuda"}
-        stored = cache.read(5, 40)
-        assert {tensor.device.type for tensor in stored} == {"cpu"}
-        for ours, theirs in zip(read, stored, strict=True):
-            assert torch.equal(ours.cpu(), theirs)
-        train_group([entry("transcoder")], stream, settings(), seed=0, device="cuda")
-
-
-def test_evaluation_stays_on_the_device(
-    tiny_model_folder: Path, rows: Rows, scale: Scale, random_dictionary: Callable[..., object]
-) -> None:
-    evaluation = scale.evaluation
-    assert evaluation is not None
-
-    def measure(device: str) -> list[object]:
-        record = {"seed": 0, "tokens_trained": 200, "tokens_different": 100}
-        dictionaries = [
-            (entry(kind), random_dictionary(kind).to(device), record) for kind in ALL_KINDS
-        ]
-        return list(
-            evaluate_site(
-                load_model(tiny_model_folder, device=device), rows,
-                pd.DataFrame({"id": range(5), "source": "any"}), dictionaries, torch.zeros(32),
-                scale.corpus, evaluation, seed=0, device=device,
-            )
-        )  # fmt: skip
-
-    with pretended_gpu() as gpu:
-        on_gpu = measure("cuda")
-        assert gpu.operations > 1000
-    for ours, theirs in zip(on_gpu, measure("cpu"), strict=True):
-        assert ours.equals(theirs)

@@ -4,58 +4,39 @@ Pages say so, training says which key to change, and no NaN reaches a table.
 """
 
 import re
-from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from helpers_circuits import Make, make_circuit
-from helpers_training import SITE, random_cache, settings
+from helpers_circuits import make_circuit
+from helpers_features import browser_page, subjects
+from helpers_training import entry, random_cache, settings
 from transcoders.activations.statistics import Statistics, check_varies
-from transcoders.claims.measures import Untestable, _matched_accuracy
-from transcoders.config import Dictionary, Scale, Site
-from transcoders.corpus import Rows
+from transcoders.config import Site
 from transcoders.dictionaries import SparseDictionary
 from transcoders.errors import UserError
 from transcoders.interpretability.automatic import live_features, measure_features, summarise
-from transcoders.interpretability.browser import write_browser_page
-from transcoders.interpretability.browser_data import Examples, look_again
-from transcoders.interpretability.gather import (
-    Subject,
-    Text,
-    gather,
-    load_observed,
-    load_text,
-    random_directions,
-)
 from transcoders.interpretability.predictions import read_vocabulary
 from transcoders.interpretability.systematic import study_features, summarise_studies
-from transcoders.models import LanguageModel, load_model, load_tokenizer
+from transcoders.models import load_model, load_tokenizer
 from transcoders.plots.interpretability import measures_figure, studies_figure
-from transcoders.rating.table1 import write_table1
 from transcoders.tables.interpretability import describe_studies, measures_table, studies_table
 from transcoders.training.group import train_group
 
 LATE = Site(model="m", layer=2)
-Observing = Callable[[str], tuple[Subject, Text]]
 
 
 @pytest.fixture(scope="module")
-def model(tiny_models: dict[str, Path]) -> LanguageModel:
+def model(tiny_models):
     return load_model(tiny_models["llama"])
 
 
 @pytest.fixture(scope="module")
-def observe(
-    model: LanguageModel, random_dictionary: Make, random_tokens: Callable[..., torch.Tensor],
-    scale: Scale, tmp_path_factory: pytest.TempPathFactory,
-) -> Observing:  # fmt: skip
+def observe(model, random_dictionary, random_tokens, scale, tmp_path_factory):
     """Dictionaries of which no feature, one feature or every feature is active on every token."""
-    rows = Rows(random_tokens(30, 12, seed=5), torch.zeros(30, dtype=torch.int32))
-    folder = tmp_path_factory.mktemp("edge") / "observed"
+    rows, folder = random_tokens(30, 12, seed=5), tmp_path_factory.mktemp("edge") / "observed"
     placed = {}
     for kind, first, others in (("dead", -1e6, -1e6), ("one", 1e3, -1e6), ("all", 1e3, 1e3)):
         dictionary = random_dictionary("transcoder", seed=2)
@@ -63,30 +44,25 @@ def observe(
             dictionary.b_enc.fill_(others)
             dictionary.b_enc[0] = first
         placed[kind] = (LATE, dictionary)
-    gather(model, rows, placed, scale.interpretability, folder, first_position=1, seed=3)
-    return lambda kind: (
-        Subject(kind, *placed[kind], load_observed(folder, kind)), load_text(folder)
-    )  # fmt: skip
+    found, text = subjects(model, rows, placed, scale.interpretability, folder, seed=3)
+    return lambda kind: (found[kind], text)
 
 
-def no_gaps(table: pd.DataFrame) -> bool:
+def no_gaps(table):
     return bool(np.isfinite(table.select_dtypes("number")).all().all())
 
 
 @pytest.mark.parametrize(("kind", "n_live"), [("dead", 0), ("one", 1), ("all", 64)])
 def test_the_browser_says_how_many_features_are_live(
-    observe: Observing, model: LanguageModel, random_dictionary: Make, tmp_path: Path,
-    tiny_models: dict[str, Path], kind: str, n_live: int,
-) -> None:  # fmt: skip
+    observe, model, random_dictionary, tmp_path, tiny_models, kind, n_live
+):
     circuit = make_circuit(model, random_dictionary, {0: "transcoder"}, first=1)
     subject, text = observe(kind)
     live = live_features(subject.observed)["feature"].tolist()
     assert len(live) == n_live
     tokenizer = load_tokenizer(tiny_models["llama"])
-    examples = Examples(subject, live)
-    look_again(circuit, [examples], text.rows)
-    page = write_browser_page(
-        circuit, examples, text.rows, tokenizer, tmp_path, text="text.", which="all."
+    page = browser_page(
+        circuit, subject, text, tokenizer, tmp_path, live, text="text.", which="all."
     )
     assert page.n == n_live
     written = (tmp_path / kind / "index.html").read_text()
@@ -97,9 +73,8 @@ def test_the_browser_says_how_many_features_are_live(
 
 @pytest.mark.parametrize(("kind", "n_studied"), [("dead", 0), ("one", 0), ("all", 3)])
 def test_studies_need_another_feature_to_compare_with(
-    observe: Observing, model: LanguageModel, random_dictionary: Make,
-    tiny_models: dict[str, Path], kind: str, n_studied: int,
-) -> None:  # fmt: skip
+    observe, model, random_dictionary, tiny_models, kind, n_studied
+):
     circuit = make_circuit(model, random_dictionary, {0: "transcoder"}, first=1)
     subject, text = observe(kind)
     found = study_features(
@@ -116,7 +91,7 @@ def test_studies_need_another_feature_to_compare_with(
 
 
 @pytest.mark.parametrize("kind", ["dead", "one", "all"])
-def test_measures_without_people_have_no_gaps(observe: Observing, kind: str) -> None:
+def test_measures_without_people_have_no_gaps(observe, kind):
     subject, text = observe(kind)
     measures = measure_features(subject.observed, text, seed=0)
     assert no_gaps(measures)
@@ -133,79 +108,39 @@ def test_measures_without_people_have_no_gaps(observe: Observing, kind: str) -> 
     assert measures_figure(summary, {kind: "transcoder", "other": "mlp_in_sae"}).axes
 
 
-def test_random_directions_beside_a_dead_transcoder_are_silent_too(
-    random_dictionary: Make,
-) -> None:
-    mlp_in = torch.randn(50, 32)
-    dictionary = random_dictionary("transcoder")
-    baseline = random_directions(dictionary, torch.zeros(64), mlp_in, 16, seed=0)
-    assert not baseline.encode(mlp_in).any()
-
-
-def test_claims_on_dead_dictionaries_cannot_be_tested(scale: Scale) -> None:
-    class Evidence:
-        @staticmethod
-        def table(_: str) -> pd.DataFrame:
-            rows = {"dictionary": "d", "feature": [0], "measure": "frequency", "value": [0.1]}
-            return pd.DataFrame(rows)
-
-    Evidence.scale = scale
-    with pytest.raises(Untestable, match="no measure rule_accuracy"):
-        _matched_accuracy(Evidence(), "other")
-
-
-def test_table_1_is_written_without_a_study_where_nobody_has_rated(tmp_path: Path) -> None:
-    def study() -> None:
-        raise UserError("transcoder: expected at least 5 live features to rate, found 0")
-
-    names = {name: tmp_path / f"{name}.csv" for name in ("table", "record", "features")}
-    write_table1(study, tmp_path / "ratings", **names)
-    assert "no ratings yet" in names["table"].read_text()
-
-
-@pytest.mark.parametrize(
-    ("mlp_out", "does"), [(torch.zeros(9, 4), "writes"), (torch.ones(9, 4), "writes"), (None, "")]
-)
-def test_an_mlp_that_does_not_vary_is_refused_when_it_is_measured(
-    mlp_out: torch.Tensor | None, does: str
-) -> None:
+def test_an_mlp_that_does_not_vary_is_refused_when_it_is_measured():
     varies = torch.randn(9, 4, generator=torch.Generator().manual_seed(0))
-    mlp_out = varies if mlp_out is None else mlp_out
-    statistics = Statistics(
-        varies.mean(dim=0), mlp_out.mean(dim=0), varies.norm(dim=1).mean(),
-        mlp_out.norm(dim=1).mean(),
-    )  # fmt: skip
-    if not does:
-        check_varies(statistics, "m_layer1", "float16")
-        return
-    message = f"m_layer1: expected an MLP that {does} other vectors at other tokens.*float16"
-    with pytest.raises(UserError, match=message):
-        check_varies(statistics, "m_layer1", "float16")
+
+    def check(mlp_out):
+        means = varies.mean(dim=0), mlp_out.mean(dim=0)
+        norms = varies.norm(dim=1).mean(), mlp_out.norm(dim=1).mean()
+        check_varies(Statistics(*means, *norms), "m_layer1", "float16")
+
+    check(varies)
+    message = "m_layer1: expected an MLP that writes other vectors at other tokens.*float16"
+    for constant in (torch.zeros(9, 4), torch.ones(9, 4)):
+        with pytest.raises(UserError, match=message):
+            check(constant)
 
 
-def entry(l1_coefficient: float) -> Dictionary:
-    return Dictionary(kind="transcoder", l1_coefficient=l1_coefficient, site=SITE, group="g")
-
-
-def test_a_target_of_norm_0_under_the_released_loss_names_the_key() -> None:
+def test_a_target_of_norm_0_under_the_released_loss_names_the_key():
     cache = random_cache()
     cache.mlp_out[40] = 0
     training = settings(loss_normalization="released")
     message = r"found one of norm 0 at step \d+; set training\.loss_normalization to none"
     with pytest.raises(UserError, match=message):
-        train_group([entry(0.1)], cache, training, seed=0)
-    assert train_group([entry(0.1)], cache, settings(), seed=0)
+        train_group([entry("transcoder", 0.1)], cache, training, seed=0)
+    assert train_group([entry("transcoder", 0.1)], cache, settings(), seed=0)
 
 
-def test_training_says_which_key_leaves_every_feature_dead(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_training_says_which_key_leaves_every_feature_dead(capsys):
     training = settings(learning_rate=0.05, log_every_steps=2, epochs=8)
-    trained = train_group([entry(1e6), entry(1e-3)], random_cache(), training, seed=0)
+    dead, alive = entry("transcoder", 1e6), entry("transcoder", 1e-3)
+    trained = train_group([dead, alive], random_cache(), training, seed=0)
     said = capsys.readouterr().err
-    assert re.search(rf"{re.escape(entry(1e6).name)}: at the end, only 0\S* features are", said)
+    assert re.search(rf"{re.escape(dead.name)}: at the end, only 0\S* features are", said)
     assert "lower its l1_coefficient" in said
-    assert entry(1e-3).name not in said
+    assert alive.name not in said
     assert isinstance(trained[0].dictionary, SparseDictionary)
     table = pd.read_csv(pd.io.common.StringIO(trained[0].training_csv))
     assert no_gaps(table) and table["l0"].iloc[-1] < 1

@@ -24,7 +24,7 @@ from transcoders.tables.claims import environment_table
 ROOT = Path(__file__).parents[1]
 
 
-def git(folder: Path, *arguments: str) -> str:
+def git(folder, *arguments):
     command = ["git", "-c", "user.name=A", "-c", "user.email=a@b.c", *arguments]
     return subprocess.run(
         command, cwd=folder, check=True, capture_output=True, text=True

@@ -19,13 +19,13 @@ from transcoders.short_repr import short_repr
         (errno.EISDIR, "see what is wrong with it"),
     ],
 )
-def test_a_refusal_names_the_file_the_reason_and_what_to_do(number: int, remedy: str) -> None:
+def test_a_refusal_names_the_file_the_reason_and_what_to_do(number, remedy):
     described = describe_os_error(OSError(number, os.strerror(number), "results/table.csv"))
     assert described == f"results/table.csv: {os.strerror(number)}; {remedy}, and run again"
     assert describe_os_error(OSError("of a library")).startswith("a file: of a library; see")
 
 
-def test_a_value_of_any_size_is_written_short() -> None:
+def test_a_value_of_any_size_is_written_short():
     nested = [1]
     for _ in range(100):
         nested = [nested, nested]

@@ -1,25 +1,17 @@
 """Every column of the evaluation, against a plain computation or a case with a known answer."""
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from torch import Tensor
-from transformers import AutoModelForCausalLM
 
-from transcoders.config import TRAITS, Dictionary, Kind, Scale, Site
+from helpers_circuits import plain, replaced_mlps
+from transcoders.config import TRAITS, Dictionary, Site
 from transcoders.corpus import Rows
 from transcoders.dictionaries import SparseDictionary
 from transcoders.evaluation import evaluate_site, paired_difference
-from transcoders.models import LanguageModel, mlp_activations
+from transcoders.models import mlp_activations
 
-Make = Callable[..., SparseDictionary]
-Measure = Callable[..., tuple[pd.DataFrame, pd.DataFrame]]
-BLOCKS = {"gpt2": "transformer.h", "gpt_neox": "gpt_neox.layers", "llama": "model.layers"}
 LAYER, WIDTH, LENGTH = 1, 32, 12
 DOCUMENT_OF_ROW = [2, 2, 0, 4, 4, 4, 0]
 DOCUMENTS = pd.DataFrame(
@@ -38,29 +30,26 @@ BY_DOCUMENT_COLUMNS = "dictionary document source tokens ce ce_original l0"
 
 
 @pytest.fixture(scope="module")
-def rows(random_tokens: Callable[..., Tensor]) -> Rows:
+def rows(random_tokens):
     return Rows(random_tokens(len(DOCUMENT_OF_ROW), LENGTH), torch.tensor(DOCUMENT_OF_ROW).int())
 
 
 @pytest.fixture(params=[0, 1], ids=["from position 0", "from position 1"])
-def first(request: pytest.FixtureRequest) -> int:
+def first(request):
     """The first metric position."""
     return int(request.param)
 
 
 @pytest.fixture(scope="module")
-def mean_mlp_out() -> Tensor:
+def mean_mlp_out():
     return torch.linspace(-0.5, 0.5, WIDTH)
 
 
 @pytest.fixture(scope="module")
-def measure(tiny_model: LanguageModel, rows: Rows, mean_mlp_out: Tensor, scale: Scale) -> Measure:
+def measure(tiny_model, rows, mean_mlp_out, scale):
     """Evaluate dictionaries, listed by any unique number, at one site of a tiny model."""
 
-    def run(
-        *dictionaries: SparseDictionary, first: int = 1, mean: Tensor = mean_mlp_out,
-        batch_contexts: int = 3, **changes: Any,
-    ) -> tuple[pd.DataFrame, pd.DataFrame]:  # fmt: skip
+    def run(*dictionaries, first=1, mean=mean_mlp_out, batch_contexts=3, **changes):
         positions = "all" if first == 0 else "without_bos"
         entries = [
             (entry_of(dictionary.kind, number), dictionary, trained(number))
@@ -80,18 +69,18 @@ def measure(tiny_model: LanguageModel, rows: Rows, mean_mlp_out: Tensor, scale: 
     return run
 
 
-def trained(number: int) -> dict[str, int]:
+def trained(number):
     """What the evaluation reads of a training record."""
     return {"seed": number, "tokens_trained": 4000 + number, "tokens_different": 1000 + number}
 
 
-def entry_of(kind: Kind, number: int) -> Dictionary:
+def entry_of(kind, number):
     site = Site(model="tiny", layer=LAYER)
     sparsity = {"k": 32 + number} if TRAITS[kind].is_topk else {"l1_coefficient": 0.5 + number}
     return Dictionary(site=site, kind=kind, headline=True, group="tiny", **sparsity)
 
 
-def constant_transcoder(output: Tensor) -> SparseDictionary:
+def constant_transcoder(output):
     """No feature is ever active: the output is ``b_dec``."""
     return SparseDictionary(
         "transcoder",
@@ -102,34 +91,25 @@ def constant_transcoder(output: Tensor) -> SparseDictionary:
     )
 
 
-@torch.inference_mode()
-def plain_log_probs(folder: Path, rows: Rows, replacement: Tensor | None, first: int) -> Tensor:
-    """Log probabilities (row, position, token) in float64 of the untouched Hugging Face model.
+@torch.no_grad()
+def plain_log_probs(model, rows, replacement, first):
+    """Log probabilities (row, position, token) in float64 of the plain Hugging Face model.
 
     ``replacement`` is put in place of the MLP's output from position ``first`` on.
     """
-    hf = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    if replacement is not None:
-        blocks = hf.get_submodule(BLOCKS[hf.config.model_type])
-
-        def replace(_: object, __: object, output: Tensor) -> Tensor:
-            kept = output[:, :first]
-            # The untouched MLP's output may have a mean over the residual dimension, which no
-            # reader sees; what replaces it is taken as it is.
-            return torch.cat([kept, replacement.expand_as(output[:, first:])], dim=1)
-
-        blocks[LAYER].mlp.register_forward_hook(replace)
-    return hf(rows.tokens).logits.double().log_softmax(dim=-1)
+    stand_ins = {} if replacement is None else {LAYER: lambda *_: replacement}
+    with replaced_mlps(model, stand_ins, first):
+        return plain(model).hf(rows.tokens).logits.double().log_softmax(dim=-1)
 
 
-def plain_ce(folder: Path, rows: Rows, first: int, replacement: Tensor | None = None) -> float:
+def plain_ce(model, rows, first, replacement=None):
     """Mean CE of the tokens after positions ``first`` to the last but one."""
-    log_probs = plain_log_probs(folder, rows, replacement, first)[:, first:-1]
+    log_probs = plain_log_probs(model, rows, replacement, first)[:, first:-1]
     labels = rows.tokens[:, first + 1 :].long()
     return float(torch.nn.functional.nll_loss(log_probs.flatten(0, 1), labels.flatten()))
 
 
-def test_columns_are_those_of_the_contract(measure: Measure, random_dictionary: Make) -> None:
+def test_columns_are_those_of_the_contract(measure, random_dictionary):
     table, by_document = measure(*map(random_dictionary, TRAITS))
     assert list(table.columns) == COLUMNS.split()
     assert list(by_document.columns) == BY_DOCUMENT_COLUMNS.split()
@@ -137,13 +117,12 @@ def test_columns_are_those_of_the_contract(measure: Measure, random_dictionary: 
 
 
 def test_ce_and_bounds_are_those_of_the_untouched_model(
-    measure: Measure, random_dictionary: Make, tiny_model_folder: Path, rows: Rows,
-    mean_mlp_out: Tensor, first: int,
-) -> None:  # fmt: skip
+    measure, random_dictionary, tiny_model, rows, mean_mlp_out, first
+):
     table, _ = measure(random_dictionary("transcoder"), first=first)
     found = table.loc[0, ["ce_original", "ce_mean_ablated", "ce_zero_ablated"]].tolist()
     expected = [
-        plain_ce(tiny_model_folder, rows, first, replacement)
+        plain_ce(tiny_model, rows, first, replacement)
         for replacement in (None, mean_mlp_out, torch.zeros(WIDTH))
     ]
     assert found == pytest.approx(expected, abs=NATS)
@@ -151,27 +130,24 @@ def test_ce_and_bounds_are_those_of_the_untouched_model(
 
 
 def test_ce_and_kl_of_a_transcoder_are_those_of_a_hook_on_the_untouched_model(
-    measure: Measure, random_dictionary: Make, tiny_model: LanguageModel,
-    tiny_model_folder: Path, rows: Rows, first: int,
-) -> None:  # fmt: skip
+    measure, random_dictionary, tiny_model, rows, first
+):
     transcoder = random_dictionary("transcoder")
     mlp_in = mlp_activations(tiny_model, rows.tokens, [LAYER])[LAYER].mlp_in[:, first:]
     replacement = transcoder.decode(transcoder.encode(mlp_in))
-    original = plain_log_probs(tiny_model_folder, rows, None, first)[:, first:-1]
-    spliced = plain_log_probs(tiny_model_folder, rows, replacement, first)[:, first:-1]
+    original = plain_log_probs(tiny_model, rows, None, first)[:, first:-1]
+    spliced = plain_log_probs(tiny_model, rows, replacement, first)[:, first:-1]
     kl = (original.exp() * (original - spliced)).sum(dim=-1).mean().item()
 
     table, _ = measure(transcoder, first=first)
-    expected_ce = plain_ce(tiny_model_folder, rows, first, replacement)
+    expected_ce = plain_ce(tiny_model, rows, first, replacement)
     assert table.loc[0, "ce"] == pytest.approx(expected_ce, abs=NATS)
     assert table.loc[0, "kl"] == pytest.approx(kl, abs=NATS)
     assert kl > 0.1
 
 
 @pytest.mark.parametrize("kind", ["mlp_out_sae", "mlp_in_sae"])
-def test_a_perfect_sae_costs_nothing(
-    measure: Measure, identity_dictionary: Make, *, kind: Kind, first: int
-) -> None:
+def test_a_perfect_sae_costs_nothing(measure, identity_dictionary, *, kind, first):
     table, _ = measure(identity_dictionary(kind), first=first)
     row = table.iloc[0]
     assert row[["ce", "ce_low", "ce_high"]].tolist() == pytest.approx(
@@ -184,9 +160,7 @@ def test_a_perfect_sae_costs_nothing(
     assert row.ce_recovered == pytest.approx(1, abs=1e-4)  # NATS over a difference of 0.01 and more
 
 
-def test_transcoders_that_give_the_mean_or_zero_are_the_ablations(
-    measure: Measure, mean_mlp_out: Tensor, first: int
-) -> None:
+def test_transcoders_that_give_the_mean_or_zero_are_the_ablations(measure, mean_mlp_out, first):
     constants = (constant_transcoder(output) for output in (mean_mlp_out, torch.zeros(WIDTH)))
     mean, zero = measure(*constants, first=first)[0].itertuples()
     assert mean.ce == mean.ce_mean_ablated
@@ -199,9 +173,8 @@ def test_transcoders_that_give_the_mean_or_zero_are_the_ablations(
 
 @pytest.mark.parametrize("kind", TRAITS)
 def test_fvu_and_l2_ratio_and_l0_are_those_of_the_own_target(
-    measure: Measure, tiny_model: LanguageModel, rows: Rows, random_dictionary: Make,
-    *, kind: Kind, first: int,
-) -> None:  # fmt: skip
+    measure, tiny_model, rows, random_dictionary, *, kind, first
+):
     dictionary = random_dictionary(kind)
     mlp_in, mlp_out = mlp_activations(tiny_model, rows.tokens, [LAYER])[LAYER]
     source = (mlp_in if TRAITS[kind].reads == "mlp_in" else mlp_out)[:, first:].flatten(0, 1)
@@ -221,34 +194,29 @@ def test_fvu_and_l2_ratio_and_l0_are_those_of_the_own_target(
     assert row.dead_fraction == pytest.approx(1 - (z > 0).any(dim=0).double().mean().item())
 
 
-def test_documents_are_named_and_counted(
-    measure: Measure, random_dictionary: Make, first: int
-) -> None:
-    _, by_document = measure(*map(random_dictionary, TRAITS), first=first)
+def test_documents_are_counted_average_to_the_totals_and_are_what_intervals_are_over(
+    measure, random_dictionary, first
+):
+    table, by_document = measure(*map(random_dictionary, TRAITS), first=first)
     predictions = LENGTH - 1 - first
-    for _, documents in by_document.groupby("dictionary"):
-        counted = documents[["document", "source", "tokens"]].to_numpy().tolist()
-        assert counted == [
+    for row in table.itertuples():
+        documents = by_document[by_document.dictionary == row.dictionary]
+        assert documents[["document", "source", "tokens"]].to_numpy().tolist() == [
             ["zero", "a", 2 * predictions],
             ["two", "b", 2 * predictions],
             ["four", "b", 3 * predictions],
         ]
-
-
-def test_documents_average_to_the_totals(
-    measure: Measure, random_dictionary: Make, first: int
-) -> None:
-    table, by_document = measure(*map(random_dictionary, TRAITS), first=first)
-    for row in table.itertuples():
-        documents = by_document[by_document.dictionary == row.dictionary]
         for column in ("ce", "ce_original", "l0"):
             mean = np.average(documents[column], weights=documents.tokens)
             assert mean == pytest.approx(getattr(row, column), rel=1e-12)
+        # Three documents: no resample's mean leaves the range of their differences.
+        difference = documents.ce - documents.ce_original
+        lowest, highest = (row.ce_original + f(difference) for f in (min, max))
+        assert lowest - NATS <= row.ce_low <= row.ce <= row.ce_high <= highest + NATS
+        assert row.ce_low < row.ce_high
 
 
-def test_a_documents_numbers_are_those_of_its_rows_alone(
-    measure: Measure, random_dictionary: Make, rows: Rows
-) -> None:
+def test_a_documents_numbers_are_those_of_its_rows_alone(measure, random_dictionary, rows):
     dictionary = random_dictionary("transcoder")
     _, together = measure(dictionary)
     chosen = rows.document == 4
@@ -263,9 +231,7 @@ def test_a_documents_numbers_are_those_of_its_rows_alone(
 
 
 @pytest.mark.parametrize("batch_contexts", [1, 7])
-def test_the_batch_size_does_not_change_the_results(
-    measure: Measure, random_dictionary: Make, batch_contexts: int
-) -> None:
+def test_the_batch_size_does_not_change_the_results(measure, random_dictionary, batch_contexts):
     dictionaries = [random_dictionary(kind) for kind in TRAITS]
     for both in zip(
         measure(*dictionaries, batch_contexts=batch_contexts), measure(*dictionaries), strict=True
@@ -276,9 +242,7 @@ def test_the_batch_size_does_not_change_the_results(
         pd.testing.assert_frame_equal(found, expected, rtol=0, atol=NATS)
 
 
-def test_each_dictionary_is_measured_as_if_it_were_alone(
-    measure: Measure, random_dictionary: Make
-) -> None:
+def test_each_dictionary_is_measured_as_if_it_were_alone(measure, random_dictionary):
     dictionaries = [random_dictionary(kind) for kind in TRAITS]
     together, _ = measure(*dictionaries)
     numbers = COLUMNS.split()[11:]
@@ -287,23 +251,10 @@ def test_each_dictionary_is_measured_as_if_it_were_alone(
         assert alone.loc[0, numbers].tolist() == together.loc[number, numbers].tolist()
 
 
-def test_documents_count_by_their_tokens() -> None:
+def test_documents_count_by_their_tokens():
     # One document in three holds nearly all tokens and differs by 1, the others by 0.
     heavy, original = np.arange(30) % 3 == 0, np.random.default_rng(0).normal(3, 1, size=30)
     tokens = np.where(heavy, 1_000_000, 1)
     documents = {"tokens": tokens, "ce": original + heavy, "ce_original": original}
     found = paired_difference(pd.DataFrame(documents), seed=0)
     assert found[:3] == pytest.approx([1] * 3, abs=1e-3)
-
-
-def test_the_interval_in_the_table_is_around_the_original_ce(
-    measure: Measure, random_dictionary: Make
-) -> None:
-    table, by_document = measure(*map(random_dictionary, TRAITS))
-    for row in table.itertuples():
-        documents = by_document[by_document.dictionary == row.dictionary]
-        difference = documents.ce - documents.ce_original
-        # Three documents: no resample's mean leaves the range of their differences.
-        lowest, highest = (row.ce_original + f(difference) for f in (min, max))
-        assert lowest - NATS <= row.ce_low <= row.ce <= row.ce_high <= highest + NATS
-        assert row.ce_low < row.ce_high

@@ -1,36 +1,31 @@
 """The examples run from a plain ``python``, without the workflow; here with a tiny model."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import nbformat
 import pytest
 
-from helpers_rating import make_study, running
+from helpers_rating import make_study
+from helpers_serving import serving
 from transcoders.notebooks import execute_notebook
 from transcoders.rating.records import load_record
 from transcoders.rating.server import listen, make_app
+from workflow.running import python
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = ("--layer", "1")
 
 
-def run(script: str, *arguments: str, status: int = 0) -> str:
+def run(script, *arguments, status=0):
     """What an example prints, or says when it fails."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
-    command = [sys.executable, f"examples/{script}", *arguments]
-    done = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-    )
+    done = python(ROOT, f"examples/{script}", *arguments)
     assert done.returncode == status, done.stderr
     return done.stderr if status else done.stdout
 
 
 @pytest.fixture(scope="module")
-def out(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+def out(tmp_path_factory):
     """Where the first example has run, and what it printed."""
     folder = tmp_path_factory.mktemp("examples") / "out"
     printed = run(
@@ -39,7 +34,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return folder, printed
 
 
-def test_a_transcoder_is_trained_and_measured(out: tuple[Path, str]) -> None:
+def test_a_transcoder_is_trained_and_measured(out):
     folder, printed = out
     assert [line.split()[0] for line in printed.splitlines()[:3]] == ["L0", "FVU", "CE"]
     assert {"cfg.json", "sae_weights.safetensors"} <= {
@@ -47,7 +42,7 @@ def test_a_transcoder_is_trained_and_measured(out: tuple[Path, str]) -> None:
     }
 
 
-def test_a_circuit_is_found_printed_and_drawn(out: tuple[Path, str]) -> None:
+def test_a_circuit_is_found_printed_and_drawn(out):
     folder, _ = out
     printed = run(
         "find_a_circuit.py", "--prompt", "w1 w2 w3 w4", "--target", "tc1[top]@-1", *SMALL,
@@ -57,14 +52,12 @@ def test_a_circuit_is_found_printed_and_drawn(out: tuple[Path, str]) -> None:
     assert all((folder / f"circuit.{end}").stat().st_size > 1000 for end in ("pdf", "png"))
 
 
-def test_the_second_example_names_the_first_if_that_has_not_run(tmp_path: Path) -> None:
+def test_the_second_example_names_the_first_if_that_has_not_run(tmp_path):
     said = run("find_a_circuit.py", "--out", str(tmp_path), status=1)
     assert "run train_a_transcoder.py first" in said and "Traceback" not in said
 
 
-def test_the_tour_runs(
-    out: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_tour_runs(out, tmp_path, monkeypatch):
     notebook = nbformat.read(ROOT / "examples/tour.ipynb", as_version=4)
     first = next(cell for cell in notebook.cells if "SCALE, LAYER, ROWS" in cell.source)
     settings = {
@@ -82,19 +75,19 @@ def test_the_tour_runs(
     assert "is the sum of" in str(done.cells)
 
 
-def test_the_committed_tour_was_executed() -> None:
+def test_the_committed_tour_was_executed():
     notebook = nbformat.read(ROOT / "examples/tour.ipynb", as_version=4)
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert all(cell.execution_count for cell in cells)
     assert any("image/png" in output.get("data", {}) for cell in cells for output in cell.outputs)
 
 
-def test_a_rater_without_a_browser_rates_on_the_page(tmp_path: Path) -> None:
+def test_a_rater_without_a_browser_rates_on_the_page(tmp_path):
     said = [{"item": item, "verdict": "maybe", "context_free": item == 2} for item in range(1, 41)]
     said[0]["note"] = "names of [rivers] & <lakes>"
     (tmp_path / "said.json").write_text(json.dumps(said))
     app = make_app(make_study(), tmp_path, "parrot", language_model="a parrot")
-    with running(listen(app, port=0)) as port:
+    with serving(listen(app, port=0)) as port:
         page = ("--page", f"http://127.0.0.1:{port}")
         shown = run("rate_as_text.py", "show", "1", "3", *page)
         assert shown.index("What to do") < shown.index("Strongest examples")

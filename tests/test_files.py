@@ -29,7 +29,7 @@ from transcoders.files import (
 )
 
 
-def names(folder) -> list[str]:
+def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 

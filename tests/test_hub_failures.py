@@ -4,7 +4,6 @@ Only the library's waits between its attempts are left out.
 """
 
 import re
-from collections.abc import Iterator
 from itertools import repeat
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,12 +25,12 @@ NAMES = ["config.json", "sub/weights.bin"]
 GLOBS = ["*.json", "*.bin"]
 
 
-def source(**changes: object) -> HubSource:
+def source(**changes):
     values = {"type": "hub", "repo": REPO, "revision": REVISION, "license": "MIT"}
     return HubSource.model_validate(values | changes)
 
 
-def message_of(patterns: list[str] = NAMES, *, repo_type: str = "model", **changes: object) -> str:
+def message_of(patterns=NAMES, *, repo_type="model", **changes):
     """What a fetch that must fail says: one line that names the repository and the revision."""
     asked = source(**changes)
     with pytest.raises(UserError) as caught:
@@ -43,14 +42,14 @@ def message_of(patterns: list[str] = NAMES, *, repo_type: str = "model", **chang
 
 
 @pytest.fixture
-def gone() -> str:
+def gone():
     """The address of a server that has closed."""
     with HubServer(REPO, REVISION, {}).running() as server:
         return server.endpoint
 
 
 @pytest.fixture
-def server(hub, monkeypatch) -> Iterator[HubServer]:  # noqa: ARG001  (hub is set up first)
+def server(hub, monkeypatch):  # noqa: ARG001  (hub is set up first)
     """A hub on loopback with ``FILES``, and the library connected to it, its cache empty."""
     waits = SimpleNamespace(sleep=lambda _: None)
     monkeypatch.setattr(file_download, "time", waits)

@@ -8,7 +8,8 @@ import pytest
 
 from transcoders.config import load_scale
 from transcoders.contents import PAGES
-from transcoders.landing import landing_page, read_story
+from transcoders.documents import document_page, page_beside
+from transcoders.landing import documents_of, landing_page, read_story
 from transcoders.layout import Layout
 
 ROOT = Path(__file__).parents[1]
@@ -17,13 +18,13 @@ HEAVIEST = 3_000_000
 
 
 @pytest.fixture
-def laptop(monkeypatch: pytest.MonkeyPatch) -> Layout:
+def laptop(monkeypatch):
     monkeypatch.chdir(ROOT)
     return Layout("laptop")
 
 
 @pytest.fixture
-def page(laptop: Layout) -> str:
+def page(laptop):
     """As the committed tables give it."""
     return landing_page(load_scale(laptop.config), laptop, laptop.landing_page)
 
@@ -32,9 +33,25 @@ def test_the_committed_page_is_the_one_that_the_tables_give(laptop, page):
     assert laptop.landing_page.read_text() == page
 
 
+def test_documents_have_pages_whose_links_lead_to_pages(laptop):
+    documents = documents_of(laptop)
+    assert Path("docs/findings.md") in documents
+    for document in documents:
+        page = document_page(document, documents)
+        assert page_beside(document).read_text() == page
+        assert not re.search(r'href="\w+/?(findings|running)\.md', page)
+    assert 'id="sparsity-against-faithfulness-section-32-figure-3"' in page_of("findings")
+    assert 'href="your_own_questions.html#rate-features"' in page_of("findings")
+    assert 'href="../results/laptop/notebooks/circuits.html"' in page_of("findings")
+
+
+def page_of(document: str) -> str:
+    return (ROOT / f"docs/{document}.html").read_text()
+
+
 RESULTS = ROOT / "results/laptop"
 PAGES_WITH_LINKS = [
-    ROOT / "docs/index.html",
+    *sorted((ROOT / "docs").glob("*.html")),
     *sorted((RESULTS / "notebooks").glob("*.html")),
     *sorted((RESULTS / "interpretability/features").glob("**/index.html")),
 ]
@@ -43,7 +60,7 @@ PAGES_WITH_LINKS = [
 @pytest.mark.parametrize(
     "path", PAGES_WITH_LINKS, ids=lambda path: f"{path.parent.name}/{path.stem}"
 )
-def test_every_link_of_a_page_leads_to_a_file_or_a_heading(path: Path) -> None:
+def test_every_link_of_a_page_leads_to_a_file_or_a_heading(path):
     text = path.read_text()
     links = set(re.findall(r'<(?:a|img) [^>]*?(?:href|src)="([^"]+)"', text))
     local = {link for link in links if not link.startswith(("https://", "#", "data:"))}
@@ -53,7 +70,8 @@ def test_every_link_of_a_page_leads_to_a_file_or_a_heading(path: Path) -> None:
 
 def test_every_page_and_document_and_a_picture_for_each_chapter_is_shown(page):
     story = read_story()
-    for name in (*(f"{name}.html" for name in PAGES if name != "why"), *story["documents"]):
+    documents = [page_beside(Path(name)).name for name in story["documents"]]
+    for name in (*(f"{name}.html" for name in PAGES if name != "why"), *documents):
         assert name in page  # laptop sweeps no data
     sections = page.split("<section")[1:]
     assert len(sections) == len(story["chapters"]) + 3

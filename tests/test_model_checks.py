@@ -10,16 +10,12 @@ import pytest
 import torch
 from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from helpers_hub import add_to_hub
 from helpers_models import TINY_WIDTH, make_tiny_model, tiny_section
-from transcoders.circuits import Tracer
 from transcoders.circuits.invariant import de_embeddings, direct_logits
 from transcoders.circuits.replacement import ReplacementModel
-from transcoders.config import Model
-from transcoders.dictionaries import SparseDictionary
 from transcoders.errors import UserError
 from transcoders.interpretability.predictions import read_vocabulary
 from transcoders.models import (
@@ -37,20 +33,20 @@ EMBEDDINGS = ("model.embed_tokens.weight", "lm_head.weight")
 Change = Callable[[Path], None]
 
 
-def settings(file: str, **values: object) -> Change:
+def settings(file, **values):
     """Change keys of a JSON file of the folder."""
 
-    def change(folder: Path) -> None:
+    def change(folder):
         record = json.loads((folder / file).read_text())
         (folder / file).write_text(json.dumps(record | values))
 
     return change
 
 
-def tensors(change: Callable[[dict[str, Tensor]], object]) -> Change:
+def tensors(change):
     """Change the tensors of the weights."""
 
-    def changed(folder: Path) -> None:
+    def changed(folder):
         kept = load_file(folder / "model.safetensors")
         change(kept)
         save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
@@ -58,18 +54,18 @@ def tensors(change: Callable[[dict[str, Tensor]], object]) -> Change:
     return changed
 
 
-def content(file: str, text: str) -> Change:
+def content(file, text):
     return lambda folder: (folder / file).write_text(text) and None
 
 
-def together(*changes: Change) -> Change:
+def together(*changes):
     return lambda folder: [change(folder) for change in changes] and None
 
 
-def resized(rows: int) -> Change:
+def resized(rows):
     """An embedding and unembedding with another number of rows."""
 
-    def change(kept: dict[str, Tensor]) -> None:
+    def change(kept):
         for name in EMBEDDINGS:
             filling = 100 * torch.ones(max(rows - len(kept[name]), 0), TINY_WIDTH)
             kept[name] = torch.cat([kept[name], filling])[:rows].clone()
@@ -77,7 +73,7 @@ def resized(rows: int) -> Change:
     return together(settings("config.json", vocab_size=rows), tensors(change))
 
 
-def into_shards(folder: Path) -> None:
+def into_shards(folder):
     kept, where = load_file(folder / "model.safetensors"), {}
     for number, names in enumerate((sorted(kept)[::2], sorted(kept)[1::2]), start=1):
         shard = f"model-{number:05d}-of-00002.safetensors"
@@ -88,54 +84,54 @@ def into_shards(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
 
 
-def into_bin(folder: Path) -> None:
+def into_bin(folder):
     torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
 
 
-def tied(kept: dict[str, Tensor]) -> None:
+def tied(kept):
     del kept["lm_head.weight"]
 
 
-def in_bf16(kept: dict[str, Tensor]) -> None:
+def in_bf16(kept):
     kept.update({name: tensor.bfloat16() for name, tensor in kept.items()})
 
 
-def more_layers(kept: dict[str, Tensor]) -> None:
+def more_layers(kept):
     of_last = [name for name in kept if "layers.2." in name]
     kept.update({name.replace("layers.2.", "layers.3."): kept[name].clone() for name in of_last})
 
 
-def no_number(kept: dict[str, Tensor]) -> None:
+def no_number(kept):
     kept["model.layers.1.mlp.up_proj.weight"][0, 0] = torch.nan
 
 
-def bos_in_normalizer(folder: Path) -> None:
+def bos_in_normalizer(folder):
     prepend = {"type": "Prepend", "prepend": "<|endoftext|> "}
     settings("tokenizer.json", normalizer=prepend)(folder)
 
 
-def as_mask_filler(folder: Path) -> None:
+def as_mask_filler(folder):
     from transformers import T5Config, T5ForConditionalGeneration
 
     config = T5Config(vocab_size=99, d_model=32, num_layers=3, num_heads=2, d_ff=64, d_kv=16)
     T5ForConditionalGeneration(config).save_pretrained(folder)
 
 
-def with_code_of_its_own(folder: Path) -> None:
+def with_code_of_its_own(folder):
     settings("config.json", model_type="mine", auto_map={"AutoConfig": "mine.Config"})(folder)
     (folder / "mine.py").write_text("raise SystemExit('this code ran')")
 
 
 @pytest.fixture
-def given(tiny_models: dict[str, Path], tmp_path: Path) -> Path:
+def given(tiny_models, tmp_path):
     """A Llama of one's own: a folder that nothing here has made."""
     folder = Path(shutil.copytree(tiny_models["llama"], tmp_path / "my model"))
     (folder / "source.json").unlink()
     return folder
 
 
-def model_in(folder: Path) -> Model:
+def model_in(folder):
     return tiny_section(type="files", path=str(folder))
 
 
@@ -161,9 +157,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
 
 
 @pytest.mark.parametrize("kind", REFUSED)
-def test_a_model_that_would_become_another_is_refused_by_fetch_and_by_plan(
-    given: Path, tmp_path: Path, kind: str
-) -> None:
+def test_a_model_that_would_become_another_is_refused_by_fetch_and_by_plan(given, tmp_path, kind):
     change, message = REFUSED[kind]
     change(given)
     for refusing in (
@@ -193,9 +187,7 @@ WORKS: dict[str, Change] = {
 
 @pytest.mark.parametrize("kind", WORKS)
 @torch.inference_mode()
-def test_a_checkpoint_of_any_form_becomes_the_same_model(
-    given: Path, tmp_path: Path, random_tokens: Callable[..., Tensor], kind: str
-) -> None:
+def test_a_checkpoint_of_any_form_becomes_the_same_model(given, tmp_path, random_tokens, kind):
     WORKS[kind](given)
     check_model_folder(model_in(given), 256)
     fetch_model(model_in(given), tmp_path / "fetched", seed=0)
@@ -208,8 +200,8 @@ def test_a_checkpoint_of_any_form_becomes_the_same_model(
 
 @pytest.mark.parametrize("declared", ["GPT2Tokenizer", "LlamaTokenizer"])
 def test_the_file_of_a_tokenizer_counts_and_not_the_class_that_is_named_beside_it(
-    given: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], declared: str
-) -> None:
+    given, tmp_path, capsys, declared
+):
     # transformers alone reads digits, spaces and words by the class's rules.
     settings("tokenizer_config.json", tokenizer_class=declared)(given)
     fetch_model(model_in(given), tmp_path / "fetched", seed=0)
@@ -223,9 +215,7 @@ def test_the_file_of_a_tokenizer_counts_and_not_the_class_that_is_named_beside_i
     assert len(expected) == 6
 
 
-def test_rows_that_fill_the_embedding_up_are_no_tokens(
-    given: Path, random_dictionary: Callable[..., SparseDictionary]
-) -> None:
+def test_rows_that_fill_the_embedding_up_are_no_tokens(given, random_dictionary):
     resized(272)(given)
     model = load_model(given)
     assert len(model.W_E) == 272
@@ -237,9 +227,7 @@ def test_rows_that_fill_the_embedding_up_are_no_tokens(
     assert len(read_vocabulary(replacement).embedding) == 266
 
 
-def test_a_text_beyond_the_models_positions_is_refused(
-    random_tokens: Callable[..., Tensor], tiny_model_folder: Path
-) -> None:
+def test_a_text_beyond_the_models_positions_is_refused(random_tokens, tiny_model_folder):
     model, longest = load_model(tiny_model_folder), 256
     mlp_activations(model, random_tokens(1, longest), [0])
     message = "at most the model's 256 positions, found 257 tokens with BOS"
@@ -253,18 +241,7 @@ def test_a_text_beyond_the_models_positions_is_refused(
         check_model_folder(model_in(tiny_model_folder), longest + 1)
 
 
-def test_bos_stands_once_before_a_prompt_and_is_refused_in_it(
-    tiny_models: dict[str, Path], random_dictionary: Callable[..., SparseDictionary]
-) -> None:
-    folder = tiny_models["llama"]
-    replacement = ReplacementModel(load_model(folder), {0: random_dictionary("transcoder")})
-    tracer = Tracer(replacement, load_tokenizer(folder), bos_id=0)
-    with pytest.raises(UserError, match=r"expected text without <\|endoftext\|>"):
-        tracer.freeze("<|endoftext|> w1 w2")
-    assert tracer.freeze("w1 w2").passed.tokens.tolist() == [0, 3, 4]
-
-
-def test_a_repository_with_old_weights_only_is_fetched(hub: Path, tmp_path: Path) -> None:
+def test_a_repository_with_old_weights_only_is_fetched(hub, tmp_path):
     assert str(hub) == constants.HF_HUB_CACHE
     folder = make_tiny_model("opt", tmp_path / "opt")  # as facebook/opt-125m is
     into_bin(folder)

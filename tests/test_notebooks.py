@@ -32,7 +32,7 @@ def sources(tmp_path, monkeypatch):
     return folder
 
 
-def write_notebook(path, *code: str) -> None:
+def write_notebook(path, *code):
     cells = [nbformat.v4.new_markdown_cell("# A title & more\n\nThe loss is $x^2$.")]
     parameters = nbformat.v4.new_code_cell('SCALE = "laptop"')
     parameters.metadata["tags"] = ["parameters"]

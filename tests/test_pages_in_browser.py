@@ -7,7 +7,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from helpers_browser import NEEDS_CHROMIUM, Browser
+from helpers_browser import NEEDS_CHROMIUM
 from transcoders.config import load_scale
 from transcoders.contents import place_of
 from transcoders.landing import landing_page
@@ -19,7 +19,8 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results/laptop"
 LANDING = ROOT / "docs/index.html"
 BROWSER = sorted((RESULTS / "interpretability/features").glob("**/index.html"))
-PAGES = [*BROWSER, *sorted((RESULTS / "notebooks").glob("*.html")), LANDING]
+DOCUMENTS = sorted((ROOT / "docs").glob("*.html"))
+PAGES = [*BROWSER, *sorted((RESULTS / "notebooks").glob("*.html")), *DOCUMENTS]
 TOO_WIDE = """
 [...document.querySelectorAll("main *, body > *")]
     .filter((each) => each.getBoundingClientRect().right > innerWidth + 1)
@@ -31,7 +32,7 @@ TOO_WIDE = """
 """
 
 
-def test_all_dictionaries_with_names_are_in_the_feature_browser_which_is_small() -> None:
+def test_all_dictionaries_with_names_are_in_the_feature_browser_which_is_small():
     scale = load_scale(ROOT / "config/laptop.yaml")
     named = {e.name for model in scale.labelled_models for e in scale.labelled_dictionaries(model)}
     folder = RESULTS / "interpretability/features"
@@ -42,16 +43,15 @@ def test_all_dictionaries_with_names_are_in_the_feature_browser_which_is_small()
 
 @pytest.mark.parametrize("width", [400, 1200])
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: f"{path.parent.name}/{path.stem}")
-def test_a_page_fits_and_loads_without_a_word(browser: Browser, page: Path, width: int) -> None:
+def test_a_page_fits_and_loads_without_a_word(browser, page, width):
     browser.events.clear()
     browser.open(page.as_uri(), width=width)
     assert browser.run("document.documentElement.scrollWidth") <= width
     assert browser.run(TOO_WIDE) == 0
     assert browser.run("document.body.innerText.length") > 500
-    said = {"Log.entryAdded", "Runtime.exceptionThrown", "Runtime.consoleAPICalled"}
-    assert [each for each in browser.events if each["method"] in said] == []
+    assert browser.said() == []
     loaded = "performance.getEntriesByType('resource').map((each) => each.name)"
-    if page == LANDING:  # its pictures are files beside it
+    if page in DOCUMENTS:  # their pictures are files beside them
         assert all(name.startswith(ROOT.as_uri()) for name in browser.run(loaded))
         pictures = "[...document.querySelectorAll('figure img')]"
         assert browser.run(f"{pictures}.every((each) => each.naturalWidth > 100)")
@@ -64,7 +64,7 @@ def test_a_page_fits_and_loads_without_a_word(browser: Browser, page: Path, widt
     assert browser.run(f"{pictures}.every((each) => each.alt.length > 10)")
 
 
-def test_every_feature_that_a_circuit_links_to_is_in_the_browser() -> None:
+def test_every_feature_that_a_circuit_links_to_is_in_the_browser():
     pages = sorted((RESULTS / "circuits").glob("*/circuit.html"))
     links = {
         ((page.parent / address).resolve(), int(unit))
@@ -83,7 +83,7 @@ def test_every_feature_that_a_circuit_links_to_is_in_the_browser() -> None:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(tmp_path_factory):
     """A folder with the article and the pages of Figure 3 and of case studies."""
     folder = tmp_path_factory.mktemp("made")
     with pytest.MonkeyPatch.context() as patch:
@@ -107,9 +107,8 @@ STUDY = "results/laptop/notebooks/case_studies.html"
 
 
 @pytest.mark.parametrize("page", [ARTICLE, FIGURE3, STUDY])
-def test_a_page_can_be_read_without_a_script(browser: Browser, made: Path, page: str) -> None:
-    browser.command("Emulation.setScriptExecutionDisabled", value=True)
-    try:
+def test_a_page_can_be_read_without_a_script(browser, made, page):
+    with browser.without_scripts():
         browser.open((made / page).as_uri(), width=400)
         assert browser.run("document.documentElement.scrollWidth") <= 400
         assert browser.run(TOO_WIDE) == 0
@@ -121,16 +120,14 @@ def test_a_page_can_be_read_without_a_script(browser: Browser, made: Path, page:
         assert browser.run(f"{idle}.every((each) => each.getClientRects().length === 0)")
         browser.run("document.querySelector('.contents summary').click()")
         assert browser.run("document.querySelector('.contents a').getClientRects().length > 0")
-    finally:
-        browser.command("Emulation.setScriptExecutionDisabled", value=False)
 
 
-def column(browser: Browser, number: int) -> list[str]:
+def column(browser, number):
     rows = "[...document.querySelector('main table').tBodies[0].rows]"
     return browser.run(f"{rows}.map((row) => row.cells[{number}].textContent.trim())")
 
 
-def test_a_click_on_a_heading_sorts_numbers_as_numbers(browser: Browser, made: Path) -> None:
+def test_a_click_on_a_heading_sorts_numbers_as_numbers(browser, made):
     browser.open((made / FIGURE3).as_uri(), width=1200)
     headings = "[...document.querySelector('main table').tHead.rows[0].cells]"
     l0 = browser.run(f"{headings}.findIndex((each) => each.textContent.includes('L0'))")
@@ -148,7 +145,7 @@ def test_a_click_on_a_heading_sorts_numbers_as_numbers(browser: Browser, made: P
     assert column(browser, 0) == sorted(column(browser, 0), key=str.lower)
 
 
-def test_claims_can_be_filtered_by_verdict(browser: Browser, made: Path) -> None:
+def test_claims_can_be_filtered_by_verdict(browser, made):
     browser.open((made / ARTICLE).as_uri(), width=400)
     shown = "[...document.querySelectorAll('#verdicts tbody tr')].filter((row) => !row.hidden)"
     all_rows = browser.run(f"{shown}.length")
@@ -166,9 +163,7 @@ def test_claims_can_be_filtered_by_verdict(browser: Browser, made: Path) -> None
 
 
 @pytest.mark.parametrize("page", [ARTICLE, FIGURE3])
-def test_a_picture_opens_large_and_escape_closes_it(
-    browser: Browser, made: Path, page: str
-) -> None:
+def test_a_picture_opens_large_and_escape_closes_it(browser, made, page):
     browser.open((made / page).as_uri(), width=400)
     browser.run("document.querySelector('a.zoom').focus()")
     browser.press("\r")
@@ -180,9 +175,7 @@ def test_a_picture_opens_large_and_escape_closes_it(
     assert browser.run("document.activeElement.className") == "zoom"
 
 
-def test_a_circuit_opens_with_more_parts_than_the_article_shows(
-    browser: Browser, made: Path
-) -> None:
+def test_a_circuit_opens_with_more_parts_than_the_article_shows(browser, made):
     browser.open((made / ARTICLE).as_uri(), width=400)
     link = "document.querySelector('a.zoom[href*=circuit_]')"
     shown = browser.run(f"{link}.querySelector('img').naturalWidth")
@@ -190,7 +183,7 @@ def test_a_circuit_opens_with_more_parts_than_the_article_shows(
     browser.wait(lambda: browser.run("document.querySelector('dialog img').naturalWidth") > shown)
 
 
-def test_one_control_shows_all_code(browser: Browser, made: Path) -> None:
+def test_one_control_shows_all_code(browser, made):
     browser.open((made / FIGURE3).as_uri(), width=1200)
     codes = "[...document.querySelectorAll('details.code')]"
     assert browser.run(f"{codes}.length > 2 && {codes}.every((each) => !each.open)")

@@ -1,44 +1,43 @@
 """What a scale takes, against what it took or what the paper says."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from helpers_models import make_tiny_model
-from transcoders.config import ModelFolder, Scale, TextFiles, load_scale
+from transcoders.config import ModelFolder, TextFiles, load_scale
 from transcoders.errors import UserError
 from transcoders.files import read_json
-from transcoders.plan import Plan, Work, check_local, make_plan, measured_rate
+from transcoders.plan import check_local, make_plan, measured_rate
+from workflow.running import cli
 
 ROOT = Path(__file__).parents[1]
 
 
-def plan_of(scale: Scale, *, gpu: float | None = 80, memory: float = 128) -> Plan:
+def plan_of(scale, *, gpu=80, memory=128):
     return make_plan(scale, results=ROOT / "results", gpu_memory_gb=gpu, memory_gb=memory)
 
 
-def work(plan: Plan, rule: str) -> Work:
+def work(plan, rule):
     return next(work for work in plan.works if work.rule == rule)
 
 
-def changed(scale: Scale, section: str, **values: object) -> Scale:
+def changed(scale, section, **values):
     part = getattr(scale, section).model_copy(update=values)
     return scale.model_copy(update={section: part})
 
 
 @pytest.fixture(scope="module")
-def paper() -> Scale:
+def paper():
     return load_scale(ROOT / "config/paper.yaml")
 
 
 @pytest.fixture(scope="module")
-def laptop() -> Scale:
+def laptop():
     return load_scale(ROOT / "config/laptop.yaml")
 
 
-def test_cached_activations_are_those_of_the_paper(paper: Scale) -> None:
+def test_cached_activations_are_those_of_the_paper(paper):
     plan = plan_of(changed(paper, "activations", mode="cache"))
     # 60M tokens, two 16-bit vectors: 184 GB at each of 12 layers of GPT2-small, 246 and 492 GB at
     # the Pythias' sites, and 246 at layer 0 of Pythia-410M.
@@ -48,14 +47,14 @@ def test_cached_activations_are_those_of_the_paper(paper: Scale) -> None:
     assert work(plan_of(paper), "cache_activations").disk == 0
 
 
-def test_the_laptops_disk_is_what_was_measured(laptop: Scale) -> None:
+def test_the_laptops_disk_is_what_was_measured(laptop):
     # benchmarks/README.md: activations 1,798 MB, 27 dictionaries 574 MB.
     plan = plan_of(laptop)
     assert work(plan, "cache_activations").disk / 1e6 == pytest.approx(1798, rel=0.01)
     assert work(plan, "train").disk > 0.98e6 * len(laptop.dictionaries) * 574 / 27
 
 
-def test_a_stream_keeps_the_whole_model_in_memory(paper: Scale) -> None:
+def test_a_stream_keeps_the_whole_model_in_memory(paper):
     deeper = paper.models["pythia-1.4b"].model_copy(update={"n_layers": 34})
     models = paper.models | {"pythia-1.4b": deeper}
     more = plan_of(paper.model_copy(update={"models": models}))
@@ -64,7 +63,7 @@ def test_a_stream_keeps_the_whole_model_in_memory(paper: Scale) -> None:
         assert added == 10 * 12 * 2048**2 * 4  # ten layers, all of them after the site
 
 
-def test_every_rule_that_trains_or_measures_is_counted(paper: Scale) -> None:
+def test_every_rule_that_trains_or_measures_is_counted(paper):
     plan = plan_of(paper)
     jobs = {work.rule: work.jobs for work in plan.works}
     assert jobs["fetch_model"] == jobs["tokenize"] == jobs["cache_activations"] == 3
@@ -76,7 +75,7 @@ def test_every_rule_that_trains_or_measures_is_counted(paper: Scale) -> None:
     assert published >= {"import_transcoder", "find_circuits"} and "train" not in published
 
 
-def test_one_more_dictionary_costs_its_products_and_its_memory(paper: Scale) -> None:
+def test_one_more_dictionary_costs_its_products_and_its_memory(paper):
     group = paper.groups[0]
     fewer = group.model_copy(update={"dictionaries": group.dictionaries[:-1]})
     less = plan_of(paper.model_copy(update={"groups": (fewer, *paper.groups[1:])}))
@@ -87,7 +86,7 @@ def test_one_more_dictionary_costs_its_products_and_its_memory(paper: Scale) -> 
     assert work(more, "train").disk - work(less, "train").disk == 2 * 4 * 768 * 24_576
 
 
-def test_streaming_costs_passes_of_the_model_and_caching_none(paper: Scale) -> None:
+def test_streaming_costs_passes_of_the_model_and_caching_none(paper):
     cached = plan_of(changed(paper, "activations", mode="cache"))
     saved = work(plan_of(paper), "train").flops - work(cached, "train").flops
     blocks = sum(
@@ -97,7 +96,7 @@ def test_streaming_costs_passes_of_the_model_and_caching_none(paper: Scale) -> N
     assert saved == pytest.approx(60e6 * blocks)
 
 
-def test_the_papers_groups_fit_60_gb_and_24_gb_hold_three_dictionaries(paper: Scale) -> None:
+def test_the_papers_groups_fit_60_gb_and_24_gb_hold_three_dictionaries(paper):
     assert work(plan_of(paper), "train").gpu_memory < 60e9
     of_three = tuple(
         group.model_copy(update={"dictionaries": group.dictionaries[:3]}) for group in paper.groups
@@ -109,17 +108,16 @@ def test_the_papers_groups_fit_60_gb_and_24_gb_hold_three_dictionaries(paper: Sc
         assert any("GPU memory: train" in line for line in plan.does_not_fit) != fits
 
 
-def test_what_does_not_fit_is_named_with_both_numbers(paper: Scale) -> None:
+def test_what_does_not_fit_is_named_with_both_numbers(paper):
     plan = plan_of(paper, memory=40)
     assert "memory: train 64 GB of 40" in plan.does_not_fit
     huge = changed(paper, "corpus", train_contexts=10**11)
     assert any(line.startswith("disk: ") for line in plan_of(huge).does_not_fit)
 
 
-def test_the_command_prints_a_line_a_rule_and_fails_if_something_does_not_fit() -> None:
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "transcoders", "plan", "--scale", "paper", *arguments]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+def test_the_command_prints_a_line_a_rule_and_fails_if_something_does_not_fit():
+    def run(*arguments):
+        return cli(ROOT, "plan", "--scale", "paper", *arguments)
 
     fits = run("--tflops", "15", "--gpu-memory", "80", "--memory", "128")
     if "disk:" not in fits.stdout:  # which depends on the machine
@@ -134,7 +132,7 @@ def test_the_command_prints_a_line_a_rule_and_fails_if_something_does_not_fit() 
     assert 1e8 < measured_rate("cpu") < 1e14
 
 
-def test_the_documented_prediction_is_what_the_command_prints(paper: Scale) -> None:
+def test_the_documented_prediction_is_what_the_command_prints(paper):
     page = (ROOT / "docs/paper_scale.md").read_text()
     rows = {
         cells[0].strip("* "): [cell.strip("* ") for cell in cells[1:]]
@@ -159,7 +157,7 @@ def test_the_documented_prediction_is_what_the_command_prints(paper: Scale) -> N
     assert rows["in all"] == ["", f"{total:.1f}", "", f"{disk:.1f}", f"{download:.1f}"]
 
 
-def test_what_is_said_of_a_gpu_is_what_was_measured(paper: Scale) -> None:
+def test_what_is_said_of_a_gpu_is_what_was_measured(paper):
     page = (ROOT / "docs/paper_scale.md").read_text()
     record = read_json(ROOT / "benchmarks/gpu.json")
     hours = record["hours"]
@@ -180,9 +178,7 @@ def test_what_is_said_of_a_gpu_is_what_was_measured(paper: Scale) -> None:
         assert f"| {' | '.join(cells)} |" in page
 
 
-def test_fewer_cores_than_threads_are_remarked_before_a_job_refuses(
-    laptop: Scale, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_fewer_cores_than_threads_are_remarked_before_a_job_refuses(laptop, monkeypatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
     assert not any("threads" in remark for remark in plan_of(laptop).remarks)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0})
@@ -192,14 +188,14 @@ def test_fewer_cores_than_threads_are_remarked_before_a_job_refuses(
 
 
 def test_models_and_texts_on_this_machine_are_checked_before_anything_is_fetched(
-    scale: Scale, tmp_path: Path, tiny_models: dict[str, Path]
-) -> None:
-    def with_model(folder: Path) -> Scale:
+    scale, tmp_path, tiny_models
+):
+    def with_model(folder):
         source = ModelFolder(type="files", path=str(folder), license="none")
         model = scale.models["tiny-llama"].model_copy(update={"source": source})
         return scale.model_copy(update={"models": {"tiny-llama": model}})
 
-    def with_text(path: Path) -> Scale:
+    def with_text(path):
         text = TextFiles(type="files", path=str(path), license="none")
         return changed(scale, "corpus", source=[text])
 

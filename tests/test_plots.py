@@ -14,9 +14,7 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 from matplotlib.container import ErrorbarContainer
-from matplotlib.figure import Figure
 from matplotlib.text import Text
-from matplotlib.transforms import Bbox
 
 from helpers_evidence import controls_of
 from transcoders.config import KINDS, TRAITS
@@ -46,26 +44,34 @@ SWEEP = (2e-05, 0.001, 0.5)
 EXTENSIONS = [kind for kind in TRAITS if kind not in KINDS]
 
 
-def texts(items) -> list[str]:
+CIRCUITS = ("tiny-feature", "tiny-logits")
+
+
+def golden(name):
+    """A table that the smoke scale made."""
+    return pd.read_csv(Path(__file__).parent / "golden" / f"{name}.csv")
+
+
+def texts(items):
     """What is written."""
     return [item.get_text() for item in items]
 
 
-def legend(figure) -> list[str]:
+def legend(figure):
     """What a figure's only legend names."""
     return texts(figure.legends[0].get_texts())
 
 
-def marks(panel) -> list[tuple[float, float]]:
+def marks(panel):
     """All scattered points."""
     return [tuple(p) for part in panel.collections for p in part.get_offsets().tolist()]
 
 
-def drawn(evaluation: pd.DataFrame) -> Figure:
+def drawn(evaluation):
     return tradeoff_figure(evaluation, n_documents=34)
 
 
-def row_of(layer, kind, sparsity, step) -> dict[str, object]:
+def row_of(layer, kind, sparsity, step):
     """A row of the table; λ₁ or k is ``sparsity``, and L0 falls as ``step`` grows."""
     is_topk = TRAITS[kind].is_topk
     ce = 3.6 + 0.01 * step + 0.002 * list(TRAITS).index(kind) + 0.1 * layer
@@ -80,7 +86,7 @@ def row_of(layer, kind, sparsity, step) -> dict[str, object]:
 
 
 @pytest.fixture
-def evaluation() -> pd.DataFrame:
+def evaluation():
     """Two sites × three kinds × three λ₁, in another order than the plot's; extensions at one."""
     rows = [
         row_of(layer, kind, l1_coefficient, step)
@@ -134,7 +140,7 @@ def test_points_bars_bounds_and_labels_are_the_tables_rows_in_the_order_of_their
         assert below < min(levels) and max(levels) < above
 
 
-def boxes_of(texts, figure) -> list[Bbox]:
+def boxes_of(texts, figure):
     figure.draw_without_rendering()
     return [text.get_window_extent() for text in texts if text.get_visible()]
 
@@ -198,26 +204,25 @@ def test_training_curves_are_drawn_for_every_dictionary_of_every_kind(evaluation
     assert sorted(legend(figure)) == sorted(LABELS.values())
 
 
-def verified(n_parts: int = 3) -> tuple[pd.DataFrame, pd.DataFrame, int]:
-    rows = [("tc1[2]@3", "feature", 1, 0.8), ("attn0[1]@2", "head", -0.5, -0.6),
-            ("mlp2@3", "mlp", 0.2, 0.1)]  # fmt: skip
-    effects = pd.DataFrame(rows, columns=["node", "kind", "attribution", "effect"])
-    sizes = [0, 1, 2, 4, 8, 64, 512, 4096]
-    shares = {"faithfulness": [0, 0.1, 0.2, 0.3, 0.4, 0.6, 0.9, 1.0]}
-    curve = pd.DataFrame({"n_nodes": sizes, **shares})
-    return effects, curve.assign(remaining=1 - curve["faithfulness"]), n_parts
+def verified(name, n_parts):
+    folder = f"circuits/{name}"
+    return golden(f"{folder}/ablation"), golden(f"{folder}/faithfulness"), n_parts
 
 
 def test_verification_has_a_row_a_circuit_and_every_node_and_size_in_it():
-    figure = verification_figure({"one": verified(), "other": verified(7)})
-    titles = [axes.get_title() for axes in figure.axes]
-    assert titles[2:] == ["other\n3 nodes", "other\ncircuit of 7 parts"]
-    left, right = figure.axes[2:]
-    assert sorted(marks(left)) == [(-0.5, -0.6), (0.2, 0.1), (1.0, 0.8)]
+    circuits = {name: verified(name, len(name)) for name in CIRCUITS}
+    figure = verification_figure(circuits)
+    panels = iter(figure.axes)
+    for name, (nodes, curve, n_parts) in circuits.items():
+        left, right = next(panels), next(panels)
+        assert left.get_title() == f"{name}\n{len(nodes)} nodes"
+        assert right.get_title() == f"{name}\ncircuit of {n_parts} parts"
+        expected = nodes[["attribution", "effect"]].itertuples(index=False, name=None)
+        assert sorted(marks(left)) == sorted(expected)
+        only, all_but = right.lines[:2]
+        assert list(only.get_ydata()) == list(curve["faithfulness"])
+        assert list(all_but.get_ydata()) == list(curve["remaining"])
     assert legend(figure)[3:] == ["only these", "all but these", "the circuit found"]
-    only, all_but = right.lines[:2]
-    assert list(only.get_ydata()) == list(verified()[1]["faithfulness"])
-    assert list(all_but.get_ydata()) == list(verified()[1]["remaining"])
 
 
 def test_controls_show_every_set_of_every_circuit_as_a_share_of_all_parts():
@@ -238,50 +243,36 @@ def test_controls_show_every_set_of_every_circuit_as_a_share_of_all_parts():
 
 
 def test_steering_has_a_panel_a_factor_with_every_node_and_the_slope():
-    rows = [(kind, factor, (factor - 1) * x, 2 * (factor - 1) * x)
-            for factor in (0, 2, -1) for kind, x in (("feature", 1.0), ("head", 0.5), ("mlp", -1.0))
-            ]  # fmt: skip
-    steered = pd.DataFrame(rows, columns=["kind", "factor", "predicted", "change"])
-    figure = steering_figure({"one": steered, "other": steered})
-    titles = [axes.get_title() for axes in figure.axes]
-    assert titles == [f"× {factor}: 6 nodes\nr = 1.00, slope 2.00" for factor in (-1, 0, 2)]
-    for axes, factor in zip(figure.axes, (-1, 0, 2), strict=True):
-        for part, x in zip(axes.collections, (1.0, 0.5, -1.0), strict=True):
-            point = [(factor - 1) * x, 2 * (factor - 1) * x]
-            assert part.get_offsets().tolist() == [point, point]
+    steered = {name: golden(f"circuits/{name}/steering") for name in CIRCUITS}
+    everything = pd.concat(steered.values())
+    figure = steering_figure(steered)
+    for panel, factor in zip(figure.axes, (-1, 0, 2), strict=True):
+        rows = everything[everything["factor"] == factor]
+        x, y = rows["predicted"], rows["change"]
+        said = f"r = {np.corrcoef(x, y)[0, 1]:.2f}, slope {x @ y / (x @ x):.2f}"
+        assert panel.get_title() == f"× {factor}: {len(rows)} nodes\n{said}"
+        for part, kind in zip(panel.collections, ("feature", "head", "mlp"), strict=True):
+            of_kind = rows.loc[rows["kind"] == kind, ["predicted", "change"]]
+            np.testing.assert_array_equal(part.get_offsets(), of_kind)
 
 
 def test_replacement_draws_each_model_and_the_errors_of_each_circuit():
-    quality = pd.DataFrame(
-        {
-            "model": ["a", "a", "b"], "n_replaced": [0, 2, 0], "layers": [np.nan, "3 5", np.nan],
-            "ce": [3.0, 3.5, 4.0], "ce_low": [3.0, 3.4, 4.0], "ce_high": [3.0, 3.6, 4.0],
-            "ce_mean_ablated": [3.0, 5.0, 4.0], "ce_mean_ablated_low": [3.0, 4.5, 4.0],
-            "ce_mean_ablated_high": [3.0, 5.5, 4.0], "ce_original": [3.0, 3.0, 4.0],
-        }
-    )  # fmt: skip
-    errors = pd.DataFrame(
-        {"origin": ["embed", "error", "error"], "layer": [-1, 3, 5], "share": [0.4, 0.35, -0.9]}
-    )
-    figure = replacement_figure(quality, {"one": errors, "other": errors[:2]})
-    of_a, of_b, shares = figure.axes
-    assert (of_a.get_title(), of_b.get_title()) == ("a", "b")
-    lines = [list(line.get_ydata()) for line in of_a.lines]
-    assert [3.0, 5.0] in lines and [3.0, 3.5] in lines
-    assert texts(shares.texts) == ["-0.90", "0.35", "0.35"]
-    assert texts(shares.get_yticklabels()) == ["5", "3"]
-    assert texts(shares.get_xticklabels()) == ["one", "other"]
+    quality = golden("circuits/replacement")
+    errors = {name: golden(f"circuits/{name}/errors") for name in CIRCUITS}
+    figure = replacement_figure(quality, errors)
+    *panels, shares = figure.axes
+    for panel, (model, rows) in zip(panels, quality.groupby("model"), strict=True):
+        assert panel.get_title() == model
+        lines = [list(line.get_ydata()) for line in panel.lines]
+        assert list(rows["ce"]) in lines and list(rows["ce_mean_ablated"]) in lines
+    # Each circuit has a transcoder at one layer; the later layer is drawn first.
+    assert texts(shares.texts) == ["0.86", "0.28"]
+    assert texts(shares.get_yticklabels()) == ["1", "0"]
+    assert texts(shares.get_xticklabels()) == list(CIRCUITS)
 
 
 def test_where_draws_every_part_and_names_the_chosen_ones():
-    rows = [
-        ("mlp0", "mlp", 0, 0.1, 0.5, 1.0, False),
-        ("mlp1", "mlp", 1, 0.4, 0.2, 2.0, True),
-        ("attn0[0]", "head", 0, -0.1, 0.0, -1.0, False),
-        ("attn1[0]", "head", 1, 0.3, 0.1, 0.5, False),
-    ]
-    columns = ["part", "kind", "layer", "mean", "zero", "attribution", "has_transcoder"]
-    where = pd.DataFrame(rows, columns=columns)
+    where = golden("greater_than/where")
     figure = where_figure(where, 1, "attn0[0]")
     for panel, column in zip(figure.axes, ("mean", "zero", "attribution"), strict=True):
         heights = sorted(patch.get_height() for patch in panel.patches)
@@ -290,54 +281,41 @@ def test_where_draws_every_part_and_names_the_chosen_ones():
         assert set(texts(panel.texts)) == {"MLP 1", "attn0[0]"}
 
 
-def kept_curves(templates: int) -> pd.DataFrame:
-    rows = [
-        {"curve": curve, "kept": kept, "template": template, "metric": base + kept / 100,
-         "low": base, "high": base + 0.2}
-        for curve, base in (("transcoder", 0.5), ("transcoder_without_bad", 0.55), ("neurons", 0.4))
-        for kept in (0, 1, 2, 8)
-        for template in ("all", *(str(i + 1) for i in range(templates)))
-    ]  # fmt: skip
-    return pd.DataFrame(rows)
-
-
-@pytest.mark.parametrize("templates", [1, 2])
+@pytest.mark.parametrize("templates", [["1"], ["1", "2"]])
 def test_kept_has_a_panel_for_all_and_for_each_of_several_templates(templates):
+    curves = golden("greater_than/curves")
+    curves = curves[curves["template"].isin(["all", *templates])]
     values = {"original": 0.9, "transcoder": 0.8, "removed": 0.3}
     levels = {name: {"value": value} for name, value in values.items()}
-    figure = kept_figure(kept_curves(templates), levels)
+    figure = kept_figure(curves, levels)
     titles = [axes.get_title() for axes in figure.axes]
     each = ["template 1 (n = 98)", "template 2 (n = 98)"]
-    assert titles == [f"all prompts (n = {98 * templates})", *(each if templates == 2 else [])]
+    assert titles == [f"all prompts (n = {98 * len(templates)})", *(each if templates[1:] else [])]
     panel = figure.axes[0]
     lines = {line.get_label(): list(line.get_ydata()) for line in panel.lines}
-    assert lines["transcoder features"] == [0.5, 0.51, 0.52, 0.58]
-    assert lines["neurons of the MLP"][-1] == pytest.approx(0.48)
+    of_all = curves[curves["template"] == "all"].set_index("curve")["metric"]
+    assert lines["transcoder features"] == list(of_all["transcoder"])
+    assert lines["neurons of the MLP"] == list(of_all["neurons"])
     assert lines["unmodified model"] == [0.9, 0.9]
     assert set(lines) == set(legend(figure))
 
 
 def test_years_has_a_row_a_feature_and_a_column_a_quantity():
-    by_year = pd.DataFrame(
-        [
-            {"feature": feature, "quantity": quantity, "number": number, "value": float(number)}
-            for feature in ("tc1[5]", "tc1[7]")
-            for quantity, n in (("activation", 100), ("dla", 10), ("de_embedding", 10))
-            for number in range(n)
-        ]
-    )
-    described = pd.DataFrame(
-        {"feature": ["tc1[5]", "tc1[7]"], "rank": [1, 9], "bad": [False, True]}
-    )
+    described, by_year = golden("greater_than/features"), golden("greater_than/features_by_year")
     figure = years_figure(described, by_year, "digits")
-    axes = figure.axes
-    assert [len(panel.patches) for panel in axes] == [100, 10, 10] * 2
-    assert "harm" in axes[3].get_ylabel() and "harm" not in axes[0].get_ylabel()
+    axes, bad = figure.axes, described["bad"].head(3)
+    drawn = [[patch.get_height() for patch in panel.patches] for panel in axes]
+    groups = by_year.groupby(["feature", "quantity"], sort=False)["value"]
+    assert drawn == [list(values) for _, values in groups]
+    assert [len(heights) for heights in drawn] == [100, 10, 10] * 3
+    assert (
+        ["harm" in panel.get_ylabel() for panel in axes[::3]] == list(bad) == [True, False, False]
+    )
     assert axes[5].get_xlabel() == "tens digit of YY"
     assert years_figure(described, by_year, "pairs").axes[5].get_xlabel() == "YY"
 
 
-def judged(*gaps: tuple[float, float, float]) -> pd.DataFrame:
+def judged(*gaps):
     """Rows of claims.csv, one a site."""
     return pd.DataFrame(
         [
@@ -365,40 +343,29 @@ def test_the_gap_of_every_site_stands_with_its_interval_beside_the_margin():
 
 
 def test_measures_and_studies_say_how_many_features_they_are_about():
-    summary = pd.DataFrame(
-        [
-            {"dictionary": name, "measure": measure, "n_features": n}
-            for name, n in (("a", 1200), ("b", 30))
-            for measure in ("single_token_share", "token_entropy", "rule_accuracy")
-        ]
-    )
-    summary = summary.assign(mean=0.5, low=0.4, high=0.6)
-    figure = measures_figure(summary, {"a": "transcoder", "b": "mlp_in_sae"})
+    summary = golden("interpretability/automatic_summary")
+    summary["n_features"] *= 10
+    site = "tiny-llama_layer1_"
+    kinds = {"transcoder_l1-0.5": "transcoder", "random_directions": "random_directions"}
+    figure = measures_figure(summary, {site + name: kind for name, kind in kinds.items()})
     labels = texts(figure.axes[2].get_yticklabels())
-    assert labels == ["SAE on MLP input\n30 features", "transcoder\n1,200 features"]
-    rows = [("all", "all", 40, 0.1), ("layer", "3", 25, 0.2), ("layer", "5", 15, 0.3)]
-    gains = pd.DataFrame(rows, columns=["by", "group", "n_features", "precision_gain"])
-    gains = gains.assign(method="direct", correlation_gain=-gains["precision_gain"])
-    for score in ("precision", "correlation"):
-        for end, shift in (("low", -0.05), ("high", 0.05)):
-            gains[f"{score}_gain_{end}"] = gains[f"{score}_gain"] + shift
-    panels = studies_figure(gains).axes
-    assert texts(panels[2].get_yticklabels()) == ["3 (25)", "5 (15)"]
-    for panel, sign in zip(panels[2:], (1, -1), strict=True):
+    assert labels == ["random directions\n320 features", "transcoder\n1,280 features"]
+    gains = golden("case_studies/systematic_summary")
+    panels = studies_figure(gains).axes[6:]
+    assert texts(panels[0].get_yticklabels()) == ["low (3)", "middle (4)", "high (3)"]
+    direct = gains[(gains["by"] == "frequency") & (gains["method"] == "direct")]
+    for panel, score in zip(panels, ("precision", "correlation"), strict=True):
         gained = panel.containers[0].lines[0].get_xdata()
-        np.testing.assert_allclose(gained.astype(float), [sign * 0.2, sign * 0.3])
+        np.testing.assert_array_equal(gained, direct[f"{score}_gain"])
 
 
 def test_every_figure_is_as_wide_as_a_page_with_no_text_too_small_for_a_phone(evaluation):
-    points, fits = (
-        pd.read_csv(Path(__file__).parent / "golden" / f"gap_by_tokens{part}.csv")
-        for part in ("", "_fit")
-    )
+    points, fits = golden("gap_by_tokens"), golden("gap_by_tokens_fit")
     for figure in (
         drawn(evaluation),
         front_gap_figure(judged((0.1, 0.0, 0.2))),
         gap_by_tokens_figure(points, fits, margin=0.03),
-        verification_figure({"one": verified()}),
+        verification_figure({"one": verified("tiny-logits", 7)}),
         controls_figure({"one": controls_of(2.0, [0.0, 1.0])}),
     ):
         assert figure.get_figwidth() == WIDTH

@@ -2,11 +2,9 @@
 
 import getpass
 import json
-import multiprocessing
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -35,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("own_settings")
 
 
 @pytest.fixture(autouse=True)
-def own_claims(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def own_claims(tmp_path, monkeypatch):
     """Claims of these tests only, given back at the end of each."""
     monkeypatch.setattr(process, "_claims", [])
     monkeypatch.setattr(process.tempfile, "gettempdir", lambda: str(tmp_path))
@@ -74,7 +72,7 @@ app(["show", "--scale", "smoke", "--threads", "1"])
 """
 
 
-def python(code: str, environment: dict[str, str]) -> str:
+def python(code, environment):
     """What Python prints, with these of a user's settings and no others."""
     cleared = {key: value for key, value in os.environ.items() if key not in USERS}
     return subprocess.check_output(
@@ -102,7 +100,7 @@ def test_auto_is_whatever_the_processor_has_and_not_what_the_user_says(monkeypat
 
 @pytest.mark.parametrize("home", ["/nonexistent", None])
 def test_a_user_without_a_name_and_a_home_gets_both(tmp_path, monkeypatch, home):
-    def unknown(uid: int) -> None:
+    def unknown(uid):
         raise KeyError(f"getpwuid(): uid not found: {uid}")
 
     monkeypatch.chdir(tmp_path)
@@ -130,24 +128,6 @@ def test_each_claim_gets_another_gpu_until_there_is_none():
     assert [claim_gpu(THREE) for _ in range(2)] == [0, 1]
     with pytest.raises(UserError, match=r"all 3 GPUs .* --resources gpu=3"):
         claim_gpu(THREE)
-
-
-def test_a_claim_ends_with_its_process():
-    context = multiprocessing.get_context("fork")
-    claimed = context.Event()
-
-    def claim_and_wait() -> None:
-        claim_gpu(THREE[:2])
-        claimed.set()
-        multiprocessing.Event().wait()
-
-    killed = context.Process(target=claim_and_wait)
-    killed.start()
-    assert claimed.wait(60)
-    assert claim_gpu(THREE[:2]) == 1
-    killed.kill()
-    killed.join()
-    assert claim_gpu(THREE[:2]) == 0
 
 
 @pytest.mark.parametrize(("granted", "gpus", "claimed"), [(1, 1, [0]), (1, 0, []), (None, 1, [])])

@@ -7,9 +7,7 @@ import io
 import os
 import socket
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import datasets
 import pandas as pd
@@ -19,7 +17,6 @@ from huggingface_hub import HfFileSystem, close_session, constants
 from helpers_corpus import corpus_of
 from helpers_hub import add_to_hub
 from helpers_hub_server import HubServer, Refusal, connect
-from transcoders.config import Corpus
 from transcoders.corpus import fetch_corpus
 from transcoders.corpus.readers import Document, read_source
 from transcoders.errors import UserError
@@ -28,23 +25,23 @@ REPO, REVISION = "org/texts", "a" * 40
 TEXTS = ["One\nof two lines, of which the second ends here.", "", "NA", "Żółw, “quoted” and 3."]
 
 
-def corpus(source: dict[str, Any]) -> Corpus:
+def corpus(source):
     return corpus_of({"license": "none", **source})
 
 
-def read(source: dict[str, Any]) -> list[Document]:
+def read(source):
     return list(read_source(corpus(source).source[0], seed=0))
 
 
-def files(path: Path | list[str], **keys: str) -> dict[str, Any]:
+def files(path, **keys):
     return {"type": "files", "path": path if isinstance(path, list) else str(path), **keys}
 
 
-def hub_dataset(**keys: Any) -> dict[str, Any]:
+def hub_dataset(**keys):
     return {"type": "hub", "repo": REPO, "revision": REVISION, **keys}
 
 
-def message_of(source: dict[str, Any], folder: Path) -> str:
+def message_of(source, folder):
     """What a user reads of a corpus that cannot be read: one line."""
     with pytest.raises(UserError) as caught:
         fetch_corpus(corpus(source), folder / "documents.parquet", seed=0)
@@ -55,7 +52,7 @@ def message_of(source: dict[str, Any], folder: Path) -> str:
     return message
 
 
-def table(suffix: str, **columns: list[Any]) -> bytes:
+def table(suffix, **columns):
     """A table as a file of this type."""
     frame, written = pd.DataFrame(columns), io.BytesIO()
     if suffix == ".parquet":
@@ -69,7 +66,7 @@ def table(suffix: str, **columns: list[Any]) -> bytes:
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".parquet"])
 def test_rows_of_a_table_become_documents_and_nobody_is_asked(tmp_path, monkeypatch, capfd, suffix):
-    def refuse(*address: object) -> None:
+    def refuse(*address):
         asked.append(address)
         raise OSError("no network")
 
@@ -198,7 +195,7 @@ def test_named_files_of_a_dataset_are_read_in_order_and_empty_documents_kept(hub
 
 
 @pytest.fixture
-def server(hub, monkeypatch) -> Iterator[HubServer]:  # noqa: ARG001
+def server(hub, monkeypatch):  # noqa: ARG001
     """A hub on loopback with a dataset in two files of 4 rows each."""
     contents = {"README.md": b"---\nlicense: mit\n---\n"} | {
         f"data/train-0000{number}-of-00002.parquet": table(

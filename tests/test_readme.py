@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from transcoders.claims.words import SIGNS, together
+from transcoders.claims.words import SIGNS, numbers_in_words, together
 from transcoders.config import load_scale
 from transcoders.layout import Layout
 from transcoders.rating.records import NO_PERSON
@@ -16,7 +16,7 @@ SCALES = [name for name in ("laptop", "overnight", "gpu") if (ROOT / Layout(name
 NOT_TESTABLE = "not testable at this scale"
 
 
-def claims_in_markdown() -> list[str]:
+def claims_in_markdown():
     """A line for each of the paper's claims that a scale could test: verdicts and our values."""
     tables = {name: pd.read_csv(ROOT / Layout(name).claims) for name in SCALES}
     lines = [f"| claim | {' | '.join(SCALES)} |", "|---" * (1 + len(SCALES)) + "|"]
@@ -40,30 +40,31 @@ def claims_in_markdown() -> list[str]:
     return [*lines, *(f"- Not testable at these scales: {each}." for each in untested)]
 
 
-def _cell(rows: pd.DataFrame) -> str:
+def _cell(rows):
     """A scale's verdict on a claim, with its value and interval, or the values of several sites."""
     verdict = together(set(rows["verdict"]))
     if verdict == NOT_TESTABLE:
         return SIGNS[verdict]
-    values = ", ".join(f"{value:+.2g}" for value in rows["value"])
+    numbers = [numbers_in_words(row) for row in rows.to_dict("records")]
+    values = ", ".join(value for value, _, _ in numbers)
     if len(rows) == 1:
-        values += f" [{rows['low'].iloc[0]:+.2g}, {rows['high'].iloc[0]:+.2g}]"
+        values += " [{1}, {2}]".format(*numbers[0])
     but = f" ({NO_PERSON})" if rows["evidence"].str.contains(NO_PERSON).any() else ""
     return f"{SIGNS[verdict]} {verdict}{but}: {values}"
 
 
-def test_the_claims_are_those_of_the_tables() -> None:
+def test_the_claims_are_those_of_the_tables():
     assert "\n".join(claims_in_markdown()) in README.read_text()
 
 
-def test_the_readme_can_be_read_at_a_glance() -> None:
+def test_the_readme_can_be_read_at_a_glance():
     lines = README.read_text().splitlines()
     assert len(lines) <= 150
     assert [line for line in lines if len(line) > 200] == []
     assert sum(" | " in line for line in claims_in_markdown()) <= 1 + 10
 
 
-def test_the_readme_says_what_was_studied_and_what_takes_how_long() -> None:
+def test_the_readme_says_what_was_studied_and_what_takes_how_long():
     text = README.read_text()
     scale = load_scale(ROOT / Layout("laptop").config)
     assert scale.takes.removesuffix(" on 2 cores") in text
@@ -71,7 +72,7 @@ def test_the_readme_says_what_was_studied_and_what_takes_how_long() -> None:
     assert all(f"`{name}`" in text for name in scales)
 
 
-def test_every_local_link_leads_to_a_file() -> None:
+def test_every_local_link_leads_to_a_file():
     for document in [README, *(ROOT / "docs").glob("*.md"), *ROOT.glob("*/README.md")]:
         text = document.read_text()
         links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text)
@@ -80,7 +81,7 @@ def test_every_local_link_leads_to_a_file() -> None:
         assert [link for link in local if not (document.parent / link).exists()] == [], document
 
 
-def test_modules_are_on_the_map_and_none_is_left_out() -> None:
+def test_modules_are_on_the_map_and_none_is_left_out():
     text = (ROOT / "docs/code_map.md").read_text()
     package = ROOT / "src/transcoders"
     parts = {path.stem for path in package.iterdir() if path.suffix in ("", ".py")}

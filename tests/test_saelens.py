@@ -8,7 +8,6 @@ SAELens pins another TransformerLens, so it lives in an environment of its own, 
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from transcoders.config import TRAITS, Kind
-from transcoders.dictionaries import SAELENS_FORMAT, SparseDictionary
+from transcoders.dictionaries import SAELENS_FORMAT
 
 REPOSITORY = Path(__file__).parents[1]
 ENVIRONMENT = REPOSITORY / ".venv-saelens"
@@ -39,7 +38,7 @@ print(type(dictionary).__name__, dictionary.cfg.architecture())
 
 
 @pytest.fixture(scope="session")
-def saelens_python() -> Path:
+def saelens_python():
     python = ENVIRONMENT / "bin" / "python"
     done = ENVIRONMENT / ".installed"
     if not done.exists():
@@ -52,12 +51,7 @@ def saelens_python() -> Path:
 
 @pytest.mark.full
 @pytest.mark.parametrize("kind", [kind for kind in TRAITS if kind != NOT_IN_SAELENS])
-def test_saelens_loads_and_computes_the_same(
-    kind: Kind,
-    saelens_python: Path,
-    random_dictionary: Callable[..., SparseDictionary],
-    tmp_path: Path,
-) -> None:
+def test_saelens_loads_and_computes_the_same(kind, saelens_python, random_dictionary, tmp_path):
     dictionary = random_dictionary(kind, d_in=16, n_features=64, d_out=16, seed=1)
     folder = tmp_path / "dictionary"
     dictionary.save_pretrained(folder, {"metadata": {"model_name": "any"}})
@@ -82,8 +76,8 @@ def test_saelens_loads_and_computes_the_same(
 
 @pytest.mark.full
 def test_saelens_refuses_the_kind_that_it_does_not_have(
-    saelens_python: Path, random_dictionary: Callable[..., SparseDictionary], tmp_path: Path
-) -> None:
+    saelens_python, random_dictionary, tmp_path
+):
     folder = tmp_path / "dictionary"
     random_dictionary(NOT_IN_SAELENS).save_pretrained(folder, {"metadata": {}})
     assert "does not load" in json.loads((folder / "cfg.json").read_text())["remark"]

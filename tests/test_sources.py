@@ -33,7 +33,7 @@ CONFIG = Path(__file__).parents[1] / "config"
 CONTENT = b"the one file that is wanted"
 
 
-def write_wheel(folder: Path, name: str, files: dict[str, bytes]) -> None:
+def write_wheel(folder, name, files):
     package, version, *_ = name.split("-")
     info = f"{package}-{version}.dist-info"
     metadata = f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}\n"
@@ -49,7 +49,7 @@ def write_wheel(folder: Path, name: str, files: dict[str, bytes]) -> None:
 
 
 @pytest.fixture
-def index(tmp_path, monkeypatch) -> Path:
+def index(tmp_path, monkeypatch):
     """A folder in which pip finds wheels, and nowhere else; and settings of a user's."""
     folder = tmp_path / "wheels"
     folder.mkdir()
@@ -153,11 +153,11 @@ HUB = {"type": "hub", "repo": REPO, "revision": REVISION}
 
 
 @pytest.fixture(scope="module")
-def tiny_gpt2(tiny_models) -> Path:
+def tiny_gpt2(tiny_models):
     return tiny_models["gpt2"]
 
 
-def files_of(folder: Path) -> dict[str, bytes]:
+def files_of(folder):
     return {p.name: p.read_bytes() for p in folder.iterdir() if p.name != "source.json"}
 
 

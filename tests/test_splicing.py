@@ -1,56 +1,28 @@
 """A dictionary stands exactly where its kind says, and nowhere else."""
 
-from collections.abc import Callable
-
 import pytest
 import torch
-from torch import Tensor
 
-from transcoders.config import TRAITS, Kind
-from transcoders.dictionaries import SparseDictionary
+from transcoders.config import TRAITS
 from transcoders.models import (
-    LanguageModel,
-    SitePass,
-    continue_with_mlp_out,
     mlp_out_for,
     run_through_site,
 )
 from transcoders.splicing import splice
 
-Make = Callable[..., SparseDictionary]
 LAYER = 1
 
 
 @pytest.fixture(scope="module")
-def passed(tiny_model: LanguageModel, random_tokens: Callable[..., Tensor]) -> SitePass:
+def passed(tiny_model, random_tokens):
     return run_through_site(tiny_model, random_tokens(3, 12), LAYER)
-
-
-@pytest.mark.parametrize("first", [0, 1])
-@pytest.mark.parametrize("kind", ["mlp_out_sae", "mlp_in_sae"])
-def test_a_perfect_sae_changes_nothing(
-    tiny_model: LanguageModel,
-    passed: SitePass,
-    identity_dictionary: Make,
-    *,
-    kind: Kind,
-    first: int,
-) -> None:
-    perfect = identity_dictionary(kind)
-    spliced = splice(perfect, passed, tiny_model, LAYER, first_position=first)
-    changed = continue_with_mlp_out(tiny_model, passed, LAYER, spliced.mlp_out)
-    assert torch.equal(spliced.reconstruction, spliced.target)
-    # On the input, the MLP runs again, on fewer positions, and a matrix product of another shape
-    # may add up in another order: 1e-6 of the scale; the MLP's output is worth over 1e-1 of it.
-    tolerance = 1e-5 if kind == "mlp_in_sae" else 0
-    torch.testing.assert_close(changed, passed.normalized, rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize("kind", TRAITS)
 @pytest.mark.parametrize("first", [1, 3])
 def test_positions_before_the_first_keep_every_bit_and_the_others_do_not(
-    tiny_model: LanguageModel, passed: SitePass, random_dictionary: Make, *, kind: Kind, first: int
-) -> None:
+    tiny_model, passed, random_dictionary, *, kind, first
+):
     dictionary = random_dictionary(kind)
     spliced = splice(dictionary, passed, tiny_model, LAYER, first_position=first)
     own = passed.activations.mlp_out
@@ -60,8 +32,8 @@ def test_positions_before_the_first_keep_every_bit_and_the_others_do_not(
 
 @pytest.mark.parametrize("kind", [kind for kind in TRAITS if kind != "mlp_in_sae"])
 def test_a_dictionary_gives_the_output_to_continue_with(
-    tiny_model: LanguageModel, passed: SitePass, random_dictionary: Make, kind: Kind
-) -> None:
+    tiny_model, passed, random_dictionary, kind
+):
     dictionary = random_dictionary(kind)
     spliced = splice(dictionary, passed, tiny_model, LAYER, first_position=1)
     mlp_in, mlp_out = (tensor[:, 1:] for tensor in passed.activations)
@@ -72,8 +44,8 @@ def test_a_dictionary_gives_the_output_to_continue_with(
 
 
 def test_an_sae_on_the_input_feeds_the_mlp_with_its_reconstruction(
-    tiny_model: LanguageModel, passed: SitePass, random_dictionary: Make
-) -> None:
+    tiny_model, passed, random_dictionary
+):
     sae = random_dictionary("mlp_in_sae")
     spliced = splice(sae, passed, tiny_model, LAYER, first_position=1)
     target = passed.activations.mlp_in[:, 1:]
@@ -83,13 +55,3 @@ def test_an_sae_on_the_input_feeds_the_mlp_with_its_reconstruction(
     read = torch.cat([passed.activations.mlp_in[:, :1], reconstruction], dim=1)
     written = mlp_out_for(tiny_model, passed, LAYER, read)
     assert torch.equal(spliced.mlp_out[:, 1:], written[:, 1:])
-
-
-def test_splicing_leaves_the_activations_it_was_given_alone(
-    tiny_model: LanguageModel, passed: SitePass, random_dictionary: Make
-) -> None:
-    before = [tensor.clone() for tensor in passed.activations]
-    for kind in TRAITS:
-        dictionary = random_dictionary(kind)
-        splice(dictionary, passed, tiny_model, LAYER, first_position=1)
-    assert all(map(torch.equal, before, passed.activations))

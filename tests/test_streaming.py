@@ -1,6 +1,5 @@
 """Activations that the model makes while dictionaries train: the cache's bytes, without a cache."""
 
-from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -9,30 +8,25 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
 
-from helpers_training import KilledError, count_steps, saved, settings
-from test_activations import WatchedModel, contents
+from helpers_training import SITE, entry, saved, settings
 from transcoders.activations import (
     ActivationCache,
     ActivationStream,
     cache_activations,
 )
-from transcoders.config import Activations, Corpus, Dictionary, Scale, Site
+from transcoders.config import Activations, Corpus, Site
 from transcoders.corpus import Rows
 from transcoders.errors import UserError
 from transcoders.models import LanguageModel, load_model
 from transcoders.training import train_group
+from workflow.running import hashes_below
 
-SITE = Site(model="tiny", layer=1)
 ROWS, LENGTH = 22, 8
 N_TOKENS = ROWS * (LENGTH - 1)
 # Shards of 8, 8 and 6 rows in batches of at most 3, so that passes end at shards.
 CACHE = Activations(mode="cache", dtype="float16", batch_contexts=3, shard_contexts=8)
 SOURCES = {"tokens": "f00d", "model": "cafe"}
-
-
-pytestmark = pytest.mark.usefixtures("stand_in_models")
 
 
 class Both(NamedTuple):
@@ -47,19 +41,14 @@ class Both(NamedTuple):
     corpus: Corpus
 
 
-def measure(model: LanguageModel, rows: Rows, folders: dict[Site, Path], corpus: Corpus) -> None:
+def measure(model, rows, folders, corpus):
     """Write statistics and no shards."""
     none = dict.fromkeys(folders, 0)
     cache_activations(model, rows, folders, CACHE, corpus, sources=SOURCES, cached_rows=none)
 
 
 @pytest.fixture(scope="module")
-def both(
-    tiny_models: dict[str, Path],
-    random_tokens: Callable[..., Tensor],
-    scale: Scale,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Both:
+def both(tiny_models, random_tokens, scale, tmp_path_factory):
     model = load_model(tiny_models["gpt2"])
     rows = Rows(random_tokens(ROWS, LENGTH), torch.arange(ROWS))
     corpus = scale.corpus.model_copy(update={"train_positions": "without_bos"})
@@ -70,7 +59,7 @@ def both(
     return Both(ActivationCache(cached), stream, streamed, rows, model, corpus)
 
 
-def reopen(both: Both, **changes: object) -> ActivationStream:
+def reopen(both, **changes):
     arguments = {
         "model": both.model, "rows": both.rows, "folders": {SITE: both.folder},
         "activations": CACHE, "corpus": both.corpus, "sources": SOURCES,
@@ -78,16 +67,8 @@ def reopen(both: Both, **changes: object) -> ActivationStream:
     return ActivationStream(**arguments)
 
 
-def test_statistics_have_the_same_bytes(both: Both) -> None:
-    assert both.stream.n_tokens == both.cache.n_tokens == N_TOKENS
-    for streamed, cached in zip(both.stream.statistics, both.cache.statistics, strict=True):
-        assert torch.equal(streamed, cached)
-
-
 @given(ends=st.lists(st.integers(0, N_TOKENS), min_size=2, max_size=8, unique=True))
-def test_every_range_has_the_same_bytes_in_any_order_of_reading(
-    both: Both, ends: list[int]
-) -> None:
+def test_every_range_has_the_same_bytes_in_any_order_of_reading(both, ends):
     for one, other in pairwise(ends):
         start, stop = sorted((one, other))
         streamed, cached = both.stream.read(start, stop), both.cache.read(start, stop)
@@ -96,20 +77,11 @@ def test_every_range_has_the_same_bytes_in_any_order_of_reading(
             assert torch.equal(ours, theirs)
 
 
-def entries() -> list[Dictionary]:
-    return [
-        Dictionary(site=SITE, kind=kind, l1_coefficient=0.1, group="group")
-        for kind in ("transcoder", "mlp_in_sae")
-    ]
+ENTRIES = [entry(kind) for kind in ("transcoder", "mlp_in_sae")]
 
 
 @pytest.fixture(scope="module", params=["gpt2", "llama"])
-def together(
-    request: pytest.FixtureRequest,
-    tiny_models: dict[str, Path],
-    both: Both,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> tuple[list[ActivationCache], ActivationStream]:
+def together(request, tiny_models, both, tmp_path_factory):
     """The caches of three sites, and one stream of all of them, last layer first."""
     model, folder = load_model(tiny_models[request.param]), tmp_path_factory.mktemp("together")
     cached, streamed = (
@@ -122,11 +94,11 @@ def together(
     return [ActivationCache(path) for path in cached.values()], stream
 
 
-def entries_of(sites: tuple[int, ...]) -> list[Dictionary]:
+def entries_of(sites):
     return [
-        entry.model_copy(update={"site": Site(model="tiny", layer=layer)})
+        one.model_copy(update={"site": Site(model="tiny", layer=layer)})
         for layer in sites
-        for entry in entries()
+        for one in ENTRIES
     ]
 
 
@@ -135,11 +107,7 @@ SHARED = settings(batch_tokens=16, buffer_tokens=48, epochs=2, normalize_activat
 
 
 @pytest.mark.parametrize("n_tokens", [N_TOKENS, 75])
-def test_sites_trained_together_end_with_the_bytes_of_each_alone(
-    together: tuple[list[ActivationCache], ActivationStream],
-    monkeypatch: pytest.MonkeyPatch,
-    n_tokens: int,
-) -> None:
+def test_sites_trained_together_end_with_the_bytes_of_each_alone(together, monkeypatch, n_tokens):
     caches, stream = together
     for source in (*caches, stream):
         monkeypatch.setattr(source, "n_tokens", n_tokens)
@@ -154,37 +122,18 @@ def test_sites_trained_together_end_with_the_bytes_of_each_alone(
 
 
 def test_one_pass_of_the_model_serves_all_sites_and_is_not_repeated_when_reading_on(
-    both: Both, tmp_path: Path
-) -> None:
+    both, passes, tmp_path
+):
     folders = {Site(model="tiny", layer=layer): tmp_path / str(layer) for layer in (0, 2)}
     measure(both.model, both.rows, folders, both.corpus)
-    model = WatchedModel(both.model)
-    stream = reopen(both, model=model, folders=folders)
+    stream, passes.done = reopen(both, folders=folders), 0
     for start in range(0, N_TOKENS, 7):
         found = stream.read(start, start + 7)
         assert {tensor.shape for tensor in found} == {(7, 2 * 32)}
-    assert model.passes == 3 + 3 + 2  # batches of each shard
+    assert passes.done == 3 + 3 + 2  # batches of each shard
 
 
-def test_a_killed_job_of_several_sites_resumes_with_the_same_bytes(
-    together: tuple[list[ActivationCache], ActivationStream],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    _, stream = together
-    training = SHARED.model_copy(update={"checkpoint_every_steps": 2})
-    expected = train_group(entries_of((2, 0, 1)), stream, training, seed=3)
-    checkpoint = tmp_path / "checkpoint.safetensors"
-    with monkeypatch.context() as patch, pytest.raises(KilledError):
-        count_steps(patch, killed_after=5)
-        train_group(entries_of((2, 0, 1)), stream, training, seed=3, checkpoint=checkpoint)
-    steps = count_steps(monkeypatch)
-    resumed = train_group(entries_of((2, 0, 1)), stream, training, seed=3, checkpoint=checkpoint)
-    assert steps.initial == 4 * 16
-    assert [saved(one) for one in resumed] == [saved(one) for one in expected]
-
-
-def test_a_prefix_has_the_bytes_of_the_whole_and_its_statistics(both: Both, tmp_path: Path) -> None:
+def test_a_prefix_has_the_bytes_of_the_whole_and_its_statistics(both, tmp_path):
     # 9 rows end within the second pass of the second shard, so two shards of three are needed.
     n_tokens = 9 * (LENGTH - 1)
     cache_activations(
@@ -203,7 +152,7 @@ def test_a_prefix_has_the_bytes_of_the_whole_and_its_statistics(both: Both, tmp_
             source.read(0, n_tokens), both.cache.read(0, n_tokens), strict=True
         ):
             assert torch.equal(found, whole)
-        trained.append([saved(one) for one in train_group(entries(), source, training, seed=3)])
+        trained.append([saved(one) for one in train_group(ENTRIES, source, training, seed=3)])
     assert trained[0] == trained[1]
     with pytest.raises(UserError, match=f"expected a cache of {N_TOKENS} tokens, as the scale"):
         ActivationCache(tmp_path, N_TOKENS)
@@ -216,44 +165,38 @@ def test_a_prefix_has_the_bytes_of_the_whole_and_its_statistics(both: Both, tmp_
         ({"activations": CACHE.model_copy(update={"batch_contexts": 4})}, "batch_contexts 4"),
     ],
 )
-def test_statistics_of_something_else_are_refused(
-    both: Both, changes: dict[str, object], expected: str
-) -> None:
+def test_statistics_of_something_else_are_refused(both, changes, expected):
     with pytest.raises(UserError) as caught:
         reopen(both, **changes)
     assert expected in str(caught.value)
     assert str(both.folder) in str(caught.value)
 
 
-def test_a_stream_is_not_taken_for_a_cache(both: Both) -> None:
+def test_a_stream_is_not_taken_for_a_cache(both):
     with pytest.raises(
         UserError, match="expected a cache of some tokens, as the scale file says, found 0"
     ):
         ActivationCache(both.folder)
 
 
-def test_a_killed_measuring_goes_on_where_it_was(both: Both, tmp_path: Path) -> None:
+def test_a_killed_measuring_goes_on_where_it_was(both, passes, tmp_path):
     # One site is cached in part and one not at all. The pass is killed in the third shard.
-    sites = {Site(model="tiny", layer=layer): tmp_path / str(layer) for layer in (0, 1)}
-    rows = dict(zip(sites, (0, 9), strict=True))
-
-    def write(model: object, folders: dict[Site, Path]) -> None:
+    def write(folder):
+        folders = {Site(model="tiny", layer=layer): folder / str(layer) for layer in (0, 1)}
         cache_activations(
-            model, both.rows, folders, CACHE, both.corpus, sources=SOURCES, cached_rows=rows
-        )
+            both.model, both.rows, folders, CACHE, both.corpus, sources=SOURCES,
+            cached_rows=dict(zip(folders, (0, 9), strict=True)),
+        )  # fmt: skip
 
-    with pytest.raises(KilledError):
-        write(WatchedModel(both.model, killed_at=3 + 3 + 1), sites)
-    again = WatchedModel(both.model)
-    write(again, sites)
-    assert again.passes == 2
-    whole = {site: tmp_path / "whole" / path.name for site, path in sites.items()}
-    write(both.model, whole)
-    for site, path in sites.items():
-        assert contents(path) == contents(whole[site])
+    with passes.killed_at(3 + 3 + 1):
+        write(tmp_path / "killed")
+    write(tmp_path / "killed")
+    assert passes.done == 2
+    write(tmp_path / "whole")
+    assert hashes_below(tmp_path / "killed") == hashes_below(tmp_path / "whole")
 
 
-def test_measuring_clears_away_the_shards_of_an_earlier_cache(both: Both, tmp_path: Path) -> None:
+def test_measuring_clears_away_the_shards_of_an_earlier_cache(both, tmp_path):
     cache_activations(both.model, both.rows, {SITE: tmp_path}, CACHE, both.corpus, sources=SOURCES)
     measure(both.model, both.rows, {SITE: tmp_path}, both.corpus)
     assert not list(tmp_path.glob("shard-*"))

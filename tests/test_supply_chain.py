@@ -20,7 +20,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 RENEW = "run .venv/bin/python docs/licences.py --write"
 
 
-def pins(name: str) -> dict[str, str]:
+def pins(name):
     """The versions in a lock file, which may hold nothing but pins and comments."""
     lines = (ROOT / name).read_text().splitlines()
     parts = [re.fullmatch(r"([A-Za-z0-9._-]+)==(\S+)", line) for line in lines if line[:1] != "#"]
@@ -33,14 +33,14 @@ def pins(name: str) -> dict[str, str]:
 LOCK, CUDA, SLURM = (pins(f"requirements{part}.lock") for part in ("", "-cuda", "-slurm"))
 
 
-def required(package: str, extra: str) -> list[Requirement]:
+def required(package, extra):
     """What a package asks for on this interpreter, with an extra or with none ("")."""
     asked = map(Requirement, requires(package) or [])
     return [one for one in asked if not one.marker or one.marker.evaluate({"extra": extra})]
 
 
 @pytest.fixture(scope="module")
-def needed() -> set[str]:
+def needed():
     """Every package that `transcoders[dev]` needs."""
     own = PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]
     waiting = list(map(Requirement, own))
@@ -54,18 +54,18 @@ def needed() -> set[str]:
     return {name for name, _ in followed}
 
 
-def test_all_that_is_needed_is_pinned_as_it_is_installed(needed: set[str]) -> None:
+def test_all_that_is_needed_is_pinned_as_it_is_installed(needed):
     # a build's name, as in 2.13.0+cpu, is no part of the version
     pinned = {name: (CUDA | LOCK).get(name) for name in needed}
     installed = {name: version(name).split("+")[0] for name in needed}
     assert pinned == installed
 
 
-def test_nothing_is_pinned_that_nobody_needs(needed: set[str]) -> None:
+def test_nothing_is_pinned_that_nobody_needs(needed):
     assert LOCK.keys() - needed == set()
 
 
-def test_each_extra_lock_has_what_it_is_for_and_nothing_of_another() -> None:
+def test_each_extra_lock_has_what_it_is_for_and_nothing_of_another():
     assert CUDA.keys() & LOCK.keys() == SLURM.keys() & (LOCK | CUDA).keys() == set()
     slurm = map(Requirement, PROJECT["optional-dependencies"]["slurm"])
     assert {canonicalize_name(one.name) for one in slurm} <= SLURM.keys()
@@ -74,7 +74,7 @@ def test_each_extra_lock_has_what_it_is_for_and_nothing_of_another() -> None:
     assert f"torch=={LOCK['torch']}" in PROJECT["dependencies"]
 
 
-def test_conda_takes_python_from_itself_and_all_else_from_the_lock() -> None:
+def test_conda_takes_python_from_itself_and_all_else_from_the_lock():
     content = yaml.safe_load((ROOT / "environment.yml").read_text())
     python, pip, packages = content["dependencies"]
     name, _, minor = python.partition("=")
@@ -85,7 +85,7 @@ def test_conda_takes_python_from_itself_and_all_else_from_the_lock() -> None:
     assert packages == {"pip": [line for line in locked if line[:1] != "#"]}
 
 
-def test_the_page_lists_the_licences_of_what_is_locked() -> None:
+def test_the_page_lists_the_licences_of_what_is_locked():
     licences = runpy.run_path(str(ROOT / "docs/licences.py"))
     page = (ROOT / "docs/supply_chain.md").read_text()
     written = page.split(licences["BEGIN"])[1].split(licences["END"])[0].strip()
@@ -95,7 +95,7 @@ def test_the_page_lists_the_licences_of_what_is_locked() -> None:
     assert written == licences["table"](), RENEW
 
 
-def test_an_installed_package_has_every_file_of_the_source(tmp_path: Path) -> None:
+def test_an_installed_package_has_every_file_of_the_source(tmp_path):
     pytest.importorskip("pip")  # uv leaves it out
     tracked = subprocess.run(
         ["git", "ls-files", "src", "pyproject.toml", "README.md", "LICENSE"],

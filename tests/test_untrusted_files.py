@@ -2,21 +2,17 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import nbformat
-import networkx as nx
 import pandas as pd
 import pytest
-import torch
 import yaml
 from bs4 import BeautifulSoup
 from pydantic import ValidationError
-from torch import Tensor
 
-from helpers_circuits import Make, make_circuit, some_targets
+from helpers_circuits import make_circuit, some_targets
+from helpers_features import browser_page, subjects
 from helpers_rating import Rater, make_study
 from transcoders.circuits.graph import build_graph
 from transcoders.circuits.labels import Label, feature_name
@@ -25,11 +21,8 @@ from transcoders.circuits.page import circuit_page
 from transcoders.circuits.paths import ComputationalPath, Search, find_paths
 from transcoders.config import GroupEntry, Scale, Site
 from transcoders.config.studies import CircuitCase
-from transcoders.corpus import Rows
 from transcoders.errors import UserError
-from transcoders.interpretability.browser import write_browser_page, write_text
-from transcoders.interpretability.browser_data import Examples, look_again
-from transcoders.interpretability.gather import Subject, gather, load_observed, load_text
+from transcoders.interpretability.browser import write_text
 from transcoders.layout import Layout
 from transcoders.models import load_model
 from transcoders.notebooks import render_page
@@ -49,7 +42,7 @@ CONFIG = Path(__file__).parents[1] / "config"
 
 
 @pytest.mark.parametrize("bad", ["../x", "/x", ".x", "", "a\nb"])
-def test_a_name_in_a_scale_file_is_the_name_of_a_file(bad: str) -> None:
+def test_a_name_in_a_scale_file_is_the_name_of_a_file(bad):
     named = {"site": {"model": "m", "layer": 0}, "dictionaries": [{"kind": "transcoder"}]}
     with pytest.raises(ValidationError, match=r"(?s)name\n  String should match pattern"):
         GroupEntry.model_validate(named | {"name": bad})
@@ -62,7 +55,7 @@ def test_a_name_in_a_scale_file_is_the_name_of_a_file(bad: str) -> None:
 
 
 @pytest.mark.parametrize("bad", ["../x", "/x", ".", ""])
-def test_no_path_of_a_scale_leads_out_of_its_folder(bad: str) -> None:
+def test_no_path_of_a_scale_leads_out_of_its_folder(bad):
     public = {key: getattr(Layout("smoke"), key) for key in vars(Layout) if key[0] != "_"}
     named = [key for key, value in public.items() if callable(value)]
     assert len(named) > 10
@@ -86,7 +79,7 @@ TOKENS = [
 ON_ONE_LINE = [token.replace("\n", "⏎") for token in TOKENS]
 
 
-def checked(page: str, *, scripts: int = 0) -> BeautifulSoup:
+def checked(page, *, scripts=0):
     """A page on which nothing but its own scripts could run, and that fetches nothing."""
     found = BeautifulSoup(page, "html.parser")
     assert len(found.find_all("script")) == scripts
@@ -100,7 +93,7 @@ def checked(page: str, *, scripts: int = 0) -> BeautifulSoup:
     return found
 
 
-def words_in(page: BeautifulSoup, what: str) -> list[str]:
+def words_in(page, what):
     """The texts of the elements that a CSS selector finds."""
     return [tag.get_text() for tag in page.select(what)]
 
@@ -108,35 +101,29 @@ def words_in(page: BeautifulSoup, what: str) -> list[str]:
 class Tokenizer:
     """A hostile token for every number."""
 
-    def decode(self, tokens: list[int], **_: Any) -> str:
+    def decode(self, tokens, **_):
         return "".join(TOKENS[int(token) % len(TOKENS)] for token in tokens)
 
 
 def test_hostile_tokens_are_texts_and_data_in_the_feature_browser(
-    tmp_path: Path, scale: Scale, tiny_models: dict[str, Path], random_dictionary: Make,
-    random_tokens: Callable[..., Tensor],
-) -> None:  # fmt: skip
+    tmp_path, scale, tiny_models, random_dictionary, random_tokens
+):
     circuit = make_circuit(
         load_model(tiny_models["llama"]), random_dictionary, {0: "transcoder"}, first=1
     )
     site, dictionary = Site(model="m", layer=2), random_dictionary("transcoder", seed=6)
-    rows = Rows(random_tokens(30, 16, seed=2), torch.zeros(30))
-    gather(
-        circuit.model, rows, {"mine": (site, dictionary)}, scale.interpretability,
-        tmp_path / "observed", first_position=1, seed=0,
+    found, texts = subjects(
+        circuit.model, random_tokens(30, 16, seed=2), {"mine": (site, dictionary)},
+        scale.interpretability, tmp_path / "observed",
     )  # fmt: skip
-    observed = load_observed(tmp_path / "observed", "mine")
-    subject = Subject("<b>mine", site, dictionary, observed)
-    texts = load_text(tmp_path / "observed")
+    subject = found["mine"]._replace(name="<b>mine")
     labels = {
         feature_name(2, unit): Label(token, 1 - unit % 2, token, tuple(TOKENS[:3]), "rule", token)
         for unit, token in enumerate(TOKENS)
     }
     folder = tmp_path / "features"
-    examples = Examples(subject, [*range(12)])
-    look_again(circuit, [examples], texts.rows)
-    write_browser_page(
-        circuit, examples, texts.rows, Tokenizer(), folder,
+    browser_page(
+        circuit, subject, texts, Tokenizer(), folder, [*range(12)],
         text=TOKENS[0], which=TOKENS[1], labels=labels,
     )  # fmt: skip
     write_text(texts.rows, Tokenizer(), folder / "m")
@@ -156,7 +143,7 @@ def test_hostile_tokens_are_texts_and_data_in_the_feature_browser(
 
 
 @pytest.mark.parametrize("note", ["</textarea><script>alert(1)</script>", *TOKENS[2:6], "\nx"])
-def test_a_hostile_note_stays_in_its_field_of_the_rating_page(tmp_path: Path, note: str) -> None:
+def test_a_hostile_note_stays_in_its_field_of_the_rating_page(tmp_path, note):
     rater = Rater(make_app(make_study(), tmp_path, "anna").test_client())
     rater.rate(1, "maybe", note=note)
     page = checked(rater.page("/item/1"), scripts=1)
@@ -165,9 +152,7 @@ def test_a_hostile_note_stays_in_its_field_of_the_rating_page(tmp_path: Path, no
 
 
 @pytest.fixture(scope="module")
-def graph(
-    tiny_models: dict[str, Path], random_dictionary: Make, random_tokens: Callable[..., Tensor]
-) -> nx.DiGraph:
+def graph(tiny_models, random_dictionary, random_tokens):
     circuit = make_circuit(
         load_model(tiny_models["llama"]),
         random_dictionary,
@@ -178,7 +163,7 @@ def graph(
     return build_graph(find_paths(run, some_targets(run)[-1], Search(30, 4, sign="both")))
 
 
-def test_hostile_tokens_are_texts_and_data_on_the_page_of_a_circuit(graph: nx.DiGraph) -> None:
+def test_hostile_tokens_are_texts_and_data_on_the_page_of_a_circuit(graph):
     features = [str(node).partition("@")[0] for node in graph if node.kind == "feature"]
     lists = [(token, [(other, "1.00") for other in TOKENS]) for token in TOKENS]
     for title in TOKENS:
@@ -198,7 +183,7 @@ def test_hostile_tokens_are_texts_and_data_on_the_page_of_a_circuit(graph: nx.Di
         assert not re.search(r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(", source)
 
 
-def tables() -> Iterator[tuple[str, list[str]]]:
+def tables():
     """Every table of a notebook that shows tokens or texts of others, and what it must show."""
     one = {"attribution": 1.0, "value": 1.0}
     frame = pd.DataFrame({"token": TOKENS})
@@ -230,7 +215,7 @@ def tables() -> Iterator[tuple[str, list[str]]]:
     yield greater_than.example_table(paths), TOKENS
 
 
-def test_hostile_tokens_are_texts_in_every_table_of_a_notebook() -> None:
+def test_hostile_tokens_are_texts_in_every_table_of_a_notebook():
     for table, shown in tables():
         page = checked(table)
         tags = {tag.name for tag in page.find_all(True)}
@@ -239,8 +224,7 @@ def test_hostile_tokens_are_texts_in_every_table_of_a_notebook() -> None:
         assert set(shown) <= set(words_in(page, "td"))
 
 
-@pytest.mark.parametrize("token", [*TOKENS, "".join(TOKENS)])
-def test_hostile_tokens_are_texts_in_the_sentences_of_a_notebook(token: str) -> None:
+def sentences(token):
     record = {
         "name": "case", "model": "tiny", "tokens": ["<|endoftext|>", token, " b"],
         "transcoders": [0], "target": {"name": f"logit[{token}]-logit[b]@-1", "value": 1.5},
@@ -250,15 +234,22 @@ def test_hostile_tokens_are_texts_in_the_sentences_of_a_notebook(token: str) -> 
         "model": "m", "numbers": "pairs", "templates": [f"{token} 17{{YY}}"],
         "metric": {"original": {"value": 0.5, "low": 0.4, "high": 0.6}},
     }  # fmt: skip
+    return describe_circuit(record), greater_than.describe_task(summary)
+
+
+def test_hostile_tokens_are_texts_in_the_sentences_of_a_notebook():
+    tokens = [*TOKENS, "".join(TOKENS)]
     cell = nbformat.v4.new_code_cell("shown")
     cell.outputs = [
         nbformat.v4.new_output("display_data", {"text/markdown": sentence})
-        for sentence in (describe_circuit(record), greater_than.describe_task(summary))
+        for token in tokens
+        for sentence in sentences(token)
     ]
     title = nbformat.v4.new_markdown_cell("# Title")
     page = checked(render_page(nbformat.v4.new_notebook(cells=[title, cell])), scripts=1)
-    shown = "".join(words_in(page, "h3, p"))
-    squeezed = " ".join(token.replace("\n", "⏎").split())
-    for text_around in (f"<|endoftext|>{squeezed} b", f"logit[{squeezed}]", f"“{squeezed} 17"):
-        assert "".join(text_around.split()) in "".join(shown.split())
+    shown = "".join(" ".join(words_in(page, "h3, p")).split())
+    for token in tokens:
+        squeezed = "".join(token.replace("\n", "⏎").split())
+        for text in (f"<|endoftext|>{squeezed}b", f"logit[{squeezed}]", f"“{squeezed}17"):
+            assert text in shown
     assert not page.find_all(["em", "del", "code"])

@@ -28,11 +28,17 @@ CAPTIONS = {
     "fig3_tradeoff": "Figure 3: sparsity (L0) against faithfulness (cross entropy), by kind",
     "gap_by_tokens": "The gap between transcoders and SAEs, by the tokens they were trained on",
     "fig4_greater_than": "Figure 4: how much of the task is left with few features or neurons",
-    "fig5_dla": "Figure 5: which years drive a feature, and which answers it raises",
+    "fig5_dla": (
+        "Figure 5: features of the MLP that compares years. Left: on which years each is active. "
+        "Right, from weights: which answers it raises, and which years drive it"
+    ),
     "greater_than_where": "Where the model decides which year may follow",
     "circuits_verification": "How circuits hold up when the real model is ablated",
     "circuits_replacement": "What the model loses when transcoders replace its MLPs",
-    "circuits_controls": "Circuits beside other sets of as many parts",
+    "circuits_controls": (
+        "Circuits beside other sets of as many parts. A circuit stands out if its dot is right of "
+        "all ticks"
+    ),
     "circuits_steering": "What attribution predicts when parts are scaled, and what happens",
     "interpretability_automatic": "Features, measured without people",
     "case_studies_systematic": "What weights alone predict about features",

@@ -7,23 +7,32 @@ import pandas as pd
 import yaml
 from markupsafe import Markup
 
+from transcoders.case_studies.scripts import load_script
 from transcoders.claims import count_verdicts
-from transcoders.claims.words import SIGNS, together, value_in_words, verdict_in_words
+from transcoders.claims.words import (
+    SIGNS,
+    notes_in_words,
+    together,
+    value_in_words,
+    verdict_in_words,
+)
 from transcoders.config import Scale
 from transcoders.contents import (
     PAGES,
+    STUDY,
     caption_of,
     page_of,
     pages_of,
     relative,
-    studies_of,
     tables_of,
     title_of,
     whole_of,
 )
+from transcoders.documents import has_page, page_beside
 from transcoders.files import read_table
 from transcoders.gaps.words import answer
-from transcoders.layout import Layout
+from transcoders.layout import ARTICLE, Layout
+from transcoders.tables import summarise_circuits
 from transcoders.templates import render, script, stylesheet, template
 
 REHEARSAL = "smoke"
@@ -34,6 +43,14 @@ def read_story() -> dict[str, Any]:
     """The chapters of the article, without their answers, and the documents at its end."""
     found: dict[str, Any] = yaml.safe_load(template("transcoders", "article.yaml"))
     return found
+
+
+def documents_of(layout: Layout) -> list[Path]:
+    """The documents that have a page: those beside the article. Other scales' lead there too."""
+    if layout.landing_page != ARTICLE:
+        return []
+    named = map(Path, read_story()["documents"])
+    return [path for path in named if has_page(path)]
 
 
 def landing_page(scale: Scale, layout: Layout, destination: Path) -> str:
@@ -59,7 +76,10 @@ def landing_page(scale: Scale, layout: Layout, destination: Path) -> str:
         config=relative(layout.config, folder),
         verdicts=count_verdicts(claims),
         judging=relative(_page(layout, "claims"), folder),
-        short=answer(read_table(layout.why)) if layout.why.exists() else None,
+        short=_in_short(story["short"], claims),
+        trained=_tokens_trained(layout),
+        trained_once=not claims["resampled"].str.contains("training runs").any(),
+        why=answer(read_table(layout.why)) if layout.why.exists() else None,
         chapters=[chapter for chapter in chapters if chapter is not None],
         signs=SIGNS,
         scales=list(verdicts),
@@ -70,11 +90,51 @@ def landing_page(scale: Scale, layout: Layout, destination: Path) -> str:
             if (page := _page(layout, name)).exists()
         ],
         documents=[
-            (relative(Path(name), folder), name, about)
+            (relative(page_beside(Path(name)), folder), name, about)
             for name, about in story["documents"].items()
         ],
     )
     return text + "\n"
+
+
+def _in_short(sentences: dict[str, dict[str, str]], claims: pd.DataFrame) -> list[str]:
+    """What the verdicts come to, in sentences. What was not tested is left out."""
+    found, ids = [], claims["claim"].str.partition(":")[0]
+    for claim, words in sentences.items():
+        rows = claims[(ids == claim) & claims["verdict"].isin(words)]
+        if "opening" not in words:
+            found += [words[verdict] for verdict in rows["verdict"]]
+        elif len(rows):
+            sites = _places(rows)
+            by_verdict = [(words[each], sites[rows["verdict"] == each]) for each in words]
+            parts = [f"{part} {_listed(list(at))}" for part, at in by_verdict if len(at)]
+            found.append(f"{words['opening']} {', and '.join(parts)}.")
+    return found
+
+
+def _places(rows: pd.DataFrame) -> pd.Series:
+    """The sites of a claim's rows, as a reader names them; empty if a row is about all sites."""
+    sites = rows["claim"].str.partition(":")[2].str.rpartition("_layer")
+    one_model = sites[0].nunique() == 1
+    return (
+        ("" if one_model else sites[0] + ", ") + sites[1].where(sites[2] == "", "layer ") + sites[2]
+    )
+
+
+def _listed(places: list[str]) -> str:
+    """Sites one after another: ``layers 12, 20 and 24``."""
+    if len(places) > 1 and all(place.startswith("layer ") for place in places):
+        places = ["layers " + places[0].split()[1], *(place.split()[1] for place in places[1:])]
+    *most, last = places
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def _tokens_trained(layout: Layout) -> str | None:
+    """How many tokens the headline dictionaries saw; None if a scale trains none."""
+    if not layout.evaluation.exists():
+        return None
+    table = read_table(layout.evaluation)
+    return f"{table.loc[table['headline'], 'tokens_trained'].max() / 1e6:.2g} million"
 
 
 def others_judged(scale: str) -> list[str]:
@@ -104,18 +164,19 @@ def _chapter(
         **chapter,
         "id": chapter["pages"][-1],
         "findings": _findings(judged),
+        "summary": _summary(scale, layout) if pages[-1] == "circuits" else [],
         "pictures": [
             (
                 relative(layout.figure(name), folder),
                 relative(layout.figure(whole_of(name)), folder),
-                caption_of(name),
+                f"{caption_of(name)}{_asked(name, scale)}",
             )
             for name in chapter["figures"]
             if layout.figure(f"{name}.png").exists()
         ],
         "links": [(relative(_page(layout, n), folder), title_of(n)) for n in pages],
         "more": [
-            (relative(path, folder), name)
+            (relative(page_beside(path), folder), name)
             for path, name in _more(chapter["pages"][-1], scale, layout)
             if path.exists()
         ],
@@ -124,6 +185,23 @@ def _chapter(
         ],
         "command": f"snakemake --cores all {rule}{chosen}",
     }
+
+
+def _asked(figure: str, scale: Scale) -> str:
+    """What a picture of a circuit is an answer to."""
+    named = [case for case in scale.circuits.cases if whole_of(figure) == f"circuit_{case.name}"]
+    return "".join(f". The prompt: “{case.prompt}”. The target: {case.target}" for case in named)
+
+
+def _summary(scale: Scale, layout: Layout) -> list[str]:
+    """What was found over all circuits; nothing before they were measured."""
+    tables = {
+        case.name: layout.circuit(case.name) / "controls.csv" for case in scale.circuits.cases
+    }
+    if not all(path.exists() for path in (*tables.values(), layout.replacement)):
+        return []
+    controls = {case: read_table(path) for case, path in tables.items()}
+    return summarise_circuits(controls, read_table(layout.replacement))
 
 
 def _more(page: str, scale: Scale, layout: Layout) -> list[tuple[Path, str]]:
@@ -140,8 +218,15 @@ def _more(page: str, scale: Scale, layout: Layout) -> list[tuple[Path, str]]:
             (layout.features / rated.name / "index.html", named),
             (layout.features / "index.html", "interactive: features of all dictionaries"),
         ]
-    if page == "case_studies":
-        return [(_page(layout, name), title_of(name)) for name in studies_of(layout)]
+    if page == "case_studies" and layout.table4.exists():
+        studies = read_table(layout.table4)[["study", "outcome"]]
+        return [
+            (
+                _page(layout, f"{STUDY}{study}"),
+                f"{load_script(layout.study_scripts / f'{study}.yaml').title} ({outcome})",
+            )
+            for study, outcome in studies.itertuples(index=False)
+        ]
     return []
 
 
@@ -154,6 +239,7 @@ def _findings(judged: pd.DataFrame) -> list[dict[str, Any]]:
             "kind": rows.iloc[0]["kind"],
             "statement": rows.iloc[0]["statement"],
             "verdicts": _verdicts(rows),
+            "notes": _notes(rows),
         }
         for _, rows in judged.groupby(ids, sort=False)
     ]
@@ -162,8 +248,20 @@ def _findings(judged: pd.DataFrame) -> list[dict[str, Any]]:
 def _verdicts(rows: pd.DataFrame) -> list[tuple[str, str, str]]:
     """Site (empty if there is one verdict for all), verdict and value of a claim's rows."""
     return [
-        (row["claim"].partition(":")[2], verdict_in_words(row), value_in_words(row))
-        for row in rows.to_dict("records")
+        (place, verdict_in_words(row), value_in_words(row))
+        for place, row in zip(_places(rows), rows.to_dict("records"), strict=True)
+    ]
+
+
+def _notes(rows: pd.DataFrame) -> list[str]:
+    """What there is to know about the verdicts of a claim; of a site's own, with its name."""
+    notes: dict[str, list[str]] = {}
+    for place, row in zip(_places(rows), rows.to_dict("records"), strict=True):
+        for note in notes_in_words(row):
+            notes.setdefault(note, []).append(place)
+    return [
+        note if len(sites) == len(rows) else f"{', '.join(sites)}: {note}"
+        for note, sites in notes.items()
     ]
 
 

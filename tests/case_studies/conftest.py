@@ -1,16 +1,11 @@
 """Scales of tiny models with random transcoders, and what was gathered of them."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
-from torch import Tensor
 
+from helpers_features import subjects
 from transcoders.config import Interpretability, Site
-from transcoders.corpus import Rows
-from transcoders.dictionaries import SparseDictionary
-from transcoders.interpretability.gather import gather
 from transcoders.layout import Layout
 from transcoders.models import load_model
 
@@ -21,12 +16,7 @@ ARCHITECTURES = ("gpt_neox", "llama")
 
 
 @pytest.fixture(scope="session")
-def repository(
-    tiny_models: dict[str, Path],
-    random_dictionary: Callable[..., SparseDictionary],
-    random_tokens: Callable[..., Tensor],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Path:
+def repository(tiny_models, random_dictionary, random_tokens, tmp_path_factory):
     """A folder with a scale for each architecture: transcoders at layers 0 and 1, after BOS."""
     root = tmp_path_factory.mktemp("repository")
     (root / "config").mkdir()
@@ -44,20 +34,14 @@ def repository(
             folder = layout.dictionary(f"tiny-llama_layer{layer}_transcoder_l1-0.5")
             dictionary.save_pretrained(root / folder, {"metadata": {}})
             dictionaries[folder.name] = (Site(model="tiny", layer=layer), dictionary)
-        gather(
-            load_model(tiny_models[architecture]),
-            Rows(random_tokens(N_ROWS, ROW_LENGTH, seed=6), torch.zeros(N_ROWS, dtype=torch.long)),
-            dictionaries,
-            Interpretability.model_construct(
-                batch_contexts=8, top_examples=4, sampled_examples=5, background_tokens=20
-            ),
-            root / layout.observed,
-            first_position=1,
-            seed=0,
+        settings = Interpretability.model_construct(
+            batch_contexts=8, top_examples=4, sampled_examples=5, background_tokens=20
         )
+        rows, folder = random_tokens(N_ROWS, ROW_LENGTH, seed=6), root / layout.observed
+        subjects(load_model(tiny_models[architecture]), rows, dictionaries, settings, folder)
     return root
 
 
 @pytest.fixture(autouse=True)
-def inside(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def inside(repository, monkeypatch):
     monkeypatch.chdir(repository)

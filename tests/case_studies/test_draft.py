@@ -1,10 +1,5 @@
 """The draft of a study: what a machine can fill in is there, and right; only words are missing."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import yaml
 
@@ -13,20 +8,16 @@ from transcoders.case_studies.scripts import MOSTLY, SUCCESS, RecordedStudy, car
 from transcoders.checksums import sha256
 from transcoders.errors import UserError
 from transcoders.layout import Layout
+from workflow.running import python
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 SCALE, FEATURE = "llama", "tc1[41]"
 
 
 @pytest.fixture(scope="module")
-def draft(repository: Path) -> str:
+def draft(repository):
     """What the command writes, as a user gives it."""
-    command = [sys.executable, "-m", "transcoders", "study", "new", FEATURE, "--scale", SCALE]
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY / "src")}
-    done = subprocess.run(
-        [*command, "--drawn"], cwd=repository, env=environment, capture_output=True, text=True,
-        check=False, timeout=500,
-    )  # fmt: skip
+    command = ("study", "new", FEATURE, "--scale", SCALE, "--drawn")
+    done = python(repository, "-m", "transcoders", *command)
     assert done.returncode == 0, done.stderr
     assert "Wrote tc1-41.yaml" in done.stdout
     path = repository / "tc1-41.yaml"
@@ -34,7 +25,7 @@ def draft(repository: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
-def finished(draft: str, path: Path) -> Path:
+def finished(draft, path):
     fields = {
         "analyst": "I.", "hypothesis": "Words.", "pattern": "⟦", "afterwards": "So it was.",
     }  # fmt: skip
@@ -44,9 +35,7 @@ def finished(draft: str, path: Path) -> Path:
     return path
 
 
-def test_with_words_in_it_a_draft_is_a_study_that_can_be_carried_out(
-    draft: str, tmp_path: Path
-) -> None:
+def test_with_words_in_it_a_draft_is_a_study_that_can_be_carried_out(draft, tmp_path):
     script = load_script(finished(draft, tmp_path / "mine.yaml"))
     row = carry_out("mine", script, SCALE, tmp_path / "study", "cpu")
     assert row["outcome"] != "other weights" and row["drawn"]
@@ -59,7 +48,7 @@ def test_with_words_in_it_a_draft_is_a_study_that_can_be_carried_out(
     assert script.steps[-1].question[1] == {"row": best["row"], "position": best["position"]}
 
 
-def test_the_draft_names_what_is_studied_and_how_it_is_scored(draft: str) -> None:
+def test_the_draft_names_what_is_studied_and_how_it_is_scored(draft):
     weights = Layout(SCALE).dictionary("tiny-llama_layer1_transcoder_l1-0.5")
     assert yaml.safe_load(draft)["weights_sha256"] == sha256(weights / "sae_weights.safetensors")
     head = " ".join(line.lstrip("# ") for line in draft.splitlines() if line.startswith("#"))
@@ -68,13 +57,13 @@ def test_the_draft_names_what_is_studied_and_how_it_is_scored(draft: str) -> Non
     assert f"{SUCCESS} or more is a success, {MOSTLY} or more is mostly right" in head
 
 
-def test_a_draft_without_a_hypothesis_is_no_study(draft: str, tmp_path: Path) -> None:
+def test_a_draft_without_a_hypothesis_is_no_study(draft, tmp_path):
     (tmp_path / "mine.yaml").write_text(draft, encoding="utf-8")
     with pytest.raises(UserError, match=r"analyst: .*hypothesis: .*pattern: .*afterwards: "):
         load_script(tmp_path / "mine.yaml")
 
 
-def test_a_file_is_not_written_over_and_an_unknown_feature_is_named(tmp_path: Path) -> None:
+def test_a_file_is_not_written_over_and_an_unknown_feature_is_named(tmp_path):
     (tmp_path / "there.yaml").write_text("mine")
     with pytest.raises(UserError, match=r"there.yaml: this file exists already"):
         write_draft(tmp_path / "there.yaml", SCALE, FEATURE, drawn=False, restricted=False)

@@ -4,7 +4,6 @@ import json
 import re
 import shutil
 from pathlib import Path
-from typing import Any
 
 import nbformat
 import pandas as pd
@@ -28,7 +27,6 @@ from transcoders.case_studies.seen import heading, seen, shaded
 from transcoders.errors import UserError
 from transcoders.files import read_json, write_table
 
-Worked = tuple[Path, dict[str, Any]]
 """Where :func:`study_script` has been carried out, and its row of Table 4."""
 REPOSITORY = Path(__file__).resolve().parents[2]
 STEPS = [
@@ -39,7 +37,7 @@ STEPS = [
 ]  # fmt: skip
 
 
-def study_script(**changes: Any) -> StudyScript:
+def study_script(**changes):
     content = {
         "title": "A feature", "analyst": "I, who knew nothing.",
         "feature": "tc1[41]", "drawn": True, "weights_sha256": "none",
@@ -50,7 +48,7 @@ def study_script(**changes: Any) -> StudyScript:
 
 
 @pytest.fixture(scope="module")
-def worked(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Worked:
+def worked(repository, tmp_path_factory):
     place = tmp_path_factory.mktemp("worked") / "study"
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(repository)
@@ -58,11 +56,11 @@ def worked(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Worked
 
 
 @pytest.fixture
-def folder(worked: Worked) -> Path:
+def folder(worked):
     return worked[0]
 
 
-def test_a_record_answers_what_was_asked_and_nothing_else(folder: Path) -> None:
+def test_a_record_answers_what_was_asked_and_nothing_else(folder):
     study = RecordedStudy(folder)
     answers = read_json(folder / ANSWERS)
     assert study.facts == answers[0] and study.facts["feature"] == "tc1[41]"
@@ -82,7 +80,7 @@ def test_a_record_answers_what_was_asked_and_nothing_else(folder: Path) -> None:
         study.ask("tokens", row=0)
 
 
-def test_the_same_study_gives_the_same_bytes(worked: Worked, tmp_path: Path) -> None:
+def test_the_same_study_gives_the_same_bytes(worked, tmp_path):
     row = carry_out("mine", study_script(), "llama", tmp_path / "again", "cpu")
     assert row == worked[1] and list(row) == TABLE4_COLUMNS
     assert row["outcome"] == "other weights" and row["silent_matched"] == 1
@@ -97,19 +95,19 @@ def test_the_same_study_gives_the_same_bytes(worked: Worked, tmp_path: Path) -> 
         lambda answers: [*answers[:4], ["w5"], *answers[5:]],  # it was refused
     ],
 )
-def test_an_answer_that_was_not_given_is_refused(folder: Path, tmp_path: Path, change: Any) -> None:
+def test_an_answer_that_was_not_given_is_refused(folder, tmp_path, change):
     copied = Path(shutil.copytree(folder, tmp_path / "study"))
     (copied / ANSWERS).write_text(json.dumps(change(read_json(copied / ANSWERS))))
     with pytest.raises(UserError, match="whose digests are in"):
         RecordedStudy(copied)
 
 
-def test_a_hypothesis_is_scored_as_a_rule(folder: Path) -> None:
+def test_a_hypothesis_is_scored_as_a_rule(folder):
     study = RecordedStudy(folder)
     examples = study.reveal("Words.").examples
     silent = ["a⟦b⟧c", "x⟦y⟧z", "a⟦b⟧", "⟦⟧"]
 
-    def scored(pattern: str) -> dict[str, Any]:
+    def scored(pattern):
         return score("mine", study_script(pattern=pattern), study, silent, "none")
 
     everything = scored("⟦.*⟧")
@@ -126,7 +124,7 @@ def test_a_hypothesis_is_scored_as_a_rule(folder: Path) -> None:
     assert scored(f"^{re.escape(top.iloc[0])}$")["top_matched"] == share
 
 
-def test_outcomes_follow_the_rule(folder: Path) -> None:
+def test_outcomes_follow_the_rule(folder):
     study = RecordedStudy(folder)
     # Every place where the feature is active matches, and so do some where it is silent.
     for matched, outcome in ((2, "success"), (3, "mostly"), (4, "failure")):  # 0.8, 0.7 and 0.6
@@ -144,16 +142,14 @@ def test_outcomes_follow_the_rule(folder: Path) -> None:
         ({"hypotheses": "Two"}, "hypotheses: "),
     ],
 )
-def test_a_file_that_is_not_valid_says_where(
-    tmp_path: Path, changes: dict[str, Any], message: str
-) -> None:
+def test_a_file_that_is_not_valid_says_where(tmp_path, changes, message):
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump(study_script().model_dump(mode="json") | changes))
     with pytest.raises(UserError, match=f"mine.yaml: the case study is not valid: .*{message}"):
         load_script(path)
 
 
-def test_a_missing_file_names_those_there_are(tmp_path: Path) -> None:
+def test_a_missing_file_names_those_there_are(tmp_path):
     (tmp_path / "other.yaml").touch()
     with pytest.raises(UserError, match=r"mine.yaml: no such case study; there are other"):
         load_script(tmp_path / "mine.yaml")
@@ -163,9 +159,7 @@ def test_a_missing_file_names_those_there_are(tmp_path: Path) -> None:
     ("outcome", "verdict"),
     [("success", "**The hypothesis was right.** "), ("other weights", "than its numbers.** ")],
 )
-def test_a_notebook_asks_what_the_study_asked(
-    worked: Worked, tmp_path: Path, outcome: str, verdict: str
-) -> None:
+def test_a_notebook_asks_what_the_study_asked(worked, tmp_path, outcome, verdict):
     (folder, row), table, source = worked, tmp_path / "table4.csv", tmp_path / "mine.yaml"
     write_table(table, pd.DataFrame([row | {"outcome": outcome}]))
     source.write_text(yaml.safe_dump(study_script().model_dump(mode="json")))
@@ -190,7 +184,7 @@ def test_a_notebook_asks_what_the_study_asked(
     assert order == sorted(order)
 
 
-def test_an_answer_is_a_sentence_and_the_whole_of_it_is_folded_away(folder: Path) -> None:
+def test_an_answer_is_a_sentence_and_the_whole_of_it_is_folded_away(folder):
     study = RecordedStudy(folder)
     circuit = study.circuit(0, 5, n_paths=3)
     for answer, said, folded in (
@@ -208,7 +202,7 @@ def test_an_answer_is_a_sentence_and_the_whole_of_it_is_folded_away(folder: Path
     assert "<code>tc1[41] &lt;- attn0[1]</code>" in seen("tc1[41] <- attn0[1]")
 
 
-def test_revealed_texts_are_shaded_by_activation_and_ticked_where_the_guess_holds() -> None:
+def test_revealed_texts_are_shaded_by_activation_and_ticked_where_the_guess_holds():
     texts = ["<b>⟦one⟧ more\n", "⟦two⟧", *["⟦z⟧"] * 8]
     examples = pd.DataFrame({"activation": [4.0, 2.0, *[1.0] * 8], "text": texts})
     shown, folded = shaded(examples, "⟦one").split("<details>")
@@ -219,7 +213,7 @@ def test_revealed_texts_are_shaded_by_activation_and_ticked_where_the_guess_hold
     assert shown.count("<li>") + folded.count("<li>") == 10
 
 
-def test_questions_have_plain_words() -> None:
+def test_questions_have_plain_words():
     assert heading("de_embedding", {"vector": "tc0[1]"}) == "Which tokens drive tc0[1] most?"
     asked = {"vector": "tc0[1]", "largest": False}
     assert heading("de_embedding", asked) == "Which tokens drive tc0[1] least?"
@@ -231,7 +225,7 @@ COMMITTED = sorted((REPOSITORY / "workflow/case_studies").glob("[!s]*/*.yaml")) 
 
 
 @pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.stem)
-def test_committed_studies_are_whole_and_as_they_were_written(path: Path) -> None:
+def test_committed_studies_are_whole_and_as_they_were_written(path):
     worked, name = load_script(path), path.stem
     results = REPOSITORY / "results" / path.parent.name / "case_studies"
     study = RecordedStudy(results / name)

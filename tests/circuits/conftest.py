@@ -1,15 +1,10 @@
 """Prompts through tiny models with random transcoders. Shared between tests: do not change them."""
 
-from collections.abc import Callable
-from pathlib import Path
-
 import pytest
-from torch import Tensor
 
 from helpers_circuits import (
     MIXES,
     N_TOKENS,
-    Make,
     active_units,
     make_circuit,
     outputs,
@@ -17,36 +12,23 @@ from helpers_circuits import (
 )
 from helpers_models import FAMILIES, make_tiny_model
 from transcoders.circuits.ablation import BATCH, REPLACEABLE
-from transcoders.circuits.faithfulness import Means, mean_activations
-from transcoders.circuits.notation import Node
-from transcoders.circuits.replacement import LocalReplacementModel, ReplacementModel
+from transcoders.circuits.faithfulness import mean_activations
 from transcoders.circuits.trace import Tracer
-from transcoders.circuits.vectors import Target, feature_target, logit_target
-from transcoders.models import LanguageModel, load_model, load_tokenizer
+from transcoders.circuits.vectors import feature_target, logit_target
+from transcoders.models import load_model, load_tokenizer
 
 
 @pytest.fixture(scope="session", params=list(MIXES))
-def mix(request: pytest.FixtureRequest) -> str:
+def mix(request):
     """Which layers have transcoders."""
     return request.param
 
 
-@pytest.fixture(scope="session", params=[0, 1], ids=["from BOS", "after BOS"])
-def first(request: pytest.FixtureRequest) -> int:
-    """The first position with transcoders."""
-    return request.param
-
-
-Freeze = Callable[..., LocalReplacementModel]
-
-
 @pytest.fixture(scope="session")
-def freeze(random_dictionary: Make, random_tokens: Callable[..., Tensor]) -> Freeze:
+def freeze(random_dictionary, random_tokens):
     """Freezes random tokens on a model with random transcoders, by default after BOS."""
 
-    def freeze(
-        model: LanguageModel, mix: str = "layers 0 and 2", n_tokens: int = N_TOKENS, **options: int
-    ) -> LocalReplacementModel:
+    def freeze(model, mix="layers 0 and 2", n_tokens=N_TOKENS, **options):
         options = {"first": 1} | options
         replacement = make_circuit(model, random_dictionary, MIXES[mix], **options)
         return replacement.freeze(prompt(random_tokens, n_tokens))
@@ -54,44 +36,53 @@ def freeze(random_dictionary: Make, random_tokens: Callable[..., Tensor]) -> Fre
     return freeze
 
 
-@pytest.fixture(scope="session")
-def local(tiny_model: LanguageModel, freeze: Freeze, mix: str, first: int) -> LocalReplacementModel:
-    """Eight tokens, for every architecture, mix of transcoders and first position."""
-    return freeze(tiny_model, mix, first=first)
+LOCAL = [
+    ("gpt2", "all layers", 1), ("gpt2", "no layer", 0), ("gpt_neox", "all layers", 0),
+    ("gpt_neox", "layer 1", 1), ("gpt_neox", "layers 0 and 2", 1), ("llama", "layers 0 and 2", 0),
+    ("llama", "all layers", 1), ("llama", "no layer", 1),
+]  # fmt: skip
+"""Architectures, mixes of transcoders and first positions with them: each meets several others."""
+
+
+@pytest.fixture(scope="session", params=LOCAL, ids=lambda each: f"{each[0]}, {each[1]}, {each[2]}")
+def local(request, tiny_models, freeze):
+    """Eight tokens, for some of the settings."""
+    architecture, mix, first = request.param
+    return freeze(load_model(tiny_models[architecture]), mix, first=first)
 
 
 @pytest.fixture(scope="session")
-def mixed(tiny_model: LanguageModel, freeze: Freeze) -> LocalReplacementModel:
+def mixed(tiny_model, freeze):
     """Eight tokens, for every architecture: transcoders at layers 0 and 2 after BOS."""
     return freeze(tiny_model)
 
 
 @pytest.fixture(scope="session")
-def small(tiny_model: LanguageModel, freeze: Freeze, mix: str) -> LocalReplacementModel:
+def small(tiny_model, freeze, mix):
     """Four tokens and five features a layer, for every architecture and mix: few paths."""
     return freeze(tiny_model, mix, 4, n_features=5)
 
 
 @pytest.fixture(scope="session")
-def text(random_tokens: Callable[..., Tensor]) -> Tensor:
+def text(random_tokens):
     """Rows of a text: more than are run at a time."""
     return random_tokens(BATCH + 3, 6, seed=5).long()
 
 
 @pytest.fixture(scope="session")
-def means(mixed: LocalReplacementModel, text: Tensor) -> Means:
+def means(mixed, text):
     """What its parts do on the text."""
     return mean_activations(mixed.replacement, text)
 
 
 @pytest.fixture(scope="session")
-def logits(mixed: LocalReplacementModel) -> Target:
+def logits(mixed):
     """A difference of two logits at the end."""
     return logit_target(mixed, {7: 1.0, 9: -1.0}, -1, name="difference")
 
 
 @pytest.fixture(params=["logits", "feature"])
-def target(mixed: LocalReplacementModel, request: pytest.FixtureRequest, logits: Target) -> Target:
+def target(mixed, request, logits):
     """This difference, or the most active feature at the end."""
     if request.param == "logits":
         return logits
@@ -99,7 +90,7 @@ def target(mixed: LocalReplacementModel, request: pytest.FixtureRequest, logits:
 
 
 @pytest.fixture(scope="session")
-def nodes(mixed: LocalReplacementModel) -> list[Node]:
+def nodes(mixed):
     """Some nodes of each kind that can be ablated, of all layers and the later tokens."""
     late = [node for node in outputs(mixed) if node.token > 2]
     kinds = [[node for node in late if node.kind == kind] for kind in REPLACEABLE]
@@ -107,25 +98,25 @@ def nodes(mixed: LocalReplacementModel) -> list[Node]:
 
 
 @pytest.fixture(scope="session", params=FAMILIES)
-def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(request, tmp_path_factory):
     """A tiny model of a family."""
     return make_tiny_model(request.param, tmp_path_factory.mktemp("families") / request.param)
 
 
 @pytest.fixture(scope="session")
-def of_family(folder: Path, freeze: Freeze) -> LocalReplacementModel:
+def of_family(folder, freeze):
     """A prompt on it, with transcoders at layers 0 and 2."""
     return freeze(load_model(folder))
 
 
 @pytest.fixture(scope="session")
-def gpt2_replacement(tiny_models: dict[str, Path], random_dictionary: Make) -> ReplacementModel:
+def gpt2_replacement(tiny_models, random_dictionary):
     """A single model, for what does not depend on it."""
     model = load_model(tiny_models["gpt2"])
     return make_circuit(model, random_dictionary, MIXES["layers 0 and 2"], first=1)
 
 
 @pytest.fixture(scope="session")
-def tracer(tiny_models: dict[str, Path], gpt2_replacement: ReplacementModel) -> Tracer:
+def tracer(tiny_models, gpt2_replacement):
     """The same with its tokenizer, whose tokens are w0, w1 and so on."""
     return Tracer(gpt2_replacement, load_tokenizer(tiny_models["gpt2"]), 0)

@@ -20,21 +20,17 @@ from helpers_circuits import (
 from transcoders.circuits import ablation
 from transcoders.circuits.ablation import BATCH, ablation_effects, rank_correlation, target_values
 from transcoders.circuits.faithfulness import (
-    Means,
     faithfulness,
     parts_by_attribution,
     replaceable_parts,
 )
 from transcoders.circuits.notation import Node
-from transcoders.circuits.replacement import LocalReplacementModel, ReplacementModel
-from transcoders.circuits.vectors import Target, logit_target
+from transcoders.circuits.vectors import logit_target
 from transcoders.circuits.verify import TotalAttributions
 
 
 @torch.no_grad()
-def value_by_hand(
-    local: LocalReplacementModel, target: Target, hooks: dict[torch.nn.Module, Any]
-) -> float:
+def value_by_hand(local, target, hooks):
     """The target in the plain model with some modules' outputs changed."""
     hf, blocks, _ = plain(local.replacement.model)
     norms = [block.norm_2 for block in blocks]
@@ -50,22 +46,20 @@ def value_by_hand(
     return sum(weight * logits[i].item() for i, weight in target.logits.items())
 
 
-def writer(local: LocalReplacementModel, node: Node) -> torch.nn.Module:
+def writer(local, node):
     """The module in whose output a node's is a part."""
     blocks = plain(local.replacement.model).blocks
     return blocks[node.layer].attention_out if node.kind == "head" else blocks[node.layer].mlp
 
 
-def test_effects_are_those_of_hooks_written_by_hand(
-    mixed: LocalReplacementModel, target: Target, nodes: list[Node]
-) -> None:
+def test_effects_are_those_of_hooks_written_by_hand(mixed, target, nodes):
     written = outputs(mixed)
     assert len(nodes) > BATCH  # more than are run at a time
     effects = ablation_effects(mixed, target, TotalAttributions(mixed, target), nodes)
     whole = value_by_hand(mixed, target, {})
     for node, effect in zip(nodes, effects["effect"], strict=True):
 
-        def without(_: Any, __: Any, output: Tensor, node: Node = node) -> Tensor:
+        def without(_, __, output, node=node):
             output = output.clone()
             output[0, node.token] -= written[node]
             return output
@@ -76,17 +70,12 @@ def test_effects_are_those_of_hooks_written_by_hand(
     assert hooks_of_ours(mixed.replacement.model) == []
 
 
-def test_a_long_prompt_is_ablated_in_smaller_batches(
-    mixed: LocalReplacementModel,
-    logits: Target,
-    nodes: list[Node],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_long_prompt_is_ablated_in_smaller_batches(mixed, logits, nodes, monkeypatch):
     totals = TotalAttributions(mixed, logits)
     expected = ablation_effects(mixed, logits, totals, nodes)
     n_tokens, rows = len(mixed.passed.tokens), []
 
-    def counted(replacement: ReplacementModel, target: Target, tokens: Tensor) -> Tensor:
+    def counted(replacement, target, tokens):
         rows.append(len(tokens))
         return target_values(replacement, target, tokens)
 
@@ -97,7 +86,7 @@ def test_a_long_prompt_is_ablated_in_smaller_batches(
     assert found["effect"].tolist() == pytest.approx(expected["effect"], rel=1e-3, abs=1e-4)
 
 
-def test_rank_correlation_is_of_ranks_and_needs_three_nodes() -> None:
+def test_rank_correlation_is_of_ranks_and_needs_three_nodes():
     effects = pd.DataFrame({"attribution": [1.0, 2.0, 30.0], "effect": [0.1, 0.2, 0.3]})
     assert rank_correlation(effects) == pytest.approx(1.0)
     assert rank_correlation(effects.assign(effect=[3.0, 2.0, 1.0])) == pytest.approx(-1.0)
@@ -105,7 +94,7 @@ def test_rank_correlation_is_of_ranks_and_needs_three_nodes() -> None:
 
 
 @torch.no_grad()
-def plain_means(local: LocalReplacementModel, rows: Tensor) -> Means:
+def plain_means(local, rows):
     """Means of the plain model's own tensors: heads with the bias of their values."""
     replacement, first = local.replacement, local.replacement.first_position
     hf, blocks, _ = plain(replacement.model)
@@ -121,23 +110,21 @@ def plain_means(local: LocalReplacementModel, rows: Tensor) -> Means:
     return {place: value[:, first:].mean(dim=(0, 1)) for place, value in values.items()}
 
 
-def mean_hooks(
-    local: LocalReplacementModel, rows: Tensor, nodes: list[Node]
-) -> dict[torch.nn.Module, Any]:
+def mean_hooks(local, rows, nodes):
     """Hooks that put means from the first position on, and leave ``nodes`` as they are."""
     replacement, means = local.replacement, plain_means(local, rows)
     first = replacement.first_position
     hooks: dict[torch.nn.Module, Any] = {}
     read: dict[int, Tensor] = {}
 
-    def on_norm(layer: int) -> Any:
-        def hook(norm: Any, arguments: tuple[Tensor, ...], _: Any) -> None:
+    def on_norm(layer):
+        def hook(norm, arguments, _):
             read[layer] = without_weight(norm, arguments[0][0])
 
         return hook
 
-    def on_mlp(layer: int) -> Any:
-        def hook(_: Any, __: Any, output: Tensor) -> Tensor:
+    def on_mlp(layer):
+        def hook(_, __, output):
             output = output.clone()
             real = output[0].clone()
             output[0, first:] = means["mlp", layer]
@@ -153,8 +140,8 @@ def mean_hooks(
 
         return hook
 
-    def on_attention(layer: int) -> Any:
-        def hook(module: Any, arguments: tuple[Tensor, ...], _: Any) -> Tensor:
+    def on_attention(layer):
+        def hook(module, arguments, _):
             x = arguments[0].clone().unflatten(2, (replacement.n_heads, -1))
             real = x.clone()
             x[0, first:] = means["head", layer]
@@ -173,8 +160,8 @@ def mean_hooks(
 
 
 def test_faithfulness_is_the_share_of_the_target_between_nothing_and_everything(
-    mixed: LocalReplacementModel, means: Means, text: Tensor, logits: Target
-) -> None:
+    mixed, means, text, logits
+):
     ranked = parts_by_attribution(TotalAttributions(mixed, logits))
     curve = faithfulness(mixed, logits, ranked, means, [0, 1, 5, 20])
     assert curve["n_nodes"].tolist() == [0, 1, 5, 20]
@@ -185,9 +172,7 @@ def test_faithfulness_is_the_share_of_the_target_between_nothing_and_everything(
         assert found == pytest.approx((value - empty) / (whole - empty), rel=1e-3, abs=1e-4)
 
 
-def test_parts_count_heads_once_and_only_what_can_be_replaced(
-    mixed: LocalReplacementModel, means: Means, logits: Target
-) -> None:
+def test_parts_count_heads_once_and_only_what_can_be_replaced(mixed, means, logits):
     ranked = [
         Node("head", 1, 0, 7, 2),
         Node("error", 0, -1, 7),
@@ -201,9 +186,7 @@ def test_parts_count_heads_once_and_only_what_can_be_replaced(
     assert curve["n_nodes"].tolist() == [0, 1, 2]
 
 
-def test_parts_by_attribution_are_all_parts_with_one_from_the_largest_on(
-    local: LocalReplacementModel,
-) -> None:
+def test_parts_by_attribution_are_all_parts_with_one_from_the_largest_on(local):
     target = some_targets(local)[-1]
     totals = TotalAttributions(local, target)
     sizes: dict[Node, float] = {}
@@ -218,8 +201,6 @@ def test_parts_by_attribution_are_all_parts_with_one_from_the_largest_on(
     assert all(parts_by_attribution(totals, n) == parts[:n] for n in (1, 5, 40, 10**6))
 
 
-def test_a_target_that_no_part_moves_has_no_shares(
-    mixed: LocalReplacementModel, means: Means
-) -> None:
+def test_a_target_that_no_part_moves_has_no_shares(mixed, means):
     nothing = logit_target(mixed, {7: 1.0}, 0, name="after BOS, which is always kept")
     assert faithfulness(mixed, nothing, [], means, [0]).isna().sum().tolist() == [0, 1, 1]

@@ -13,16 +13,15 @@ from transcoders.circuits.attention import COLUMNS, REST, attention_score, atten
 from transcoders.circuits.graph import build_graph, influence
 from transcoders.circuits.notation import Node
 from transcoders.circuits.paths import Search, find_paths
-from transcoders.circuits.replacement import LocalReplacementModel
 from transcoders.errors import UserError
 
 
-def plain_scores(folder: str, tokens: Tensor) -> Tensor:
+def plain_scores(folder, tokens):
     """What the plain Hugging Face model gives its softmax: (layer, head, query, key)."""
     seen: list[Tensor] = []
     softmax = nn.functional.softmax
 
-    def watched(scores: Tensor, *arguments: object, **options: object) -> Tensor:
+    def watched(scores, *arguments, **options):
         seen.append(scores[0])
         return softmax(scores, *arguments, **options)
 
@@ -34,7 +33,7 @@ def plain_scores(folder: str, tokens: Tensor) -> Tensor:
     return torch.stack(seen)
 
 
-def test_pairs_add_up_to_the_score_of_the_plain_model(of_family: LocalReplacementModel) -> None:
+def test_pairs_add_up_to_the_score_of_the_plain_model(of_family):
     local, model = of_family, of_family.replacement.model
     expected = plain_scores(model.cfg.model_name, local.passed.tokens)
     cap = model.cfg.attn_scores_soft_cap or 0
@@ -54,7 +53,7 @@ def test_pairs_add_up_to_the_score_of_the_plain_model(of_family: LocalReplacemen
                 assert found.probability == pytest.approx(pattern[key].item(), rel=1e-4)
 
 
-def test_parts_are_what_the_stream_consists_of(mixed: LocalReplacementModel) -> None:
+def test_parts_are_what_the_stream_consists_of(mixed):
     found = attention_score(mixed, 2, 1, -2, 3)
     assert (found.query, found.key) == (6, 3)
     active = mixed.active
@@ -70,9 +69,7 @@ def test_parts_are_what_the_stream_consists_of(mixed: LocalReplacementModel) -> 
     assert found.pairs.shape == (len(found.query_parts), len(found.key_parts))
 
 
-def test_the_table_has_the_largest_pairs_of_both_signs_and_adds_up(
-    mixed: LocalReplacementModel,
-) -> None:
+def test_the_table_has_the_largest_pairs_of_both_signs_and_adds_up(mixed):
     found = attention_score(mixed, 2, 0, 7, 4)
     table = found.table(12)
     assert list(table.columns) == COLUMNS
@@ -89,9 +86,7 @@ def test_the_table_has_the_largest_pairs_of_both_signs_and_adds_up(
     assert table["contribution"].sum() == pytest.approx(found.score, abs=1e-6 * size)
 
 
-def test_the_heads_of_a_circuit_with_most_influence_are_explained(
-    mixed: LocalReplacementModel,
-) -> None:
+def test_the_heads_of_a_circuit_with_most_influence_are_explained(mixed):
     graph = build_graph(find_paths(mixed, some_targets(mixed)[0], Search(40, 3)))
     table = attention_table(mixed, graph, heads=3, pairs=4)
     heads = [node for node in influence(graph) if node.kind == "head"][:3]
@@ -104,7 +99,7 @@ def test_the_heads_of_a_circuit_with_most_influence_are_explained(
     assert list(without.columns) == COLUMNS and without.empty
 
 
-def test_keys_that_a_head_cannot_read_are_refused(mixed: LocalReplacementModel) -> None:
+def test_keys_that_a_head_cannot_read_are_refused(mixed):
     with pytest.raises(UserError, match="key 4: expected a token from 0 to 3, the query's"):
         attention_score(mixed, 0, 0, 3, 4)
     patterns = [pattern.tril().triu(-2) for pattern in mixed.passed.patterns]  # a short window
@@ -113,7 +108,7 @@ def test_keys_that_a_head_cannot_read_are_refused(mixed: LocalReplacementModel) 
         attention_score(short, 1, 0, 7, 4)
 
 
-def test_a_model_whose_scores_are_made_otherwise_is_refused(mixed: LocalReplacementModel) -> None:
+def test_a_model_whose_scores_are_made_otherwise_is_refused(mixed):
     flat = [torch.full_like(pattern, 1 / 8) for pattern in mixed.passed.patterns]
     other = replace(mixed, passed=mixed.passed._replace(patterns=flat))
     with pytest.raises(UserError, match=r"attention scores: .* computes them in another way"):

@@ -3,10 +3,8 @@
 import pandas as pd
 import pytest
 import torch
-from torch import Tensor
 
 from helpers_circuits import plain, replaced_mlps, without_weight
-from transcoders.circuits import Tracer
 from transcoders.circuits.checks import activations_with_replaced, check_features
 from transcoders.config import FeatureCheck
 from transcoders.errors import UserError
@@ -14,12 +12,12 @@ from transcoders.errors import UserError
 TEXT = "w1 w2 w3 w4"
 
 
-def check(feature: str, **values: float) -> FeatureCheck:
+def check(feature, **values):
     return FeatureCheck(model="tiny", feature=feature, text=TEXT, **values)
 
 
 @torch.no_grad()
-def test_replacing_equals_running_a_model_whose_mlps_are_the_transcoders(tracer: Tracer) -> None:
+def test_replacing_equals_running_a_model_whose_mlps_are_the_transcoders(tracer):
     replacement, tokens = tracer.replacement, tracer.freeze(TEXT).passed.tokens
     (first, earlier), (last, transcoder) = replacement.transcoders.items()
     hf, blocks, _ = plain(replacement.model)
@@ -31,7 +29,7 @@ def test_replacing_equals_running_a_model_whose_mlps_are_the_transcoders(tracer:
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
-def activations(tracer: Tracer, layer: int) -> Tensor:
+def activations(tracer, layer):
     """(token, feature), without those of BOS."""
     local = tracer.freeze(TEXT)
     z = tracer.replacement.transcoders[layer].encode(local.passed.mlp.mlp_in[layer])
@@ -39,7 +37,7 @@ def activations(tracer: Tracer, layer: int) -> Tensor:
     return z
 
 
-def test_a_check_reports_the_token_where_the_feature_is_most_active(tracer: Tracer) -> None:
+def test_a_check_reports_the_token_where_the_feature_is_most_active(tracer):
     z = activations(tracer, 2)
     unit = int(z.max(dim=0).values.argmax())
     table = check_features(tracer, [check(f"tc2[{unit}]", published=1.5), check("tc2[top]")])
@@ -54,12 +52,12 @@ def test_a_check_reports_the_token_where_the_feature_is_most_active(tracer: Trac
     assert table["feature"][1] == f"tc2[{int(z[-1].argmax())}]"  # top: at the last token
 
 
-def test_a_feature_that_is_nowhere_active_has_no_token(tracer: Tracer) -> None:
+def test_a_feature_that_is_nowhere_active_has_no_token(tracer):
     unit = int((activations(tracer, 0).sum(dim=0) == 0).nonzero()[0])
     row = check_features(tracer, [check(f"tc0[{unit}]")]).iloc[0]
     assert (row["token"], row["activation"]) == ("", 0)
 
 
-def test_a_feature_that_does_not_exist_is_refused(tracer: Tracer) -> None:
+def test_a_feature_that_does_not_exist_is_refused(tracer):
     with pytest.raises(UserError, match=r"circuits\.checks: tc.*layers with a transcoder: 0, 2"):
         check_features(tracer, [check("tc1[3]")])

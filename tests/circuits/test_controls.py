@@ -3,7 +3,6 @@
 from collections import Counter
 
 import numpy as np
-import pandas as pd
 import pytest
 from torch import Tensor
 
@@ -16,31 +15,28 @@ from transcoders.circuits.controls import (
     random_parts,
     strongest_parts,
 )
-from transcoders.circuits.faithfulness import Means, parts_by_attribution, values_with
+from transcoders.circuits.faithfulness import parts_by_attribution, values_with
 from transcoders.circuits.notation import Node
-from transcoders.circuits.replacement import LocalReplacementModel
-from transcoders.circuits.vectors import Target, logit_target
+from transcoders.circuits.vectors import logit_target
 from transcoders.circuits.verify import TotalAttributions
 
 
 @pytest.fixture(scope="module")
-def target(mixed: LocalReplacementModel) -> Target:
+def target(mixed):
     """It does not see the last token."""
     return logit_target(mixed, {7: 1.0, 9: -1.0}, -2, name="difference")
 
 
 @pytest.fixture(scope="module")
-def ranked(mixed: LocalReplacementModel, target: Target) -> list[Node]:
+def ranked(mixed, target):
     return parts_by_attribution(TotalAttributions(mixed, target))
 
 
-def effect(table: pd.DataFrame, measure: str, name: str) -> np.ndarray:
+def effect(table, measure, name):
     return table[(table["measure"] == measure) & (table["set"] == name)]["effect"].to_numpy()
 
 
-def test_a_random_set_that_is_the_circuit_has_its_effect(
-    mixed: LocalReplacementModel, target: Target, means: Means
-) -> None:
+def test_a_random_set_that_is_the_circuit_has_its_effect(mixed, target, means):
     everything = list(part_sizes(mixed, target))  # so every set of as many is the same
     table = control_effects(mixed, target, everything, means, seed=1, draws=2)
     for measure in ("necessity", "sufficiency"):
@@ -50,9 +46,7 @@ def test_a_random_set_that_is_the_circuit_has_its_effect(
             assert effect(table, measure, name) == pytest.approx(circuit, rel=1e-3, abs=1e-5)
 
 
-def test_a_circuit_is_measured_as_its_parts_are_kept_or_replaced(
-    mixed: LocalReplacementModel, target: Target, means: Means, ranked: list[Node]
-) -> None:
+def test_a_circuit_is_measured_as_its_parts_are_kept_or_replaced(mixed, target, means, ranked):
     circuit = [part for part in ranked[:6] if part in part_sizes(mixed, target)]
     table = control_effects(mixed, target, circuit, means, seed=1, draws=3)
     nothing, only = values_with(mixed, target, [[], circuit], means, inside=True)
@@ -65,9 +59,7 @@ def test_a_circuit_is_measured_as_its_parts_are_kept_or_replaced(
     assert table.equals(again) and not table.equals(other)
 
 
-def test_parts_are_active_where_the_target_sees_them_and_as_large_as_what_they_write(
-    mixed: LocalReplacementModel, target: Target
-) -> None:
+def test_parts_are_active_where_the_target_sees_them_and_as_large_as_what_they_write(mixed, target):
     sizes = part_sizes(mixed, target)
     seen = range(1, target.node.token + 1)
     written = {node: out for node, out in outputs(mixed).items() if node.token in seen}
@@ -86,9 +78,7 @@ def test_parts_are_active_where_the_target_sees_them_and_as_large_as_what_they_w
         assert token not in seen or sizes[Node("feature", layer, unit, token)] == z
 
 
-def test_controls_have_the_circuits_kinds_layers_and_tokens(
-    mixed: LocalReplacementModel, target: Target, ranked: list[Node]
-) -> None:
+def test_controls_have_the_circuits_kinds_layers_and_tokens(mixed, target, ranked):
     sizes = part_sizes(mixed, target)
     circuit = [part for part in ranked[::5] if part in sizes]
     random = np.random.default_rng(0)

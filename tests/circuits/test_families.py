@@ -1,25 +1,22 @@
 """Circuits add up in every family of models, and one in which they would not is refused."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from helpers_circuits import assert_close, some_targets
+from transcoders.circuits import verify
 from transcoders.circuits.notation import NodeKind
-from transcoders.circuits.replacement import LocalReplacementModel, ReplacementModel
+from transcoders.circuits.replacement import ReplacementModel
 from transcoders.circuits.vectors import contributions, pull_back
-from transcoders.circuits.verify import completeness, frozen_value, unit_scales
+from transcoders.circuits.verify import completeness, unit_scales
 from transcoders.errors import UserError
-from transcoders.models import LanguageModel, interventions
+from transcoders.models import interventions
 from transcoders.models.support import PROBE_TOKENS
 
 
 @torch.no_grad()
-def test_what_is_frozen_is_what_the_plain_model_does(
-    of_family: LocalReplacementModel, folder: Path
-) -> None:
+def test_what_is_frozen_is_what_the_plain_model_does(of_family, folder):
     hf = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
     passed = of_family.passed
     output = hf(passed.tokens[None], output_attentions=True)
@@ -32,8 +29,16 @@ def test_what_is_frozen_is_what_the_plain_model_does(
     assert bool((passed.attention_out_scale != 1).all()) == has_norm_after
 
 
+def frozen_value(local, target):
+    """The target in the frozen model, whose gradients are attributions over all paths."""
+    stream = local.passed.before_attention[0]
+    for layer in range(min(target.node.layer, local.replacement.n_layers - 1) + 1):
+        stream = verify._through_layer(local, target, layer, stream, unit_scales(local, layer))
+    return verify._read(target, stream)
+
+
 @torch.no_grad()
-def test_circuits_are_complete(of_family: LocalReplacementModel) -> None:
+def test_circuits_are_complete(of_family):
     targets = some_targets(of_family)
     assert {target.node.kind for target in targets} == {"feature", "target"}
     for target in targets:
@@ -41,14 +46,12 @@ def test_circuits_are_complete(of_family: LocalReplacementModel) -> None:
         assert found.error.item() < 1e-5
         size = found.magnitude.item()
         assert found.value.item() == pytest.approx(target.value, rel=1e-5, abs=1e-5 * size)
-        value = frozen_value(of_family, target, unit_scales(of_family)).item()
+        value = frozen_value(of_family, target).item()
         assert value == pytest.approx(target.value, rel=1e-5, abs=1e-5 * size)
 
 
 @torch.no_grad()
-def test_pulled_back_vectors_read_the_contributions_they_were_pulled_from(
-    of_family: LocalReplacementModel,
-) -> None:
+def test_pulled_back_vectors_read_the_contributions_they_were_pulled_from(of_family):
     for target in some_targets(of_family):
         found = contributions(of_family, target.vectors)
         kinds = torch.tensor([kind.code for kind in NodeKind if kind.reads])
@@ -62,9 +65,7 @@ def test_pulled_back_vectors_read_the_contributions_they_were_pulled_from(
         assert_close(sums.value, found.values[0, column])
 
 
-def test_attention_that_does_more_than_mix_values_is_refused(
-    tiny_model: LanguageModel, tiny_model_folder: Path
-) -> None:
+def test_attention_that_does_more_than_mix_values_is_refused(tiny_model, tiny_model_folder):
     family = AutoConfig.from_pretrained(tiny_model_folder).architectures[0]
     # Stands for a gate between the output map and the residual stream.
     gate = {"blocks.1.hook_attn_out": lambda written: 0.5 * written}

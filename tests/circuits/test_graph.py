@@ -6,8 +6,7 @@ import pytest
 from helpers_circuits import all_paths, is_first_head, some_targets
 from transcoders.circuits.graph import build_graph, influence, prune_graph
 from transcoders.circuits.notation import CONTRIBUTORS, REMAINDERS, Node
-from transcoders.circuits.paths import ComputationalPath, Search, find_paths
-from transcoders.circuits.replacement import LocalReplacementModel
+from transcoders.circuits.paths import Search, find_paths
 
 SEARCHES = {
     "few": Search(5, 2),
@@ -20,16 +19,16 @@ ENDS = ("embed", "mlp", *REMAINDERS)
 
 
 @pytest.fixture(scope="module", params=list(SEARCHES))
-def paths(request: pytest.FixtureRequest, mixed: LocalReplacementModel) -> list[ComputationalPath]:
+def paths(request, mixed):
     return find_paths(mixed, some_targets(mixed)[-1], SEARCHES[request.param])
 
 
 @pytest.fixture(scope="module")
-def graph(paths: list[ComputationalPath]) -> nx.DiGraph:
+def graph(paths):
     return build_graph(paths)
 
 
-def assert_nodes_are_the_sums_of_what_they_read(graph: nx.DiGraph) -> None:
+def assert_nodes_are_the_sums_of_what_they_read(graph):
     scale = max(abs(value) for _, value in graph.nodes(data="attribution"))
     for node, attribution in graph.nodes(data="attribution"):
         if graph.in_degree(node):
@@ -37,7 +36,7 @@ def assert_nodes_are_the_sums_of_what_they_read(graph: nx.DiGraph) -> None:
             assert total == pytest.approx(attribution, abs=1e-9 * scale)
 
 
-def test_every_node_is_the_sum_of_what_it_reads(graph: nx.DiGraph) -> None:
+def test_every_node_is_the_sum_of_what_it_reads(graph):
     assert_nodes_are_the_sums_of_what_they_read(graph)
     # And every remainder of what it gives.
     scale = max(abs(value) for _, value in graph.nodes(data="attribution"))
@@ -47,9 +46,7 @@ def test_every_node_is_the_sum_of_what_it_reads(graph: nx.DiGraph) -> None:
             assert total == pytest.approx(attribution, abs=1e-9 * scale)
 
 
-def test_nodes_and_edges_count_each_path_once(
-    graph: nx.DiGraph, paths: list[ComputationalPath]
-) -> None:
+def test_nodes_and_edges_count_each_path_once(graph, paths):
     ends: dict[Node, float] = {}
     steps: dict[tuple[Node, Node], float] = {}
     for path in paths:
@@ -71,9 +68,7 @@ def test_nodes_and_edges_count_each_path_once(
     assert {edge for edge in graph.edges if edge[0] in found} == set(steps)
 
 
-def test_an_exhaustive_search_without_errors_leaves_them_in_the_remainders(
-    small: LocalReplacementModel,
-) -> None:
+def test_an_exhaustive_search_without_errors_leaves_them_in_the_remainders(small):
     target = some_targets(small)[0]
     graph = build_graph(find_paths(small, target, Search(10**9, 10, sign="both")))
     scale = max(abs(value) for _, value in graph.nodes(data="attribution"))
@@ -89,14 +84,14 @@ def test_an_exhaustive_search_without_errors_leaves_them_in_the_remainders(
             assert abs(graph.nodes[node]["attribution"]) < 1e-5 * scale
 
 
-def test_influence_ends_in_what_reads_nothing(graph: nx.DiGraph) -> None:
+def test_influence_ends_in_what_reads_nothing(graph):
     shares = influence(graph)
     assert shares[graph.graph["target"]] == 1.0
     assert all(share >= 0 for share in shares.values())
     assert sum(shares[node] for node in graph if node.kind in ENDS) == pytest.approx(1.0)
 
 
-def test_influence_is_handed_on_by_the_sizes_of_edges() -> None:
+def test_influence_is_handed_on_by_the_sizes_of_edges():
     graph = nx.DiGraph()
     nodes = [Node("target", 2, -1, 1), Node("feature", 0, 1, 1), Node("embed", -1, -1, 1)]
     graph.graph["target"] = nodes[0]
@@ -107,7 +102,7 @@ def test_influence_is_handed_on_by_the_sizes_of_edges() -> None:
 
 
 @pytest.mark.parametrize("keep", [0.0, 0.7, 1.0])
-def test_pruned_graphs_still_add_up(graph: nx.DiGraph, keep: float) -> None:
+def test_pruned_graphs_still_add_up(graph, keep):
     pruned = prune_graph(graph, keep)
     assert_nodes_are_the_sums_of_what_they_read(pruned)
     ends = [n for n in pruned if n.kind in ENDS]

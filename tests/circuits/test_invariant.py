@@ -4,32 +4,28 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
 
-from helpers_circuits import MIXES, Make, assert_close, centred, make_circuit, plain
+from helpers_circuits import MIXES, assert_close, centred, make_circuit, plain
 from transcoders.circuits import invariant
 from transcoders.circuits.invariant import (
-    Best,
     best_products,
     connections,
     de_embeddings,
     direct_logits,
 )
-from transcoders.circuits.replacement import ReplacementModel
-from transcoders.models import LanguageModel
 
 
 @pytest.fixture(scope="module")
-def replacement(tiny_model: LanguageModel, random_dictionary: Make) -> ReplacementModel:
+def replacement(tiny_model, random_dictionary):
     return make_circuit(tiny_model, random_dictionary, MIXES["layers 0 and 2"], first=0)
 
 
 @pytest.fixture(scope="module")
-def vectors() -> Tensor:
+def vectors():
     return torch.randn(5, 32, generator=torch.Generator().manual_seed(1))
 
 
-def assert_best(found: Best, dense: Tensor, k: int, *, largest: bool = True) -> None:
+def assert_best(found, dense, k, *, largest=True):
     """Compare with the best of a dense product."""
     expected = dense.topk(k, dim=1, largest=largest)
     assert_close(found.values, expected.values)
@@ -40,9 +36,7 @@ def assert_best(found: Best, dense: Tensor, k: int, *, largest: bool = True) -> 
     n_vectors=st.integers(1, 6), n_rows=st.integers(1, 6), k=st.integers(1, 8),
     block_entries=st.integers(1, 40),
 )  # fmt: skip
-def test_any_shape_gives_the_best_of_the_whole(
-    n_vectors: int, n_rows: int, k: int, block_entries: int
-) -> None:
+def test_any_shape_gives_the_best_of_the_whole(n_vectors, n_rows, k, block_entries):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(invariant, "BLOCK_ENTRIES", block_entries)
         generator = torch.Generator().manual_seed(n_vectors + 10 * n_rows)
@@ -51,9 +45,7 @@ def test_any_shape_gives_the_best_of_the_whole(
         assert_best(best_products(vectors, rows, k), vectors @ rows.T, min(k, n_rows))
 
 
-def test_de_embeddings_are_products_with_all_embeddings(
-    replacement: ReplacementModel, vectors: Tensor
-) -> None:
+def test_de_embeddings_are_products_with_all_embeddings(replacement, vectors):
     hf, _, final_norm = plain(replacement.model)
     # As the norm before does.
     embedding = centred(final_norm, hf.get_input_embeddings().weight)
@@ -62,7 +54,7 @@ def test_de_embeddings_are_products_with_all_embeddings(
         assert_best(found, vectors @ embedding.T, 4, largest=largest)
 
 
-def test_direct_logits_are_how_logits_move(replacement: ReplacementModel, vectors: Tensor) -> None:
+def test_direct_logits_are_how_logits_move(replacement, vectors):
     hf, _, final_norm = plain(replacement.model)
     written = centred(final_norm, vectors) * final_norm.weight
     dense = written @ hf.get_output_embeddings().weight.T
@@ -72,9 +64,7 @@ def test_direct_logits_are_how_logits_move(replacement: ReplacementModel, vector
 
 
 @pytest.mark.parametrize("head", [None, (1, 0), (2, 1)])
-def test_connections_are_products_of_decoders_and_encoders(
-    replacement: ReplacementModel, head: tuple[int, int] | None
-) -> None:
+def test_connections_are_products_of_decoders_and_encoders(replacement, head):
     largest = head != (2, 1)
     features = torch.tensor([3, 60, 17])
     encoders = replacement.transcoders[2].W_enc[:, features].T

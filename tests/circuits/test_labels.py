@@ -1,7 +1,6 @@
 """Labels come back from their table as they were, and what people write by hand replaces them."""
 
 import math
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -11,7 +10,6 @@ from transcoders.circuits.labels import (
     EDIT_COLUMNS,
     LONGEST,
     Label,
-    Labels,
     named,
     read_labels,
     shown,
@@ -37,22 +35,20 @@ MADE = {
 
 @settings(max_examples=30, deadline=None)
 @given(st.dictionaries(NAMES, LABELS, max_size=4), st.dictionaries(NAMES, LABELS, max_size=4))
-def test_labels_come_back_as_they_were(
-    tmp_path_factory: pytest.TempPathFactory, one: Labels, two: Labels
-) -> None:
+def test_labels_come_back_as_they_were(tmp_path_factory, one, two):
     path = tmp_path_factory.mktemp("labels") / "labels.csv"
     write_labels(path, {"one": one, "two": two})
     assert read_labels(path, ["one"]) == one
     assert read_labels(path, ["two", "other"]) == two
 
 
-def edits(folder: Path, *lines: str) -> Path:
+def edits(folder, *lines):
     path = folder / "edits.csv"
     path.write_text("\n".join([",".join(EDIT_COLUMNS), *lines]) + "\n")
     return path
 
 
-def test_an_edit_replaces_the_text_and_says_who_and_why(tmp_path: Path) -> None:
+def test_an_edit_replaces_the_text_and_says_who_and_why(tmp_path):
     path = edits(tmp_path, 'late,tc2[1],"years, in digits",anna,all contexts are dates')
     edited = with_edits(MADE, path)
     label = edited["late"]["tc2[1]"]
@@ -78,16 +74,14 @@ def test_an_edit_replaces_the_text_and_says_who_and_why(tmp_path: Path) -> None:
         ("late,tc2[1],x,anna,a\nlate,tc2[1],y,ben,b", r"line 3: tc2\[1\] is there twice"),
     ],
 )
-def test_an_edit_that_cannot_be_applied_is_refused_in_one_sentence(
-    tmp_path: Path, line: str, said: str
-) -> None:
+def test_an_edit_that_cannot_be_applied_is_refused_in_one_sentence(tmp_path, line, said):
     path = edits(tmp_path, line)
     with pytest.raises(UserError, match=rf"edits\.csv, {said}") as error:
         with_edits(MADE, path)
     assert "\n" not in str(error.value)
 
 
-def test_tables_with_other_columns_are_refused(tmp_path: Path) -> None:
+def test_tables_with_other_columns_are_refused(tmp_path):
     path = tmp_path / "labels.csv"
     path.write_text("feature,label\n")
     with pytest.raises(UserError, match="expected the columns dictionary, feature, label, who"):
@@ -96,7 +90,7 @@ def test_tables_with_other_columns_are_refused(tmp_path: Path) -> None:
         read_labels(path, [])
 
 
-def test_a_label_below_the_bar_is_not_shown_as_a_name() -> None:
+def test_a_label_below_the_bar_is_not_shown_as_a_name():
     good, bad, none = MADE["early"]["tc0[1]"], *MADE["late"].values()
     assert (shown(good), named(good)) == ("“of”", "“of” (0.90)")
     assert shown(bad) == "in 17" and named(bad) == "as in “in 17” (0.60)"

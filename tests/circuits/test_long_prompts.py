@@ -1,24 +1,20 @@
 """A long prompt gives what a short one would, and no tensor of it grows with layers and tokens²."""
 
-from collections.abc import Callable
-from typing import Any
-
 import pytest
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from helpers_circuits import MIXES, Make, make_circuit, prompt, some_targets
+from helpers_circuits import MIXES, make_circuit, prompt, some_targets
 from transcoders.circuits import ablation
 from transcoders.circuits.ablation import ablation_effects
 from transcoders.circuits.attention import attention_score
 from transcoders.circuits.controls import part_sizes
 from transcoders.circuits.faithfulness import mean_activations, values_with
 from transcoders.circuits.paths import Search, find_paths
-from transcoders.circuits.replacement import ReplacementModel
 from transcoders.circuits.verify import TotalAttributions, completeness
-from transcoders.models import LanguageModel, interventions, logits_after, passes
+from transcoders.models import interventions, logits_after, passes
 
 N_TOKENS = 11
 """Unlike any other size of the tiny models, so that a shape tells what a tensor is of."""
@@ -26,13 +22,13 @@ SEARCH = Search(n_paths=5, iterations=3)
 
 
 @pytest.fixture(scope="module")
-def replacement(tiny_model: LanguageModel, random_dictionary: Make) -> ReplacementModel:
+def replacement(tiny_model, random_dictionary):
     """Transcoders at layers 0 and 2 after BOS, for every architecture."""
     return make_circuit(tiny_model, random_dictionary, MIXES["layers 0 and 2"], first=1)
 
 
 @pytest.fixture
-def tokens(random_tokens: Callable[..., Tensor]) -> Tensor:
+def tokens(random_tokens):
     """A prompt."""
     return prompt(random_tokens, N_TOKENS)
 
@@ -42,7 +38,7 @@ class LargestOfPairs(TorchDispatchMode):
 
     largest = 0
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         """Run an operation and look at what it gives."""
         given = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(given):
@@ -52,7 +48,7 @@ class LargestOfPairs(TorchDispatchMode):
 
 
 @torch.no_grad()
-def everything(replacement: ReplacementModel, tokens: Tensor) -> dict[str, Any]:
+def everything(replacement, tokens):
     """What the command `circuit` computes on a prompt."""
     local, found = replacement.freeze(tokens), {}
     for target in (some_targets(local)[0], some_targets(local)[-1]):
@@ -73,9 +69,7 @@ def everything(replacement: ReplacementModel, tokens: Tensor) -> dict[str, Any]:
     return found
 
 
-def test_patterns_made_anew_give_the_same_bits_a_layer_at_a_time(
-    replacement: ReplacementModel, tokens: Tensor, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_patterns_made_anew_give_the_same_bits_a_layer_at_a_time(replacement, tokens, monkeypatch):
     monkeypatch.setattr(ablation, "BATCH_TOKENS", N_TOKENS)  # one prompt at a time, as if long
     kept = everything(replacement, tokens)
     monkeypatch.setattr(passes, "PATTERNS_KEPT", 0)
@@ -88,9 +82,7 @@ def test_patterns_made_anew_give_the_same_bits_a_layer_at_a_time(
     assert torch.equal(patterns[1:][0], patterns[1])
 
 
-def test_logits_are_made_of_a_block_of_tokens_at_most(
-    replacement: ReplacementModel, tokens: Tensor, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_logits_are_made_of_a_block_of_tokens_at_most(replacement, tokens, monkeypatch):
     model, passed = replacement.model, replacement.freeze(tokens).passed
     whole = model.unembed(passed.normalized[None])[0]
     for token in (0, 5, N_TOKENS - 1):

@@ -19,7 +19,7 @@ tokens = st.integers(-2048, 2048)
 
 
 @given(layer=numbers, unit=numbers, token=st.integers(0, 2048))
-def test_features_are_read_back_as_printed(layer: int, unit: int, token: int) -> None:
+def test_features_are_read_back_as_printed(layer, unit, token):
     name = str(Node("feature", layer, unit, token))
     assert parse_target(name) == FeatureName(layer, unit, token)
     assert parse_target(f"  {name} ") == FeatureName(layer, unit, token)
@@ -31,9 +31,7 @@ def test_features_are_read_back_as_printed(layer: int, unit: int, token: int) ->
     space=st.sampled_from(["", " ", "  "]),
     plus=st.booleans(),
 )
-def test_sums_of_logits_are_read_back_whatever_the_words(
-    terms: list[tuple[float, str]], token: int, space: str, *, plus: bool
-) -> None:
+def test_sums_of_logits_are_read_back_whatever_the_words(terms, token, space, *, plus):
     written = [("-" if weight < 0 else "+") + space + f"logit[{word}]" for weight, word in terms]
     body = space.join(written)
     if not plus:
@@ -54,7 +52,7 @@ def test_sums_of_logits_are_read_back_whatever_the_words(
         ("logit[\n]@-1", LogitName(((1.0, "\n"),), -1)),
     ],
 )
-def test_targets_are_read(text: str, name: FeatureName | LogitName) -> None:
+def test_targets_are_read(text, name):
     assert parse_target(text) == name
 
 
@@ -62,14 +60,14 @@ def test_targets_are_read(text: str, name: FeatureName | LogitName) -> None:
     "text",
     ["", "tc10[5315]", "tc1[best]@1", "tc1[5]@1 tc1[5]@2", "logit[a]@x", "logit[]@1"],
 )
-def test_what_names_no_target_is_refused_with_examples(text: str) -> None:
+def test_what_names_no_target_is_refused_with_examples(text):
     with pytest.raises(UserError, match=r"expected a feature such as tc10\[5315\]@8") as refused:
         parse_target(text)
     assert repr(text) in str(refused.value)
 
 
 @pytest.mark.parametrize("text", ["attn9", "attn9[1]@6"])
-def test_what_names_no_head_is_refused(text: str) -> None:
+def test_what_names_no_head_is_refused(text):
     assert parse_head(" attn9[1]") == (9, 1)
     with pytest.raises(UserError, match=r"expected a layer and head such as attn9\[1\]"):
         parse_head(text)
@@ -87,7 +85,5 @@ def test_what_names_no_head_is_refused(text: str) -> None:
         (Node("bias", -1, -1, 8), "bias@8", -1, "remainders"),
     ],
 )
-def test_nodes_have_compact_names_and_rows(
-    *, node: Node, name: str, row: int, row_name: str
-) -> None:
+def test_nodes_have_compact_names_and_rows(*, node, name, row, row_name):
     assert (str(node), node.row, node.row_name) == (name, row, row_name)

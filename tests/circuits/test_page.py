@@ -3,69 +3,59 @@
 import json
 import os
 import re
-from collections.abc import Callable
 from math import nan
-from pathlib import Path
-from typing import Any
 
-import networkx as nx
 import pytest
-from torch import Tensor
 
-from helpers_browser import NEEDS_CHROMIUM, Browser
+from helpers_browser import NEEDS_CHROMIUM, Reader
 from helpers_circuits import prompt, some_targets
 from transcoders.circuits import page as page_module
 from transcoders.circuits.graph import build_graph, influence, prune_graph, without_remainders
 from transcoders.circuits.labels import Label
 from transcoders.circuits.notation import REMAINDERS
 from transcoders.circuits.page import circuit_page, feature_links
-from transcoders.circuits.paths import ComputationalPath, Search, find_paths, strongest
-from transcoders.circuits.replacement import ReplacementModel
+from transcoders.circuits.paths import Search, find_paths, strongest
 from transcoders.layout import Layout
 
 TOKENS = ["<|endoftext|>", "<b>", '"', "\n", "{a|b}", "&", " ", " é"]
 TEXT = ("Text", [("</b> & some", "1.00")])
 
 
-def label(text: str, score: float, *by: str) -> Label:
+def label(text, score, *by):
     return Label(text, score, "one token", ("one or", "</b> some & or", "each or"), *by)
 
 
 @pytest.fixture(scope="module")
-def paths(
-    gpt2_replacement: ReplacementModel, random_tokens: Callable[..., Tensor]
-) -> list[ComputationalPath]:
+def paths(gpt2_replacement, random_tokens):
     local = gpt2_replacement.freeze(prompt(random_tokens))
     return find_paths(local, some_targets(local)[0], Search(30, 4, sign="both"))
 
 
 @pytest.fixture(scope="module")
-def graph(paths: list[ComputationalPath]) -> nx.DiGraph:
+def graph(paths):
     return build_graph(paths)
 
 
-def features_of(graph: nx.DiGraph) -> list[str]:
+def features_of(graph):
     """The names of its features, the most influential first."""
     shares = influence(graph)
     found = sorted((n for n in graph if n.kind == "feature"), key=lambda n: (-shares[n], n))
     return list(dict.fromkeys(str(node).partition("@")[0] for node in found))
 
 
-def made(graph: nx.DiGraph, paths: list[ComputationalPath], **others: Any) -> str:
+def made(graph, paths, **others):
     notes = {name: [TEXT] for name in features_of(graph)}
     usual = {"title": "A page", "tokens": TOKENS, "summary": "Short.", "notes": notes}
     return circuit_page(graph, paths=paths, **usual | others)
 
 
-def data_of(page: str) -> dict[str, Any]:
+def data_of(page):
     found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
     assert found
     return json.loads(found[1])
 
 
-def test_the_page_holds_the_whole_graph_and_what_a_node_reads_adds_up(
-    graph: nx.DiGraph, paths: list[ComputationalPath]
-) -> None:
+def test_the_page_holds_the_whole_graph_and_what_a_node_reads_adds_up(graph, paths):
     data, shares = data_of(made(graph, paths)), influence(graph)
     nodes = {node["id"]: node for node in data["nodes"]}
     assert data["target"] == graph.graph["target"].key
@@ -89,15 +79,13 @@ def test_the_page_holds_the_whole_graph_and_what_a_node_reads_adds_up(
         assert total == pytest.approx(nodes[end]["attribution"], rel=1e-5, abs=1e-6)
 
 
-def test_the_page_fetches_nothing(graph: nx.DiGraph, paths: list[ComputationalPath]) -> None:
+def test_the_page_fetches_nothing(graph, paths):
     page = made(graph, paths)
     assert set(re.findall(r"https?://[^\s\"'<>]+", page)) == {"http://www.w3.org/2000/svg"}
     assert not re.search(r"@import|url\(|fetch\(|XMLHttpRequest|import\(", page)
 
 
-def test_a_large_graph_is_pruned_and_says_how_much_was_found(
-    graph: nx.DiGraph, paths: list[ComputationalPath], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_large_graph_is_pruned_and_says_how_much_was_found(graph, paths, monkeypatch):
     monkeypatch.setattr(page_module, "LIGHT", 10)
     monkeypatch.setattr(page_module, "HELD", 0.5)
     data, parts = data_of(made(graph, paths)), without_remainders(graph)
@@ -109,9 +97,7 @@ def test_a_large_graph_is_pruned_and_says_how_much_was_found(
     assert held == {node.key: shares[node] for node in parts if node.key in held}
 
 
-def test_without_a_script_there_are_tables(
-    graph: nx.DiGraph, paths: list[ComputationalPath]
-) -> None:
+def test_without_a_script_there_are_tables(graph, paths):
     name = features_of(graph)[0]
     page = made(graph, paths, labels={name: label("a label & more", 0.8)})
     tables = page[page.index('<details id="tables" open>') : page.index("</details>\n<noscript>")]
@@ -123,7 +109,7 @@ def test_without_a_script_there_are_tables(
     assert f"{name}@" in tables and "a label &amp; more" in tables
 
 
-def test_links_lead_from_the_circuit_to_its_features_in_the_browser() -> None:
+def test_links_lead_from_the_circuit_to_its_features_in_the_browser():
     layout = Layout("laptop")
     pages, folder = {20: layout.features_of("a_transcoder")}, layout.circuit("capital")
     links = feature_links(["tc20[1706]", "tc24[3]"], pages, folder)
@@ -136,50 +122,36 @@ def test_links_lead_from_the_circuit_to_its_features_in_the_browser() -> None:
 # In a browser.
 
 
-class Reader:
-    """Someone who uses the page. Scripts are its own names, and clicks are real events."""
+class CircuitReader(Reader):
+    """Scripts are its own names, and clicks are real events."""
 
-    def __init__(self, browser: Browser, address: str) -> None:
-        self.browser, self.address = browser, address
-
-    def open(self, hash_: str = "", *, width: int = 1200) -> None:
-        self.browser.command("Page.navigate", url="about:blank")
-        self.browser.events.clear()
-        self.browser.open(self.address + hash_, width=width)
-
-    def run(self, script: str) -> Any:
+    def run(self, script):
         return self.browser.run(f"(() => {{ {script} }})()")
 
-    def drawn(self, kind: str = "node") -> int:
+    def drawn(self, kind="node"):
         return self.browser.run(f"grid.querySelectorAll('.{kind}').length")
 
-    def focused(self) -> str | None:
+    def focused(self):
         return self.browser.run("document.activeElement.dataset.id")
 
-    def keep(self, share: int) -> None:
+    def keep(self, share):
         self.run(f"control('keep').value = {share}; control('keep').dispatchEvent("
                  "new Event('input', { bubbles: true }));")  # fmt: skip
 
-    def tick(self, box: str) -> None:
+    def tick(self, box):
         self.run(f"document.querySelector('[data-{box}]').click();")
 
-    def select(self, kind: str, count: int) -> None:
+    def select(self, kind, count):
         self.run(f"for (const id of [...grid.querySelectorAll('.node.{kind}')].slice(0, {count})"
                  ".map((each) => each.dataset.id)) elementOf.get(id).dispatchEvent("
                  "new MouseEvent('click', { bubbles: true, shiftKey: true }));")  # fmt: skip
 
-    def make_group(self, name: str) -> None:
+    def make_group(self, name):
         self.run(f"control('name').value = {json.dumps(name)}; control('make').click();")
-
-    def said(self) -> list[Any]:
-        bad = ("Log.entryAdded", "Runtime.exceptionThrown", "Runtime.consoleAPICalled")
-        return [event for event in self.browser.events if event["method"] in bad]
 
 
 @pytest.fixture
-def reader(
-    browser: Browser, graph: nx.DiGraph, paths: list[ComputationalPath], tmp_path: Path
-) -> Reader:
+def reader(browser, graph, paths, tmp_path):
     features = features_of(graph)
     labels = {
         features[0]: label("or after “one”", 0.91),
@@ -189,7 +161,7 @@ def reader(
     page = made(graph, paths, labels=labels, links={features[0]: "../x/1.html"})
     path = tmp_path / "circuit.html"
     path.write_text(page, encoding="utf-8")
-    reader = Reader(browser, path.as_uri())
+    reader = CircuitReader(browser, path)
     reader.open()
     return reader
 
@@ -210,7 +182,7 @@ return [...grid.querySelectorAll(".node")].filter((each) => {
 
 @NEEDS_CHROMIUM
 @pytest.mark.parametrize("width", [400, 1200])
-def test_everything_fits_and_stands_below_its_token(reader: Reader, width: int) -> None:
+def test_everything_fits_and_stands_below_its_token(reader, width):
     reader.open("#keep=100&kinds=feature,head,mlp,embed,rest", width=width)
     reader.run("for (const key of new Set([...grid.querySelectorAll('.count')]"
                ".map((each) => each.dataset.cell))) toggleCell(key);")  # fmt: skip
@@ -219,12 +191,12 @@ def test_everything_fits_and_stands_below_its_token(reader: Reader, width: int) 
     assert reader.run("return document.documentElement.scrollWidth;") <= width
     clipped = "[...grid.querySelectorAll('.node.head .label, .node.mlp .label')]"
     assert reader.run(f"return {clipped}.every((each) => each.scrollWidth <= each.clientWidth);")
-    assert reader.said() == []
+    assert reader.browser.said() == []
 
 
 @NEEDS_CHROMIUM
 @pytest.mark.parametrize("share", [5, 80, 100])
-def test_the_slider_prunes_as_the_graph_does(reader: Reader, graph: nx.DiGraph, share: int) -> None:
+def test_the_slider_prunes_as_the_graph_does(reader, graph, share):
     reader.keep(share)
     shown = set(reader.run("return [...drawing.shown].map((node) => node.id);"))
     expected = without_remainders(prune_graph(graph, share / 100))
@@ -240,7 +212,7 @@ def test_the_slider_prunes_as_the_graph_does(reader: Reader, graph: nx.DiGraph, 
 
 
 @NEEDS_CHROMIUM
-def test_filters_hide_kinds_and_signs(reader: Reader) -> None:
+def test_filters_hide_kinds_and_signs(reader):
     reader.keep(100)
     assert reader.drawn("head") > 0 and reader.drawn("rest") == 0
     reader.tick("kind=head")
@@ -254,7 +226,7 @@ def test_filters_hide_kinds_and_signs(reader: Reader) -> None:
 
 
 @NEEDS_CHROMIUM
-def test_a_click_opens_the_panel_and_escape_closes_it(reader: Reader, graph: nx.DiGraph) -> None:
+def test_a_click_opens_the_panel_and_escape_closes_it(reader, graph):
     reader.keep(100)
     features = features_of(graph)
     for name in features[:3]:
@@ -284,7 +256,7 @@ def test_a_click_opens_the_panel_and_escape_closes_it(reader: Reader, graph: nx.
 
 
 @NEEDS_CHROMIUM
-def test_what_a_panel_lists_adds_up_to_the_attribution(reader: Reader) -> None:
+def test_what_a_panel_lists_adds_up_to_the_attribution(reader):
     sums = """
     const readers = drawing.boxes.filter((box) => box.members.some((node) => node.into.length));
     return readers.map((box) => {
@@ -305,7 +277,7 @@ def test_what_a_panel_lists_adds_up_to_the_attribution(reader: Reader) -> None:
 
 
 @NEEDS_CHROMIUM
-def test_keys_walk_the_graph(reader: Reader, graph: nx.DiGraph) -> None:
+def test_keys_walk_the_graph(reader, graph):
     target = graph.graph["target"].key
     reader.run("focusBox(target.id);")
     for key, links, end in (("ArrowDown", "into", "from"), ("ArrowUp", "out", "to")):
@@ -334,7 +306,7 @@ def test_keys_walk_the_graph(reader: Reader, graph: nx.DiGraph) -> None:
 
 
 @NEEDS_CHROMIUM
-def test_a_group_is_one_box_and_survives_a_reload(reader: Reader) -> None:
+def test_a_group_is_one_box_and_survives_a_reload(reader):
     reader.keep(90)
     before = reader.drawn()
     flow = reader.run("return sum(target.into.filter((e) => e.from.kind === 'head')"
@@ -365,11 +337,11 @@ def test_a_group_is_one_box_and_survives_a_reload(reader: Reader) -> None:
     reader.run("document.querySelectorAll('#groups button')[1].click();")  # delete
     assert reader.drawn("member") == reader.run("return view.groups.length;") == 0
     reader.browser.wait(lambda: "group" not in reader.run("return location.hash;"))
-    assert reader.said() == []
+    assert reader.browser.said() == []
 
 
 @NEEDS_CHROMIUM
-def test_groups_from_a_file_or_an_address_are_not_taken_on_trust(reader: Reader) -> None:
+def test_groups_from_a_file_or_an_address_are_not_taken_on_trust(reader):
     head = reader.run("return nodes.find((node) => node.kind === 'head').id;")
     given = [
         {"name": "<b>one</b>", "nodes": [head, "nothing", head]},
@@ -393,11 +365,11 @@ def test_groups_from_a_file_or_an_address_are_not_taken_on_trust(reader: Reader)
     reader.run("location.hash = 'keep=1000&kinds=,nothing&group=%7B&group=3&node=nothing';")
     reader.browser.wait(lambda: reader.run("return view.groups.length === 0;"))
     assert reader.run("return [view.keep, view.kinds.size, view.picked];") == [80, 0, None]
-    assert reader.said() == []
+    assert reader.browser.said() == []
 
 
 @NEEDS_CHROMIUM
-def test_many_nodes_of_a_cell_stand_behind_a_count_that_opens(reader: Reader) -> None:
+def test_many_nodes_of_a_cell_stand_behind_a_count_that_opens(reader):
     reader.open("#keep=100", width=400)
     assert reader.drawn("count") > 0
     before = reader.drawn()

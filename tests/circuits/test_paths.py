@@ -9,7 +9,6 @@ import torch
 from helpers_circuits import assert_close, greedy_paths, some_targets
 from transcoders.circuits.notation import CONTRIBUTORS, Node, NodeKind
 from transcoders.circuits.paths import Search, find_paths
-from transcoders.circuits.replacement import LocalReplacementModel
 from transcoders.circuits.vectors import contributions, pull_back
 
 SIGNS: dict[str, Callable[[float], float]] = {
@@ -19,18 +18,32 @@ SIGNS: dict[str, Callable[[float], float]] = {
 }
 
 
-@pytest.mark.parametrize(("n", "iterations"), [(3, 1), (4, 3)])
-@pytest.mark.parametrize("sign", SIGNS)
-def test_the_paths_are_those_of_plain_loops(
-    small: LocalReplacementModel, *, n: int, iterations: int, sign: Any
-) -> None:
-    for target in (some_targets(small)[0], some_targets(small)[-1]):
-        found = find_paths(small, target, Search(n, iterations, sign=sign))
-        expected = greedy_paths(small, target, n=n, iterations=iterations, score=SIGNS[sign])
+def assert_as_plain_loops(local, n, iterations, sign):
+    for target in (some_targets(local)[0], some_targets(local)[-1]):
+        found = find_paths(local, target, Search(n, iterations, sign=sign))
+        expected = greedy_paths(local, target, n=n, iterations=iterations, score=SIGNS[sign])
         assert [path.nodes for path in found] == [path.nodes for path in expected]
         assert [path.attribution for path in found] == pytest.approx(
             [path.attribution for path in expected], rel=1e-3, abs=1e-5
         )
+
+
+def test_the_paths_are_those_of_plain_loops(small):
+    assert_as_plain_loops(small, 4, 3, "both")
+
+
+# What does not depend on the architecture.
+SOME = pytest.mark.parametrize(
+    ("tiny_model_folder", "mix"),
+    [("llama", "all layers"), ("gpt_neox", "layers 0 and 2")],
+    indirect=True,
+)
+
+
+@SOME
+def test_of_either_sign_or_after_one_round_they_are_those_of_plain_loops(small):
+    for n, iterations, sign in ((3, 1, "both"), (4, 3, "positive"), (4, 3, "negative")):
+        assert_as_plain_loops(small, n, iterations, sign)
 
 
 FILTERS: dict[str, tuple[dict[str, Any], Callable[[Node], bool]]] = {
@@ -48,16 +61,17 @@ FILTERS: dict[str, tuple[dict[str, Any], Callable[[Node], bool]]] = {
 }
 
 
-def where(node: Node) -> int:
+def where(node):
     """The token that a node lies at, or that a head reads."""
     return node.source if node.kind == "head" else node.token
 
 
+@SOME
 @pytest.mark.parametrize("name", FILTERS)
-def test_filters_are_those_of_plain_loops(small: LocalReplacementModel, name: str) -> None:
+def test_filters_are_those_of_plain_loops(small, name):
     settings, passes = FILTERS[name]
 
-    def allowed(node: Node) -> bool:
+    def allowed(node):
         return passes(node) and (node.kind != "error" or "components" in settings)
 
     target = some_targets(small)[0]
@@ -66,7 +80,7 @@ def test_filters_are_those_of_plain_loops(small: LocalReplacementModel, name: st
     assert {path.nodes for path in found} == {path.nodes for path in expected}
 
 
-def test_activations_are_those_of_the_features(mixed: LocalReplacementModel) -> None:
+def test_activations_are_those_of_the_features(mixed):
     active = mixed.active
     columns = (active.token, active.layer, active.unit, active.z)
     z = {tuple(key): value for *key, value in zip(*(c.tolist() for c in columns), strict=True)}
@@ -75,7 +89,7 @@ def test_activations_are_those_of_the_features(mixed: LocalReplacementModel) -> 
         assert path.activation == (z[key] if path.node.kind == "feature" else 0.0)
 
 
-def test_bias_error_and_extensions_add_up_to_a_path(small: LocalReplacementModel) -> None:
+def test_bias_error_and_extensions_add_up_to_a_path(small):
     target = some_targets(small)[0]
     paths = find_paths(small, target, Search(10**9, 10, CONTRIBUTORS, sign="both"))
     scale = max(abs(path.attribution) for path in paths)
@@ -87,7 +101,7 @@ def test_bias_error_and_extensions_add_up_to_a_path(small: LocalReplacementModel
             assert sum(errors) == pytest.approx(path.error, abs=1e-5 * scale)
 
 
-def test_a_head_of_layer_0_reads_the_embedding_alone(mixed: LocalReplacementModel) -> None:
+def test_a_head_of_layer_0_reads_the_embedding_alone(mixed):
     """So no path goes on after it: the step would repeat its value. With GPT-2's positions too."""
     vectors = some_targets(mixed)[0].vectors
     found = contributions(mixed, vectors)

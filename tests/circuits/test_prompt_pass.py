@@ -1,9 +1,6 @@
 """What one prompt fixes is what a plain Hugging Face model gives."""
 
-from collections.abc import Callable
-
 import torch
-from torch import Tensor
 
 from helpers_circuits import (
     assert_close,
@@ -15,13 +12,11 @@ from helpers_circuits import (
     prompt,
     without_weight,
 )
-from transcoders.models import LanguageModel, logits_after
+from transcoders.models import logits_after
 from transcoders.models.passes import run_prompt
 
 
-def test_every_tensor_is_the_plain_models(
-    tiny_model: LanguageModel, random_tokens: Callable[..., Tensor]
-) -> None:
+def test_every_tensor_is_the_plain_models(tiny_model, random_tokens):
     tokens = prompt(random_tokens)
     passed, expected = run_prompt(tiny_model, tokens), plain_pass(tiny_model, tokens)
     _, blocks, final_norm = plain(tiny_model)

@@ -1,6 +1,5 @@
 """A question about what does not exist is refused in one sentence."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,16 +16,15 @@ OPTIONS = {
     "circuit": {"--target": "logit[w5]@-1"},
     "attention": {"--head": "attn1[0]", "--key": "2"},
 }
-Ask = Callable[..., None]
 
 
 @pytest.fixture
-def ask(tracer: Tracer, own_settings: None, monkeypatch: pytest.MonkeyPatch) -> Ask:  # noqa: ARG001  (so that none outlast the test)
+def ask(tracer, own_settings, monkeypatch):  # noqa: ARG001  (so that none outlast the test)
     """Runs a command, with some of its options changed."""
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(Tracer, "load", lambda *_, **__: tracer)
 
-    def ask(command: str, changes: dict[str, str]) -> None:
+    def ask(command, changes):
         options = {"--model": "tiny-llama", "--prompt": PROMPT} | OPTIONS[command] | changes
         words = [word for option in options.items() for word in option]
         app([command, "--scale", "smoke", *words], standalone_mode=False)
@@ -60,17 +58,13 @@ REFUSED: list[tuple[str, dict[str, str], str]] = [
 
 
 @pytest.mark.parametrize(("command", "changes", "message"), REFUSED)
-def test_the_command_line_refuses_what_there_is_not(
-    ask: Ask, command: str, changes: dict[str, str], message: str
-) -> None:
+def test_the_command_line_refuses_what_there_is_not(ask, command, changes, message):
     with pytest.raises(UserError, match=message) as refused:
         ask(command, changes)
     assert "\n" not in str(refused.value)
 
 
-def test_the_command_line_answers(
-    ask: Ask, tracer: Tracer, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_line_answers(ask, tracer, capsys):
     ask("attention", {})
     first, *lines = capsys.readouterr().out.splitlines()
     found = attention_score(tracer.freeze(PROMPT), 1, 0, -1, 2)
@@ -82,15 +76,13 @@ def test_the_command_line_answers(
         assert {float(line.split()[0]) > 0 for line in lines} == signs
 
 
-def test_an_unknown_model_is_refused_before_any_file_is_read(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_an_unknown_model_is_refused_before_any_file_is_read(monkeypatch):
     monkeypatch.chdir(ROOT)
     with pytest.raises(UserError, match="no model named 'gpt5'"):
         Tracer.load("smoke", "gpt5")
 
 
-def test_a_tracer_refuses_what_there_is_not_too(tracer: Tracer) -> None:
+def test_a_tracer_refuses_what_there_is_not_too(tracer):
     with pytest.raises(UserError, match="expected some text, found none"):
         tracer.freeze("  ")
     for target, message in (
@@ -101,7 +93,7 @@ def test_a_tracer_refuses_what_there_is_not_too(tracer: Tracer) -> None:
             tracer.trace(PROMPT, target)
 
 
-def test_a_prompt_of_one_token_has_a_circuit(tracer: Tracer) -> None:
+def test_a_prompt_of_one_token_has_a_circuit(tracer):
     circuit = tracer.trace("w1", "logit[w5]@-1", Search(10, 3))
     assert circuit.tokens == ["<|endoftext|>", "w1"]
     reads = circuit.graph.in_edges(circuit.target.node, data="path_attribution")

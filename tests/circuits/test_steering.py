@@ -1,6 +1,6 @@
 """Steering moves a linear model as attribution says, and by a factor of 1 nothing."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack, contextmanager
 
 import pytest
@@ -8,22 +8,19 @@ import torch
 from torch import Tensor
 
 from transcoders.circuits.ablation import ablation_effects, changes_when_scaled
-from transcoders.circuits.notation import Node
-from transcoders.circuits.replacement import LocalReplacementModel
 from transcoders.circuits.steering import FACTORS, steering
-from transcoders.circuits.vectors import Target
 from transcoders.circuits.verify import TotalAttributions
 from transcoders.models import interventions, mlp_interventions
 
 
 @contextmanager
-def frozen(local: LocalReplacementModel, shape: tuple[int, int]) -> Iterator[None]:
+def frozen(local, shape):
     """Make a model linear: norms, patterns and active features stay as they were on a prompt."""
     replacement, passed = local.replacement, local.passed
     model, first = replacement.model, replacement.first_position
     hooks: dict[str, Callable[[Tensor], Tensor]] = {}
 
-    def constant(value: Tensor) -> Callable[[Tensor], Tensor]:
+    def constant(value):
         return lambda found: value.expand_as(found).clone()
 
     hooks["ln_final.hook_scale"] = constant(passed.final_scale[:, None])
@@ -32,8 +29,8 @@ def frozen(local: LocalReplacementModel, shape: tuple[int, int]) -> Iterator[Non
         hooks[f"blocks.{layer}.ln1.hook_scale"] = constant(passed.attention_scale[layer, :, None])
         hooks[f"blocks.{layer}.ln2.hook_scale"] = constant(passed.mlp_scale[layer, :, None])
 
-    def mlp(layer: int) -> Callable[[Tensor, Tensor], Tensor]:
-        def change(mlp_in: Tensor, mlp_out: Tensor) -> Tensor:
+    def mlp(layer):
+        def change(mlp_in, mlp_out):
             fixed = local.mlp_out[layer] + local.error[layer] + local.bias[layer]
             if (transcoder := replacement.transcoders.get(layer)) is None:
                 return fixed.expand_as(mlp_out).clone()
@@ -51,17 +48,13 @@ def frozen(local: LocalReplacementModel, shape: tuple[int, int]) -> Iterator[Non
         yield
 
 
-def test_a_factor_of_1_changes_nothing(
-    mixed: LocalReplacementModel, target: Target, nodes: list[Node]
-) -> None:
+def test_a_factor_of_1_changes_nothing(mixed, target, nodes):
     changes = changes_when_scaled(mixed, target, nodes, 1)
     assert changes == pytest.approx([0] * len(nodes), abs=1e-4)
 
 
-@pytest.mark.parametrize("factor", [2, -1, 0])
-def test_a_linear_model_moves_exactly_as_predicted(
-    mixed: LocalReplacementModel, target: Target, nodes: list[Node], factor: float
-) -> None:
+@pytest.mark.parametrize("factor", [2, -1])
+def test_a_linear_model_moves_exactly_as_predicted(mixed, target, nodes, factor):
     totals = TotalAttributions(mixed, target)
     predicted = torch.tensor([totals[n.kind, n.layer][n.place].item() for n in nodes])
     changes = []
@@ -74,9 +67,7 @@ def test_a_linear_model_moves_exactly_as_predicted(
     assert (found - expected).abs().max() < 1e-4 * max(scale, 1)
 
 
-def test_the_table_has_every_node_and_factor_and_agrees_with_ablation(
-    mixed: LocalReplacementModel, target: Target, nodes: list[Node]
-) -> None:
+def test_the_table_has_every_node_and_factor_and_agrees_with_ablation(mixed, target, nodes):
     effects = ablation_effects(mixed, target, TotalAttributions(mixed, target), nodes)
     table = steering(mixed, target, nodes, effects)
     assert list(table) == ["node", "kind", "factor", "predicted", "change"]

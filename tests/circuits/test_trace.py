@@ -1,17 +1,12 @@
 """A tracer turns texts into circuits, and a circuit into files."""
 
 import json
-import shutil
-from collections.abc import Callable
-from pathlib import Path
 
 import networkx as nx
-import pandas as pd
 import pytest
 import torch
-from torch import Tensor
 
-from helpers_circuits import Make, active_units, make_circuit, write_files
+from helpers_circuits import active_units, make_circuit, write_files
 from transcoders.circuits import Search, Tracer
 from transcoders.circuits.export import feature_number, load_circuit
 from transcoders.circuits.graph import build_graph
@@ -19,9 +14,6 @@ from transcoders.circuits.invariant import de_embeddings, direct_logits
 from transcoders.circuits.notation import Node
 from transcoders.circuits.panels import write_panels
 from transcoders.circuits.replacement import ReplacementModel
-from transcoders.config import Scale
-from transcoders.errors import UserError
-from transcoders.layout import Layout
 from transcoders.models import mlp_activations
 
 PROMPT = "w1 w2 w3 w4 w5 w6"
@@ -29,12 +21,12 @@ TOKENS = ["<|endoftext|>", "w1", "w2", "w3", "w4", "w5", "w6"]
 
 
 @pytest.fixture(scope="module")
-def rows(random_tokens: Callable[..., Tensor]) -> Tensor:
+def rows(random_tokens):
     return random_tokens(10, 12, seed=8).long()
 
 
 @pytest.mark.parametrize("token", [-1, 3])
-def test_the_top_feature_is_the_most_active_one(tracer: Tracer, token: int) -> None:
+def test_the_top_feature_is_the_most_active_one(tracer, token):
     local = tracer.freeze(PROMPT)
     position = token % local.n_tokens
     best = active_units(local, 2, position)[0]
@@ -43,7 +35,7 @@ def test_the_top_feature_is_the_most_active_one(tracer: Tracer, token: int) -> N
     assert target.value == tracer.target(local, f"tc2[{best}]@{position}").value
 
 
-def test_the_table_has_the_strongest_paths_first(tracer: Tracer) -> None:
+def test_the_table_has_the_strongest_paths_first(tracer):
     circuit = tracer.trace(PROMPT, "logit[w5]@-1", Search(10, 3, sign="both"))
     lines = circuit.table(8).splitlines()
     assert len(lines) == 8
@@ -53,9 +45,7 @@ def test_the_table_has_the_strongest_paths_first(tracer: Tracer) -> None:
     assert lines[0] == f"{best.attribution:+9.3f}  {best}"
 
 
-def test_notes_list_where_each_feature_is_active_and_what_it_reads_and_writes(
-    tracer: Tracer, rows: Tensor
-) -> None:
+def test_notes_list_where_each_feature_is_active_and_what_it_reads_and_writes(tracer, rows):
     nodes = [
         Node("feature", 2, 5, 3),
         Node("feature", 2, 5, 4),
@@ -84,9 +74,7 @@ def test_notes_list_where_each_feature_is_active_and_what_it_reads_and_writes(
         assert examples[0][0] == text
 
 
-def test_a_feature_that_never_fires_has_no_examples(
-    random_dictionary: Make, tracer: Tracer, rows: Tensor
-) -> None:
+def test_a_feature_that_never_fires_has_no_examples(random_dictionary, tracer, rows):
     dictionary = random_dictionary("transcoder")
     dictionary.b_enc[5] = -1e6
     circuit = ReplacementModel(tracer.replacement.model, {0: dictionary}, first_position=1)
@@ -96,9 +84,7 @@ def test_a_feature_that_never_fires_has_no_examples(
     assert len(notes["tc0[5]"][1][1]) == 6
 
 
-def test_a_features_file_holds_its_activations_around_its_peaks(
-    tracer: Tracer, rows: Tensor, tmp_path: Path
-) -> None:
+def test_a_features_file_holds_its_activations_around_its_peaks(tracer, rows, tmp_path):
     folder = tmp_path / "features"
     activations = tracer.activations_on(rows, [Node("feature", 2, 5, 3)])
     write_panels(tracer, activations, rows, {"tc2[5]"}, folder, model="tiny")
@@ -125,33 +111,6 @@ def test_a_features_file_holds_its_activations_around_its_peaks(
     assert panel["bottom_logits"][0] == tracer.tokenizer.decode([int(effects.argmin())])
 
 
-def test_a_tracer_is_loaded_from_the_results_of_a_scale(
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    tiny_models: dict[str, Path],
-    random_dictionary: Make,
-    scale: Scale,
-) -> None:
-    shutil.copytree(Path(__file__).resolve().parents[2] / "config", tmp_path / "config")
-    monkeypatch.chdir(tmp_path)
-    shutil.copytree(tiny_models["llama"], "results/smoke/models/tiny-llama")
-    with pytest.raises(UserError, match="results/smoke/dictionaries/tiny-llama_layer0"):
-        Tracer.load("smoke", "tiny-llama")
-    for dictionary in scale.circuit_transcoders("tiny-llama"):
-        random_dictionary("transcoder", seed=dictionary.site.layer).save_pretrained(
-            Layout("smoke").dictionary(dictionary.name), {"metadata": {}}
-        )
-    tracer = Tracer.load("smoke", "tiny-llama")
-    assert list(tracer.replacement.transcoders) == [0, 1]
-    assert (tracer.replacement.first_position, tracer.bos_id) == (1, 0)
-    circuit = tracer.trace(PROMPT, "tc1[top]@-1")
-    assert circuit.target.node.layer == 1
-    assert circuit.tokens == TOKENS
-    shutil.rmtree("results/smoke/models")
-    with pytest.raises(UserError, match="results/smoke/models/tiny-llama"):
-        Tracer.load("smoke", "tiny-llama")
-
-
 @pytest.mark.parametrize(
     ("target", "weights"),
     [
@@ -160,9 +119,7 @@ def test_a_tracer_is_loaded_from_the_results_of_a_scale(
         ("logit[w5]+logit[w9]@-1", {"w5": 1, "w9": 1}),
     ],
 )
-def test_a_circuit_is_written_and_then_its_page(
-    tracer: Tracer, rows: Tensor, tmp_path: Path, target: str, weights: dict[str, int]
-) -> None:
+def test_a_circuit_is_written_and_then_its_page(tracer, rows, tmp_path, target, weights):
     circuit = tracer.trace(PROMPT, target, Search(15, 3, sign="both"))
     write_files(tracer, circuit, rows, tmp_path / "circuit")
     files = {path.name for path in (tmp_path / "circuit").iterdir()}
@@ -190,17 +147,11 @@ def test_a_circuit_is_written_and_then_its_page(
     graph = json.loads((tmp_path / "circuit/graph.json").read_text())
     more = circuit.target.node.kind == "feature"  # which gets an output
     assert len(graph["nodes"]) == circuit.graph.number_of_nodes() + more
-    effects = pd.read_csv(tmp_path / "circuit/ablation.csv")
-    assert list(effects.columns) == ["node", "kind", "attribution", "effect"]
-    assert set(effects["kind"]) == {"feature", "head", "mlp"}
-    curve = pd.read_csv(tmp_path / "circuit/faithfulness.csv")
-    assert curve.iloc[0].tolist() == [0, 0, 1]
-    assert (curve["n_nodes"].diff().dropna() > 0).all()
 
 
 def test_a_circuit_of_a_model_without_transcoders_can_be_written(
-    tracer: Tracer, random_dictionary: Make, rows: Tensor, tmp_path: Path
-) -> None:
+    tracer, random_dictionary, rows, tmp_path
+):
     model = tracer.replacement.model
     bare = Tracer(make_circuit(model, random_dictionary, {}, first=1), tracer.tokenizer, 0)
     circuit = bare.trace(PROMPT, "logit[w5]@-1", Search(8, 3))

@@ -1,14 +1,10 @@
 """Contributions add up to what a vector reads, and pulled-back vectors read them again."""
 
-from collections.abc import Callable
-from pathlib import Path
-
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
 from helpers_circuits import (
-    Make,
     active_units,
     outputs,
     plain,
@@ -17,17 +13,14 @@ from helpers_circuits import (
     target_reader,
 )
 from transcoders.circuits.notation import Node, NodeKind
-from transcoders.circuits.replacement import LocalReplacementModel, ReplacementModel
+from transcoders.circuits.replacement import ReplacementModel
 from transcoders.circuits.vectors import (
-    Columns,
     FeatureVectors,
-    Target,
     contributions,
     feature_target,
     logit_target,
 )
 from transcoders.circuits.verify import completeness
-from transcoders.config import Kind
 from transcoders.errors import UserError
 from transcoders.models import to_bridge
 
@@ -35,22 +28,20 @@ from transcoders.models import to_bridge
 ROUNDING = 1e-5
 
 
-def joined(targets: list[Target]) -> FeatureVectors:
+def joined(targets):
     """The vectors of several targets in one."""
     columns = zip(*(target.vectors for target in targets), strict=True)
     return FeatureVectors(*(torch.cat(parts) for parts in columns))
 
 
-def node_of(columns: Columns, column: int, token: int) -> Node:
+def node_of(columns, column, token):
     """What a column stands for, seen from a vector at a token."""
     code, layer, unit, source, _ = (int(part[column]) for part in columns)
     kind = list(NodeKind)[code]
     return Node(kind, layer, unit, token, source if kind == "head" else -1)
 
 
-def test_contributions_are_vector_times_output_of_all_that_was_written_before(
-    local: LocalReplacementModel,
-) -> None:
+def test_contributions_are_vector_times_output_of_all_that_was_written_before(local):
     written = outputs(local)
     targets = some_targets(local)
     found = contributions(local, joined(targets))
@@ -71,7 +62,7 @@ def test_contributions_are_vector_times_output_of_all_that_was_written_before(
     assert completeness(local, joined(targets)).error.max() < ROUNDING  # biases make up the rest
 
 
-def test_a_logit_target_is_worth_the_weighted_logits(local: LocalReplacementModel) -> None:
+def test_a_logit_target_is_worth_the_weighted_logits(local):
     weights = {5: 1.0, 17: -1.0, 255: 0.25}
     logits = plain(local.replacement.model).hf(local.passed.tokens[None]).logits[0]
     for token in (0, 3, -1):
@@ -83,9 +74,7 @@ def test_a_logit_target_is_worth_the_weighted_logits(local: LocalReplacementMode
         assert found.value.item() == pytest.approx(target.value, rel=1e-4, abs=1e-4)
 
 
-def test_a_sequential_gpt_neox_is_attributed_in_its_own_order(
-    tiny_models: dict[str, Path], freeze: Callable[..., LocalReplacementModel]
-) -> None:
+def test_a_sequential_gpt_neox_is_attributed_in_its_own_order(tiny_models, freeze):
     folder = tiny_models["gpt_neox"]
     hf = AutoModelForCausalLM.from_pretrained(folder, use_parallel_residual=False)
     local = freeze(to_bridge(hf, folder), "all layers")
@@ -93,9 +82,7 @@ def test_a_sequential_gpt_neox_is_attributed_in_its_own_order(
     assert completeness(local, joined(some_targets(local))).error.max() < ROUNDING
 
 
-def test_an_inactive_feature_is_refused_with_the_most_active_ones(
-    mixed: LocalReplacementModel,
-) -> None:
+def test_an_inactive_feature_is_refused_with_the_most_active_ones(mixed):
     best = active_units(mixed, 2, 5)
     inactive = next(unit for unit in range(64) if unit not in best)
     with pytest.raises(UserError, match="expected an active feature") as refused:
@@ -108,7 +95,7 @@ def test_an_inactive_feature_is_refused_with_the_most_active_ones(
 
 @pytest.mark.parametrize("kind", ["mlp_out_sae", "mlp_in_sae", "skip_transcoder"])
 def test_dictionaries_that_are_no_plain_transcoder_are_refused(
-    gpt2_replacement: ReplacementModel, random_dictionary: Make, kind: Kind
-) -> None:
+    gpt2_replacement, random_dictionary, kind
+):
     with pytest.raises(UserError, match="expected a transcoder at layer 1, found a"):
         ReplacementModel(gpt2_replacement.model, {1: random_dictionary(kind)})

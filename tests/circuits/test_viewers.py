@@ -1,17 +1,12 @@
-"""A circuit opens in the viewers of circuit-tracer and Neuronpedia, and nothing is lost there."""
+"""A circuit opens in circuit-tracer's viewer, and nothing is lost there."""
 
-import gzip
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
-from helpers_browser import NEEDS_CHROMIUM, Browser
+from helpers_browser import NEEDS_CHROMIUM
 from helpers_circuits import write_files
 from helpers_viewers import (
     NEEDS_NPM,
@@ -24,7 +19,7 @@ from helpers_viewers import (
     show,
     text_of,
 )
-from transcoders.circuits import Search, Tracer
+from transcoders.circuits import Search
 from transcoders.circuits.export import feature_number, load_circuit
 from transcoders.circuits.graph import build_graph
 from transcoders.circuits.notation import CONTRIBUTORS
@@ -40,23 +35,17 @@ CASES = [*TARGETS, *sorted(path.parent.name for path in COMMITTED.glob("*/paths.
 
 
 @pytest.fixture(scope="module", autouse=True)
-def packages() -> Iterator[None]:
+def packages():
     """What others wrote can be imported here and nowhere else."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(python_packages())
         yield
-    for name in [
-        n for n in sys.modules if n.partition(".")[0] in ("circuit_tracer", "neuronpedia")
-    ]:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "circuit_tracer"]:
         del sys.modules[name]
 
 
 @pytest.fixture(scope="module")
-def made(
-    tracer: Tracer,
-    random_tokens: Callable[..., Tensor],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Path:
+def made(tracer, random_tokens, tmp_path_factory):
     """Circuits of a prompt of five tokens, of all kinds of parts."""
     folder = tmp_path_factory.mktemp("circuits")
     rows = random_tokens(10, 12, seed=8).long()
@@ -68,22 +57,22 @@ def made(
 
 
 @pytest.fixture(params=CASES)
-def folder(request: pytest.FixtureRequest, made: Path) -> Path:
+def folder(request, made):
     return (made if request.param in TARGETS else COMMITTED) / request.param
 
 
 @pytest.fixture(scope="module")
-def frontend(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def frontend(tmp_path_factory):
     folder = tmp_path_factory.mktemp("viewer") / "frontend"
     make_frontend(folder)
     return folder
 
 
-def nodes_of(folder: Path) -> dict[str, dict[str, Any]]:
+def nodes_of(folder):
     return {node["node_id"]: node for node in read_json(folder / "graph.json")["nodes"]}
 
 
-def test_a_graph_is_one_of_circuit_tracer(folder: Path) -> None:
+def test_a_graph_is_one_of_circuit_tracer(folder):
     from circuit_tracer.frontend.graph_models import Metadata, Model
 
     record = read_json(folder / "graph.json")
@@ -95,7 +84,7 @@ def test_a_graph_is_one_of_circuit_tracer(folder: Path) -> None:
     assert Metadata(**listed) == model.metadata.model_copy(update={"slug": "graph"})
 
 
-def test_nodes_are_those_that_circuit_tracer_would_make(folder: Path) -> None:
+def test_nodes_are_those_that_circuit_tracer_would_make(folder):
     from circuit_tracer.frontend.graph_models import Node as Theirs
 
     record, paths = load_circuit(folder)
@@ -129,7 +118,7 @@ def test_nodes_are_those_that_circuit_tracer_would_make(folder: Path) -> None:
         assert found.model_dump(exclude=excepted) == made.model_dump(exclude=excepted)
 
 
-def test_influence_is_that_of_circuit_tracer(folder: Path) -> None:
+def test_influence_is_that_of_circuit_tracer(folder):
     from circuit_tracer.graph import compute_node_influence
 
     record, nodes = read_json(folder / "graph.json"), nodes_of(folder)
@@ -150,7 +139,7 @@ def test_influence_is_that_of_circuit_tracer(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_feature_files_are_those_of_circuit_tracer(made: Path, name: str) -> None:
+def test_feature_files_are_those_of_circuit_tracer(made, name):
     from circuit_tracer.frontend.feature_models import Model
 
     features = {
@@ -172,9 +161,7 @@ def test_feature_files_are_those_of_circuit_tracer(made: Path, name: str) -> Non
 
 @NEEDS_CHROMIUM
 @NEEDS_NPM
-def test_circuit_tracers_viewer_draws_all_and_a_click_shows_a_node(
-    folder: Path, browser: Browser, frontend: Path
-) -> None:
+def test_circuit_tracers_viewer_draws_all_and_a_click_shows_a_node(folder, browser, frontend):
     nodes = nodes_of(folder)
     with served(folder, frontend) as url:
         show(browser, url)
@@ -204,29 +191,7 @@ def test_circuit_tracers_viewer_draws_all_and_a_click_shows_a_node(
         assert complaints(browser) == []
 
 
-def test_neuronpedias_client_takes_a_graph(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from neuronpedia.requests import graph_request
-
-    sent = []
-    answers = {"signed-put": {"url": "there", "putRequestId": "1"}, "save-to-db": {"url": "here"}}
-
-    def put(_: str, *, data: bytes, **__: Any) -> SimpleNamespace:
-        sent.append(gzip.decompress(data))
-        return SimpleNamespace(status_code=200)
-
-    monkeypatch.setattr(graph_request.requests, "put", put)
-    monkeypatch.setattr(
-        graph_request.GraphRequest, "send_request", lambda _, *, uri, **__: answers[uri]
-    )
-    monkeypatch.setattr(graph_request.GraphRequest, "get", lambda _, *names: names)
-    path = folder / "graph.json"
-    named = graph_request.GraphRequest(api_key="none").upload_file(str(path))
-    metadata = read_json(path)["metadata"]
-    assert named == (metadata["scan"], metadata["slug"])
-    assert sent == [path.read_bytes()]
-
-
-def examples_of(folder: Path, node: dict[str, Any]) -> list[dict[str, Any]]:
+def examples_of(folder, node):
     """The examples of a feature's node."""
     panel = read_json(folder / f"features/{node['feature']}.json")
     return panel["examples_quantiles"][0]["examples"]

@@ -1,18 +1,11 @@
 """Gaps between fronts, on tables made by hand."""
 
-from collections.abc import Sequence
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
 
-from transcoders.files import read_table, write_table
 from transcoders.fronts import GRID_POINTS, Setup, front_gap
-from transcoders.statistics import Estimate
 
-Points = list[tuple[float, float]]
-"""(L0, CE) of the dictionaries of one kind."""
 TOKENS = np.array([100, 300, 50, 250])
 """Tokens of each document."""
 DOCUMENTS = ["d0", "d1", "d2", "d3"]
@@ -22,12 +15,10 @@ OFFSETS = OFFSETS - np.average(OFFSETS, weights=TOKENS)
 
 WORTH = 0.5
 """What the MLP is worth, in nats."""
-SAES: Points = [(8.0, 3.9), (20.0, 3.6), (60.0, 3.45), (150.0, 3.4)]
+SAES = [(8.0, 3.9), (20.0, 3.6), (60.0, 3.45), (150.0, 3.4)]
 
 
-def tables(
-    *, site: str = "gpt2_layer8", tokens: np.ndarray = TOKENS, **points: Points
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+def tables(*, site="gpt2_layer8", tokens=TOKENS, **points):
     """Both tables of an evaluation, from the points of every kind."""
     evaluation, by_document = [], []
     for kind, pairs in points.items():
@@ -49,37 +40,26 @@ def tables(
     return pd.DataFrame(evaluation), pd.DataFrame(by_document)
 
 
-def gap_of(**points: Points) -> Estimate | None:
+def gap_of(**points):
     return gap_in(tables(**points), resamples=200)
 
 
-def gap_in(both: Sequence[pd.DataFrame], resamples: int = 2000) -> Estimate | None:
+def gap_in(both, resamples=2000):
     found = front_gap(*both, "gpt2_layer8", resamples=resamples)
     return None if found is None else found.estimate(seed=0)
 
 
-def shifted(points: Points, by: float) -> Points:
+def shifted(points, by):
     return [(l0, ce + by) for l0, ce in points]
 
 
-def some(gap: Estimate | None) -> Estimate:
+def some(gap):
     assert gap is not None
     return gap
 
 
-@pytest.mark.parametrize("names", [["NA", "NB", "null", "x"], ["9", "10", "10.50", "11"]])
-def test_documents_may_have_any_names(tmp_path: Path, names: list[str]) -> None:
-    evaluation, by_document = tables(transcoder=CROSSING, mlp_out_sae=SAES)
-    expected = some(gap_in((evaluation, by_document)))
-    by_document["document"] = by_document["document"].map(dict(zip(DOCUMENTS, names, strict=True)))
-    write_table(tmp_path / "by_document.csv", by_document)
-    found = some(gap_in((evaluation, read_table(tmp_path / "by_document.csv"))))
-    assert found[:3] == pytest.approx(expected[:3], rel=1e-6)
-    assert found.n == 4
-
-
 @pytest.mark.parametrize("shift", [-0.05, 0.0, 0.05])
-def test_a_shifted_front_is_off_by_the_shift_on_every_resample(shift: float) -> None:
+def test_a_shifted_front_is_off_by_the_shift_on_every_resample(shift):
     # Documents differ by more than 2 nats, dictionaries by 0.05: only pairing gives a sharp
     # interval.
     gap = some(gap_of(transcoder=shifted(SAES, shift), mlp_out_sae=SAES))
@@ -87,17 +67,10 @@ def test_a_shifted_front_is_off_by_the_shift_on_every_resample(shift: float) -> 
     assert (gap.n, gap.resampled) == (4, "documents")
 
 
-CROSSING: Points = [(5.0, 4.2), (30.0, 3.5), (90.0, 3.5)]
+CROSSING = [(5.0, 4.2), (30.0, 3.5), (90.0, 3.5)]
 
 
-def test_swapping_the_kinds_flips_the_sign() -> None:
-    gap = some(gap_of(transcoder=CROSSING, mlp_out_sae=SAES))
-    swapped = some(gap_of(transcoder=SAES, mlp_out_sae=CROSSING))
-    assert gap.value != 0
-    assert swapped.value == pytest.approx(-gap.value)
-
-
-def test_fronts_are_interpolated_linearly_in_the_logarithm_of_l0() -> None:
+def test_fronts_are_interpolated_linearly_in_the_logarithm_of_l0():
     both = tables(transcoder=CROSSING, mlp_out_sae=SAES)
     found = front_gap(*both, "gpt2_layer8", resamples=10)
     grid = np.linspace(np.log(8), np.log(90), GRID_POINTS)
@@ -121,32 +94,18 @@ def test_fronts_are_interpolated_linearly_in_the_logarithm_of_l0() -> None:
         pytest.param([], id="no dictionary"),
     ],
 )
-def test_there_is_no_gap_where_fronts_share_no_range(transcoders: Points) -> None:
+def test_there_is_no_gap_where_fronts_share_no_range(transcoders):
     assert gap_of(transcoder=transcoders, mlp_out_sae=SAES) is None
 
 
-def noisy_tables() -> tuple[pd.DataFrame, pd.DataFrame]:
+def noisy_tables():
     """Tables in which the gap differs from document to document."""
     evaluation, by_document = tables(transcoder=CROSSING, mlp_out_sae=SAES)
     noise = np.random.default_rng(0).normal(scale=0.1, size=len(by_document))
     return evaluation, by_document.assign(ce=by_document["ce"] + noise)
 
 
-def test_the_interval_has_the_width_of_the_standard_error() -> None:
-    evaluation, by_document = tables(transcoder=SAES, mlp_out_sae=SAES)
-    by_document = by_document.drop_duplicates("dictionary").drop(columns="document")
-    excess = np.random.default_rng(0).normal(scale=0.05, size=400)
-    documents = pd.DataFrame({"document": range(400), "excess": excess})
-    by_document = by_document.merge(documents, how="cross")
-    is_transcoder = by_document["dictionary"].str.contains("transcoder")
-    by_document["ce"] += by_document["excess"].where(is_transcoder, 0)
-    gap = some(gap_in((evaluation, by_document)))
-    # 2.5% quantiles of 2,000 resamples are within some 5% of 1.96 standard errors.
-    expected = 2 * 1.96 * excess.std() / 400**0.5 / WORTH
-    assert gap.high - gap.low == pytest.approx(expected, rel=0.1)
-
-
-def test_sparsity_is_resampled_with_the_documents() -> None:
+def test_sparsity_is_resampled_with_the_documents():
     # The SAE's L0 differs between documents. CE does not, so nothing else can widen the interval.
     evaluation, by_document = tables(transcoder=SAES, mlp_out_sae=SAES)
     by_document["ce"] -= by_document["document"].map(dict(zip(DOCUMENTS, OFFSETS, strict=True)))
@@ -156,28 +115,8 @@ def test_sparsity_is_resampled_with_the_documents() -> None:
     assert gap.high - gap.low > 0.01
 
 
-def test_training_runs_widen_the_interval() -> None:
-    evaluation, by_document = noisy_tables()
-    runs = [
-        (
-            evaluation.assign(seed=seed, dictionary=evaluation["dictionary"] + f"_{seed}"),
-            by_document.assign(
-                dictionary=by_document["dictionary"] + f"_{seed}",
-                ce=by_document["ce"]
-                + np.where(by_document["dictionary"].str.contains("transcoder"), 0.05 * seed, 0),
-            ),
-        )
-        for seed in (0, 1, 2)
-    ]
-    both = [pd.concat(tables, ignore_index=True) for tables in zip(*runs, strict=True)]
-    one, three = (some(gap_in(each)) for each in (runs[1], both))
-    assert three.value == pytest.approx(one.value)
-    assert three.high - three.low > 2 * (one.high - one.low)
-    assert three.resampled == "documents, 3 training runs"
-
-
 @pytest.mark.parametrize("column", Setup._fields)
-def test_only_dictionaries_trained_like_the_headline_ones_are_compared(column: str) -> None:
+def test_only_dictionaries_trained_like_the_headline_ones_are_compared(column):
     here = noisy_tables()
     evaluation = here[0].assign(**dict.fromkeys(Setup._fields, 512))
     others = evaluation.assign(
@@ -188,7 +127,7 @@ def test_only_dictionaries_trained_like_the_headline_ones_are_compared(column: s
     assert gap_in(both, resamples=100) == gap_in(here, resamples=100)
 
 
-def test_documents_count_by_their_tokens() -> None:
+def test_documents_count_by_their_tokens():
     evaluation, by_document = tables(transcoder=SAES, mlp_out_sae=SAES)
     better_here = by_document["dictionary"].str.contains("transcoder") & (
         by_document["document"] == "d1"
@@ -198,11 +137,11 @@ def test_documents_count_by_their_tokens() -> None:
     assert gap.value == pytest.approx(0.7 * TOKENS[1] / TOKENS.sum() / WORTH)
 
 
-def above(first: tuple[pd.DataFrame, ...], second: tuple[pd.DataFrame, ...]) -> list[pd.DataFrame]:
+def above(first, second):
     return [pd.concat(pair, ignore_index=True) for pair in zip(first, second, strict=True)]
 
 
-def test_another_model_makes_no_difference() -> None:
+def test_another_model_makes_no_difference():
     # Its tokenizer splits the same documents into other numbers of tokens, and one is not its own.
     here = noisy_tables()
     there = tables(site="neox_layer2", tokens=TOKENS[::-1], transcoder=SAES, mlp_out_sae=SAES)
@@ -211,14 +150,14 @@ def test_another_model_makes_no_difference() -> None:
         assert gap_in(both, resamples=100) == gap_in(here, resamples=100)
 
 
-def test_a_dictionary_without_active_features_is_on_no_front() -> None:
+def test_a_dictionary_without_active_features_is_on_no_front():
     # Its L0 is 0, which has no logarithm.
-    dead: Points = [(0.0, 5.0)]
-    alive: Points = [(30.0, 3.5), (90.0, 3.5)]
+    dead = [(0.0, 5.0)]
+    alive = [(30.0, 3.5), (90.0, 3.5)]
     gap = gap_of(transcoder=dead + alive, mlp_out_sae=SAES)
     assert gap == gap_of(transcoder=alive, mlp_out_sae=SAES)
 
 
-def test_two_dictionaries_of_the_same_l0_leave_the_gap_a_number() -> None:
+def test_two_dictionaries_of_the_same_l0_leave_the_gap_a_number():
     gap = some(gap_of(transcoder=[*CROSSING, CROSSING[-1]], mlp_out_sae=SAES))
     assert gap[:3] == pytest.approx(some(gap_of(transcoder=CROSSING, mlp_out_sae=SAES))[:3])

@@ -19,9 +19,10 @@ from transcoders.claims import (
     load_claims,
     verdict,
 )
+from transcoders.claims.ledger import _what_decides
 from transcoders.claims.measures import MEASURES
-from transcoders.claims.words import OURS, SIGNS
-from transcoders.config import Scale, load_scale
+from transcoders.claims.words import OURS, SIGNS, numbers_in_words
+from transcoders.config import load_scale
 from transcoders.errors import UserError
 from transcoders.layout import Layout
 from transcoders.statistics import Estimate
@@ -33,18 +34,18 @@ ORDER = ["not reproduced", "inconclusive", "reproduced"]
 
 
 @pytest.fixture
-def laptop(monkeypatch: pytest.MonkeyPatch) -> Evidence:
+def laptop(monkeypatch):
     monkeypatch.chdir(ROOT)
     layout = Layout("laptop")
     return Evidence(load_scale(layout.config), layout)
 
 
 @pytest.fixture
-def rows(laptop: Evidence) -> pd.DataFrame:
+def rows(laptop):
     return judge_claims(load_claims(LISTED), laptop)
 
 
-def judged(low: float, high: float, test: str, *, n: int = 34, **keys: object) -> str:
+def judged(low, high, test, *, n=34, **keys):
     listed = yaml.safe_load(LISTED.read_text())[0]
     claim = Claim.model_validate(listed | {"test": test, "margin": 0.5, "needs": 10} | keys)
     return verdict(claim, Estimate((low + high) / 2, low, high, n, "documents"))
@@ -92,6 +93,47 @@ def test_too_few_clusters_decide_nothing():
     assert judged(1, 3, "superiority", n=10) == "reproduced"
 
 
+def test_the_line_that_decides_is_said(rows):
+    evidence = rows.set_index(rows["claim"].str.partition(":")[0])["evidence"]
+    for claim, line in (
+        ("weights-alone", "above 0.5"), ("bad-feature", "above 0"), ("context-free", "below 0")
+    ):  # fmt: skip
+        assert f"reproduced if the whole interval is {line};" in evidence[claim]
+    assert evidence["pareto"].str.contains("whole interval is above −0.027;").all()
+    assert not evidence["circuits-factorise"].startswith("reproduced")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "test", "note"),
+    [
+        (-0.3, 0.4, "superiority", "effect of 0.5, the smallest that matters, is ruled out"),
+        (-0.3, 0.6, "superiority", None),
+        (-0.6, -0.1, "non-inferiority", "worse, but it is open whether by more than 0.5"),
+        (-0.6, 0.1, "non-inferiority", None),
+        (0.1, 0.4, "superiority", None),
+    ],
+)
+@pytest.mark.parametrize("turned", [False, True])
+def test_what_an_interval_that_crosses_the_line_rules_out_is_said(low, high, test, note, turned):
+    keys = {"test": test, "margin": 0.5, "against": 7.0}
+    ends = (7 - high, 7 - low) if turned else (7 + low, 7 + high)
+    claim = Claim.model_validate(
+        yaml.safe_load(LISTED.read_text())[0] | keys | ({"better": "smaller"} if turned else {})
+    )
+    _, *others = _what_decides(claim, Estimate(7.0, *ends, 50, "documents"))
+    assert len(others) == (note is not None) and all(note in each for each in others)
+    assert len(_what_decides(claim, Estimate(7.0, *ends, 49, "documents"))) == 1  # too few to say
+
+
+def test_numbers_have_the_digits_of_their_interval():
+    row = {"value": -4.4e-05, "low": -0.0083, "high": 0.0061, "unit": "fall of it"}
+    assert numbers_in_words(row) == ["0.0000", "−0.0083", "0.0061"]
+    row = {"value": -0.2389, "low": -0.403, "high": -0.072, "unit": "transcoder − SAE"}
+    assert numbers_in_words(row) == ["−0.24", "−0.40", "−0.07"]
+    row = {"value": 1.0, "low": 1.0, "high": 1.0, "unit": "a − b"}
+    assert numbers_in_words(row) == ["+1.000"] * 3
+
+
 def test_every_measure_decides_a_claim_and_every_claim_has_a_page():
     claims = load_claims(LISTED)
     assert {claim.measure for claim in claims} == set(MEASURES)
@@ -110,15 +152,15 @@ def test_the_committed_ledger_follows_from_the_committed_tables(rows):
 class Made(Evidence):
     """Evidence with made-up tables."""
 
-    def __init__(self, scale: Scale, **tables: object) -> None:
+    def __init__(self, scale, **tables):
         object.__setattr__(self, "scale", scale)
         object.__setattr__(self, "tables", tables)
 
-    def table(self, name: str) -> pd.DataFrame:
+    def table(self, name):
         return self.tables[Path(name).stem]
 
 
-def ratings_by(raters: str, by: str = "person") -> pd.DataFrame:
+def ratings_by(raters, by="person"):
     """41 of 50 transcoder features are interpretable, and 38 of 50 of the SAE, to every rater."""
     return pd.DataFrame(
         {
@@ -218,7 +260,7 @@ def test_a_claim_that_is_not_valid_is_refused_by_its_name(tmp_path, change, key)
     refused(tmp_path, content, content[1]["id"], key)
 
 
-def refused(folder: Path, content: list[dict[str, object]], *words: str) -> None:
+def refused(folder, content, *words):
     path = folder / "claims.yaml"
     path.write_text(yaml.safe_dump(content))
     with pytest.raises(UserError) as caught:
@@ -283,3 +325,6 @@ def test_what_is_missing_in_a_table_is_said(scale):
     measures = pd.DataFrame({"dictionary": ["x"], "measure": ["single_token_share"], "value": 1.0})
     with pytest.raises(Untestable, match="no feature of"):
         MEASURES["context_free_gap"](Made(scale, automatic=measures), None)
+    frequencies = measures.assign(feature=0, measure="frequency")
+    with pytest.raises(Untestable, match="no measure rule_accuracy"):
+        MEASURES["rule_accuracy_gap"](Made(scale, automatic=frequencies), None)

@@ -25,7 +25,7 @@ from scipy import stats
 
 from transcoders.claims import load_claims, verdict
 from transcoders.config import load_scale
-from transcoders.fronts import FrontGap, front_gap
+from transcoders.fronts import front_gap
 from transcoders.gaps.by_tokens import polynomial
 from transcoders.greater_than.estimates import (
     few_above,
@@ -60,10 +60,7 @@ Simulate = Callable[[np.random.Generator, float], Estimate]
 """Given the truth, in the measure's unit and counted from ``against``, what the measure finds."""
 
 
-Tables = tuple[pd.DataFrame, pd.DataFrame]
-
-
-def tables_of(site: str) -> Tables:
+def tables_of(site):
     """The laptop's two tables of evaluation, of the kinds that are compared at one site."""
     evaluation = pd.read_csv(LAPTOP / "evaluation.csv")
     compared = evaluation["kind"].isin(["transcoder", "mlp_out_sae"])
@@ -72,7 +69,7 @@ def tables_of(site: str) -> Tables:
     return evaluation, documents[documents["dictionary"].isin(evaluation["dictionary"])]
 
 
-def documents(id: str, truth: float) -> int:
+def documents(id, truth):
     """As few documents as the rule allows, to see that it is rarely wrong even then.
 
     What matters must be found with those that the overnight scale holds out. At layer 12, where an
@@ -87,7 +84,7 @@ def documents(id: str, truth: float) -> int:
 class Drawn:
     """Documents drawn from a site's, with the fronts moved to a gap that is known."""
 
-    def __init__(self, site: str) -> None:
+    def __init__(self, site):
         self.evaluation, self.real = tables_of(site)
         self.site = site
         self.observed = self.gap(self.real, resamples=1).draws[0, 0]
@@ -95,12 +92,12 @@ class Drawn:
         self.is_transcoder = self.real["dictionary"].str.contains("_transcoder_").to_numpy()
         self.pages = list(self.real.reset_index().groupby("document").indices.values())
 
-    def gap(self, documents: pd.DataFrame, resamples: int = RESAMPLES) -> FrontGap:
+    def gap(self, documents, resamples=RESAMPLES):
         found = front_gap(self.evaluation, documents, self.site, resamples=resamples, seed=0)
         assert found is not None
         return found
 
-    def __call__(self, drawn: np.ndarray, truth: float) -> FrontGap:
+    def __call__(self, drawn, truth):
         rows = np.concatenate([self.pages[i] for i in drawn])
         found = self.real.iloc[rows]
         moved = self.is_transcoder[rows] * (self.observed - truth) * self.worth
@@ -108,21 +105,21 @@ class Drawn:
         return self.gap(found.assign(document=numbers, ce=found["ce"] + moved))
 
 
-def fronts(site: str) -> Simulate:
+def fronts(site):
     drawn_from = Drawn(site)
 
-    def simulate(random: np.random.Generator, truth: float) -> Estimate:
+    def simulate(random, truth):
         drawn = random.integers(len(drawn_from.pages), size=documents("pareto", truth))
         return drawn_from(drawn, truth).estimate(seed=0)
 
     return simulate
 
 
-def model_sizes(largest: str, smallest: str) -> Simulate:
+def model_sizes(largest, smallest):
     """Two sites in the place of two models, measured on the same documents."""
     sites = Drawn(largest), Drawn(smallest)
 
-    def simulate(random: np.random.Generator, truth: float) -> Estimate:
+    def simulate(random, truth):
         n = documents("gap-grows-with-model", truth)
         drawn = random.integers(len(sites[0].pages), size=n)
         found = [site(drawn, at) for site, at in zip(sites, (truth, 0.0), strict=True)]
@@ -131,14 +128,14 @@ def model_sizes(largest: str, smallest: str) -> Simulate:
     return simulate
 
 
-def slope_by_tokens(*sites: str) -> Simulate:
+def slope_by_tokens(*sites):
     """Five amounts of data, measured on the same documents, whose noise is that of the sites.
 
     Gaps of one site by amount of data are closer to each other than those of different sites.
     """
     drawn_from = [Drawn(site) for site in sites]
 
-    def simulate(random: np.random.Generator, truth: float) -> Estimate:
+    def simulate(random, truth):
         n = documents("gap-shrinks-with-data", truth)
         drawn = random.integers(len(drawn_from[0].pages), size=n)
         gaps = [drawn_from[i % len(sites)](drawn, truth * i).draws[:, 0] for i in range(5)]
@@ -148,10 +145,10 @@ def slope_by_tokens(*sites: str) -> Simulate:
     return simulate
 
 
-def rated(id: str, base: float) -> Simulate:
+def rated(id, base):
     """Three raters who mostly agree on each feature."""
 
-    def simulate(random: np.random.Generator, truth: float) -> Estimate:
+    def simulate(random, truth):
         groups, n = [], CLAIMS[id].needs // 2
         for p in (base + truth, base):
             easy = random.random(n) < p
@@ -162,14 +159,14 @@ def rated(id: str, base: float) -> Simulate:
     return simulate
 
 
-def precision(id: str) -> Simulate:
+def precision(id):
     """Studies drawn from the laptop's, each with all studies of the same feature."""
     real = pd.read_csv(LAPTOP / "case_studies/systematic.csv")
     real = real[real["method"] == "layer 0, linear"]
     features = [of_feature for _, of_feature in real.groupby(["layer", "feature"])]
     gain = real["precision"] - real["precision_control"]
 
-    def simulate(random: np.random.Generator, truth: float) -> Estimate:
+    def simulate(random, truth):
         drawn = random.integers(len(features), size=CLAIMS[id].needs)
         found = pd.concat([features[i].assign(feature=n) for n, i in enumerate(drawn)])
         if id == "weights-more-than-chance":
@@ -183,7 +180,7 @@ def precision(id: str) -> Simulate:
     return simulate
 
 
-def decades(column: str, other: str) -> Callable[[np.random.Generator], np.ndarray]:
+def decades(column, other):
     """Differences by year between two models of the laptop, whole decades at a time, mean 0."""
     metric = pd.read_csv(LAPTOP / "greater_than/metric.csv").groupby("year").mean()
     of_decade = (metric[column] - metric[other]).to_numpy().reshape(10, 10)
@@ -196,7 +193,7 @@ BETWEEN_KINDS = decades("transcoder", "mlp_out_sae")
 WORTH = decades("transcoder", "removed")
 
 
-def places(random: np.random.Generator, truth: float) -> Estimate:
+def places(random, truth):
     """An MLP of 30 and a head of 270, each with a rival that loses almost as much."""
     leads = []
     for n in (30, 270):
@@ -207,7 +204,7 @@ def places(random: np.random.Generator, truth: float) -> Estimate:
     return joint_lead(leads, seed=0)
 
 
-def few(random: np.random.Generator, truth: float) -> Estimate:
+def few(random, truth):
     """Curves that differ as the transcoder and the SAE do, at every number of units.
 
     The interval comes out a little wider than that of the laptop's own curves.
@@ -219,20 +216,20 @@ def few(random: np.random.Generator, truth: float) -> Estimate:
     return few_above(first, second, seed=0)
 
 
-def harm(random: np.random.Generator, truth: float) -> Estimate:
+def harm(random, truth):
     """Drops of 100 units, alike within decades, but not between templates; one does harm."""
     drops = np.stack([[HARM(random), HARM(random)] for _ in range(100)])
     drops[random.integers(100)] += truth
     return most_harmful(drops, seed=int(random.integers(2**31)))[1]
 
 
-def of_figure5(spread: float) -> Simulate:
+def of_figure5(spread):
     """A quantity of 20 features with the weights of each: all share much, each has its own.
 
     ``spread`` is how far the quantity of a pair is from what the two features are like in general.
     """
 
-    def simulate(random: np.random.Generator, truth: float) -> Estimate:
+    def simulate(random, truth):
         like = 1.0 + 0.5 * random.normal(size=(20, 1)) + 0.5 * random.normal(size=(1, 20))
         of_pairs = like + spread * random.normal(size=(20, 20))
         of_pairs[np.diag_indices(20)] += truth
@@ -241,14 +238,14 @@ def of_figure5(spread: float) -> Simulate:
     return simulate
 
 
-def studies(random: np.random.Generator, truth: float) -> Estimate:
+def studies(random, truth):
     """Independent studies that succeed or do not."""
     n = CLAIMS["blind-studies"].needs
     return share(int(random.binomial(n, 0.5 + truth)), n, "studies")
 
 
 @cache
-def real_features() -> pd.DataFrame:
+def real_features():
     """The laptop's features: a row each, by dictionary.
 
     Shares that are no twelfths are of features with fewer than twelve examples. These are rare,
@@ -260,7 +257,7 @@ def real_features() -> pd.DataFrame:
     return real
 
 
-def features_of(random: np.random.Generator, dictionary: str, n: int) -> pd.DataFrame:
+def features_of(random, dictionary, n):
     """Features with a dictionary's own shares of tokens, and accuracies that follow from these.
 
     The accuracy of a feature is that of a random feature of the laptop with the same share. Rare
@@ -285,8 +282,8 @@ def features_of(random: np.random.Generator, dictionary: str, n: int) -> pd.Data
     )  # fmt: skip
 
 
-def accuracies(id: str, other: str) -> Simulate:
-    def simulate(random: np.random.Generator, truth: float) -> Estimate:
+def accuracies(id, other):
+    def simulate(random, truth):
         first = features_of(random, "_transcoder_", 4000)
         second = features_of(random, other, 1000)
         first["rule_accuracy"] += truth
@@ -297,7 +294,7 @@ def accuracies(id: str, other: str) -> Simulate:
     return simulate
 
 
-def context_free(random: np.random.Generator, truth: float) -> Estimate:
+def context_free(random, truth):
     n = CLAIMS["context-free-automatic"].needs // 2
     first, second = random.random(n) < 0.15 + truth, random.random(n) < 0.15
     return difference_of_shares(first.astype(float), second.astype(float), "features")
@@ -330,11 +327,11 @@ CASES = [
 ]
 
 
-def test_every_claim_is_simulated() -> None:
+def test_every_claim_is_simulated():
     assert {id for id, claim in CLAIMS.items() if claim.kind != "check"} == set(SIMULATIONS)
 
 
-def reproduced(id: str, simulate: Simulate, effect: float) -> float:
+def reproduced(id, simulate, effect):
     """In which share of data sets a claim is called reproduced if the truth is an effect."""
     claim = CLAIMS[id]
     truth = effect if claim.better == "larger" else -effect
@@ -346,16 +343,14 @@ def reproduced(id: str, simulate: Simulate, effect: float) -> float:
 @pytest.mark.full
 @pytest.mark.parametrize(("id", "simulate"), CASES)
 @pytest.mark.parametrize("effect", [0, 2])
-def test_a_rule_is_rarely_wrong_and_finds_what_matters(
-    id: str, simulate: Simulate, effect: int
-) -> None:
+def test_a_rule_is_rarely_wrong_and_finds_what_matters(id, simulate, effect):
     claim = CLAIMS[id]
     line = -claim.margin if claim.test == "non-inferiority" else 0.0
     found = reproduced(id, simulate, line + effect * claim.margin)
     assert found >= AT_LEAST if effect else found <= AT_MOST
 
 
-def test_the_check_fails_when_the_identity_does() -> None:
+def test_the_check_fails_when_the_identity_does():
     check = CLAIMS["circuits-factorise"]
     assert verdict(check, exactly(3e-8)) == "reproduced"
     assert verdict(check, exactly(2e-4)) == "not reproduced"

@@ -20,7 +20,7 @@ from transcoders.statistics import (
 )
 
 
-def test_each_resample_draws_as_many_clusters_as_there_are() -> None:
+def test_each_resample_draws_as_many_clusters_as_there_are():
     drawn = resample(7, seed=3, resamples=50)
     assert drawn.shape == (51, 7)
     assert (drawn[0] == 1).all() and (drawn.sum(axis=1) == 7).all()
@@ -28,7 +28,7 @@ def test_each_resample_draws_as_many_clusters_as_there_are() -> None:
     assert (drawn == resample(7, seed=3, resamples=50)).all()
 
 
-def test_the_interval_of_a_mean_is_that_of_its_standard_error() -> None:
+def test_the_interval_of_a_mean_is_that_of_its_standard_error():
     values = np.random.default_rng(0).normal(size=400)
     found = mean(values, "documents", seed=1)
     assert found.value == pytest.approx(values.mean())
@@ -36,7 +36,7 @@ def test_the_interval_of_a_mean_is_that_of_its_standard_error() -> None:
     assert (found.n, found.resampled) == (400, "documents")
 
 
-def test_values_of_one_cluster_count_as_one_draw() -> None:
+def test_values_of_one_cluster_count_as_one_draw():
     values = np.random.default_rng(0).normal(size=60)
     repeated, clusters = np.repeat(values, 5), np.repeat(np.arange(60), 5)
     assert mean(repeated, "years", clusters=clusters, seed=0) == pytest.approx(
@@ -46,7 +46,7 @@ def test_values_of_one_cluster_count_as_one_draw() -> None:
     assert careless.high - careless.low < 0.6 * (2 * 1.96 * values.std() / 60**0.5)
 
 
-def test_values_count_by_their_weights() -> None:
+def test_values_count_by_their_weights():
     found = mean(np.array([1.0, 0.0, 0.0]), "documents", weights=np.array([3.0, 1, 2]), seed=0)
     assert found.value == pytest.approx(0.5)
     assert found[1:3] == (0, 1)
@@ -58,7 +58,7 @@ def test_values_count_by_their_weights() -> None:
     turned=st.booleans(),
 )
 @settings(max_examples=30)
-def test_a_mean_moves_and_turns_with_its_values(values: list[float], shift: float, turned: bool):
+def test_a_mean_moves_and_turns_with_its_values(values, shift, turned):
     before = mean(np.array(values), "x", seed=0)
     sign = -1 if turned else 1
     after = mean(sign * np.array(values) + shift, "x", seed=0)
@@ -69,7 +69,7 @@ def test_a_mean_moves_and_turns_with_its_values(values: list[float], shift: floa
     assert after[1:3] == pytest.approx(expected, abs=0.1 * width + 1e-9)
 
 
-def test_training_runs_widen_the_interval_by_students_distribution() -> None:
+def test_training_runs_widen_the_interval_by_students_distribution():
     # Documents say nothing here: only three runs differ.
     runs = np.array([0.0, 1.0, 2.0])
     found = estimate(np.tile(runs, (20_001, 1)), 10**6, "documents", seed=0)
@@ -78,7 +78,7 @@ def test_training_runs_widen_the_interval_by_students_distribution() -> None:
     assert (found.low, found.high) == pytest.approx((low, high), rel=0.1)
 
 
-def test_one_run_adds_nothing_and_equal_runs_add_nothing() -> None:
+def test_one_run_adds_nothing_and_equal_runs_add_nothing():
     drawn = np.random.default_rng(0).normal(size=(2001, 1))
     alone = estimate(drawn[:, 0].copy(), 10, "documents", seed=0)
     assert estimate(drawn.copy(), 10, "documents", seed=0) == alone
@@ -91,17 +91,17 @@ def test_one_run_adds_nothing_and_equal_runs_add_nothing() -> None:
     # Wilson 1927, as tabulated by Newcombe 1998 (Statistics in Medicine 17, 857-872), Table I.
     [(81, 263, 0.2553, 0.3662), (0, 20, 0, 0.1611)],
 )
-def test_shares_have_wilsons_interval(count: int, total: int, low: float, high: float) -> None:
+def test_shares_have_wilsons_interval(count, total, low, high):
     found = share(count, total, "studies")
     assert found[1:3] == pytest.approx((low, high), abs=5e-5)
 
 
-def test_equal_groups_are_not_certainly_equal() -> None:
+def test_equal_groups_are_not_certainly_equal():
     found = difference_of_shares(np.ones(50), np.ones(50), "features")
     assert found.value == 0 and found.low < -0.03 and found.high > 0.03
 
 
-def test_the_difference_of_shares_is_agresti_and_caffos() -> None:
+def test_the_difference_of_shares_is_agresti_and_caffos():
     first, second = np.repeat([1.0, 0], [56, 14]), np.repeat([1.0, 0], [48, 32])
     found = difference_of_shares(first, second, "features")
     p, q = 57 / 72, 49 / 82
@@ -111,7 +111,7 @@ def test_the_difference_of_shares_is_agresti_and_caffos() -> None:
     assert found[1:3] == pytest.approx((p - q - half, p - q + half), abs=3e-3)
 
 
-def test_matching_removes_what_only_the_strata_explain() -> None:
+def test_matching_removes_what_only_the_strata_explain():
     random = np.random.default_rng(0)
     strata = random.choice(3, 900, p=[0.7, 0.2, 0.1]), random.choice(3, 900, p=[0.1, 0.2, 0.7])
     values = [each * 1.0 + random.normal(scale=0.1, size=900) for each in strata]
@@ -123,19 +123,19 @@ def test_matching_removes_what_only_the_strata_explain() -> None:
     assert shifted is not None and shifted.value == pytest.approx(found.value + 0.5)
 
 
-def test_groups_that_share_no_stratum_have_no_matched_difference() -> None:
+def test_groups_that_share_no_stratum_have_no_matched_difference():
     zeros, ones = np.zeros(5, dtype=int), np.ones(5, dtype=int)
     assert matched_difference(np.ones(5), np.ones(5), (zeros, ones), "features") is None
 
 
-def test_halves_are_two_halves() -> None:
+def test_halves_are_two_halves():
     first, second = halves(99, seed=4)
     assert (first ^ second).all() and first.sum() == 49
     assert (first != halves(99, seed=5)[0]).any()
 
 
 @pytest.mark.parametrize("n", [5, 10, 34])
-def test_intervals_of_few_clusters_hold_the_truth_as_often_as_they_say(n: int) -> None:
+def test_intervals_of_few_clusters_hold_the_truth_as_often_as_they_say(n):
     # Plain percentiles of 5 clusters miss it in 17% of cases.
     random = np.random.default_rng(0)
     found = [mean(random.normal(size=n), "decades", seed=seed) for seed in range(400)]
@@ -143,13 +143,13 @@ def test_intervals_of_few_clusters_hold_the_truth_as_often_as_they_say(n: int) -
     assert missed / 400 < 0.11
 
 
-def test_one_cluster_has_no_interval() -> None:
+def test_one_cluster_has_no_interval():
     found = mean(np.array([1.0, 2.0]), "documents", clusters=["a", "a"], seed=0)
     assert found.value == 1.5 and np.isnan([found.low, found.high]).all()
     assert Estimate.of_record(json.loads(json.dumps(found.record())))[:1] == (1.5,)
 
 
-def test_what_is_infinite_is_null_in_a_record() -> None:
+def test_what_is_infinite_is_null_in_a_record():
     record = Estimate(2.0, 1.0, float("inf"), 98, "years").record()
     assert json.dumps(record) == (
         '{"value": 2.0, "low": 1.0, "high": null, "n": 98, "resampled": "years"}'

@@ -26,7 +26,7 @@ RECORD = REPOSITORY / "benchmarks/faults.json"
 WRONG = "wrong results kept"
 
 
-def main() -> None:
+def main():
     """Try them."""
     faults = all_faults()
     with tempfile.TemporaryDirectory(prefix="faults-") as folder:
@@ -35,7 +35,7 @@ def main() -> None:
             sys.exit(done.said)
         prepared = Prepared.of(clean)
 
-        def attempt(number: int) -> str:
+        def attempt(number):
             own = Path(folder) / f"fault{number}"
             try:
                 return faults[number].attempt(prepared, own / "run")
@@ -53,7 +53,7 @@ def main() -> None:
     sys.exit(1 if WRONG in endings else 0)
 
 
-def write(endings: dict[str, str]) -> None:
+def write(endings):
     """The record of how every fault ended, and the table of the page."""
     count = Counter(endings.values())
     totals = {"resumed": "resumed", "refused": "refused", "wrong_results_kept": WRONG}

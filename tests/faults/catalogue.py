@@ -4,7 +4,6 @@ import os
 import re
 import signal
 import subprocess
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -13,11 +12,9 @@ import yaml
 
 from faults.injection import (
     LAYOUT,
-    Ending,
     Event,
     Fault,
     Prepared,
-    Run,
     WrongResultError,
     events,
     judged,
@@ -50,14 +47,14 @@ COMMANDS: list[Command] = [tuple(each.split()) for each in re.split("[;\n]", LIN
 # ---- Killed ------------------------------------------------------------------------------------
 
 
-def kills() -> Iterator[Fault]:
+def kills():
     """SIGKILL to every command, at five moments."""
     for command in COMMANDS:
         for moment in ("start", "first third", "second third", "end", "half a file"):
             yield Fault("killed", f"{' '.join(command)}: {moment}", partial(_kill, command, moment))
 
 
-def _kill(command: Command, when: str, prepared: Prepared, folder: Path) -> Ending:
+def _kill(command, when, prepared, folder):
     written = prepared.writing(folder, command)
     renamed = [number for number, event in enumerate(written, 1) if event.what == "os.rename"]
     moment = {
@@ -73,7 +70,7 @@ def _kill(command: Command, when: str, prepared: Prepared, folder: Path) -> Endi
     return resumes(prepared, folder, command)
 
 
-def _killed(ended: Run) -> None:
+def _killed(ended):
     if ended.status != -signal.SIGKILL:
         raise WrongResultError(f"it was not killed but ended with {ended.status}: {ended.said}")
 
@@ -120,7 +117,7 @@ class Damaged(NamedTuple):
     other: str
 
 
-def _damaged(line: str) -> Damaged:
+def _damaged(line):
     path, command, other = line.split(" | ")
     return Damaged(f"{RESULTS}/{path}", tuple(command.split()), f"{RESULTS}/{other}")
 
@@ -128,7 +125,7 @@ def _damaged(line: str) -> Damaged:
 READERS = [_damaged(line) for line in FILES.strip().splitlines()]
 
 
-def damage() -> Iterator[Fault]:
+def damage():
     """Files of every kind changed before what reads them runs, or after all is done."""
     for file in READERS:
         for how in ("one bit", "half", "empty", "exchanged"):
@@ -137,7 +134,7 @@ def damage() -> Iterator[Fault]:
             yield Fault("damaged, all done", file.path, partial(_found_at_start, file.path))
 
 
-def _damage(file: Damaged, how: str, prepared: Prepared, folder: Path) -> Ending:
+def _damage(file, how, prepared, folder):
     prepared.copy(folder)
     spoil(folder, file.path, file.other, how)
     return judged(
@@ -147,7 +144,7 @@ def _damage(file: Damaged, how: str, prepared: Prepared, folder: Path) -> Ending
     )  # fmt: skip
 
 
-def spoil(folder: Path, path: str, other: str, how: str) -> None:
+def spoil(folder, path, other, how):
     """Damage a file and leave its time as it was, as a bad disk does."""
     file = folder / path
     content, time_before = file.read_bytes(), file.stat().st_mtime_ns
@@ -162,19 +159,19 @@ def spoil(folder: Path, path: str, other: str, how: str) -> None:
     os.utime(file, ns=(time_before, time_before))
 
 
-def _found_at_start(path: str, prepared: Prepared, folder: Path) -> Ending:
+def _found_at_start(path, prepared, folder):
     prepared.copy(folder)
     spoil(folder, path, "", "one bit")
     return judged(prepared, folder, snakemake(folder, "--dry-run"), names=[path], damaged=[path])
 
 
-def checkpoints() -> Iterator[Fault]:
+def checkpoints():
     """A training job killed, and its checkpoint changed before it goes on."""
     for how in ("one bit", "half", "empty", "another job's"):
         yield Fault("damaged", f"checkpoint: {how}", partial(_checkpoint, how))
 
 
-def _interrupted(folder: Path, group: str) -> str:
+def _interrupted(folder, group):
     """Kill a training job after its first checkpoint, whose path this is."""
     name = str(LAYOUT.checkpoint(group))
     run(folder, ("train", group))
@@ -183,7 +180,7 @@ def _interrupted(folder: Path, group: str) -> str:
     return name
 
 
-def _checkpoint(how: str, prepared: Prepared, folder: Path) -> Ending:
+def _checkpoint(how, prepared, folder):
     prepared.copy(folder)
     name, other = _interrupted(folder, "tiny-gpt2"), ""
     if how == "another job's":
@@ -198,13 +195,13 @@ def _checkpoint(how: str, prepared: Prepared, folder: Path) -> Ending:
 # ---- A disk without room, and settings that change ----------------------------------------------
 
 
-def full_disks() -> Iterator[Fault]:
+def full_disks():
     """A file system with room for less than a command writes; then with room for all."""
     for command in COMMANDS:
         yield Fault("disk full", f"{' '.join(command)}: 4 kB left", partial(_full_disk, command))
 
 
-def _full_disk(command: Command, prepared: Prepared, folder: Path) -> Ending:
+def _full_disk(command, prepared, folder):
     written = prepared.writing(folder, command)
     prepared.copy(folder)
     mounted, kept = folder / "results", folder / "results.kept"
@@ -230,11 +227,11 @@ def _full_disk(command: Command, prepared: Prepared, folder: Path) -> Ending:
         subprocess.run(["umount", str(mounted)], check=True)
 
 
-def _mount(folder: Path, options: str) -> None:
+def _mount(folder, options):
     subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], check=True)
 
 
-def edits() -> Iterator[Fault]:
+def edits():
     """A setting changed after a job was killed: nothing of the old setting may be used."""
     for key, value in (
         ("seed", 43),
@@ -251,7 +248,7 @@ def edits() -> Iterator[Fault]:
         yield Fault("setting changed", f"{key}, in caching", partial(_edit_caching, key, value))
 
 
-def _set(folder: Path, key: str, value: object) -> None:
+def _set(folder, key, value):
     path = folder / LAYOUT.config
     scale = section = yaml.safe_load(path.read_text())
     *parents, last = key.split(".")
@@ -261,7 +258,7 @@ def _set(folder: Path, key: str, value: object) -> None:
     path.write_text(yaml.safe_dump(scale, sort_keys=False))
 
 
-def _edit_training(key: str, value: object, prepared: Prepared, folder: Path) -> Ending:
+def _edit_training(key, value, prepared, folder):
     prepared.copy(folder)
     name = _interrupted(folder, "tiny-gpt2")
     _set(folder, key, value)
@@ -272,7 +269,7 @@ def _edit_training(key: str, value: object, prepared: Prepared, folder: Path) ->
     return ending
 
 
-def _edit_caching(key: str, value: object, prepared: Prepared, folder: Path) -> Ending:
+def _edit_caching(key, value, prepared, folder):
     command, moment = ("cache-activations", "tiny-gpt2"), "0"
     prepared.copy(folder)
     for _ in range(2):  # to learn what it writes, and to be killed half-way
@@ -283,9 +280,7 @@ def _edit_caching(key: str, value: object, prepared: Prepared, folder: Path) -> 
     return _same_as_clean(key, value, prepared, folder, command)
 
 
-def _same_as_clean(
-    key: str, value: object, prepared: Prepared, folder: Path, command: Command
-) -> Ending:
+def _same_as_clean(key, value, prepared, folder, command):
     """Change a setting here and in a copy where nothing was interrupted; run both; compare."""
     other = prepared.copy(folder.with_name(f"{folder.name}-clean"))
     for place in (folder, other):
@@ -303,6 +298,6 @@ def _same_as_clean(
 FAMILIES = (kills, damage, checkpoints, full_disks, edits)
 
 
-def all_faults() -> list[Fault]:
+def all_faults():
     """Every fault of every family."""
     return [fault for family in FAMILIES for fault in family()]

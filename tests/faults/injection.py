@@ -11,15 +11,15 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from faults import process
-from transcoders.checksums import sha256
 from transcoders.layout import Layout
 from transcoders.process import set_environment
+from workflow.running import hashes_below
 
 Ending = Literal["resumed", "refused"]
 SCALE = "smoke"
@@ -67,17 +67,17 @@ class Prepared:
     """What commands write, as far as it was asked for."""
 
     @classmethod
-    def of(cls, clean: Path) -> "Prepared":
+    def of(cls, clean):
         """What is in a folder where the smoke scale has run."""
         return cls(clean, hashes(clean))
 
-    def copy(self, destination: Path) -> Path:
+    def copy(self, destination):
         """The whole run, to be damaged."""
         shutil.rmtree(destination, ignore_errors=True)
         shutil.copytree(self.clean, destination, ignore=shutil.ignore_patterns("__pycache__"))
         return destination
 
-    def writing(self, folder: Path, command: tuple[str, ...]) -> list["Event"]:
+    def writing(self, folder, command):
         """All that a command writes without a fault, in order; found out in ``folder``, once.
 
         Its outputs are removed before, as Snakemake does.
@@ -93,7 +93,7 @@ class Prepared:
             self.written[command] = found
         return self.written[command]
 
-    def differences(self, folder: Path, *, but: Sequence[str] = ()) -> list[str]:
+    def differences(self, folder, *, but=()):
         """Files that are not as in the clean run: changed, missing, or there too much.
 
         ``but`` leaves out paths that begin so.
@@ -106,17 +106,17 @@ class Prepared:
         )
 
 
-def hashes(folder: Path) -> dict[str, str]:
+def hashes(folder):
     """SHA-256 of all that a run made, logs left out, half-written files not."""
     return {
-        str(path.relative_to(folder)): sha256(path)
+        f"{top}/{name}": digest
         for top in TOPS
-        for path in sorted((folder / top).rglob("*"))
-        if path.is_file() and "logs" not in path.parts and path.name != ".snakemake_timestamp"
+        for name, digest in hashes_below(folder / top).items()
+        if not name.endswith(".snakemake_timestamp")
     }
 
 
-def run(folder: Path, command: Sequence[str], *, moment: str = "0") -> Run:
+def run(folder, command, *, moment="0"):
     """Run a subcommand in a folder, to be killed at some moment.
 
     It runs in a process forked from one that has imported the libraries, which takes most of the
@@ -135,7 +135,7 @@ def run(folder: Path, command: Sequence[str], *, moment: str = "0") -> Run:
     return Run(forked.exitcode, (folder / "said.log").read_text())
 
 
-def snakemake(folder: Path, *arguments: str) -> Run:
+def snakemake(folder, *arguments):
     """Run Snakemake in a folder, on two cores."""
     ended = subprocess.run(
         [*SNAKEMAKE, *arguments, "--config", f"scale={SCALE}"],
@@ -145,7 +145,7 @@ def snakemake(folder: Path, *arguments: str) -> Run:
     return Run(ended.returncode, ended.stderr + ended.stdout)
 
 
-def environment(folder: Path) -> dict[str, str]:
+def environment(folder):
     """In which the code of that folder runs, and nothing of a test runner's."""
     kept = {
         key: value
@@ -155,13 +155,13 @@ def environment(folder: Path) -> dict[str, str]:
     return kept | {"PYTHONPATH": str(folder / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
 
 
-def events(folder: Path) -> list[Event]:
+def events(folder):
     """What the last command in a folder wrote."""
     lines = (folder / "events.log").read_text().splitlines()
     return [Event(*line.split(" ", 1)) for line in lines]
 
 
-def made_by(written: Iterable[Event]) -> list[str]:
+def made_by(written):
     """The files and folders that a command brought under their final names."""
     final = {event.path for event in written if event.what == "os.rename"}
     return sorted(
@@ -169,14 +169,14 @@ def made_by(written: Iterable[Event]) -> list[str]:
     )
 
 
-def remove_outputs(folder: Path, written: Iterable[Event]) -> None:
+def remove_outputs(folder, written):
     """Remove the files that a command made."""
     for path in made_by(written):
         if (folder / path).is_file():
             (folder / path).unlink()
 
 
-def resumes(prepared: Prepared, folder: Path, command: Sequence[str]) -> Ending:
+def resumes(prepared, folder, command):
     """Run the command, which must succeed and leave all as it is in the clean run."""
     again = run(folder, command)
     if again.status != 0:
@@ -186,15 +186,7 @@ def resumes(prepared: Prepared, folder: Path, command: Sequence[str]) -> Ending:
     return "resumed"
 
 
-def judged(
-    prepared: Prepared,
-    folder: Path,
-    ended: Run,
-    *,
-    names: Sequence[str],
-    but: Sequence[str] = (),
-    damaged: Sequence[str] = (),
-) -> Ending:
+def judged(prepared, folder, ended, *, names, but=(), damaged=()):
     """What became of a command that met a fault.
 
     Args:
@@ -228,5 +220,5 @@ class Fault:
     attempt: Callable[[Prepared, Path], Ending]
     """Raises :class:`WrongResultError`."""
 
-    def __str__(self) -> str:
+    def __str__(self):
         return f"{self.family}: {self.name}"

@@ -28,7 +28,7 @@ from workflow.running import REPOSITORY, workspace
 COMPARED = (".csv", ".json", ".safetensors", ".parquet")
 
 
-def main() -> None:
+def main():
     """Run, kill, run again, compare."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scale", default="laptop")
@@ -57,7 +57,7 @@ def main() -> None:
     sys.exit(1 if different or not compared else 0)
 
 
-def run_under_kills(folder: Path, scale: str, minutes: tuple[float, float], seed: int) -> int:
+def run_under_kills(folder, scale, minutes, seed):
     """How often it took a kill until the run ended by itself, well."""
     chosen = random.Random(seed)
     base = [sys.executable, "-m", "snakemake", "--cores", "all", "--config", f"scale={scale}"]
@@ -79,7 +79,7 @@ def run_under_kills(folder: Path, scale: str, minutes: tuple[float, float], seed
     raise AssertionError  # count() does not end
 
 
-def compare(results: Path, other: Path) -> tuple[int, list[str]]:
+def compare(results, other):
     """How many files both runs have, and which of them differ."""
     both = [
         path.relative_to(results)

@@ -19,14 +19,14 @@ WRITING = os.O_WRONLY | os.O_RDWR
 class Watch:
     """Counts the events and ends the process at one of them."""
 
-    def __init__(self, moment: str, log: str) -> None:
+    def __init__(self, moment, log):
         self.fatal = int(moment.removesuffix("torn"))
         self.torn = moment.endswith("torn")
         self.log = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         self.tops = tuple(os.path.join(os.getcwd(), top, "") for top in WATCHED)
         self.seen = 0
 
-    def __call__(self, event: str, arguments: tuple[object, ...]) -> None:
+    def __call__(self, event, arguments):
         if event == "open":
             flags = arguments[2]
             writes = isinstance(flags, int) and flags & WRITING
@@ -47,15 +47,13 @@ class Watch:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _files(path: str) -> list[str]:
+def _files(path):
     """The file, or the files below a folder."""
     below = [os.path.join(top, name) for top, _, names in os.walk(path) for name in names]
     return below or [path]
 
 
-def run_forked(
-    folder: str, environment: dict[str, str], moment: str, log: str, arguments: list[str]
-) -> None:
+def run_forked(folder, environment, moment, log, arguments):
     """Run the command in a process forked for it, with all that it says in ``said.log``."""
     os.chdir(folder)
     os.environ.clear()

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-from pathlib import Path
 
 import pytest
 
@@ -25,12 +24,12 @@ ALL = {str(fault): fault for fault in all_faults()}
 
 
 @pytest.fixture(scope="session")
-def prepared(run: Path) -> Prepared:
+def prepared(run):
     return Prepared.of(run)
 
 
 @pytest.mark.parametrize("name", EVERYDAY)
-def test_a_fault_is_resumed_from_or_refused(prepared: Prepared, tmp_path: Path, name: str) -> None:
+def test_a_fault_is_resumed_from_or_refused(prepared, tmp_path, name):
     if name.startswith("disk full") and os.geteuid() != 0:
         pytest.skip("only root may mount a small disk")
     fault = ALL[name]
@@ -38,11 +37,11 @@ def test_a_fault_is_resumed_from_or_refused(prepared: Prepared, tmp_path: Path, 
     assert ending == ("resumed" if fault.family == "killed" else "refused")
 
 
-def test_the_campaign_tries_hundreds_and_none_twice() -> None:
+def test_the_campaign_tries_hundreds_and_none_twice():
     assert len(all_faults()) == len(ALL) > 200
 
 
-def test_a_result_that_is_wrong_is_called_wrong(prepared: Prepared, tmp_path: Path) -> None:
+def test_a_result_that_is_wrong_is_called_wrong(prepared, tmp_path):
     """The judge itself: a change that nobody notices, and one that is not explained."""
     folder = prepared.copy(tmp_path / "run")
     ended = injection.run(folder, ("collect-tables",))

@@ -1,7 +1,6 @@
 """The gap by tokens: lines that are known are found, with intervals that are neither too short."""
 
 import numpy as np
-import pandas as pd
 import pytest
 from scipy import stats
 
@@ -15,7 +14,7 @@ MARGIN = 0.027
 AMOUNTS = [2**17, 2**18, 2**19, 2**20, 2**21]
 
 
-def sweep(level: float, slope: float, **options: object) -> list[Made]:
+def sweep(level, slope, **options):
     """One pass over each amount, on a line that has the given level at the most tokens."""
     return [
         Made(level + slope * (n - len(AMOUNTS) + 1), amount, **options)
@@ -23,9 +22,7 @@ def sweep(level: float, slope: float, **options: object) -> list[Made]:
     ]
 
 
-def compared(
-    pairs: list[Made], *, resamples: int = 200, **options: object
-) -> tuple[pd.DataFrame, dict[str, pd.Series]]:
+def compared(pairs, *, resamples=200, **options):
     """The points, and the rows of the fit by quantity."""
     made = tables(pairs, **options)
     points, fits = gap_by_tokens(Pairs(*made, seed=0, resamples=resamples), margin=MARGIN)
@@ -33,7 +30,7 @@ def compared(
 
 
 @pytest.mark.parametrize(("level", "slope"), [(-0.06, 0.02), (-0.06, -0.01), (0.05, 0.01)])
-def test_a_line_is_given_back(level: float, slope: float) -> None:
+def test_a_line_is_given_back(level, slope):
     points, fit = compared(sweep(level, slope))
     assert points["tokens_different"].tolist()[:5] == AMOUNTS
     ends = ["value", "low", "high"]
@@ -45,24 +42,24 @@ def test_a_line_is_given_back(level: float, slope: float) -> None:
         assert fit[name][ends].tolist() == pytest.approx([reached] * 3)
 
 
-def test_what_is_beyond_the_horizon_is_not_extrapolated_to() -> None:
+def test_what_is_beyond_the_horizon_is_not_extrapolated_to():
     doublings = np.log2(HORIZON)
     for beyond, end in ((0.01, np.inf), (-0.01, HORIZON * AMOUNTS[-1])):
         _, fit = compared(sweep(-0.001 * (doublings + beyond), 0.001))
         assert fit["tokens_to_equal"]["value"] == pytest.approx(end, rel=0.01)
 
 
-def test_a_line_that_falls_was_above_its_target_from_the_start() -> None:
+def test_a_line_that_falls_was_above_its_target_from_the_start():
     _, fit = compared(sweep(0.05, -0.01))
     assert fit["tokens_to_equal"]["value"] == 0
 
 
-def test_a_bend_is_seen_in_the_quadratic_term() -> None:
+def test_a_bend_is_seen_in_the_quadratic_term():
     bent = [Made(-0.1 + 0.01 * n**2, amount) for n, amount in enumerate(AMOUNTS)]
     assert compared(bent)[1]["curvature"]["value"] == pytest.approx(0.01)
 
 
-def test_equal_steps_are_another_line_than_one_pass() -> None:
+def test_equal_steps_are_another_line_than_one_pass():
     repeated = [Made(-0.05, amount, passes=2 ** (4 - n)) for n, amount in enumerate(AMOUNTS[:3])]
     others = [Made(9.0, AMOUNTS[0], passes=4), Made(9.0, AMOUNTS[1], n_features=128)]
     points, fit = compared([*sweep(-0.04, 0.02), *repeated, *others])
@@ -74,7 +71,7 @@ def test_equal_steps_are_another_line_than_one_pass() -> None:
     assert fit["slope"]["value"] == pytest.approx(0.02)
 
 
-def test_all_points_are_compared_over_the_same_l0() -> None:
+def test_all_points_are_compared_over_the_same_l0():
     line = sweep(-0.04, 0.02)
     denser = [pair._replace(l0=(20.0 - n, 50.0, 100.0 + n)) for n, pair in enumerate(line)]
     points, _ = compared(denser)
@@ -86,14 +83,14 @@ def test_all_points_are_compared_over_the_same_l0() -> None:
     assert points.iloc[0][["l0_low", "l0_high"]].tolist() == pytest.approx([8.0, 90.0])
 
 
-def test_other_kinds_and_sites_with_one_amount_have_no_points() -> None:
+def test_other_kinds_and_sites_with_one_amount_have_no_points():
     topk = sweep(0.5, 0.1, kinds=("topk_transcoder", "topk_sae"))
     alone = Made(-0.2, site="tiny_layer2")
     points, _ = compared([*sweep(-0.04, 0.02), *topk, alone])
     assert set(points["site"]) == {SITE} and points["gap"].max() < 0
 
 
-def test_seeds_widen_the_interval_of_the_slope() -> None:
+def test_seeds_widen_the_interval_of_the_slope():
     line = sweep(-0.04, 0.02)
     seeds = [Made(-0.04 + error, AMOUNTS[-1], seed=s) for s, error in ((1, 0.01), (2, -0.01))]
     _, one = compared(line, noise=0.01)
@@ -104,14 +101,14 @@ def test_seeds_widen_the_interval_of_the_slope() -> None:
     assert three["slope"]["resampled"] == "documents, training runs"
 
 
-def covers(random: np.random.Generator, *, run_sd: float) -> bool:
+def covers(random):
     """Whether the interval of the slope has the truth in it, in one data set made by chance."""
 
-    def run(pair: Made) -> Made:
-        return pair._replace(gap=pair.gap + run_sd * random.normal())
+    def run(pair):
+        return pair._replace(gap=pair.gap + 0.02 * random.normal())
 
     line = sweep(-0.04, 0.02)
-    seeds = [line[-1]._replace(seed=seed) for seed in (1, 2, 3)] if run_sd else []
+    seeds = [line[-1]._replace(seed=seed) for seed in (1, 2, 3)]
     made = tables(map(run, [*line, *seeds]), documents=40, noise=0.05, random=random)
     _, fits = gap_by_tokens(Pairs(*made, seed=0, resamples=400), margin=MARGIN)
     slope = fits.iloc[0]
@@ -119,16 +116,15 @@ def covers(random: np.random.Generator, *, run_sd: float) -> bool:
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("run_sd", [0.0, 0.02])
-def test_the_interval_of_the_slope_covers_it_in_about_95_of_100_data_sets(run_sd: float) -> None:
+def test_the_interval_of_the_slope_covers_it_in_about_95_of_100_data_sets():
     random = np.random.default_rng(0)
     n = 100
-    found = sum(covers(random, run_sd=run_sd) for _ in range(n))
+    found = sum(covers(random) for _ in range(n))
     low, high = stats.binom.interval(0.998, n, 0.95)
     assert low <= found <= high
 
 
-def test_documents_of_all_points_are_drawn_together() -> None:
+def test_documents_of_all_points_are_drawn_together():
     # What makes a document easier for transcoders at every amount changes no slope.
     made = tables(sweep(-0.04, 0.02))
     easier = made[1]["dictionary"].str.contains("_transcoder_")
@@ -140,7 +136,7 @@ def test_documents_of_all_points_are_drawn_together() -> None:
     assert level["high"] - level["low"] > 0.1
 
 
-def test_run_noise_is_that_of_the_groups_with_several_runs() -> None:
+def test_run_noise_is_that_of_the_groups_with_several_runs():
     random = np.random.default_rng(0)
     groups = [mean + 0.3 * random.normal(size=3) for mean in random.normal(size=4000)]
     noise = RunNoise.pooled([*groups, np.array([5.0])])
@@ -163,13 +159,11 @@ def test_run_noise_is_that_of_the_groups_with_several_runs() -> None:
         (np.nan, 4e5, np.nan, "at 400 k tokens (no interval)"),
     ],
 )
-def test_no_more_is_said_of_a_crossing_than_is_known(
-    low: float, value: float, high: float, said: str
-) -> None:
+def test_no_more_is_said_of_a_crossing_than_is_known(low, value, high, said):
     assert tokens_in_words({"low": low, "value": value, "high": high}).startswith(said)
 
 
-def test_a_sentence_for_each_site_has_its_numbers() -> None:
+def test_a_sentence_for_each_site_has_its_numbers():
     pairs = [*sweep(-0.06, 0.02), *sweep(0.01, 0.0, site="tiny_layer2")]
     _, fits = gap_by_tokens(Pairs(*tables(pairs), seed=0, resamples=100), margin=MARGIN)
     first, second = fit_in_words(fits, MARGIN).splitlines()

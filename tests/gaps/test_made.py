@@ -23,7 +23,7 @@ MARGIN = 0.027
 LAPTOP = "smollm2-135m_layer20"
 
 
-def sweep(site: str = SITE) -> list[Made]:
+def sweep(site=SITE):
     """A pair by data with an equal-steps line, and a control."""
     return [
         Made(-0.08, 2**18, site=site), Made(-0.06, 2**19, site=site), Made(-0.04, 2**20, site=site),
@@ -32,13 +32,13 @@ def sweep(site: str = SITE) -> list[Made]:
     ]  # fmt: skip
 
 
-def drawn(pairs: list[Made]) -> tuple[pd.DataFrame, pd.DataFrame]:
+def drawn(pairs):
     """The points and the fits of some pairs."""
     made = tables(pairs, noise=0.02)
     return gap_by_tokens(Pairs(*made, seed=0, resamples=100), margin=MARGIN)
 
 
-def test_the_figure_has_a_panel_a_site_with_both_lines_their_bars_and_the_margin() -> None:
+def test_the_figure_has_a_panel_a_site_with_both_lines_their_bars_and_the_margin():
     points, fits = drawn([*sweep(), *sweep("tiny_layer2")])
     figure = gap_by_tokens_figure(points, fits, margin=MARGIN)
     assert [panel.get_title() for panel in figure.axes] == ["tiny, layer 1", "tiny, layer 2"]
@@ -60,13 +60,13 @@ def test_the_figure_has_a_panel_a_site_with_both_lines_their_bars_and_the_margin
     assert len(legend.get_texts()) == 4
 
 
-def test_a_scale_in_which_no_fronts_meet_has_an_empty_figure() -> None:
+def test_a_scale_in_which_no_fronts_meet_has_an_empty_figure():
     points, fits = drawn([Made(-0.1)])
     assert points.empty and not gap_by_tokens_figure(points, fits, margin=MARGIN).axes
 
 
 @pytest.fixture
-def evidence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Evidence:
+def evidence(tmp_path, monkeypatch):
     """The laptop scale with tables of a sweep at one site, after its command has run."""
     (tmp_path / "config").symlink_to(ROOT / "config")
     monkeypatch.chdir(tmp_path)
@@ -79,7 +79,7 @@ def evidence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Evidence:
 
 
 @pytest.mark.usefixtures("own_settings")
-def test_the_command_writes_all_tables_and_the_claim_is_judged_by_them(evidence: Evidence) -> None:
+def test_the_command_writes_all_tables_and_the_claim_is_judged_by_them(evidence):
     layout = evidence.layout
     points, fits, why = map(
         read_table, (layout.gap_by_tokens, layout.gap_by_tokens_fit, layout.why)
@@ -97,7 +97,7 @@ def test_the_command_writes_all_tables_and_the_claim_is_judged_by_them(evidence:
     assert shown.count("<tr>") == len(why) + 1 and "nan" not in shown
 
 
-def test_what_explains_a_gap_is_judged_by_the_margin_of_the_claim() -> None:
+def test_what_explains_a_gap_is_judged_by_the_margin_of_the_claim():
     rule = rule_of_gaps(ROOT / "config/claims.yaml")
     assert (rule.margin, rule.needs) == (MARGIN, 50)
 
@@ -105,7 +105,7 @@ def test_what_explains_a_gap_is_judged_by_the_margin_of_the_claim() -> None:
 SITES = [Site(model="m", layer=layer) for layer in (1, 2)]
 
 
-def sweeps(*trained: tuple[int, str, int | None, int]) -> bool:
+def sweeps(*trained):
     """Whether a scale does that trains dictionaries of (site, kind, rows, epochs)."""
     scale = SimpleNamespace(
         sites=SITES,
@@ -123,7 +123,7 @@ def sweeps(*trained: tuple[int, str, int | None, int]) -> bool:
     return bool(Scale.sweeps_data.fget(scale))
 
 
-def test_data_are_swept_where_both_kinds_see_two_amounts_once_at_one_site() -> None:
+def test_data_are_swept_where_both_kinds_see_two_amounts_once_at_one_site():
     both = ("transcoder", "mlp_out_sae")
     few, all_rows = ([(0, kind, rows, 1) for kind in both] for rows in (100, None))
     assert sweeps(*few, *all_rows)
@@ -133,7 +133,7 @@ def test_data_are_swept_where_both_kinds_see_two_amounts_once_at_one_site() -> N
     assert not sweeps(*few, *all_rows[:1])  # transcoders alone
 
 
-def test_the_target_exists_only_where_data_are_swept(tmp_path: Path) -> None:
+def test_the_target_exists_only_where_data_are_swept(tmp_path):
     folder = workspace(tmp_path / "run")
     scale = "--config", "scale=smoke"
     assert not load_scale(ROOT / "config/laptop.yaml").sweeps_data

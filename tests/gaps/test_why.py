@@ -1,7 +1,6 @@
 """One factor at a time: what explains a gap, what does not, and what nobody can tell."""
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from helpers_gaps import SITE, Made, tables
@@ -15,13 +14,13 @@ TOPK, SKIP = ("topk_transcoder", "topk_sae"), ("skip_transcoder", "skip_sae")
 PLAIN = [Made(-0.10, MOST), Made(-0.10, MOST, seed=1), Made(-0.10, MOST, seed=2)]
 
 
-def asked(pairs: list[Made], *, noise: float = 0.01, documents: int = 60) -> pd.DataFrame:
+def asked(pairs, *, noise=0.01, documents=60):
     """The table, with a row a factor."""
     made = tables(pairs, noise=noise, documents=documents)
     return why(Pairs(*made, seed=0, resamples=400), RULE).set_index("factor")
 
 
-def controls(data: float, steps: float, width: float, topk: float, skip: float) -> list[Made]:
+def controls(data, steps, width, topk, skip):
     """Everything that is asked, given how much each factor changes the gap of -0.10."""
     return [
         *PLAIN,
@@ -34,7 +33,7 @@ def controls(data: float, steps: float, width: float, topk: float, skip: float) 
     ]
 
 
-def test_every_factor_is_the_change_that_was_made() -> None:
+def test_every_factor_is_the_change_that_was_made():
     table = asked(controls(0.05, 0.02, 0.04, 0.10, -0.03))
     truth = {"data": 0.05, "steps": 0.02, "data at equal steps": 0.03, "width": 0.04,
              "shrinkage": 0.10, "affine part": -0.03}  # fmt: skip
@@ -50,14 +49,14 @@ def test_every_factor_is_the_change_that_was_made() -> None:
     assert set(table["site"]) == {SITE}
 
 
-def test_explains_can_say_each_of_its_answers() -> None:
+def test_explains_can_say_each_of_its_answers():
     table = asked(controls(0.05, 0.005, 0.10, 0.0, 0.06), noise=0.005)
     answers = {"data": "partly", "steps": "no", "width": "yes", "shrinkage": "no",
                "affine part": "partly"}  # fmt: skip
     assert table.loc[list(answers), "explains"].to_dict() == answers
 
 
-def test_nothing_is_explained_where_nothing_is_to_be_or_documents_are_few() -> None:
+def test_nothing_is_explained_where_nothing_is_to_be_or_documents_are_few():
     better = [pair._replace(gap=pair.gap + 0.2) for pair in controls(0.05, 0, 0.05, 0.05, 0)]
     for table in (asked(better), asked(controls(0.05, 0, 0.1, 0.1, 0.1), documents=49)):
         rows = table[(table["measure"] == "gap") & (table.index != "gap")]
@@ -66,7 +65,7 @@ def test_nothing_is_explained_where_nothing_is_to_be_or_documents_are_few() -> N
     assert rows.loc[rows["measure"] == "gap", "share_of_gap"].isna().all()
 
 
-def estimate(low: float, high: float, n: int = 60) -> Estimate:
+def estimate(low, high, n=60):
     return Estimate((low + high) / 2, low, high, n, "documents")
 
 
@@ -87,14 +86,12 @@ BEFORE = estimate(-0.12, -0.08)
         (BEFORE, estimate(-0.02, 0.02), estimate(0.07, 0.13, n=49), "cannot tell"),
     ],
 )
-def test_the_rule_worked_by_hand(
-    before: Estimate, after: Estimate, change: Estimate, answered: str
-) -> None:
+def test_the_rule_worked_by_hand(before, after, change, answered):
     assert RULE.of_change(before, after, change) == answered
 
 
 @pytest.mark.full
-def test_a_control_without_effect_is_rarely_called_one() -> None:
+def test_a_control_without_effect_is_rarely_called_one():
     random = np.random.default_rng(0)
     said = []
     for _ in range(100):
@@ -115,9 +112,7 @@ def test_a_control_without_effect_is_rarely_called_one() -> None:
         ((0.04, 0.0), (0.9, 0.8), ("no", "no")),
     ],
 )
-def test_levels_can_refute_a_cause_and_prove_none(
-    dead: tuple[float, float], norm: tuple[float, float], answers: tuple[str, str]
-) -> None:
+def test_levels_can_refute_a_cause_and_prove_none(dead, norm, answers):
     few = Made(-0.2, FEW)
     plain = [pair._replace(dead=dead, norm=norm) for pair in PLAIN]
     table = asked([*plain, few])
@@ -129,7 +124,7 @@ def test_levels_can_refute_a_cause_and_prove_none(
     assert set(alone["explains"]) == {"cannot tell"} and alone["low"].isna().all()
 
 
-def test_levels_are_compared_at_equal_l0() -> None:
+def test_levels_are_compared_at_equal_l0():
     # Dead features and L0 go together, and the SAEs are sparser. At equal L0 nothing differs.
     evaluation, by_document = tables([*PLAIN, Made(-0.2, FEW)])
     sae = evaluation["kind"] == "mlp_out_sae"
@@ -139,7 +134,7 @@ def test_levels_are_compared_at_equal_l0() -> None:
     assert table.loc["dead features", "change"] == pytest.approx(0, abs=1e-12)
 
 
-def test_a_change_is_measured_where_all_fronts_are() -> None:
+def test_a_change_is_measured_where_all_fronts_are():
     # The gap is larger at high L0, which the other width does not reach.
     evaluation, by_document = tables(
         [Made(-0.1, MOST), Made(-0.1, MOST, n_features=128, l0=(8.0, 12.0, 30.0))]
@@ -153,14 +148,14 @@ def test_a_change_is_measured_where_all_fronts_are() -> None:
     assert row["change"] == pytest.approx(0, abs=1e-9)
 
 
-def test_the_site_is_the_one_with_most_controls_and_without_any_there_is_no_row() -> None:
+def test_the_site_is_the_one_with_most_controls_and_without_any_there_is_no_row():
     elsewhere = [Made(-0.3, site="tiny_layer2"), Made(-0.4, FEW, site="tiny_layer2")]
     assert set(asked([*elsewhere, *controls(0, 0, 0, 0, 0)])["site"]) == {SITE}
     assert asked([Made(-0.3), Made(-0.3, seed=1)]).empty
     assert "no fronts" in answer(asked([Made(-0.3)]).reset_index())
 
 
-def test_chance_is_said_where_runs_differ_as_much_as_the_gap() -> None:
+def test_chance_is_said_where_runs_differ_as_much_as_the_gap():
     few = Made(-0.2, FEW)
     apart = [Made(gap, MOST, seed=n) for n, gap in ((42, -0.1), (1, 0.05), (2, -0.15))]
     table = asked([*apart, few])
@@ -172,7 +167,7 @@ def test_chance_is_said_where_runs_differ_as_much_as_the_gap() -> None:
     assert "training seeds" not in asked([PLAIN[0], few]).index
 
 
-def test_the_answer_names_each_cause_under_what_was_found() -> None:
+def test_the_answer_names_each_cause_under_what_was_found():
     table = asked(controls(0.05, 0.005, 0.10, 0.0, 0.06), noise=0.005).reset_index()
     said = answer(table)
     assert said.startswith(f"At {SITE} and at equal sparsity, transcoders do worse than SAEs")
@@ -188,7 +183,7 @@ def test_the_answer_names_each_cause_under_what_was_found() -> None:
     assert all("nan" not in line for line in lines)
 
 
-def test_the_answer_claims_no_deficit_where_there_is_none() -> None:
+def test_the_answer_claims_no_deficit_where_there_is_none():
     gone = [*(pair._replace(gap=0.0) for pair in PLAIN), Made(-0.1, FEW)]
     said = answer(asked(gone).reset_index())
     assert "not measurably worse" in said and "with the least data it was -0.1" in said

@@ -3,12 +3,11 @@
 import copy
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 import pytest
 
-from helpers_circuits import Make
 from helpers_greater_than import TEMPLATES, TRAP_TEMPLATES, trap_tokenizer
 from transcoders.circuits.paths import Search
 from transcoders.circuits.replacement import ReplacementModel
@@ -35,7 +34,7 @@ class Case(NamedTuple):
     settings: GreaterThan
     sae: SparseDictionary | None
 
-    def run(self, destination: Path, **changes: Any) -> None:
+    def run(self, destination, **changes):
         study_greater_than(
             self.tracer,
             self.settings.model_copy(update=changes),
@@ -52,15 +51,15 @@ class Done(NamedTuple):
     case: Case
     folder: Path
 
-    def table(self, name: str) -> pd.DataFrame:
+    def table(self, name):
         return pd.read_csv(self.folder / f"{name}.csv")
 
     @property
-    def summary(self) -> dict[str, Any]:
+    def summary(self):
         return json.loads((self.folder / "summary.json").read_text())
 
 
-def make_case(name: str, tiny_models: dict[str, Path], make: Make) -> Case:
+def make_case(name, tiny_models, make):
     architecture, _, variant = name.partition(" ")
     folder, trap = tiny_models[architecture], variant == "with a trap"
     transcoders = {
@@ -81,12 +80,7 @@ def make_case(name: str, tiny_models: dict[str, Path], make: Make) -> Case:
 
 
 @pytest.fixture(scope="module", params=["llama with SAE", "llama everywhere", "gpt2 with a trap"])
-def done(
-    request: pytest.FixtureRequest,
-    tmp_path_factory: pytest.TempPathFactory,
-    tiny_models: dict[str, Path],
-    random_dictionary: Make,
-) -> Done:
+def done(request, tmp_path_factory, tiny_models, random_dictionary):
     case = make_case(request.param, tiny_models, random_dictionary)
     folder = tmp_path_factory.mktemp("study") / "greater_than"
     case.run(folder)
@@ -94,14 +88,14 @@ def done(
 
 
 @pytest.fixture
-def short(tiny_models: dict[str, Path], random_dictionary: Make) -> Case:
+def short(tiny_models, random_dictionary):
     """A case with a single template and a few units."""
     case = make_case("llama with SAE", tiny_models, random_dictionary)
     changes = {"templates": TEMPLATES[:1], "kept": [0, 1]}
     return case._replace(settings=case.settings.model_copy(update=changes))
 
 
-def test_every_prompt_has_a_metric(done: Done) -> None:
+def test_every_prompt_has_a_metric(done):
     assert {path.name for path in done.folder.iterdir()} == FILES
     table, summary = done.table("metric"), done.summary
     assert list(table.columns) == ["template", "year", *summary["metric"]]
@@ -116,7 +110,7 @@ def test_every_prompt_has_a_metric(done: Done) -> None:
         assert summary["next_token_difference"] == pytest.approx(expected, abs=1e-5)
 
 
-def test_curves_go_from_the_constant_to_all_units(done: Done) -> None:
+def test_curves_go_from_the_constant_to_all_units(done):
     table, metric = done.table("curves"), done.summary["metric"]
     curves = table[table["template"] == "all"].set_index(["curve", "kept"])["metric"]
     kinds = {"transcoder", "neurons"} | ({"mlp_out_sae"} if done.case.sae else set())
@@ -129,7 +123,7 @@ def test_curves_go_from_the_constant_to_all_units(done: Done) -> None:
     assert curves["neurons", 0] == pytest.approx(metric["removed"]["value"], abs=1e-5)
 
 
-def test_every_part_of_the_model_has_its_place_in_where(done: Done) -> None:
+def test_every_part_of_the_model_has_its_place_in_where(done):
     table, summary = done.table("where"), done.summary
     assert len(table) == 3 * 3
     is_mlp = table["kind"] == "mlp"
@@ -143,7 +137,7 @@ def test_every_part_of_the_model_has_its_place_in_where(done: Done) -> None:
     assert (table.loc[~is_mlp & (table["layer"] > 1), "into_chosen_mlp"] == 0).all()
 
 
-def test_shown_features_have_a_value_for_every_number(done: Done) -> None:
+def test_shown_features_have_a_value_for_every_number(done):
     table, features = done.table("features_by_year"), done.table("features")
     shown = features[(features["rank"] <= 3) | features["bad"]]["feature"].tolist()
     n_numbers = 10 if done.summary["numbers"] == "digits" else 100
@@ -158,7 +152,7 @@ def test_shown_features_have_a_value_for_every_number(done: Done) -> None:
     assert table["value"].notna().all()
 
 
-def test_what_a_study_concludes_is_in_its_summary(done: Done) -> None:
+def test_what_a_study_concludes_is_in_its_summary(done):
     few = done.summary["few_above_neurons"]
     assert set(few) == {"transcoder"} | ({"mlp_out_sae"} if done.case.sae else set())
     harmful = done.summary["harmful_feature"]
@@ -175,7 +169,7 @@ def test_what_a_study_concludes_is_in_its_summary(done: Done) -> None:
     ]  # fmt: skip
 
 
-def test_positions_decide_where_units_are_set_to_zero(tmp_path: Path, short: Case) -> None:
+def test_positions_decide_where_units_are_set_to_zero(tmp_path, short):
     found = []
     for positions in ("predicting", "all"):
         short.run(tmp_path / positions, positions=positions)
@@ -186,9 +180,7 @@ def test_positions_decide_where_units_are_set_to_zero(tmp_path: Path, short: Cas
     assert (predicting["removed"] - everywhere["removed"]).abs().max() > 1e-3
 
 
-def test_a_transcoder_that_never_changes_with_the_year_is_refused(
-    short: Case, tmp_path: Path
-) -> None:
+def test_a_transcoder_that_never_changes_with_the_year_is_refused(short, tmp_path):
     dead = copy.deepcopy(short.tracer.replacement.transcoders[1])
     dead.b_enc.fill_(-100)
     short.tracer.replacement.transcoders[1] = dead
@@ -197,6 +189,6 @@ def test_a_transcoder_that_never_changes_with_the_year_is_refused(
     assert not (tmp_path / "out").exists()
 
 
-def test_more_units_than_there_are_cannot_be_kept(short: Case, tmp_path: Path) -> None:
+def test_more_units_than_there_are_cannot_be_kept(short, tmp_path):
     with pytest.raises(UserError, match=r"greater_than\.kept: 10000 units, expected at most 24"):
         short.run(tmp_path / "out", kept=[0, 8, 10_000])

@@ -1,16 +1,12 @@
 """Curves, their intervals and areas, and bad units, all on units whose effects are known."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
 from transcoders.greater_than.estimates import (
-    Curve,
     Lead,
     catch_up,
     few_above,
@@ -26,37 +22,37 @@ from transcoders.greater_than.sweep import find_bad_feature, sweep
 class KnownUnits:
     """In a chosen MLP's place: the metric is a sum of what the kept units add, for every prompt."""
 
-    def __init__(self, effects: list[float], ranking: list[int], noise: float = 0.0) -> None:
+    def __init__(self, effects, ranking, noise=0.0):
         generator = torch.Generator().manual_seed(0)
         self.effects = torch.tensor(effects)[:, None, None].expand(-1, 2, 100)
         self.effects = self.effects + noise * torch.randn(len(effects), 2, 100, generator=generator)
         self._ranking = torch.tensor(ranking)
         self.asked: list[list[int]] = []
 
-    def ranking(self, kind: str) -> Tensor:
+    def ranking(self, kind):
         assert kind == "transcoder"
         return self._ranking
 
-    def metrics(self, kind: str, kept: Tensor) -> Tensor:
+    def metrics(self, kind, kept):
         assert kind == "transcoder"
         self.asked.append(kept.tolist())
         return self.effects[kept].sum(dim=0)
 
 
-def known(effects: list[float], ranking: list[int], noise: float = 0.0) -> Any:
+def known(effects, ranking, noise=0.0):
     return KnownUnits(effects, ranking, noise)
 
 
-def made_up(heights: dict[int, float]) -> Curve:
+def made_up(heights):
     """Of the same height for every prompt."""
     return {n_kept: torch.full((2, 100), height) for n_kept, height in heights.items()}
 
 
-def random_values(seed: int, templates: int = 3) -> Tensor:
+def random_values(seed, templates=3):
     return torch.randn(templates, 100, generator=torch.Generator().manual_seed(seed))
 
 
-def test_a_curve_is_measured_at_the_numbers_asked_for_along_the_ranking() -> None:
+def test_a_curve_is_measured_at_the_numbers_asked_for_along_the_ranking():
     mlp = known([0.1, 0.2, 0.4, 0.8], [2, 0, 3, 1])
     found = sweep(mlp, "transcoder", [0, 1, 3, 4])
     assert mlp.asked == [[], [2], [2, 0, 3], [2, 0, 3, 1]]
@@ -69,7 +65,7 @@ def test_a_curve_is_measured_at_the_numbers_asked_for_along_the_ranking() -> Non
 
 @given(st.integers(0, 2**31))
 @settings(max_examples=20)
-def test_estimates_are_of_templates_and_years_but_the_first_and_last(seed: int) -> None:
+def test_estimates_are_of_templates_and_years_but_the_first_and_last(seed):
     values = random_values(seed)
     expected = sum(x for row in values.tolist() for x in row[1:99]) / (3 * 98)
     values[:, [0, 99]] = torch.nan
@@ -81,14 +77,14 @@ def test_estimates_are_of_templates_and_years_but_the_first_and_last(seed: int) 
     assert 0.3 < (found.high - found.low) / (2 * 2.26 / (3 * 98) ** 0.5) < 2.2
 
 
-def test_all_templates_of_a_year_are_drawn_together() -> None:
+def test_all_templates_of_a_year_are_drawn_together():
     # Opposite templates cancel in every draw of years, and would not if drawn alone.
     values = random_values(5, templates=1)
     assert over_years(torch.cat([values, -values]), seed=0)[:3] == pytest.approx([0] * 3, abs=1e-7)
 
 
 @pytest.mark.parametrize("rank", [1, 5])
-def test_a_bad_unit_is_found_wherever_it_is(rank: int) -> None:
+def test_a_bad_unit_is_found_wherever_it_is(rank):
     ranking = [3, 1, 4, 0, 2]
     effects = [0.1] * 5
     effects[ranking[rank - 1]] = -0.1
@@ -99,7 +95,7 @@ def test_a_bad_unit_is_found_wherever_it_is(rank: int) -> None:
     assert list(curve) == [0, 1, 2, 3, 4, 5]
 
 
-def test_harm_is_tested_on_years_and_templates_that_did_not_choose_the_unit() -> None:
+def test_harm_is_tested_on_years_and_templates_that_did_not_choose_the_unit():
     # Unit 1 does harm in the first template only, by which it is chosen.
     drops = np.zeros((3, 2, 98))
     drops[1, 0] = 0.5
@@ -110,7 +106,7 @@ def test_harm_is_tested_on_years_and_templates_that_did_not_choose_the_unit() ->
     assert most_harmful(drops, seed=0)[1][:3] == pytest.approx([0.2] * 3)
 
 
-def test_the_largest_of_many_harmless_drops_is_no_harm() -> None:
+def test_the_largest_of_many_harmless_drops_is_no_harm():
     # Drops are alike within decades. On the decades that chose it, the worst of 100 harmless units
     # would look harmful, and so it would on other years of the same decades.
     found = []
@@ -122,7 +118,7 @@ def test_the_largest_of_many_harmless_drops_is_no_harm() -> None:
     assert sum(found) <= 5
 
 
-def test_a_lead_is_over_the_best_of_all_others() -> None:
+def test_a_lead_is_over_the_best_of_all_others():
     losses = np.zeros((4, 98))
     losses[2], losses[0] = 0.3, 0.2
     found = lead_of(losses, 2, seed=0)
@@ -136,14 +132,14 @@ def test_a_lead_is_over_the_best_of_all_others() -> None:
     assert joint_lead([lead_of(losses, 2, seed=0)], seed=0).high < 0.01
 
 
-def test_two_leads_must_hold_in_the_same_resample() -> None:
+def test_two_leads_must_hold_in_the_same_resample():
     random = np.random.default_rng(0)
     mlp, head = (random.normal(0.1, 0.3, size=2001) for _ in range(2))
     leads = [Lead(draws, 0.6, 30) for draws in (mlp, head)]
     assert joint_lead(leads, seed=0).low <= min(joint_lead([lead], seed=0).low for lead in leads)
 
 
-def test_only_few_units_count_and_they_count_alike() -> None:
+def test_only_few_units_count_and_they_count_alike():
     # 0.1 above for up to 23 units, which are joined by straight lines; far below afterwards.
     first = made_up({0: 9.0, 1: 0.1, 4: 0.4, 23: 2.3, 24: -5.0, 100: -5.0})
     second = made_up({0: 0.0, 1: 0.0, 10: 0.9, 30: 2.9, 100: 3.0})
@@ -152,7 +148,7 @@ def test_only_few_units_count_and_they_count_alike() -> None:
     assert few_above(short, second, seed=0).value == pytest.approx(0.1, abs=1e-6)
 
 
-def test_what_features_share_is_not_taken_for_their_own() -> None:
+def test_what_features_share_is_not_taken_for_their_own():
     assert own_above_others(np.ones((20, 20)), seed=0)[:3] == pytest.approx([0, 0, 0])
     found = own_above_others(np.eye(20), seed=0)
     assert found.value == pytest.approx(1) and found.low > 0.8
@@ -176,8 +172,6 @@ KEPT = (0, 1, 2, 4, 8)
         ((0.0, 0.4, 0.4, 0.4, 0.6), (0.0, 0.1, 0.2, 0.2 + 1e-6, 0.8), 6),
     ],
 )
-def test_when_the_second_curve_catches_up(
-    first: tuple[float, ...], second: tuple[float, ...], expected: float
-) -> None:
+def test_when_the_second_curve_catches_up(first, second, expected):
     one, other = (made_up(dict(zip(KEPT, heights, strict=True))) for heights in (first, second))
     assert catch_up(one, other, seed=0)[:3] == (expected,) * 3

@@ -1,7 +1,5 @@
 """Prompts, numbers as tokenizers write them, and the metric: all of it worked out by hand."""
 
-from typing import Any
-
 import pytest
 import torch
 from hypothesis import given
@@ -12,7 +10,6 @@ from transformers import PreTrainedTokenizerFast
 from helpers_greater_than import (
     TEMPLATES,
     TRAP_TEMPLATES,
-    Setting,
     dummy_prefix_tokenizer,
     metric_by_hand,
     sign,
@@ -20,16 +17,14 @@ from helpers_greater_than import (
     word_tokenizer,
 )
 from transcoders.errors import UserError
-from transcoders.greater_than.task import Numbers, Prompts, make_prompts, metric
+from transcoders.greater_than.task import Numbers, make_prompts, metric
 
 PAIRS = Numbers(torch.arange(100) + 7)
 DIGITS = Numbers(torch.arange(10) + 7)
-Made = tuple[Any, list[str], list[Prompts]]
-"""A tokenizer, templates and their prompts."""
 
 
 @given(st.integers(0, 2**31))
-def test_the_metric_is_a_sum_over_continuations(seed: int) -> None:
+def test_the_metric_is_a_sum_over_continuations(seed):
     logits = torch.randn(100, 100, generator=torch.Generator().manual_seed(seed)) * 3
     p = logits.double().softmax(dim=1)
     expected = [metric_by_hand(row, year) for year, row in enumerate(p)]
@@ -37,9 +32,7 @@ def test_the_metric_is_a_sum_over_continuations(seed: int) -> None:
 
 
 @pytest.mark.parametrize(("architecture", "style"), [("gpt2", "pairs"), ("llama", "digits")])
-def test_a_tokenizers_numbers_are_found(
-    settings: dict[str, Setting], architecture: str, style: str
-) -> None:
+def test_a_tokenizers_numbers_are_found(settings, architecture, style):
     setting = settings[architecture]
     assert setting.numbers.style == style
     texts = [setting.tokenizer.decode([token]) for token in setting.numbers.ids.tolist()]
@@ -47,7 +40,7 @@ def test_a_tokenizers_numbers_are_found(
     assert texts == [f"{number:0{width}d}" for number in range(10**width)]
 
 
-def test_a_space_that_a_tokenizer_puts_before_the_first_word_is_no_digit() -> None:
+def test_a_space_that_a_tokenizer_puts_before_the_first_word_is_no_digit():
     tokenizer = dummy_prefix_tokenizer()
     assert tokenizer("5")["input_ids"] == tokenizer.convert_tokens_to_ids(["▁", "5"])
     numbers = Numbers.of(tokenizer)
@@ -64,13 +57,13 @@ def test_a_space_that_a_tokenizer_puts_before_the_first_word_is_no_digit() -> No
     ],
     ids=["words", "nine digits", "drops digits"],
 )
-def test_a_tokenizer_with_neither_pairs_nor_digits_is_refused(tokenizer: Any) -> None:
+def test_a_tokenizer_with_neither_pairs_nor_digits_is_refused(tokenizer):
     with pytest.raises(UserError, match=r"greater_than: expected a tok.*choose another model"):
         Numbers.of(tokenizer)
 
 
 @given(st.sampled_from([PAIRS, DIGITS]), st.integers(0, 99))
-def test_contrast_is_a_mean_less_a_mean(numbers: Numbers, year: int) -> None:
+def test_contrast_is_a_mean_less_a_mean(numbers, year):
     signs = [sign(numbers, year, candidate) for candidate in range(len(numbers.ids))]
     weights = numbers.contrast(year)
     if weights is None:
@@ -86,7 +79,7 @@ def test_contrast_is_a_mean_less_a_mean(numbers: Numbers, year: int) -> None:
 
 
 @pytest.fixture(scope="module", params=["gpt2", "llama", "trap"])
-def made(request: pytest.FixtureRequest, settings: dict[str, Setting]) -> Made:
+def made(request, settings):
     if request.param == "trap":
         tokenizer = trap_tokenizer()
         return tokenizer, TRAP_TEMPLATES, make_prompts(TRAP_TEMPLATES, tokenizer, 0)
@@ -94,7 +87,7 @@ def made(request: pytest.FixtureRequest, settings: dict[str, Setting]) -> Made:
     return setting.tokenizer, TEMPLATES, setting.prompts
 
 
-def test_rows_are_bos_and_the_prompts_text(made: Made) -> None:
+def test_rows_are_bos_and_the_prompts_text(made):
     tokenizer, templates, prompts = made
     for group in prompts:
         for row, year in zip(group.rows.tolist(), group.years.tolist(), strict=True):
@@ -102,7 +95,7 @@ def test_rows_are_bos_and_the_prompts_text(made: Made) -> None:
             assert row == [0, *tokenizer(text, add_special_tokens=False)["input_ids"]]
 
 
-def test_the_year_token_is_the_first_that_tells_the_year(made: Made) -> None:
+def test_the_year_token_is_the_first_that_tells_the_year(made):
     tokenizer, _, prompts = made
     for group in prompts:
         for row, year in zip(group.rows.tolist(), group.years.tolist(), strict=True):
@@ -112,7 +105,7 @@ def test_the_year_token_is_the_first_that_tells_the_year(made: Made) -> None:
             assert row[: group.year_token] == group.rows[0, : group.year_token].tolist()
 
 
-def test_a_round_year_that_is_one_token_is_alone_in_a_shorter_prompt() -> None:
+def test_a_round_year_that_is_one_token_is_alone_in_a_shorter_prompt():
     tokenizer = trap_tokenizer()
     alone, others = make_prompts(TRAP_TEMPLATES[:1], tokenizer, 0)
     assert alone.years.tolist() == [0]

@@ -2,14 +2,10 @@
 
 import pytest
 import torch
-from torch import Tensor, nn
 
-from helpers_circuits import Make, centred, plain, watched, without_weight
+from helpers_circuits import centred, plain, watched, without_weight
 from helpers_greater_than import (
     TRAP_TEMPLATES,
-    Inside,
-    Setting,
-    hooked,
     metrics_with,
     neurons_out,
     only,
@@ -27,7 +23,7 @@ N_NEURONS = 128
 ROUNDING = 2e-5
 
 
-def some_years(setting: Setting) -> Setting:
+def some_years(setting):
     """Fewer prompts of two templates, of different years."""
     first, second = setting.prompts
     prompts = [only(first, range(0, 100, 9)), only(second, range(5, 100, 13))]
@@ -35,7 +31,7 @@ def some_years(setting: Setting) -> Setting:
 
 
 @pytest.fixture(scope="module")
-def dictionaries(random_dictionary: Make) -> dict[UnitKind, SparseDictionary]:
+def dictionaries(random_dictionary):
     """A third of the features are dead."""
     made: dict[UnitKind, SparseDictionary] = {
         "transcoder": random_dictionary("transcoder", n_features=N_FEATURES, seed=1),
@@ -46,26 +42,24 @@ def dictionaries(random_dictionary: Make) -> dict[UnitKind, SparseDictionary]:
     return made
 
 
-def chosen(
-    setting: Setting, dictionaries: dict[UnitKind, SparseDictionary], first: int | None
-) -> ChosenMLP:
+def chosen(setting, dictionaries, first):
     return ChosenMLP(
         setting.model, setting.numbers, setting.prompts, LAYER, dictionaries, first_position=first
     )
 
 
-def assert_same(found: Tensor, expected: Tensor, tolerance: float = ROUNDING) -> None:
+def assert_same(found, expected, tolerance=ROUNDING):
     """Equal where there is a number, and none where there is none."""
     assert found.shape == expected.shape
     assert torch.equal(found.isnan(), expected.isnan())
     assert (found - expected).nan_to_num().abs().max().item() <= tolerance
 
 
-def with_features(dictionary: SparseDictionary, kept: Tensor) -> Inside:
+def with_features(dictionary, kept):
     """A dictionary in the MLP's place, some features kept."""
     of_input = dictionary.kind == "transcoder"
 
-    def inside(mlp_in: Tensor, mlp_out: Tensor) -> Tensor:
+    def inside(mlp_in, mlp_out):
         z = dictionary.encode(mlp_in if of_input else mlp_out)
         outputs = [z[..., unit, None] * dictionary.W_dec[unit] for unit in kept.tolist()]
         return sum(outputs, torch.zeros(())) + dictionary.b_dec.expand_as(mlp_out)
@@ -73,29 +67,27 @@ def with_features(dictionary: SparseDictionary, kept: Tensor) -> Inside:
     return inside
 
 
-def metrics_with_neurons(setting: Setting, kept: Tensor, first: int | None) -> Tensor:
+def metrics_with_neurons(setting, kept, first):
     """The metric with the other neurons set to zero from some position on, whole prompts run."""
     result = torch.full((2, 100), torch.nan)
     for group in setting.prompts:
         start = group.rows.shape[1] - 1 if first is None else first
 
-        def hook(_: nn.Module, arguments: tuple[Tensor], start: int = start) -> tuple[Tensor]:
+        def hook(_, arguments, start=start):
             changed = arguments[0].clone()
             gone = torch.ones(N_NEURONS, dtype=torch.bool)
             gone[kept] = False
             changed[:, start:, gone] = 0
             return (changed,)
 
-        with hooked(neurons_out(setting, LAYER).register_forward_pre_hook(hook)):
+        with neurons_out(setting, LAYER).register_forward_pre_hook(hook):
             found = metrics_with(setting._replace(prompts=[group]), LAYER, None, None)
         result[group.template, group.years] = found[group.template, group.years]
     return result
 
 
 @pytest.mark.parametrize("first", [None, 3])
-def test_some_units_are_kept_and_the_others_set_to_zero(
-    any_setting: Setting, dictionaries: dict[UnitKind, SparseDictionary], first: int | None
-) -> None:
+def test_some_units_are_kept_and_the_others_set_to_zero(any_setting, dictionaries, first):
     setting = some_years(any_setting)
     mlp = chosen(setting, dictionaries, first)
     for kind, dictionary in dictionaries.items():
@@ -109,7 +101,7 @@ def test_some_units_are_kept_and_the_others_set_to_zero(
 
 
 @torch.no_grad()
-def at_last_by_hand(setting: Setting, dictionary: SparseDictionary) -> Tensor:
+def at_last_by_hand(setting, dictionary):
     """(template, 100, feature) from the MLP's input and output at the end of whole prompts."""
     result = torch.zeros(2, 100, dictionary.n_features)
     block = plain(setting.model).blocks[LAYER]
@@ -124,7 +116,7 @@ def at_last_by_hand(setting: Setting, dictionary: SparseDictionary) -> Tensor:
     return result
 
 
-def ranked_by_hand(at_last: Tensor) -> list[int]:
+def ranked_by_hand(at_last):
     """By variance within templates, averaged; of equal ones the first first."""
     variances = [
         sum(column.var(dim=0).item() for column in at_last[:, :, unit]) / len(at_last)
@@ -134,11 +126,7 @@ def ranked_by_hand(at_last: Tensor) -> list[int]:
 
 
 @pytest.mark.parametrize("first", [None, 2])
-def test_prompts_of_unequal_length_are_all_measured(
-    settings: dict[str, Setting],
-    dictionaries: dict[UnitKind, SparseDictionary],
-    first: int | None,
-) -> None:
+def test_prompts_of_unequal_length_are_all_measured(settings, dictionaries, first):
     tokenizer = trap_tokenizer()  # makes the prompt of the year 1700 shorter
     setting = settings["gpt2"]._replace(
         numbers=Numbers.of(tokenizer), prompts=make_prompts(TRAP_TEMPLATES, tokenizer, 0)
@@ -157,7 +145,7 @@ def test_prompts_of_unequal_length_are_all_measured(
     assert ranking == ranked_by_hand(at_last)
 
 
-def test_neurons_of_other_families_make_up_the_mlp_or_are_refused(other_setting: Setting) -> None:
+def test_neurons_of_other_families_make_up_the_mlp_or_are_refused(other_setting):
     if other_setting.architecture == "gemma2":
         with pytest.raises(UserError, match="found a norm after the MLP"):
             chosen(other_setting, {}, None)

@@ -1,16 +1,12 @@
 """Ablations are those of hooks on the whole model, and the rule finds a planted circuit."""
 
 from collections import Counter, defaultdict
-from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
 import torch
-from torch import Tensor
 
 from helpers_circuits import (
-    Make,
     Reader,
     assert_close,
     centred,
@@ -24,60 +20,55 @@ from helpers_circuits import (
 )
 from helpers_greater_than import (
     Plant,
-    Setting,
-    hooked,
     only,
     plant_circuit,
     sign,
 )
-from transcoders.circuits.notation import Node
 from transcoders.circuits.paths import Search, find_paths
-from transcoders.circuits.replacement import LocalReplacementModel, ReplacementModel
 from transcoders.circuits.vectors import logit_target
 from transcoders.circuits.verify import TotalAttributions
 from transcoders.greater_than.ablations import ablate, leads
-from transcoders.greater_than.task import Numbers, Prompts
 from transcoders.greater_than.where import COMPONENTS, Attributions, attribute, choose
-from transcoders.models import LanguageModel
 
 YEARS = (4, 23, 60, 99)
 """With digits, the first and the last have nothing to tell apart; with pairs, the last."""
 SEARCH = Search(12, 3, COMPONENTS)
 
 
-def replacement_of(setting: Setting, make: Make, first: int = 1) -> ReplacementModel:
+def replacement_of(setting, make, first=1):
     """Transcoders at layers 0 and 2, a TopK one among them."""
-    mix: Any = {0: "transcoder", 2: "topk_transcoder"}
+    mix = {0: "transcoder", 2: "topk_transcoder"}
     return make_circuit(setting.model, make, mix, first=first)
 
 
 @torch.no_grad()
-def ablated_by_hand(setting: Setting, layer: int, head: int, kind: str | None) -> float:
+def ablated_by_hand(setting, layer, head, kind):
     """The next token's probability difference, a part ablated at the end of whole prompts."""
     block, numbers = plain(setting.model).blocks[layer], setting.numbers
     # A bias of a head's values is added whatever it reads, so it stays.
     bias = torch.zeros(16) if head < 0 else value_bias(setting, layer, head)
 
-    def changed(values: Tensor, constant: Tensor | float) -> Tensor:
+    def changed(values, constant):
         result = values.clone()
         if kind is not None:
             last = values[:, -1]
             result[:, -1] = constant if kind == "zero" else sum(last) / len(last)
         return result
 
-    def on_mlp(_: Any, __: Any, output: Tensor) -> Tensor:
+    def on_mlp(_, __, output):
         return changed(output, 0.0)
 
-    def on_heads(_: Any, arguments: tuple[Tensor, ...]) -> tuple[Tensor]:
+    def on_heads(_, arguments):
         heads = list(arguments[0].split(16, dim=2))
         heads[head] = changed(heads[head], bias)
         return (torch.cat(heads, dim=2),)
 
     differences = []
-    with hooked(
-        block.mlp.register_forward_hook(on_mlp) if head < 0
+    with (
+        block.mlp.register_forward_hook(on_mlp)
+        if head < 0
         else block.attention_out.register_forward_pre_hook(on_heads)
-    ):  # fmt: skip
+    ):
         for group in setting.prompts:
             logits = setting.hf(input_ids=group.rows, use_cache=False).logits[:, -1, numbers.ids]
             for p, year in zip(logits.softmax(dim=1).tolist(), group.years.tolist(), strict=True):
@@ -87,7 +78,7 @@ def ablated_by_hand(setting: Setting, layer: int, head: int, kind: str | None) -
     return sum(differences) / len(differences)
 
 
-def value_bias(setting: Setting, layer: int, head: int) -> Tensor:
+def value_bias(setting, layer, head):
     """What a head's values are where its norm gives nothing but its bias."""
     match setting.architecture:
         case "gpt2":
@@ -97,13 +88,11 @@ def value_bias(setting: Setting, layer: int, head: int) -> Tensor:
             own = attention.query_key_value.bias.view(2, 3, 16)[head, 2]
         case _:
             return torch.zeros(16)
-    block: Any = plain(setting.model).blocks[layer]
+    block = plain(setting.model).blocks[layer]
     return own + block.norm_1.bias @ block.W_V[head]
 
 
-def test_ablations_are_those_of_hooks_on_the_whole_model(
-    any_setting: Setting, random_dictionary: Make
-) -> None:
+def test_ablations_are_those_of_hooks_on_the_whole_model(any_setting, random_dictionary):
     replacement = replacement_of(any_setting, random_dictionary)
     original, table, losses = ablate(replacement, any_setting.numbers, any_setting.prompts)
     assert losses.shape == (len(table), 98)
@@ -118,13 +107,7 @@ def test_ablations_are_those_of_hooks_on_the_whole_model(
     assert table["mean"].abs().max() > 1e-4
 
 
-def through_heads_by_hand(
-    local: LocalReplacementModel,
-    written: dict[Node, Tensor],
-    feature: Node,
-    attribution: float,
-    source: int,
-) -> Tensor:
+def through_heads_by_hand(local, written, feature, attribution, source):
     """What each head brings one feature from one token, times what the feature is worth."""
     model, weights = local.replacement.model, local.replacement.transcoders[feature.layer]
     norm = plain(model).blocks[feature.layer].norm_2
@@ -139,9 +122,7 @@ def through_heads_by_hand(
     return found
 
 
-def test_attributions_are_sums_over_nodes_averaged_over_prompts(
-    any_setting: Setting, random_dictionary: Make
-) -> None:
+def test_attributions_are_sums_over_nodes_averaged_over_prompts(any_setting, random_dictionary):
     replacement = replacement_of(any_setting, random_dictionary)
     groups = [only(group, YEARS) for group in any_setting.prompts]
     values: list[float] = []
@@ -193,15 +174,9 @@ LATE = [[1.0, 2.0], [4.0, -5.0], [3.0, 0.0]]
     ],
 )
 def test_the_rule_takes_the_largest_attributions(
-    setting: Setting,
-    random_dictionary: Make,
-    *,
-    mlps: list[float],
-    into: dict[int, list[list[float]]],
-    layer: int,
-    head: tuple[int, int],
-) -> None:
-    mix: Any = dict.fromkeys(into, "transcoder")
+    setting, random_dictionary, *, mlps, into, layer, head
+):
+    mix = dict.fromkeys(into, "transcoder")
     heads = {at: torch.tensor(values) for at, values in into.items()}
     nothing = pd.DataFrame()
     found = Attributions(1, 1.0, torch.tensor(mlps), torch.zeros(3, 2), heads, nothing, nothing)
@@ -209,8 +184,8 @@ def test_the_rule_takes_the_largest_attributions(
     assert choose(replacement, found) == (layer, head)
 
 
-def test_recurring_parts_are_those_of_a_recount(setting: Setting, random_dictionary: Make) -> None:
-    mix: Any = {0: "transcoder", 1: "transcoder"}
+def test_recurring_parts_are_those_of_a_recount(setting, random_dictionary):
+    mix = {0: "transcoder", 1: "transcoder"}
     replacement = make_circuit(setting.model, random_dictionary, mix, first=1)
     groups = [only(group, (11, 20, 47, 60, 85)) for group in setting.prompts]
     attributed = attribute(replacement, setting.numbers, groups, SEARCH)
@@ -247,15 +222,14 @@ WITH_DECOYS = [
     Plant(2, (1, 0), from_elsewhere=(1, 1)),
     Plant(1, (1, 0), from_elsewhere=(0, 1), to_logits=(2, 0)),
 ]
-Planted = tuple[Plant, ReplacementModel, Numbers, Prompts, LanguageModel]
 
 
 @pytest.fixture(scope="module", params=[*ALONE, *WITH_DECOYS], ids=str)
-def planted(request: pytest.FixtureRequest, tiny_models: dict[str, Path]) -> Planted:
+def planted(request, tiny_models):
     return (request.param, *plant_circuit(tiny_models["gpt2"], request.param))
 
 
-def test_the_rule_finds_the_planted_mlp_and_head(planted: Planted) -> None:
+def test_the_rule_finds_the_planted_mlp_and_head(planted):
     plant, replacement, numbers, prompts, _ = planted
     found = attribute(replacement, numbers, [only(prompts, range(2, 100, 8))], SEARCH)
     assert choose(replacement, found) == (plant.layer, plant.head)
@@ -267,7 +241,7 @@ def test_the_rule_finds_the_planted_mlp_and_head(planted: Planted) -> None:
 
 @pytest.mark.parametrize("planted", ALONE, ids=str, indirect=True)
 @pytest.mark.parametrize("ablation", ["zero", "mean"])
-def test_ablation_ranks_the_plant_first_too(planted: Planted, ablation: str) -> None:
+def test_ablation_ranks_the_plant_first_too(planted, ablation):
     plant, replacement, numbers, prompts, _ = planted
     original, table, losses = ablate(replacement, numbers, [prompts])
     assert original > 0.5
@@ -276,8 +250,9 @@ def test_ablation_ranks_the_plant_first_too(planted: Planted, ablation: str) -> 
     assert ahead["lead"]["value"] > 0.02
     assert all(part["first"] > 0.95 for part in ahead["parts"])
     for kind, part in (
-        ("mlp", f"mlp{plant.layer}"), ("head", f"attn{plant.head[0]}[{plant.head[1]}]"),
-    ):  # fmt: skip
+        ("mlp", f"mlp{plant.layer}"),
+        ("head", f"attn{plant.head[0]}[{plant.head[1]}]"),
+    ):
         lost = table[table["kind"] == kind].set_index("part")[ablation]
         first, second = lost.nlargest(2)
         assert lost.idxmax() == part

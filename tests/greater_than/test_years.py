@@ -1,16 +1,13 @@
 """What features say about years: plain loops over weights, and summaries worked by hand."""
 
 import math
-from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers_circuits import Make, assert_close, centred, make_circuit, plain
-from helpers_greater_than import Setting
-from transcoders.circuits.replacement import ReplacementModel
+from helpers_circuits import assert_close, centred, make_circuit, plain
 from transcoders.greater_than.task import Numbers
 from transcoders.greater_than.years import agreement, step, year_de_embeddings, year_logits
 
@@ -20,15 +17,13 @@ FEATURES = torch.tensor([3, 17, 0])
 
 
 @pytest.fixture(scope="module")
-def replacement(any_setting: Setting, random_dictionary: Make) -> ReplacementModel:
-    mix: Any = {0: "transcoder", 2: "transcoder"}
+def replacement(any_setting, random_dictionary):
+    mix = {0: "transcoder", 2: "transcoder"}
     return make_circuit(any_setting.model, random_dictionary, mix, first=1, n_features=40)
 
 
 @torch.no_grad()
-def test_year_logits_are_those_of_a_plain_loop(
-    any_setting: Setting, replacement: ReplacementModel
-) -> None:
+def test_year_logits_are_those_of_a_plain_loop(any_setting, replacement):
     numbers, norm = any_setting.numbers, plain(any_setting.model).final_norm
     unembedding = any_setting.hf.get_output_embeddings().weight
     found = year_logits(replacement, numbers, 2, FEATURES)
@@ -44,9 +39,7 @@ def test_year_logits_are_those_of_a_plain_loop(
 
 @pytest.mark.parametrize(("n_upstream", "head"), [(3, (1, 0)), (100, (2, 1))])
 @torch.no_grad()
-def test_de_embeddings_are_those_of_plain_loops(
-    any_setting: Setting, replacement: ReplacementModel, head: tuple[int, int], n_upstream: int
-) -> None:
+def test_de_embeddings_are_those_of_plain_loops(any_setting, replacement, head, n_upstream):
     numbers, embedding = any_setting.numbers, any_setting.hf.get_input_embeddings().weight
     block = plain(any_setting.model).blocks[head[0]]
     below, above = (replacement.transcoders[layer] for layer in (0, 2))
@@ -72,7 +65,7 @@ def test_de_embeddings_are_those_of_plain_loops(
 
 
 @given(st.sampled_from([PAIRS, DIGITS]), st.integers(0, 2**31))
-def test_a_step_is_an_average_of_contrasts(numbers: Numbers, seed: int) -> None:
+def test_a_step_is_an_average_of_contrasts(numbers, seed):
     generator = torch.Generator().manual_seed(seed)
     n_numbers = len(numbers.ids)
     dla = torch.randn(n_numbers, generator=generator)
@@ -91,7 +84,7 @@ def test_a_step_is_an_average_of_contrasts(numbers: Numbers, seed: int) -> None:
 
 
 @given(st.sampled_from([PAIRS, DIGITS]), st.integers(0, 2**31))
-def test_agreement_is_of_ranks(numbers: Numbers, seed: int) -> None:
+def test_agreement_is_of_ranks(numbers, seed):
     generator = torch.Generator().manual_seed(seed)
     n_numbers = len(numbers.ids)
     activation = torch.rand(100, generator=generator)
@@ -105,9 +98,7 @@ def test_agreement_is_of_ranks(numbers: Numbers, seed: int) -> None:
     assert agreement(activation, de_embedding.exp(), numbers) == pytest.approx(expected)
 
 
-def test_a_head_that_reads_before_layer_0_writes_is_de_embedded_itself(
-    any_setting: Setting, replacement: ReplacementModel
-) -> None:
+def test_a_head_that_reads_before_layer_0_writes_is_de_embedded_itself(any_setting, replacement):
     found = year_de_embeddings(replacement, any_setting.numbers, 2, FEATURES, (0, 1), n_upstream=4)
     embedding = any_setting.hf.get_input_embeddings().weight[any_setting.numbers.ids]
     block = plain(any_setting.model).blocks[0]
@@ -117,7 +108,7 @@ def test_a_head_that_reads_before_layer_0_writes_is_de_embedded_itself(
         assert_close(row, normalised @ (block.W_V[1] @ (block.W_O[1] @ reads)))
 
 
-def test_what_never_varies_agrees_with_nothing() -> None:
+def test_what_never_varies_agrees_with_nothing():
     numbers = Numbers(torch.arange(10))
     assert math.isnan(agreement(torch.ones(100), torch.arange(10.0), numbers))
     assert math.isnan(agreement(torch.arange(100.0), torch.ones(10), numbers))

@@ -1,40 +1,29 @@
 """Where chosen features are active is what the dictionaries give on every token of the text."""
 
-from pathlib import Path
-
 import pandas as pd
 import pytest
 import torch
 
-from transcoders.config import Scale, Site
-from transcoders.corpus import Rows
-from transcoders.dictionaries import SparseDictionary
 from transcoders.interpretability.activity import (
-    Activity,
     gather_activity,
     load_activity,
     observed_of,
 )
 from transcoders.interpretability.gather import load_observed
-from transcoders.models import LanguageModel, mlp_activations
+from transcoders.models import mlp_activations
 
 CHOSEN = {"early": [3, 8], "late": [], "sae": [0, 5, 6]}
-Placed = dict[str, tuple[Site, SparseDictionary]]
 
 
 @pytest.fixture(scope="module")
-def activity(
-    model: LanguageModel, rows: Rows, dictionaries: Placed, tmp_path_factory: pytest.TempPathFactory
-) -> Activity:
+def activity(model, rows, dictionaries, tmp_path_factory):
     folder = tmp_path_factory.mktemp("activity") / "m"
     placed = {name: dictionaries[name] for name in CHOSEN}
     gather_activity(model, rows, placed, CHOSEN, folder, first_position=1, batch_contexts=7)
     return load_activity(folder)
 
 
-def test_activations_are_those_of_the_chosen_features(
-    activity: Activity, model: LanguageModel, rows: Rows, dictionaries: Placed
-) -> None:
+def test_activations_are_those_of_the_chosen_features(activity, model, rows, dictionaries):
     assert activity.chosen == CHOSEN
     assert torch.equal(activity.text.tokens, rows.tokens)
     for name, units in CHOSEN.items():
@@ -47,8 +36,8 @@ def test_activations_are_those_of_the_chosen_features(
 
 
 def test_what_pages_show_of_them_is_what_the_pass_over_all_features_found(
-    activity: Activity, gathered: Path, scale: Scale
-) -> None:
+    activity, gathered, scale
+):
     assert scale.interpretability is not None
     units = CHOSEN["sae"]
     few = observed_of(activity.of("sae"), units, scale.interpretability, first_position=1, seed=3)

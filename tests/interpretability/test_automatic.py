@@ -21,7 +21,7 @@ ON_TOKEN, AFTER_BEFORE, AT_RANDOM, RARE, FEW = range(5)
 
 
 @pytest.fixture(scope="module")
-def text() -> Text:
+def text():
     generator = torch.Generator().manual_seed(0)
     rows = torch.randint(10, 200, (N_ROWS, N_POSITIONS), generator=generator)
     rows[::2, 7] = TOKEN
@@ -32,7 +32,7 @@ def text() -> Text:
 
 
 @pytest.fixture(scope="module")
-def observed(text: Text) -> Observed:
+def observed(text):
     """Features active on one token, two positions after one, at random, too rarely."""
     random = np.random.default_rng(0)
     places = {
@@ -60,19 +60,19 @@ def observed(text: Text) -> Observed:
 
 
 @pytest.fixture(scope="module")
-def measures(observed: Observed, text: Text) -> pd.DataFrame:
+def measures(observed, text):
     table = measure_features(observed, text, seed=1)
     return table.pivot(index="feature", columns="measure", values="value")
 
 
 def test_live_features_are_frequent_have_four_examples_and_only_they_are_measured(
-    observed: Observed, measures: pd.DataFrame
-) -> None:
+    observed, measures
+):
     live = [ON_TOKEN, AFTER_BEFORE, AT_RANDOM]
     assert live_features(observed)["feature"].tolist() == measures.index.tolist() == live
 
 
-def test_measures_tell_features_of_known_meaning_apart(measures: pd.DataFrame) -> None:
+def test_measures_tell_features_of_known_meaning_apart(measures):
     assert measures.loc[ON_TOKEN, "single_token_share"] == 1
     assert measures.loc[ON_TOKEN, "token_entropy"] == 0
     assert measures.loc[AFTER_BEFORE, "single_token_share"] < 0.3
@@ -81,7 +81,7 @@ def test_measures_tell_features_of_known_meaning_apart(measures: pd.DataFrame) -
     assert measures.loc[AT_RANDOM, "rule_accuracy"] == pytest.approx(0.5, abs=0.15)
 
 
-def test_a_feature_that_is_never_silent_has_no_rule(observed: Observed, text: Text) -> None:
+def test_a_feature_that_is_never_silent_has_no_rule(observed, text):
     background = observed.background.clone()
     background[:, AFTER_BEFORE] = 1.0
     background[1:, AT_RANDOM] = 1.0
@@ -91,7 +91,7 @@ def test_a_feature_that_is_never_silent_has_no_rule(observed: Observed, text: Te
     assert set(table["feature"]) == {ON_TOKEN, AFTER_BEFORE, AT_RANDOM}
 
 
-def test_entropy_and_share_worked_by_hand(observed: Observed, text: Text) -> None:
+def test_entropy_and_share_worked_by_hand(observed, text):
     rows = text.rows.clone()
     rows[:4, 3] = torch.tensor([50, 50, 51, 52])
     own = observed.examples.query(f"feature == {RARE} and kind == 'top'").head(4)
@@ -103,7 +103,7 @@ def test_entropy_and_share_worked_by_hand(observed: Observed, text: Text) -> Non
     assert "rule_accuracy" not in found  # four examples are too few to halve
 
 
-def test_windows_stop_at_the_ends_of_rows() -> None:
+def test_windows_stop_at_the_ends_of_rows():
     text = np.arange(1, 11).reshape(1, 10)
     found = windows(text, np.array([[0, 0], [0, 5], [0, 9]]))
     assert found.tolist() == [
@@ -113,16 +113,14 @@ def test_windows_stop_at_the_ends_of_rows() -> None:
     ]
 
 
-def test_frequency_stands_beside_the_measures_but_is_none_of_them(
-    observed: Observed, text: Text, measures: pd.DataFrame
-) -> None:
+def test_frequency_stands_beside_the_measures_but_is_none_of_them(observed, text, measures):
     expected = observed.features.set_index("feature")["frequency"]
     assert measures["frequency"].tolist() == expected[measures.index].tolist()
     table = measure_features(observed, text, seed=1).assign(dictionary="d")
     assert summarise(table, seed=0)["measure"].tolist() == list(MEASURES)
 
 
-def test_summaries_are_means_with_intervals() -> None:
+def test_summaries_are_means_with_intervals():
     table = pd.DataFrame(
         {"dictionary": "d", "measure": MEASURES[0], "value": np.arange(1.0, 101.0)}
     )

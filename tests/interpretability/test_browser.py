@@ -3,47 +3,39 @@
 import html
 import json
 import re
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-from helpers_browser import NEEDS_CHROMIUM, Browser
-from helpers_circuits import Make, make_circuit, plain, plain_pass, without_weight
+from helpers_browser import NEEDS_CHROMIUM, Reader
+from helpers_circuits import make_circuit, plain, plain_pass, without_weight
+from helpers_features import browser_page
 from transcoders.circuits.labels import Label, feature_name
-from transcoders.circuits.replacement import ReplacementModel
-from transcoders.config import Site
-from transcoders.dictionaries import SparseDictionary
 from transcoders.interpretability import browser as browser_module
 from transcoders.interpretability import browser_data
 from transcoders.interpretability.automatic import live_features
-from transcoders.interpretability.browser import Page, write_browser_page, write_list, write_text
-from transcoders.interpretability.browser_data import Examples, look_again
-from transcoders.interpretability.gather import Observed, Subject, Text, load_observed, load_text
-from transcoders.models import LanguageModel, load_tokenizer
+from transcoders.interpretability.browser import write_list, write_text
+from transcoders.interpretability.gather import Observed, Subject, load_observed, load_text
+from transcoders.models import load_tokenizer
+from workflow.running import hashes_below
 
-Made = tuple[ReplacementModel, Subject, Text]
 PER_FILE = 9
 EXAMPLES = ("one of", "two of")
 
 
-def read_shelved(path: Path) -> Any:
+def read_shelved(path):
     """What a file of data holds, and nothing else is in it."""
     name, content = re.fullmatch(r'shelve\("([\w-]+)",(.*)\);\n', path.read_text()).groups()
     assert name == path.stem
     return json.loads(content)
 
 
-def read_index(page: Path) -> dict[str, Any]:
+def read_index(page):
     text = page.read_text()
     return json.loads(re.search(r'id="index">(.*?)</script>', text).group(1))
 
 
 @pytest.fixture(scope="module", params=["late", "sae"])
-def made(
-    request: pytest.FixtureRequest, model: LanguageModel, random_dictionary: Make, gathered: Path,
-    dictionaries: dict[str, tuple[Site, SparseDictionary]],
-) -> Made:  # fmt: skip
+def made(request, model, random_dictionary, gathered, dictionaries):
     circuit = make_circuit(model, random_dictionary, {0: "transcoder"}, first=1)
     name = request.param
     subject = Subject(name, *dictionaries[name], load_observed(gathered, name))
@@ -51,13 +43,13 @@ def made(
 
 
 @pytest.fixture(scope="module")
-def features(made: Made) -> list[int]:
+def features(made):
     """All live ones but one, which a link may ask for all the same."""
     return live_features(made[1].observed)["feature"].tolist()[1:]
 
 
 @pytest.fixture(scope="module")
-def labels(made: Made, features: list[int]) -> dict[str, Label]:
+def labels(made, features):
     found = [
         Label("“of”", 0.91, "token: words", EXAMPLES),
         Label("digits", 0.62, "token: digits", EXAMPLES),
@@ -68,10 +60,7 @@ def labels(made: Made, features: list[int]) -> dict[str, Label]:
     return dict(zip(names, found, strict=False))
 
 
-def write(
-    made: Made, features: list[int], folder: Path, tiny_models: dict[str, Path],
-    labels: dict[str, Label] | None = None,
-) -> Page:  # fmt: skip
+def write(made, features, folder, tiny_models, labels=None):
     """The browser of one dictionary, in small files."""
     circuit, subject, text = made
     tokenizer = load_tokenizer(tiny_models["llama"])
@@ -79,10 +68,8 @@ def write(
         sizes = {"FEATURES_PER_FILE": PER_FILE, "ROWS_PER_FILE": 8, "N_ROWS": 20}
         for name, size in sizes.items():
             patch.setattr(browser_module, name, size)
-        examples = Examples(subject, features)
-        look_again(circuit, [examples], text.rows)
-        page = write_browser_page(
-            circuit, examples, text.rows, tokenizer, folder,
+        page = browser_page(
+            circuit, subject, text, tokenizer, folder, features,
             text="some text (a licence).", which="some of them.", labels=labels,
         )  # fmt: skip
         write_text(text.rows, tokenizer, folder / subject.site.model)
@@ -91,10 +78,7 @@ def write(
 
 
 @pytest.fixture(scope="module")
-def folder(
-    made: Made, features: list[int], labels: dict[str, Label], tiny_models: dict[str, Path],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Path:  # fmt: skip
+def folder(made, features, labels, tiny_models, tmp_path_factory):
     folder = tmp_path_factory.mktemp("browser") / "features"
     page = write(made, features, folder, tiny_models, labels)
     assert (page.n, page.n_named) == (len(features), 2)
@@ -102,9 +86,8 @@ def folder(
 
 
 def test_every_feature_and_row_is_in_a_file_and_the_same_bytes_come_again(
-    folder: Path, made: Made, features: list[int], labels: dict[str, Label],
-    tiny_models: dict[str, Path], tmp_path: Path,
-) -> None:  # fmt: skip
+    folder, made, features, labels, tiny_models, tmp_path
+):
     own = folder / made[1].name
     assert 'href="../docs/index.html"' in (folder / "index.html").read_text(encoding="utf-8")
     index = read_index(own / "index.html")
@@ -116,14 +99,11 @@ def test_every_feature_and_row_is_in_a_file_and_the_same_bytes_come_again(
     texts = [read_shelved(path) for path in sorted((folder / "m").glob("text-*.js"))]
     assert [len(rows) for rows in texts] == [8, 8, 8, 6]
     write(made, features, tmp_path, tiny_models, labels)
-    written, again = (
-        {path.relative_to(at): path.read_bytes() for path in at.rglob("*") if path.is_file()}
-        for at in (folder, tmp_path)
-    )
-    assert written == again and len(written) == 2 + len(parts) + len(texts)
+    written = hashes_below(folder)
+    assert hashes_below(tmp_path) == written and len(written) == 2 + len(parts) + len(texts)
 
 
-def test_shades_are_shares_of_the_largest(folder: Path, features: list[int], made: Made) -> None:
+def test_shades_are_shares_of_the_largest(folder, features, made):
     circuit, subject, text = made
     data = read_shelved(folder / subject.name / "data-00.js")
     for feature, examples in zip(features[:PER_FILE], data["examples"], strict=True):
@@ -145,9 +125,7 @@ def test_shades_are_shares_of_the_largest(folder: Path, features: list[int], mad
         assert shares[position] == max(shares) == 1.0
 
 
-def test_what_weights_say_is_there_or_is_said_to_mean_nothing(
-    folder: Path, features: list[int], made: Made, tiny_models: dict[str, Path]
-) -> None:
+def test_what_weights_say_is_there_or_is_said_to_mean_nothing(folder, features, made, tiny_models):
     circuit, subject, _ = made
     tokenizer = load_tokenizer(tiny_models["llama"])
     scores = plain(circuit.model).hf.get_input_embeddings().weight @ subject.dictionary.W_enc
@@ -161,9 +139,7 @@ def test_what_weights_say_is_there_or_is_said_to_mean_nothing(
     assert index["absent"] == ([] if subject.name == "late" else [browser_data.NO_LOGITS])
 
 
-def test_the_table_says_what_features_are_called(
-    folder: Path, features: list[int], made: Made
-) -> None:
+def test_the_table_says_what_features_are_called(folder, features, made):
     own = folder / made[1].name
     index, data = read_index(own / "index.html"), read_shelved(own / "data-00.js")
     assert index["name"][:4] == ["“of”", "", "years", ""]
@@ -178,9 +154,7 @@ def test_the_table_says_what_features_are_called(
     assert index["largest"] == pytest.approx(known["largest"].tolist(), rel=0.01)
 
 
-def test_a_feature_that_is_never_active_is_there_too(
-    made: Made, tmp_path: Path, tiny_models: dict[str, Path]
-) -> None:
+def test_a_feature_that_is_never_active_is_there_too(made, tmp_path, tiny_models):
     circuit, subject, text = made
     known, examples, background = subject.observed
     known = known.copy()
@@ -199,45 +173,33 @@ def test_a_feature_that_is_never_active_is_there_too(
 pages = pytest.mark.parametrize("made", ["late"], indirect=True)
 
 
-class Reader:
+class FeatureReader(Reader):
     """Someone who looks at the page of a dictionary, opened from its folder."""
 
-    def __init__(self, browser: Browser, page: Path) -> None:
-        self.browser, self.page = browser, page
-
-    def open(self, address: str = "", *, width: int = 1200) -> None:
-        self.browser.open("about:blank", width=width)
-        self.browser.open(self.page.as_uri() + address, width=width)
-
-    def run(self, script: str) -> Any:
-        return self.browser.run(script)
-
-    def rows(self, cell: int = 0) -> list[str]:
+    def rows(self, cell=0):
         rows = "[...document.querySelector('#features').tBodies[0].rows]"
         return self.run(f"{rows}.map((row) => row.cells[{cell}].textContent)")
 
-    def seek(self, text: str) -> list[str]:
+    def seek(self, text):
         self.run(f"query.value = {json.dumps(text)}; query.dispatchEvent(new Event('input'))")
         return self.rows()
 
-    def loaded(self) -> list[str]:
+    def loaded(self):
         sources = "[...document.scripts].map((each) => each.getAttribute('src')).filter(Boolean)"
         return self.run(sources)
 
-    def wait_for(self, text: str) -> None:
+    def wait_for(self, text):
         self.browser.wait(lambda: text in self.run("document.querySelector('#feature').innerText"))
 
 
 @pytest.fixture
-def reader(browser: Browser, folder: Path, made: Made) -> Reader:
-    return Reader(browser, folder / made[1].name / "index.html")
+def reader(browser, folder, made):
+    return FeatureReader(browser, folder / made[1].name / "index.html")
 
 
 @NEEDS_CHROMIUM
 @pages
-def test_a_search_is_for_a_part_or_in_quotes_for_a_whole_token(
-    reader: Reader, features: list[int]
-) -> None:
+def test_a_search_is_for_a_part_or_in_quotes_for_a_whole_token(reader, features):
     reader.open()
     index = read_index(reader.page)
     assert reader.seek("") and len(reader.rows()) == len(features)
@@ -259,9 +221,7 @@ def test_a_search_is_for_a_part_or_in_quotes_for_a_whole_token(
 
 @NEEDS_CHROMIUM
 @pages
-def test_headings_sort_and_what_is_not_known_comes_last(
-    reader: Reader, features: list[int]
-) -> None:
+def test_headings_sort_and_what_is_not_known_comes_last(reader, features):
     reader.open()
     assert reader.rows(2)[:3] == ["0.91", "0.62", ""]  # as the page begins
     index = read_index(reader.page)
@@ -282,8 +242,8 @@ def test_headings_sort_and_what_is_not_known_comes_last(
 @NEEDS_CHROMIUM
 @pages
 def test_a_feature_has_an_address_and_its_files_come_when_it_is_asked_for(
-    reader: Reader, features: list[int], tiny_models: dict[str, Path], made: Made
-) -> None:
+    reader, features, tiny_models, made
+):
     reader.open()
     assert reader.loaded() == [] and reader.run("panel.hidden")
     at = PER_FILE + 1
@@ -313,7 +273,7 @@ def test_a_feature_has_an_address_and_its_files_come_when_it_is_asked_for(
 
 @NEEDS_CHROMIUM
 @pages
-def test_keys_lead_through_features_and_back(reader: Reader) -> None:
+def test_keys_lead_through_features_and_back(reader):
     reader.open()
     reader.seek("")
     order = [int(row) for row in reader.rows()]
@@ -332,12 +292,10 @@ def test_keys_lead_through_features_and_back(reader: Reader) -> None:
 
 @NEEDS_CHROMIUM
 @pages
-def test_a_page_without_its_files_says_so(
-    reader: Reader, features: list[int], tmp_path: Path
-) -> None:
+def test_a_page_without_its_files_says_so(reader, features, tmp_path):
     alone = tmp_path / "index.html"
     alone.write_text(reader.page.read_text())
-    lonely = Reader(reader.browser, alone)
+    lonely = FeatureReader(reader.browser, alone)
     lonely.open(f"#{features[0]}")
     lonely.wait_for("Download the whole folder of features")
 
@@ -345,24 +303,20 @@ def test_a_page_without_its_files_says_so(
 @NEEDS_CHROMIUM
 @pages
 @pytest.mark.parametrize("width", [400, 1200])
-def test_an_open_feature_fits(reader: Reader, features: list[int], width: int) -> None:
-    reader.browser.events.clear()
+def test_an_open_feature_fits(reader, features, width):
     reader.open(f"#{features[0]}", width=width)
     reader.wait_for("Nearest features")
     assert reader.run("document.documentElement.scrollWidth") <= width
-    assert "Runtime.exceptionThrown" not in [e["method"] for e in reader.browser.events]
+    assert reader.browser.said() == []
 
 
 @NEEDS_CHROMIUM
 @pages
-def test_without_a_script_there_is_the_table(reader: Reader) -> None:
-    reader.browser.command("Emulation.setScriptExecutionDisabled", value=True)
-    try:
+def test_without_a_script_there_is_the_table(reader):
+    with reader.browser.without_scripts():
         reader.browser.open(reader.page.as_uri(), width=400)
         assert len(reader.rows()) == 20
         text = html.unescape(reader.run("document.querySelector('main').innerText"))
         assert "need JavaScript" in text and "some text (a licence)" in text
         idle = "[...document.querySelectorAll('main button, main input')]"
         assert reader.run(f"{idle}.every((each) => each.getClientRects().length === 0)")
-    finally:
-        reader.browser.command("Emulation.setScriptExecutionDisabled", value=False)

@@ -6,7 +6,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
 
 from transcoders.interpretability import examples as module
 from transcoders.interpretability.examples import N_BINS, FeatureExamples, bin_edges
@@ -15,7 +14,7 @@ ROWS, POSITIONS, FEATURES = 150, 9, 12
 FIRST = 1
 
 
-def activations(seed: int = 0, share: float = 0.1) -> Tensor:
+def activations(seed=0, share=0.1):
     """Sparse, with features that are never active and one that always is."""
     generator = torch.Generator().manual_seed(seed)
     z = torch.rand(ROWS, POSITIONS, FEATURES, generator=generator) * 8
@@ -27,21 +26,19 @@ def activations(seed: int = 0, share: float = 0.1) -> Tensor:
     return z
 
 
-def look(
-    z: Tensor, *, batch: int = 8, seed: int = 0, n_top: int = 5, n_sampled: int = 6
-) -> FeatureExamples:
+def look(z, *, batch=8, seed=0, n_top=5, n_sampled=6):
     found = FeatureExamples(FEATURES, n_top=n_top, n_sampled=n_sampled, seed=seed)
     for rows in torch.arange(len(z)).split(batch):
         found.add(z[rows], rows, first_position=FIRST)
     return found
 
 
-def of(table: pd.DataFrame, feature: int, kind: str) -> pd.DataFrame:
+def of(table, feature, kind):
     return table[(table["feature"] == feature) & (table["kind"] == kind)]
 
 
 @given(st.integers(0, 10_000), st.sampled_from([0.002, 0.02, 0.3]))
-def test_top_examples_are_the_rows_with_the_largest_peaks(seed: int, share: float) -> None:
+def test_top_examples_are_the_rows_with_the_largest_peaks(seed, share):
     z = activations(seed, share)
     table = look(z).examples()
     for feature in range(FEATURES):
@@ -56,7 +53,7 @@ def test_top_examples_are_the_rows_with_the_largest_peaks(seed: int, share: floa
         assert found["rank"].tolist() == list(range(1, len(found) + 1))
 
 
-def test_samples_are_rows_in_which_the_feature_is_active_each_once() -> None:
+def test_samples_are_rows_in_which_the_feature_is_active_each_once():
     z = activations()
     table = look(z).examples()
     for feature in range(FEATURES):
@@ -68,7 +65,7 @@ def test_samples_are_rows_in_which_the_feature_is_active_each_once() -> None:
         assert found["activation"].is_monotonic_decreasing
 
 
-def test_every_active_row_is_drawn_as_often_as_any_other() -> None:
+def test_every_active_row_is_drawn_as_often_as_any_other():
     z = activations(share=0.5)
     drawn = np.zeros(ROWS)
     for seed in range(150):
@@ -81,14 +78,14 @@ def test_every_active_row_is_drawn_as_often_as_any_other() -> None:
 
 
 @pytest.mark.parametrize("batch", [1, 7, 150])
-def test_nothing_depends_on_how_the_text_is_batched(batch: int) -> None:
+def test_nothing_depends_on_how_the_text_is_batched(batch):
     z = activations()
     whole, parts = look(z, batch=16), look(z, batch=batch)
     pd.testing.assert_frame_equal(whole.examples(), parts.examples())
     pd.testing.assert_frame_equal(whole.features(), parts.features())
 
 
-def test_counts_means_and_histograms_are_those_of_all_tokens() -> None:
+def test_counts_means_and_histograms_are_those_of_all_tokens():
     z = activations()
     table = look(z).features()
     flat = z.flatten(0, 1)
@@ -106,7 +103,7 @@ def test_counts_means_and_histograms_are_those_of_all_tokens() -> None:
         assert histogram.tolist() == expected.tolist()
 
 
-def test_memory_does_not_grow_with_the_text(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_does_not_grow_with_the_text(monkeypatch):
     monkeypatch.setattr(module, "MERGE_ROWS", 10)
     z = activations()
     found = FeatureExamples(FEATURES, n_top=5, n_sampled=6, seed=0)

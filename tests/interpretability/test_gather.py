@@ -1,23 +1,14 @@
 """One pass over held-out text for all dictionaries, and what is read back from it."""
 
-from pathlib import Path
-
 import pytest
 import torch
-from torch import Tensor
 
-from helpers_circuits import Make, plain, watched, without_weight
-from transcoders.config import Scale, Site
-from transcoders.corpus import Rows
-from transcoders.dictionaries import SparseDictionary
+from helpers_circuits import plain, watched, without_weight
 from transcoders.errors import UserError
 from transcoders.interpretability.gather import load_observed, load_text, random_directions
-from transcoders.models import LanguageModel
 
 
-def activations(
-    model: LanguageModel, rows: Rows, site: Site, dictionary: SparseDictionary
-) -> Tensor:
+def activations(model, rows, site, dictionary):
     """Of all rows at once, BOS included."""
     block = plain(model).blocks[site.layer]
     with watched([block.norm_2, block.mlp]) as seen:
@@ -28,10 +19,7 @@ def activations(
 
 
 @pytest.mark.parametrize("name", ["early", "late", "sae", "out"])
-def test_every_dictionary_is_observed_at_its_own_site(
-    gathered: Path, model: LanguageModel, rows: Rows,
-    dictionaries: dict[str, tuple[Site, SparseDictionary]], name: str,
-) -> None:  # fmt: skip
+def test_every_dictionary_is_observed_at_its_own_site(gathered, model, rows, dictionaries, name):
     z = activations(model, rows, *dictionaries[name])
     observed, text = load_observed(gathered, name), load_text(gathered)
     assert torch.equal(text.rows, rows.tokens)
@@ -51,21 +39,21 @@ def test_every_dictionary_is_observed_at_its_own_site(
     )  # float16
 
 
-def test_background_tokens_are_distinct_and_never_bos(gathered: Path, scale: Scale) -> None:
+def test_background_tokens_are_distinct_and_never_bos(gathered, scale):
     background = load_text(gathered).background
     assert len(background) == scale.interpretability.background_tokens
     assert len(background.unique(dim=0)) == len(background)
     assert (background[:, 1] >= 1).all()
 
 
-def test_what_is_missing_is_named(gathered: Path) -> None:
+def test_what_is_missing_is_named(gathered):
     with pytest.raises(UserError, match=r"absent/background\.safetensors: no such file"):
         load_observed(gathered, "absent")
     with pytest.raises(UserError, match=r"text\.safetensors: no such file"):
         load_text(gathered / "early")
 
 
-def test_random_directions_are_as_rare_as_asked(random_dictionary: Make) -> None:
+def test_random_directions_are_as_rare_as_asked(random_dictionary):
     generator = torch.Generator().manual_seed(0)
     mlp_in = torch.randn(4000, 32, generator=generator)
     like = random_dictionary("transcoder")
@@ -78,11 +66,5 @@ def test_random_directions_are_as_rare_as_asked(random_dictionary: Make) -> None
     assert (near[0] | near[1]).all() and near[0].any() and near[1].any()
     again = random_directions(like, frequencies, mlp_in, 200, seed=1)
     assert torch.equal(again.b_enc, directions.b_enc)
-
-
-def test_the_baseline_sees_rows_of_the_whole_text() -> None:
-    document = torch.arange(34).repeat_interleave(8)  # 8 rows of each of 34 documents
-    rows = Rows(document[:, None], document)
-    assert len(set(rows.spread(16).document.tolist())) == 16
-    five = torch.arange(5)
-    assert Rows(five[:, None], five).spread(16).document.tolist() == [0, 1, 2, 3, 4]
+    silent = random_directions(like, torch.zeros(64), mlp_in, 16, seed=0)
+    assert not silent.encode(mlp_in).any()

@@ -1,8 +1,5 @@
 """A feature that follows a rule gets that rule as its label; one that follows none gets no name."""
 
-from collections.abc import Callable
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -27,10 +24,9 @@ WORDS = [
     " un", "seen", "told", " pre", " NATO", " 1", "7", "3", ",", ".", "\n", " a", " it", " was",
 ]  # fmt: skip
 N_ROWS, LENGTH = 120, 40
-Rule = Callable[[list[str], int], bool]
 
 
-def make_rows(seed: int) -> list[list[str]]:
+def make_rows(seed):
     random = np.random.default_rng(seed)
     often = [*WORDS, *4 * [" of", " one", " 1", "7", "3", " born"]]
     return [["<s>", *map(str, random.choice(often, LENGTH - 1))] for _ in range(N_ROWS)]
@@ -41,18 +37,18 @@ TEXT = Text(ROWS)
 DOCUMENT = np.arange(N_ROWS) // 3
 
 
-def activations(rule: Rule, rows: list[list[str]] = ROWS) -> np.ndarray:
+def activations(rule, rows=ROWS):
     """Of a feature that is active, more or less, wherever a rule holds."""
     holds = np.array([[at > 0 and rule(row, at) for at in range(LENGTH)] for row in rows])
     return holds * np.random.default_rng(1).uniform(1, 2, holds.shape)
 
 
-def label(z: np.ndarray) -> tuple[str, float]:
+def label(z):
     found = find_label(TEXT, DOCUMENT, z, first_position=1, seed=3)
     return found.text, found.score
 
 
-def digits_before(row: list[str], at: int) -> int:
+def digits_before(row, at):
     """Digits of the number that the token at ``at`` goes on with."""
     n = 0
     while not row[at - n].startswith(" ") and row[at - n - 1].strip().isdigit():
@@ -88,7 +84,7 @@ def digits_before(row: list[str], at: int) -> int:
         ),
     ],
 )
-def test_a_rule_of_the_grammar_is_found_and_said_in_english(rule: Rule, text: str) -> None:
+def test_a_rule_of_the_grammar_is_found_and_said_in_english(rule, text):
     found, score = label(activations(rule))
     assert found == text
     assert score > 0.95
@@ -100,9 +96,7 @@ SMALL_SET = st.lists(st.sampled_from([w for w in WORDS if w.strip().isalpha() an
 
 @settings(max_examples=12, deadline=None)
 @given(SMALL_SET, st.none() | SMALL_SET)
-def test_any_small_set_of_words_and_of_words_before_it_is_found(
-    own: list[str], before: list[str] | None
-) -> None:
+def test_any_small_set_of_words_and_of_words_before_it_is_found(own, before):
     z = activations(lambda row, at: row[at] in own and (before is None or row[at - 1] in before))
     text, score = label(z)
     if (z > 0).sum() < 80:  # some of the words may not occur often enough in one half
@@ -113,7 +107,7 @@ def test_any_small_set_of_words_and_of_words_before_it_is_found(
 
 
 @pytest.mark.parametrize("share", [0.02, 0.2])
-def test_random_activity_is_not_predicted_and_has_no_name(share: float) -> None:
+def test_random_activity_is_not_predicted_and_has_no_name(share):
     scores = []
     for seed in range(5):
         random = np.random.default_rng(seed)
@@ -125,9 +119,7 @@ def test_random_activity_is_not_predicted_and_has_no_name(share: float) -> None:
 
 
 @pytest.mark.parametrize(("share", "trusted"), [(0.2, False), (0.9, True)])
-def test_naming_a_token_is_not_enough_where_the_feature_is_mostly_silent_on_it(
-    share: float, trusted: bool
-) -> None:
+def test_naming_a_token_is_not_enough_where_the_feature_is_mostly_silent_on_it(share, trusted):
     luck = np.random.default_rng(4).random((N_ROWS, LENGTH)) < share
     z = activations(lambda row, at: row[at] == " of") * luck
     text, score = label(z)
@@ -135,7 +127,7 @@ def test_naming_a_token_is_not_enough_where_the_feature_is_mostly_silent_on_it(
     assert (score >= 0.75) == trusted
 
 
-def test_with_too_few_examples_there_is_no_label() -> None:
+def test_with_too_few_examples_there_is_no_label():
     z = np.zeros((N_ROWS, LENGTH))
     assert find_label(TEXT, DOCUMENT, z, first_position=1, seed=0) == NONE
     z[:3, 5] = 1  # all in one document
@@ -144,7 +136,7 @@ def test_with_too_few_examples_there_is_no_label() -> None:
     assert find_label(TEXT, DOCUMENT, z, first_position=1, seed=0) == NONE
 
 
-def test_halves_share_no_document_and_hold_what_they_say() -> None:
+def test_halves_share_no_document_and_hold_what_they_say():
     z = activations(lambda row, at: row[at] == " of")
     z[:, 0] = 9.0  # BOS, which no dictionary saw
     halves = split_examples(TEXT, DOCUMENT, z, 1, 0)
@@ -167,9 +159,7 @@ def test_halves_share_no_document_and_hold_what_they_say() -> None:
         assert half.scores(holds[None])[0] == pytest.approx((sensitivity + min(specificity)) / 2)
 
 
-def test_examples_end_at_the_largest_peaks_of_different_rows_and_never_at_bos(
-    tiny_models: dict[str, Path],
-) -> None:
+def test_examples_end_at_the_largest_peaks_of_different_rows_and_never_at_bos(tiny_models):
     tokenizer = load_tokenizer(tiny_models["llama"])
     tokens = torch.tensor([[0, 7, 8, 9, 10], [0, 11, 12, 13, 14], [0, 15, 16, 17, 18]])
     rows, text = Rows(tokens, torch.zeros(3)), Text(tokens_as_texts(tokenizer, tokens))

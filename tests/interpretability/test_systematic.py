@@ -1,21 +1,15 @@
 """Predictions from weights alone, against plain loops and features whose tokens are planted."""
 
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from torch import Tensor
 
-from helpers_circuits import Make, assert_close, make_circuit, plain, without_weight
-from transcoders.circuits.replacement import ReplacementModel
+from helpers_circuits import assert_close, make_circuit, plain, without_weight
 from transcoders.config import Model, Site, SyntheticModel
 from transcoders.interpretability.gather import Observed, Subject, Text
 from transcoders.interpretability.predictions import (
     METHODS,
-    Vocabulary,
     read_vocabulary,
     score_tokens,
     vectors_of_heads,
@@ -30,30 +24,26 @@ from transcoders.models import fetch_model, load_model, load_tokenizer
 
 
 @pytest.fixture(scope="module", params=["gpt2", "gpt_neox", "llama"])
-def circuit(
-    request: pytest.FixtureRequest, tiny_models: dict[str, Path], random_dictionary: Make
-) -> ReplacementModel:
+def circuit(request, tiny_models, random_dictionary):
     model = load_model(tiny_models[request.param])
     mix = {0: "transcoder", 2: "transcoder"}
     return make_circuit(model, random_dictionary, mix, first=1)
 
 
 @pytest.fixture(scope="module")
-def vocabulary(circuit: ReplacementModel) -> Vocabulary:
+def vocabulary(circuit):
     return read_vocabulary(circuit)
 
 
-def vectors(circuit: ReplacementModel) -> Tensor:
+def vectors(circuit):
     return circuit.encoder_vectors(2, torch.tensor([0, 5, 9]))
 
 
-def test_embeddings_are_as_they_enter_the_residual_stream(
-    tmp_path: Path, random_dictionary: Make
-) -> None:
+def test_embeddings_are_as_they_enter_the_residual_stream(tmp_path, random_dictionary):
     source = SyntheticModel(type="synthetic", architecture="gemma2", license="none")
     model = Model(source=source, n_layers=1, d_model=32, bos_token="<|endoftext|>")
     fetch_model(model, tmp_path / "gemma2", seed=0)
-    mix: Any = {0: "transcoder"}
+    mix = {0: "transcoder"}
     circuit = make_circuit(load_model(tmp_path / "gemma2"), random_dictionary, mix, first=1)
     found = read_vocabulary(circuit).embedding
     alone = torch.arange(len(found))[:, None]
@@ -63,8 +53,8 @@ def test_embeddings_are_as_they_enter_the_residual_stream(
 
 
 def test_linear_scores_are_weighted_de_embeddings_of_the_best_connected_features(
-    circuit: ReplacementModel, vocabulary: Vocabulary
-) -> None:
+    circuit, vocabulary
+):
     embedding = plain(circuit.model).hf.get_input_embeddings().weight
     weights = circuit.transcoders[0]
     found = score_tokens(circuit, vocabulary, vectors(circuit), "layer 0, linear")
@@ -78,9 +68,7 @@ def test_linear_scores_are_weighted_de_embeddings_of_the_best_connected_features
         assert_close(row, expected, 1e-4)
 
 
-def test_scores_through_layer_0_are_what_the_token_alone_writes(
-    circuit: ReplacementModel, vocabulary: Vocabulary
-) -> None:
+def test_scores_through_layer_0_are_what_the_token_alone_writes(circuit, vocabulary):
     embedding = plain(circuit.model).hf.get_input_embeddings().weight
     norm = plain(circuit.model).blocks[0].norm_2
     weights = circuit.transcoders[0]
@@ -92,9 +80,7 @@ def test_scores_through_layer_0_are_what_the_token_alone_writes(
             assert row[token].item() == pytest.approx(float(stream @ vector), rel=1e-3, abs=1e-4)
 
 
-def test_heads_are_those_below_through_which_tokens_move_the_feature_most(
-    circuit: ReplacementModel, vocabulary: Vocabulary
-) -> None:
+def test_heads_are_those_below_through_which_tokens_move_the_feature_most(circuit, vocabulary):
     vector = vectors(circuit)[0]
     found = vectors_of_heads(circuit, vocabulary, vector, 2)
     embedding = plain(circuit.model).hf.get_input_embeddings().weight
@@ -112,7 +98,7 @@ N_ROWS, N_POSITIONS = 60, 12
 
 
 @pytest.fixture(scope="module")
-def text() -> Text:
+def text():
     generator = torch.Generator().manual_seed(1)
     rows = torch.randint(2, 200, (N_ROWS, N_POSITIONS), generator=generator)
     background = torch.stack(
@@ -121,9 +107,7 @@ def text() -> Text:
     return Text(rows, background)
 
 
-def planted(
-    circuit: ReplacementModel, vocabulary: Vocabulary, text: Text, *, honest: bool
-) -> tuple[Observed, Text]:
+def planted(circuit, vocabulary, text, *, honest):
     """Features active on just the tokens that layer 0 predicts (or on the worst of them)."""
     dictionary = circuit.transcoders[2]
     every = circuit.encoder_vectors(2, torch.arange(dictionary.n_features))
@@ -147,14 +131,11 @@ def planted(
     return Observed(features, pd.DataFrame(examples), background), Text(rows, text.background)
 
 
-Studied = tuple[Observed, Text, pd.DataFrame]
 """What was studied, and the table of it."""
 
 
 @pytest.fixture(scope="module")
-def studied(
-    circuit: ReplacementModel, vocabulary: Vocabulary, text: Text, tiny_models: dict[str, Path]
-) -> dict[bool, Studied]:
+def studied(circuit, vocabulary, text, tiny_models):
     """By whether features do as layer 0 predicts."""
     tokenizer, made = load_tokenizer(tiny_models["gpt2"]), {}
     for honest in (True, False):
@@ -165,9 +146,7 @@ def studied(
     return made
 
 
-def test_features_that_do_as_predicted_get_the_full_score_and_others_none(
-    studied: dict[bool, Studied],
-) -> None:
+def test_features_that_do_as_predicted_get_the_full_score_and_others_none(studied):
     for honest, (_, _, table) in studied.items():
         own = table[table["method"] == "layer 0"]
         assert sorted(table["feature"].unique()) == [0, 1, 2, 3]
@@ -179,9 +158,7 @@ def test_features_that_do_as_predicted_get_the_full_score_and_others_none(
         assert not honest or (own["precision_control"] < own["precision"]).all()
 
 
-def test_the_control_is_another_features_prediction(
-    circuit: ReplacementModel, vocabulary: Vocabulary, studied: dict[bool, Studied]
-) -> None:
+def test_the_control_is_another_features_prediction(circuit, vocabulary, studied):
     observed, seen, table = studied[True]
     own = table[table["method"] == "layer 0"].reset_index(drop=True)
     every = circuit.encoder_vectors(2, torch.arange(4))
@@ -195,12 +172,12 @@ def test_the_control_is_another_features_prediction(
         assert row["correlation_control"] == pytest.approx(found.correlation(scores[other]))
 
 
-def test_nothing_of_the_examples_reaches_the_predictions(studied: dict[bool, Studied]) -> None:
+def test_nothing_of_the_examples_reaches_the_predictions(studied):
     tables = [table[["feature", "method", "predicted"]] for *_, table in studied.values()]
     pd.testing.assert_frame_equal(*tables)
 
 
-def test_tokens_before_the_peak_are_looked_for_in_a_window() -> None:
+def test_tokens_before_the_peak_are_looked_for_in_a_window():
     rows = torch.arange(2, 26).reshape(2, 12)
     examples = pd.DataFrame(
         {"feature": 0, "kind": "top", "rank": [1, 2], "row": [0, 1], "position": [11, 2],
@@ -221,7 +198,7 @@ SCORES = dict.fromkeys(
 )
 
 
-def test_summaries_take_features_together_by_layer_and_by_thirds() -> None:
+def test_summaries_take_features_together_by_layer_and_by_thirds():
     random = np.random.default_rng(0)
     drawn = {
         name: random.random(12)
@@ -246,7 +223,7 @@ def test_summaries_take_features_together_by_layer_and_by_thirds() -> None:
     assert heads["correlation"].isna().all() and heads["precision"].notna().all()
 
 
-def test_equal_values_are_in_the_same_third_whatever_the_order_of_rows() -> None:
+def test_equal_values_are_in_the_same_third_whatever_the_order_of_rows():
     # Of 13 dictionaries' features, 7 have the same L0.
     table = pd.DataFrame(
         {"layer": 1, "l0": [1.0] * 3 + [2.0] * 7 + [3.0] * 3, "feature": range(13),
@@ -256,15 +233,3 @@ def test_equal_values_are_in_the_same_third_whatever_the_order_of_rows() -> None
         found = summarise_studies(rows, seed=0)
         thirds = found[found["by"] == "L0"].set_index("group")["n_features"]
         assert thirds.to_dict() == {"low": 3, "middle": 7, "high": 3}
-
-
-def test_a_feature_of_several_dictionaries_is_one_draw() -> None:
-    table = pd.DataFrame(
-        {"layer": 12, "l0": 10.0, "feature": [3051, 7], "frequency": 0.1, "method": "layer 0",
-         **SCORES, "precision": [1.0, 0.0]}
-    )  # fmt: skip
-    once, both = (
-        summarise_studies(each, seed=0).iloc[0] for each in (table, pd.concat([table] * 2))
-    )
-    columns = ["precision_gain", "precision_gain_low", "precision_gain_high"]
-    assert both[columns].tolist() == once[columns].tolist()

@@ -1,55 +1,40 @@
 """The page in a real browser: at two widths, with its keys, and without its script."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
-from helpers_browser import LOADED, NEEDS_CHROMIUM, Browser
-from helpers_rating import make_study, running
+from helpers_browser import LOADED, NEEDS_CHROMIUM
+from helpers_rating import make_study
+from helpers_serving import serving
 from transcoders.rating.records import Rating, load_record
 from transcoders.rating.server import listen, make_app
-from transcoders.rating.study import Study
 
 pytestmark = NEEDS_CHROMIUM
 
 
 @pytest.fixture(scope="module")
-def study() -> Study:
+def study():
     return make_study()
 
 
 @pytest.fixture
-def site(study: Study, tmp_path: Path, browser: Browser) -> Iterator[str]:
+def site(study, tmp_path, browser):
     browser.events.clear()
-    with running(listen(make_app(study, tmp_path, "anna"), port=0)) as port:
+    with serving(listen(make_app(study, tmp_path, "anna"), port=0)) as port:
         yield f"http://127.0.0.1:{port}"
         browser.command("Page.navigate", url="about:blank")
 
 
-def settle(browser: Browser) -> None:
+def settle(browser):
     """Wait until a rating is taken: not at once, since it could be a second click."""
     browser.wait(lambda: browser.run("performance.now() > 450"))
 
 
-def arrive(browser: Browser, number: int) -> None:
+def arrive(browser, number):
     browser.wait(lambda: browser.run(f"location.pathname === '/item/{number}' && {LOADED}"))
 
 
-def violations(browser: Browser) -> list[str]:
-    """What the browser refused to load or run."""
-    entries = [event["params"]["entry"] for event in browser.events
-               if event["method"] == "Log.entryAdded"]  # fmt: skip
-    errors = [str(event) for event in browser.events
-              if event["method"] == "Runtime.exceptionThrown"]  # fmt: skip
-    # Browsers ask for an icon whether there is one or not.
-    return errors + [e["text"] for e in entries if not e.get("url", "").endswith("/favicon.ico")]
-
-
 @pytest.mark.parametrize("width", [1200, 400])
-def test_everything_fits_and_can_be_told_apart(
-    width: int, browser: Browser, site: str, study: Study, tmp_path: Path
-) -> None:
+def test_everything_fits_and_can_be_told_apart(width, browser, site, study, tmp_path):
     # The item with the longest word, rated, with a long note.
     number = max(
         range(1, len(study.items) + 1),
@@ -85,11 +70,11 @@ def test_everything_fits_and_can_be_told_apart(
     )
     assert len(names) == 9
     assert all(names)
-    assert violations(browser) == []
+    assert browser.said() == []
 
 
-def test_keys_rate_move_and_write(browser: Browser, site: str, tmp_path: Path) -> None:
-    def ratings() -> dict[int, Rating]:
+def test_keys_rate_move_and_write(browser, site, tmp_path):
+    def ratings():
         return load_record(tmp_path, "anna").ratings
 
     browser.open(f"{site}/item/1", width=1200)
@@ -120,12 +105,10 @@ def test_keys_rate_move_and_write(browser: Browser, site: str, tmp_path: Path) -
     arrive(browser, 2)
     browser.press("u")
     arrive(browser, 3)
-    assert violations(browser) == []
+    assert browser.said() == []
 
 
-def test_a_second_click_or_a_held_key_rates_nothing_more(
-    browser: Browser, site: str, tmp_path: Path
-) -> None:
+def test_a_second_click_or_a_held_key_rates_nothing_more(browser, site, tmp_path):
     browser.open(f"{site}/item/1", width=1200)
     settle(browser)
     browser.run(
@@ -148,11 +131,8 @@ def test_a_second_click_or_a_held_key_rates_nothing_more(
     assert load_record(tmp_path, "anna").ratings == {1: Rating(verdict="interpretable")}
 
 
-def test_the_essential_works_without_javascript(
-    browser: Browser, site: str, study: Study, tmp_path: Path
-) -> None:
-    browser.command("Emulation.setScriptExecutionDisabled", value=True)
-    try:
+def test_the_essential_works_without_javascript(browser, site, study, tmp_path):
+    with browser.without_scripts():
         browser.open(f"{site}/item/1", width=400)
         for number in range(1, len(study.items) + 1):
             arrive(browser, number)
@@ -174,11 +154,9 @@ def test_the_essential_works_without_javascript(
         arrive(browser, 1)
         browser.run("document.querySelector('a').click()")
         arrive(browser, 2)
-    finally:
-        browser.command("Emulation.setScriptExecutionDisabled", value=False)
 
 
-def test_the_policy_lets_no_other_script_run(browser: Browser, site: str) -> None:
+def test_the_policy_lets_no_other_script_run(browser, site):
     browser.open(f"{site}/item/1", width=1200)
     browser.run(
         "const added = document.createElement('script'); added.textContent = 'window.ran = true';"
@@ -186,4 +164,4 @@ def test_the_policy_lets_no_other_script_run(browser: Browser, site: str) -> Non
     )
     assert browser.run("window.ran") is None
     browser.run("document.body.style.cssText = ''; fetch('/item/2').catch(() => null)")
-    browser.wait(lambda: len(violations(browser)) >= 2)
+    browser.wait(lambda: len(browser.said()) >= 2)

@@ -3,8 +3,6 @@
 import hashlib
 import json
 from collections import Counter
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,10 +24,10 @@ from transcoders.config import RATED_KINDS
 from transcoders.errors import UserError
 from transcoders.interpretability.gather import Observed, Text
 from transcoders.rating.records import Rating, Record, load_record, save_record
-from transcoders.rating.study import Item, Study, begin, create_study, visible
+from transcoders.rating.study import Study, begin, create_study, visible
 
 
-def item_of(rows: torch.Tensor, places: dict[str, list[tuple[int, int]]], tokenizer: Any) -> Item:
+def item_of(rows, places, tokenizer):
     """An item of a study whose dictionaries have one feature each, with these examples."""
     examples = pd.DataFrame(
         [
@@ -43,7 +41,7 @@ def item_of(rows: torch.Tensor, places: dict[str, list[tuple[int, int]]], tokeni
     observed = Observed(features, examples, torch.zeros(0, 0))
     text = Text(rows, torch.zeros(0, 2))
     both = dict.fromkeys(RATED_KINDS, observed)
-    first, second = create_study(both, text, tokenizer, n_features=1, seed=0).items
+    first, second = create_study(both, text, tokenizer, weights=[], n_features=1, seed=0).items
     assert first == second
     return first
 
@@ -51,7 +49,7 @@ def item_of(rows: torch.Tensor, places: dict[str, list[tuple[int, int]]], tokeni
 # What is drawn.
 
 
-def test_as_many_live_features_of_either_kind_none_twice(tmp_path: Path) -> None:
+def test_as_many_live_features_of_either_kind_none_twice(tmp_path):
     study = make_study()
     key = study.open(finished(study, tmp_path))
     assert key["item"].tolist() == list(range(1, 41))
@@ -62,7 +60,7 @@ def test_as_many_live_features_of_either_kind_none_twice(tmp_path: Path) -> None
         make_study(n_features=61)
 
 
-def test_the_key_says_whose_examples_an_item_shows(tmp_path: Path) -> None:
+def test_the_key_says_whose_examples_an_item_shows(tmp_path):
     study = make_study()
     rows, decode = make_text().rows.numpy(), Tokenizer().decode
     for entry in study.open(finished(study, tmp_path)).itertuples():
@@ -78,13 +76,13 @@ def test_the_key_says_whose_examples_an_item_shows(tmp_path: Path) -> None:
                 assert shown.token == visible(decode([rows[place.row, place.position]])).lstrip()
 
 
-def test_sampled_examples_are_of_other_rows_and_go_down_to_the_weakest() -> None:
+def test_sampled_examples_are_of_other_rows_and_go_down_to_the_weakest():
     # Each word of the text is there once, so that a peak says where it is.
     rows = torch.arange(15, 195).reshape(90, 2).int()
     top, sampled = ([(row, 1) for row in numbers] for numbers in (range(12), range(8, 32)))
     item = item_of(rows, {"top": top, "sampled": sampled}, Tokenizer())
 
-    def words(numbers: Any) -> list[str]:
+    def words(numbers):
         return [Tokenizer().decode([int(rows[row, 1])]).strip() for row in numbers]
 
     # Rows 12 to 31 are left, 20 of them: the first, the last, and four evenly between.
@@ -92,7 +90,7 @@ def test_sampled_examples_are_of_other_rows_and_go_down_to_the_weakest() -> None
     assert [example.token for example in item.top] == words(range(12))
 
 
-def test_how_many_examples_are_shown_says_nothing_of_the_kind(tmp_path: Path) -> None:
+def test_how_many_examples_are_shown_says_nothing_of_the_kind(tmp_path):
     study = make_study()
     kinds = study.open(finished(study, tmp_path))["kind"]
     shown: dict[str, Counter[tuple[int, int]]] = {kind: Counter() for kind in RATED_KINDS}
@@ -103,7 +101,7 @@ def test_how_many_examples_are_shown_says_nothing_of_the_kind(tmp_path: Path) ->
     assert max(shown["transcoder"]) == (12, 6)
 
 
-def test_where_an_item_stands_says_nothing_of_the_kind(tmp_path: Path) -> None:
+def test_where_an_item_stands_says_nothing_of_the_kind(tmp_path):
     places, first_of_alike = [], 0
     for seed in range(20):
         study = make_study(seed=seed)
@@ -120,7 +118,7 @@ def test_where_an_item_stands_says_nothing_of_the_kind(tmp_path: Path) -> None:
     assert abs(first_of_alike - 100) < 3 * 50**0.5
 
 
-def test_every_live_feature_is_drawn_equally_often(tmp_path: Path) -> None:
+def test_every_live_feature_is_drawn_equally_often(tmp_path):
     drawn: Counter[int] = Counter()
     for seed in range(40):
         study = make_study(seed=seed)
@@ -131,7 +129,7 @@ def test_every_live_feature_is_drawn_equally_often(tmp_path: Path) -> None:
     assert all(abs(count - 40 / 3) < 4 * (40 * 2 / 9) ** 0.5 for count in drawn.values())
 
 
-def test_sources_change_the_key_and_nothing_that_is_shown(tmp_path: Path) -> None:
+def test_sources_change_the_key_and_nothing_that_is_shown(tmp_path):
     study, swapped = make_study(), make_study(SAE, TRANSCODER)
     assert swapped.items == study.items
     key = study.open(finished(study, tmp_path))
@@ -147,7 +145,7 @@ def test_sources_change_the_key_and_nothing_that_is_shown(tmp_path: Path) -> Non
 # The key.
 
 
-def test_the_key_is_refused_until_everything_is_rated_and_finished(tmp_path: Path) -> None:
+def test_the_key_is_refused_until_everything_is_rated_and_finished(tmp_path):
     study = make_study()
     record = finished(study, tmp_path)
     # A note without a verdict is no rating.
@@ -159,7 +157,7 @@ def test_the_key_is_refused_until_everything_is_rated_and_finished(tmp_path: Pat
     assert len(study.open(record)) == 40
 
 
-def test_neither_key_nor_items_can_be_exchanged(tmp_path: Path) -> None:
+def test_neither_key_nor_items_can_be_exchanged(tmp_path):
     study = make_study()
     record = finished(study, tmp_path)
     save_record(tmp_path, record)
@@ -168,16 +166,18 @@ def test_neither_key_nor_items_can_be_exchanged(tmp_path: Path) -> None:
         make_study(SAE, TRANSCODER),
         make_study(disguise(TRANSCODER), SAE),
         make_study(n_features=19),
-        Study((*study.items[:-1], study.items[0]), study._key),
+        Study((*study.items[:-1], study.items[0]), study.weights, study._key),
     ):
         with pytest.raises(UserError, match="commitment"):
             other.open(record)
         with pytest.raises(UserError, match="commitment"):
             begin(other, tmp_path, "anna")
     make_study().check(record)
+    with pytest.raises(UserError, match=r"anna.json: .* other weights; rate under another name"):
+        begin(Study(study.items, ["a", "c"], study._key), tmp_path, "anna")
 
 
-def test_the_key_is_committed_to_and_neither_printed_nor_on_disk(tmp_path: Path) -> None:
+def test_the_key_is_committed_to_and_neither_printed_nor_on_disk(tmp_path):
     study = make_study()
     one, other = begin(study, tmp_path, "anna"), begin(study, tmp_path, "bob")
     assert one.commitment != other.commitment
@@ -195,7 +195,7 @@ def test_the_key_is_committed_to_and_neither_printed_nor_on_disk(tmp_path: Path)
 # An example.
 
 
-def test_an_example_reaches_ten_tokens_to_each_side_and_not_beyond_the_row() -> None:
+def test_an_example_reaches_ten_tokens_to_each_side_and_not_beyond_the_row():
     rows = torch.arange(15, 65).reshape(2, 25).int()
     decode = Tokenizer().decode
     for position, first, last in ((12, 2, 22), (0, 0, 10), (24, 14, 24)):
@@ -210,9 +210,9 @@ def test_an_example_reaches_ten_tokens_to_each_side_and_not_beyond_the_row() -> 
     ("token", "peak"),
     [("\n", "⏎"), ("   ", "␣␣␣"), ("", "⟨nothing⟩"), ("\u202e", "⟨U+202E⟩"), ("\xa0", "␣")],
 )
-def test_an_example_marks_what_would_not_show(token: str, peak: str) -> None:
+def test_an_example_marks_what_would_not_show(token, peak):
     class OneToken:
-        def decode(self, tokens: list[int], **_: object) -> str:
+        def decode(self, tokens, **_):
             return "".join([" a", token, " b"][t] for t in tokens)
 
     rows = torch.tensor([[0, 1, 2], [0, 1, 2]])
@@ -225,13 +225,13 @@ def test_an_example_marks_what_would_not_show(token: str, peak: str) -> None:
 
 
 @pytest.mark.parametrize("rater", ["", "../anna", "a" * 41, "anna\n"])
-def test_names_that_cannot_be_a_files_are_refused(rater: str, tmp_path: Path) -> None:
+def test_names_that_cannot_be_a_files_are_refused(rater, tmp_path):
     with pytest.raises(UserError, match="rater: expected 1 to 40"):
         begin(make_study(), tmp_path / "ratings", rater)
     assert not (tmp_path / "ratings").exists()
 
 
-def test_what_is_written_is_read(tmp_path: Path) -> None:
+def test_what_is_written_is_read(tmp_path):
     record = begin(make_study(), tmp_path, "anna")
     rating = Rating(verdict="maybe", context_free=True, note='é "<b>"\n⏎')
     record = record.model_copy(update={"ratings": {30: rating, 4: rating, 11: Rating()}})
@@ -242,7 +242,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert list(on_disk) == list(Record.model_fields)
 
 
-def test_damaged_files_are_refused(tmp_path: Path) -> None:
+def test_damaged_files_are_refused(tmp_path):
     damaged = begin(make_study(), tmp_path, "anna").model_dump() | {"finished": "perhaps"}
     (tmp_path / "anna.json").write_text(json.dumps(damaged))
     with pytest.raises(UserError, match=r"anna\.json: expected ratings"):

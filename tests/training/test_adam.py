@@ -9,9 +9,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from helpers_gradients import Problem, problem
+from helpers_gradients import problem
 from helpers_training import ALL_KINDS
-from transcoders.config import Kind
 from transcoders.training import adam as module
 from transcoders.training.adam import DictionaryAdam
 
@@ -20,7 +19,7 @@ BETAS = (0.8, 0.99)
 OF_ALL_KINDS = pytest.mark.parametrize("kind", ALL_KINDS)
 
 
-def unit_rows(kind: Kind) -> Problem:
+def unit_rows(kind):
     """Features 0 and 1 are never active, their decoder rows of norm 1 exactly."""
     p = problem(kind, 0.2)
     W_dec, b_enc = p.dictionary.W_dec.data, p.dictionary.b_enc.data
@@ -30,7 +29,7 @@ def unit_rows(kind: Kind) -> Problem:
     return p
 
 
-def step(p: Problem, optimizer: DictionaryAdam, way: str, number: int, rate: float = 1e-2) -> None:
+def step(p, optimizer, way, number, rate=1e-2):
     """``rows`` is the way that trains on a CPU: gradients that are not added up."""
     if way == "rows":
         found = p.loss("sparse")
@@ -41,7 +40,7 @@ def step(p: Problem, optimizer: DictionaryAdam, way: str, number: int, rate: flo
 
 @pytest.mark.parametrize("way", ["dense", "sparse", "rows"])
 @OF_ALL_KINDS
-def test_a_hundred_steps_are_those_of_torchs_plain_adam(kind: Kind, way: str) -> None:
+def test_a_hundred_steps_are_those_of_torchs_plain_adam(kind, way):
     p = unit_rows(kind)
     optimizer = DictionaryAdam(p.dictionary, BETAS)
     book = {name: tensor.double() for name, tensor in p.dictionary.state_dict().items()}
@@ -63,7 +62,7 @@ def test_a_hundred_steps_are_those_of_torchs_plain_adam(kind: Kind, way: str) ->
 
 
 @pytest.mark.parametrize("way", ["dense", "rows"])
-def test_threads_and_blocks_change_no_byte(way: str) -> None:
+def test_threads_and_blocks_change_no_byte(way):
     found = []
     for threads, block in ((1, 2**18), (3, 1)):
         p = unit_rows("mlp_out_sae")
@@ -91,7 +90,7 @@ print(hashlib.sha256(b"".join(tensor.numpy().tobytes() for tensor in tensors)).h
 
 
 @pytest.mark.full
-def test_the_width_of_the_processors_vectors_changes_no_byte() -> None:
+def test_the_width_of_the_processors_vectors_changes_no_byte():
     found = set()
     for processor in ("", "x86-64", "haswell"):  # this one, vectors of 4 numbers, of 8
         environment = os.environ | {"NUMBA_CPU_NAME": processor} if processor else os.environ

@@ -7,22 +7,19 @@ from itertools import chain
 import pytest
 import torch
 
-from helpers_training import CacheInMemory, numbered_cache, settings
-from transcoders.config import Training
+from helpers_training import numbered_cache, settings
 from transcoders.models import MLPActivations
 from transcoders.training import batches, steps_per_epoch
 
 SECONDS = 20  # for another thread to do what takes it microseconds
 
 
-def small(**changes: object) -> Training:
+def small(**changes):
     """Batches of 10 tokens, 4 in a buffer, in 3 epochs."""
     return settings(**{"batch_tokens": 10, "buffer_tokens": 40, "epochs": 3} | changes)
 
 
-def token_numbers(
-    n_tokens: int, *, seed: int = 0, first_step: int = 0, **changes: object
-) -> list[list[int]]:
+def token_numbers(n_tokens, *, seed=0, first_step=0, **changes):
     """The positions in the cache of the tokens of every batch."""
     numbers = []
     cache = numbered_cache(n_tokens)
@@ -70,7 +67,7 @@ def test_starting_at_any_step_gives_the_tail_of_the_whole(n_tokens, buffer_token
 class WatchedSource:
     """Records what is read and when, and how many buffers read before are still in memory."""
 
-    def __init__(self, cache: CacheInMemory, *, read_ahead: bool = True) -> None:
+    def __init__(self, cache, *, read_ahead=True):
         self.n_tokens = cache.n_tokens
         self.cache, self.read_ahead = cache, read_ahead
         self.reads: list[tuple[int, int]] = []
@@ -78,7 +75,7 @@ class WatchedSource:
         self.has_read = threading.Condition()
         self._given: list[weakref.ref[torch.Tensor]] = []
 
-    def read(self, start: int, stop: int) -> MLPActivations:
+    def read(self, start, stop):
         self.in_memory.append(sum(given() is not None for given in self._given))
         tokens = MLPActivations(*(t.clone() for t in self.cache.read(start, stop)))
         self._given.append(weakref.ref(tokens.mlp_in))
@@ -87,7 +84,7 @@ class WatchedSource:
             self.has_read.notify_all()
         return tokens
 
-    def wait_for(self, n_reads: int) -> bool:
+    def wait_for(self, n_reads):
         with self.has_read:
             return self.has_read.wait_for(lambda: len(self.reads) >= n_reads, SECONDS)
 

@@ -1,7 +1,6 @@
 """The file of a checkpoint: what is read is what was written, or a message that names the file."""
 
 import shutil
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,7 +10,6 @@ from safetensors.torch import save_file
 
 from helpers_training import random_cache, settings, trainer_of
 from transcoders.errors import UserError
-from transcoders.training import Trainer
 from transcoders.training.checkpoint import load_checkpoint, save_checkpoint
 
 IDENTITY: dict[str, Any] = {
@@ -22,7 +20,7 @@ IDENTITY: dict[str, Any] = {
 }
 
 
-def trainer(n_steps: int = 0) -> Trainer:
+def trainer(n_steps=0):
     """A small one after some steps, with a sum and a row of the log."""
     cache = random_cache(n_tokens=96, d_model=2)
     made = trainer_of("transcoder", cache, settings(expansion=1, log_every_steps=2))
@@ -35,13 +33,13 @@ TRAINED = trainer(3)
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
+def path(tmp_path):
     file = tmp_path / "folder" / "group.safetensors"
     save_checkpoint(file, [TRAINED], 3, IDENTITY)
     return file
 
 
-def assert_restored(path: Path) -> None:
+def assert_restored(path):
     found = trainer()
     assert load_checkpoint(path, [found], IDENTITY) == 3
     assert (found.density, found.log) == (TRAINED.density, TRAINED.log)
@@ -50,7 +48,7 @@ def assert_restored(path: Path) -> None:
         assert torch.equal(found.tensors[name], tensor), name
 
 
-def refusal(path: Path) -> str:
+def refusal(path):
     """The message with which a checkpoint is refused; it names the file, which stays as it is."""
     before = path.read_bytes()
     with pytest.raises(UserError) as caught:
@@ -61,7 +59,7 @@ def refusal(path: Path) -> str:
     return message
 
 
-def test_a_checkpoint_takes_the_place_of_the_one_before_and_is_read_as_written(path: Path) -> None:
+def test_a_checkpoint_takes_the_place_of_the_one_before_and_is_read_as_written(path):
     assert TRAINED.log and TRAINED.tensors["since_log.loss"] > 0
     save_checkpoint(path, [trainer(1)], 1, IDENTITY)
     save_checkpoint(path, [TRAINED], 3, IDENTITY)
@@ -69,7 +67,7 @@ def test_a_checkpoint_takes_the_place_of_the_one_before_and_is_read_as_written(p
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_damage_anywhere_is_refused_or_means_nothing(path: Path) -> None:
+def test_damage_anywhere_is_refused_or_means_nothing(path):
     whole = path.read_bytes()
     refused, positions = 0, range(0, len(whole), 7)
     for position in positions:
@@ -89,14 +87,12 @@ def test_damage_anywhere_is_refused_or_means_nothing(path: Path) -> None:
 
 
 @pytest.mark.parametrize("header", [None, "", "{}", "[]", '{"sha256": "0"}'])
-def test_a_safetensors_file_that_is_no_checkpoint_is_refused(path: Path, header: str) -> None:
+def test_a_safetensors_file_that_is_no_checkpoint_is_refused(path, header):
     save_file({"x": torch.ones(3)}, path, None if header is None else {"checkpoint": header})
     refusal(path)
 
 
-def test_too_little_disk_is_refused_before_anything_is_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_too_little_disk_is_refused_before_anything_is_written(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=100))
     with pytest.raises(UserError, match="a training checkpoint needs"):
         save_checkpoint(tmp_path / "new" / "group.safetensors", [TRAINED], 3, IDENTITY)

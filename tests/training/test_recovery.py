@@ -5,7 +5,6 @@ import io
 
 import pytest
 import torch
-from torch import Tensor
 from torch.nn import functional
 
 from helpers_training import (
@@ -31,7 +30,7 @@ TRAINING = settings(
 )
 
 
-def mean_max_cosine(true: Tensor, found: Tensor) -> float:
+def mean_max_cosine(true, found):
     """How close the nearest decoder row is to each true direction, on average."""
     return (true @ functional.normalize(found, dim=1).T).amax(dim=1).mean().item()
 

@@ -1,8 +1,5 @@
 """A training job that is killed goes on, and ends with the bytes of one that never was."""
 
-from pathlib import Path
-from typing import Any
-
 import pytest
 import torch
 
@@ -18,7 +15,6 @@ from helpers_training import (
     watch_ways,
 )
 from transcoders.activations import Statistics
-from transcoders.config import Dictionary, Training
 from transcoders.errors import UserError
 from transcoders.models import MLPActivations
 from transcoders.training import train_group
@@ -29,7 +25,7 @@ N_STEPS, EVERY = 12, 5
 ENTRIES = [entry(kind, 0.3) for kind in ALL_KINDS]
 
 
-def job() -> tuple[CacheInMemory, Training]:
+def job():
     training = settings(
         batch_tokens=16,
         buffer_tokens=48,
@@ -45,15 +41,7 @@ def job() -> tuple[CacheInMemory, Training]:
     return random_cache(n_tokens=6 * 16 + 5), training
 
 
-def train(
-    checkpoint: Path | None = None,
-    *,
-    entries: list[Dictionary] = ENTRIES,
-    source: CacheInMemory | None = None,
-    seed: int = 7,
-    inputs: dict[str, Any] | None = None,
-    **changes: object,
-) -> list[tuple[dict[str, bytes], str]]:
+def train(checkpoint=None, *, entries=ENTRIES, source=None, seed=7, inputs=None, **changes):
     """Every byte of the job's results; keyword arguments change the job."""
     cache, training = job()
     results = train_group(
@@ -68,17 +56,17 @@ def train(
 
 
 @pytest.fixture(scope="module")
-def uninterrupted() -> list[tuple[dict[str, bytes], str]]:
+def uninterrupted():
     return train()
 
 
 @pytest.fixture
-def checkpoint(tmp_path: Path) -> Path:
+def checkpoint(tmp_path):
     return tmp_path / "checkpoints" / "group.safetensors"
 
 
 @pytest.fixture
-def killed(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def killed(checkpoint, monkeypatch):
     """The checkpoint after step 5 of a job that was killed after step 8."""
     with monkeypatch.context() as patch, pytest.raises(KilledError):
         count_steps(patch, killed_after=8)
@@ -143,7 +131,7 @@ def test_a_loss_that_is_not_finite_names_the_last_checkpoint_and_keeps_it(checkp
     class Broken(CacheInMemory):
         statistics: Statistics = job()[0].statistics
 
-        def read(self, start: int, stop: int) -> MLPActivations:
+        def read(self, start, stop):
             tokens = super().read(start, stop)
             return tokens if start == 0 else MLPActivations(*(t * torch.nan for t in tokens))
 

@@ -1,4 +1,4 @@
-"""Running Snakemake from tests."""
+"""Running the workflow and its commands from tests, and comparing what they made."""
 
 import os
 import re
@@ -7,15 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+from transcoders.checksums import sha256
+
 REPOSITORY = Path(__file__).parents[2]
 SOURCES = [
     "Snakefile", "workflow", "src", "config", "profiles", "environment.yml", "requirements.lock",
 ]  # fmt: skip
 
 
-def snakemake(
-    folder: Path, *arguments: str, cores: int = 2, expect_success: bool = True
-) -> subprocess.CompletedProcess[str]:
+def snakemake(folder, *arguments, cores=2, expect_success=True):
     """Run snakemake in ``folder`` and return what it printed."""
     command = [sys.executable, "-m", "snakemake", "--cores", str(cores), *arguments]
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("SNAKEMAKE", "PYTEST"))}
@@ -24,16 +24,36 @@ def snakemake(
     return run
 
 
-def cli(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run ``python -m transcoders`` with the sources in ``folder``."""
-    command = [sys.executable, "-m", "transcoders", *arguments]
-    environment = os.environ | {"PYTHONPATH": str(folder / "src")}
+def python(folder, *arguments, sources=REPOSITORY):
+    """Run Python in a folder, with this repository's sources or another's."""
+    given = {"PYTHONPATH": str(sources / "src"), "COLUMNS": "120", "NO_COLOR": "1"}
     return subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, env=environment, check=False
-    )
+        [sys.executable, *arguments], cwd=folder, capture_output=True, text=True,
+        env=os.environ | given, check=False, timeout=500,
+    )  # fmt: skip
 
 
-def planned_rules(folder: Path, *arguments: str) -> list[str]:
+def cli(folder, *arguments):
+    """Run ``python -m transcoders`` with the sources in ``folder``."""
+    return python(folder, "-m", "transcoders", *arguments, sources=folder)
+
+
+def hashes_below(folder, *suffixes):
+    """SHA-256 of the files below a folder, by path; logs are left out.
+
+    Args:
+        folder: to look in.
+        suffixes: with any, files of these kinds alone.
+    """
+    files = {path.relative_to(folder): path for path in folder.rglob("*") if path.is_file()}
+    return {
+        str(name): sha256(path)
+        for name, path in files.items()
+        if "logs" not in name.parts and path.suffix in (suffixes or {path.suffix})
+    }
+
+
+def planned_rules(folder, *arguments):
     """Names of the rules that ``snakemake --dry-run`` would execute."""
     run = snakemake(folder, *arguments, "--dry-run")
     text = run.stdout + run.stderr
@@ -44,7 +64,7 @@ def planned_rules(folder: Path, *arguments: str) -> list[str]:
     return [line.split()[0] for line in table.group(1).splitlines()]
 
 
-def workspace(folder: Path) -> Path:
+def workspace(folder):
     """A copy of the sources without any results, to run the workflow in."""
     for name in SOURCES:
         source = REPOSITORY / name

@@ -1,16 +1,13 @@
 """Every page is tried by axe-core, by day and by night: those that are committed, and a run's."""
 
-from pathlib import Path
-from typing import Any
-
 import pytest
 
-from helpers_browser import NEEDS_CHROMIUM, Browser
+from helpers_browser import NEEDS_CHROMIUM
 from helpers_viewers import AXE, NEEDS_NPM, npm_packages
 from workflow.running import REPOSITORY as ROOT
 
 pytestmark = [pytest.mark.full, NEEDS_CHROMIUM, NEEDS_NPM]
-COMMITTED = [ROOT / "docs/index.html", *sorted((ROOT / "results/laptop").rglob("*.html"))]
+COMMITTED = sorted([*(ROOT / "docs").glob("*.html"), *(ROOT / "results/laptop").rglob("*.html")])
 GRAVE = """
 axe.run(document, {resultTypes: ["violations"]}).then(({violations}) => violations
     .filter((each) => ["serious", "critical"].includes(each.impact))
@@ -19,14 +16,14 @@ axe.run(document, {resultTypes: ["violations"]}).then(({violations}) => violatio
 
 
 @pytest.fixture(scope="module")
-def with_axe(browser: Browser) -> Browser:
+def with_axe(browser):
     """A browser that reads axe before each page."""
     source = (npm_packages("axe", [AXE]) / "axe-core/axe.min.js").read_text()
     browser.command("Page.addScriptToEvaluateOnNewDocument", source=source)
     return browser
 
 
-def findings(browser: Browser, page: Path) -> dict[str, Any]:
+def findings(browser, page):
     """What axe calls serious or critical, with some of the elements, by the colour scheme."""
     found = {}
     for scheme in ("light", "dark"):
@@ -43,11 +40,11 @@ def findings(browser: Browser, page: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("page", COMMITTED, ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_a_committed_page_keeps_nobody_out(with_axe: Browser, page: Path) -> None:
+def test_a_committed_page_keeps_nobody_out(with_axe, page):
     assert findings(with_axe, page) == {}
 
 
-def test_the_pages_of_a_run_keep_nobody_out(with_axe: Browser, run: Path) -> None:
+def test_the_pages_of_a_run_keep_nobody_out(with_axe, run):
     pages = sorted((run / "results/smoke").rglob("*.html"))
     kinds = {page.stem for page in pages}
     assert {"circuit", "index", "why", "case_study_first"} <= kinds  # not all are committed
@@ -55,7 +52,7 @@ def test_the_pages_of_a_run_keep_nobody_out(with_axe: Browser, run: Path) -> Non
     assert {page: grave for page, grave in found.items() if grave} == {}
 
 
-def test_axe_finds_what_is_wrong(with_axe: Browser, tmp_path: Path) -> None:
+def test_axe_finds_what_is_wrong(with_axe, tmp_path):
     page = tmp_path / "bad.html"
     page.write_text('<html lang="en"><title>t</title><main><input style="color: #eee"></main>')
     assert {each[0] for each in findings(with_axe, page)["light"]} == {"label"}

@@ -7,8 +7,6 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, get_args
 
 import nbclient
@@ -26,8 +24,6 @@ from transcoders.rating.study import load_study
 from workflow.running import snakemake
 
 pytestmark = [pytest.mark.full, pytest.mark.usefixtures("own_settings")]
-Job = tuple[str, str]
-"""A command and its argument, if it has one."""
 NAMES = {"name", "model", "layer", "kind", "together", "seeds"}
 """Keys that name a file or say at which MLP an entry is: Snakemake compares the files' names."""
 FIXED = {
@@ -37,7 +33,7 @@ FIXED = {
 """Keys of which another value alone may make a scale that is not valid."""
 
 
-def leaves(part: Any, place: str = "") -> Iterator[tuple[Section, str, str]]:
+def leaves(part, place=""):
     """Every value of a scale that is no section: its section, its field and its place."""
     if isinstance(part, Section):
         for field in type(part).model_fields:
@@ -59,7 +55,7 @@ RESOLVING = {"seed_of", "contexts_of", "rows_of_evaluation", "rows_for_circuits"
 class Reader:
     """Notes which keys of all scales that are loaded are read."""
 
-    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+    def __init__(self, patch):
         self.read: set[str] = set()
         self.scales: list[Scale] = []
         """Kept, so that no other object gets the identity of one that was read."""
@@ -67,7 +63,7 @@ class Reader:
         self.loading = False
         get, dump, validate = Section.__getattribute__, Section.model_dump, Scale.model_validate
 
-        def getting(section: Section, name: str) -> Any:
+        def getting(section, name):
             if not self.loading and name in type(section).model_fields:
                 caller = sys._getframe(1)
                 module, function = caller.f_globals["__name__"], caller.f_code.co_name
@@ -76,13 +72,13 @@ class Reader:
                     self.note(section, name)
             return get(section, name)
 
-        def dumping(section: Section, **options: Any) -> Any:
+        def dumping(section, **options):
             for part, field, _ in leaves(section):
                 if field in (options.get("include") or {field}) - (options.get("exclude") or set()):
                     self.note(part, field)
             return dump(section, **options)
 
-        def validating(content: Any) -> Scale:
+        def validating(content):
             self.loading = True
             scale = validate(content)
             self.scales.append(scale)
@@ -94,7 +90,7 @@ class Reader:
         patch.setattr(Section, "model_dump", dumping)
         patch.setattr(Scale, "model_validate", validating)
 
-    def note(self, section: Section, field: str) -> None:
+    def note(self, section, field):
         if isinstance(section, Dictionary):  # a copy of a group's entry
             mine, self.loading = section.__dict__, True
             section = next(
@@ -113,7 +109,7 @@ class Reader:
             self.read.add(place)
 
 
-def in_process(client: nbclient.NotebookClient, **_: Any) -> None:
+def in_process(client, **_):
     """Run the code of a notebook here rather than in a kernel."""
     names: dict[str, Any] = {"__name__": "notebook", "display": lambda *_: None}
     for cell in client.nb.cells:
@@ -122,7 +118,7 @@ def in_process(client: nbclient.NotebookClient, **_: Any) -> None:
 
 
 @pytest.fixture(scope="module")
-def read_by(run: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[Job, set[str]]:
+def read_by(run, tmp_path_factory):
     """The keys that each job of the smoke scale reads."""
     folder = tmp_path_factory.mktemp("declared") / "run"
     shutil.copytree(run, folder, symlinks=True)
@@ -153,7 +149,7 @@ def read_by(run: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[Job, se
     return found
 
 
-def others(section: Section, field: str) -> Iterator[Any]:
+def others(section, field):
     """Other values for a key, the first of which may not be valid."""
     value = getattr(section, field)
     annotation = str(type(section).model_fields[field].annotation)
@@ -174,7 +170,7 @@ def others(section: Section, field: str) -> Iterator[Any]:
             yield {"file": "0" * 64}
 
 
-def changed(scale: Scale) -> Iterator[tuple[str, Scale | None]]:
+def changed(scale):
     """Every key, and the scale with another value of it, if there is one that is valid."""
     for section, field, place in leaves(scale):
         for value in others(section, field):
@@ -195,9 +191,7 @@ def changed(scale: Scale) -> Iterator[tuple[str, Scale | None]]:
             yield place, None
 
 
-def test_a_job_depends_on_the_keys_that_its_command_reads(
-    run: Path, read_by: dict[Job, set[str]]
-) -> None:
+def test_a_job_depends_on_the_keys_that_its_command_reads(run, read_by):
     scale = load_scale(run / "config/smoke.yaml")
     before = {(c, argument): JOBS[c].reads(scale, argument) for c, argument in read_by}
     compared, problems = 0, []

@@ -1,7 +1,5 @@
 """Other families than the smoke scale's run the whole workflow from a copied scale file."""
 
-from pathlib import Path
-
 import pandas as pd
 import pytest
 
@@ -15,7 +13,7 @@ OTHERS = {
 
 
 @pytest.mark.full
-def test_a_qwen_a_gemma_and_an_opt_run_end_to_end(tmp_path: Path) -> None:
+def test_a_qwen_a_gemma_and_an_opt_run_end_to_end(tmp_path):
     folder = workspace(tmp_path / "families")
     scale = (folder / "config/smoke.yaml").read_text()
     for old, (new, old_family, new_family) in OTHERS.items():

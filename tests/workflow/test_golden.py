@@ -69,7 +69,7 @@ NAMES = {
 """Columns of what a rank has chosen, of hashes, and of what follows from other columns."""
 
 
-def made(folder: Path) -> list[str]:
+def made(folder):
     """The tables of a run, but those that only join others."""
     results = folder / RESULTS
     return sorted(
@@ -79,7 +79,7 @@ def made(folder: Path) -> list[str]:
     )
 
 
-def drift(name: str, golden: pd.DataFrame, found: pd.DataFrame) -> list[str]:
+def drift(name, golden, found):
     """The columns of a table that are out of tolerance, and by how much."""
     if name in KEYS:
         golden, found = (table.set_index(KEYS[name]) for table in (golden, found))
@@ -112,18 +112,18 @@ def drift(name: str, golden: pd.DataFrame, found: pd.DataFrame) -> list[str]:
     return problems
 
 
-def test_the_run_makes_the_tables_that_are_kept_and_no_others(run: Path) -> None:
+def test_the_run_makes_the_tables_that_are_kept_and_no_others(run):
     assert made(run) == TABLES
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_no_number_has_drifted(run: Path, name: str) -> None:
+def test_no_number_has_drifted(run, name):
     golden, found = (pd.read_csv(folder / name) for folder in (GOLDEN, run / RESULTS))
     assert drift(name, golden, found) == []
 
 
 @pytest.mark.parametrize("column", ["ce", "l0", "n_features"])
-def test_a_drift_of_two_percent_is_noticed(column: str) -> None:
+def test_a_drift_of_two_percent_is_noticed(column):
     golden = pd.read_csv(GOLDEN / "evaluation.csv")
     found = golden.assign(**{column: golden[column] * 1.02})
     (problem,) = drift("evaluation.csv", golden, found)
@@ -135,7 +135,7 @@ def test_a_drift_of_two_percent_is_noticed(column: str) -> None:
     [("case_studies/systematic.csv", "precision_control"), ("evaluation.csv", "ce_recovered")],
 )
 @pytest.mark.parametrize("nothing", [0.0, np.nan])
-def test_a_column_of_zeros_is_noticed(name: str, column: str, nothing: float) -> None:
+def test_a_column_of_zeros_is_noticed(name, column, nothing):
     golden = pd.read_csv(GOLDEN / name)
     assert drift(name, golden, golden.assign(**{column: nothing})) != []
 

@@ -7,7 +7,6 @@ import multiprocessing
 import os
 import shutil
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -36,7 +35,7 @@ NOT_COMPUTED = {
 
 
 @pytest.fixture(scope="module")
-def on_gpu(run: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+def on_gpu(run, tmp_path_factory):
     """Two folders in which everything after the tokens was computed on the GPU."""
     folders = []
     for name in ("first", "second"):
@@ -49,7 +48,7 @@ def on_gpu(run: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return folders
 
 
-def compute(folder: Path) -> None:
+def compute(folder):
     """Run all commands that may use a GPU, and join what they measured."""
     os.chdir(folder)
     for command, arguments in COMMANDS:
@@ -57,7 +56,7 @@ def compute(folder: Path) -> None:
     call(dictionaries.collect_tables, {})
 
 
-def made(folder: Path) -> list[str]:
+def made(folder):
     """What the commands made: tables, records, weights."""
     return [
         *EVALUATIONS,
@@ -70,14 +69,14 @@ def made(folder: Path) -> list[str]:
     ]
 
 
-def test_a_gpu_was_used(on_gpu: list[Path]) -> None:
+def test_a_gpu_was_used(on_gpu):
     records = [path for folder in on_gpu for path in (folder / RESULTS).rglob("cfg.json")]
     assert len(records) == 2 * 12
     devices = {read_json(path)["training"]["device"].split()[0] for path in records}
     assert devices == {"cuda"}
 
 
-def test_the_numbers_are_those_of_the_cpu(on_gpu: list[Path]) -> None:
+def test_the_numbers_are_those_of_the_cpu(on_gpu):
     """Within the tolerances of the kept tables."""
     kept = [name for name in made(on_gpu[0]) if (GOLDEN / name).exists()]
     assert set(TABLES) - set(kept) == NOT_COMPUTED
@@ -91,15 +90,13 @@ def test_the_numbers_are_those_of_the_cpu(on_gpu: list[Path]) -> None:
     assert problems == []
 
 
-def test_two_runs_are_the_same_bytes(on_gpu: list[Path]) -> None:
+def test_two_runs_are_the_same_bytes(on_gpu):
     first, second = ({n: sha256(f / RESULTS / n) for n in made(f)} for f in on_gpu)
     assert len(first) > 50
     assert {n for n in first | second if first.get(n) != second.get(n)} == set()
 
 
-def test_a_killed_training_job_goes_on_to_the_same_bytes(
-    on_gpu: list[Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_killed_training_job_goes_on_to_the_same_bytes(on_gpu, monkeypatch):
     monkeypatch.chdir(on_gpu[0])
     folders = sorted((RESULTS / "dictionaries").glob("tiny-gpt2_layer1_*_l1-0.5"))
     before = {path: sha256(path) for folder in folders for path in folder.iterdir()}

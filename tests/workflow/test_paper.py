@@ -4,20 +4,15 @@ The scale file is the real one, but for sizes and the GPU: models, revisions, sh
 coefficients, streaming and rules are what a user runs.
 """
 
-import shutil
-from pathlib import Path
-from typing import Any
-
 import pandas as pd
 import pytest
 import yaml
 
 from helpers_hub import add_model, add_to_hub, shard
-from transcoders.checksums import sha256
-from transcoders.config import Scale, load_scale
+from transcoders.config import load_scale
 from transcoders.files import read_json
 from transcoders.layout import Layout
-from workflow.running import REPOSITORY, cli, planned_rules, snakemake, workspace
+from workflow.running import REPOSITORY, planned_rules, snakemake, workspace
 
 pytestmark = pytest.mark.full
 PAPER = ("--config", "scale=paper")
@@ -27,7 +22,7 @@ CIRCUIT_LAYERS = (0, 4, 10)
 ARCHITECTURES = {"gpt2-small": "gpt2", "pythia-410m": "gpt_neox", "pythia-1.4b": "gpt_neox"}
 
 
-def smaller(scale: dict[str, Any]) -> dict[str, Any]:
+def smaller(scale):
     """The paper's scale with everything but its sizes, on a CPU."""
     scale["device"] = "cpu"
     for model in scale["models"].values():
@@ -64,7 +59,7 @@ def smaller(scale: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def paper(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def paper(tmp_path_factory):
     """A workspace with the scale made smaller, and beside it the hub's cache."""
     folder = workspace(tmp_path_factory.mktemp("paper") / "run")
     scale = smaller(yaml.safe_load((REPOSITORY / "config/paper.yaml").read_text()))
@@ -79,7 +74,7 @@ def paper(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def run(paper: Path) -> Path:
+def run(paper):
     """The same after ``snakemake --config scale=paper``, without a network."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HF_HUB_OFFLINE", "1")
@@ -90,11 +85,11 @@ def run(paper: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def scale(paper: Path) -> Scale:
+def scale(paper):
     return load_scale(paper / LAYOUT.config)
 
 
-def test_every_dictionary_is_trained_and_measured(run: Path, scale: Scale) -> None:
+def test_every_dictionary_is_trained_and_measured(run, scale):
     table = pd.read_csv(run / LAYOUT.evaluation)
     assert set(table["dictionary"]) == {entry.name for entry in scale.dictionaries}
     compared = table["site"].isin([site.name for site in scale.sites])
@@ -105,7 +100,7 @@ def test_every_dictionary_is_trained_and_measured(run: Path, scale: Scale) -> No
     assert config["metadata"]["hook_name"] == "blocks.8.ln2.hook_normalized"
 
 
-def test_activations_are_streamed_not_stored(run: Path) -> None:
+def test_activations_are_streamed_not_stored(run):
     found = (run / LAYOUT.results / "activations").rglob("*")
     assert {path.name for path in found if path.is_file()} == {
         "activations.json",
@@ -113,7 +108,7 @@ def test_activations_are_streamed_not_stored(run: Path) -> None:
     }
 
 
-def test_training_never_reads_the_shards_of_evaluation(run: Path) -> None:
+def test_training_never_reads_the_shards_of_evaluation(run):
     manifest = read_json(run / LAYOUT.corpus_manifest)
     shards = {"train": "train-00000-of-00080.parquet", "eval": "train-00079-of-00080.parquet"}
     assert manifest["documents_by_source"] == {"text": {"eval": 10, "train": 100}}
@@ -121,7 +116,7 @@ def test_training_never_reads_the_shards_of_evaluation(run: Path) -> None:
         assert document["id"].startswith(shards[document["split"]] + ":")
 
 
-def test_the_studies_are_made_and_the_paper_stands_beside_greater_than(run: Path) -> None:
+def test_the_studies_are_made_and_the_paper_stands_beside_greater_than(run):
     for name in ("fig3_tradeoff", "fig4_greater_than", "fig5_dla", "interpretability_automatic"):
         for suffix in (".pdf", ".png"):
             assert (run / LAYOUT.figure(name)).with_suffix(suffix).stat().st_size > 10_000
@@ -131,27 +126,7 @@ def test_the_studies_are_made_and_the_paper_stands_beside_greater_than(run: Path
     assert ">bad feature<" not in page  # whose number is one of the authors' weights
 
 
-def test_a_cache_gives_the_same_bytes_as_the_stream(run: Path, scale: Scale) -> None:
-    group = next(group for group in scale.all_groups if group.name == "gpt2-small-layer4")
-    (entry,) = scale.dictionaries_in(group)
-    again = run.parent / "cached"
-    shutil.copytree(run, again)
-    for made in ("activations", "dictionaries"):
-        shutil.rmtree(again / LAYOUT.results / made)
-    path = again / LAYOUT.config
-    text = path.read_text()
-    assert text.count("mode: stream") == 1
-    path.write_text(text.replace("mode: stream", "mode: cache"))
-    for command in (("cache-activations", "gpt2-small"), ("train", group.name)):
-        outcome = cli(again, command[0], "--scale", "paper", command[1])
-        assert outcome.returncode == 0, outcome.stderr
-    assert list((again / LAYOUT.activations(group.deepest.name)).glob("shard-*"))
-    for file in ("sae_weights.safetensors", "training.csv", "cfg.json"):
-        name = LAYOUT.dictionary(entry.name) / file
-        assert sha256(again / name) == sha256(run / name)
-
-
-def test_learning_rates_are_compared_when_asked_for(run: Path, scale: Scale) -> None:
+def test_learning_rates_are_compared_when_asked_for(run, scale):
     assert not (run / LAYOUT.learning_rates).exists()
     snakemake(run, *PAPER, "--", "learning_rates")
     table = pd.read_csv(run / LAYOUT.learning_rates)

@@ -2,7 +2,6 @@
 
 import os
 import time
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -18,7 +17,7 @@ OF_135 = [str(LAYOUT.documents), "--config", "scale=135"]
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path):
     """A checkout in a folder with signs in its name, whose scale is named by a number."""
     folder = workspace(tmp_path / "a folder, größer (2)")
     scale = yaml.safe_load((folder / "config/smoke.yaml").read_text())
@@ -32,8 +31,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_texts_from_the_future_with_any_names_are_read_without_a_home(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    folder, tmp_path, monkeypatch
+):
     results = tmp_path / "another disk"
     results.mkdir()
     (folder / "results").symlink_to(results)

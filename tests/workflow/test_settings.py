@@ -31,9 +31,7 @@ VARIABLES = {
 
 
 @pytest.mark.full
-def test_a_page_is_the_same_bytes_whatever_the_users_settings_are(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_page_is_the_same_bytes_whatever_the_users_settings_are(run, tmp_path, monkeypatch):
     folder, home = tmp_path / "run", tmp_path / "home"
     shutil.copytree(run, folder, symlinks=True)
     for name, content in FILES.items():

@@ -3,7 +3,6 @@
 While it runs, the node is drained under waiting jobs, and a training job is killed.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import pairwise
@@ -13,7 +12,7 @@ import pytest
 import yaml
 
 import helpers_slurm
-from helpers_slurm import Cluster, end_well, wait_for
+from helpers_slurm import end_well, wait_for
 from transcoders.checksums import sha256
 from transcoders.config import Scale, load_scale
 from transcoders.layout import Layout
@@ -40,18 +39,18 @@ class Outcome:
     waiting: set[str]
     """Numbers of the jobs that waited while the node was drained."""
 
-    def of(self, rule: str) -> list[dict[str, str]]:
+    def of(self, rule):
         """The records of a rule's jobs."""
         return [record for record in self.records if record["Comment"] == f"rule_{rule}"]
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def cluster(tmp_path_factory):
     with helpers_slurm.cluster(tmp_path_factory.mktemp("slurm")) as running:
         yield running
 
 
-def longer_workspace(folder: Path) -> Path:
+def longer_workspace(folder):
     """A workspace whose training jobs want a GPU each, and last long enough to be killed.
 
     One job wants more memory than the profile for a single machine lets all jobs have together.
@@ -66,11 +65,11 @@ def longer_workspace(folder: Path) -> Path:
     return folder
 
 
-def in_state(cluster: Cluster, folder: Path, state: str) -> list[dict[str, str]]:
+def in_state(cluster, folder, state):
     return [record for record in cluster.jobs(folder) if record["JobState"] == state]
 
 
-def drain_under_waiting_jobs(cluster: Cluster, folder: Path) -> set[str]:
+def drain_under_waiting_jobs(cluster, folder):
     """Drain the node while some jobs run and others wait; resume it when it is empty."""
     wait_for(
         "jobs that run and jobs that wait",
@@ -84,7 +83,7 @@ def drain_under_waiting_jobs(cluster: Cluster, folder: Path) -> set[str]:
     return waiting
 
 
-def kill_in_training(cluster: Cluster, folder: Path) -> None:
+def kill_in_training(cluster, folder):
     """Cancel a training job as soon as it has a checkpoint."""
     wait_for("a checkpoint", (folder / LAYOUT.checkpoint(KILLED)).exists, WHOLE_RUN)
     comment = f"rule_train_{KILLED}".replace("-", "_")
@@ -93,7 +92,7 @@ def kill_in_training(cluster: Cluster, folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def run(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+def run(cluster, tmp_path_factory):
     folder = longer_workspace(tmp_path_factory.mktemp("run") / "slurm")
     with cluster.snakemake(folder, *SMOKE) as running:
         waiting = drain_under_waiting_jobs(cluster, folder)
@@ -103,7 +102,7 @@ def run(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     return Outcome(folder, scale, printed, cluster.jobs(folder), waiting)
 
 
-def test_every_job_ran_on_the_cluster_and_nothing_is_left_to_do(run: Outcome) -> None:
+def test_every_job_ran_on_the_cluster_and_nothing_is_left_to_do(run):
     ended_well = [record for record in run.records if record["JobState"] == "COMPLETED"]
     steps = len(ended_well) + 1  # `all`, which has no command
     assert f"{steps} of {steps} steps (100%) done" in run.printed
@@ -111,7 +110,7 @@ def test_every_job_ran_on_the_cluster_and_nothing_is_left_to_do(run: Outcome) ->
     assert planned_rules(run.folder, *SMOKE) == []
 
 
-def test_jobs_were_given_what_the_scale_file_says(run: Outcome) -> None:
+def test_jobs_were_given_what_the_scale_file_says(run):
     jobs = {"train": "train_tiny_neox", "measure_features": "measure_features"}
     jobs |= {"evaluate": "evaluate_wildcards_tiny-neox_layer1", "notebook": "figure3"}
     for key, rule in jobs.items():
@@ -122,7 +121,7 @@ def test_jobs_were_given_what_the_scale_file_says(run: Outcome) -> None:
         assert record["TimeLimit"] == f"00:{wanted.runtime:02}:00"
 
 
-def test_a_job_that_wants_a_gpu_gets_one_and_the_others_none(run: Outcome) -> None:
+def test_a_job_that_wants_a_gpu_gets_one_and_the_others_none(run):
     training = [record for record in run.records if record["Comment"].startswith("rule_train_")]
     assert len(training) == len({record["Comment"] for record in training}) + 1  # one was killed
     assert {record.get("TresPerJob") for record in training} == {"gres:gpu:1"}
@@ -132,14 +131,14 @@ def test_a_job_that_wants_a_gpu_gets_one_and_the_others_none(run: Outcome) -> No
     assert all(ended <= began for (_, ended), (began, _) in pairwise(times))
 
 
-def test_a_drained_node_loses_nothing(run: Outcome) -> None:
+def test_a_drained_node_loses_nothing(run):
     assert run.waiting
     waited = [record for record in run.records if record["JobId"] in run.waiting]
     assert {record["JobState"] for record in waited} == {"COMPLETED"}
     assert {record["Restarts"] for record in waited} == {"0"}
 
 
-def test_a_killed_training_job_is_submitted_again_and_goes_on(run: Outcome) -> None:
+def test_a_killed_training_job_is_submitted_again_and_goes_on(run):
     first, second = run.of(f"train_{KILLED}".replace("-", "_"))
     assert (first["JobState"], second["JobState"]) == ("CANCELLED", "COMPLETED")
     assert "Trying to restart job" in run.printed
@@ -151,7 +150,7 @@ def test_a_killed_training_job_is_submitted_again_and_goes_on(run: Outcome) -> N
     assert not (run.folder / LAYOUT.checkpoint(KILLED)).exists()
 
 
-def test_the_results_are_those_of_a_run_without_a_cluster(run: Outcome, tmp_path: Path) -> None:
+def test_the_results_are_those_of_a_run_without_a_cluster(run, tmp_path):
     local = longer_workspace(tmp_path / "local")
     [site] = run.scale.group(KILLED).sites  # of the job that was killed
     snakemake(local, str(LAYOUT.site_evaluation(site.name)), *SMOKE)
@@ -166,7 +165,7 @@ def test_the_results_are_those_of_a_run_without_a_cluster(run: Outcome, tmp_path
     assert [path for path in made if sha256(run.folder / path) != sha256(local / path)] == []
 
 
-def test_the_executor_needs_no_other_versions_than_those_locked() -> None:
+def test_the_executor_needs_no_other_versions_than_those_locked():
     needed = helpers_slurm.requirements()
     assert {name for name, _ in needed} >= {"numpy", "pandas", "snakemake-interface-common"}
     for name, versions in needed:

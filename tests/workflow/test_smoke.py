@@ -11,11 +11,9 @@ import pandas as pd
 import pytest
 import yaml
 
-from test_evaluation import COLUMNS
 from transcoders.checksums import sha256
 from transcoders.circuits.export import load_circuit
 from transcoders.circuits.labels import feature_name, read_labels
-from transcoders.config import Scale
 from transcoders.dictionaries import SparseDictionary
 from transcoders.files import read_json
 from transcoders.layout import Layout
@@ -25,75 +23,43 @@ SMOKE = ("--config", "scale=smoke")
 LAYOUT = Layout("smoke")
 
 
-def test_nine_headline_dictionaries_are_trained_and_measured(run: Path, scale: Scale) -> None:
-    table = pd.read_csv(run / LAYOUT.evaluation)
-    assert list(table.columns) == COLUMNS.split()
-    by_site = [d for site in scale.all_sites for d in scale.dictionaries_of(site)]
-    assert list(table["dictionary"]) == [d.name for d in by_site]
-    compared = table["site"].isin([site.name for site in scale.sites])
-    assert table[compared]["headline"].sum() == 9
-    assert set(table[~compared]["kind"]) == {"transcoder"}
-    assert (table["l0"] > 0).all() and (table["l0"] < table["n_features"]).all()
-    assert (table["ce_low"] <= table["ce"]).all() and (table["ce"] <= table["ce_high"]).all()
-
-
-def test_every_dictionary_is_complete_on_disk(run: Path, scale: Scale) -> None:
+def test_every_dictionary_is_complete_on_disk(run, scale):
     for entry in scale.dictionaries:
         folder = run / LAYOUT.dictionary(entry.name)
-        dictionary = SparseDictionary.from_pretrained(folder)
-        assert dictionary.kind == entry.kind
-        config = read_json(folder / "cfg.json")
-        assert config["training"]["l1_coefficient"] == entry.l1_coefficient
-        manifest = run / LAYOUT.corpus_manifest
-        assert config["training"]["corpus_manifest_sha256"] == sha256(manifest)
-        curve = pd.read_csv(folder / "training.csv")
-        assert curve["loss"].iloc[-1] < curve["loss"].iloc[0]
+        assert SparseDictionary.from_pretrained(folder).kind == entry.kind
+        training = read_json(folder / "cfg.json")["training"]
+        assert training["l1_coefficient"] == entry.l1_coefficient
+        assert training["corpus_manifest_sha256"] == sha256(run / LAYOUT.corpus_manifest)
 
 
-def test_greater_than_is_studied_and_shown(run: Path, scale: Scale) -> None:
-    assert scale.greater_than is not None
-    folder = run / LAYOUT.greater_than
-    summary = read_json(folder / "summary.json")
+def test_greater_than_is_studied_and_shown(run):
+    summary = read_json(run / LAYOUT.greater_than / "summary.json")
     assert summary["layer"] == 1  # the only one with a transcoder besides layer 0
-    metric = pd.read_csv(folder / "metric.csv")
-    assert len(metric) == 100 * len(scale.greater_than.templates)
+    metric = pd.read_csv(run / LAYOUT.greater_than / "metric.csv")
     averaged = metric[metric["year"].between(1, 98)]["original"].mean()
     assert summary["metric"]["original"]["value"] == pytest.approx(averaged, abs=1e-5)
     page = (run / LAYOUT.notebook("greater_than")).with_suffix(".html").read_text()
     assert page.count("data:image/png;base64") == 3
-    assert len(pd.read_csv(run / LAYOUT.feature_checks)) == len(scale.circuits.checks)
 
 
-def test_features_are_measured_and_studied_blind(run: Path, scale: Scale) -> None:
-    assert scale.interpretability is not None
+def test_features_are_measured_and_studied_blind(run, scale):
     measures = pd.read_csv(run / LAYOUT.automatic)
-    assert list(measures) == ["dictionary", "feature", "measure", "value"]
     names = [scale.rated(kind).name for kind in ("transcoder", "mlp_in_sae")]
     assert list(measures["dictionary"].unique()) == [*names, scale.interpretability.baseline]
-    assert set(measures["measure"]) == {
-        "frequency", "single_token_share", "token_entropy", "rule_accuracy",
-    }  # fmt: skip
-    assert measures["value"].notna().all()
     studies = pd.read_csv(run / LAYOUT.systematic)
     assert len(studies.drop_duplicates("feature")) == scale.interpretability.studied_features
-    assert (studies["layer"] == 1).all()  # the only one above layer 0
-    ratings = pd.read_csv(run / LAYOUT.table1)
-    assert set(ratings["rater"]) == {"no ratings yet"}
-    assert ratings[["transcoder", "mlp_in_sae"]].isna().all().all()
     for name in names:
         live = set(measures.loc[measures["dictionary"] == name, "feature"])
         shown = features_in_browser(run / LAYOUT.features_of(name))
         assert len(live) > scale.interpretability.rated_features and live <= shown
 
 
-def features_in_browser(page: Path) -> set[int]:
+def features_in_browser(page):
     index = re.search(r'id="index">(.*?)</script>', page.read_text()).group(1)
     return set(json.loads(index)["feature"])
 
 
-def test_every_feature_of_a_circuit_has_a_label_and_is_in_the_browser(
-    run: Path, scale: Scale
-) -> None:
+def test_every_feature_of_a_circuit_has_a_label_and_is_in_the_browser(run, scale):
     shown = 0
     for case in scale.circuits.cases:
         by_layer = {e.site.layer: e.name for e in scale.circuit_transcoders(case.model)}
@@ -109,7 +75,7 @@ def test_every_feature_of_a_circuit_has_a_label_and_is_in_the_browser(
     assert shown
 
 
-def test_what_the_run_ran_on_is_recorded(run: Path, scale: Scale) -> None:
+def test_what_the_run_ran_on_is_recorded(run, scale):
     record = read_json(run / LAYOUT.environment)
     assert record["scale"] == "smoke"
     assert record["trained_on"] == {"cpu": len(scale.dictionaries)}
@@ -121,7 +87,7 @@ def test_what_the_run_ran_on_is_recorded(run: Path, scale: Scale) -> None:
     assert record["hardware"]["processor"] in page
 
 
-def test_a_case_study_is_carried_out_and_rendered(run: Path) -> None:
+def test_a_case_study_is_carried_out_and_rendered(run):
     table = pd.read_csv(run / LAYOUT.table4).set_index("study")
     assert list(table.index) == ["first"]
     assert table.loc["first", "outcome"] == "other weights"  # it was written before they were made
@@ -133,15 +99,7 @@ def test_a_case_study_is_carried_out_and_rendered(run: Path) -> None:
     assert "study.tokens(row=0)</code>: refused." in page
 
 
-def test_figure_and_page_exist_and_the_page_needs_no_network(run: Path) -> None:
-    for suffix in (".pdf", ".png"):
-        assert (run / LAYOUT.figure("fig3_tradeoff")).with_suffix(suffix).stat().st_size > 10_000
-    page = (run / LAYOUT.notebook("figure3")).with_suffix(".html").read_text()
-    assert "<math" in page and "data:image/png;base64" in page
-    assert "<script src" not in page and 'src="http' not in page
-
-
-def test_every_circuit_is_found_checked_and_drawn(run: Path, scale: Scale) -> None:
+def test_every_circuit_is_found_checked_and_drawn(run, scale):
     for case in scale.circuits.cases:
         folder = run / LAYOUT.circuit(case.name)
         record, paths = load_circuit(folder)
@@ -151,15 +109,10 @@ def test_every_circuit_is_found_checked_and_drawn(run: Path, scale: Scale) -> No
         assert {node["ctx_idx"] for node in read_json(folder / "graph.json")["nodes"]} <= set(
             range(len(record["tokens"]))
         )
-        curve = pd.read_csv(folder / "faithfulness.csv")
-        assert list(curve.loc[0, ["faithfulness", "remaining"]]) == [0, 1]
-        assert len(pd.read_csv(folder / "ablation.csv")) > 0
         assert (folder / "circuit.html").stat().st_size > 10_000
-        for suffix in (".pdf", ".png"):
-            assert (run / LAYOUT.figure(f"circuit_{case.name}{suffix}")).exists()
 
 
-def test_a_circuit_can_be_asked_for_by_hand(run: Path) -> None:
+def test_a_circuit_can_be_asked_for_by_hand(run):
     ask = ("circuit", "--scale", "smoke", "--model", "tiny-llama", "--prompt", "w1 w2 w3")
     found = cli(run, *ask, "--target", "tc1[top]@-1", "--sign", "both", "--head", "attn0[1]")
     assert found.returncode == 0, found.stderr
@@ -169,18 +122,18 @@ def test_a_circuit_can_be_asked_for_by_hand(run: Path) -> None:
     assert "layers with a transcoder: 0, 1" in refused.stderr
 
 
-def test_notebooks_hold_neither_paths_of_this_machine_nor_warnings(run: Path) -> None:
+def test_notebooks_hold_neither_paths_of_this_machine_nor_warnings(run):
     for path in (run / "results/smoke/notebooks").iterdir():
         text = path.read_text()
         assert str(run) not in text and str(Path.home()) not in text
         assert "Warning" not in text
 
 
-def test_a_second_run_does_nothing(run: Path) -> None:
+def test_a_second_run_does_nothing(run):
     assert planned_rules(run, *SMOKE) == []
 
 
-def test_a_changed_setting_reruns_what_depends_on_it(run: Path) -> None:
+def test_a_changed_setting_reruns_what_depends_on_it(run):
     path = run / "config/smoke.yaml"
     original = path.read_text()
     try:
@@ -195,7 +148,7 @@ def test_a_changed_setting_reruns_what_depends_on_it(run: Path) -> None:
         path.write_text(original)
 
 
-def test_a_table_that_a_failed_job_removed_is_made_again(run: Path) -> None:
+def test_a_table_that_a_failed_job_removed_is_made_again(run):
     of_site = LAYOUT.site_evaluation("tiny-llama_layer1")
     for table, rule in ((LAYOUT.replacement, "measure_replacement"), (of_site, "evaluate")):
         aside = (run / table).rename(run / "aside.csv")
@@ -205,7 +158,7 @@ def test_a_table_that_a_failed_job_removed_is_made_again(run: Path) -> None:
             aside.rename(run / table)
 
 
-def test_a_bad_scale_file_stops_snakemake_with_one_message(tmp_path: Path) -> None:
+def test_a_bad_scale_file_stops_snakemake_with_one_message(tmp_path):
     folder = workspace(tmp_path / "run")
     content = yaml.safe_load((folder / "config/smoke.yaml").read_text())
     (folder / "config/bad.yaml").write_text(yaml.safe_dump(content | {"sede": 42}))
@@ -215,7 +168,7 @@ def test_a_bad_scale_file_stops_snakemake_with_one_message(tmp_path: Path) -> No
     assert not (folder / "results").exists()
 
 
-def test_fewer_cores_than_a_rule_needs_are_refused(tmp_path: Path) -> None:
+def test_fewer_cores_than_a_rule_needs_are_refused(tmp_path):
     folder = workspace(tmp_path / "run")
     path = folder / "config/smoke.yaml"
     path.write_text(path.read_text().replace("&small {threads: 1", "&small {threads: 3"))

@@ -1,5 +1,6 @@
 # What features are about: examples, automatic measures, blind studies.
 
+from transcoders.config import RATED_KINDS
 from transcoders.files import date_after
 
 FEATURE_BROWSER = []
@@ -20,6 +21,7 @@ if SCALE.interpretability is not None:
     FEATURE_BROWSER = [LAYOUT.features]
     EDITS = [path for path in [LAYOUT.edited_labels] if path.exists()]
     EDITED = [sha256(path) for path in EDITS]
+    RATED = [SCALE.rated(kind).name for kind in RATED_KINDS]
     RATED_MODEL = LAYOUT.model(SCALE.interpretability.rated_site.model)
     OBSERVED = [LAYOUT.observed / "text.safetensors"] + [
         LAYOUT.observed / name / file
@@ -131,6 +133,8 @@ if SCALE.interpretability is not None:
         input=[
             *OBSERVED,
             RATED_MODEL / "tokenizer.json",
+            # They are committed, and in a fresh clone times mean nothing.
+            *(ancient(LAYOUT.dictionary(rated) / "cfg.json") for rated in RATED),
         ],
         output=[
             LAYOUT.table1,

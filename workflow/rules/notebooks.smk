@@ -2,9 +2,11 @@
 
 from transcoders.claims import load_claims
 from transcoders.contents import BRIEF
-from transcoders.landing import others_judged
+from transcoders.documents import page_beside
+from transcoders.landing import documents_of, others_judged
 
 CASES = [case.name for case in SCALE.circuits.cases]
+DOCUMENTS = documents_of(LAYOUT)
 
 
 PAGES = []
@@ -171,7 +173,9 @@ job(
         *(LAYOUT.circuit(case) / "circuit.html" for case in CASES),
         FEATURE_BROWSER,
     ],
-    output=LAYOUT.landing_page,
+    output=[LAYOUT.landing_page, *(page_beside(path) for path in DOCUMENTS)],
+    # They are committed, and in a fresh clone times mean nothing.
+    contents=[sha256(path) for path in DOCUMENTS],
 )
 
 

@@ -44,7 +44,7 @@ function creditOf(label) {
   if (label.by !== "rule") return `written by ${label.by}: ${label.why}`;
   if (!label.text) return "none, since the feature is active on too few tokens.";
   const trust = label.trusted ? "" : ` “${label.text}” predicts the feature too badly to stand for it.`;
-  return `balanced accuracy ${label.score.toFixed(2)} on other examples; found by the rule “${label.rule}”.${trust}`;
+  return `balanced accuracy ${label.score.toFixed(3)} on other examples; found by the rule “${label.rule}”.${trust}`;
 }
 
 function factsTable(facts) {

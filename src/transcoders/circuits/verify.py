@@ -1,9 +1,9 @@
 """Proof that attributions are right, from algebra alone.
 
 - :func:`completeness`: the contributions of all parts to a vector add up to its value.
-- :func:`frozen_value`: the local replacement model, with a factor on what every node writes. The
-  target's derivative by a factor, where all are 1, is input times gradient: the node's attribution
-  over all paths. A factor of 2 adds the node's output once more.
+- :class:`TotalAttributions`: in the local replacement model, every node has a factor on what it
+  writes. The target's derivative by a factor, where all are 1, is input times gradient: the node's
+  attribution over all paths.
 
 :mod:`transcoders.circuits.ablation` measures what attribution is worth where nothing is frozen.
 """
@@ -62,28 +62,13 @@ def node_shapes(local: LocalReplacementModel) -> dict[tuple[NodeKind, int], tupl
     return shapes
 
 
-def unit_scales(
-    local: LocalReplacementModel, layer: int | None = None
-) -> dict[tuple[NodeKind, int], Tensor]:
-    """Factors of 1 for all nodes, or for those of a layer, ready for autograd."""
+def unit_scales(local: LocalReplacementModel, layer: int) -> dict[tuple[NodeKind, int], Tensor]:
+    """Factors of 1 for the nodes of a layer, ready for autograd."""
     return {
         place: local.passed.after.new_ones(shape).requires_grad_()
         for place, shape in node_shapes(local).items()
-        if layer in (None, place[1])
+        if place[1] == layer
     }
-
-
-def frozen_value(
-    local: LocalReplacementModel, target: Target, scales: NodeValues
-) -> Float[Tensor, ""]:
-    """The target in the frozen model with these factors.
-
-    It can be differentiated. It is dense, and so for checks only. Biases are not scaled.
-    """
-    stream = scales[NodeKind.EMBED, -1][:, None] * local.passed.before_attention[0]
-    for layer in range(_last_layer(local, target) + 1):
-        stream = _through_layer(local, target, layer, stream, scales)
-    return _read(target, stream)
 
 
 def _last_layer(local: LocalReplacementModel, target: Target) -> int:

@@ -140,6 +140,8 @@ def _row(claim: Claim, evidence: Evidence, site: Site | None) -> dict[str, objec
     else:
         row |= found.estimate._asdict() | {"verdict": verdict(claim, found.estimate)}
         notes = [found.note] if found.note else []
+        if claim.kind != "check":
+            notes += _what_decides(claim, found.estimate)
         if found.estimate.n < claim.needs:
             notes.append(
                 f"inconclusive by construction: the rule needs {claim.needs} "
@@ -147,6 +149,20 @@ def _row(claim: Claim, evidence: Evidence, site: Site | None) -> dict[str, objec
             )
     where = f"notebooks/{claim.page}.html, {', '.join(TABLES[claim.measure])}"
     return row | {"evidence": "; ".join([*notes, where])}
+
+
+def _what_decides(claim: Claim, estimate: Estimate) -> list[str]:
+    """Where the line is drawn, and what an interval that crosses it rules out all the same."""
+    low, high, bar = _in_favour(claim, estimate)
+    line = claim.against + (bar if claim.better == "larger" else -bar)
+    side = "above" if claim.better == "larger" else "below"
+    notes = [f"reproduced if the whole interval is {side} {line:g}".replace("-", "−")]
+    if low <= bar <= high and estimate.n >= claim.needs:
+        if claim.test == "superiority" and high < claim.margin:
+            notes.append(f"an effect of {claim.margin:g}, the smallest that matters, is ruled out")
+        if claim.test == "non-inferiority" and high < 0:
+            notes.append(f"worse, but it is open whether by more than {claim.margin:g}")
+    return notes
 
 
 def _measured(claim: Claim, evidence: Evidence, site: Site | None) -> Found:
@@ -160,8 +176,13 @@ def verdict(claim: Claim, estimate: Estimate) -> Verdict:
     """Judge a claim by the estimate of its measure."""
     if estimate.n < claim.needs:
         return "inconclusive"
+    low, high, bar = _in_favour(claim, estimate)
+    return "reproduced" if low > bar else "not reproduced" if high < bar else "inconclusive"
+
+
+def _in_favour(claim: Claim, estimate: Estimate) -> tuple[float, float, float]:
+    """Both ends of the interval and the bar, counted in the claim's favour."""
     low, high = estimate.low - claim.against, estimate.high - claim.against
     if claim.better == "smaller":
         low, high = -high, -low
-    bar = 0.0 if claim.test == "superiority" else -claim.margin
-    return "reproduced" if low > bar else "not reproduced" if high < bar else "inconclusive"
+    return low, high, 0.0 if claim.test == "superiority" else -claim.margin

@@ -240,7 +240,7 @@ def _of_ratings(evidence: Evidence, column: str) -> Found:
     """
     ratings = evidence.table("interpretability/ratings.csv")
     if ratings.empty:
-        raise Untestable("nobody has rated features yet")
+        raise Untestable("nobody has rated features of these dictionaries yet")
     by_person = ratings["by"] == PERSON
     if by_person.any():
         ratings = ratings[by_person]

@@ -1,5 +1,7 @@
 """Verdicts in words. Pages, the landing page and the README say them as they are said here."""
 
+import html
+import math
 from collections.abc import Hashable
 from typing import Any
 
@@ -32,26 +34,42 @@ def verdict_in_words(row: Row) -> str:
 
 
 def value_in_words(row: Row) -> str:
-    """The value with its interval, the margin, and how many clusters the interval is over."""
+    """The value with its interval, and how many clusters the interval is over."""
     if pd.isna(row["value"]):
         return "not measured"
     if row["kind"] == "check":
         return f"{row['value']:.2g} (at most {row['margin']:.2g} is allowed)"
-    return (
-        f"{row['value']:+.2g} [{row['low']:+.2g} to {row['high']:+.2g}], margin "
-        f"{row['margin']:.2g}, {row['n']:.0f} {row['resampled']}"
-    )
+    value, low, high = numbers_in_words(row)
+    return f"{value} [{low} to {high}], {row['n']:.0f} {row['resampled']}"
+
+
+def numbers_in_words(row: Row) -> list[str]:
+    """Value and bounds of a claim, to two digits of the interval's half-width.
+
+    Only differences have a plus sign. The unit of a difference has a minus.
+    """
+    half = (row["high"] - row["low"]) / 2
+    decimals = max(2, 1 - math.floor(math.log10(half))) if half > 0 else 3
+    sign = "+" if "−" in row["unit"] else ""
+    numbers = [round(row[key], decimals) + 0.0 for key in ("value", "low", "high")]
+    return [f"{number:{sign}.{decimals}f}".replace("-", "−") for number in numbers]
+
+
+def notes_in_words(row: Row) -> list[str]:
+    """What there is to know about a verdict."""
+    return list(row["evidence"].split("; ")[:-1])
 
 
 def describe(claims: pd.DataFrame) -> str:
-    """Markdown: a line for each row of ``claims.csv``, with its verdict, value and unit."""
+    """Markdown: a line for each row of ``claims.csv``, in which what was measured is folded."""
     lines = []
     for row in claims.to_dict("records"):
         site = row["claim"].partition(":")[2]
-        notes = row["evidence"].split("; ")[:-1]
+        notes = "".join(f"; {note}" for note in notes_in_words(row))
         lines.append(
-            f"- {row['statement']}{f' ({site})' if site else ''} **{verdict_in_words(row)}**: "
-            f"{'; '.join([value_in_words(row), *notes])}. The measure: {row['unit']}."
+            f"- **{verdict_in_words(row)}**: {row['statement']}{f' ({site})' if site else ''} "
+            f"**{value_in_words(row)}**{notes}. "
+            f"<details><summary>What was measured</summary>{html.escape(row['unit'])}</details>"
         )
     return "\n".join(lines)
 

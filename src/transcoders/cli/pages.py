@@ -51,12 +51,16 @@ def judge_claims(run: Run) -> None:
 
 @job("description", resources="notebook", part=lambda scale, _: pages_of(scale))
 def landing_page(run: Run) -> None:
-    """Write the landing page, which links to all other pages."""
-    from transcoders.landing import landing_page
+    """Write the landing page, which links to all other pages, and documents as pages."""
+    from transcoders.documents import document_page, page_beside
+    from transcoders.landing import documents_of, landing_page
 
-    page = landing_page(run.scale, run.layout, run.layout.landing_page)
-    with made_path(run.layout.landing_page) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    documents = documents_of(run.layout)
+    pages = {page_beside(path): document_page(path, documents) for path in documents}
+    pages[run.layout.landing_page] = landing_page(run.scale, run.layout, run.layout.landing_page)
+    for path, page in pages.items():
+        with made_path(path) as temporary:
+            temporary.write_text(page, encoding="utf-8")
 
 
 @app.command()

@@ -91,7 +91,7 @@ function rowOf(at) {
     return make("tr", { "data-feature": number },
         make("th", { scope: "row" }, make("a", { href: `#${number}` }, number)),
         make("td", { class: "text" }, index.name[at]),
-        make("td", {}, score === null ? "" : score.toFixed(2)),
+        make("td", {}, score === null ? "" : score.toFixed(3)),
         make("td", {}, percent(index.frequency[at], 2)),
         make("td", {}, index.largest[at].toFixed(1)),
         make("td", { class: "text" }, ...words(index.peaks[at])));
@@ -143,8 +143,8 @@ function ways(at) {
 
 function nameOf(at) {
     const score = index.score[at], name = make("strong", {}, index.name[at]);
-    if (index.name[at] !== "") return [name, score === null ? "" : ` (score ${score.toFixed(2)})`];
-    return [score === null ? "No name was looked for." : `It has no name: no rule predicts it (the best has score ${score.toFixed(2)}).`];
+    if (index.name[at] !== "") return [name, score === null ? "" : ` (score ${score.toFixed(3)})`];
+    return [score === null ? "No name was looked for." : `It has no name: no rule predicts it (the best has score ${score.toFixed(3)}).`];
 }
 
 function parts(at, data, texts) {

@@ -60,7 +60,10 @@ def where_figure(where: pd.DataFrame, layer: int, head: str) -> Figure:
         heads, mlps = (where[where["kind"] == kind] for kind in ("head", "mlp"))
         covered, bare = mlps[mlps["has_transcoder"]], mlps[~mlps["has_transcoder"]]
         for panel, (measure, (title, unit)) in zip(axes, MEASURES.items(), strict=True):
-            panel.bar(covered["layer"], covered[measure], width=0.7, color="#56B4E9", label="MLPs")
+            panel.bar(
+                covered["layer"], covered[measure], width=0.7, color="#56B4E9",
+                label="MLPs with a transcoder",
+            )  # fmt: skip
             if len(bare):
                 label = "MLPs without a transcoder"
                 panel.bar(bare["layer"], bare[measure], width=0.7, color="#BBBBBB", label=label)
@@ -179,6 +182,6 @@ def years_figure(features: pd.DataFrame, by_year: pd.DataFrame, numbers: str) ->
                 panel.xaxis.set_major_locator(MultipleLocator(20 if len(points) == 100 else 1))
             panels[0].set_xlabel("YY of the prompt")
             panels[2].set_xlabel(axis)
-            note = ", does most harm" if described["bad"] else ""
+            note = ", chosen as most harmful" if described["bad"] else ""
             panels[0].set_ylabel(f"{feature}, rank {described['rank']}{note}", fontweight="bold")
     return figure

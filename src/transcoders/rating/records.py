@@ -35,6 +35,8 @@ class Record(BaseModel):
     rater: str
     language_model: str | None = None
     """Which language model rated; None for a person."""
+    weights: list[str]
+    """SHA-256 of the weights of both dictionaries."""
     n_items: int
     nonce: str
     commitment: str

@@ -32,6 +32,7 @@ from jaxtyping import Int
 from transcoders.config import RATED_KINDS, Kind, Scale
 from transcoders.context import Context, in_context
 from transcoders.errors import UserError
+from transcoders.files import read_json
 from transcoders.interpretability.automatic import live_features
 from transcoders.interpretability.gather import Observed, Text, load_observed, load_text
 from transcoders.layout import Layout
@@ -66,6 +67,8 @@ class Study:
     """Items in the order in which they are shown, and the sealed key to them."""
 
     items: tuple[Item, ...]
+    weights: list[str]
+    """SHA-256 of the weights of both dictionaries."""
     _key: tuple[Source, ...] = field(repr=False)
 
     def commit(self, nonce: str) -> str:
@@ -73,12 +76,22 @@ class Study:
         sealed = json.dumps([nonce, self._key, self.items])
         return hashlib.sha256(sealed.encode()).hexdigest()
 
+    def is_about(self, record: Record) -> bool:
+        """Whether the dictionaries that were rated have the weights of those here."""
+        return record.weights == self.weights
+
     def check(self, record: Record) -> None:
         """Refuse the record of another study.
 
         Raises:
-            UserError: its commitment does not fit this key and these items.
+            UserError: it is about other weights, or its commitment does not fit this key and these
+                items.
         """
+        if not self.is_about(record):
+            raise UserError(
+                f"{record.rater}.json: these ratings are of dictionaries with other weights; rate "
+                "under another name, or bring back the dictionaries that were rated"
+            )
         if record.commitment != self.commit(record.nonce):
             raise UserError(
                 f"{record.rater}.json: its commitment is not to these {len(self.items)} items; the "
@@ -115,17 +128,28 @@ def load_study(scale: Scale, layout: Layout) -> Study:
     Raises:
         UserError: a file is missing, or a dictionary has too few live features.
     """
+    names = {kind: scale.rated(kind).name for kind in RATED_KINDS}
     return create_study(
-        {kind: load_observed(layout.observed, scale.rated(kind).name) for kind in RATED_KINDS},
+        {kind: load_observed(layout.observed, name) for kind, name in names.items()},
         load_text(layout.observed),
         load_tokenizer(layout.model(scale.studied.rated_site.model)),
+        weights=[
+            read_json(layout.dictionary(name) / "cfg.json")["weights_sha256"]
+            for name in names.values()
+        ],
         n_features=scale.studied.rated_features,
         seed=scale.seed,
     )
 
 
 def create_study(
-    observed: Mapping[Kind, Observed], text: Text, tokenizer: Any, *, n_features: int, seed: int
+    observed: Mapping[Kind, Observed],
+    text: Text,
+    tokenizer: Any,
+    *,
+    weights: list[str],
+    n_features: int,
+    seed: int,
 ) -> Study:
     """Draw live features of a transcoder and an MLP-in SAE and shuffle them together (Section 4).
 
@@ -133,6 +157,7 @@ def create_study(
         observed: what the features of each of :data:`RATED_KINDS` do on the text.
         text: the text in which their examples are.
         tokenizer: the model's tokenizer.
+        weights: SHA-256 of the weights of both dictionaries.
         n_features: how many features of each dictionary are drawn.
         seed: the seed of the draw and the order.
 
@@ -153,7 +178,7 @@ def create_study(
     # Items that look alike may come in any order that does not always put the same kind first.
     shown.sort(key=lambda both: (_lot(seed, "order", both[0]), _lot(seed, "alike", both[1])))
     items, key = zip(*shown, strict=True)
-    return Study(items, key)
+    return Study(items, weights, key)
 
 
 class _Drawn(NamedTuple):
@@ -223,6 +248,7 @@ def begin(study: Study, folder: Path, rater: str, language_model: str | None = N
         new = Record(
             rater=rater,
             language_model=language_model,
+            weights=study.weights,
             n_items=len(study.items),
             nonce=nonce,
             commitment=study.commit(nonce),

@@ -2,8 +2,9 @@
 
 Each rater is counted separately. The counts of two raters are never added up, since two ratings of
 one feature are not two features. A column says whether a person rated, or which language model.
-Only raters who have finished are counted. If nobody has, the result says so and holds the paper's
-numbers alone. Reported are:
+Only raters who have finished are counted, and only if the dictionaries have the weights that they
+rated: other processors round otherwise, and train others. If nobody is counted, the result says so
+and holds the paper's numbers alone. Reported are:
 
 - for each count, its share with a Wilson interval (95%);
 - for the two kinds, Fisher's exact test of interpretable against not, and of context-free against
@@ -13,7 +14,7 @@ numbers alone. Reported are:
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -59,12 +60,14 @@ def write_table1(
     # Hidden files are those that a killed process left half-written.
     names = sorted(path.stem for path in folder.glob("[!.]*.json"))
     ratings = {name: load_record(folder, name) for name in names}
-    finished = {}
+    finished, others = {}, []
     if done := {name: one for name, one in ratings.items() if one.finished}:
         rated = study()
-        finished = {name: rated.open(one).assign(by=one.by) for name, one in done.items()}
+        others = [name for name, one in done.items() if not rated.is_about(one)]
+        counted = {name: one for name, one in done.items() if name not in others}
+        finished = {name: rated.open(one).assign(by=one.by) for name, one in counted.items()}
     write_table(table, table1(finished))
-    write_json(record, statistics(ratings, finished))
+    write_json(record, statistics(ratings, finished, others))
     write_table(features, by_feature(finished))
 
 
@@ -98,21 +101,23 @@ def table1(finished: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
 
 def statistics(
-    ratings: Mapping[str, Record], finished: Mapping[str, pd.DataFrame]
+    ratings: Mapping[str, Record], finished: Mapping[str, pd.DataFrame], others: Sequence[str]
 ) -> dict[str, Any]:
     """Shares, tests and agreement, fit for JSON: what is infinite or undefined is null.
 
     Args:
         ratings: the ratings of everyone who has begun, by rater.
         finished: what those said who have finished, from :meth:`Study.open`.
+        others: who rated dictionaries with other weights.
     """
     return {
         "text": f"ratings by {', '.join(finished)}" if finished else NO_RATINGS,
         "under_way": {
             rater: {"rated": record.n_items - len(record.unrated), "of": record.n_items}
             for rater, record in ratings.items()
-            if rater not in finished
+            if rater not in (*finished, *others)
         },
+        "other_weights": [*others],
         "by": {rater: ratings[rater].by for rater in finished},
         "raters": {rater: _compare(_counts(said)) for rater, said in finished.items()},
         "agreement": _agreement(finished),

@@ -13,3 +13,4 @@ from transcoders.tables.evaluation import training_curves as training_curves
 from transcoders.tables.evidence import comparisons_table as comparisons_table
 from transcoders.tables.evidence import describe_evidence as describe_evidence
 from transcoders.tables.evidence import steering_table as steering_table
+from transcoders.tables.evidence import summarise_circuits as summarise_circuits

@@ -36,11 +36,10 @@ def paths_table(paths: list[ComputationalPath], n: int = 12) -> str:
     rows = pd.DataFrame(
         {
             "attribution": [path.attribution for path in best],
-            "share of target": [path.attribution / paths[0].attribution for path in best],
             "path, from the target back": [str(path) for path in best],
         }
     )
-    return html_table(rows, {"attribution": "{:+.3f}", "share of target": "{:.0%}"}, name="paths")
+    return html_table(rows, {"attribution": "{:+.3f}"}, name="paths")
 
 
 def labels_table(paths: list[ComputationalPath], labels: Labels, n: int = 12) -> str:
@@ -53,7 +52,7 @@ def labels_table(paths: list[ComputationalPath], labels: Labels, n: int = 12) ->
             "feature": [*known],
             "name": [label.text if label.is_trusted else "" for label in known.values()],
             "score": [
-                f"{label.score:.2f}" if label.by == RULE else f"by {label.by}: {label.why}"
+                f"{label.score:.3f}" if label.by == RULE else f"by {label.by}: {label.why}"
                 for label in known.values()
             ],
             "clearest contexts": [" | ".join(label.examples) for label in known.values()],

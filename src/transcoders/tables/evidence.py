@@ -15,8 +15,38 @@ ORIGINS = {
     "bias": "biases",
 }
 WORDS = {"feature": "features", "head": "heads", "mlp": "whole MLPs"}
-ENOUGH = 0.5
-"""From this share of the target on, errors are called most of it. A negative share never is."""
+
+
+def summarise_circuits(controls: dict[str, pd.DataFrame], replacement: pd.DataFrame) -> list[str]:
+    """What was found over all circuits of a scale, in sentences.
+
+    Args:
+        controls: ``controls.csv`` of each circuit.
+        replacement: ``replacement.csv``.
+    """
+    found = [comparisons(table) for table in controls.values()]
+    sentences = []
+    for measure, does, keeping in (
+        ("necessity", "removing the circuit lowers the target", "removes"),
+        ("sufficiency", "keeping only the circuit raises the target", "keeps"),
+    ):
+        own = [[each for each in one if each.measure == measure] for one in found]
+        first = sum(all(each.rank == 1 for each in one) for one in own)
+        strongest = sum(one[0].effect > one[0].strongest for one in own)
+        sentences.append(
+            f"In {first} of {len(own)} circuits, {does} more than any of {own[0][0].of - 1} random "
+            f"sets of as many parts does, at the same tokens or not. In {strongest}, it does more "
+            f"than a set that {keeping} as many of the strongest parts."
+        )
+    for model, rows in replacement.groupby("model", sort=False):
+        all_at_once = rows.sort_values("n_replaced").iloc[-1]
+        original, replaced, means = all_at_once[["ce_original", "ce", "ce_mean_ablated"]]
+        sentences.append(
+            f"With transcoders in place of {all_at_once['n_replaced']} MLPs of {model} at once, "
+            f"the cross entropy rises from {original:.2f} to {replaced:.2f} nats. With means in "
+            f"their place, it would be {means:.2f}."
+        )
+    return sentences
 
 
 def describe_evidence(
@@ -64,46 +94,39 @@ def _preference(record: dict[str, Any]) -> str:
 
 def _compared(first: Comparison, second: Comparison) -> str:
     """How a circuit does by one measure, beside random sets and the strongest parts."""
-    does = {
-        "necessity": "Without the circuit, the target falls by",
-        "sufficiency": "With the circuit alone, the target rises by",
+    does, everything = {
+        "necessity": ("Removing the circuit lowers", "removing everything lowers it"),
+        "sufficiency": ("Keeping only the circuit raises", "keeping everything raises it"),
     }[first.measure]
+    sets = "random sets of as many parts of the same kinds and layers"
     verdict = {
-        (True, True): "So the circuit stands out from both kinds of random sets",
-        (True, False): "So the circuit stands out from random sets of the same kinds and layers, "
-        "not from the other kind",
-        (False, True): "So the circuit stands out from random sets of the same kinds and layers "
-        "and tokens, not from the other kind",
-        (False, False): "So the circuit does not stand out from random sets",
+        (True, True): f"None of the {sets} does as much, at the same tokens or not",
+        (True, False): f"None of the {sets} does as much, but some at the same tokens do",
+        (False, True): f"Some {sets} do more, but none at the same tokens",
+        (False, False): f"Some {sets} do more, at the same tokens too",
     }[first.rank == 1, second.rank == 1]
-    than = "more" if first.effect > first.strongest else "no more"
+    than = "less" if first.effect > first.strongest else "as much or more"
     return (
-        f"{does} {first.effect:.2f} of the {first.everything:.2f} that all parts make. Among "
-        f"random sets of the same kinds and layers this is rank {first.rank} of {first.of} (their "
-        f"median: {first.median:.2f}), among sets at the same tokens too rank {second.rank} of "
-        f"{second.of} ({second.median:.2f}). {verdict}; it does {than} than as many of the "
-        f"strongest parts ({first.strongest:.2f})."
+        f"{does} the target by {first.effect:.2f}; {everything} by {first.everything:.2f}. "
+        f"{verdict}. As many of the strongest parts do {than} ({first.strongest:.2f})."
     )
 
 
 def _carried(errors: pd.DataFrame) -> str:
-    shares = errors.groupby("origin")["share"].sum()
+    """What the target is a sum of, and how much of it no feature explains."""
+    sums = errors.groupby("origin")["attribution"].sum()
     listed = ", ".join(
-        f"{word} {shares[origin]:.0%}" for origin, word in ORIGINS.items() if origin in shares
+        f"{word} {sums[origin]:+.2f}" for origin, word in ORIGINS.items() if origin in sums
     )
+    said = f"In the end the target, {sums.sum():.2f}, is the sum of what these put in: {listed}."
     of_errors = errors[errors["origin"] == "error"]
     if of_errors.empty:
-        return f"In the end the target comes from: {listed}."
-    by_layer = zip(of_errors["layer"], of_errors["share"], strict=True)
+        return said
+    by_layer = zip(of_errors["layer"], of_errors["attribution"], strict=True)
     layer, largest = max(by_layer, key=lambda pair: abs(pair[1]))
-    if shares["error"] < 0:
-        remark = "Errors are unexplained. Here they work against the target"
-    else:
-        what = "most of the target" if shares["error"] >= ENOUGH else "that share"
-        remark = f"Errors are unexplained, so {what} is outside what features can tell"
     return (
-        f"In the end the target comes from: {listed}. {remark}; the largest error is that of layer "
-        f"{layer} ({largest:.0%})."
+        f"{said} What errors put in, no feature explains; most comes from layer {layer} "
+        f"({largest:+.2f})."
     )
 
 

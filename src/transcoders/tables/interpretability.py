@@ -63,6 +63,11 @@ def describe_ratings(record: dict[str, Any]) -> str:
     said = f"People who rated: {', '.join(people)}." if people else f"**{NO_PERSON.capitalize()}.**"
     if models:
         said += f" Language models rated: {', '.join(models)}."
+    if record["other_weights"]:
+        said += (
+            f" Not counted, because they rated dictionaries with other weights: "
+            f"{', '.join(record['other_weights'])}."
+        )
     means = record["agreement"]["mean_kappa"] if record["agreement"] else {}
     for of, kappas in means.items():
         kappa = {about: "undefined" if k is None else f"{k:.2f}" for about, k in kappas.items()}

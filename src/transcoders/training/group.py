@@ -111,14 +111,16 @@ def train_dictionary(
     k: int | None = None,
     expansion: int = 8,
     epochs: int = 1,
+    learning_rate: float = 4e-3,
     seed: int = 0,
     device: str = "cpu",
 ) -> SparseDictionary:
     """Train one dictionary, without files or a workflow.
 
     Training scales inputs and targets to a mean norm of √d_model, and λ₁ has its meaning on that
-    scale; the returned weights work on raw activations. The other settings are those of the laptop
-    scale, which ``config/README.md`` explains.
+    scale; the returned weights work on raw activations. ``config/README.md`` explains the other
+    settings. A scale file has settings for each kind: before you compare kinds, look for the best
+    learning rate of each, as ``benchmarks/README.md`` does.
 
     Args:
         activations: what the MLP reads and writes.
@@ -127,6 +129,8 @@ def train_dictionary(
         k: active features for each token, for kinds with TopK.
         expansion: features for each dimension of the residual stream.
         epochs: passes over the tokens.
+        learning_rate: of Adam, at its height. With few tokens a transcoder wants more (24e-3 with
+            0.3 million), an SAE on the MLP's output less (3e-3).
         seed: of the initial weights and of the order of tokens.
         device: ``cpu`` or ``cuda``.
 
@@ -139,7 +143,7 @@ def train_dictionary(
         batch_tokens=256,
         epochs=epochs,
         buffer_tokens=2**17,
-        learning_rate=4e-3,
+        learning_rate=learning_rate,
         warmup_steps=100,
         decay_fraction=0.2,
         l1_warmup_fraction=0.8,
