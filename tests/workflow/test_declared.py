@@ -28,7 +28,7 @@ NAMES = {"name", "model", "layer", "kind", "together", "seeds"}
 """Keys that name a file or say at which MLP an entry is: Snakemake compares the files' names."""
 FIXED = {
     "headline", "type", "k", "l1_coefficient", "imported", "published", "site", "sites",
-    "train_contexts", "epochs", "expansion",
+    "train_contexts", "epochs", "expansion", "precision",
 }  # fmt: skip
 """Keys of which another value alone may make a scale that is not valid."""
 
