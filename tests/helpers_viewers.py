@@ -17,7 +17,7 @@ import pytest
 from helpers_serving import serving
 
 FOLDER = Path(__file__).resolve().parents[1] / ".venv-viewers"
-CIRCUIT_TRACER = "circuit-tracer==0.5.0"
+WHEELS = ["circuit-tracer==0.5.0", "neuronpedia==1.2.1", "python-dotenv==1.2.1"]
 LIBRARIES = {
     "d3-collection@1.0.7": "dist/d3-collection.min.js",  # the jetpack takes it for a part of d3
     "d3@7.9.0": "dist/d3.min.js",
@@ -49,11 +49,11 @@ NEEDS_NPM = pytest.mark.skipif(
 
 
 def python_packages():
-    """A folder with circuit-tracer alone; what it imports is in our environment."""
+    """A folder with the wheels alone; what they import beside each other is in our environment."""
     folder = FOLDER / "python"
     if not (folder / ".installed").exists():
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--upgrade"]
-        subprocess.run([*pip, "--target", folder, CIRCUIT_TRACER], check=True)
+        subprocess.run([*pip, "--target", folder, *WHEELS], check=True)
         (folder / ".installed").touch()
     return folder
 

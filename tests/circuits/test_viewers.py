@@ -1,7 +1,9 @@
-"""A circuit opens in circuit-tracer's viewer, and nothing is lost there."""
+"""A circuit opens in the viewers of circuit-tracer and Neuronpedia, and nothing is lost there."""
 
+import gzip
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -40,7 +42,8 @@ def packages():
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(python_packages())
         yield
-    for name in [name for name in sys.modules if name.partition(".")[0] == "circuit_tracer"]:
+    theirs = ("circuit_tracer", "neuronpedia")
+    for name in [name for name in sys.modules if name.partition(".")[0] in theirs]:
         del sys.modules[name]
 
 
@@ -189,6 +192,28 @@ def test_circuit_tracers_viewer_draws_all_and_a_click_shows_a_node(folder, brows
         expected = "".join(examples_of(folder, chosen)[0]["tokens"]).split()
         assert set(expected) <= set(shown)
         assert complaints(browser) == []
+
+
+def test_neuronpedias_client_takes_a_graph(folder, monkeypatch):
+    from neuronpedia.requests import graph_request
+
+    sent = []
+    answers = {"signed-put": {"url": "there", "putRequestId": "1"}, "save-to-db": {"url": "here"}}
+
+    def put(_, *, data, **__):
+        sent.append(gzip.decompress(data))
+        return SimpleNamespace(status_code=200)
+
+    monkeypatch.setattr(graph_request.requests, "put", put)
+    monkeypatch.setattr(
+        graph_request.GraphRequest, "send_request", lambda _, *, uri, **__: answers[uri]
+    )
+    monkeypatch.setattr(graph_request.GraphRequest, "get", lambda _, *names: names)
+    path = folder / "graph.json"
+    named = graph_request.GraphRequest(api_key="none").upload_file(str(path))
+    metadata = read_json(path)["metadata"]
+    assert named == (metadata["scan"], metadata["slug"])
+    assert sent == [path.read_bytes()]
 
 
 def examples_of(folder, node):
