@@ -3,8 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from transcoders.circuits.labels import Label
 from transcoders.corpus import Rows
@@ -90,20 +88,22 @@ def test_a_rule_of_the_grammar_is_found_and_said_in_english(rule, text):
     assert score > 0.95
 
 
-SMALL_SET = st.lists(st.sampled_from([w for w in WORDS if w.strip().isalpha() and w[0] == " "]),
-                     min_size=1, max_size=3, unique=True)  # fmt: skip
-
-
-@settings(max_examples=12, deadline=None)
-@given(SMALL_SET, st.none() | SMALL_SET)
-def test_any_small_set_of_words_and_of_words_before_it_is_found(own, before):
+@pytest.mark.parametrize(
+    ("own", "before"),
+    [
+        ([" the"], None),
+        ([" born"], None),
+        ([" singing", " king", " house"], None),
+        ([" was", " house", " each"], None),
+        ([" each", " singing", " was"], None),
+        ([" one", " of"], [" born", " of"]),
+    ],
+)
+def test_a_small_set_of_words_and_of_words_before_it_is_found(own, before):
     z = activations(lambda row, at: row[at] in own and (before is None or row[at - 1] in before))
     text, score = label(z)
-    if (z > 0).sum() < 80:  # some of the words may not occur often enough in one half
-        return
     assert score > 0.8
-    named = {word.strip() for word in own + (before or [])}
-    assert {word for word in named if f"“{word}”" in text} == named or "ending in" in text
+    assert all(f"“{word.strip()}”" in text for word in own + (before or []))
 
 
 @pytest.mark.parametrize("share", [0.02, 0.2])
