@@ -7,7 +7,6 @@ import pandas as pd
 import yaml
 from markupsafe import Markup
 
-from transcoders.case_studies.scripts import load_script
 from transcoders.claims import count_verdicts
 from transcoders.claims.words import (
     SIGNS,
@@ -32,7 +31,6 @@ from transcoders.documents import has_page, page_beside
 from transcoders.files import read_table
 from transcoders.gaps.words import answer
 from transcoders.layout import ARTICLE, Layout
-from transcoders.tables import summarise_circuits
 from transcoders.templates import render, script, stylesheet, template
 
 REHEARSAL = "smoke"
@@ -195,6 +193,9 @@ def _asked(figure: str, scale: Scale) -> str:
 
 def _summary(scale: Scale, layout: Layout) -> list[str]:
     """What was found over all circuits; nothing before they were measured."""
+    # Here, since it loads PyTorch, and the rules of the workflow import this module.
+    from transcoders.tables import summarise_circuits
+
     tables = {
         case.name: layout.circuit(case.name) / "controls.csv" for case in scale.circuits.cases
     }
@@ -206,6 +207,8 @@ def _summary(scale: Scale, layout: Layout) -> list[str]:
 
 def _more(page: str, scale: Scale, layout: Layout) -> list[tuple[Path, str]]:
     """What a reader can open beside the page itself."""
+    from transcoders.case_studies.scripts import load_script  # here, for the same reason
+
     if page == "circuits":
         cases = [case.name for case in scale.circuits.cases]
         own = (Path("docs/your_own_questions.md"), "a prompt of your own")
