@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
-from transcoders.statistics import RESAMPLES, Estimate, estimate, resample
+from transcoders.statistics import RESAMPLES, resample
 
 GRID_POINTS = 101
 ANY_L0 = (0.0, np.inf)
@@ -49,10 +49,6 @@ class FrontGap(NamedTuple):
     l0_high: float
     share_better: float
     """The share of that range (in log L0) on which the first kind is better."""
-
-    def estimate(self, *, seed: int) -> Estimate:
-        """The mean over training runs with its interval."""
-        return estimate(self.draws, self.n_documents, "documents", seed=seed)
 
 
 def like_headline(evaluation: pd.DataFrame, *columns: str) -> "pd.Series[bool]":

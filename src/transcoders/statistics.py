@@ -9,11 +9,9 @@ is resampled together, which keeps differences paired. Shares, and differences b
 features, have textbook intervals instead.
 
 Training runs are a second level. There are only a few, and resampling three runs would make
-intervals too short. Therefore the error of their mean is drawn from Student's distribution with
-its few degrees of freedom, and added to what the resampled clusters give.
-
-Where only some of the numbers that are compared come from several runs, all are taken to vary from
-run to run as those do (:class:`RunNoise`).
+intervals too short. Therefore an error from Student's distribution, with as few degrees of freedom
+as there are, is added to what the resampled clusters give (:class:`RunNoise`). Numbers of which
+only some come from several runs are all taken to vary from run to run as those do.
 """
 
 from collections.abc import Iterable, Sequence
@@ -37,7 +35,7 @@ class Estimate(NamedTuple):
     n: int
     """How many clusters there are."""
     resampled: str
-    """What they are, in the plural: ``documents``, or ``documents, 3 training runs``."""
+    """What they are, in the plural: ``documents``, or ``documents, training runs``."""
 
     def record(self) -> dict[str, float | int | str | None]:
         """The estimate for JSON, which has neither NaN nor infinity: they become null."""
@@ -70,20 +68,16 @@ def resample(n: int, *, seed: int, resamples: int = RESAMPLES) -> Float[np.ndarr
 
 
 def estimate(
-    statistic: Float[np.ndarray, " draw"] | Float[np.ndarray, "draw run"],
+    statistic: Float[np.ndarray, " draw"],
     n: int,
     resampled: str,
-    *,
-    seed: int,
 ) -> Estimate:
     """A number with its interval, from the statistic of the data and of resamples.
 
     Args:
-        statistic: its first row is that of the data. With several columns there is one for each
-            training run, and what is estimated is their mean.
+        statistic: in the data (first), and in resamples.
         n: how many clusters were resampled.
         resampled: what they are.
-        seed: of the error that training runs add.
 
     Returns:
         The expanded percentile interval (Hesterberg 2015): plain percentiles are too close together
@@ -92,14 +86,6 @@ def estimate(
         values of the statistic, which may be infinite. Resamples without a value (NaN) are left
         out.
     """
-    n_runs = statistic.shape[1] if statistic.ndim == 2 else 1
-    if statistic.ndim == 2:
-        runs, statistic = statistic[0], statistic.mean(axis=1)
-        if n_runs > 1:
-            resampled = f"{resampled}, {n_runs} training runs"
-            random = np.random.default_rng((seed, n_runs))
-            errors = random.standard_t(n_runs - 1, size=len(statistic) - 1)
-            statistic = statistic + np.concatenate([[0.0], errors * stats.sem(runs)])
     values = statistic[1:][~np.isnan(statistic[1:])]
     if n < 2 or not len(values):  # nothing tells how far another cluster would be
         return Estimate(float(statistic[0]), np.nan, np.nan, n, resampled)
@@ -196,7 +182,7 @@ def mean(
     n = int(numbers.max()) + 1
     drawn = resample(n, seed=seed, resamples=resamples)
     sums, sizes = (np.bincount(numbers, each) for each in (values * weights, weights))
-    return estimate((drawn @ sums) / (drawn @ sizes), n, resampled, seed=seed)
+    return estimate((drawn @ sums) / (drawn @ sizes), n, resampled)
 
 
 def mean_of_features(studies: pd.DataFrame, values: "pd.Series[float]", *, seed: int) -> Estimate:

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from transcoders.fronts import GRID_POINTS, Setup, front_gap
+from transcoders.statistics import estimate
 
 TOKENS = np.array([100, 300, 50, 250])
 """Tokens of each document."""
@@ -46,7 +47,8 @@ def gap_of(**points):
 
 def gap_in(both, resamples=2000):
     found = front_gap(*both, "gpt2_layer8", resamples=resamples)
-    return None if found is None else found.estimate(seed=0)
+    assert found is None or found.draws.shape[1] == 1
+    return found and estimate(found.draws[:, 0], found.n_documents, "documents")
 
 
 def shifted(points, by):

@@ -286,7 +286,7 @@ def test_what_one_training_run_decided_says_so(rows):
     assert len(lines) == 4
     assert all("(one run)" in line and "80 documents" in line for line in lines[:3])
     assert "holds" in lines[3] and "one run" not in lines[3]
-    several = rows.assign(resampled="documents, 3 training runs")
+    several = rows.assign(resampled="documents, training runs")
     assert "one run" not in describe(several)
 
 

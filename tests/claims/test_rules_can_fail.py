@@ -110,7 +110,7 @@ def fronts(site):
 
     def simulate(random, truth):
         drawn = random.integers(len(drawn_from.pages), size=documents("pareto", truth))
-        return drawn_from(drawn, truth).estimate(seed=0)
+        return estimate(drawn_from(drawn, truth).draws[:, 0], len(drawn), "documents")
 
     return simulate
 
@@ -123,7 +123,7 @@ def model_sizes(largest, smallest):
         n = documents("gap-grows-with-model", truth)
         drawn = random.integers(len(sites[0].pages), size=n)
         found = [site(drawn, at) for site, at in zip(sites, (truth, 0.0), strict=True)]
-        return estimate(found[0].draws - found[1].draws, n, "documents", seed=0)
+        return estimate((found[0].draws - found[1].draws)[:, 0], n, "documents")
 
     return simulate
 
@@ -140,7 +140,7 @@ def slope_by_tokens(*sites):
         drawn = random.integers(len(drawn_from[0].pages), size=n)
         gaps = [drawn_from[i % len(sites)](drawn, truth * i).draws[:, 0] for i in range(5)]
         slope = polynomial(np.arange(5.0), np.stack(gaps, axis=1), 1)[1]
-        return estimate(slope, n, "documents", seed=0)
+        return estimate(slope, n, "documents")
 
     return simulate
 
@@ -201,7 +201,7 @@ def places(random, truth):
         losses[:2] += 0.2 + 0.5 * WORTH(random) + 2 * np.stack([HARM(random), HARM(random)])
         losses[0] += truth
         leads.append(lead_of(losses, 0, seed=0))
-    return joint_lead(leads, seed=0)
+    return joint_lead(leads)
 
 
 def few(random, truth):

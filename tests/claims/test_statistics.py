@@ -10,6 +10,7 @@ from scipy import stats
 
 from transcoders.statistics import (
     Estimate,
+    RunNoise,
     difference_of_shares,
     estimate,
     halves,
@@ -17,6 +18,7 @@ from transcoders.statistics import (
     mean,
     resample,
     share,
+    with_run_noise,
 )
 
 
@@ -72,18 +74,19 @@ def test_a_mean_moves_and_turns_with_its_values(values, shift, turned):
 def test_training_runs_widen_the_interval_by_students_distribution():
     # Documents say nothing here: only three runs differ.
     runs = np.array([0.0, 1.0, 2.0])
-    found = estimate(np.tile(runs, (20_001, 1)), 10**6, "documents", seed=0)
+    noise = RunNoise.pooled([runs])
+    drawn = with_run_noise(np.ones((20_001, 1)), [3], noise, seed=0)
+    found = estimate(drawn[:, 0], 10**6, "documents")
     low, high = stats.t.interval(0.95, 2, loc=1, scale=stats.sem(runs))
-    assert found.value == 1 and found.resampled == "documents, 3 training runs"
+    assert found.value == 1
     assert (found.low, found.high) == pytest.approx((low, high), rel=0.1)
 
 
-def test_one_run_adds_nothing_and_equal_runs_add_nothing():
-    drawn = np.random.default_rng(0).normal(size=(2001, 1))
-    alone = estimate(drawn[:, 0].copy(), 10, "documents", seed=0)
-    assert estimate(drawn.copy(), 10, "documents", seed=0) == alone
-    equal = estimate(np.repeat(drawn, 4, axis=1), 10, "documents", seed=0)
-    assert equal[:3] == pytest.approx(alone[:3])
+def test_single_runs_add_nothing_and_equal_runs_add_nothing():
+    drawn = np.random.default_rng(0).normal(size=(2001, 2))
+    for groups in ([np.array([1.0]), np.array([2.0])], [np.array([1.0, 1.0])]):
+        noise = RunNoise.pooled(groups)
+        assert np.array_equal(with_run_noise(drawn, [1, 2], noise, seed=0), drawn)
 
 
 @pytest.mark.parametrize(

@@ -97,8 +97,7 @@ def test_seeds_widen_the_interval_of_the_slope():
     points, three = compared([*line, *seeds], noise=0.01)
     widths = [fit["slope"]["high"] - fit["slope"]["low"] for fit in (one, three)]
     assert widths[1] > 2 * widths[0]
-    assert points.iloc[4]["resampled"] == "documents, 3 training runs"
-    assert three["slope"]["resampled"] == "documents, training runs"
+    assert {*points["resampled"], three["slope"]["resampled"]} == {"documents, training runs"}
 
 
 def covers(random):

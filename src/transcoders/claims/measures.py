@@ -14,14 +14,13 @@ import pandas as pd
 from transcoders.config import RATED_KINDS, Scale, Site
 from transcoders.files import read_json, read_table
 from transcoders.fronts import FrontGap
-from transcoders.fronts import front_gap as gap_of_fronts
+from transcoders.gaps import Pairs
 from transcoders.interpretability.matching import matched_accuracy
 from transcoders.layout import Layout
 from transcoders.rating.records import NO_PERSON, PERSON
 from transcoders.statistics import (
     Estimate,
     difference_of_shares,
-    estimate,
     exactly,
     mean_of_features,
     share,
@@ -92,9 +91,9 @@ def reads(*tables: str) -> Callable[[Measure], Measure]:
 def front_gap(evidence: Evidence, site: Site | None) -> Found:
     """What a transcoder recovers of an MLP's worth at equal L0, minus what an SAE does."""
     assert site is not None
-    gap = _gap(evidence, site)
-    note = f"L0 from {gap.l0_low:.0f} to {gap.l0_high:.0f}"
-    return Found(gap.estimate(seed=evidence.scale.seed), note)
+    pairs = _pairs(evidence)
+    gap = _gap(pairs, site)
+    return Found(pairs.level(gap), f"L0 from {gap.l0_low:.0f} to {gap.l0_high:.0f}")
 
 
 @reads("evaluation.csv", "evaluation_by_document.csv")
@@ -105,11 +104,10 @@ def gap_of_largest_over_smallest_model(evidence: Evidence, _: Site | None) -> Fo
     if len({site.model for site in sites}) < 2:
         raise Untestable("there is one model only; its layers are not sizes")
     # The same documents are held out for all models, so both share each resample.
-    largest, smallest = (_gap(evidence, site) for site in (sites[-1], sites[0]))
-    if largest.draws.shape != smallest.draws.shape:
-        raise Untestable("the two models have different numbers of training runs")
-    draws = largest.draws - smallest.draws
-    return Found(estimate(draws, largest.n_documents, "documents", seed=scale.seed))
+    pairs = _pairs(evidence)
+    gaps = [_gap(pairs, site) for site in (sites[-1], sites[0])]
+    largest, smallest = pairs.draws(gaps).T
+    return Found(pairs.estimate(largest - smallest, gaps[0]))
 
 
 @reads("interpretability/ratings.csv")
@@ -221,13 +219,13 @@ def share_of_successful_studies(evidence: Evidence, _: Site | None) -> Found:
     return Found(share(int(found.sum()), len(found), "studies"))
 
 
-def _gap(evidence: Evidence, site: Site) -> FrontGap:
-    gap = gap_of_fronts(
-        evidence.table("evaluation.csv"),
-        evidence.table("evaluation_by_document.csv"),
-        site.name,
-        seed=evidence.scale.seed,
-    )
+def _pairs(evidence: Evidence) -> Pairs:
+    tables = (evidence.table(f"{name}.csv") for name in ("evaluation", "evaluation_by_document"))
+    return Pairs(*tables, seed=evidence.scale.seed)
+
+
+def _gap(pairs: Pairs, site: Site) -> FrontGap:
+    gap = pairs.as_headlines(site.name)
     if gap is None:
         raise Untestable(f"at {site.name} the two fronts share no range of L0")
     return gap

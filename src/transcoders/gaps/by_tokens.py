@@ -78,7 +78,7 @@ def _with_gap(
 
 
 def _point(pairs: Pairs, pair: Pair, gap: FrontGap) -> dict[str, Any]:
-    found = gap.estimate(seed=pairs.seed)
+    found = pairs.level(gap)
     return {
         **pair.setup._asdict(), "gap": found.value, **found._asdict(),
         "l0_low": gap.l0_low, "l0_high": gap.l0_high,

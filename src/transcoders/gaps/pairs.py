@@ -73,6 +73,12 @@ class Pairs:
         pairs = [pair for pair in self.of(site) if pair.setup.n_features == width]
         return sorted(pairs, key=lambda pair: pair.setup.tokens_different)
 
+    def as_headlines(self, site: str) -> FrontGap | None:
+        """The gap of the dictionaries that were trained like the site's headline ones."""
+        return front_gap(
+            self.evaluation, self.by_document, site, resamples=self.resamples, seed=self.seed
+        )
+
     def _gap(self, pair: Pair, within: tuple[float, float] = ANY_L0) -> FrontGap | None:
         """The gap of a pair, over a range of L0; None if its fronts share none of it."""
         kind, other = pair.kinds
@@ -98,7 +104,11 @@ class Pairs:
         n_runs = [gap.draws.shape[1] for gap in gaps]
         return with_run_noise(means, n_runs, self.noise, seed=self.seed)
 
+    def level(self, gap: FrontGap) -> Estimate:
+        """A gap, averaged over its training runs, with its interval."""
+        return self.estimate(self.draws([gap])[:, 0], gap)
+
     def estimate(self, statistic: Float[np.ndarray, " draw"], gap: FrontGap) -> Estimate:
         """A number that was computed from :meth:`draws`, with its interval."""
         resampled = "documents" if self.noise is None else "documents, training runs"
-        return estimate(statistic, gap.n_documents, resampled, seed=self.seed)
+        return estimate(statistic, gap.n_documents, resampled)

@@ -138,7 +138,7 @@ def _the_gap(pairs: Pairs, site: str) -> Iterator[dict[str, Any]]:
     gap = pairs.gap(pair)
     if gap is None:
         return
-    found = gap.estimate(seed=pairs.seed)  # as the claim is judged
+    found = pairs.level(gap)
     yield {
         "factor": GAP, "comparison": f"{_in_words(pair)}, L0 {gap.l0_low:.0f} to {gap.l0_high:.0f}",
         "measure": GAP, "after": found.value, "change": found.value, **found._asdict(),

@@ -107,7 +107,7 @@ def leads(
         place = ablations.loc[of_kind, "part"].tolist().index(part)
         found.append(lead_of(losses[of_kind], place, seed=seed))
     return {
-        "lead": joint_lead(found, seed=seed).record(),
+        "lead": joint_lead(found).record(),
         "parts": [
             {"part": part, "first": lead.first, "candidates": lead.candidates}
             for part, lead in zip(chosen.values(), found, strict=True)

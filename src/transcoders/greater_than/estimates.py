@@ -65,7 +65,7 @@ def catch_up(first: Curve, second: Curve, *, seed: int) -> Estimate:
     one, other = (drawn @ _on_grid(curve, grid).T for curve in (first, second))
     behind = one <= other
     reached = np.where(behind.any(axis=1), grid[behind.argmax(axis=1)], np.inf)
-    return estimate(reached, N_DECADES, "decades", seed=seed)
+    return estimate(reached, N_DECADES, "decades")
 
 
 def _on_grid(curve: Curve, grid: np.ndarray) -> Float[np.ndarray, "kept year"]:
@@ -95,10 +95,10 @@ def lead_of(losses: Float[np.ndarray, "part year"], chosen: int, *, seed: int) -
     return Lead(ahead, float((ahead[1:] > 0).mean()), len(losses))
 
 
-def joint_lead(leads: list[Lead], *, seed: int) -> Estimate:
+def joint_lead(leads: list[Lead]) -> Estimate:
     """How far all of some parts are ahead: the smallest lead, in every resample of its own."""
     draws = np.min([lead.draws for lead in leads], axis=0)
-    return estimate(draws, N_DECADES, "decades", seed=seed)
+    return estimate(draws, N_DECADES, "decades")
 
 
 def most_harmful(
@@ -139,4 +139,4 @@ def own_above_others(of_pairs: Float[np.ndarray, "feature other"], *, seed: int)
     own = of_pairs[np.arange(n), dealt].mean(axis=1)
     above = own - (of_pairs.sum() - n * own) / (n * (n - 1))
     above[1:] = above[0] - above[1:]
-    return estimate(above, n, "features", seed=seed)
+    return estimate(above, n, "features")
