@@ -10,9 +10,11 @@ SAELENS := .venv-saelens
 SNAKEMAKE := $(BIN)/snakemake --cores all
 IN_TWO := --numprocesses 2 --no-loadscope-reorder
 # These rules read only committed tables. No other rule may run for a figure or a page.
-READERS := figure3 training_curves circuits greater_than_page interpretability_page \
+READERS := figure3 gap_by_tokens training_curves circuits greater_than_page interpretability_page \
            case_studies_page judge_claims claims_page landing_page \
-           $(addprefix case_study_,$(subst -,_,$(basename $(notdir $(wildcard workflow/case_studies/laptop/*.yaml)))))
+           $(addprefix case_study_,$(subst -,_,$(basename $(notdir $(wildcard workflow/case_studies/*/*.yaml)))))
+FROM_TABLES = for scale in laptop overnight; do \
+	$(SNAKEMAKE) $@ --config scale=$$scale --allowed-rules $(READERS) $@ || exit; done
 
 .DEFAULT_GOAL := help
 .PHONY: help setup slurm reproduce taste figures notebooks report parts carried-run test test-full faults \
@@ -46,10 +48,10 @@ taste: setup ## Train a transcoder in a few minutes, and look at its circuit and
 	@printf 'Then ask your own: docs/your_own_questions.md, with --scale taste.\n'
 
 figures: setup ## Rebuild the figures from the committed tables
-	$(SNAKEMAKE) figures --allowed-rules $(READERS) figures
+	$(FROM_TABLES)
 
 notebooks: setup ## Rebuild the rendered notebooks from the committed tables
-	$(SNAKEMAKE) notebooks --allowed-rules $(READERS) notebooks
+	$(FROM_TABLES)
 
 report: notebooks ## Write figures, pages and captions into one file: report.html
 	$(SNAKEMAKE) notebooks --report report.html

@@ -18,23 +18,28 @@ HEAVIEST = 3_000_000
 
 
 @pytest.fixture
-def laptop(monkeypatch):
+def shown(monkeypatch):
+    """The scale that the article is about."""
     monkeypatch.chdir(ROOT)
-    return Layout("laptop")
+    return Layout("overnight")
 
 
 @pytest.fixture
-def page(laptop):
+def page(shown):
     """As the committed tables give it."""
-    return landing_page(load_scale(laptop.config), laptop, laptop.landing_page)
+    return landing_page(load_scale(shown.config), shown, shown.landing_page)
 
 
-def test_the_committed_page_is_the_one_that_the_tables_give(laptop, page):
-    assert laptop.landing_page.read_text() == page
+@pytest.mark.parametrize("scale", ["laptop", "overnight"])
+def test_the_committed_page_is_the_one_that_the_tables_give(monkeypatch, scale):
+    monkeypatch.chdir(ROOT)
+    layout = Layout(scale)
+    page = layout.landing_page
+    assert page.read_text() == landing_page(load_scale(layout.config), layout, page)
 
 
-def test_documents_have_pages_whose_links_lead_to_pages(laptop):
-    documents = documents_of(laptop)
+def test_documents_have_pages_whose_links_lead_to_pages(shown):
+    documents = documents_of(shown)
     assert Path("docs/findings.md") in documents
     for document in documents:
         page = document_page(document, documents)
@@ -49,7 +54,7 @@ def page_of(document: str) -> str:
     return (ROOT / f"docs/{document}.html").read_text()
 
 
-RESULTS = ROOT / "results/laptop"
+RESULTS = ROOT / "results/overnight"
 PAGES_WITH_LINKS = [
     *sorted((ROOT / "docs").glob("*.html")),
     *sorted((RESULTS / "notebooks").glob("*.html")),
@@ -71,24 +76,24 @@ def test_every_link_of_a_page_leads_to_a_file_or_a_heading(path):
 def test_every_page_and_document_and_a_picture_for_each_chapter_is_shown(page):
     story = read_story()
     documents = [page_beside(Path(name)).name for name in story["documents"]]
-    for name in (*(f"{name}.html" for name in PAGES if name != "why"), *documents):
-        assert name in page  # laptop sweeps no data
+    for name in (*(f"{name}.html" for name in PAGES), *documents):
+        assert name in page
     sections = page.split("<section")[1:]
     assert len(sections) == len(story["chapters"]) + 3
     assert all("<figure>" in section for section in sections[: len(story["chapters"])])
     assert re.findall(r'<img [^>]*alt="([^"]+)"', page)
 
 
-def test_the_page_and_its_pictures_are_light(laptop, page):
+def test_the_page_and_its_pictures_are_light(shown, page):
     pictures = set(re.findall(r'<img src="([^"]+)"', page))
-    sizes = [(laptop.landing_page.parent / picture).stat().st_size for picture in pictures]
+    sizes = [(shown.landing_page.parent / picture).stat().st_size for picture in pictures]
     assert len(page.encode()) + sum(sizes) <= HEAVIEST
 
 
-def test_what_a_scale_does_not_have_is_left_out(tmp_path, monkeypatch, laptop):
+def test_what_a_scale_does_not_have_is_left_out(tmp_path, monkeypatch, shown):
     layout = Layout("smoke")
     (tmp_path / layout.results).mkdir(parents=True)
-    (tmp_path / layout.claims).write_text(laptop.claims.read_text())
+    (tmp_path / layout.claims).write_text(shown.claims.read_text())
     (tmp_path / layout.notebook("claims")).parent.mkdir()
     (tmp_path / layout.notebook("claims")).with_suffix(".html").write_text("claims")
     scale = load_scale(ROOT / "config/smoke.yaml")
@@ -99,15 +104,15 @@ def test_what_a_scale_does_not_have_is_left_out(tmp_path, monkeypatch, laptop):
     assert "training.html" not in page
 
 
-def test_every_scale_with_verdicts_has_a_column_but_a_rehearsal(tmp_path, monkeypatch, laptop):
-    scale, claims = load_scale(laptop.config), pd.read_csv(laptop.claims)
+def test_every_scale_with_verdicts_has_a_column_but_a_rehearsal(tmp_path, monkeypatch, shown):
+    scale, claims = load_scale(shown.config), pd.read_csv(shown.claims)
     monkeypatch.chdir(tmp_path)
-    for name, verdict in [("laptop", "inconclusive"), ("far", "reproduced"), ("smoke", "x")]:
+    for name, verdict in [("overnight", "inconclusive"), ("far", "reproduced"), ("smoke", "x")]:
         Path("results", name).mkdir(parents=True)
         claims.assign(verdict=verdict).to_csv(Layout(name).claims, index=False)
-    page = landing_page(scale, laptop, laptop.landing_page)
+    page = landing_page(scale, shown, shown.landing_page)
     headings = re.findall(r'<th scope="col">(.*?)</th>', page)
-    assert headings == ["claim (section)", "laptop", "far", "the paper"]
+    assert headings == ["claim (section)", "overnight", "far", "the paper"]
     rows = re.findall(r'<tr data-verdicts="(.*?)">', page)
     assert len(rows) == claims.query("kind == 'claim'")["claim"].str.split(":").str[0].nunique()
     assert set(rows) == {"inconclusive|reproduced"}

@@ -16,7 +16,7 @@ from transcoders.notebooks import render_page
 
 pytestmark = NEEDS_CHROMIUM
 ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "results/laptop"
+RESULTS = ROOT / "results/overnight"
 LANDING = ROOT / "docs/index.html"
 BROWSER = sorted((RESULTS / "interpretability/features").glob("**/index.html"))
 DOCUMENTS = sorted((ROOT / "docs").glob("*.html"))
@@ -33,7 +33,7 @@ TOO_WIDE = """
 
 
 def test_all_dictionaries_with_names_are_in_the_feature_browser_which_is_small():
-    scale = load_scale(ROOT / "config/laptop.yaml")
+    scale = load_scale(ROOT / "config/overnight.yaml")
     named = {e.name for model in scale.labelled_models for e in scale.labelled_dictionaries(model)}
     folder = RESULTS / "interpretability/features"
     assert {page.parent.name for page in BROWSER} == {*named, "features"}
@@ -88,7 +88,7 @@ def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("made")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
-        layout = Layout("laptop")
+        layout = Layout("overnight")
         scale = load_scale(layout.config)
         written = {layout.landing_page: landing_page(scale, layout, layout.landing_page)}
         for name in ("figure3", "case_studies"):
@@ -102,8 +102,8 @@ def made(tmp_path_factory):
     return folder
 
 
-ARTICLE, FIGURE3 = "docs/index.html", "results/laptop/notebooks/figure3.html"
-STUDY = "results/laptop/notebooks/case_studies.html"
+ARTICLE, FIGURE3 = "docs/index.html", "results/overnight/notebooks/figure3.html"
+STUDY = "results/overnight/notebooks/case_studies.html"
 
 
 @pytest.mark.parametrize("page", [ARTICLE, FIGURE3, STUDY])

@@ -16,7 +16,7 @@ ANCHOR = re.compile(r'(id="|href="#)([^"]+)"')
 
 
 def has_page(document: Path) -> bool:
-    """Whether a document has a page: those in ``docs/`` do."""
+    """Whether a document can have a page: Markdown in ``docs/`` can."""
     return document.parent == ARTICLE.parent and document.suffix == ".md"
 
 

@@ -76,6 +76,11 @@ def landing_page(scale: Scale, layout: Layout, destination: Path) -> str:
         judging=relative(_page(layout, "claims"), folder),
         short=_in_short(story["short"], claims),
         trained=_tokens_trained(layout),
+        elsewhere=[
+            (relative(other.landing_page, folder), other.scale, _tokens_trained(other))
+            for other in map(Layout, others_judged(scale.name))
+            if other.landing_page.exists()
+        ],
         trained_once=not claims["resampled"].str.contains("training runs").any(),
         why=answer(read_table(layout.why)) if layout.why.exists() else None,
         chapters=[chapter for chapter in chapters if chapter is not None],

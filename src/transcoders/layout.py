@@ -8,6 +8,7 @@ from pathlib import Path
 from transcoders.errors import UserError
 
 ARTICLE = Path("docs/index.html")
+"""The page that a reader opens first: the landing page of the scale with the most evidence."""
 """Where a reader looks first, and where pages that stand by themselves lead back to."""
 
 
@@ -115,8 +116,8 @@ class Layout:
 
     @property
     def landing_page(self) -> Path:
-        """The page to begin with. That of the committed scale is where a reader looks first."""
-        return ARTICLE if self.scale == "laptop" else self.results / "index.html"
+        """The page to begin with."""
+        return ARTICLE if self.scale == "overnight" else self.results / "index.html"
 
     @property
     def edited_labels(self) -> Path:
