@@ -187,5 +187,8 @@ def test_the_answer_claims_no_deficit_where_there_is_none():
     gone = [*(pair._replace(gap=0.0) for pair in PLAIN), Made(-0.1, FEW)]
     said = answer(asked(gone).reset_index())
     assert "not measurably worse" in said and "with the least data it was -0.1" in said
+    repeated = answer(asked([*gone, Made(-0.03, FEW, passes=16)]).reset_index())
+    assert "the same few tokens change that by +0.07" in repeated
+    assert "more different tokens, at equal steps, change it by +0.03" in repeated
     better = answer(asked([pair._replace(gap=0.1) for pair in gone]).reset_index())
     assert "do better than" in better and "explained" not in better

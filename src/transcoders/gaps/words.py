@@ -49,7 +49,7 @@ def answer(why: pd.DataFrame) -> str:
         found = (
             f"{'do better' if better else 'are not measurably worse'} than SAEs on the MLP's output"
         )
-        rest = _what_data_did(why)
+        rest = _what_training_did(why)
     return f"At {gap['site']} and at equal sparsity, transcoders {found} ({number}){rest}."
 
 
@@ -68,13 +68,18 @@ def _causes(why: pd.DataFrame) -> str:
     return "; ".join(parts)
 
 
-def _what_data_did(why: pd.DataFrame) -> str:
-    """Where nothing is left to explain: what more data did."""
-    rows = why[(why["factor"] == "data") & why["explains"].isin(["yes", "partly"])]
-    return "".join(
-        f"; with the least data it was {row['before']:+.3f}, and more data changed it by "
-        f"{_value(row | {'value': row['change']})}"
-        for row in rows.to_dict("records")
+def _what_training_did(why: pd.DataFrame) -> str:
+    """Where nothing is left to explain: what more data did, and whether by steps or by tokens."""
+    rows = {row["factor"]: row for row in why.to_dict("records")}
+    if "data" not in rows or rows["data"]["explains"] not in ("yes", "partly"):
+        return ""
+    changed = {name: _value(row | {"value": row["change"]}) for name, row in rows.items()}
+    least = f"; with the least data it was {rows['data']['before']:+.3f}"
+    if not {"steps", "data at equal steps"} <= rows.keys():
+        return f"{least}, and more data changed it by {changed['data']}"
+    return (
+        f"{least}. More training steps on the same few tokens change that by {changed['steps']}; "
+        f"more different tokens, at equal steps, change it by {changed['data at equal steps']}"
     )
 
 
