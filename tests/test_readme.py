@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from transcoders.claims.words import SIGNS, numbers_in_words, together
+from transcoders.claims.words import SIGNS, numbers_in_words
 from transcoders.config import load_scale
 from transcoders.layout import Layout
 from transcoders.rating.records import NO_PERSON
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
-SCALES = [name for name in ("laptop", "overnight", "gpu") if (ROOT / Layout(name).claims).exists()]
+SCALES = [name for name in ("overnight", "laptop", "gpu") if (ROOT / Layout(name).claims).exists()]
 NOT_TESTABLE = "not testable at this scale"
 
 
@@ -41,16 +41,19 @@ def claims_in_markdown():
 
 
 def _cell(rows):
-    """A scale's verdict on a claim, with its value and interval, or the values of several sites."""
-    verdict = together(set(rows["verdict"]))
-    if verdict == NOT_TESTABLE:
-        return SIGNS[verdict]
-    numbers = [numbers_in_words(row) for row in rows.to_dict("records")]
-    values = ", ".join(value for value, _, _ in numbers)
-    if len(rows) == 1:
-        values += " [{1}, {2}]".format(*numbers[0])
-    but = f" ({NO_PERSON})" if rows["evidence"].str.contains(NO_PERSON).any() else ""
-    return f"{SIGNS[verdict]} {verdict}{but}: {values}"
+    """A scale's verdict on a claim, with its value and interval; of several sites, briefly."""
+    if set(rows["verdict"]) == {NOT_TESTABLE}:
+        return SIGNS[NOT_TESTABLE]
+    if len(rows) > 1:
+        return ", ".join(
+            f"{SIGNS[row['verdict']]} {numbers_in_words(row)[0]} "
+            f"({row['claim'].rpartition('_')[2].replace('layer', 'layer ')})"
+            for row in rows.to_dict("records")
+        )
+    row = rows.iloc[0]
+    but = f" ({NO_PERSON})" if NO_PERSON in row["evidence"] else ""
+    values = "{0} [{1}, {2}]".format(*numbers_in_words(row.to_dict()))
+    return f"{SIGNS[row['verdict']]} {row['verdict']}{but}: {values}"
 
 
 def test_the_claims_are_those_of_the_tables():
