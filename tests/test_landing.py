@@ -47,7 +47,7 @@ def test_documents_have_pages_whose_links_lead_to_pages(shown):
         assert not re.search(r'href="\w+/?(findings|running)\.md', page)
     assert 'id="sparsity-against-faithfulness-section-32-figure-3"' in page_of("findings")
     assert 'href="your_own_questions.html#rate-features"' in page_of("findings")
-    assert 'href="../results/laptop/notebooks/circuits.html"' in page_of("findings")
+    assert 'href="../results/overnight/notebooks/circuits.html"' in page_of("findings")
 
 
 def page_of(document: str) -> str:

@@ -186,14 +186,16 @@ def lead_of_chosen_parts(evidence: Evidence, _: Site | None) -> Found:
 @reads("greater_than/summary.json")
 def few_features_above_neurons(evidence: Evidence, _: Site | None) -> Found:
     """The mean difference between the two curves of Figure 4 where few units are kept."""
-    return Found(Estimate.of_record(evidence.of_greater_than("few_above_neurons")["transcoder"]))
+    found = evidence.of_greater_than("few_above_neurons")["transcoder"]
+    return Found(Estimate.of_record(found), _chosen_mlp(evidence))
 
 
 @reads("greater_than/summary.json")
 def drop_of_harmful_feature(evidence: Evidence, _: Site | None) -> Found:
     """How much the metric falls on held-out prompts when the worst feature is added."""
     harmful = evidence.of_greater_than("harmful_feature")
-    return Found(Estimate.of_record(harmful["drop"]), f"feature {harmful['unit']}")
+    notes = f"feature {harmful['unit']}; {_chosen_mlp(evidence)}"
+    return Found(Estimate.of_record(harmful["drop"]), notes)
 
 
 @reads("greater_than/summary.json")
@@ -288,5 +290,14 @@ def _own_above_others(evidence: Evidence, quantity: str) -> Found:
     found = evidence.of_greater_than("own_above_others")[quantity]
     if found is None:
         raise Untestable(f"fewer than two features have a {quantity}")
-    note = f"{found['own']:.2f} against {found['others']:.2f}"
+    note = f"{found['own']:.2f} against {found['others']:.2f}; {_chosen_mlp(evidence)}"
     return Found(Estimate.of_record(found["gain"]), note)
+
+
+def _chosen_mlp(evidence: Evidence) -> str:
+    """Whose features a claim is about, and what that MLP is worth for the task."""
+    layer, metric = evidence.of_greater_than("layer"), evidence.of_greater_than("metric")
+    return (
+        f"of mlp{layer}; the probability difference is {metric['original']['value']:.3f} with that "
+        f"MLP and {metric['removed']['value']:.3f} without its neurons"
+    )
