@@ -32,8 +32,8 @@ def claims_in_markdown():
         if not tested:
             untested.append(statement[0].lower() + statement[1:])
             continue
-        page = re.search(r"notebooks/([a-z0-9_]+)\.html", found[tested[-1]].iloc[0]["evidence"])[1]
-        links[page] = f"results/{tested[-1]}/notebooks/{page}.ipynb"
+        page = re.search(r"notebooks/([a-z0-9_]+)\.html", found[tested[0]].iloc[0]["evidence"])[1]
+        links[page] = f"results/{tested[0]}/notebooks/{page}.ipynb"
         cells = [_cell(found[name]) for name in SCALES]
         lines.append(f"| [{statement}][{page}] | {' | '.join(cells)} |")
     lines += ["", *(f"[{page}]: {link}" for page, link in links.items()), ""]
