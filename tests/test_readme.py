@@ -52,7 +52,7 @@ def _cell(rows):
         )
     row = rows.iloc[0]
     but = f" ({NO_PERSON})" if NO_PERSON in row["evidence"] else ""
-    values = "{0} [{1}, {2}]".format(*numbers_in_words(row.to_dict()))
+    values = "{} [{}, {}]".format(*numbers_in_words(row.to_dict()))
     return f"{SIGNS[row['verdict']]} {row['verdict']}{but}: {values}"
 
 
