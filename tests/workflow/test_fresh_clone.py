@@ -108,7 +108,5 @@ def test_figures_are_drawn_again_from_the_committed_tables_alone(fresh_clone):
 def test_who_makes_the_article_is_told_to_open_it(fresh_clone):
     page = "results/laptop/index.html"
     landing = "landing_page"  # alone: where times say nothing, most pages seem out of date
-    run = snakemake(
-        fresh_clone, page, "--forcerun", landing, "--allowed-rules", landing
-    )
+    run = snakemake(fresh_clone, page, "--forcerun", landing, "--allowed-rules", landing)
     assert f"\nDone. Open {page} in a browser.\n" in run.stdout + run.stderr
