@@ -170,7 +170,9 @@ def test_chance_is_said_where_runs_differ_as_much_as_the_gap():
 def test_the_answer_names_each_cause_under_what_was_found():
     table = asked(controls(0.05, 0.005, 0.10, 0.0, 0.06), noise=0.005).reset_index()
     said = answer(table)
-    assert said.startswith(f"At {SITE} and at equal sparsity, transcoders do worse than SAEs")
+    assert said.startswith(
+        "At layer 1 of tiny and at equal sparsity, transcoders do worse than SAEs"
+    )
     found = {part.split(" by ")[0].split(", which is ")[-1].strip(): part
              for part in said.split("; ")}  # fmt: skip
     assert "too few features" in found["explained"]
@@ -186,7 +188,7 @@ def test_the_answer_names_each_cause_under_what_was_found():
 def test_the_answer_claims_no_deficit_where_there_is_none():
     gone = [*(pair._replace(gap=0.0) for pair in PLAIN), Made(-0.1, FEW)]
     said = answer(asked(gone).reset_index())
-    assert "not measurably worse" in said and "with the least data it was -0.1" in said
+    assert "not measurably worse" in said and "with the least data it was −0.1" in said
     repeated = answer(asked([*gone, Made(-0.03, FEW, passes=16)]).reset_index())
     assert "the same few tokens change that by +0.07" in repeated
     assert "more different tokens, at equal steps, change it by +0.03" in repeated

@@ -50,7 +50,7 @@ def answer(why: pd.DataFrame) -> str:
             f"{'do better' if better else 'are not measurably worse'} than SAEs on the MLP's output"
         )
         rest = _what_training_did(why)
-    return f"At {gap['site']} and at equal sparsity, transcoders {found} ({number}){rest}."
+    return f"At {_place(gap['site'])} and at equal sparsity, transcoders {found} ({number}){rest}."
 
 
 def _causes(why: pd.DataFrame) -> str:
@@ -74,7 +74,7 @@ def _what_training_did(why: pd.DataFrame) -> str:
     if "data" not in rows or rows["data"]["explains"] not in ("yes", "partly"):
         return ""
     changed = {name: _value(row | {"value": row["change"]}) for name, row in rows.items()}
-    least = f"; with the least data it was {rows['data']['before']:+.3f}"
+    least = f"; with the least data it was {_number(rows['data']['before'])}"
     if not {"steps", "data at equal steps"} <= rows.keys():
         return f"{least}, and more data changed it by {changed['data']}"
     return (
@@ -121,7 +121,7 @@ def _line(row: Row) -> str:
     if row["factor"] == GAP:
         return f"**The gap**, transcoder − SAE ({row['comparison']}): {number}."
     name = f"**{row['factor'].capitalize()}** ({row['comparison']})"
-    values = f"{row['before']:+.3f} → {row['after']:+.3f}"
+    values = f"{_number(row['before'])} → {_number(row['after'])}"
     if row["factor"] == "training seeds":
         found = (
             f"the {row['measure']} is {row['change']:.3f} [{row['low']:.3f} to {row['high']:.3f}]"
@@ -135,10 +135,20 @@ def _line(row: Row) -> str:
     return f"{name}: {found}. Explained by {CAUSES[row['factor']]}: **{row['explains']}**."
 
 
+def _place(site: str) -> str:
+    """A site as a reader names it: ``layer 20 of gpt2``."""
+    model, _, layer = site.rpartition("_layer")
+    return f"layer {layer} of {model}"
+
+
 def _value(row: Row) -> str:
     if pd.isna(row["low"]):
-        return f"{row['value']:+.3f} (no interval)"
-    return f"{row['value']:+.3f} [{row['low']:+.3f} to {row['high']:+.3f}]"
+        return f"{_number(row['value'])} (no interval)"
+    return f"{_number(row['value'])} [{_number(row['low'])} to {_number(row['high'])}]"
+
+
+def _number(value: float) -> str:
+    return f"{value:+.3f}".replace("-", "−")
 
 
 def _tokens(number: float) -> str:
