@@ -35,25 +35,22 @@ def claims_in_markdown():
         page = re.search(r"notebooks/([a-z0-9_]+)\.html", found[tested[0]].iloc[0]["evidence"])[1]
         links[page] = f"results/{tested[0]}/notebooks/{page}.ipynb"
         cells = [_cell(found[name]) for name in SCALES]
-        lines.append(f"| [{statement}][{page}] | {' | '.join(cells)} |")
+        rated = all(NO_PERSON in found[name].iloc[0]["evidence"] for name in tested)
+        but = f" ({NO_PERSON})" if rated else ""
+        lines.append(f"| [{statement}][{page}]{but} | {' | '.join(cells)} |")
     lines += ["", *(f"[{page}]: {link}" for page, link in links.items()), ""]
     return [*lines, *(f"- Not testable at these scales: {each}." for each in untested)]
 
 
 def _cell(rows):
-    """A scale's verdict on a claim, with its value and interval; of several sites, briefly."""
+    """The signs of a scale's verdicts on a claim, with values; of one site, the interval too."""
+    found = [(SIGNS[row["verdict"]], row) for row in rows.to_dict("records")]
     if set(rows["verdict"]) == {NOT_TESTABLE}:
         return SIGNS[NOT_TESTABLE]
-    if len(rows) > 1:
-        return ", ".join(
-            f"{SIGNS[row['verdict']]} {numbers_in_words(row)[0]} "
-            f"({row['claim'].rpartition('_')[2].replace('layer', 'layer ')})"
-            for row in rows.to_dict("records")
-        )
-    row = rows.iloc[0]
-    but = f" ({NO_PERSON})" if NO_PERSON in row["evidence"] else ""
-    values = "{} [{}, {}]".format(*numbers_in_words(row.to_dict()))
-    return f"{SIGNS[row['verdict']]} {row['verdict']}{but}: {values}"
+    if len(found) > 1:
+        return ", ".join(f"{sign} {numbers_in_words(row)[0]}" for sign, row in found)
+    sign, row = found[0]
+    return sign + " {} [{}, {}]".format(*numbers_in_words(row))
 
 
 def test_the_claims_are_those_of_the_tables():

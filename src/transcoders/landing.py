@@ -31,6 +31,7 @@ from transcoders.documents import has_page, page_beside
 from transcoders.files import read_table
 from transcoders.gaps.words import answer
 from transcoders.layout import ARTICLE, Layout
+from transcoders.rating.records import NO_PERSON
 from transcoders.templates import render, script, stylesheet, template
 
 REHEARSAL = "smoke"
@@ -106,7 +107,9 @@ def _in_short(sentences: dict[str, dict[str, str]], claims: pd.DataFrame) -> lis
     for claim, words in sentences.items():
         rows = claims[(ids == claim) & claims["verdict"].isin(words)]
         if "opening" not in words:
-            found += [words[verdict] for verdict in rows["verdict"]]
+            for verdict, evidence in zip(rows["verdict"], rows["evidence"], strict=True):
+                but = f" ({NO_PERSON})." if NO_PERSON in evidence else "."
+                found.append(words[verdict].removesuffix(".") + but)
         elif len(rows):
             sites = _places(rows)
             by_verdict = [(words[each], sites[rows["verdict"] == each]) for each in words]
