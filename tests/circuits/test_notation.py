@@ -6,7 +6,14 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from transcoders.circuits.notation import FeatureName, LogitName, Node, parse_head, parse_target
+from transcoders.circuits.notation import (
+    FeatureName,
+    LogitName,
+    Node,
+    layers_in_words,
+    parse_head,
+    parse_target,
+)
 from transcoders.errors import UserError
 
 ODD = ["]", "[", "+", "-", " 40", "logit", "@", "@-1", "]@", "[]", " ", "tc1[2]@3", "é", "]]", "\t"]
@@ -87,3 +94,9 @@ def test_what_names_no_head_is_refused(text):
 )
 def test_nodes_have_compact_names_and_rows(*, node, name, row, row_name):
     assert (str(node), node.row, node.row_name) == (name, row, row_name)
+
+
+def test_layers_in_a_row_are_named_by_their_ends():
+    assert layers_in_words([0, 4, 5, 8]) == "0, 4, 5, 8"
+    assert layers_in_words(["2", "0", "1", "7"]) == "0 to 2, 7"
+    assert layers_in_words([]) == ""

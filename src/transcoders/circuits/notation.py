@@ -12,7 +12,7 @@ Tokens are counted from 0, the BOS token, or backwards from -1, the last.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -147,6 +147,17 @@ class LogitName(NamedTuple):
 FEATURE = re.compile(r"tc(\d+)\[(\d+|top)\]@(-?\d+)")
 # A token may itself hold a bracket: it ends at one that a sign or the final @ follows.
 LOGIT_TERM = re.compile(r"\s*([+-]?)\s*logit\[(.+?)\]\s*(?=[+-]\s*logit\[|@$)", re.DOTALL)
+
+
+def layers_in_words(layers: Iterable[int | str]) -> str:
+    """Layers by number, with three or more in a row by their ends: ``0, 4, 8 to 29``."""
+    runs: list[list[int]] = []
+    for layer in sorted(map(int, layers)):
+        if not runs or layer != runs[-1][-1] + 1:
+            runs.append([])
+        runs[-1].append(layer)
+    ends = (f"{run[0]} to {run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs)
+    return ", ".join(ends)
 
 
 def parse_head(text: str) -> tuple[int, int]:

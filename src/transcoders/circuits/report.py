@@ -24,6 +24,7 @@ from transcoders.circuits.faithfulness import (
 )
 from transcoders.circuits.graph import build_graph, influence
 from transcoders.circuits.labels import Labels
+from transcoders.circuits.notation import layers_in_words
 from transcoders.circuits.page import circuit_page, feature_links
 from transcoders.circuits.panels import write_panels
 from transcoders.circuits.quality import origins
@@ -176,7 +177,7 @@ def _question(tracer: Tracer, circuit: Circuit) -> dict[str, Any]:
 
 
 def _summary(record: dict[str, Any]) -> str:
-    layers, correlation = ", ".join(map(str, record["transcoders"])), record["rank_correlation"]
+    layers, correlation = layers_in_words(record["transcoders"]), record["rank_correlation"]
     found = "undefined" if correlation is None else f"{correlation:.2f}"
     return (
         f"The target is {record['target']['value']:.3f}. Transcoders replace the MLPs of layers "

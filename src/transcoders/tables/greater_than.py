@@ -4,6 +4,7 @@ from typing import Any
 
 import pandas as pd
 
+from transcoders.circuits.notation import layers_in_words
 from transcoders.config import PublishedGreaterThan
 from transcoders.greater_than.years import LOOKED_AT, first_known
 from transcoders.tables.html import html_table, in_markdown
@@ -34,7 +35,7 @@ def describe_task(summary: dict[str, Any]) -> str:
 def describe_where(summary: dict[str, Any], where: pd.DataFrame) -> str:
     """What the rule chooses, and whether ablation agrees, which the rule does not look at."""
     mlp, head = f"mlp{summary['layer']}", summary["head"]
-    layers = ", ".join(map(str, summary["layers_with_transcoder"]))
+    layers = layers_in_words(summary["layers_with_transcoder"])
     lines = [
         f"**The rule chooses {mlp} and {head}.** It uses attributions only, and it can only choose "
         f"an MLP with a transcoder (layers {layers}; layer 0 is left out). Mean ablation does not "
