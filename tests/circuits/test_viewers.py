@@ -28,7 +28,7 @@ from transcoders.circuits.notation import CONTRIBUTORS
 from transcoders.files import read_json
 
 pytestmark = pytest.mark.full
-COMMITTED = Path(__file__).resolve().parents[2] / "results/laptop/circuits"
+COMMITTED = Path(__file__).resolve().parents[2] / "results/overnight/circuits"
 TARGETS = {
     "logit": "logit[w5]@-1", "difference": "logit[w5]-logit[w9]@-1", "feature": "tc2[top]@-1",
 }  # fmt: skip

@@ -7,7 +7,7 @@ from helpers_viewers import AXE, NEEDS_NPM, npm_packages
 from workflow.running import REPOSITORY as ROOT
 
 pytestmark = [pytest.mark.full, NEEDS_CHROMIUM, NEEDS_NPM]
-COMMITTED = sorted([*(ROOT / "docs").glob("*.html"), *(ROOT / "results/laptop").rglob("*.html")])
+COMMITTED = sorted([*(ROOT / "docs").glob("*.html"), *(ROOT / "results/overnight").rglob("*.html")])
 GRAVE = """
 axe.run(document, {resultTypes: ["violations"]}).then(({violations}) => violations
     .filter((each) => ["serious", "critical"].includes(each.impact))
