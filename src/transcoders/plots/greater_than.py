@@ -182,6 +182,6 @@ def years_figure(features: pd.DataFrame, by_year: pd.DataFrame, numbers: str) ->
                 panel.xaxis.set_major_locator(MultipleLocator(20 if len(points) == 100 else 1))
             panels[0].set_xlabel("YY of the prompt")
             panels[2].set_xlabel(axis)
-            note = ", chosen as most harmful" if described["bad"] else ""
+            note = ",\nchosen as most harmful" if described["bad"] else ""
             panels[0].set_ylabel(f"{feature}, rank {described['rank']}{note}", fontweight="bold")
     return figure
