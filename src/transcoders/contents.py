@@ -29,8 +29,8 @@ CAPTIONS = {
     "gap_by_tokens": "The gap between transcoders and SAEs, by the tokens they were trained on",
     "fig4_greater_than": "Figure 4: how much of the task is left with few features or neurons",
     "fig5_dla": (
-        "Figure 5: features of the MLP that attribution points to. Left: on which years each is active. "
-        "Right, from weights: which answers it raises, and which years drive it"
+        "Figure 5: features of the MLP that attribution points to. Left: on which years each is "
+        "active. Right, from weights: which answers it raises, and which years drive it"
     ),
     "greater_than_where": "Where the model decides which year may follow",
     "circuits_verification": "How circuits hold up when the real model is ablated",
