@@ -80,11 +80,17 @@ def evaluation_table(rows: pd.DataFrame) -> str:
     table, others = _html_table(rows[alike], EVALUATION_COLUMNS, name="alike"), rows[~alike]
     if others.empty:
         return table
+    folded = _html_table(others, TRAINED_COLUMNS | EVALUATION_COLUMNS, name="others")
     return (
-        f"{table}<details><summary>{len(others)} dictionaries of another width, or trained on "
-        "another amount of data</summary>"
-        f"{_html_table(others, TRAINED_COLUMNS | EVALUATION_COLUMNS, name='others')}</details>"
+        f"{_scrolling(table)}<details><summary>{len(others)} dictionaries of another width, or "
+        f"trained on another amount of data</summary>{_scrolling(folded)}</details>"
     )
+
+
+def _scrolling(table: str) -> str:
+    """A table that scrolls by itself. A page sees to that only where a table stands alone."""
+    group = '<div class="scroll" role="group" aria-label="Table" tabindex="0">'
+    return f"{group}{table}</div>"
 
 
 def by_source_table(evaluation: pd.DataFrame, by_document: pd.DataFrame) -> str:
