@@ -10,6 +10,7 @@ from pathlib import Path
 from transcoders.contents import Place
 from transcoders.layout import ARTICLE
 from transcoders.notebooks import render_page
+from transcoders.templates import SCROLLING
 
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]+)\.(md|ipynb)((?:#[^)\s]*)?)\)")
 ANCHOR = re.compile(r'(id="|href="#)([^"]+)"')
@@ -50,9 +51,7 @@ def document_page(document: Path, documents: list[Path]) -> str:
     folder = document.parent
     place = Place("index.html", [], "", None, None, figures=folder, to_figures=".")
     page = ANCHOR.sub(_as_on_a_code_host, render_page(notebook, place))
-    # A wide table scrolls by itself, so it has to be within reach of the keyboard.
-    group = '<div class="scroll" role="group" aria-label="Table" tabindex="0">'
-    return page.replace("<table>", f"{group}<table>").replace("</table>", "</table></div>")
+    return page.replace("<table>", f"{SCROLLING}<table>").replace("</table>", "</table></div>")
 
 
 def _as_on_a_code_host(anchor: re.Match[str]) -> str:

@@ -5,6 +5,10 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
+SCROLLING = '<div class="scroll" role="group" aria-label="Table" tabindex="0">'
+"""What stands before a wide table, and ``</div>`` after it: it scrolls by itself, so it has to be
+within reach of the keyboard."""
+
 
 def render(package: str, name: str, **values: Any) -> str:
     """Fill in the template ``name`` of a package. Values are escaped, except ``Markup``."""

@@ -11,6 +11,7 @@ from transcoders.fronts import Setup, like_headline
 from transcoders.layout import Layout
 from transcoders.plots import LABELS, sparsity_label
 from transcoders.tables.html import html_table
+from transcoders.templates import SCROLLING
 
 TRAINED_COLUMNS = {
     "n_features": ("features", "{:,}"),
@@ -89,8 +90,7 @@ def evaluation_table(rows: pd.DataFrame) -> str:
 
 def _scrolling(table: str) -> str:
     """A table that scrolls by itself. A page sees to that only where a table stands alone."""
-    group = '<div class="scroll" role="group" aria-label="Table" tabindex="0">'
-    return f"{group}{table}</div>"
+    return f"{SCROLLING}{table}</div>"
 
 
 def by_source_table(evaluation: pd.DataFrame, by_document: pd.DataFrame) -> str:
