@@ -32,13 +32,13 @@ class Case(NamedTuple):
 
     tracer: Tracer
     settings: GreaterThan
-    sae: SparseDictionary | None
+    saes: dict[int, SparseDictionary]
 
     def run(self, destination, **changes):
         study_greater_than(
             self.tracer,
             self.settings.model_copy(update=changes),
-            lambda layer: self.sae if layer == 1 else None,
+            self.saes,
             destination,
             search=Search(6, 2, COMPONENTS),
             seed=7,
@@ -75,7 +75,7 @@ def make_case(name, tiny_models, make):
     )
     replacement = ReplacementModel(load_model(folder), transcoders, first_position=1)
     tokenizer = trap_tokenizer() if trap else load_tokenizer(folder)
-    sae = make("mlp_out_sae", n_features=N_FEATURES, seed=30) if variant == "with SAE" else None
+    sae = {1: make("mlp_out_sae", n_features=N_FEATURES, seed=30)} if variant == "with SAE" else {}
     return Case(Tracer(replacement, tokenizer, 0), settings, sae)
 
 
@@ -113,7 +113,7 @@ def test_every_prompt_has_a_metric(done):
 def test_curves_go_from_the_constant_to_all_units(done):
     table, metric = done.table("curves"), done.summary["metric"]
     curves = table[table["template"] == "all"].set_index(["curve", "kept"])["metric"]
-    kinds = {"transcoder", "neurons"} | ({"mlp_out_sae"} if done.case.sae else set())
+    kinds = {"transcoder", "neurons"} | ({"mlp_out_sae"} if done.case.saes else set())
     assert "transcoder_without_bad" in metric
     assert set(table["curve"]) == kinds | {"transcoder_without_bad"}
     assert curves["transcoder"].index.tolist() == list(range(KEPT[-1] + 1))
@@ -154,7 +154,7 @@ def test_shown_features_have_a_value_for_every_number(done):
 
 def test_what_a_study_concludes_is_in_its_summary(done):
     few = done.summary["few_above_neurons"]
-    assert set(few) == {"transcoder"} | ({"mlp_out_sae"} if done.case.sae else set())
+    assert set(few) == {"transcoder"} | ({"mlp_out_sae"} if done.case.saes else set())
     harmful = done.summary["harmful_feature"]
     feature = done.table("features").set_index("rank")["feature"].get(harmful["rank"])
     assert feature is None or feature.endswith(f"[{harmful['unit']}]")

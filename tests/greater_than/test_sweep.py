@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from transcoders.greater_than.estimates import (
-    Lead,
     catch_up,
+    drops_of,
     few_above,
     joint_lead,
     lead_of,
@@ -16,31 +16,24 @@ from transcoders.greater_than.estimates import (
     over_years,
     own_above_others,
 )
-from transcoders.greater_than.sweep import find_bad_feature, sweep
+from transcoders.greater_than.units import ChosenMLP
 
 
-class KnownUnits:
-    """In a chosen MLP's place: the metric is a sum of what the kept units add, for every prompt."""
+class KnownUnits(ChosenMLP):
+    """The metric is a sum of what the kept units add, for every prompt."""
 
-    def __init__(self, effects, ranking, noise=0.0):
-        generator = torch.Generator().manual_seed(0)
-        self.effects = torch.tensor(effects)[:, None, None].expand(-1, 2, 100)
-        self.effects = self.effects + noise * torch.randn(len(effects), 2, 100, generator=generator)
-        self._ranking = torch.tensor(ranking)
+    def __init__(self, effects, ranking):
+        self.effects, self._ranking = torch.tensor(effects), torch.tensor(ranking)
         self.asked: list[list[int]] = []
 
     def ranking(self, kind):
         assert kind == "transcoder"
         return self._ranking
 
-    def metrics(self, kind, kept):
+    def metrics(self, kind="neurons", kept=None):
         assert kind == "transcoder"
         self.asked.append(kept.tolist())
-        return self.effects[kept].sum(dim=0)
-
-
-def known(effects, ranking, noise=0.0):
-    return KnownUnits(effects, ranking, noise)
+        return self.effects[kept].sum().expand(2, 100)
 
 
 def made_up(heights):
@@ -53,13 +46,13 @@ def random_values(seed, templates=3):
 
 
 def test_a_curve_is_measured_at_the_numbers_asked_for_along_the_ranking():
-    mlp = known([0.1, 0.2, 0.4, 0.8], [2, 0, 3, 1])
-    found = sweep(mlp, "transcoder", [0, 1, 3, 4])
+    mlp = KnownUnits([0.1, 0.2, 0.4, 0.8], [2, 0, 3, 1])
+    found = mlp.curve("transcoder", [0, 1, 3, 4])
     assert mlp.asked == [[], [2], [2, 0, 3], [2, 0, 3, 1]]
     heights = {n_kept: values.mean().item() for n_kept, values in found.items()}
     assert heights == pytest.approx({0: 0, 1: 0.4, 3: 1.3, 4: 1.5})
     mlp.asked.clear()
-    sweep(mlp, "transcoder", [0, 1, 2, 3], without=0)
+    mlp.curve("transcoder", [0, 1, 2, 3], without=0)
     assert mlp.asked == [[], [2], [2, 3], [2, 3, 1]]
 
 
@@ -83,16 +76,14 @@ def test_all_templates_of_a_year_are_drawn_together():
     assert over_years(torch.cat([values, -values]), seed=0)[:3] == pytest.approx([0] * 3, abs=1e-7)
 
 
-@pytest.mark.parametrize("rank", [1, 5])
-def test_a_bad_unit_is_found_wherever_it_is(rank):
-    ranking = [3, 1, 4, 0, 2]
-    effects = [0.1] * 5
-    effects[ranking[rank - 1]] = -0.1
-    mlp = known(effects, ranking)
-    bad, curve = find_bad_feature(mlp, sweep(mlp, "transcoder", [0, 5]), seed=0)
-    assert (bad.unit, bad.rank) == (ranking[rank - 1], rank)
-    assert bad.drop[:3] == pytest.approx([0.1] * 3)
-    assert list(curve) == [0, 1, 2, 3, 4, 5]
+@pytest.mark.parametrize("place", [0, 4])
+def test_a_bad_unit_is_found_wherever_it_is(place):
+    ranking, effects = [3, 1, 4, 0, 2], [0.1] * 5
+    effects[ranking[place]] = -0.1
+    curve = KnownUnits(effects, ranking).curve("transcoder", range(6))
+    found, drop = most_harmful(drops_of(curve), seed=0)
+    assert found == place
+    assert drop[:3] == pytest.approx([0.1] * 3)
 
 
 def test_harm_is_tested_on_years_and_templates_that_did_not_choose_the_unit():
@@ -121,22 +112,12 @@ def test_the_largest_of_many_harmless_drops_is_no_harm():
 def test_a_lead_is_over_the_best_of_all_others():
     losses = np.zeros((4, 98))
     losses[2], losses[0] = 0.3, 0.2
-    found = lead_of(losses, 2, seed=0)
-    assert found.draws == pytest.approx(0.1)
-    assert (found.first, found.candidates) == (1, 4)
-    behind = lead_of(losses, 0, seed=0)
-    assert behind.draws[0] == pytest.approx(-0.1)
-    assert joint_lead([found, behind])[:3] == pytest.approx([-0.1] * 3)
+    ahead, behind = lead_of(losses, 2, seed=0), lead_of(losses, 0, seed=0)
+    assert ahead == pytest.approx(0.1)
+    assert joint_lead([ahead, behind])[:3] == pytest.approx([-0.1] * 3)
     # Two others that are ahead in half of the decades each: in every resample one of them is.
     losses[0, :49], losses[0, 49:], losses[1, :49], losses[1, 49:] = 0.6, 0.0, 0.0, 0.6
     assert joint_lead([lead_of(losses, 2, seed=0)]).high < 0.01
-
-
-def test_two_leads_must_hold_in_the_same_resample():
-    random = np.random.default_rng(0)
-    mlp, head = (random.normal(0.1, 0.3, size=2001) for _ in range(2))
-    leads = [Lead(draws, 0.6, 30) for draws in (mlp, head)]
-    assert joint_lead(leads).low <= min(joint_lead([lead]).low for lead in leads)
 
 
 def test_only_few_units_count_and_they_count_alike():

@@ -11,10 +11,9 @@ from helpers_greater_than import (
     only,
     trap_tokenizer,
 )
-from transcoders.dictionaries import SparseDictionary
 from transcoders.errors import UserError
 from transcoders.greater_than.task import Numbers, make_prompts
-from transcoders.greater_than.units import ChosenMLP, UnitKind
+from transcoders.greater_than.units import ChosenMLP
 
 LAYER = 1
 N_FEATURES = 40
@@ -33,7 +32,7 @@ def some_years(setting):
 @pytest.fixture(scope="module")
 def dictionaries(random_dictionary):
     """A third of the features are dead."""
-    made: dict[UnitKind, SparseDictionary] = {
+    made = {
         "transcoder": random_dictionary("transcoder", n_features=N_FEATURES, seed=1),
         "mlp_out_sae": random_dictionary("mlp_out_sae", n_features=N_FEATURES, seed=2),
     }

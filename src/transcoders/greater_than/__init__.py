@@ -8,8 +8,8 @@ Read :mod:`~transcoders.greater_than.study` first. Its steps are in
   that recur on the paths of many prompts;
 - ``ablations``: what is lost without each MLP and head, and whether those chosen are ahead;
 - ``estimates``: what is concluded over decades of years, with intervals;
-- ``units``: the chosen MLP's output as a sum of transcoder features, SAE features or neurons;
-- ``sweep``: the metric against the number of units kept (Figure 4);
+- ``units``: the chosen MLP's output as a sum of transcoder features, SAE features or neurons, and
+  the metric against the number of units kept (Figure 4);
 - ``years``: what features say about years, from weights alone (Figure 5).
 """
 

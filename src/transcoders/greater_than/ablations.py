@@ -50,7 +50,7 @@ def ablate(
         total = torch.zeros(100, dtype=torch.double)
         for each in answers:
             with interventions(model, changes, each.shape):
-                p = each.next_probabilities(first_layer)
+                p = each.probabilities(first_layer)
             total[each.years] += (p * numbers.signs(each.years)).sum(dim=1)
         return (total / n_templates)[AVERAGED_YEARS]
 
@@ -100,19 +100,15 @@ def leads(
         Fit for JSON: the ``lead`` that both have over the best of the others; and of each of the
         ``parts``, in which share of resamples it ranks ``first`` among how many ``candidates``.
     """
-    chosen = {"mlp": part_name(layer), "head": part_name(*head)}
-    found = []
-    for kind, part in chosen.items():
+    found, parts = [], []
+    for kind, part in (("mlp", part_name(layer)), ("head", part_name(*head))):
         of_kind = (ablations["kind"] == kind).to_numpy()
         place = ablations.loc[of_kind, "part"].tolist().index(part)
-        found.append(lead_of(losses[of_kind], place, seed=seed))
-    return {
-        "lead": joint_lead(found).record(),
-        "parts": [
-            {"part": part, "first": lead.first, "candidates": lead.candidates}
-            for part, lead in zip(chosen.values(), found, strict=True)
-        ],
-    }
+        lead = lead_of(losses[of_kind], place, seed=seed)
+        first, candidates = float((lead[1:] > 0).mean()), int(of_kind.sum())
+        found.append(lead)
+        parts.append({"part": part, "first": first, "candidates": candidates})
+    return {"lead": joint_lead(found).record(), "parts": parts}
 
 
 def _mean(values: Tensor) -> Tensor:

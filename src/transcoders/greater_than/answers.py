@@ -49,7 +49,7 @@ class Answers:
             numbers: what the next tokens may be.
             prompts: of one length.
             tail: how many of the prompt's last positions may be changed later.
-            next_only: leave out the alternatives. Only the next token can be asked for.
+            next_only: leave out the alternatives, and ask for the next token alone.
         """
         from transformers import DynamicCache
 
@@ -60,25 +60,22 @@ class Answers:
         self._ids = numbers.ids.to(device)
         self._n_alternatives = 0 if next_only else numbers.n_alternatives
         rows = prompts.rows.to(device)
-        n_prompt = rows.shape[1]
-        self._n_prefix = n_prompt - tail
+        n_rows, n_prompt = rows.shape
+        prefix, end = rows.split([n_prompt - tail, tail], dim=1)
         self._prefix = DynamicCache()
-        if self._n_prefix:
-            run_blocks(
-                model, tokens=rows[:, : self._n_prefix],
-                past_key_values=self._prefix, use_cache=True,
-            )  # fmt: skip
-        alternatives = self._ids[: self._n_alternatives].expand(len(rows), -1)
-        tokens = torch.cat([rows[:, self._n_prefix :], alternatives], dim=1)
+        if prefix.shape[1]:
+            run_blocks(model, tokens=prefix, past_key_values=self._prefix, use_cache=True)
+        alternatives = self._ids[: self._n_alternatives].expand(n_rows, -1)
+        tokens = torch.cat([end, alternatives], dim=1)
         places = torch.arange(n_prompt + self._n_alternatives, device=device)
         seen = places <= places[:, None]
         seen &= (places < n_prompt) | (places == places[:, None])
         mask = torch.zeros(seen.shape, device=device).masked_fill(~seen, -torch.inf)
+        # Only the tail asks; the alternatives all stand at the position after the prompt.
+        positions = places.clamp(max=n_prompt)[n_prompt - tail :]
         self._arguments: dict[str, Any] = {
-            "attention_mask": mask[None, None, self._n_prefix :].expand(len(rows), 1, -1, -1),
-            "position_ids": places.clamp(max=n_prompt)[None, self._n_prefix :].expand(
-                len(rows), -1
-            ),
+            "attention_mask": mask[n_prompt - tail :].expand(n_rows, 1, -1, -1),
+            "position_ids": positions.expand(n_rows, -1),
             "use_cache": True,
         }
         names = [f"blocks.{layer}.hook_resid_pre" for layer in range(model.cfg.n_layers)]
@@ -104,21 +101,15 @@ class Answers:
         return n_rows, n_positions
 
     @torch.no_grad()
-    def next_logits(self, first_layer: int) -> Float[Tensor, "prompt read candidate"]:
-        """Logits of the candidates after the prompt and after each alternative.
+    def probabilities(self, first_layer: int) -> Float[Tensor, "prompt continuation"]:
+        """Probabilities of the 100 two-digit continuations, or of the next token alone.
 
-        Layers from ``first_layer`` on are run again, with the hooks that are set now.
+        They sum to 1. Layers from ``first_layer`` on are run again, with the hooks that are set
+        now.
         """
         normalized = self._run(residual=self.residual[first_layer], start=first_layer)
-        return unembed(self.model, normalized[:, self.tail - 1 :], self._ids)
-
-    def next_probabilities(self, first_layer: int) -> Float[Tensor, "prompt candidate"]:
-        """Probabilities of the next token, over the candidates."""
-        return self.next_logits(first_layer)[:, 0].softmax(dim=-1).cpu()
-
-    def probabilities(self, first_layer: int) -> Float[Tensor, "prompt 100"]:
-        """Probabilities of the 100 two-digit continuations, which sum to 1."""
-        p = self.next_logits(first_layer).softmax(dim=-1).cpu()
+        logits = unembed(self.model, normalized[:, self.tail - 1 :], self._ids)
+        p = logits.softmax(dim=-1).cpu()  # (prompt, after the prompt and each alternative, token)
         if not self._n_alternatives:
             return p[:, 0]
         return (p[:, 0, :, None] * p[:, 1:]).flatten(1)

@@ -5,9 +5,10 @@ decades are resampled, with all templates together. Whatever is chosen as the be
 parts is tested against all others, or on prompts that did not choose it.
 """
 
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -73,32 +74,31 @@ def _on_grid(curve: Curve, grid: np.ndarray) -> Float[np.ndarray, "kept year"]:
     return np.stack([np.interp(grid, list(curve), column) for column in points.T], axis=1)
 
 
-class Lead(NamedTuple):
-    """How far one part of a kind is ahead of all others of its kind."""
+def lead_of(
+    losses: Float[np.ndarray, "part year"], chosen: int, *, seed: int
+) -> Float[np.ndarray, " draw"]:
+    """How far the chosen part's loss by ablation is ahead, in the data and in every resample.
 
-    draws: Float[np.ndarray, " draw"]
-    """Its loss minus the largest loss of the others, in the data and in every resample."""
-    first: float
-    """In which share of resamples it ranks first."""
-    candidates: int
-    """How many parts there are."""
-
-
-def lead_of(losses: Float[np.ndarray, "part year"], chosen: int, *, seed: int) -> Lead:
-    """How far the chosen part's loss by ablation is ahead, over resampled decades.
-
-    The best of the others is sought anew in each resample, so that it may be another part each
-    time.
+    It is compared with the largest loss of the others. That part is sought anew in each resample,
+    so that it may be another one each time.
     """
     means = _drawn(seed) @ losses.T
-    ahead = means[:, chosen] - np.delete(means, chosen, axis=1).max(axis=1)
-    return Lead(ahead, float((ahead[1:] > 0).mean()), len(losses))
+    return means[:, chosen] - np.delete(means, chosen, axis=1).max(axis=1)
 
 
-def joint_lead(leads: list[Lead]) -> Estimate:
+def joint_lead(leads: Sequence[Float[np.ndarray, " draw"]]) -> Estimate:
     """How far all of some parts are ahead: the smallest lead, in every resample of its own."""
-    draws = np.min([lead.draws for lead in leads], axis=0)
-    return estimate(draws, N_DECADES, "decades")
+    return estimate(np.min(leads, axis=0), N_DECADES, "decades")
+
+
+def drops_of(curve: Curve) -> Float[np.ndarray, "unit template year"]:
+    """What each further unit takes from the metric.
+
+    Args:
+        curve: the metric at every number of units from 0 on.
+    """
+    values = torch.stack(list(curve.values()))[..., AVERAGED_YEARS].double()
+    return (values[:-1] - values[1:]).numpy()
 
 
 def most_harmful(

@@ -1,6 +1,6 @@
 """The whole study, from a model with transcoders to the tables under ``greater_than/``."""
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,16 @@ from transcoders.dictionaries import SparseDictionary
 from transcoders.errors import UserError
 from transcoders.files import made_folder, write_json, write_table
 from transcoders.greater_than.ablations import ablate, leads, part_name
-from transcoders.greater_than.estimates import catch_up, few_above, over_years
-from transcoders.greater_than.sweep import BadFeature, curve_table, find_bad_feature, sweep
+from transcoders.greater_than.estimates import (
+    Curve,
+    catch_up,
+    drops_of,
+    few_above,
+    most_harmful,
+    over_years,
+)
 from transcoders.greater_than.task import Numbers, Prompts, make_prompts
-from transcoders.greater_than.units import ChosenMLP, UnitKind
+from transcoders.greater_than.units import ChosenMLP
 from transcoders.greater_than.where import COMPONENTS, attribute, choose, where_table
 from transcoders.greater_than.years import (
     LOOKED_AT,
@@ -37,7 +43,7 @@ from transcoders.layout import Layout
 def study_greater_than(
     tracer: Tracer,
     settings: GreaterThan,
-    load_sae: Callable[[int], SparseDictionary | None],
+    saes: Mapping[int, SparseDictionary],
     destination: Path,
     *,
     search: Search,
@@ -48,7 +54,7 @@ def study_greater_than(
     Args:
         tracer: the model, its transcoders and its tokenizer.
         settings: templates, numbers of units to keep, number of features to show.
-        load_sae: gives the SAE on the MLP's output at a layer, if there is one.
+        saes: those on MLP outputs, by layer. The chosen MLP need not have one.
         destination: a folder.
         search: for the paths of every prompt.
         seed: of the intervals.
@@ -64,12 +70,12 @@ def study_greater_than(
     # Where the model does it: one MLP and one head.
     layer, head, about_place, tables = _find_place(replacement, numbers, prompts, search, seed)
     # How few units of that MLP carry it.
-    units: dict[UnitKind, SparseDictionary] = {"transcoder": replacement.transcoders[layer]}
-    if (sae := load_sae(layer)) is not None:
-        units["mlp_out_sae"] = sae
+    units = {"transcoder": replacement.transcoders[layer]}
+    if layer in saes:
+        units["mlp_out_sae"] = saes[layer]
     first = None if settings.positions == "predicting" else replacement.first_position
     mlp = ChosenMLP(replacement.model, numbers, prompts, layer, units, first_position=first)
-    curves, bad, about_curves = _keep_few(mlp, settings.kept, seed)
+    curves, bad, about_curves = _keep_few(mlp, sorted(settings.kept), seed)
     metrics = _metrics(mlp, bad)
     # What its features say about years.
     features, by_year, own_above_others = _describe_features(tracer, mlp, head, bad, settings, seed)
@@ -125,39 +131,53 @@ def _find_place(
 
 def _keep_few(
     mlp: ChosenMLP, kept: list[int], seed: int
-) -> tuple[pd.DataFrame, BadFeature, dict[str, Any]]:
-    """``curves.csv``, the feature that does most harm, and what a summary says of curves."""
+) -> tuple[pd.DataFrame, int, dict[str, Any]]:
+    """``curves.csv``, the feature that does most harm, and what a summary says of both."""
     fewest = min(units.n_units for units in mlp.units.values())
-    if max(kept) > fewest:
+    if kept[-1] > fewest:
         raise UserError(
-            f"greater_than.kept: {max(kept)} units, expected at most {fewest}, the number of units "
+            f"greater_than.kept: {kept[-1]} units, expected at most {fewest}, the number of units "
             f"at layer {mlp.layer}; lower it"
         )
-    curves = {str(kind): sweep(mlp, kind, kept) for kind in mlp.units}
-    neurons = curves["neurons"]
+    curves = {kind: mlp.curve(kind, kept) for kind in mlp.units}
     compared = {
         name: {
-            kind: compare(curve, neurons, seed=seed).record()
+            kind: compare(curve, curves["neurons"], seed=seed).record()
             for kind, curve in curves.items()
             if kind != "neurons"
         }
         for name, compare in (("few_above_neurons", few_above), ("neurons_catch_up", catch_up))
     }
-    bad, curves["transcoder"] = find_bad_feature(mlp, curves["transcoder"], seed=seed)
-    curves["transcoder_without_bad"] = sweep(mlp, "transcoder", kept, without=bad.unit)
-    harmful = {**bad._asdict(), "drop": bad.drop.record()}
-    return curve_table(curves, seed=seed), bad, {**compared, "harmful_feature": harmful}
+    # Features are added one by one, so that the harm of each is known.
+    curves["transcoder"] = mlp.curve("transcoder", range(kept[-1] + 1))
+    place, drop = most_harmful(drops_of(curves["transcoder"]), seed=seed)
+    bad = int(mlp.ranking("transcoder")[place])
+    curves["transcoder_without_bad"] = mlp.curve("transcoder", kept, without=bad)
+    harmful = {"unit": bad, "rank": place + 1, "drop": drop.record()}
+    return _curve_table(curves, seed), bad, {**compared, "harmful_feature": harmful}
 
 
-def _metrics(mlp: ChosenMLP, bad: BadFeature) -> dict[str, Float[Tensor, "template 100"]]:
+def _curve_table(curves: dict[str, Curve], seed: int) -> pd.DataFrame:
+    """Rows ``curve, kept, template, metric, low, high``; template ``all`` is their mean."""
+    rows = [
+        (name, n_kept, str(number or "all"), *over_years(chosen, seed=seed)[:3])
+        for name, curve in curves.items()
+        for n_kept, values in curve.items()
+        for number, chosen in enumerate([values, *values.split(1)])
+    ]
+    return pd.DataFrame(rows, columns=["curve", "kept", "template", "metric", "low", "high"])
+
+
+def _metrics(mlp: ChosenMLP, bad: int) -> dict[str, Float[Tensor, "template 100"]]:
     """The metric of every prompt in the model as it is, and with its MLP replaced or removed."""
-    metrics = {"original": mlp.metrics()}
-    for kind, units in mlp.units.items():
-        if kind != "neurons":
-            metrics[kind] = mlp.metrics(kind, torch.arange(units.n_units))
-    whole = torch.arange(mlp.units["transcoder"].n_units)
-    metrics["transcoder_without_bad"] = mlp.metrics("transcoder", whole[whole != bad.unit])
-    return metrics | {"removed": mlp.metrics("neurons", torch.arange(0))}
+    whole = {kind: torch.arange(units.n_units) for kind, units in mlp.units.items()}
+    neurons, features = whole.pop("neurons"), whole["transcoder"]
+    return {
+        "original": mlp.metrics(),
+        **{kind: mlp.metrics(kind, units) for kind, units in whole.items()},
+        "transcoder_without_bad": mlp.metrics("transcoder", features[features != bad]),
+        "removed": mlp.metrics("neurons", neurons[:0]),
+    }
 
 
 def _metric_table(metrics: dict[str, Float[Tensor, "template 100"]]) -> pd.DataFrame:
@@ -171,7 +191,7 @@ def _describe_features(
     tracer: Tracer,
     mlp: ChosenMLP,
     head: tuple[int, int],
-    bad: BadFeature,
+    bad: int,
     settings: GreaterThan,
     seed: int,
 ) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]]:
@@ -181,19 +201,18 @@ def _describe_features(
     """
     replacement, numbers, layer = tracer.replacement, mlp.numbers, mlp.layer
     variance, ranking = mlp.variance("transcoder"), mlp.ranking("transcoder")[: max(settings.kept)]
-    is_bad = ranking == bad.unit
-    ranks = ((variance[ranking] > 0) | is_bad).nonzero()[:, 0]
-    features = ranking[ranks]
     if not (variance > 0).any():
         raise UserError(
             f"greater_than: no feature of the transcoder at layer {layer} changes with the year; "
             "it may have learned nothing: look at its training.csv and evaluation.csv"
         )
+    ranks = ((variance[ranking] > 0) | (ranking == bad)).nonzero()[:, 0]
+    features = ranking[ranks]
     activations = mlp.at_last("transcoder")[:, :, features].mean(dim=0).T.cpu()  # (feature, year)
     dla = year_logits(replacement, numbers, layer, features).cpu()
-    n_upstream = settings.n_upstream_features
-    read = year_de_embeddings(replacement, numbers, layer, features, head, n_upstream=n_upstream)
-    read = read.cpu()
+    read = year_de_embeddings(
+        replacement, numbers, layer, features, head, n_upstream=settings.n_upstream_features
+    ).cpu()
     places = range(len(features))
     table = pd.DataFrame(
         {
@@ -202,7 +221,7 @@ def _describe_features(
             "variance": variance[features].cpu(),
             "step": [step(activations[i], dla[i], numbers) for i in places],
             "agreement": [agreement(activations[i], read[i], numbers) for i in places],
-            "bad": is_bad[ranks].cpu(),
+            "bad": (features == bad).cpu(),
         }
     )
     quantities = {"activation": activations, "dla": dla, "de_embedding": read}
@@ -231,17 +250,14 @@ def study_greater_than_of(scale: Scale, layout: Layout, *, device: str = "cpu") 
     """Run the study of a scale with its headline transcoders and SAEs on MLP outputs."""
     study, circuits = scale.greater_than, scale.circuits
     assert study is not None
-    saes = {entry.site.layer: entry.name for entry in scale.headlines(study.model, "mlp_out_sae")}
-
-    def load_sae(layer: int) -> SparseDictionary | None:
-        if layer not in saes:
-            return None
-        return SparseDictionary.from_pretrained(layout.dictionary(saes[layer])).to(device)
-
+    saes = {
+        entry.site.layer: SparseDictionary.from_pretrained(layout.dictionary(entry.name)).to(device)
+        for entry in scale.headlines(study.model, "mlp_out_sae")
+    }
     study_greater_than(
         Tracer.load(scale.name, study.model, device=device),
         study,
-        load_sae,
+        saes,
         layout.greater_than,
         search=Search(circuits.n_paths, circuits.iterations, COMPONENTS, sign=circuits.sign),
         seed=scale.seed,

@@ -1,13 +1,12 @@
 """The units that the output of the chosen MLP is made of: transcoder or SAE features, or neurons.
 
 Each kind writes the MLP's output as a sum over units plus a constant. So the same question can be
-asked of all kinds: how much of the task do a few units carry, with the others set to zero? The
-constant stays: ``b_dec`` of a dictionary, the output bias of an MLP.
+asked of all kinds: how much of the task do a few units carry, with the others set to zero (Figure
+4)? The constant stays: ``b_dec`` of a dictionary, the output bias of an MLP.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -16,10 +15,10 @@ from torch import Tensor
 from transcoders.dictionaries import SparseDictionary
 from transcoders.errors import UserError
 from transcoders.greater_than.answers import Answers
+from transcoders.greater_than.estimates import Curve
 from transcoders.greater_than.task import Numbers, Prompts, metric
 from transcoders.models import LanguageModel, captured, interventions, mlp_input, mlp_output
-
-UnitKind = Literal["transcoder", "mlp_out_sae", "neurons"]
+from transcoders.progress import progress_bar
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class ChosenMLP:
     """The prompts, run up to one MLP and ready to go on with another output of it.
 
     Attributes:
-        units: by kind.
+        units: by kind: ``transcoder``, ``mlp_out_sae`` if there is one, and ``neurons``.
     """
 
     @torch.no_grad()
@@ -59,7 +58,7 @@ class ChosenMLP:
         numbers: Numbers,
         groups: Sequence[Prompts],
         layer: int,
-        dictionaries: dict[UnitKind, SparseDictionary],
+        dictionaries: dict[str, SparseDictionary],
         *,
         first_position: int | None,
     ) -> None:
@@ -87,11 +86,11 @@ class ChosenMLP:
             tail = 1 if first_position is None else prompts.rows.shape[1] - first_position
             answers = Answers(model, numbers, prompts, tail=tail)
             with captured(model, hooks.values(), answers.shape) as found:
-                answers.next_logits(layer)
+                answers.probabilities(layer)
             for name, hook in hooks.items():
                 read[name].append(found[hook])
             self._answers.append(answers)
-        self.units: dict[UnitKind, Units] = {}
+        self.units: dict[str, Units] = {}
         for kind, dictionary in dictionaries.items():
             z = [dictionary.encode(values) for values in read[dictionary.traits.reads]]
             self.units[kind] = Units(z, dictionary.W_dec, dictionary.b_dec)
@@ -99,7 +98,7 @@ class ChosenMLP:
 
     @torch.no_grad()
     def metrics(
-        self, kind: UnitKind = "neurons", kept: Int[Tensor, " kept"] | None = None
+        self, kind: str = "neurons", kept: Int[Tensor, " kept"] | None = None
     ) -> Float[Tensor, "template 100"]:
         """The metric of every prompt, with only some units of a kind in the MLP's output.
 
@@ -118,7 +117,7 @@ class ChosenMLP:
             result[prompts.template, prompts.years] = metric(p, prompts.years)
         return result
 
-    def at_last(self, kind: UnitKind) -> Float[Tensor, "template 100 unit"]:
+    def at_last(self, kind: str) -> Float[Tensor, "template 100 unit"]:
         """Activations at the last position of every prompt."""
         units = self.units[kind]
         result = units.bias.new_zeros(self.n_templates, 100, units.n_units)
@@ -126,13 +125,31 @@ class ChosenMLP:
             result[prompts.template, prompts.years.to(result.device)] = z[:, answers.tail - 1]
         return result
 
-    def variance(self, kind: UnitKind) -> Float[Tensor, " unit"]:
+    def variance(self, kind: str) -> Float[Tensor, " unit"]:
         """Variance over the years at the last position, averaged over templates."""
         return self.at_last(kind).var(dim=1).mean(dim=0)
 
-    def ranking(self, kind: UnitKind) -> Int[Tensor, " unit"]:
+    def ranking(self, kind: str) -> Int[Tensor, " unit"]:
         """Units by their variance, the largest first."""
         return self.variance(kind).argsort(descending=True, stable=True)
+
+    def curve(self, kind: str, kept: Iterable[int], *, without: int | None = None) -> Curve:
+        """The metric with the first units of a ranking kept.
+
+        Args:
+            kind: of units.
+            kept: numbers of units to keep, ascending.
+            without: a unit that is never kept.
+        """
+        ranking, numbers = self.ranking(kind), list(kept)
+        if without is not None:
+            ranking = ranking[ranking != without]
+        curve = {}
+        with progress_bar(len(numbers), f"keeping {kind}", "points") as bar:
+            for n_kept in numbers:
+                curve[n_kept] = self.metrics(kind, ranking[:n_kept])
+                bar.update(1)
+        return curve
 
 
 def check_task(model: LanguageModel) -> None:

@@ -174,14 +174,15 @@ def where_table(
     replacement: ReplacementModel, ablations: pd.DataFrame, found: Attributions, layer: int
 ) -> pd.DataFrame:
     """``where.csv``: ablations, attributions, and what heads carry to the MLP of a layer."""
-    is_mlp, into = ablations["kind"] == "mlp", found.into_mlps[layer]
-    places = list(zip(ablations["layer"], ablations["head"], strict=True))
-    attributions = [found.mlps[i] if h < 0 else found.heads[i, h] for i, h in places]
-    carried = [torch.tensor(torch.nan) if h < 0 else into[i, h] for i, h in places]
+    absent = torch.full((replacement.n_layers, 1), torch.nan)  # nothing is carried by an MLP
+    # Rows are by layer, and in a layer the MLP comes before the heads.
+    attributions = torch.cat([found.mlps[:, None], found.heads], dim=1)
+    carried = torch.cat([absent, found.into_mlps[layer]], dim=1)
+    has_transcoder = ablations["layer"].isin(list(replacement.transcoders))
     return ablations.assign(
-        attribution=[value.item() for value in attributions],
-        into_chosen_mlp=[value.item() for value in carried],
-        has_transcoder=is_mlp & ablations["layer"].isin(list(replacement.transcoders)),
+        attribution=attributions.flatten().tolist(),
+        into_chosen_mlp=carried.flatten().tolist(),
+        has_transcoder=has_transcoder & (ablations["kind"] == "mlp"),
     )
 
 
