@@ -1,5 +1,6 @@
 """The article to begin with. It opens from a folder, without a network, and knows no result."""
 
+from collections.abc import Hashable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ from transcoders.layout import ARTICLE, Layout
 from transcoders.rating.records import NO_PERSON
 from transcoders.templates import render, script, stylesheet, template
 
+Judged = dict[Hashable, Any]
+"""A claim with its verdicts: its first row of ``claims.csv``, and what :func:`_judged` adds."""
 REHEARSAL = "smoke"
 """A scale that tests the machinery. Its verdicts mean nothing, so other scales do not show them."""
 
@@ -60,42 +63,42 @@ def landing_page(scale: Scale, layout: Layout, destination: Path) -> str:
         layout: where tables, figures and pages are, relative to the current folder.
         destination: where the page will be. Its links start there.
     """
-    folder = destination.parent
     story, claims = read_story(), read_table(layout.claims)
-    chapters = [_chapter(each, scale, layout, claims, folder) for each in story["chapters"]]
-    verdicts = {
-        name: read_table(Layout(name).claims) for name in (scale.name, *others_judged(scale.name))
-    }
+    others = [Layout(name) for name in others_judged(scale.name)]
+    judged = {each.scale: _judged(each) for each in (layout, *others)}
+    chapters = [
+        _chapter(each, scale, layout, judged[scale.name].values()) for each in story["chapters"]
+    ]
     text = render(
         "transcoders",
         "landing.html.j2",
         style=Markup(stylesheet()),
         script=Markup(script()),
+        to=lambda path: relative(path, destination.parent),
         scale=scale,
-        config=relative(layout.config, folder),
+        config=layout.config,
         verdicts=count_verdicts(claims),
-        judging=relative(_page(layout, "claims"), folder),
+        judging=_page(layout, "claims"),
         short=_in_short(story["short"], claims),
         trained=_tokens_trained(layout),
         elsewhere=[
-            (relative(other.landing_page, folder), other.scale, _tokens_trained(other))
-            for other in map(Layout, others_judged(scale.name))
+            (other.landing_page, other.scale, _tokens_trained(other))
+            for other in others
             if other.landing_page.exists()
         ],
         trained_once=not claims["resampled"].str.contains("training runs").any(),
         why=answer(read_table(layout.why)) if layout.why.exists() else None,
         chapters=[chapter for chapter in chapters if chapter is not None],
         signs=SIGNS,
-        scales=list(verdicts),
-        claims=_overview(verdicts, folder),
+        scales=list(judged),
+        claims=_overview(judged),
         pages=[
-            (relative(page, folder), title_of(name), PAGES[name][1])
+            (page, title_of(name), PAGES[name][1])
             for name in pages_of(scale)
             if (page := _page(layout, name)).exists()
         ],
         documents=[
-            (relative(page_beside(Path(name)), folder), name, about)
-            for name, about in story["documents"].items()
+            (page_beside(Path(name)), name, about) for name, about in story["documents"].items()
         ],
     )
     return text + "\n"
@@ -154,41 +157,38 @@ def _page(layout: Layout, name: str) -> Path:
 
 
 def _chapter(
-    chapter: dict[str, Any], scale: Scale, layout: Layout, claims: pd.DataFrame, folder: Path
+    chapter: dict[str, Any], scale: Scale, layout: Layout, judged: Iterable[Judged]
 ) -> dict[str, Any] | None:
     """What the template shows of a chapter; None if the scale has none of its pages."""
     pages = [name for name in chapter["pages"] if _page(layout, name).exists()]
     if not pages:
         return None
-    judged = claims[[page_of(evidence) in pages for evidence in claims["evidence"]]]
-    tables = {name: None for evidence in judged["evidence"] for name in tables_of(evidence)}
+    own = [each for each in judged if each["page_name"] in pages]
+    tables = dict.fromkeys(name for each in own for name in each["tables"])
     paths = [path for name in tables for path in sorted(layout.results.glob(name))]
-    rules = [name for name in (*pages, chapter["rule"]) if name != "why"]
-    rule = "gap_by_tokens" if pages[0] == "why" else rules[-1]
+    rule = "gap_by_tokens" if pages[0] == "why" else chapter["rule"]
     chosen = "" if scale.name == "laptop" else f" --config scale={scale.name}"
     return {
         **chapter,
         "id": chapter["pages"][-1],
-        "findings": _findings(judged),
+        "findings": [each for each in own if each["kind"] != "check"],
         "summary": _summary(scale, layout) if pages[-1] == "circuits" else [],
         "pictures": [
             (
-                relative(layout.figure(name), folder),
-                relative(layout.figure(whole_of(name)), folder),
+                layout.figure(name),
+                layout.figure(whole_of(name)),
                 f"{caption_of(name)}{_asked(name, scale)}",
             )
             for name in chapter["figures"]
             if layout.figure(f"{name}.png").exists()
         ],
-        "links": [(relative(_page(layout, n), folder), title_of(n)) for n in pages],
+        "links": [(_page(layout, name), title_of(name)) for name in pages],
         "more": [
-            (relative(page_beside(path), folder), name)
+            (page_beside(path), name)
             for path, name in _more(chapter["pages"][-1], scale, layout)
             if path.exists()
         ],
-        "tables": [
-            (relative(path, folder), path.relative_to(layout.results).as_posix()) for path in paths
-        ],
+        "tables": [(path, path.relative_to(layout.results).as_posix()) for path in paths],
         "command": f"snakemake --cores all {rule}{chosen}",
     }
 
@@ -241,56 +241,41 @@ def _more(page: str, scale: Scale, layout: Layout) -> list[tuple[Path, str]]:
     return []
 
 
-def _findings(judged: pd.DataFrame) -> list[dict[str, Any]]:
-    """Each claim or extension of a chapter with its verdicts, one for each site."""
-    judged = judged[judged["kind"] != "check"]
-    ids = judged["claim"].str.split(":").str[0]
-    return [
-        {
-            "kind": rows.iloc[0]["kind"],
-            "statement": rows.iloc[0]["statement"],
-            "verdicts": _verdicts(rows),
-            "notes": _notes(rows),
+def _judged(layout: Layout) -> dict[str, Judged]:
+    """Each claim, check and extension of a scale, by its name, with what was found at its sites."""
+    claims, found = read_table(layout.claims), {}
+    for claim, rows in claims.groupby(claims["claim"].str.partition(":")[0], sort=False):
+        records, places = rows.to_dict("records"), _places(rows)
+        notes: dict[str, list[str]] = {}
+        for place, row in zip(places, records, strict=True):
+            for note in notes_in_words(row):
+                notes.setdefault(note, []).append(place)
+        name = page_of(records[0]["evidence"])
+        found[str(claim)] = {
+            **records[0],
+            "page_name": name,
+            "page": _page(layout, name) if _page(layout, name).exists() else None,
+            "tables": [table for evidence in rows["evidence"] for table in tables_of(evidence)],
+            "verdict": together(set(rows["verdict"])),
+            # Of each site; the name of a site is empty if there is one verdict for all.
+            "verdicts": [
+                (place, verdict_in_words(row), value_in_words(row))
+                for place, row in zip(places, records, strict=True)
+            ],
+            # A note that is not about all sites begins with those that it is about.
+            "notes": [
+                note if len(sites) == len(rows) else f"{', '.join(sites)}: {note}"
+                for note, sites in notes.items()
+            ],
         }
-        for _, rows in judged.groupby(ids, sort=False)
-    ]
+    return found
 
 
-def _verdicts(rows: pd.DataFrame) -> list[tuple[str, str, str]]:
-    """Site (empty if there is one verdict for all), verdict and value of a claim's rows."""
-    return [
-        (place, verdict_in_words(row), value_in_words(row))
-        for place, row in zip(_places(rows), rows.to_dict("records"), strict=True)
-    ]
-
-
-def _notes(rows: pd.DataFrame) -> list[str]:
-    """What there is to know about the verdicts of a claim; of a site's own, with its name."""
-    notes: dict[str, list[str]] = {}
-    for place, row in zip(_places(rows), rows.to_dict("records"), strict=True):
-        for note in notes_in_words(row):
-            notes.setdefault(note, []).append(place)
-    return [
-        note if len(sites) == len(rows) else f"{', '.join(sites)}: {note}"
-        for note, sites in notes.items()
-    ]
-
-
-def _overview(scales: dict[str, pd.DataFrame], folder: Path) -> list[dict[str, Any]]:
-    """The paper's claims, with what every scale says of them."""
-    claims: dict[str, dict[str, Any]] = {}
-    for scale, table in scales.items():
-        of_paper = table[table["kind"] == "claim"]
-        for claim, rows in of_paper.groupby(of_paper["claim"].str.split(":").str[0], sort=False):
-            first = rows.iloc[0].to_dict()
-            words = {key: first[key] for key in ("statement", "section", "paper_value")}
-            shown = claims.setdefault(str(claim), words | {"scales": {}, "found": []})
-            page = _page(Layout(scale), page_of(first["evidence"]))
-            verdict = together(set(rows["verdict"]))
-            shown["found"].append(verdict)
-            shown["scales"][scale] = {
-                "verdict": f"{SIGNS[verdict]} {verdict}",
-                "details": _verdicts(rows),
-                "page": relative(page, folder) if page.exists() else None,
-            }
+def _overview(judged: dict[str, dict[str, Judged]]) -> list[dict[str, Judged]]:
+    """For each of the paper's claims, what every scale that has it says of it."""
+    claims: dict[str, dict[str, Judged]] = {}
+    for scale, found in judged.items():
+        for claim, each in found.items():
+            if each["kind"] == "claim":
+                claims.setdefault(claim, {})[scale] = each
     return list(claims.values())
