@@ -17,39 +17,19 @@ from matplotlib.container import ErrorbarContainer
 from matplotlib.text import Text
 
 from helpers_evidence import controls_of
+from transcoders import plots
 from transcoders.config import KINDS, TRAITS
-from transcoders.plots import (
-    COLOURS,
-    LABELS,
-    MARKERS,
-    controls_figure,
-    front_gap_figure,
-    gap_by_tokens_figure,
-    kept_figure,
-    measures_figure,
-    replacement_figure,
-    save_figure,
-    steering_figure,
-    studies_figure,
-    tradeoff_figure,
-    training_figure,
-    verification_figure,
-    where_figure,
-    years_figure,
-)
-from transcoders.plots.style import WIDTH
+from transcoders.plots import style
 
-LAYERS = (8, 15)
-SWEEP = (2e-05, 0.001, 0.5)
+ROOT = Path(__file__).parents[1]
+LAYERS = (12, 20)
 EXTENSIONS = [kind for kind in TRAITS if kind not in KINDS]
-
-
 CIRCUITS = ("tiny-feature", "tiny-logits")
 
 
 def golden(name):
     """A table that the smoke scale made."""
-    return pd.read_csv(Path(__file__).parent / "golden" / f"{name}.csv")
+    return pd.read_csv(ROOT / f"tests/golden/{name}.csv")
 
 
 def texts(items):
@@ -68,36 +48,15 @@ def marks(panel):
 
 
 def drawn(evaluation):
-    return tradeoff_figure(evaluation, n_documents=34)
+    return plots.tradeoff_figure(evaluation, n_documents=34)
 
 
-def row_of(layer, kind, sparsity, step):
-    """A row of the table; λ₁ or k is ``sparsity``, and L0 falls as ``step`` grows."""
-    is_topk = TRAITS[kind].is_topk
-    ce = 3.6 + 0.01 * step + 0.002 * list(TRAITS).index(kind) + 0.1 * layer
-    return {
-        "dictionary": f"gpt2_layer{layer}_{kind}_" + (f"k-{sparsity}" if is_topk else "l1"),
-        "site": f"gpt2_layer{layer}", "model": "gpt2", "layer": layer, "kind": kind,
-        "headline": kind == "transcoder" and step == 0, "seed": 42, "n_features": 512,
-        "l1_coefficient": np.nan if is_topk else sparsity, "l0": 100.0 / (step + 1),
-        "ce": ce, "ce_low": ce - 0.005, "ce_high": ce + 0.007,
-        "ce_original": 3.55 + 0.1 * layer, "ce_mean_ablated": 3.68 + 0.1 * layer,
-    }  # fmt: skip
-
-
-@pytest.fixture
+@pytest.fixture(scope="module")
 def evaluation():
-    """Two sites × three kinds × three λ₁, in another order than the plot's; extensions at one."""
-    rows = [
-        row_of(layer, kind, l1_coefficient, step)
-        for layer in LAYERS
-        for step, l1_coefficient in reversed(list(enumerate(SWEEP)))
-        for kind in (*KINDS, "skip_transcoder", "skip_sae")
-        if kind in KINDS or layer == 15
-    ]
-    for kind in ("topk_transcoder", "topk_sae"):
-        rows += [row_of(15, kind, k, step) for k, step in ((32, 1), (64, 0))]
-    return pd.DataFrame(rows).assign(dictionary=lambda t: t.index.astype(str) + t["dictionary"])
+    """Two sites of the overnight scale: at one, kinds beside the paper's, and three seeds."""
+    table = pd.read_csv(ROOT / "results/overnight/evaluation.csv")
+    compared = (table["tokens_trained"] == 2_096_896) | table["kind"].isin(EXTENSIONS)
+    return table[table["layer"].isin(LAYERS) & compared]
 
 
 @pytest.fixture(autouse=True)
@@ -107,35 +66,43 @@ def _close_figures():
 
 
 def test_colours_and_markers_of_kinds_differ():
-    for by_kind in (COLOURS, MARKERS, LABELS):
+    for by_kind in (plots.COLOURS, plots.MARKERS, plots.LABELS):
         assert list(by_kind) == list(TRAITS)
         assert len(set(by_kind.values())) == len(TRAITS)
 
 
 def test_points_bars_bounds_and_labels_are_the_tables_rows_in_the_order_of_their_l0(evaluation):
     panels = drawn(evaluation).axes
-    shown = [(8, KINDS), (15, KINDS), (15, ["transcoder", *EXTENSIONS])]
-    titles = [panel.get_title() for panel in panels]
-    assert titles == ["gpt2, layer 8", "gpt2, layer 15", "gpt2, layer 15:\nextensions"]
+    shown = [(12, KINDS), (20, KINDS), (20, ["transcoder", *EXTENSIONS])]
+    titles = ["layer 12", "layer 20", "layer 20:\nextensions"]
+    assert [panel.get_title().partition(", ")[2] for panel in panels] == titles
     for panel, (layer, kinds) in zip(panels, shown, strict=True):
+        site = evaluation[(evaluation["layer"] == layer) & evaluation["kind"].isin(kinds)]
         bars = [c for c in panel.containers if isinstance(c, ErrorbarContainer)]
         series = {container.get_label(): container for container in bars}
-        assert set(series) == {LABELS[kind] for kind in kinds}
+        assert set(series) == {plots.LABELS[kind] for kind in kinds}
         for kind in kinds:
-            rows = evaluation[(evaluation["layer"] == layer) & (evaluation["kind"] == kind)]
-            rows = rows.sort_values("l0")
-            line, _, (bars,) = series[LABELS[kind]].lines
+            rows = site[(site["kind"] == kind) & (site["seed"] == 42)].sort_values("l0")
+            line, _, (bars,) = series[plots.LABELS[kind]].lines
             np.testing.assert_array_equal(line.get_xydata(), rows[["l0", "ce"]])
             ends = [segment[:, 1] for segment in bars.get_segments()]
             np.testing.assert_allclose(ends, rows[["ce_low", "ce_high"]], rtol=1e-12)
             look = to_hex(line.get_color()), line.get_marker()
-            assert look == (COLOURS[kind].lower(), MARKERS[kind])
-        n_topk = sum(TRAITS[kind].is_topk for kind in kinds)
-        for label in ("32", "64", "2e-05", "0.001", "0.5"):
-            n = n_topk if label in ("32", "64") else len(kinds) - n_topk
-            assert texts(panel.texts).count(label) == n
+            assert look == (plots.COLOURS[kind].lower(), plots.MARKERS[kind])
+            # Runs with other seeds are faint points without a line.
+            again = site[(site["kind"] == kind) & (site["seed"] != 42)]
+            faint = [
+                line
+                for line in panel.lines
+                if line.get_alpha() and line.get_color() == plots.COLOURS[kind]
+            ]
+            assert [(line.get_linestyle(), *line.get_ydata()) for line in faint] == [
+                ("None", *again["ce"])
+            ]
+        labels = site[site["seed"] == 42].apply(plots.sparsity_label, axis=1)
+        assert sorted(texts(panel.texts)) == sorted(labels)
         levels = {line.get_ydata()[0] for line in panel.lines if list(line.get_xdata()) == [0, 1]}
-        assert levels == {3.55 + 0.1 * layer, 3.68 + 0.1 * layer}
+        assert levels == {*site["ce_original"], *site["ce_mean_ablated"]}
         below, above = panel.get_ylim()
         assert below < min(levels) and max(levels) < above
 
@@ -146,8 +113,9 @@ def boxes_of(texts, figure):
 
 
 def test_numbers_stand_below_all_marks_and_never_on_each_other(evaluation):
-    crowded = [row_of(8, "transcoder", 1e-5 * (i + 1), i / 4) for i in range(8)]
-    figure = drawn(pd.concat([evaluation, pd.DataFrame(crowded)], ignore_index=True))
+    first = evaluation[(evaluation["kind"] == "transcoder") & evaluation["headline"]].iloc[:1]
+    crowded = [first.assign(l0=first["l0"] * (1 + i / 50)) for i in range(4)]
+    figure = drawn(pd.concat([evaluation, *crowded], ignore_index=True))
     hidden = 0
     for panel in figure.axes:
         boxes = boxes_of(panel.texts, figure)
@@ -159,49 +127,33 @@ def test_numbers_stand_below_all_marks_and_never_on_each_other(evaluation):
     assert hidden > 0
 
 
-def test_dictionaries_trained_again_are_faint_points_without_a_line(evaluation):
-    again = evaluation.assign(seed=43, headline=False, ce=evaluation["ce"] + 0.01)
-    both = pd.concat([evaluation, again], ignore_index=True)
-    for panel, with_faint in zip(drawn(evaluation).axes, drawn(both).axes, strict=True):
-        assert texts(panel.texts) == texts(with_faint.texts)
-        faint = [line for line in with_faint.lines if line.get_alpha()]
-        assert len(faint) == len({line.get_color() for line in faint}) > 2
-        assert {line.get_linestyle() for line in faint} == {"None"}
-        assert {ce for line in faint for ce in line.get_ydata()} <= set(again["ce"])
-
-
 def test_the_legend_names_every_kind_once_and_k_where_there_is_one(evaluation):
     papers = evaluation[evaluation["kind"].isin(KINDS)]
     for table, kinds in ((papers, KINDS), (evaluation, TRAITS)):
         figure = drawn(table)
         levels = ["MLP output replaced by its mean", "unmodified model"]
-        assert sorted(legend(figure)) == sorted([*levels, *(LABELS[kind] for kind in kinds)])
+        assert sorted(legend(figure)) == sorted([*levels, *(plots.LABELS[kind] for kind in kinds)])
         title = figure.legends[0].get_title().get_text()
         assert "34 documents" in title and ("TopK" in title) == (table is evaluation)
 
 
 def test_training_curves_are_drawn_for_every_dictionary_of_every_kind(evaluation):
-    headline = ~evaluation.duplicated(["site", "kind"], keep="last")
-    curves = evaluation.assign(headline=headline).loc[evaluation.index.repeat(3)]
+    curves = evaluation.loc[evaluation.index.repeat(3)]
     tokens = np.tile([1000, 2000, 3000], len(evaluation))
-    curves = curves.assign(
-        tokens=tokens, fvu=0.5 / tokens, l0=curves["l0"] / tokens, dead_fraction=tokens / 1e4
-    )
-    figure = training_figure(curves)
-    assert [panel.get_ylabel() for panel in figure.axes[::3]] == ["gpt2_layer8", "gpt2_layer15"]
-    for number, quantity in enumerate(("fvu", "l0", "dead_fraction")):
-        for group, layer in enumerate(LAYERS):
-            lines = figure.axes[3 * group + number].lines
-            here = curves[curves["layer"] == layer]
-            dictionaries = here.groupby("dictionary")
-            assert len(lines) == len(dictionaries)
-            assert {(tuple(line.get_ydata()), to_hex(line.get_color())) for line in lines} == {
-                (tuple(rows[quantity]), COLOURS[rows["kind"].iloc[0]].lower())
-                for _, rows in dictionaries
+    curves = curves.assign(tokens=tokens, dead_fraction=tokens / 1e4, l0=curves["l0"] / tokens)
+    figure = plots.training_figure(curves)
+    panels = iter(figure.axes)
+    for site, here in curves.groupby("site"):
+        for quantity in ("fvu", "l0", "dead_fraction"):
+            panel, dictionaries = next(panels), here.groupby("dictionary")
+            assert len(panel.lines) == len(dictionaries)
+            look = [(tuple(n.get_ydata()), n.get_color(), n.get_linewidth()) for n in panel.lines]
+            assert set(look) == {
+                (tuple(rows[quantity]), plots.COLOURS[kind], 2.2 if headline else 0.9)
+                for (_, kind, headline), rows in here.groupby(["dictionary", "kind", "headline"])
             }
-            widths = sorted(line.get_linewidth() for line in lines)
-            assert widths.count(widths[-1]) == here["kind"].nunique()
-    assert sorted(legend(figure)) == sorted(LABELS.values())
+            assert panel.get_ylabel() == (site if quantity == "fvu" else "")
+    assert sorted(legend(figure)) == sorted(plots.LABELS.values())
 
 
 def verified(name, n_parts):
@@ -211,7 +163,7 @@ def verified(name, n_parts):
 
 def test_verification_has_a_row_a_circuit_and_every_node_and_size_in_it():
     circuits = {name: verified(name, len(name)) for name in CIRCUITS}
-    figure = verification_figure(circuits)
+    figure = plots.verification_figure(circuits)
     panels = iter(figure.axes)
     for name, (nodes, curve, n_parts) in circuits.items():
         left, right = next(panels), next(panels)
@@ -228,7 +180,7 @@ def test_verification_has_a_row_a_circuit_and_every_node_and_size_in_it():
 def test_controls_show_every_set_of_every_circuit_as_a_share_of_all_parts():
     draws = [0.0, 1.0, 3.0]
     circuits = {"one": 2.0, "other": -1.5}
-    figure = controls_figure(
+    figure = plots.controls_figure(
         {name: controls_of(effect, draws, everything=-4.0) for name, effect in circuits.items()}
     )
     assert [panel.get_title() for panel in figure.axes] == ["necessity", "sufficiency"]
@@ -245,7 +197,7 @@ def test_controls_show_every_set_of_every_circuit_as_a_share_of_all_parts():
 def test_steering_has_a_panel_a_factor_with_every_node_and_the_slope():
     steered = {name: golden(f"circuits/{name}/steering") for name in CIRCUITS}
     everything = pd.concat(steered.values())
-    figure = steering_figure(steered)
+    figure = plots.steering_figure(steered)
     for panel, factor in zip(figure.axes, (-1, 0, 2), strict=True):
         rows = everything[everything["factor"] == factor]
         x, y = rows["predicted"], rows["change"]
@@ -259,7 +211,7 @@ def test_steering_has_a_panel_a_factor_with_every_node_and_the_slope():
 def test_replacement_draws_each_model_and_the_errors_of_each_circuit():
     quality = golden("circuits/replacement")
     errors = {name: golden(f"circuits/{name}/errors") for name in CIRCUITS}
-    figure = replacement_figure(quality, errors)
+    figure = plots.replacement_figure(quality, errors)
     *panels, shares = figure.axes
     for panel, (model, rows) in zip(panels, quality.groupby("model"), strict=True):
         assert panel.get_title() == model
@@ -273,7 +225,7 @@ def test_replacement_draws_each_model_and_the_errors_of_each_circuit():
 
 def test_where_draws_every_part_and_names_the_chosen_ones():
     where = golden("greater_than/where")
-    figure = where_figure(where, 1, "attn0[0]")
+    figure = plots.where_figure(where, 1, "attn0[0]")
     for panel, column in zip(figure.axes, ("mean", "zero", "attribution"), strict=True):
         heights = sorted(patch.get_height() for patch in panel.patches)
         assert heights == sorted(where.loc[where["kind"] == "mlp", column])
@@ -287,7 +239,7 @@ def test_kept_has_a_panel_for_all_and_for_each_of_several_templates(templates):
     curves = curves[curves["template"].isin(["all", *templates])]
     values = {"original": 0.9, "transcoder": 0.8, "removed": 0.3}
     levels = {name: {"value": value} for name, value in values.items()}
-    figure = kept_figure(curves, levels)
+    figure = plots.kept_figure(curves, levels)
     titles = [axes.get_title() for axes in figure.axes]
     each = ["template 1 (n = 98)", "template 2 (n = 98)"]
     assert titles == [f"all prompts (n = {98 * len(templates)})", *(each if templates[1:] else [])]
@@ -302,7 +254,7 @@ def test_kept_has_a_panel_for_all_and_for_each_of_several_templates(templates):
 
 def test_years_has_a_row_a_feature_and_a_column_a_quantity():
     described, by_year = golden("greater_than/features"), golden("greater_than/features_by_year")
-    figure = years_figure(described, by_year, "digits")
+    figure = plots.years_figure(described, by_year, "digits")
     axes, bad = figure.axes, described["bad"].head(3)
     drawn = [[patch.get_height() for patch in panel.patches] for panel in axes]
     groups = by_year.groupby(["feature", "quantity"], sort=False)["value"]
@@ -312,7 +264,7 @@ def test_years_has_a_row_a_feature_and_a_column_a_quantity():
         ["harm" in panel.get_ylabel() for panel in axes[::3]] == list(bad) == [True, False, False]
     )
     assert axes[5].get_xlabel() == "tens digit of YY"
-    assert years_figure(described, by_year, "pairs").axes[5].get_xlabel() == "YY"
+    assert plots.years_figure(described, by_year, "pairs").axes[5].get_xlabel() == "YY"
 
 
 def judged(*gaps):
@@ -328,7 +280,7 @@ def judged(*gaps):
 
 def test_the_gap_of_every_site_stands_with_its_interval_beside_the_margin():
     gaps = (-0.02, -0.06, 0.02), (-0.06, -0.09, -0.04), (np.nan,) * 3
-    figure = front_gap_figure(judged(*gaps))
+    figure = plots.front_gap_figure(judged(*gaps))
     (panel,) = figure.axes
     points = [bar.lines[0].get_xdata()[0] for bar in panel.containers]
     np.testing.assert_array_equal(points, [value for value, *_ in gaps])
@@ -347,11 +299,11 @@ def test_measures_and_studies_say_how_many_features_they_are_about():
     summary["n_features"] *= 10
     site = "tiny-llama_layer1_"
     kinds = {"transcoder_l1-0.5": "transcoder", "random_directions": "random_directions"}
-    figure = measures_figure(summary, {site + name: kind for name, kind in kinds.items()})
+    figure = plots.measures_figure(summary, {site + name: kind for name, kind in kinds.items()})
     labels = texts(figure.axes[2].get_yticklabels())
     assert labels == ["random directions\n320 features", "transcoder\n1,280 features"]
     gains = golden("case_studies/systematic_summary")
-    panels = studies_figure(gains).axes[6:]
+    panels = plots.studies_figure(gains).axes[6:]
     assert texts(panels[0].get_yticklabels()) == ["low (3)", "middle (4)", "high (3)"]
     direct = gains[(gains["by"] == "frequency") & (gains["method"] == "direct")]
     for panel, score in zip(panels, ("precision", "correlation"), strict=True):
@@ -363,12 +315,12 @@ def test_every_figure_is_as_wide_as_a_page_with_no_text_too_small_for_a_phone(ev
     points, fits = golden("gap_by_tokens"), golden("gap_by_tokens_fit")
     for figure in (
         drawn(evaluation),
-        front_gap_figure(judged((0.1, 0.0, 0.2))),
-        gap_by_tokens_figure(points, fits, margin=0.03),
-        verification_figure({"one": verified("tiny-logits", 7)}),
-        controls_figure({"one": controls_of(2.0, [0.0, 1.0])}),
+        plots.front_gap_figure(judged((0.1, 0.0, 0.2))),
+        plots.gap_by_tokens_figure(points, fits, margin=0.03),
+        plots.verification_figure({"one": verified("tiny-logits", 7)}),
+        plots.controls_figure({"one": controls_of(2.0, [0.0, 1.0])}),
     ):
-        assert figure.get_figwidth() == WIDTH
+        assert figure.get_figwidth() == style.WIDTH
         written = figure.findobj(lambda artist: isinstance(artist, Text) and artist.get_text())
         assert min(text.get_fontsize() for text in written) >= 9
 
@@ -384,12 +336,12 @@ SOMEBODYS = {
 def test_a_figure_is_saved_with_the_same_bytes_in_the_styles_resolution_and_fonts(
     evaluation, tmp_path
 ):
-    table = evaluation.query("layer == 8")
+    table = evaluation.query("layer == 12")
     figure, saved = drawn(table), []
     for settings in ({}, SOMEBODYS, SOMEBODYS):
         with plt.rc_context(settings):
             figure = drawn(table) if len(saved) == 2 else figure  # one of them twice
-            save_figure(figure, tmp_path / "fig3")
+            plots.save_figure(figure, tmp_path / "fig3")
         saved.append([(tmp_path / f"fig3{suffix}").read_bytes() for suffix in (".pdf", ".png")])
     assert saved[0] == saved[1] == saved[2]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["fig3.pdf", "fig3.png"]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -20,22 +21,27 @@ from transcoders.pictures import write_small
 
 STYLE: list[str | Path] = ["default", Path(__file__).with_name("style.mplstyle")]
 """The whole look: the default resets what a user's own settings of matplotlib say."""
-LOOKS = {
-    "transcoder": ("#0072B2", "o"),
-    "mlp_out_sae": ("#D55E00", "s"),
-    "mlp_in_sae": ("#009E73", "^"),
-    "skip_transcoder": ("#CC79A7", "D"),
-    "skip_sae": ("#000000", "X"),
-    "topk_transcoder": ("#E69F00", "v"),
-    "topk_sae": ("#56B4E9", "P"),
+styled = plt.style.context(STYLE)
+"""Decorates a function whose figure has this look."""
+Look = dict[str, Any]
+"""Colour, marker, label and the like, as matplotlib's functions take them."""
+LOOKS: dict[str, Look] = {
+    "transcoder": {"color": "#0072B2", "marker": "o"},
+    "mlp_out_sae": {"color": "#D55E00", "marker": "s"},
+    "mlp_in_sae": {"color": "#009E73", "marker": "^"},
+    "skip_transcoder": {"color": "#CC79A7", "marker": "D"},
+    "skip_sae": {"color": "#000000", "marker": "X"},
+    "topk_transcoder": {"color": "#E69F00", "marker": "v"},
+    "topk_sae": {"color": "#56B4E9", "marker": "P"},
 }
-COLOURS = {kind: colour for kind, (colour, _) in LOOKS.items()}
-MARKERS = {kind: marker for kind, (_, marker) in LOOKS.items()}
+"""Of kinds."""
+COLOURS = {kind: look["color"] for kind, look in LOOKS.items()}
+MARKERS = {kind: look["marker"] for kind, look in LOOKS.items()}
 LABELS = {kind: traits.label for kind, traits in TRAITS.items()}
 BOUND_COLOUR = "#555555"
 """The colour of lines that belong to no kind, such as the unmodified model."""
-
-
+THIN: Look = {"color": BOUND_COLOUR, "linewidth": 0.8}
+"""A line that belongs to no kind and stays behind the others."""
 WIDTH = 5.5
 """The width of every figure in inches, that of a page of text. Where a screen has 400 pixels, ten
 points become nine pixels."""
@@ -70,6 +76,18 @@ def groups_of_three(n: int, *, height: float) -> tuple[Figure, list[list[Axes]]]
     mosaic: list[Any] = [[first, first + step] for first in range(0, 3 * n, 3) for step in (1, 2)]
     figure, panels = plt.subplot_mosaic(mosaic, figsize=(WIDTH, height * n))
     return figure, [[panels[3 * group + place] for place in range(3)] for group in range(n)]
+
+
+def error_bars(rows: Any, value: str, low: str = "low", high: str = "high") -> np.ndarray:
+    """How far intervals reach below and above their values (2, interval), for ``errorbar``.
+
+    Args:
+        rows: a table with an interval in each row, or a single row of one.
+        value: the column of values.
+        low: the column of lower ends.
+        high: the column of upper ends.
+    """
+    return np.reshape([rows[value] - rows[low], rows[high] - rows[value]], (2, -1))
 
 
 def sparsity_label(dictionary: "pd.Series[Any]") -> str:

@@ -1,6 +1,5 @@
 """Figure 3: sparsity against faithfulness."""
 
-import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -8,27 +7,19 @@ from matplotlib.ticker import MaxNLocator
 
 from transcoders.config import KINDS, TRAITS
 from transcoders.fronts import like_headline
-from transcoders.plots.style import (
-    BOUND_COLOUR,
-    COLOURS,
-    LABELS,
-    MARKERS,
-    STYLE,
-    columns_of_two,
-    legend_below,
-    sparsity_label,
-)  # fmt: skip
+from transcoders.plots import style
 
-BOUNDS = {
-    "ce_mean_ablated": ("MLP output replaced by its mean", "--"),
-    "ce_original": ("unmodified model", ":"),
+BOUNDS: dict[str, style.Look] = {
+    "ce_mean_ablated": {"label": "MLP output replaced by its mean", "linestyle": "--"},
+    "ce_original": {"label": "unmodified model", "linestyle": ":"},
 }
-"""Label and line style of each horizontal line."""
+"""The look of each horizontal line."""
 FOOT = 0.075
 """The height of a line of text at the foot of a panel, as a share of the panel."""
 L0_TICKS = [subs * 10**power for power in range(5) for subs in (1, 2, 5)]
 
 
+@style.styled
 def tradeoff_figure(evaluation: pd.DataFrame, *, n_documents: int) -> Figure:
     """Figure 3: sparsity against faithfulness, a panel a site.
 
@@ -50,21 +41,17 @@ def tradeoff_figure(evaluation: pd.DataFrame, *, n_documents: int) -> Figure:
         for chosen, remark in ((papers, ""), (beside, ":\nextensions"))
         for _, rows in evaluation[chosen].groupby("site", sort=False)
     ]
-    with plt.style.context(STYLE):
-        figure, panels = columns_of_two(len(contents), height=2.9, sharex=True)
-        for panel, (rows, remark) in zip(panels, contents, strict=True):
-            _tradeoff_panel(panel, rows, remark)
-        for panel in panels[::2]:
-            panel.set_ylabel("cross entropy (nats a token)")
-        or_k = ", or $k$ for TopK" if evaluation["l1_coefficient"].isna().any() else ""
-        legend_below(
-            figure, panels,
-            f"numbers at the foot: $\\lambda_1${or_k}\n"
-            f"bars: 95% intervals over {n_documents} documents",
-        )  # fmt: skip
-        figure.draw_without_rendering()  # only now is it known how wide texts are
-        for panel in panels:
-            _hide_crowded(panel)
+    figure, panels = style.columns_of_two(len(contents), height=2.9, sharex=True)
+    for panel, (rows, remark) in zip(panels, contents, strict=True):
+        _tradeoff_panel(panel, rows, remark)
+    for panel in panels[::2]:
+        panel.set_ylabel("cross entropy (nats a token)")
+    or_k = ", or $k$ for TopK" if evaluation["l1_coefficient"].isna().any() else ""
+    bars = f"bars: 95% intervals over {n_documents} documents"
+    style.legend_below(figure, panels, f"numbers at the foot: $\\lambda_1${or_k}\n{bars}")
+    figure.draw_without_rendering()  # only now is it known how wide texts are
+    for panel in panels:
+        _hide_crowded(panel)
     return figure
 
 
@@ -76,24 +63,25 @@ def _tradeoff_panel(panel: Axes, site: pd.DataFrame, remark: str) -> None:
     kinds = [kind for kind in TRAITS if kind in set(site["kind"])]
     for row, kind in zip(reversed(range(len(kinds))), kinds, strict=True):
         again = site[~first_run & (site["kind"] == kind)]
-        panel.plot(
-            again["l0"], again["ce"], linestyle="none", alpha=0.35,
-            color=COLOURS[kind], marker=MARKERS[kind], markersize=3,
-        )  # fmt: skip
+        faint: style.Look = {**style.LOOKS[kind], "markersize": 3, "alpha": 0.35}
+        panel.plot(again["l0"], again["ce"], linestyle="none", **faint)
         points = site[first_run & (site["kind"] == kind)].sort_values("l0")
+        reach = style.error_bars(points, "ce", "ce_low", "ce_high")
         panel.errorbar(
-            points["l0"], points["ce"],
-            yerr=[points["ce"] - points["ce_low"], points["ce_high"] - points["ce"]],
-            color=COLOURS[kind], marker=MARKERS[kind], label=LABELS[kind], elinewidth=0.8,
-        )  # fmt: skip
+            points["l0"],
+            points["ce"],
+            reach,
+            label=style.LABELS[kind],
+            elinewidth=0.8,
+            **style.LOOKS[kind],
+        )
         for _, point in points.iterrows():
             panel.text(
-                point["l0"], (row + 0.3) * FOOT, sparsity_label(point), fontsize=9, ha="center",
-                color=COLOURS[kind], transform=panel.get_xaxis_transform(),
+                point["l0"], (row + 0.3) * FOOT, style.sparsity_label(point), fontsize=9,
+                ha="center", color=style.COLOURS[kind], transform=panel.get_xaxis_transform(),
             )  # fmt: skip
-    for column, (label, line) in BOUNDS.items():
-        level = site[column].iloc[0]
-        panel.axhline(level, color=BOUND_COLOUR, linestyle=line, linewidth=1, label=label)
+    for column, look in BOUNDS.items():
+        panel.axhline(site[column].iloc[0], color=style.BOUND_COLOUR, linewidth=1, **look)
     panel.margins(x=0.15, y=0.06)
     panel.autoscale()
     low, high = panel.get_ylim()
