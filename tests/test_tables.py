@@ -1,7 +1,7 @@
 """The sentences and tables of a page say what the numbers say."""
 
-import io
 import re
+from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
@@ -9,30 +9,17 @@ import pandas as pd
 import pytest
 
 from helpers_evidence import controls_of
-from helpers_training import ALL_KINDS, entry
+from transcoders import tables
 from transcoders.circuits import ComputationalPath, Node
 from transcoders.circuits.labels import Label
-from transcoders.config import PublishedGreaterThan
-from transcoders.fronts import Setup
+from transcoders.config import PublishedGreaterThan, load_scale
+from transcoders.files import read_table
 from transcoders.greater_than.years import LOOKED_AT, above_others
 from transcoders.layout import Layout
 from transcoders.plots import LABELS
-from transcoders.tables import (
-    EVALUATION_COLUMNS,
-    by_source_table,
-    checks_table,
-    comparisons_table,
-    describe_circuit,
-    describe_evidence,
-    evaluation_table,
-    final_values_table,
-    greater_than,
-    labels_table,
-    paths_table,
-    steering_table,
-    summarise_circuits,
-    training_curves,
-)
+from transcoders.tables import greater_than
+
+ROOT = Path(__file__).parents[1]
 
 
 def cells(page):
@@ -47,42 +34,23 @@ def bold_rows(page):
     return {n for n, look in enumerate(re.findall(r"<tr(.*?)><td", page)) if "bold" in look}
 
 
-@pytest.fixture
-def with_extensions():
-    """Rows as ``evaluation.csv`` gives them: TopK has an empty λ₁, its k is in its name."""
-    rows = [
-        ("transcoder", "l1-0.25", 0.25),
-        ("skip_transcoder", "l1-0.0001", 1e-4),
-        ("topk_transcoder", "k-32", None),
-        ("topk_transcoder", "k-128", None),
-    ]
-    table = pd.DataFrame(rows, columns=["kind", "sparsity", "l1_coefficient"])
-    table["dictionary"] = "m1.5_layer3_" + table["kind"] + "_" + table.pop("sparsity")
-    numbers = dict.fromkeys(EVALUATION_COLUMNS, 0.5) | dict.fromkeys(Setup._fields, 512)
-    numbers |= {"seed": 42, "site": "m1.5_layer3", "headline": table["kind"] == "transcoder"}
-    table = table.assign(**{name: its for name, its in numbers.items() if name not in table})
-    return pd.read_csv(io.StringIO(table.to_csv(index=False)))
-
-
-def test_the_table_shows_lambda_or_k_of_extensions(with_extensions):
-    page = evaluation_table(with_extensions)
-    table = cells(page)
-    assert list(table["kind"]) == [LABELS[kind] for kind in with_extensions["kind"]]
-    assert list(table["λ₁ or k"]) == ["0.25", "0.0001", "32", "128"]
+def test_dictionaries_are_listed_and_those_trained_in_another_way_folded_in():
+    rows = pd.read_csv(ROOT / "results/overnight/evaluation.csv")
+    rows = rows[rows["layer"] == 20]
+    alike = rows["tokens_trained"] == 2_096_896
+    page = tables.evaluation_table(rows)
+    assert f"<details><summary>{(~alike).sum()} dictionaries of another width" in page
+    shown = re.findall("<table.*?</table>", page, re.DOTALL)
+    for table, listed in zip(shown, (rows[alike], rows[~alike]), strict=True):
+        found = cells(table)
+        assert list(found["kind"]) == [LABELS[kind] for kind in listed["kind"]]
+        in_names = listed["dictionary"].str.extract(r"_(?:l1|k)-([\d.]+)")[0]
+        assert list(found["λ₁ or k"]) == list(in_names)
+        assert list(found["L0"]) == [f"{l0:.1f}" for l0 in listed["l0"]]
+        assert bold_rows(table) == set(np.flatnonzero(listed["headline"]))
+    assert list(found["tokens"]) == [f"{n:,}" for n in rows[~alike]["tokens_trained"]]
     assert "nan" not in page
-    assert bold_rows(page) == {0}
-    assert "<details>" not in page
-
-
-def test_dictionaries_that_were_trained_in_another_way_are_folded_in(with_extensions):
-    wide = with_extensions.assign(headline=False, n_features=1024, dictionary="m_k-8_x32_seed-43")
-    page = evaluation_table(pd.concat([with_extensions, wide], ignore_index=True))
-    table, others = re.findall("<table.*?</table>", page, re.DOTALL)
-    assert len(cells(table)) == 4
-    assert "<details><summary>4 dictionaries of another width" in page
-    found = cells(others)
-    assert list(found["features"]) == ["1,024"] * 4
-    assert list(found["λ₁ or k"]) == ["0.25", "0.0001", "8", "8"]
+    assert "<details>" not in tables.evaluation_table(rows[alike])
 
 
 def test_costs_are_shown_by_source_where_there_are_several():
@@ -99,48 +67,30 @@ def test_costs_are_shown_by_source_where_there_are_several():
             "ce_original": [3.0, 3.0, 1.0, 1.0],
         }
     )  # fmt: skip
-    table = cells(by_source_table(evaluation, by_document))
+    table = cells(tables.by_source_table(evaluation, by_document))
     assert list(table) == ["site", "kind", "news (2 documents)", "wiki (1 documents)"]
     # (10 · 0.4 + 30 · 0.2) / 40 of a worth of 1; and 1.0, all of it.
     assert table.iloc[0, 2:].tolist() == ["+0.2500 (0.75)", "+1.0000 (0.00)"]
     assert len(table) == 1
-    assert not by_source_table(evaluation, by_document.assign(source="wiki"))
+    assert not tables.by_source_table(evaluation, by_document.assign(source="wiki"))
 
 
-@pytest.fixture
-def curves(tmp_path, monkeypatch):
-    """The curves of one dictionary of each kind, read from the files that training writes."""
-    monkeypatch.chdir(tmp_path)
-    layout = Layout("smoke")
-    entries = [entry(kind, 0.25, k=32) for kind in ALL_KINDS]
-    entries[1] = entries[1].model_copy(update={"headline": False})
-    for number, one in enumerate(entries):
-        folder = layout.dictionary(one.name)
-        folder.mkdir(parents=True)
-        l1_coefficients = ("", "") if one.k else (0.125, 0.25)  # as it warms up
-        rows = [
-            f"{step},{step * 10},0.01,{l1},{9 - step}.25,{step + number},0.5,0.125"
-            for step, l1 in zip((4, 8), l1_coefficients, strict=True)
-        ]
-        columns = "step,tokens,learning_rate,l1_coefficient,loss,l0,fvu,dead_fraction"
-        (folder / "training.csv").write_text("\n".join([columns, *rows]) + "\n")
-    return training_curves(entries, layout)
-
-
-def test_training_curves_say_whose_they_are_and_where_they_end(curves):
-    assert list(curves["kind"]) == [kind for kind in ALL_KINDS for _ in range(2)]
-    assert set(curves["site"]) == {"tiny, layer 1"}
-    topk = curves[curves["kind"] == "topk_transcoder"]
-    assert topk["l1_coefficient"].isna().all()
-    assert topk["dictionary"].str.endswith("_k-32").all()
-    assert (curves["l1_coefficient"].dropna() == 0.25).all()  # that of its name, not of a row
-    page = final_values_table(curves)
+def test_training_curves_say_whose_they_are_and_where_they_end(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    layout = Layout("overnight")
+    scale = load_scale(layout.config)
+    entries = [one for one in scale.dictionaries if one.site.layer == 20]
+    curves = tables.training_curves(entries, layout)
+    ends = [read_table(layout.dictionary(one.name) / "training.csv").iloc[-1] for one in entries]
+    assert list(curves["dictionary"].unique()) == [one.name for one in entries]
+    page = tables.final_values_table(curves)
     table = cells(page)
-    assert list(table["kind"]) == [LABELS[kind] for kind in ALL_KINDS]
-    assert list(table["λ₁ or k"]) == ["0.25"] * 5 + ["32"] * 2
-    assert list(table["loss"]) == ["1.2"] * 7  # 1.25, to one digit
-    assert list(table["L0"]) == ["8.0", "9.0", "10.0", "11.0", "12.0", "13.0", "14.0"]
-    assert bold_rows(page) == {0, 2, 3, 4, 5, 6}
+    assert list(table["kind"]) == [LABELS[one.kind] for one in entries]
+    # That of its name, not of a row: it warms up.
+    assert list(table["λ₁ or k"]) == [f"{one.k or one.l1_coefficient:g}" for one in entries]
+    for heading, column in (("loss", "loss"), ("L0", "l0")):
+        assert list(table[heading]) == [f"{end[column]:.1f}" for end in ends]
+    assert bold_rows(page) == {n for n, one in enumerate(entries) if one.headline}
 
 
 def test_paths_are_listed_by_size():
@@ -148,7 +98,7 @@ def test_paths_are_listed_by_size():
     first = ComputationalPath((target,), 4.0, 4.0)
     second = ComputationalPath((target, one), 1.0, parent=first)
     third = ComputationalPath((target, one, two), -2.0, parent=second)
-    table = cells(paths_table([first, second, third]))
+    table = cells(tables.paths_table([first, second, third]))
     assert list(table["attribution"]) == ["-2.000", "+1.000"]
     assert table["path, from the target back"].iloc[0] == "target@3 <- attn1[0]@1 <- embed@1"
 
@@ -163,7 +113,7 @@ def test_features_on_paths_are_listed_with_a_name_only_if_it_is_good():
         "tc1[5]": Label("years", float("nan"), "", ("in 17",), "anna", "all are"),
         "tc9[5]": Label("elsewhere", 1.0, "token: words", ()),
     }
-    table = cells(labels_table(paths, labels))
+    table = cells(tables.labels_table(paths, labels))
     assert list(table["feature"]) == ["tc3[5]", "tc2[5]", "tc1[5]"]
     assert table["name"].fillna("").tolist() == ["digits", "", "years"]
     assert list(table["score"]) == ["0.910", "0.700", "by anna: all are"]
@@ -171,7 +121,7 @@ def test_features_on_paths_are_listed_with_a_name_only_if_it_is_good():
 
 
 def test_a_circuit_is_described_with_what_it_is_worth():
-    text = describe_circuit(
+    text = tables.describe_circuit(
         {
             "name": "case", "model": "tiny", "tokens": ["<|endoftext|>", "a", " b"],
             "transcoders": [0, 2], "target": {"name": "logit[c]@-1", "value": 1.5},
@@ -200,8 +150,13 @@ def asked(value):
     return {"target": {"value": value, "logits": answers, "prefers_first": value > 0}}
 
 
+def evidence(value, circuit, draws, errors=ERRORS):
+    """What is said of a circuit with this effect, beside random sets with those."""
+    return tables.describe_evidence(asked(value), controls_of(circuit, draws), STEERED, errors)
+
+
 def test_a_circuit_that_stands_out_is_told_from_one_that_does_not():
-    best = describe_evidence(asked(1.0), controls_of(3.0, [0.0, 1.0, 2.0]), STEERED, ERRORS)
+    best = evidence(1.0, 3.0, [0.0, 1.0, 2.0])
     for part in (
         "**The model prefers the first of the two.**", "“&#42;a&#42;” is number 3 and",
         "number 1,200", "features 1, heads 1, whole MLPs 0", "lowers the target by 3.00",
@@ -210,22 +165,21 @@ def test_a_circuit_that_stands_out_is_told_from_one_that_does_not():
         "layer 3 (+0.80)", "Over 3 scalings", "correlation of 1.00 and a slope of 0.50",
     ):  # fmt: skip
         assert part in best
-    middle = describe_evidence(asked(1.0), controls_of(1.5, [0.0, 1.0, 2.0]), STEERED, ERRORS)
-    assert "do more, but none at the same tokens" in middle
-    worst = describe_evidence(asked(-1.0), controls_of(0.5, [0.5, 1.0, 2.0]), STEERED, ERRORS[:1])
+    assert "do more, but none at the same tokens" in evidence(1.0, 1.5, [0.0, 1.0, 2.0])
+    worst = evidence(-1.0, 0.5, [0.5, 1.0, 2.0], ERRORS[:1])
     for part in ("does not prefer the first", "at the same tokens too", "parts do as much or more"):
         assert part in worst
 
 
 def test_circuits_that_stand_out_are_counted():
-    tables = {"a": controls_of(3.0, [0.0, 1.0, 2.0]), "b": controls_of(1.5, [0.0, 1.0, 2.0])}
+    controls = {"a": controls_of(3.0, [0.0, 1.0, 2.0]), "b": controls_of(1.5, [0.0, 1.0, 2.0])}
     replacement = pd.DataFrame(
         {
             "model": "m", "n_replaced": [0, 9], "ce_original": 3.158, "ce": [3.158, 4.379],
             "ce_mean_ablated": [3.158, 10.466],
         }
     )  # fmt: skip
-    necessary, sufficient, replaced = summarise_circuits(tables, replacement)
+    necessary, sufficient, replaced = tables.summarise_circuits(controls, replacement)
     assert necessary.startswith("In 1 of 2 circuits, removing") and "any of 3 random" in necessary
     assert "In 2, it does more than a set that removes" in necessary
     assert sufficient.startswith("In 1 of 2 circuits, keeping")
@@ -235,17 +189,17 @@ def test_circuits_that_stand_out_are_counted():
 def test_a_features_circuit_and_a_sum_of_logits_have_no_preference():
     record, controls = asked(1.0), controls_of(1.0, [1.0, 2.0])
     record["target"] |= {"logits": record["target"]["logits"][:1], "prefers_first": None}
-    assert "prefer" not in describe_evidence(record, controls, STEERED, ERRORS)
+    assert "prefer" not in tables.describe_evidence(record, controls, STEERED, ERRORS)
     record["target"]["logits"] = []
-    assert "no right answer" in describe_evidence(record, controls, STEERED, ERRORS)
+    assert "no right answer" in tables.describe_evidence(record, controls, STEERED, ERRORS)
 
 
 def test_ranks_and_slopes_are_listed_by_circuit():
-    table = cells(comparisons_table({"one": controls_of(1.5, [0.0, 1.0, 2.0])}))
+    table = cells(tables.comparisons_table({"one": controls_of(1.5, [0.0, 1.0, 2.0])}))
     assert list(table["measure"]) == ["necessity"] * 2 + ["sufficiency"] * 2
     assert list(table["rank"]) == ["2 of 4", "1 of 4"] * 2
     assert list(table["random, median"]) == ["1.00", "0.50"] * 2
-    table = cells(steering_table({"one": STEERED, "other": STEERED[:1]})).set_index("nodes")
+    table = cells(tables.steering_table({"one": STEERED, "other": STEERED[:1]})).set_index("nodes")
     assert list(table.index) == ["one", "other", "all features", "all heads"]
     assert list(table["slope"]) == ["0.50"] * 4
     assert list(table["scalings"]) == ["3", "1", "2", "2"]
@@ -329,6 +283,6 @@ def test_checks_leave_out_the_paper_where_it_says_nothing():
             "published": [None],
         }
     )  # fmt: skip
-    table = checks_table(checks)
+    table = tables.checks_table(checks)
     assert "19.97" in table and "&lt;b&gt;" in table and "paper" not in table
-    assert "paper" in checks_table(checks.assign(published=20.0))
+    assert "paper" in tables.checks_table(checks.assign(published=20.0))

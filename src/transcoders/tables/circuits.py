@@ -44,8 +44,7 @@ def paths_table(paths: list[ComputationalPath], n: int = 12) -> str:
 
 def labels_table(paths: list[ComputationalPath], labels: Labels, n: int = 12) -> str:
     """The features on the strongest paths as an HTML table: their names, or what they fire on."""
-    nodes = [node for path in strongest(paths, n) for node in path.nodes]
-    features = dict.fromkeys(node.name for node in nodes)
+    features = dict.fromkeys(node.name for path in strongest(paths, n) for node in path.nodes)
     known = {feature: labels[feature] for feature in features if feature in labels}
     rows = pd.DataFrame(
         {
@@ -63,12 +62,11 @@ def labels_table(paths: list[ComputationalPath], labels: Labels, n: int = 12) ->
 
 def checks_table(checks: pd.DataFrame) -> str:
     """How active features are on texts, as an HTML table without empty columns."""
-    shown = checks.dropna(axis="columns", how="all").rename(
-        columns={
-            "activation_replaced": "earlier MLPs replaced",
-            "published": "paper",
-            "published_replaced": "paper, replaced",
-        }
-    )
-    numbers = [column for column in shown if column not in ("feature", "text", "token")]
-    return html_table(shown, dict.fromkeys(numbers, "{:.2f}"), name="checks")
+    shown = checks.dropna(axis="columns", how="all")
+    numbers = shown.columns.difference(["feature", "text", "token"])
+    headings = {
+        "activation_replaced": "earlier MLPs replaced",
+        "published": "paper",
+        "published_replaced": "paper, replaced",
+    }
+    return html_table(shown, dict.fromkeys(numbers, "{:.2f}"), headings=headings, name="checks")

@@ -125,6 +125,6 @@ def final_values_table(curves: pd.DataFrame) -> str:
 def _html_table(rows: pd.DataFrame, columns: dict[str, tuple[str, str]], *, name: str) -> str:
     shown = rows[list(columns)].replace({"kind": LABELS})
     shown["l1_coefficient"] = rows.apply(sparsity_label, axis="columns")
-    shown = shown.rename(columns={key: name for key, (name, _) in columns.items()})
-    formats = {name: how for name, how in columns.values() if name != "kind"}
-    return html_table(shown, formats, name=name, bold=rows["headline"])
+    headings = {column: heading for column, (heading, _) in columns.items()}
+    formats = {column: how for column, (_, how) in columns.items() if column != "kind"}
+    return html_table(shown, formats, name=name, headings=headings, bold=rows["headline"])

@@ -8,14 +8,13 @@ from transcoders.tables.html import html_table
 def why_table(why: pd.DataFrame) -> str:
     """``why.csv`` as an HTML table."""
     signed = dict.fromkeys(("before", "after", "change", "low", "high"), "{:+.3f}")
-    shown = why.drop(columns=["site", "n"]).rename(
-        columns={
-            "resampled": "intervals over",
-            "share_of_gap": "share of the gap",
-            "explains": "explains it",
-        }
-    )
-    return html_table(shown, signed | {"share of the gap": "{:.0%}"}, name="why")
+    headings = {
+        "resampled": "intervals over",
+        "share_of_gap": "share of the gap",
+        "explains": "explains it",
+    }
+    formats = signed | {"share_of_gap": "{:.0%}"}
+    return html_table(why.drop(columns=["site", "n"]), formats, headings=headings, name="why")
 
 
 def points_table(points: pd.DataFrame) -> str:
@@ -24,6 +23,5 @@ def points_table(points: pd.DataFrame) -> str:
         "tokens_different": "{:,}", "tokens_trained": "{:,}", "gap": "{:+.3f}", "low": "{:+.3f}",
         "high": "{:+.3f}", "l0_low": "{:.0f}", "l0_high": "{:.0f}",
     }  # fmt: skip
-    heading = {name: name.replace("_", " ") for name in formats}
-    rows = points[["site", "line", *formats]].rename(columns=heading)
-    return html_table(rows, {heading[name]: how for name, how in formats.items()}, name="points")
+    headings = {name: name.replace("_", " ") for name in formats}
+    return html_table(points[["site", "line", *formats]], formats, headings=headings, name="points")

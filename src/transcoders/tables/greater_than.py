@@ -70,9 +70,9 @@ def parts_table(where: pd.DataFrame, n: int = 8) -> str:
         "attribution": "attribution (logits)",
         "into_chosen_mlp": "of which from the year, through the chosen MLP's features",
     }
-    best = where.sort_values("mean", ascending=False).head(n)
-    shown = best[list(headings)].set_axis([*headings.values()], axis=1)
-    return html_table(shown, dict.fromkeys(shown.columns[1:], "{:+.3f}"), name="parts")
+    best = where.sort_values("mean", ascending=False).head(n)[list(headings)]
+    formats = dict.fromkeys(best.columns[1:], "{:+.3f}")
+    return html_table(best, formats, headings=headings, name="parts")
 
 
 def describe_years(features: pd.DataFrame) -> str:
@@ -123,9 +123,9 @@ def recurring_table(recurring: pd.DataFrame, n: int = 15) -> str:
         "share": "on paths of",
         "attribution": "attribution (logits)",
     }
-    shown = recurring.head(n)[list(headings)].rename(columns=headings)
-    formats = {"on paths of": "{:.0%}", "attribution (logits)": "{:+.3f}"}
-    return html_table(shown, formats, name="recurring")
+    formats = {"share": "{:.0%}", "attribution": "{:+.3f}"}
+    shown = recurring.head(n)[list(headings)]
+    return html_table(shown, formats, headings=headings, name="recurring")
 
 
 def example_table(paths: pd.DataFrame, n: int = 4) -> str:

@@ -20,24 +20,26 @@ def in_markdown(text: str) -> str:
 
 def html_table(
     rows: pd.DataFrame,
-    formats: dict[Any, Any],
+    formats: dict[str, str],
     *,
     name: str,
+    headings: dict[str, str] | None = None,
     bold: "pd.Series[bool] | None" = None,
 ) -> str:
     """A plain table. Texts are escaped, except ``Markup``, and flush left, like their headings.
 
     Args:
-        rows: what to show. The column names are the headings.
+        rows: what to show.
         formats: how to write numbers, by column.
         name: the table's class in CSS.
+        headings: of columns whose names are not their headings.
         bold: whether to set a row in bold, for each row.
     """
     # The result is text: a notebook that shows an object also keeps its memory address.
     kinds = ["" if column in formats else ' class="text"' for column in rows]
-    headings = "".join(
-        f'<th scope="col"{kind}>{escape(column)}</th>'
-        for kind, column in zip(kinds, rows, strict=True)
+    heads = "".join(
+        f'<th scope="col"{kind}>{escape(heading)}</th>'
+        for kind, heading in zip(kinds, rows.rename(columns=headings or {}), strict=True)
     )
     lines = [
         "".join(
@@ -49,15 +51,13 @@ def html_table(
     looks = [""] * len(lines) if bold is None else [BOLD if each else "" for each in bold]
     body = "\n".join(f"<tr{look}>{line}</tr>" for look, line in zip(looks, lines, strict=True))
     return (
-        f'<table class="{escape(name)}">\n<thead><tr>{headings}</tr></thead>\n'
+        f'<table class="{escape(name)}">\n<thead><tr>{heads}</tr></thead>\n'
         f"<tbody>\n{body}\n</tbody>\n</table>\n"
     )
 
 
-def _written(value: Any, how: Any) -> str:
+def _written(value: Any, how: str | None) -> str:
     """A value in a cell; nothing where it is missing."""
     if pd.isna(value):
         return ""
-    if how is None:
-        return str(escape(value))
-    return str(escape(how(value) if callable(how) else how.format(value)))
+    return escape(value if how is None else how.format(value))

@@ -120,16 +120,15 @@ def case_studies_table(table4: pd.DataFrame) -> str:
 
     Each has a link to its page, which stands in the same folder.
     """
-    renamed = {
+    headings = {
         "top_matched": "strongest", "sampled_matched": "active", "silent_matched": "silent",
         "balanced_accuracy": "balanced accuracy",
     }  # fmt: skip
-    shown = table4[["study", "feature", "hypothesis", *renamed, "outcome"]].rename(columns=renamed)
-    shown["study"] = [
-        Markup('<a href="{}{}.html">{}</a>').format(STUDY, name, name) for name in shown["study"]
-    ]
-    formats = dict.fromkeys(["strongest", "active", "silent"], "{:.0%}")
-    return html_table(shown, formats | {"balanced accuracy": "{:.2f}"}, name="table4")
+    shown = table4[["study", "feature", "hypothesis", *headings, "outcome"]]
+    link = Markup('<a href="{}{}.html">{}</a>')
+    shown = shown.assign(study=[link.format(STUDY, name, name) for name in table4["study"]])
+    formats = dict.fromkeys(headings, "{:.0%}") | {"balanced_accuracy": "{:.2f}"}
+    return html_table(shown, formats, headings=headings, name="table4")
 
 
 def _interval(row: "pd.Series[Any]") -> str:
