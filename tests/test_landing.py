@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 from transcoders.config import load_scale
-from transcoders.contents import PAGES
+from transcoders.contents import PAGES, STORY
 from transcoders.documents import document_page, page_beside
-from transcoders.landing import documents_of, landing_page, read_story
+from transcoders.landing import documents_of, landing_page
 from transcoders.layout import Layout
 
 ROOT = Path(__file__).parents[1]
@@ -74,13 +74,12 @@ def test_every_link_of_a_page_leads_to_a_file_or_a_heading(path):
 
 
 def test_every_page_and_document_and_a_picture_for_each_chapter_is_shown(page):
-    story = read_story()
-    documents = [page_beside(Path(name)).name for name in story["documents"]]
+    documents = [page_beside(Path(name)).name for name in STORY["documents"]]
     for name in (*(f"{name}.html" for name in PAGES), *documents):
         assert name in page
     sections = page.split("<section")[1:]
-    assert len(sections) == len(story["chapters"]) + 3
-    assert all("<figure>" in section for section in sections[: len(story["chapters"])])
+    assert len(sections) == len(STORY["chapters"]) + 3
+    assert all("<figure>" in section for section in sections[: len(STORY["chapters"])])
     assert re.findall(r'<img [^>]*alt="([^"]+)"', page)
 
 

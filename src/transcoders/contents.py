@@ -2,49 +2,23 @@
 
 import os
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import yaml
 
 from transcoders.config import Scale
 from transcoders.files import read_table
 from transcoders.layout import Layout
+from transcoders.templates import template
 
-PAGES = {
-    "figure3": ("Transcoders and SAEs", "Figure 3: sparsity against faithfulness, by kind"),
-    "why": ("Why one does better", "data, steps, width and other controls"),
-    "circuits": ("Circuits", "what makes a feature fire, and how the answer was checked"),
-    "greater_than": ("Greater-than", "the case study of section 5: Figures 4 and 5"),
-    "interpretability": ("Interpretability", "what features are about; Table 1"),
-    "case_studies": ("Case studies", "blind guesses from weights and circuits; Table 4"),
-    "training": ("Training", "how the dictionaries were trained"),
-    "claims": ("All claims", "measures, intervals, and how a value becomes a verdict"),
-}
+STORY: dict[str, Any] = yaml.safe_load(template("transcoders", "article.yaml"))
+"""The words of the article and of the pages around it; the file says what is what."""
+PAGES: dict[str, dict[str, str]] = STORY["pages"]
 """The title of every page and what it is about, in the order in which they are read."""
 STUDY = "case_study_"
 """Before a study's name in the name of its page."""
 BRIEF = "_brief"
 """After the name of a figure's part that can be read in a narrow column."""
-CAPTIONS = {
-    "fig3_gap": "What decides Figure 3: the gap at equal sparsity, against the margin",
-    "fig3_tradeoff": "Figure 3: sparsity (L0) against faithfulness (cross entropy), by kind",
-    "gap_by_tokens": "The gap between transcoders and SAEs, by the tokens they were trained on",
-    "fig4_greater_than": "Figure 4: how much of the task is left with few features or neurons",
-    "fig5_dla": (
-        "Figure 5: features of the MLP that attribution points to. Left: on which years each is "
-        "active. Right, from weights: which answers it raises, and which years drive it"
-    ),
-    "greater_than_where": "Where the model decides which year may follow",
-    "circuits_verification": "How circuits hold up when the real model is ablated",
-    "circuits_replacement": "What the model loses when transcoders replace its MLPs",
-    "circuits_controls": (
-        "Circuits beside other sets of as many parts. A circuit stands out if its dot is right of "
-        "all ticks"
-    ),
-    "circuits_steering": "What attribution predicts when parts are scaled, and what happens",
-    "interpretability_automatic": "Features, measured without people",
-    "case_studies_systematic": "What weights alone predict about features",
-    "training_curves": "Training curves of all dictionaries",
-}
-"""Of figures. Readers who do not see a figure hear its caption."""
 
 
 class Link(NamedTuple):
@@ -94,7 +68,7 @@ def studies_of(layout: Layout) -> list[str]:
 
 def title_of(page: str) -> str:
     """What a page is called where it is linked to."""
-    return PAGES[page][0] if page in PAGES else page.removeprefix(STUDY).replace("-", " ")
+    return PAGES[page]["title"] if page in PAGES else page.removeprefix(STUDY).replace("-", " ")
 
 
 def page_of(evidence: str) -> str:
@@ -112,8 +86,8 @@ def tables_of(evidence: str) -> list[str]:
 
 def caption_of(figure: str) -> str:
     """What a figure shows."""
-    if figure in CAPTIONS:
-        return CAPTIONS[figure]
+    if figure in STORY["captions"]:
+        return str(STORY["captions"][figure])
     name = whole_of(figure).removeprefix("circuit_").replace("-", " ")
     circuit = f"circuit “{name}”: causes below, effects above"
     if figure.endswith(BRIEF):

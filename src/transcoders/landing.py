@@ -5,35 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 from markupsafe import Markup
 
-from transcoders.claims import count_verdicts
-from transcoders.claims.words import (
-    SIGNS,
-    notes_in_words,
-    together,
-    value_in_words,
-    verdict_in_words,
-)
+from transcoders import contents
+from transcoders.claims import words
 from transcoders.config import Scale
-from transcoders.contents import (
-    PAGES,
-    STUDY,
-    caption_of,
-    page_of,
-    pages_of,
-    relative,
-    tables_of,
-    title_of,
-    whole_of,
-)
 from transcoders.documents import has_page, page_beside
 from transcoders.files import read_table
 from transcoders.gaps.words import answer
 from transcoders.layout import ARTICLE, Layout
 from transcoders.rating.records import NO_PERSON
-from transcoders.templates import render, script, stylesheet, template
+from transcoders.templates import render, script, stylesheet
 
 Judged = dict[Hashable, Any]
 """A claim with its verdicts: its first row of ``claims.csv``, and what :func:`_judged` adds."""
@@ -41,17 +23,11 @@ REHEARSAL = "smoke"
 """A scale that tests the machinery. Its verdicts mean nothing, so other scales do not show them."""
 
 
-def read_story() -> dict[str, Any]:
-    """The chapters of the article, without their answers, and the documents at its end."""
-    found: dict[str, Any] = yaml.safe_load(template("transcoders", "article.yaml"))
-    return found
-
-
 def documents_of(layout: Layout) -> list[Path]:
     """The documents that have a page: those beside the article. Other scales' lead there too."""
     if layout.landing_page != ARTICLE:
         return []
-    named = map(Path, read_story()["documents"])
+    named = map(Path, contents.STORY["documents"])
     return [path for path in named if has_page(path)]
 
 
@@ -63,23 +39,24 @@ def landing_page(scale: Scale, layout: Layout, destination: Path) -> str:
         layout: where tables, figures and pages are, relative to the current folder.
         destination: where the page will be. Its links start there.
     """
-    story, claims = read_story(), read_table(layout.claims)
+    claims = read_table(layout.claims)
     others = [Layout(name) for name in others_judged(scale.name)]
     judged = {each.scale: _judged(each) for each in (layout, *others)}
     chapters = [
-        _chapter(each, scale, layout, judged[scale.name].values()) for each in story["chapters"]
+        _chapter(each, scale, layout, judged[scale.name].values())
+        for each in contents.STORY["chapters"]
     ]
     text = render(
         "transcoders",
         "landing.html.j2",
         style=Markup(stylesheet()),
         script=Markup(script()),
-        to=lambda path: relative(path, destination.parent),
+        to=lambda path: contents.relative(path, destination.parent),
         scale=scale,
         config=layout.config,
-        verdicts=count_verdicts(claims),
+        verdicts=words.count_verdicts(claims),
         judging=_page(layout, "claims"),
-        short=_in_short(story["short"], claims),
+        short=_in_short(contents.STORY["short"], claims),
         trained=_tokens_trained(layout),
         elsewhere=[
             (other.landing_page, other.scale, _tokens_trained(other))
@@ -89,16 +66,17 @@ def landing_page(scale: Scale, layout: Layout, destination: Path) -> str:
         trained_once=not claims["resampled"].str.contains("training runs").any(),
         why=answer(read_table(layout.why)) if layout.why.exists() else None,
         chapters=[chapter for chapter in chapters if chapter is not None],
-        signs=SIGNS,
+        signs=words.SIGNS,
         scales=list(judged),
         claims=_overview(judged),
         pages=[
-            (page, title_of(name), PAGES[name][1])
-            for name in pages_of(scale)
+            (page, contents.title_of(name), contents.PAGES[name]["about"])
+            for name in contents.pages_of(scale)
             if (page := _page(layout, name)).exists()
         ],
         documents=[
-            (page_beside(Path(name)), name, about) for name, about in story["documents"].items()
+            (page_beside(Path(name)), name, about)
+            for name, about in contents.STORY["documents"].items()
         ],
     )
     return text + "\n"
@@ -107,17 +85,17 @@ def landing_page(scale: Scale, layout: Layout, destination: Path) -> str:
 def _in_short(sentences: dict[str, dict[str, str]], claims: pd.DataFrame) -> list[str]:
     """What the verdicts come to, in sentences. What was not tested is left out."""
     found, ids = [], claims["claim"].str.partition(":")[0]
-    for claim, words in sentences.items():
-        rows = claims[(ids == claim) & claims["verdict"].isin(words)]
-        if "opening" not in words:
+    for claim, said in sentences.items():
+        rows = claims[(ids == claim) & claims["verdict"].isin(said)]
+        if "opening" not in said:
             for verdict, evidence in zip(rows["verdict"], rows["evidence"], strict=True):
                 but = f" ({NO_PERSON})." if NO_PERSON in evidence else "."
-                found.append(words[verdict].removesuffix(".") + but)
+                found.append(said[verdict].removesuffix(".") + but)
         elif len(rows):
             sites = _places(rows)
-            by_verdict = [(words[each], sites[rows["verdict"] == each]) for each in words]
+            by_verdict = [(said[each], sites[rows["verdict"] == each]) for each in said]
             parts = [f"{part} {_listed(list(at))}" for part, at in by_verdict if len(at)]
-            found.append(f"{words['opening']} {', and '.join(parts)}.")
+            found.append(f"{said['opening']} {', and '.join(parts)}.")
     return found
 
 
@@ -176,13 +154,13 @@ def _chapter(
         "pictures": [
             (
                 layout.figure(name),
-                layout.figure(whole_of(name)),
-                f"{caption_of(name)}{_asked(name, scale)}",
+                layout.figure(contents.whole_of(name)),
+                f"{contents.caption_of(name)}{_asked(name, scale)}",
             )
             for name in chapter["figures"]
             if layout.figure(f"{name}.png").exists()
         ],
-        "links": [(_page(layout, name), title_of(name)) for name in pages],
+        "links": [(_page(layout, name), contents.title_of(name)) for name in pages],
         "more": [
             (page_beside(path), name)
             for path, name in _more(chapter["pages"][-1], scale, layout)
@@ -195,7 +173,9 @@ def _chapter(
 
 def _asked(figure: str, scale: Scale) -> str:
     """What a picture of a circuit is an answer to."""
-    named = [case for case in scale.circuits.cases if whole_of(figure) == f"circuit_{case.name}"]
+    named = [
+        case for case in scale.circuits.cases if contents.whole_of(figure) == f"circuit_{case.name}"
+    ]
     return "".join(f". The prompt: “{case.prompt}”. The target: {case.target}" for case in named)
 
 
@@ -233,7 +213,7 @@ def _more(page: str, scale: Scale, layout: Layout) -> list[tuple[Path, str]]:
         studies = read_table(layout.table4)[["study", "outcome"]]
         return [
             (
-                _page(layout, f"{STUDY}{study}"),
+                _page(layout, f"{contents.STUDY}{study}"),
                 f"{load_script(layout.study_scripts / f'{study}.yaml').title} ({outcome})",
             )
             for study, outcome in studies.itertuples(index=False)
@@ -248,18 +228,20 @@ def _judged(layout: Layout) -> dict[str, Judged]:
         records, places = rows.to_dict("records"), _places(rows)
         notes: dict[str, list[str]] = {}
         for place, row in zip(places, records, strict=True):
-            for note in notes_in_words(row):
+            for note in words.notes_in_words(row):
                 notes.setdefault(note, []).append(place)
-        name = page_of(records[0]["evidence"])
+        name = contents.page_of(records[0]["evidence"])
         found[str(claim)] = {
             **records[0],
             "page_name": name,
             "page": _page(layout, name) if _page(layout, name).exists() else None,
-            "tables": [table for evidence in rows["evidence"] for table in tables_of(evidence)],
-            "verdict": together(set(rows["verdict"])),
+            "tables": [
+                table for evidence in rows["evidence"] for table in contents.tables_of(evidence)
+            ],
+            "verdict": words.together(set(rows["verdict"])),
             # Of each site; the name of a site is empty if there is one verdict for all.
             "verdicts": [
-                (place, verdict_in_words(row), value_in_words(row))
+                (place, words.verdict_in_words(row), words.value_in_words(row))
                 for place, row in zip(places, records, strict=True)
             ],
             # A note that is not about all sites begins with those that it is about.
