@@ -17,26 +17,11 @@ from transcoders.config import GreaterThan, Scale
 from transcoders.dictionaries import SparseDictionary
 from transcoders.errors import UserError
 from transcoders.files import made_folder, write_json, write_table
+from transcoders.greater_than import estimates, years
 from transcoders.greater_than.ablations import ablate, leads, part_name
-from transcoders.greater_than.estimates import (
-    Curve,
-    catch_up,
-    drops_of,
-    few_above,
-    most_harmful,
-    over_years,
-)
 from transcoders.greater_than.task import Numbers, Prompts, make_prompts
 from transcoders.greater_than.units import ChosenMLP
 from transcoders.greater_than.where import COMPONENTS, attribute, choose, where_table
-from transcoders.greater_than.years import (
-    LOOKED_AT,
-    above_others,
-    agreement,
-    step,
-    year_de_embeddings,
-    year_logits,
-)
 from transcoders.layout import Layout
 
 
@@ -85,7 +70,9 @@ def study_greater_than(
         "numbers": numbers.style,
         "positions": settings.positions,
         **about_place,
-        "metric": {name: over_years(m, seed=seed).record() for name, m in metrics.items()},
+        "metric": {
+            name: estimates.over_years(m, seed=seed).record() for name, m in metrics.items()
+        },
         **about_curves,
         "own_above_others": own_above_others,
     }
@@ -146,21 +133,24 @@ def _keep_few(
             for kind, curve in curves.items()
             if kind != "neurons"
         }
-        for name, compare in (("few_above_neurons", few_above), ("neurons_catch_up", catch_up))
+        for name, compare in (
+            ("few_above_neurons", estimates.few_above),
+            ("neurons_catch_up", estimates.catch_up),
+        )
     }
     # Features are added one by one, so that the harm of each is known.
     curves["transcoder"] = mlp.curve("transcoder", range(kept[-1] + 1))
-    place, drop = most_harmful(drops_of(curves["transcoder"]), seed=seed)
+    place, drop = estimates.most_harmful(estimates.drops_of(curves["transcoder"]), seed=seed)
     bad = int(mlp.ranking("transcoder")[place])
     curves["transcoder_without_bad"] = mlp.curve("transcoder", kept, without=bad)
     harmful = {"unit": bad, "rank": place + 1, "drop": drop.record()}
     return _curve_table(curves, seed), bad, {**compared, "harmful_feature": harmful}
 
 
-def _curve_table(curves: dict[str, Curve], seed: int) -> pd.DataFrame:
+def _curve_table(curves: dict[str, estimates.Curve], seed: int) -> pd.DataFrame:
     """Rows ``curve, kept, template, metric, low, high``; template ``all`` is their mean."""
     rows = [
-        (name, n_kept, str(number or "all"), *over_years(chosen, seed=seed)[:3])
+        (name, n_kept, str(number or "all"), *estimates.over_years(chosen, seed=seed)[:3])
         for name, curve in curves.items()
         for n_kept, values in curve.items()
         for number, chosen in enumerate([values, *values.split(1)])
@@ -209,8 +199,8 @@ def _describe_features(
     ranks = ((variance[ranking] > 0) | (ranking == bad)).nonzero()[:, 0]
     features = ranking[ranks]
     activations = mlp.at_last("transcoder")[:, :, features].mean(dim=0).T.cpu()  # (feature, year)
-    dla = year_logits(replacement, numbers, layer, features).cpu()
-    read = year_de_embeddings(
+    dla = years.year_logits(replacement, numbers, layer, features).cpu()
+    read = years.year_de_embeddings(
         replacement, numbers, layer, features, head, n_upstream=settings.n_upstream_features
     ).cpu()
     places = range(len(features))
@@ -219,8 +209,8 @@ def _describe_features(
             "feature": [f"tc{layer}[{unit}]" for unit in features.tolist()],
             "rank": ranks.cpu() + 1,
             "variance": variance[features].cpu(),
-            "step": [step(activations[i], dla[i], numbers) for i in places],
-            "agreement": [agreement(activations[i], read[i], numbers) for i in places],
+            "step": [years.step(activations[i], dla[i], numbers) for i in places],
+            "agreement": [years.agreement(activations[i], read[i], numbers) for i in places],
             "bad": (features == bad).cpu(),
         }
     )
@@ -234,13 +224,16 @@ def _describe_features(
     ]
     # In standard deviations of the logits, so that features of any size can be compared.
     scaled = dla / dla.std(dim=1, keepdim=True)
-    first = range(min(LOOKED_AT, len(features)))
+    first = range(min(years.LOOKED_AT, len(features)))
     own_above_others = {
-        name: above_others(
+        name: years.above_others(
             np.array([[measure(activations[i], of[j], numbers) for j in first] for i in first]),
             seed=seed,
         )
-        for name, measure, of in (("step", step, scaled), ("agreement", agreement, read))
+        for name, measure, of in (
+            ("step", years.step, scaled),
+            ("agreement", years.agreement, read),
+        )
     }
     columns = ["feature", "quantity", "number", "value"]
     return table, pd.DataFrame(by_year, columns=columns), own_above_others
