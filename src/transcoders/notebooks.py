@@ -31,10 +31,6 @@ MATHS = re.compile(
     re.DOTALL,
 )
 HEADINGS = re.compile(r'<h([23]) id="([^"]+)">(.*?)</h', re.DOTALL)
-METHOD = "**Method.**"
-"""How the cell with the method begins."""
-LAST = re.compile(r"^(## (?:How .*differs|Make it again).*)$", re.MULTILINE)
-"""What comes after the method."""
 
 
 def run_notebook(name: str, scale: str, destination: Path, place: Place | None = None) -> None:
@@ -115,7 +111,6 @@ def render_page(notebook: Any, place: Place | None = None) -> str:
     from nbconvert import HTMLExporter
 
     rendered = copy.deepcopy(notebook)
-    _answer_first(rendered.cells)
     for cell in rendered.cells:
         if cell.cell_type == "markdown":
             cell.source = maths_to_mathml(cell.source)
@@ -139,19 +134,6 @@ def render_page(notebook: Any, place: Place | None = None) -> str:
         body=Markup(body.strip()),
     )
     return page + "\n"
-
-
-def _answer_first(cells: list[Any]) -> None:
-    """Move the method behind the results, since a reader asks for the answer first."""
-    texts = [cell for cell in cells if cell.cell_type == "markdown"]
-    method = next((cell for cell in texts if cell.source.startswith(METHOD)), None)
-    last = next((cell for cell in texts if LAST.search(cell.source)), None)
-    if method is None or last is None:
-        return
-    cells.remove(method)
-    results, heading, rest = LAST.split(last.source, maxsplit=1)
-    measured = f"## How it was measured\n\n{method.source.removeprefix(METHOD).strip()}"
-    last.source = f"{results}{measured}\n\n{heading}{rest}"
 
 
 def _name_pictures(cells: list[Any], place: Place | None) -> None:

@@ -71,8 +71,9 @@ def study_notebook(
     )  # fmt: skip
     _, *parts = re.split(r"^%% (code|markdown)\n", text, flags=re.MULTILINE)
     cells = [
-        # The number is not drawn at random, so that the bytes are the same every time.
-        new_cell[kind](content.strip("\n"), id=f"cell-{number}")
+        # The number is not drawn at random, so that the bytes are the same every time. Pages have
+        # no cell 1: the addresses of the others are older than the place of the method.
+        new_cell[kind](content.strip("\n"), id=f"cell-{number + (number > 0)}")
         for number, (kind, content) in enumerate(zip(parts[::2], parts[1::2], strict=True))
     ]
     return new_notebook(cells=cells)
