@@ -4,20 +4,14 @@ import json
 import re
 from pathlib import Path
 
-import nbformat
 import pytest
 
 from helpers_browser import NEEDS_CHROMIUM
 from transcoders.config import load_scale
-from transcoders.contents import place_of
-from transcoders.landing import landing_page
-from transcoders.layout import Layout
-from transcoders.notebooks import render_page
 
 pytestmark = NEEDS_CHROMIUM
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results/overnight"
-LANDING = ROOT / "docs/index.html"
 BROWSER = sorted((RESULTS / "interpretability/features").glob("**/index.html"))
 DOCUMENTS = sorted((ROOT / "docs").glob("*.html"))
 PAGES = [*BROWSER, *sorted((RESULTS / "notebooks").glob("*.html")), *DOCUMENTS]
@@ -79,37 +73,16 @@ def test_every_feature_that_a_circuit_links_to_is_in_the_browser():
         assert linked <= set(json.loads(index[1])["feature"]), target
 
 
-# What a reader can do, on pages made now from committed tables.
+# What a reader can do. Other tests say that these pages are what their sources give.
+
+ARTICLE = ROOT / "docs/index.html"
+FIGURE3, STUDY = (RESULTS / f"notebooks/{name}.html" for name in ("figure3", "case_studies"))
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """A folder with the article and the pages of Figure 3 and of case studies."""
-    folder = tmp_path_factory.mktemp("made")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(ROOT)
-        layout = Layout("overnight")
-        scale = load_scale(layout.config)
-        written = {layout.landing_page: landing_page(scale, layout, layout.landing_page)}
-        for name in ("figure3", "case_studies"):
-            notebook = nbformat.read(layout.notebook(name), as_version=4)
-            page = render_page(notebook, place_of(name, scale, layout))
-            written[layout.notebook(name).with_suffix(".html")] = page
-    for path, text in written.items():
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_text(text, encoding="utf-8")
-    (folder / "figures").symlink_to(ROOT / "figures")
-    return folder
-
-
-ARTICLE, FIGURE3 = "docs/index.html", "results/overnight/notebooks/figure3.html"
-STUDY = "results/overnight/notebooks/case_studies.html"
-
-
-@pytest.mark.parametrize("page", [ARTICLE, FIGURE3, STUDY])
-def test_a_page_can_be_read_without_a_script(browser, made, page):
+@pytest.mark.parametrize("page", [ARTICLE, FIGURE3, STUDY], ids=lambda path: path.stem)
+def test_a_page_can_be_read_without_a_script(browser, page):
     with browser.without_scripts():
-        browser.open((made / page).as_uri(), width=400)
+        browser.open(page.as_uri(), width=400)
         assert browser.run("document.documentElement.scrollWidth") <= 400
         assert browser.run(TOO_WIDE) == 0
         assert browser.run("document.querySelectorAll('th button').length") == 0  # it did not run
@@ -127,8 +100,8 @@ def column(browser, number):
     return browser.run(f"{rows}.map((row) => row.cells[{number}].textContent.trim())")
 
 
-def test_a_click_on_a_heading_sorts_numbers_as_numbers(browser, made):
-    browser.open((made / FIGURE3).as_uri(), width=1200)
+def test_a_click_on_a_heading_sorts_numbers_as_numbers(browser):
+    browser.open(FIGURE3.as_uri(), width=1200)
     headings = "[...document.querySelector('main table').tHead.rows[0].cells]"
     l0 = browser.run(f"{headings}.findIndex((each) => each.textContent.includes('L0'))")
     before = column(browser, l0)
@@ -145,8 +118,8 @@ def test_a_click_on_a_heading_sorts_numbers_as_numbers(browser, made):
     assert column(browser, 0) == sorted(column(browser, 0), key=str.lower)
 
 
-def test_claims_can_be_filtered_by_verdict(browser, made):
-    browser.open((made / ARTICLE).as_uri(), width=400)
+def test_claims_can_be_filtered_by_verdict(browser):
+    browser.open(ARTICLE.as_uri(), width=400)
     shown = "[...document.querySelectorAll('#verdicts tbody tr')].filter((row) => !row.hidden)"
     all_rows = browser.run(f"{shown}.length")
     button = "document.querySelector('[data-verdict=\"{}\"]')"
@@ -162,9 +135,9 @@ def test_claims_can_be_filtered_by_verdict(browser, made):
     assert browser.run(f"{shown}.length") == all_rows
 
 
-@pytest.mark.parametrize("page", [ARTICLE, FIGURE3])
-def test_a_picture_opens_large_and_escape_closes_it(browser, made, page):
-    browser.open((made / page).as_uri(), width=400)
+@pytest.mark.parametrize("page", [ARTICLE, FIGURE3], ids=lambda path: path.stem)
+def test_a_picture_opens_large_and_escape_closes_it(browser, page):
+    browser.open(page.as_uri(), width=400)
     browser.run("document.querySelector('a.zoom').focus()")
     browser.press("\r")
     assert browser.run("document.querySelector('dialog').open")
@@ -175,16 +148,16 @@ def test_a_picture_opens_large_and_escape_closes_it(browser, made, page):
     assert browser.run("document.activeElement.className") == "zoom"
 
 
-def test_a_circuit_opens_with_more_parts_than_the_article_shows(browser, made):
-    browser.open((made / ARTICLE).as_uri(), width=400)
+def test_a_circuit_opens_with_more_parts_than_the_article_shows(browser):
+    browser.open(ARTICLE.as_uri(), width=400)
     link = "document.querySelector('a.zoom[href*=circuit_]')"
     shown = browser.run(f"{link}.querySelector('img').naturalWidth")
     browser.run(f"{link}.click()")
     browser.wait(lambda: browser.run("document.querySelector('dialog img').naturalWidth") > shown)
 
 
-def test_one_control_shows_all_code(browser, made):
-    browser.open((made / FIGURE3).as_uri(), width=1200)
+def test_one_control_shows_all_code(browser):
+    browser.open(FIGURE3.as_uri(), width=1200)
     codes = "[...document.querySelectorAll('details.code')]"
     assert browser.run(f"{codes}.length > 2 && {codes}.every((each) => !each.open)")
     for opened in (True, False):

@@ -66,7 +66,7 @@ def _close_figures():
 
 
 def test_colours_and_markers_of_kinds_differ():
-    for by_kind in (plots.COLOURS, plots.MARKERS, plots.LABELS):
+    for by_kind in (style.COLOURS, style.MARKERS, style.LABELS):
         assert list(by_kind) == list(TRAITS)
         assert len(set(by_kind.values())) == len(TRAITS)
 
@@ -80,26 +80,26 @@ def test_points_bars_bounds_and_labels_are_the_tables_rows_in_the_order_of_their
         site = evaluation[(evaluation["layer"] == layer) & evaluation["kind"].isin(kinds)]
         bars = [c for c in panel.containers if isinstance(c, ErrorbarContainer)]
         series = {container.get_label(): container for container in bars}
-        assert set(series) == {plots.LABELS[kind] for kind in kinds}
+        assert set(series) == {style.LABELS[kind] for kind in kinds}
         for kind in kinds:
             rows = site[(site["kind"] == kind) & (site["seed"] == 42)].sort_values("l0")
-            line, _, (bars,) = series[plots.LABELS[kind]].lines
+            line, _, (bars,) = series[style.LABELS[kind]].lines
             np.testing.assert_array_equal(line.get_xydata(), rows[["l0", "ce"]])
             ends = [segment[:, 1] for segment in bars.get_segments()]
             np.testing.assert_allclose(ends, rows[["ce_low", "ce_high"]], rtol=1e-12)
             look = to_hex(line.get_color()), line.get_marker()
-            assert look == (plots.COLOURS[kind].lower(), plots.MARKERS[kind])
+            assert look == (style.COLOURS[kind].lower(), style.MARKERS[kind])
             # Runs with other seeds are faint points without a line.
             again = site[(site["kind"] == kind) & (site["seed"] != 42)]
             faint = [
                 line
                 for line in panel.lines
-                if line.get_alpha() and line.get_color() == plots.COLOURS[kind]
+                if line.get_alpha() and line.get_color() == style.COLOURS[kind]
             ]
             assert [(line.get_linestyle(), *line.get_ydata()) for line in faint] == [
                 ("None", *again["ce"])
             ]
-        labels = site[site["seed"] == 42].apply(plots.sparsity_label, axis=1)
+        labels = site[site["seed"] == 42].apply(style.sparsity_label, axis=1)
         assert sorted(texts(panel.texts)) == sorted(labels)
         levels = {line.get_ydata()[0] for line in panel.lines if list(line.get_xdata()) == [0, 1]}
         assert levels == {*site["ce_original"], *site["ce_mean_ablated"]}
@@ -132,7 +132,7 @@ def test_the_legend_names_every_kind_once_and_k_where_there_is_one(evaluation):
     for table, kinds in ((papers, KINDS), (evaluation, TRAITS)):
         figure = drawn(table)
         levels = ["MLP output replaced by its mean", "unmodified model"]
-        assert sorted(legend(figure)) == sorted([*levels, *(plots.LABELS[kind] for kind in kinds)])
+        assert sorted(legend(figure)) == sorted([*levels, *(style.LABELS[kind] for kind in kinds)])
         title = figure.legends[0].get_title().get_text()
         assert "34 documents" in title and ("TopK" in title) == (table is evaluation)
 
@@ -149,11 +149,11 @@ def test_training_curves_are_drawn_for_every_dictionary_of_every_kind(evaluation
             assert len(panel.lines) == len(dictionaries)
             look = [(tuple(n.get_ydata()), n.get_color(), n.get_linewidth()) for n in panel.lines]
             assert set(look) == {
-                (tuple(rows[quantity]), plots.COLOURS[kind], 2.2 if headline else 0.9)
+                (tuple(rows[quantity]), style.COLOURS[kind], 2.2 if headline else 0.9)
                 for (_, kind, headline), rows in here.groupby(["dictionary", "kind", "headline"])
             }
             assert panel.get_ylabel() == (site if quantity == "fvu" else "")
-    assert sorted(legend(figure)) == sorted(plots.LABELS.values())
+    assert sorted(legend(figure)) == sorted(style.LABELS.values())
 
 
 def verified(name, n_parts):
@@ -267,30 +267,29 @@ def test_years_has_a_row_a_feature_and_a_column_a_quantity():
     assert plots.years_figure(described, by_year, "pairs").axes[5].get_xlabel() == "YY"
 
 
-def judged(*gaps):
-    """Rows of claims.csv, one a site."""
-    return pd.DataFrame(
-        [
-            {"claim": f"pareto:gpt2_layer{8 + i}", "margin": 0.03, "value": value, "low": low,
-             "high": high, "n": 34, "resampled": "documents", "verdict": "inconclusive"}
-            for i, (value, low, high) in enumerate(gaps)
-        ]
-    )  # fmt: skip
+@pytest.fixture
+def judged():
+    """What Figure 3's claim is judged by; the fronts of the last site share no range of L0."""
+    claims = pd.read_csv(ROOT / "results/overnight/claims.csv")
+    rows = claims[claims["measure"] == "front_gap"].copy()
+    rows.loc[rows.index[-1], ["value", "low", "high"]] = np.nan
+    return rows
 
 
-def test_the_gap_of_every_site_stands_with_its_interval_beside_the_margin():
-    gaps = (-0.02, -0.06, 0.02), (-0.06, -0.09, -0.04), (np.nan,) * 3
-    figure = plots.front_gap_figure(judged(*gaps))
+def test_the_gap_of_every_site_stands_with_its_interval_beside_the_margin(judged):
+    figure = plots.front_gap_figure(judged)
     (panel,) = figure.axes
     points = [bar.lines[0].get_xdata()[0] for bar in panel.containers]
-    np.testing.assert_array_equal(points, [value for value, *_ in gaps])
-    for bar, (_, low, high) in zip(panel.containers[:2], gaps, strict=False):
-        np.testing.assert_allclose(bar.lines[2][0].get_segments()[0][:, 0], [low, high])
+    np.testing.assert_array_equal(points, judged["value"])
+    bars = panel.containers[:-1]
+    ends = [bar.lines[2][0].get_segments()[0][:, 0] for bar in bars]
+    np.testing.assert_allclose(ends, judged[["low", "high"]][:-1])
     (band,) = panel.patches
-    assert [band.get_x(), band.get_x() + band.get_width()] == [-0.03, 0.0]
-    assert texts(panel.texts).count("34 documents") == 2
-    assert texts(panel.texts)[-1] == "gpt2, layer 10: inconclusive"
-    for text, bar in zip(boxes_of(panel.texts[:3:2], figure), panel.containers[:2], strict=True):
+    assert [band.get_x(), band.get_x() + band.get_width()] == [-judged["margin"].iloc[0], 0.0]
+    *said, last = texts(panel.texts)
+    assert said[1::2] == [f"{row.n:.0f} {row.resampled}" for row in judged[:-1].itertuples()]
+    assert last == f"smollm2-135m, layer 24: {judged['verdict'].iloc[-1]}"
+    for text, bar in zip(boxes_of(panel.texts[:-1:2], figure), bars, strict=True):
         assert not text.overlaps(bar.lines[0].get_window_extent())
 
 
@@ -311,11 +310,11 @@ def test_measures_and_studies_say_how_many_features_they_are_about():
         np.testing.assert_array_equal(gained, direct[f"{score}_gain"])
 
 
-def test_every_figure_is_as_wide_as_a_page_with_no_text_too_small_for_a_phone(evaluation):
+def test_every_figure_is_as_wide_as_a_page_with_no_text_too_small_for_a_phone(evaluation, judged):
     points, fits = golden("gap_by_tokens"), golden("gap_by_tokens_fit")
     for figure in (
         drawn(evaluation),
-        plots.front_gap_figure(judged((0.1, 0.0, 0.2))),
+        plots.front_gap_figure(judged),
         plots.gap_by_tokens_figure(points, fits, margin=0.03),
         plots.verification_figure({"one": verified("tiny-logits", 7)}),
         plots.controls_figure({"one": controls_of(2.0, [0.0, 1.0])}),

@@ -1,6 +1,7 @@
 """Which pages and figures a scale has, and the way between them."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,14 +34,14 @@ class Place(NamedTuple):
 
     article: str
     """The address of the landing page."""
-    pages: list[Link]
-    here: str
+    pages: Sequence[Link] = ()
+    here: str = ""
     """The address of the page, or of the page that it belongs to."""
-    before: Link | None
-    after: Link | None
-    figures: Path
+    before: Link | None = None
+    after: Link | None = None
+    figures: Path | None = None
     """The folder of the scale's figures, relative to the current folder."""
-    to_figures: str
+    to_figures: str = ""
     """The same, relative to the page."""
 
 

@@ -48,9 +48,7 @@ def document_page(document: Path, documents: list[Path]) -> str:
 
     text = LINK.sub(to_page, document.read_text(encoding="utf-8"))
     notebook = new_notebook(cells=[new_markdown_cell(text, id="document")])
-    folder = document.parent
-    place = Place("index.html", [], "", None, None, figures=folder, to_figures=".")
-    page = ANCHOR.sub(_as_on_a_code_host, render_page(notebook, place))
+    page = ANCHOR.sub(_as_on_a_code_host, render_page(notebook, Place("index.html")))
     return page.replace("<table>", f"{SCROLLING}<table>").replace("</table>", "</table></div>")
 
 

@@ -138,7 +138,7 @@ def render_page(notebook: Any, place: Place | None = None) -> str:
 
 def _name_pictures(cells: list[Any], place: Place | None) -> None:
     """Note what each picture shows, and which file of the scale's figures it is, if it is one."""
-    files = sorted(place.figures.glob("*.png")) if place else []
+    files = sorted(place.figures.glob("*.png")) if place and place.figures else []
     names = {file.read_bytes(): file.stem for file in files}
     heading = "A picture"
     for cell in cells:

@@ -98,13 +98,12 @@ def short(tiny_models, random_dictionary):
 def test_every_prompt_has_a_metric(done):
     assert {path.name for path in done.folder.iterdir()} == FILES
     table, summary = done.table("metric"), done.summary
-    assert list(table.columns) == ["template", "year", *summary["metric"]]
-    n_templates = len(done.case.settings.templates)
-    assert table["template"].tolist() == [t for t in range(1, n_templates + 1) for _ in range(100)]
-    assert table["year"].tolist() == list(range(100)) * n_templates
-    for name in summary["metric"]:
-        assert table[name].between(-1.00001, 1.00001).all()
-    assert table.loc[table["year"] == 99, "original"].tolist() == pytest.approx([-1] * n_templates)
+    templates = range(1, 1 + len(done.case.settings.templates))
+    assert list(table[["template", "year"]].itertuples(index=False, name=None)) == [
+        (template, year) for template in templates for year in range(100)
+    ]
+    assert table[list(summary["metric"])].abs().max(axis=None) < 1.00001
+    assert table.loc[table["year"] == 99, "original"].to_numpy() == pytest.approx(-1)
     if summary["numbers"] == "pairs":  # the next token is the whole answer
         expected = summary["metric"]["original"]["value"]
         assert summary["next_token_difference"] == pytest.approx(expected, abs=1e-5)
@@ -126,47 +125,42 @@ def test_curves_go_from_the_constant_to_all_units(done):
 def test_every_part_of_the_model_has_its_place_in_where(done):
     table, summary = done.table("where"), done.summary
     assert len(table) == 3 * 3
-    is_mlp = table["kind"] == "mlp"
-    assert table["into_chosen_mlp"].isna().tolist() == is_mlp.tolist()
-    has = [part in ("mlp0", "mlp1") for part in table["part"]]
-    assert table["has_transcoder"].tolist() == has
+    is_mlp, early = table["kind"] == "mlp", table["layer"] <= 1
+    assert table["has_transcoder"].equals(is_mlp & early)
     assert summary["layer"] == 1  # the only one after layer 0
-    seen = table[~is_mlp & (table["layer"] <= 1)]
-    best = seen.nlargest(1, "into_chosen_mlp")
-    assert best["part"].tolist() == [summary["head"]]
-    assert (table.loc[~is_mlp & (table["layer"] > 1), "into_chosen_mlp"] == 0).all()
+    carried = table.set_index("part")["into_chosen_mlp"]
+    assert carried.isna().tolist() == is_mlp.tolist()
+    assert carried[(~is_mlp & early).to_numpy()].idxmax() == summary["head"]
+    assert (carried[(~is_mlp & ~early).to_numpy()] == 0).all()
 
 
 def test_shown_features_have_a_value_for_every_number(done):
     table, features = done.table("features_by_year"), done.table("features")
-    shown = features[(features["rank"] <= 3) | features["bad"]]["feature"].tolist()
+    shown = features[(features["rank"] <= 3) | features["bad"]]["feature"]
     n_numbers = 10 if done.summary["numbers"] == "digits" else 100
-    expected = [
+    assert list(table[["feature", "quantity", "number"]].itertuples(index=False, name=None)) == [
         (feature, quantity, number)
         for feature in shown
         for quantity, n in (("activation", 100), ("dla", n_numbers), ("de_embedding", n_numbers))
         for number in range(n)
     ]
-    columns = ("feature", "quantity", "number")
-    assert list(zip(*(table[name] for name in columns), strict=True)) == expected
     assert table["value"].notna().all()
 
 
 def test_what_a_study_concludes_is_in_its_summary(done):
-    few = done.summary["few_above_neurons"]
+    summary = done.summary
+    few, harmful, leads = (
+        summary[key] for key in ("few_above_neurons", "harmful_feature", "leads")
+    )
     assert set(few) == {"transcoder"} | ({"mlp_out_sae"} if done.case.saes else set())
-    harmful = done.summary["harmful_feature"]
-    feature = done.table("features").set_index("rank")["feature"].get(harmful["rank"])
-    assert feature is None or feature.endswith(f"[{harmful['unit']}]")
-    estimates = [
-        *few.values(), harmful["drop"], done.summary["leads"]["lead"],
-        *(found["gain"] for found in done.summary["own_above_others"].values() if found),
-    ]  # fmt: skip
-    for found in estimates:
+    bad = done.table("features").query("bad")
+    assert bad["feature"].str.endswith(f"[{harmful['unit']}]").all()
+    assert (bad["rank"] == harmful["rank"]).all()
+    own = [found["gain"] for found in summary["own_above_others"].values() if found]
+    for found in (*few.values(), harmful["drop"], leads["lead"], *own):
         assert found["low"] <= found["value"] <= found["high"]
-    assert [part["part"] for part in done.summary["leads"]["parts"]] == [
-        f"mlp{done.summary['layer']}", done.summary["head"],
-    ]  # fmt: skip
+    parts = [part["part"] for part in leads["parts"]]
+    assert parts == [f"mlp{summary['layer']}", summary["head"]]
 
 
 def test_positions_decide_where_units_are_set_to_zero(tmp_path, short):

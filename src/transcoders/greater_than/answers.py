@@ -58,7 +58,8 @@ class Answers:
         self.years = prompts.years
         self.tail = tail
         self._ids = numbers.ids.to(device)
-        self._n_alternatives = 0 if next_only else numbers.n_alternatives
+        # Each of the ten tens digits needs a further token.
+        self._n_alternatives = 0 if next_only or numbers.style == "pairs" else 10
         rows = prompts.rows.to(device)
         n_rows, n_prompt = rows.shape
         prefix, end = rows.split([n_prompt - tail, tail], dim=1)

@@ -60,11 +60,6 @@ class Numbers:
         """Whether two digits are one token or two."""
         return "pairs" if len(self.ids) == 100 else "digits"
 
-    @property
-    def n_alternatives(self) -> int:
-        """How many next tokens need a further one: ten tens digits, or none."""
-        return 10 if self.style == "digits" else 0
-
     def read(self, years: Int[Tensor, " prompt"]) -> Int[Tensor, " prompt"]:
         """The number that each year gives for the next token: itself, or its tens digit."""
         return years if self.style == "pairs" else years // 10

@@ -76,25 +76,21 @@ class ChosenMLP:
         self.model, self.numbers, self.layer, self.groups = model, numbers, layer, groups
         self.n_templates = 1 + max(prompts.template for prompts in groups)
         self._answers: list[Answers] = []
-        hooks = {
-            "mlp_in": mlp_input(model, layer),
-            "mlp_out": mlp_output(layer),
-            "neurons": f"blocks.{layer}.mlp.hook_post",
-        }
-        read: dict[str, list[Tensor]] = {name: [] for name in hooks}
+        reads = {"mlp_in": mlp_input(model, layer), "mlp_out": mlp_output(layer)}
+        neurons, seen = f"blocks.{layer}.mlp.hook_post", []
         for prompts in groups:
             tail = 1 if first_position is None else prompts.rows.shape[1] - first_position
             answers = Answers(model, numbers, prompts, tail=tail)
-            with captured(model, hooks.values(), answers.shape) as found:
+            with captured(model, [*reads.values(), neurons], answers.shape) as found:
                 answers.probabilities(layer)
-            for name, hook in hooks.items():
-                read[name].append(found[hook])
             self._answers.append(answers)
+            seen.append(found)
         self.units: dict[str, Units] = {}
         for kind, dictionary in dictionaries.items():
-            z = [dictionary.encode(values) for values in read[dictionary.traits.reads]]
+            z = [dictionary.encode(found[reads[dictionary.traits.reads]]) for found in seen]
             self.units[kind] = Units(z, dictionary.W_dec, dictionary.b_dec)
-        self.units["neurons"] = Units(read["neurons"], *_output_map(model, layer))
+        of_neurons = [found[neurons] for found in seen]
+        self.units["neurons"] = Units(of_neurons, *_output_map(model, layer))
 
     @torch.no_grad()
     def metrics(

@@ -26,12 +26,7 @@ from torch import Tensor
 from transcoders.circuits.notation import Node, NodeKind
 from transcoders.circuits.paths import Search, find_paths, strongest
 from transcoders.circuits.replacement import LocalReplacementModel, ReplacementModel
-from transcoders.circuits.vectors import (
-    FeatureVectors,
-    Target,
-    head_contributions,
-    logit_target,
-)
+from transcoders.circuits.vectors import FeatureVectors, Target, head_contributions, logit_target
 from transcoders.circuits.verify import TotalAttributions
 from transcoders.greater_than.task import Numbers, Prompts
 from transcoders.progress import progress_bar

@@ -12,11 +12,8 @@ from transcoders.plots.greater_than import years_figure as years_figure
 from transcoders.plots.interpretability import BASELINE as BASELINE
 from transcoders.plots.interpretability import measures_figure as measures_figure
 from transcoders.plots.interpretability import studies_figure as studies_figure
-from transcoders.plots.style import COLOURS as COLOURS
 from transcoders.plots.style import LABELS as LABELS
-from transcoders.plots.style import MARKERS as MARKERS
 from transcoders.plots.style import STYLE as STYLE
 from transcoders.plots.style import save_figure as save_figure
-from transcoders.plots.style import sparsity_label as sparsity_label
 from transcoders.plots.tradeoff import tradeoff_figure as tradeoff_figure
 from transcoders.plots.training import training_figure as training_figure

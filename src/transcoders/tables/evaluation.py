@@ -9,7 +9,7 @@ from transcoders.config import Dictionary
 from transcoders.files import read_table
 from transcoders.fronts import Setup, like_headline
 from transcoders.layout import Layout
-from transcoders.plots import LABELS, sparsity_label
+from transcoders.plots.style import LABELS, sparsity_label
 from transcoders.tables.html import html_table
 from transcoders.templates import SCROLLING
 

@@ -140,10 +140,7 @@ def published_table(
     """The paper's values beside ours."""
     value = {name: f"{metric['value']:.5f}" for name, metric in summary["metric"].items()}
     caught = summary["neurons_catch_up"]["transcoder"]["value"]
-    rows = {
-        "MLP": (paper.layer, summary["layer"]),
-        "head": (paper.head, summary["head"]),
-    }
+    rows = {"MLP": (paper.layer, summary["layer"]), "head": (paper.head, summary["head"])}
     if paper.top_features:
         best = features.sort_values("rank")["feature"].head(len(paper.top_features))
         rows["features of largest variance"] = (
