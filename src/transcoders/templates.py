@@ -10,7 +10,7 @@ SCROLLING = '<div class="scroll" role="group" aria-label="Table" tabindex="0">'
 within reach of the keyboard."""
 
 
-def render(package: str, name: str, **values: Any) -> str:
+def render(package: str, name: str, /, **values: Any) -> str:
     """Fill in the template ``name`` of a package. Values are escaped, except ``Markup``."""
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     return environment.from_string(template(package, name)).render(**values)

@@ -3,14 +3,12 @@
 from typing import Any
 
 import pandas as pd
-from markupsafe import escape
+
+from transcoders.templates import render
 
 MARKS = str.maketrans(
     {"\n": "⏎", "&": "&amp;", "<": "&lt;"} | {mark: f"&#{ord(mark)};" for mark in "\\`*_~!$(/"}
 )
-
-BOLD = ' style="font-weight: bold"'
-"""Of a row. A notebook has no style sheet of ours, so the row itself says it."""
 
 
 def in_markdown(text: str) -> str:
@@ -26,38 +24,26 @@ def html_table(
     headings: dict[str, str] | None = None,
     bold: "pd.Series[bool] | None" = None,
 ) -> str:
-    """A plain table. Texts are escaped, except ``Markup``, and flush left, like their headings.
+    """A plain table. Texts are escaped, except ``Markup``.
 
     Args:
         rows: what to show.
-        formats: how to write numbers, by column.
+        formats: how to write numbers, by column. The other columns are texts.
         name: the table's class in CSS.
         headings: of columns whose names are not their headings.
         bold: whether to set a row in bold, for each row.
     """
     # The result is text: a notebook that shows an object also keeps its memory address.
-    kinds = ["" if column in formats else ' class="text"' for column in rows]
-    heads = "".join(
-        f'<th scope="col"{kind}>{escape(heading)}</th>'
-        for kind, heading in zip(kinds, rows.rename(columns=headings or {}), strict=True)
-    )
-    lines = [
-        "".join(
-            f"<td{kind}>{_written(value, formats.get(column))}</td>"
-            for kind, column, value in zip(kinds, rows, values, strict=True)
-        )
-        for values in rows.itertuples(index=False, name=None)
-    ]
-    looks = [""] * len(lines) if bold is None else [BOLD if each else "" for each in bold]
-    body = "\n".join(f"<tr{look}>{line}</tr>" for look, line in zip(looks, lines, strict=True))
-    return (
-        f'<table class="{escape(name)}">\n<thead><tr>{heads}</tr></thead>\n'
-        f"<tbody>\n{body}\n</tbody>\n</table>\n"
-    )
+    table = render(
+        __package__, "table.html.j2",
+        rows=rows, formats=formats, name=name, headings=headings or {},
+        bold=[False] * len(rows) if bold is None else list(bold), written=_written,
+    )  # fmt: skip
+    return f"{table}\n"
 
 
-def _written(value: Any, how: str | None) -> str:
+def _written(value: Any, how: str | None) -> Any:
     """A value in a cell; nothing where it is missing."""
     if pd.isna(value):
         return ""
-    return escape(value if how is None else how.format(value))
+    return value if how is None else how.format(value)
