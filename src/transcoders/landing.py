@@ -52,10 +52,11 @@ def landing_page(scale: Scale, layout: Layout, destination: Path) -> str:
         style=Markup(stylesheet()),
         script=Markup(script()),
         to=lambda path: contents.relative(path, destination.parent),
+        page=lambda name: _page(layout, name),
+        title_of=contents.title_of,
         scale=scale,
-        config=layout.config,
+        layout=layout,
         verdicts=words.count_verdicts(claims),
-        judging=_page(layout, "claims"),
         short=_in_short(contents.STORY["short"], claims),
         trained=_tokens_trained(layout),
         elsewhere=[
@@ -69,11 +70,11 @@ def landing_page(scale: Scale, layout: Layout, destination: Path) -> str:
         signs=words.SIGNS,
         scales=list(judged),
         claims=_overview(judged),
-        pages=[
-            (page, contents.title_of(name), contents.PAGES[name]["about"])
+        pages={
+            name: contents.PAGES[name]["about"]
             for name in contents.pages_of(scale)
-            if (page := _page(layout, name)).exists()
-        ],
+            if _page(layout, name).exists()
+        },
         documents=[
             (page_beside(Path(name)), name, about)
             for name, about in contents.STORY["documents"].items()
@@ -143,7 +144,6 @@ def _chapter(
         return None
     own = [each for each in judged if each["page_name"] in pages]
     tables = dict.fromkeys(name for each in own for name in each["tables"])
-    paths = [path for name in tables for path in sorted(layout.results.glob(name))]
     rule = "gap_by_tokens" if pages[0] == "why" else chapter["rule"]
     chosen = "" if scale.name == "laptop" else f" --config scale={scale.name}"
     return {
@@ -160,13 +160,13 @@ def _chapter(
             for name in chapter["figures"]
             if layout.figure(f"{name}.png").exists()
         ],
-        "links": [(_page(layout, name), contents.title_of(name)) for name in pages],
+        "pages": pages,
         "more": [
             (page_beside(path), name)
             for path, name in _more(chapter["pages"][-1], scale, layout)
             if path.exists()
         ],
-        "tables": [(path, path.relative_to(layout.results).as_posix()) for path in paths],
+        "tables": [path for name in tables for path in sorted(layout.results.glob(name))],
         "command": f"snakemake --cores all {rule}{chosen}",
     }
 
