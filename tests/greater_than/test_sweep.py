@@ -6,16 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transcoders.greater_than.estimates import (
-    catch_up,
-    drops_of,
-    few_above,
-    joint_lead,
-    lead_of,
-    most_harmful,
-    over_years,
-    own_above_others,
-)
+from transcoders.greater_than import estimates
 from transcoders.greater_than.units import ChosenMLP
 
 
@@ -62,7 +53,7 @@ def test_estimates_are_of_templates_and_years_but_the_first_and_last(seed):
     values = random_values(seed)
     expected = sum(x for row in values.tolist() for x in row[1:99]) / (3 * 98)
     values[:, [0, 99]] = torch.nan
-    found = over_years(values, seed=0)
+    found = estimates.over_years(values, seed=0)
     assert found.value == pytest.approx(expected, abs=1e-6)
     assert found.low < found.value < found.high
     assert (found.n, found.resampled) == (10, "decades")
@@ -73,7 +64,9 @@ def test_estimates_are_of_templates_and_years_but_the_first_and_last(seed):
 def test_all_templates_of_a_year_are_drawn_together():
     # Opposite templates cancel in every draw of years, and would not if drawn alone.
     values = random_values(5, templates=1)
-    assert over_years(torch.cat([values, -values]), seed=0)[:3] == pytest.approx([0] * 3, abs=1e-7)
+    assert estimates.over_years(torch.cat([values, -values]), seed=0)[:3] == pytest.approx(
+        [0] * 3, abs=1e-7
+    )
 
 
 @pytest.mark.parametrize("place", [0, 4])
@@ -81,7 +74,7 @@ def test_a_bad_unit_is_found_wherever_it_is(place):
     ranking, effects = [3, 1, 4, 0, 2], [0.1] * 5
     effects[ranking[place]] = -0.1
     curve = KnownUnits(effects, ranking).curve("transcoder", range(6))
-    found, drop = most_harmful(drops_of(curve), seed=0)
+    found, drop = estimates.most_harmful(estimates.drops_of(curve), seed=0)
     assert found == place
     assert drop[:3] == pytest.approx([0.1] * 3)
 
@@ -90,11 +83,11 @@ def test_harm_is_tested_on_years_and_templates_that_did_not_choose_the_unit():
     # Unit 1 does harm in the first template only, by which it is chosen.
     drops = np.zeros((3, 2, 98))
     drops[1, 0] = 0.5
-    unit, drop = most_harmful(drops, seed=0)
+    unit, drop = estimates.most_harmful(drops, seed=0)
     assert unit == 1 and drop[:3] == (0, 0, 0)
     assert drop.n == 5
     drops[1, 1] = 0.2
-    assert most_harmful(drops, seed=0)[1][:3] == pytest.approx([0.2] * 3)
+    assert estimates.most_harmful(drops, seed=0)[1][:3] == pytest.approx([0.2] * 3)
 
 
 def test_the_largest_of_many_harmless_drops_is_no_harm():
@@ -105,38 +98,38 @@ def test_the_largest_of_many_harmless_drops_is_no_harm():
         drops = np.random.default_rng(seed).normal(size=(100, 1, 10)).repeat(10, axis=2)[..., 1:99]
         worst = drops.mean(axis=(1, 2)).argmax()
         assert drops[worst, 0, ::2].mean() > 0.1 and drops[worst, 0, 1::2].mean() > 0.1
-        found.append(most_harmful(drops, seed=seed)[1].low > 0)
+        found.append(estimates.most_harmful(drops, seed=seed)[1].low > 0)
     assert sum(found) <= 5
 
 
 def test_a_lead_is_over_the_best_of_all_others():
     losses = np.zeros((4, 98))
     losses[2], losses[0] = 0.3, 0.2
-    ahead, behind = lead_of(losses, 2, seed=0), lead_of(losses, 0, seed=0)
+    ahead, behind = estimates.lead_of(losses, 2, seed=0), estimates.lead_of(losses, 0, seed=0)
     assert ahead == pytest.approx(0.1)
-    assert joint_lead([ahead, behind])[:3] == pytest.approx([-0.1] * 3)
+    assert estimates.joint_lead([ahead, behind])[:3] == pytest.approx([-0.1] * 3)
     # Two others that are ahead in half of the decades each: in every resample one of them is.
     losses[0, :49], losses[0, 49:], losses[1, :49], losses[1, 49:] = 0.6, 0.0, 0.0, 0.6
-    assert joint_lead([lead_of(losses, 2, seed=0)]).high < 0.01
+    assert estimates.joint_lead([estimates.lead_of(losses, 2, seed=0)]).high < 0.01
 
 
 def test_only_few_units_count_and_they_count_alike():
     # 0.1 above for up to 23 units, which are joined by straight lines; far below afterwards.
     first = made_up({0: 9.0, 1: 0.1, 4: 0.4, 23: 2.3, 24: -5.0, 100: -5.0})
     second = made_up({0: 0.0, 1: 0.0, 10: 0.9, 30: 2.9, 100: 3.0})
-    assert few_above(first, second, seed=0)[:3] == pytest.approx([0.1] * 3, abs=1e-6)
+    assert estimates.few_above(first, second, seed=0)[:3] == pytest.approx([0.1] * 3, abs=1e-6)
     short = {n_kept: values for n_kept, values in first.items() if n_kept <= 4}
-    assert few_above(short, second, seed=0).value == pytest.approx(0.1, abs=1e-6)
+    assert estimates.few_above(short, second, seed=0).value == pytest.approx(0.1, abs=1e-6)
 
 
 def test_what_features_share_is_not_taken_for_their_own():
-    assert own_above_others(np.ones((20, 20)), seed=0)[:3] == pytest.approx([0, 0, 0])
-    found = own_above_others(np.eye(20), seed=0)
+    assert estimates.own_above_others(np.ones((20, 20)), seed=0)[:3] == pytest.approx([0, 0, 0])
+    found = estimates.own_above_others(np.eye(20), seed=0)
     assert found.value == pytest.approx(1) and found.low > 0.8
     # Some features have large values with all weights: nothing of that is a feature's own.
     rows = np.arange(20.0)[:, None] * np.ones((20, 20))
-    assert own_above_others(rows, seed=0)[:3] == pytest.approx([0, 0, 0], abs=1e-9)
-    assert own_above_others(rows + np.eye(20), seed=0).value == pytest.approx(1)
+    assert estimates.own_above_others(rows, seed=0)[:3] == pytest.approx([0, 0, 0], abs=1e-9)
+    assert estimates.own_above_others(rows + np.eye(20), seed=0).value == pytest.approx(1)
 
 
 KEPT = (0, 1, 2, 4, 8)
@@ -155,4 +148,4 @@ KEPT = (0, 1, 2, 4, 8)
 )
 def test_when_the_second_curve_catches_up(first, second, expected):
     one, other = (made_up(dict(zip(KEPT, heights, strict=True))) for heights in (first, second))
-    assert catch_up(one, other, seed=0)[:3] == (expected,) * 3
+    assert estimates.catch_up(one, other, seed=0)[:3] == (expected,) * 3

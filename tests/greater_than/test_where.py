@@ -18,12 +18,7 @@ from helpers_circuits import (
     plain_pass,
     sees,
 )
-from helpers_greater_than import (
-    Plant,
-    only,
-    plant_circuit,
-    sign,
-)
+from helpers_greater_than import Plant, only, plant_circuit, sign
 from transcoders.circuits.paths import Search, find_paths
 from transcoders.circuits.vectors import logit_target
 from transcoders.circuits.verify import TotalAttributions
@@ -44,37 +39,31 @@ def replacement_of(setting, make, first=1):
 @torch.no_grad()
 def ablated_by_hand(setting, layer, head, kind):
     """The next token's probability difference, a part ablated at the end of whole prompts."""
-    block, numbers = plain(setting.model).blocks[layer], setting.numbers
+    block = plain(setting.model).blocks[layer]
     # A bias of a head's values is added whatever it reads, so it stays.
-    bias = torch.zeros(16) if head < 0 else value_bias(setting, layer, head)
+    constant = torch.zeros(()) if head < 0 else value_bias(setting, layer, head)
 
-    def changed(values, constant):
+    def changed(values):
         result = values.clone()
+        part = result[:, -1] if head < 0 else result[:, -1].split(16, dim=1)[head]
         if kind is not None:
-            last = values[:, -1]
-            result[:, -1] = constant if kind == "zero" else sum(last) / len(last)
+            part[:] = constant if kind == "zero" else sum(part) / len(part)
         return result
-
-    def on_mlp(_, __, output):
-        return changed(output, 0.0)
-
-    def on_heads(_, arguments):
-        heads = list(arguments[0].split(16, dim=2))
-        heads[head] = changed(heads[head], bias)
-        return (torch.cat(heads, dim=2),)
 
     differences = []
     with (
-        block.mlp.register_forward_hook(on_mlp)
+        block.mlp.register_forward_hook(lambda _, __, output: changed(output))
         if head < 0
-        else block.attention_out.register_forward_pre_hook(on_heads)
+        else block.attention_out.register_forward_pre_hook(lambda _, given: (changed(given[0]),))
     ):
         for group in setting.prompts:
-            logits = setting.hf(input_ids=group.rows, use_cache=False).logits[:, -1, numbers.ids]
-            for p, year in zip(logits.softmax(dim=1).tolist(), group.years.tolist(), strict=True):
-                if 0 < year < 99:
-                    signs = [sign(numbers, year, candidate) for candidate in range(len(p))]
-                    differences.append(sum(s * x for s, x in zip(signs, p, strict=True)))
+            logits = setting.hf(input_ids=group.rows, use_cache=False).logits[:, -1]
+            p = logits[:, setting.numbers.ids].softmax(dim=1).tolist()
+            differences += [
+                sum(sign(setting.numbers, year, number) * x for number, x in enumerate(of_year))
+                for of_year, year in zip(p, group.years.tolist(), strict=True)
+                if 0 < year < 99
+            ]
     return sum(differences) / len(differences)
 
 

@@ -126,20 +126,18 @@ def _keep_few(
             f"greater_than.kept: {kept[-1]} units, expected at most {fewest}, the number of units "
             f"at layer {mlp.layer}; lower it"
         )
-    curves = {kind: mlp.curve(kind, kept) for kind in mlp.units}
+    # The transcoder's features are added one by one, so that the harm of each is known.
+    numbers = dict.fromkeys(mlp.units, kept) | {"transcoder": range(kept[-1] + 1)}
+    curves = {kind: mlp.curve(kind, numbers[kind]) for kind in mlp.units}
+    at_kept = {kind: {n: curve[n] for n in kept} for kind, curve in curves.items()}
+    neurons = at_kept.pop("neurons")
     compared = {
-        name: {
-            kind: compare(curve, curves["neurons"], seed=seed).record()
-            for kind, curve in curves.items()
-            if kind != "neurons"
-        }
+        name: {kind: compare(curve, neurons, seed=seed).record() for kind, curve in at_kept.items()}
         for name, compare in (
             ("few_above_neurons", estimates.few_above),
             ("neurons_catch_up", estimates.catch_up),
         )
     }
-    # Features are added one by one, so that the harm of each is known.
-    curves["transcoder"] = mlp.curve("transcoder", range(kept[-1] + 1))
     place, drop = estimates.most_harmful(estimates.drops_of(curves["transcoder"]), seed=seed)
     bad = int(mlp.ranking("transcoder")[place])
     curves["transcoder_without_bad"] = mlp.curve("transcoder", kept, without=bad)
