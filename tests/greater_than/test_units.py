@@ -4,13 +4,7 @@ import pytest
 import torch
 
 from helpers_circuits import centred, plain, watched, without_weight
-from helpers_greater_than import (
-    TRAP_TEMPLATES,
-    metrics_with,
-    neurons_out,
-    only,
-    trap_tokenizer,
-)
+from helpers_greater_than import TRAP_TEMPLATES, metrics_with, neurons_out, only, trap_tokenizer
 from transcoders.errors import UserError
 from transcoders.greater_than.task import Numbers, make_prompts
 from transcoders.greater_than.units import ChosenMLP
@@ -68,21 +62,18 @@ def with_features(dictionary, kept):
 
 def metrics_with_neurons(setting, kept, first):
     """The metric with the other neurons set to zero from some position on, whole prompts run."""
-    result = torch.full((2, 100), torch.nan)
-    for group in setting.prompts:
-        start = group.rows.shape[1] - 1 if first is None else first
+    # All prompts are equally long.
+    start = setting.prompts[0].rows.shape[1] - 1 if first is None else first
+    gone = torch.ones(N_NEURONS, dtype=torch.bool)
+    gone[kept] = False
 
-        def hook(_, arguments, start=start):
-            changed = arguments[0].clone()
-            gone = torch.ones(N_NEURONS, dtype=torch.bool)
-            gone[kept] = False
-            changed[:, start:, gone] = 0
-            return (changed,)
+    def hook(_, arguments):
+        changed = arguments[0].clone()
+        changed[:, start:, gone] = 0
+        return (changed,)
 
-        with neurons_out(setting, LAYER).register_forward_pre_hook(hook):
-            found = metrics_with(setting._replace(prompts=[group]), LAYER, None, None)
-        result[group.template, group.years] = found[group.template, group.years]
-    return result
+    with neurons_out(setting, LAYER).register_forward_pre_hook(hook):
+        return metrics_with(setting, LAYER, None, None)
 
 
 @pytest.mark.parametrize("first", [None, 3])
