@@ -30,8 +30,8 @@ def training_figure(curves: pd.DataFrame) -> Figure:
             if panel is not first:
                 panel.sharex(first)
                 panel.sharey(first)
-            for (kind, _), rows in at_site.groupby(["kind", "dictionary"], sort=False):
-                headline = rows["headline"].iloc[0]
+            for _, rows in at_site.groupby(["kind", "dictionary"], sort=False):
+                kind, headline = rows[["kind", "headline"]].iloc[0]
                 panel.plot(
                     rows["tokens"], rows[quantity], linewidth=2.2 if headline else 0.9,
                     color=style.COLOURS[kind], label=style.LABELS[kind],
@@ -40,7 +40,7 @@ def training_figure(curves: pd.DataFrame) -> Figure:
             panel.xaxis.set_major_formatter(EngFormatter(sep=""))
             if quantity != "dead_fraction":
                 _logarithmic(panel, (1, 2, 5) if quantity == "fvu" else (1,))
-        panels[0].set_ylabel(site, fontweight="bold")
+        panels[0].set_ylabel(str(site), fontweight="bold")
         panels[0].set_xlabel("tokens seen")
         panels[2].set_xlabel("tokens seen")
     legend = style.legend_below(
