@@ -94,7 +94,7 @@ def own_settings():
     os.environ.clear()
     os.environ.update(environment)
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(False)
+    torch.set_deterministic_debug_mode("default")
 
 
 @pytest.fixture(scope="session")
