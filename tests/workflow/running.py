@@ -56,10 +56,14 @@ def hashes_below(folder, *suffixes):
 def planned_rules(folder, *arguments):
     """Names of the rules that ``snakemake --dry-run`` would execute."""
     run = snakemake(folder, *arguments, "--dry-run")
-    text = run.stdout + run.stderr
-    table = re.search(r"^job +count\n-+ +-+\n(.*?)^total", text, re.MULTILINE | re.DOTALL)
+    return rules_of(run.stdout + run.stderr)
+
+
+def rules_of(printed):
+    """Names of the rules that a run of Snakemake executes, by what it printed."""
+    table = re.search(r"^job +count\n-+ +-+\n(.*?)^total", printed, re.MULTILINE | re.DOTALL)
     if table is None:
-        assert "Nothing to be done" in text, text
+        assert "Nothing to be done" in printed, printed
         return []
     return [line.split()[0] for line in table.group(1).splitlines()]
 

@@ -113,13 +113,12 @@ def test_every_circuit_is_found_checked_and_drawn(run, scale):
 
 
 def test_a_circuit_can_be_asked_for_by_hand(run):
-    ask = ("circuit", "--scale", "smoke", "--model", "tiny-llama", "--prompt", "w1 w2 w3")
-    found = cli(run, *ask, "--target", "tc1[top]@-1", "--sign", "both", "--head", "attn0[1]")
+    found = cli(
+        run, "circuit", "--scale", "smoke", "--model", "tiny-llama", "--prompt", "w1 w2 w3",
+        "--target", "tc1[top]@-1", "--sign", "both", "--head", "attn0[1]",
+    )  # fmt: skip
     assert found.returncode == 0, found.stderr
     assert found.stdout.startswith("tc1[") and "attn0[0]" not in found.stdout
-    refused = cli(run, *ask, "--target", "tc2[1]@-1")
-    assert refused.returncode == 1 and "Traceback" not in refused.stderr
-    assert "layers with a transcoder: 0, 1" in refused.stderr
 
 
 def test_notebooks_hold_neither_paths_of_this_machine_nor_warnings(run):
@@ -148,14 +147,15 @@ def test_a_changed_setting_reruns_what_depends_on_it(run):
         path.write_text(original)
 
 
-def test_a_table_that_a_failed_job_removed_is_made_again(run):
-    of_site = LAYOUT.site_evaluation("tiny-llama_layer1")
-    for table, rule in ((LAYOUT.replacement, "measure_replacement"), (of_site, "evaluate")):
-        aside = (run / table).rename(run / "aside.csv")
-        try:
-            assert rule in planned_rules(run, *SMOKE)
-        finally:
-            aside.rename(run / table)
+def test_tables_that_failed_jobs_removed_are_made_again(run):
+    removed = [run / LAYOUT.replacement, run / LAYOUT.site_evaluation("tiny-llama_layer1")]
+    for table in removed:
+        table.rename(table.with_suffix(".aside"))
+    try:
+        assert {"measure_replacement", "evaluate"} <= set(planned_rules(run, *SMOKE))
+    finally:
+        for table in removed:
+            table.with_suffix(".aside").rename(table)
 
 
 def test_a_bad_scale_file_stops_snakemake_with_one_message(tmp_path):
@@ -168,6 +168,7 @@ def test_a_bad_scale_file_stops_snakemake_with_one_message(tmp_path):
     assert not (folder / "results").exists()
 
 
+@pytest.mark.full
 def test_fewer_cores_than_a_rule_needs_are_refused(tmp_path):
     folder = workspace(tmp_path / "run")
     path = folder / "config/smoke.yaml"
