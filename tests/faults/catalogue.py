@@ -10,15 +10,15 @@ from typing import NamedTuple
 
 from faults.injection import (
     LAYOUT,
-    Fault,
+    Ended,
     WrongResultError,
     judged,
     made_by,
     remove_outputs,
     resumes,
     run,
-    snakemake,
 )
+from workflow.running import snakemake
 
 Command = tuple[str, ...]
 RESULTS = str(LAYOUT.results)
@@ -46,7 +46,7 @@ def kills():
     """SIGKILL to every command, at five moments."""
     for command in COMMANDS:
         for moment in ("start", "first third", "second third", "end", "half a file"):
-            yield Fault("killed", f"{' '.join(command)}: {moment}", partial(_kill, command, moment))
+            yield f"killed: {' '.join(command)}: {moment}", partial(_kill, command, moment)
 
 
 def _kill(command, when, prepared, folder):
@@ -121,9 +121,9 @@ def damage():
     """Files of every kind changed before what reads them runs, or after all is done."""
     for file in READERS:
         for how in ("one bit", "half", "empty", "exchanged"):
-            yield Fault("damaged", f"{file.path}: {how}", partial(_damage, file, how))
+            yield f"damaged: {file.path}: {how}", partial(_damage, file, how)
         if file.path.endswith((".csv", ".json")) and "/activ" not in file.path:
-            yield Fault("damaged, all done", file.path, partial(_found_at_start, file.path))
+            yield f"damaged, all done: {file.path}", partial(_found_at_start, file.path)
 
 
 def _damage(file, how, prepared, folder):
@@ -154,7 +154,9 @@ def spoil(folder, path, other, how):
 def _found_at_start(path, prepared, folder):
     prepared.copy(folder)
     spoil(folder, path, "", "one bit")
-    return judged(prepared, folder, snakemake(folder, "--dry-run"), names=[path], damaged=[path])
+    run = snakemake(folder, "--dry-run", "--config", "scale=smoke", expect_success=False)
+    ended = Ended(run.returncode, run.stderr + run.stdout)
+    return judged(prepared, folder, ended, names=[path], damaged=[path])
 
 
 # ---- A disk without room -----------------------------------------------------------------------
@@ -163,7 +165,7 @@ def _found_at_start(path, prepared, folder):
 def full_disks():
     """A file system with room for less than a command writes; then with room for all."""
     for command in COMMANDS:
-        yield Fault("disk full", f"{' '.join(command)}: 4 kB left", partial(_full_disk, command))
+        yield f"disk full: {' '.join(command)}: 4 kB left", partial(_full_disk, command)
 
 
 def _full_disk(command, prepared, folder):
@@ -197,5 +199,8 @@ def _mount(folder, options):
 
 
 def all_faults():
-    """Every fault of every family."""
-    return [*kills(), *damage(), *full_disks()]
+    """What tries each fault, by the family and the name of the fault.
+
+    It takes the run without faults and a folder for a copy, and says ``resumed`` or ``refused``.
+    """
+    return dict([*kills(), *damage(), *full_disks()])

@@ -20,7 +20,6 @@ import time
 from itertools import count
 from pathlib import Path
 
-from faults.injection import environment
 from transcoders.checksums import sha256
 from transcoders.files import write_json
 from workflow.running import REPOSITORY, workspace
@@ -63,7 +62,7 @@ def run_under_kills(folder, scale, minutes, seed):
     base = [sys.executable, "-m", "snakemake", "--cores", "all", "--config", f"scale={scale}"]
     for kills in count():
         with (folder / "snakemake.log").open("ab") as log:
-            options = {"cwd": folder, "env": environment(folder), "stdout": log, "stderr": log}
+            options = {"cwd": folder, "stdout": log, "stderr": log}
             running = subprocess.Popen(base, start_new_session=True, **options)
             try:
                 status = running.wait(60 * chosen.uniform(*minutes))
