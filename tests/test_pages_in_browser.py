@@ -20,7 +20,8 @@ RESULTS = ROOT / "results/overnight"
 LANDING = ROOT / "docs/index.html"
 BROWSER = sorted((RESULTS / "interpretability/features").glob("**/index.html"))
 DOCUMENTS = sorted((ROOT / "docs").glob("*.html"))
-PAGES = [*BROWSER, *sorted((RESULTS / "notebooks").glob("*.html")), *DOCUMENTS]
+# Of the pages of features, which one template makes, the first and a few more.
+PAGES = [*BROWSER[::10], *sorted((RESULTS / "notebooks").glob("*.html")), *DOCUMENTS]
 TOO_WIDE = """
 [...document.querySelectorAll("main *, body > *")]
     .filter((each) => each.getBoundingClientRect().right > innerWidth + 1)
