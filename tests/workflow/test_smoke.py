@@ -22,6 +22,13 @@ SMOKE = ("--config", "scale=smoke")
 LAYOUT = Layout("smoke")
 
 
+def test_greater_than_is_averaged_over_the_years_that_have_some_on_both_sides(run):
+    summary = read_json(run / LAYOUT.greater_than / "summary.json")
+    metric = pd.read_csv(run / LAYOUT.greater_than / "metric.csv")
+    averaged = metric[metric["year"].between(1, 98)]["original"].mean()
+    assert summary["metric"]["original"]["value"] == pytest.approx(averaged, abs=1e-5)
+
+
 def test_features_are_measured_and_studied_blind(run, scale):
     measures = pd.read_csv(run / LAYOUT.automatic)
     names = [scale.rated(kind).name for kind in ("transcoder", "mlp_in_sae")]
