@@ -137,14 +137,6 @@ class Cluster:
         records = [dict(re.findall(r"(\S+?)=(\S*)", line)) for line in shown.splitlines()]
         return [record for record in records if record.get("WorkDir") == str(folder)]
 
-    def node_state(self):
-        """Such as ``IDLE`` or ``MIXED+DRAIN``."""
-        return re.findall(r"State=(\S+)", self.ask("scontrol", "show", "node", self.node))[0]
-
-    def set_node(self, *settings):
-        """Have an administrator's ``scontrol update`` change the node."""
-        self.ask("scontrol", "update", f"nodename={self.node}", *settings)
-
     @contextmanager
     def snakemake(self, folder, *arguments):
         """Start a run in ``folder`` through the profile; kill what is left of it at the end."""

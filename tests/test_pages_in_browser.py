@@ -14,7 +14,8 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results/overnight"
 BROWSER = sorted((RESULTS / "interpretability/features").glob("**/index.html"))
 DOCUMENTS = sorted((ROOT / "docs").glob("*.html"))
-PAGES = [*BROWSER, *sorted((RESULTS / "notebooks").glob("*.html")), *DOCUMENTS]
+# Of the pages of features, which one template makes, the first and a few more.
+PAGES = [*BROWSER[::10], *sorted((RESULTS / "notebooks").glob("*.html")), *DOCUMENTS]
 TOO_WIDE = """
 [...document.querySelectorAll("main *, body > *")]
     .filter((each) => each.getBoundingClientRect().right > innerWidth + 1)

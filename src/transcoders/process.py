@@ -109,7 +109,8 @@ def prepare_process(
         _keep_freed_memory()
     torch.set_num_threads(resources.threads)
     _settle_elementwise_functions()
-    torch.use_deterministic_algorithms(True)
+    # Sets what `use_deterministic_algorithms(True)` does. That imports a compiler: a second a job.
+    torch.set_deterministic_debug_mode("error")
     if tf32:
         torch.backends.cuda.matmul.fp32_precision = "tf32"
     # A help for debugging that writes to every new tensor; nothing here reads what it did not set.

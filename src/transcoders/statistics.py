@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import scipy  # loads its `stats`, which takes a second, when that is used
 from jaxtyping import Bool, Float, Int
-from scipy import stats
 
 RESAMPLES = 2000
 LEVEL = 0.95
@@ -89,8 +89,8 @@ def estimate(
     values = statistic[1:][~np.isnan(statistic[1:])]
     if n < 2 or not len(values):  # nothing tells how far another cluster would be
         return Estimate(float(statistic[0]), np.nan, np.nan, n, resampled)
-    reach = np.sqrt(n / (n - 1)) * stats.t.ppf((1 + LEVEL) / 2, n - 1)
-    tails = 100 * stats.norm.cdf([-reach, reach])
+    reach = np.sqrt(n / (n - 1)) * scipy.stats.t.ppf((1 + LEVEL) / 2, n - 1)
+    tails = 100 * scipy.stats.norm.cdf([-reach, reach])
     low, high = np.percentile(values, tails, method="nearest")
     return Estimate(float(statistic[0]), float(low), float(high), n, resampled)
 
@@ -118,7 +118,7 @@ class RunNoise(NamedTuple):
 
     def estimate(self) -> Estimate:
         """The standard deviation with the interval that normal errors give it."""
-        tails = stats.chi2.ppf([(1 + LEVEL) / 2, (1 - LEVEL) / 2], self.df)
+        tails = scipy.stats.chi2.ppf([(1 + LEVEL) / 2, (1 - LEVEL) / 2], self.df)
         low, high = self.sd * np.sqrt(self.df / tails)
         return Estimate(self.sd, float(low), float(high), self.df, "degrees of freedom")
 
@@ -153,8 +153,8 @@ def with_run_noise(
 def mean_of_runs(values: Float[np.ndarray, " run"]) -> Estimate:
     """The mean over training runs, with Student's interval. That of one run is NaN."""
     value, n = float(values.mean()), len(values)
-    error = float(stats.sem(values)) if n > 1 else np.nan
-    reach = error * float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) if n > 1 else np.nan
+    error = float(scipy.stats.sem(values)) if n > 1 else np.nan
+    reach = error * float(scipy.stats.t.ppf((1 + LEVEL) / 2, n - 1)) if n > 1 else np.nan
     return Estimate(value, value - reach, value + reach, n, "training runs")
 
 
@@ -197,7 +197,7 @@ def mean_of_features(studies: pd.DataFrame, values: "pd.Series[float]", *, seed:
 
 def share(count: int, total: int, resampled: str) -> Estimate:
     """A share, with Wilson's interval: few clusters that say yes or no cannot be resampled."""
-    interval = stats.binomtest(count, total).proportion_ci(method="wilson")
+    interval = scipy.stats.binomtest(count, total).proportion_ci(method="wilson")
     return Estimate(count / total, float(interval.low), float(interval.high), total, resampled)
 
 
@@ -212,7 +212,7 @@ def difference_of_shares(
     values is not taken for certain (Agresti and Caffo 2000).
     """
     padded = [np.concatenate([group, [0.0, 1.0]]) for group in (first, second)]
-    interval = stats.ttest_ind(*padded, equal_var=False).confidence_interval(LEVEL)
+    interval = scipy.stats.ttest_ind(*padded, equal_var=False).confidence_interval(LEVEL)
     value = float(np.mean(first) - np.mean(second))
     low, high = min(float(interval.low), value), max(float(interval.high), value)
     return Estimate(value, low, high, len(first) + len(second), resampled)
@@ -258,7 +258,9 @@ def matched_difference(
     weights = sizes.min(axis=1) / sizes.min(axis=1).sum()
     value = float(weights @ (means[:, 0] - means[:, 1]))
     error = float(np.sqrt(weights**2 @ (variances / sizes).sum(axis=1)))
-    low, high = stats.norm.interval(LEVEL, loc=value, scale=error) if error else (value, value)
+    low, high = (
+        scipy.stats.norm.interval(LEVEL, loc=value, scale=error) if error else (value, value)
+    )
     return Estimate(value, float(low), float(high), int(sizes.sum()), resampled)
 
 

@@ -8,7 +8,6 @@ import platform
 import shutil
 import sys
 import tempfile
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,14 +15,15 @@ import pandas as pd
 from tqdm import tqdm
 
 from faults.catalogue import all_faults
-from faults.injection import Prepared, snakemake
+from faults.injection import Prepared
 from transcoders.files import write_json
-from workflow.running import REPOSITORY, workspace
+from workflow.running import REPOSITORY, snakemake, workspace
 
 MARKS = ("<!-- table: begin -->", "<!-- table: end -->")
 PAGE = REPOSITORY / "docs/faults.md"
 RECORD = REPOSITORY / "benchmarks/faults.json"
 WRONG = "wrong results kept"
+ENDINGS = ["resumed", "refused", WRONG]
 
 
 def main():
@@ -31,52 +31,51 @@ def main():
     faults = all_faults()
     with tempfile.TemporaryDirectory(prefix="faults-") as folder:
         clean = workspace(Path(folder) / "clean")
-        if (done := snakemake(clean)).status != 0:
-            sys.exit(done.said)
+        snakemake(clean, "--config", "scale=smoke")
         prepared = Prepared.of(clean)
 
-        def attempt(number):
-            own = Path(folder) / f"fault{number}"
+        def attempt(name):
+            own = Path(tempfile.mkdtemp(dir=folder))
             try:
-                return faults[number].attempt(prepared, own / "run")
+                return faults[name](prepared, own / "run")
             except Exception as error:  # whatever it is, this fault was not dealt with
-                tqdm.write(f"WRONG {faults[number]}\n{error}", file=sys.stderr)
+                tqdm.write(f"WRONG {name}\n{error}", file=sys.stderr)
                 return WRONG
             finally:
                 shutil.rmtree(own)
 
         with ThreadPoolExecutor(2) as pool:
-            tried = pool.map(attempt, range(len(faults)))
-            endings = list(tqdm(tried, total=len(faults), unit="fault", file=sys.stderr))
-    print(Counter(endings))
-    write(dict(zip(map(str, faults), endings, strict=True)))
-    sys.exit(1 if WRONG in endings else 0)
+            tried = tqdm(pool.map(attempt, faults), total=len(faults), unit="fault")
+            endings = dict(zip(faults, tried, strict=True))
+    write(endings)
+    sys.exit(1 if WRONG in endings.values() else 0)
 
 
 def write(endings):
     """The record of how every fault ended, and the table of the page."""
-    count = Counter(endings.values())
-    totals = {"resumed": "resumed", "refused": "refused", "wrong_results_kept": WRONG}
+    families = [name.partition(": ")[0] for name in endings]
+    tried = pd.DataFrame({"fault": families, "ending": endings.values()})
+    of_family = pd.crosstab(tried["fault"], tried["ending"]).reindex(
+        index=tried["fault"].unique(), columns=ENDINGS, fill_value=0
+    )
+    of_family.loc["**in all**"] = total = of_family.sum()
     write_json(
         RECORD,
         {
             "command": "make faults",
             "machine": platform.platform(),
             "tried": len(endings),
-            **{key: count[ending] for key, ending in totals.items()},
+            **{ending.replace(" ", "_"): int(total[ending]) for ending in ENDINGS},
             "faults": endings,
         },
     )
-    families = [str(name).partition(": ")[0] for name in endings]
-    rows = pd.DataFrame({"fault": families, "ending": endings.values()})
-    rows = pd.concat([rows, rows.assign(fault="**in all**")])
-    lines = ["| fault | tried | resumed | refused | wrong results kept |", "|---|---|---|---|---|"]
-    for family, of_family in rows.groupby("fault", sort=False)["ending"]:
-        numbers = [len(of_family), *((of_family == ending).sum() for ending in totals.values())]
-        lines.append(f"| {family} | {' | '.join(map(str, numbers))} |")
+    of_family.insert(0, "tried", of_family.sum(axis=1))
+    rows = [("fault", *of_family.columns), *of_family.itertuples()]
+    lines = [f"| {' | '.join(map(str, row))} |" for row in rows]
+    table = "\n".join([lines[0], "|---|---|---|---|---|", *lines[1:]])
     head, _, rest = PAGE.read_text().partition(MARKS[0])
     _, _, tail = rest.partition(MARKS[1])
-    PAGE.write_text("\n".join([f"{head}{MARKS[0]}", *lines, f"{MARKS[1]}{tail}"]))
+    PAGE.write_text(f"{head}{MARKS[0]}\n{table}\n{MARKS[1]}{tail}")
 
 
 if __name__ == "__main__":

@@ -8,22 +8,17 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import yaml
-
 from faults.injection import (
     LAYOUT,
-    Event,
-    Fault,
-    Prepared,
+    Ended,
     WrongResultError,
-    events,
     judged,
     made_by,
     remove_outputs,
     resumes,
     run,
-    snakemake,
 )
+from workflow.running import snakemake
 
 Command = tuple[str, ...]
 RESULTS = str(LAYOUT.results)
@@ -51,7 +46,7 @@ def kills():
     """SIGKILL to every command, at five moments."""
     for command in COMMANDS:
         for moment in ("start", "first third", "second third", "end", "half a file"):
-            yield Fault("killed", f"{' '.join(command)}: {moment}", partial(_kill, command, moment))
+            yield f"killed: {' '.join(command)}: {moment}", partial(_kill, command, moment)
 
 
 def _kill(command, when, prepared, folder):
@@ -66,13 +61,10 @@ def _kill(command, when, prepared, folder):
     }[when]
     prepared.copy(folder)
     remove_outputs(folder, written)
-    _killed(run(folder, command, moment=moment))
-    return resumes(prepared, folder, command)
-
-
-def _killed(ended):
+    ended = run(folder, command, moment=moment)
     if ended.status != -signal.SIGKILL:
         raise WrongResultError(f"it was not killed but ended with {ended.status}: {ended.said}")
+    return resumes(prepared, folder, command)
 
 
 # ---- Damaged -----------------------------------------------------------------------------------
@@ -129,9 +121,9 @@ def damage():
     """Files of every kind changed before what reads them runs, or after all is done."""
     for file in READERS:
         for how in ("one bit", "half", "empty", "exchanged"):
-            yield Fault("damaged", f"{file.path}: {how}", partial(_damage, file, how))
+            yield f"damaged: {file.path}: {how}", partial(_damage, file, how)
         if file.path.endswith((".csv", ".json")) and "/activ" not in file.path:
-            yield Fault("damaged, all done", file.path, partial(_found_at_start, file.path))
+            yield f"damaged, all done: {file.path}", partial(_found_at_start, file.path)
 
 
 def _damage(file, how, prepared, folder):
@@ -162,43 +154,18 @@ def spoil(folder, path, other, how):
 def _found_at_start(path, prepared, folder):
     prepared.copy(folder)
     spoil(folder, path, "", "one bit")
-    return judged(prepared, folder, snakemake(folder, "--dry-run"), names=[path], damaged=[path])
+    run = snakemake(folder, "--dry-run", "--config", "scale=smoke", expect_success=False)
+    ended = Ended(run.returncode, run.stderr + run.stdout)
+    return judged(prepared, folder, ended, names=[path], damaged=[path])
 
 
-def checkpoints():
-    """A training job killed, and its checkpoint changed before it goes on."""
-    for how in ("one bit", "half", "empty", "another job's"):
-        yield Fault("damaged", f"checkpoint: {how}", partial(_checkpoint, how))
-
-
-def _interrupted(folder, group):
-    """Kill a training job after its first checkpoint, whose path this is."""
-    name = str(LAYOUT.checkpoint(group))
-    run(folder, ("train", group))
-    renamed = events(folder).index(Event("os.rename", name))
-    _killed(run(folder, ("train", group), moment=str(renamed + 2)))
-    return name
-
-
-def _checkpoint(how, prepared, folder):
-    prepared.copy(folder)
-    name, other = _interrupted(folder, "tiny-gpt2"), ""
-    if how == "another job's":
-        other = _interrupted(folder, "tiny-neox")
-    spoil(folder, name, other, "exchanged" if other else how)
-    damaged = [name, *([other] if other else [])]
-    return judged(
-        prepared, folder, run(folder, ("train", "tiny-gpt2")), names=[name], damaged=damaged
-    )
-
-
-# ---- A disk without room, and settings that change ----------------------------------------------
+# ---- A disk without room -----------------------------------------------------------------------
 
 
 def full_disks():
     """A file system with room for less than a command writes; then with room for all."""
     for command in COMMANDS:
-        yield Fault("disk full", f"{' '.join(command)}: 4 kB left", partial(_full_disk, command))
+        yield f"disk full: {' '.join(command)}: 4 kB left", partial(_full_disk, command)
 
 
 def _full_disk(command, prepared, folder):
@@ -231,73 +198,9 @@ def _mount(folder, options):
     subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], check=True)
 
 
-def edits():
-    """A setting changed after a job was killed: nothing of the old setting may be used."""
-    for key, value in (
-        ("seed", 43),
-        ("training.learning_rate", 4e-3),
-        ("training.loss_normalization", "released"),
-        ("training.l1_warmup_fraction", 0.5),
-    ):
-        yield Fault("setting changed", f"{key}, in training", partial(_edit_training, key, value))
-    for key, value in (
-        ("activations.dtype", "bfloat16"),
-        ("activations.batch_contexts", 8),
-        ("corpus.train_positions", "all"),
-    ):
-        yield Fault("setting changed", f"{key}, in caching", partial(_edit_caching, key, value))
-
-
-def _set(folder, key, value):
-    path = folder / LAYOUT.config
-    scale = section = yaml.safe_load(path.read_text())
-    *parents, last = key.split(".")
-    for parent in parents:
-        section = section[parent]
-    section[last] = value
-    path.write_text(yaml.safe_dump(scale, sort_keys=False))
-
-
-def _edit_training(key, value, prepared, folder):
-    prepared.copy(folder)
-    name = _interrupted(folder, "tiny-gpt2")
-    _set(folder, key, value)
-    refused = run(folder, ("train", "tiny-gpt2"))
-    ending = judged(prepared, folder, refused, names=[name], but=[name])
-    (folder / name).unlink()  # as the message advises
-    _same_as_clean(key, value, prepared, folder, ("train", "tiny-gpt2"))
-    return ending
-
-
-def _edit_caching(key, value, prepared, folder):
-    command, moment = ("cache-activations", "tiny-gpt2"), "0"
-    prepared.copy(folder)
-    for _ in range(2):  # to learn what it writes, and to be killed half-way
-        (folder / LAYOUT.activations("tiny-gpt2_layer1") / "activations.json").unlink()
-        ended = run(folder, command, moment=moment)
-        moment = str(len(events(folder)) // 2)
-    _killed(ended)
-    return _same_as_clean(key, value, prepared, folder, command)
-
-
-def _same_as_clean(key, value, prepared, folder, command):
-    """Change a setting here and in a copy where nothing was interrupted; run both; compare."""
-    other = prepared.copy(folder.with_name(f"{folder.name}-clean"))
-    for place in (folder, other):
-        _set(place, key, value)
-        ended = run(place, command)
-        if ended.status != 0:
-            raise WrongResultError(f"{command} with {key}={value}: {ended.said}")
-    if not prepared.differences(other):
-        raise WrongResultError(f"{key} changes nothing, so nothing was tried")
-    if differences := Prepared.of(other).differences(folder):
-        raise WrongResultError(f"other than without the kill: {differences}")
-    return "resumed"
-
-
-FAMILIES = (kills, damage, checkpoints, full_disks, edits)
-
-
 def all_faults():
-    """Every fault of every family."""
-    return [fault for family in FAMILIES for fault in family()]
+    """What tries each fault, by the family and the name of the fault.
+
+    It takes the run without faults and a folder for a copy, and says ``resumed`` or ``refused``.
+    """
+    return dict([*kills(), *damage(), *full_disks()])

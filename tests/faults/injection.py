@@ -6,33 +6,25 @@ fault and says what to do, and no result was made from it. Anything else is a wr
 """
 
 import multiprocessing
-import os
 import re
 import shutil
-import subprocess
-import sys
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from faults import process
 from transcoders.layout import Layout
 from transcoders.process import set_environment
 from workflow.running import hashes_below
 
-Ending = Literal["resumed", "refused"]
-SCALE = "smoke"
-LAYOUT = Layout(SCALE)
-TOPS = ("results", "figures")
+LAYOUT = Layout("smoke")
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
-    ["torch", "transformers", "pandas", "scipy.stats", "sklearn.tree", "matplotlib.pyplot",
-     "nbclient", "nbconvert"]
+    ["torch", "transformers", "pandas", "numba", "scipy.stats", "sklearn.tree",
+     "matplotlib.pyplot", "nbclient", "nbconvert"]
 )  # fmt: skip
 # A forked job finds the libraries loaded, so they must have read what a job of this scale sets.
 set_environment("avx2")
-SNAKEMAKE = [sys.executable, "-m", "snakemake", "--cores", "2"]
 SECONDS = 300
 """After which a command counts as hanging."""
 
@@ -41,16 +33,15 @@ class WrongResultError(AssertionError):
     """A fault was not noticed, or not explained."""
 
 
-class Run(NamedTuple):
-    """A command that has ended."""
+class Ended(NamedTuple):
+    """How a command ended, and what it said."""
 
     status: int
     said: str
-    """On standard error, and on standard output."""
 
 
 class Event(NamedTuple):
-    """Something written by a command, in the order of writing."""
+    """Something written by a command."""
 
     what: str
     path: str
@@ -63,7 +54,7 @@ class Prepared:
     clean: Path
     hashes: dict[str, str]
     """SHA-256 of every file that it made, by path."""
-    written: dict[tuple[str, ...], list["Event"]] = field(default_factory=dict)
+    written: dict[tuple[str, ...], list[Event]] = field(default_factory=dict)
     """What commands write, as far as it was asked for."""
 
     @classmethod
@@ -87,9 +78,9 @@ class Prepared:
             for _ in range(2):  # to learn what the outputs are, and without them
                 self.copy(folder)
                 remove_outputs(folder, found)
-                if run(folder, command).status != 0:
-                    raise WrongResultError(f"{command} does not succeed without a fault")
-                found = events(folder)
+                succeeds(folder, command)
+                lines = (folder / "events.log").read_text().splitlines()
+                found = [Event(*line.split(" ", 1)) for line in lines]
             self.written[command] = found
         return self.written[command]
 
@@ -110,7 +101,7 @@ def hashes(folder):
     """SHA-256 of all that a run made, logs left out, half-written files not."""
     return {
         f"{top}/{name}": digest
-        for top in TOPS
+        for top in ("results", "figures")
         for name, digest in hashes_below(folder / top).items()
         if not name.endswith(".snakemake_timestamp")
     }
@@ -122,43 +113,22 @@ def run(folder, command, *, moment="0"):
     It runs in a process forked from one that has imported the libraries, which takes most of the
     time of a small command.
     """
-    arguments = [command[0], "--scale", SCALE, *command[1:]]
     log = folder / "events.log"
     log.unlink(missing_ok=True)
-    given = (str(folder), environment(folder), moment, str(log), arguments)
-    forked = FORKS.Process(target=process.run_forked, args=given)
+    forked = FORKS.Process(target=process.run_forked, args=(str(folder), command, moment, str(log)))
     forked.start()
     forked.join(SECONDS)
     if forked.exitcode is None:
         forked.kill()
         raise WrongResultError(f"{command} hangs")
-    return Run(forked.exitcode, (folder / "said.log").read_text())
+    return Ended(forked.exitcode, (folder / "said.log").read_text())
 
 
-def snakemake(folder, *arguments):
-    """Run Snakemake in a folder, on two cores."""
-    ended = subprocess.run(
-        [*SNAKEMAKE, *arguments, "--config", f"scale={SCALE}"],
-        cwd=folder, env=environment(folder), capture_output=True, text=True, check=False,
-        timeout=SECONDS,
-    )  # fmt: skip
-    return Run(ended.returncode, ended.stderr + ended.stdout)
-
-
-def environment(folder):
-    """In which the code of that folder runs, and nothing of a test runner's."""
-    kept = {
-        key: value
-        for key, value in os.environ.items()
-        if not key.startswith(("SNAKEMAKE", "PYTEST", "PYTHON"))
-    }
-    return kept | {"PYTHONPATH": str(folder / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
-
-
-def events(folder):
-    """What the last command in a folder wrote."""
-    lines = (folder / "events.log").read_text().splitlines()
-    return [Event(*line.split(" ", 1)) for line in lines]
+def succeeds(folder, command):
+    """Run a subcommand in a folder, which must succeed."""
+    ended = run(folder, command)
+    if ended.status != 0:
+        raise WrongResultError(f"{command} does not succeed: {ended.said}")
 
 
 def made_by(written):
@@ -178,9 +148,7 @@ def remove_outputs(folder, written):
 
 def resumes(prepared, folder, command):
     """Run the command, which must succeed and leave all as it is in the clean run."""
-    again = run(folder, command)
-    if again.status != 0:
-        raise WrongResultError(f"{command} does not succeed: {again.said}")
+    succeeds(folder, command)
     if differences := prepared.differences(folder):
         raise WrongResultError(f"after {command}, other than in a clean run: {differences}")
     return "resumed"
@@ -209,16 +177,3 @@ def judged(prepared, folder, ended, *, names, but=(), damaged=()):
     if made := [name for name in differences if (folder / name).exists()]:
         raise WrongResultError(f"it was refused, but something was made: {made}")
     return "refused"
-
-
-@dataclass(frozen=True)
-class Fault:
-    """One fault: what it is, and how it is tried in a copy of the clean run."""
-
-    family: str
-    name: str
-    attempt: Callable[[Prepared, Path], Ending]
-    """Raises :class:`WrongResultError`."""
-
-    def __str__(self):
-        return f"{self.family}: {self.name}"

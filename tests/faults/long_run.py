@@ -2,13 +2,12 @@
 
     make long-run
 
-Runs the scale in a folder of its own. After a random time, Snakemake and all its jobs get SIGKILL
-together; then `--unlock`, and the same command again, until it ends by itself. Then every table,
-record and dictionary is compared with those of another run: by default the ones in this checkout.
-Writes ``benchmarks/long_run.json``; fails if anything differs.
+Runs the laptop scale in a folder of its own. After a random time, Snakemake and all its jobs get
+SIGKILL together; then `--unlock`, and the same command again, until it ends by itself. Then every
+table, record and dictionary is compared with those of this checkout. Writes
+``benchmarks/long_run.json``; fails if anything differs.
 """
 
-import argparse
 import os
 import platform
 import random
@@ -20,32 +19,27 @@ import time
 from itertools import count
 from pathlib import Path
 
-from faults.injection import environment
 from transcoders.checksums import sha256
 from transcoders.files import write_json
 from workflow.running import REPOSITORY, workspace
 
+RESULTS = Path("results/laptop")
 COMPARED = (".csv", ".json", ".safetensors", ".parquet")
+MINUTES = (2, 8)
+"""The shortest and the longest time between two kills."""
+SNAKEMAKE = [sys.executable, "-m", "snakemake", "--cores", "all"]
 
 
 def main():
     """Run, kill, run again, compare."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--scale", default="laptop")
-    parser.add_argument("--minutes", type=float, nargs=2, default=(2.0, 8.0),
-                        help="the shortest and the longest time between two kills")  # fmt: skip
-    parser.add_argument("--seed", type=int, default=0, help="of those times")
-    parser.add_argument("--like", type=Path, default=REPOSITORY, help="where the other run is")
-    arguments = parser.parse_args()
-    other = arguments.like / "results" / arguments.scale
     with tempfile.TemporaryDirectory(prefix="long-run-") as temporary:
         folder = workspace(Path(temporary) / "run")
         began = time.monotonic()
-        kills = run_under_kills(folder, arguments.scale, arguments.minutes, arguments.seed)
+        kills = run_under_kills(folder)
         seconds = round(time.monotonic() - began)
-        compared, different = compare(folder / "results" / arguments.scale, other)
+        compared, different = compare(folder / RESULTS, REPOSITORY / RESULTS)
     record = {
-        "command": " ".join(["python -m faults.long_run", *sys.argv[1:]]),
+        "command": "python -m faults.long_run",
         "machine": platform.platform(),
         "kills": kills,
         "seconds": seconds,
@@ -57,21 +51,20 @@ def main():
     sys.exit(1 if different or not compared else 0)
 
 
-def run_under_kills(folder, scale, minutes, seed):
+def run_under_kills(folder):
     """How often it took a kill until the run ended by itself, well."""
-    chosen = random.Random(seed)
-    base = [sys.executable, "-m", "snakemake", "--cores", "all", "--config", f"scale={scale}"]
+    chosen = random.Random(0)
     for kills in count():
         with (folder / "snakemake.log").open("ab") as log:
-            options = {"cwd": folder, "env": environment(folder), "stdout": log, "stderr": log}
-            running = subprocess.Popen(base, start_new_session=True, **options)
+            options = {"cwd": folder, "stdout": log, "stderr": log}
+            running = subprocess.Popen(SNAKEMAKE, start_new_session=True, **options)
             try:
-                status = running.wait(60 * chosen.uniform(*minutes))
+                status = running.wait(60 * chosen.uniform(*MINUTES))
             except subprocess.TimeoutExpired:
                 os.killpg(running.pid, signal.SIGKILL)
                 running.wait()
                 print(f"kill {kills + 1}", file=sys.stderr)
-                subprocess.run([*base[:-2], "--unlock", *base[-2:]], check=True, **options)
+                subprocess.run([*SNAKEMAKE, "--unlock"], check=True, **options)
                 continue
         if status != 0:
             sys.exit(f"{(folder / 'snakemake.log').read_text()}\nended with {status}")

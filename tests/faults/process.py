@@ -1,11 +1,10 @@
 """A command of this project that kills itself at a chosen moment of its writing.
 
 Moments are counted in the interpreter's own audit events: every opening for writing, renaming,
-making or removing of a path below the folders WATCHED. Nothing in the code under
-test knows of it. MOMENT is a number (SIGKILL just before that event), the same with ``torn`` behind
-it (half of the file that is about to take its final name, or of the largest in such a folder, is
-cut off first), or 0 (never). LOG gets
-a line an event.
+making or removing of a path below the folders WATCHED. Nothing in the code under test knows of it.
+A moment is a number (SIGKILL just before that event), the same with ``torn`` behind it (half of the
+file that is about to take its final name, or of the largest in such a folder, is cut off first), or
+0 (never). The log gets a line an event.
 """
 
 import os
@@ -53,18 +52,21 @@ def _files(path):
     return below or [path]
 
 
-def run_forked(folder, environment, moment, log, arguments):
-    """Run the command in a process forked for it, with all that it says in ``said.log``."""
+def run_forked(folder, command, moment, log):
+    """Run a command at the smoke scale in a process forked for it.
+
+    All that it says is in ``said.log``. It runs the folder's own code, whatever the parent loaded.
+    """
     os.chdir(folder)
-    os.environ.clear()
-    os.environ.update(environment)
-    sys.path.insert(0, os.path.join(folder, "src"))  # its own code, whatever the parent has loaded
+    own = os.path.join(folder, "src")
+    sys.path.insert(0, own)
+    os.environ["PYTHONPATH"] = own  # of the kernels of notebooks
     for name in [name for name in sys.modules if name.partition(".")[0] == "transcoders"]:
         del sys.modules[name]
     said = os.open("said.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for stream in (1, 2):
         os.dup2(said, stream)
-    sys.argv[:] = ["transcoders", *arguments]
+    sys.argv[:] = ["transcoders", command[0], "--scale", "smoke", *command[1:]]
     from transcoders.cli import main
 
     sys.addaudithook(Watch(moment, log))

@@ -16,7 +16,6 @@ from transcoders.gaps import FIT_COLUMNS, POINT_COLUMNS, WHY_COLUMNS, Pairs, gap
 from transcoders.layout import Layout
 from transcoders.plots import gap_by_tokens_figure
 from transcoders.tables.gaps import points_table, why_table
-from workflow.running import planned_rules, snakemake, workspace
 
 ROOT = Path(__file__).parents[2]
 MARGIN = 0.027
@@ -131,16 +130,3 @@ def test_data_are_swept_where_both_kinds_see_two_amounts_once_at_one_site():
     assert not sweeps(*few, *((1, kind, None, 1) for kind in both))  # at another site
     assert not sweeps(*few, *((0, kind, None, 2) for kind in both))  # in two passes
     assert not sweeps(*few, *all_rows[:1])  # transcoders alone
-
-
-def test_the_target_exists_only_where_data_are_swept(tmp_path):
-    folder = workspace(tmp_path / "run")
-    scale = "--config", "scale=smoke"
-    assert not load_scale(ROOT / "config/laptop.yaml").sweeps_data
-    code = folder / "src/transcoders/config/scale.py"
-    for swept in (False, True):
-        code.write_text(f"{code.read_text()}\nScale.sweeps_data = {swept}\n")
-        found = snakemake(folder, "--list-rules", *scale).stdout.split()
-        assert ({"compare_gaps", "gap_by_tokens"} <= set(found)) == swept
-    planned = planned_rules(folder, "gap_by_tokens", *scale)
-    assert {"evaluate", "collect_tables", "compare_gaps", "gap_by_tokens"} <= set(planned)

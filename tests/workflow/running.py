@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from transcoders.checksums import sha256
 
 REPOSITORY = Path(__file__).parents[2]
@@ -56,10 +58,24 @@ def hashes_below(folder, *suffixes):
 def planned_rules(folder, *arguments):
     """Names of the rules that ``snakemake --dry-run`` would execute."""
     run = snakemake(folder, *arguments, "--dry-run")
-    text = run.stdout + run.stderr
-    table = re.search(r"^job +count\n-+ +-+\n(.*?)^total", text, re.MULTILINE | re.DOTALL)
+    return rules_of(run.stdout + run.stderr)
+
+
+def run_offline(folder, scale):
+    """Run a whole scale without a network, with the hub's cache that lies beside the folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        patch.setenv("HF_HUB_CACHE", str(folder.parent / "hub"))
+        snakemake(folder, "--config", f"scale={scale}")
+        assert planned_rules(folder, "--config", f"scale={scale}") == []
+    return folder
+
+
+def rules_of(printed):
+    """Names of the rules that a run of Snakemake executes, by what it printed."""
+    table = re.search(r"^job +count\n-+ +-+\n(.*?)^total", printed, re.MULTILINE | re.DOTALL)
     if table is None:
-        assert "Nothing to be done" in text, text
+        assert "Nothing to be done" in printed, printed
         return []
     return [line.split()[0] for line in table.group(1).splitlines()]
 

@@ -12,7 +12,7 @@ from helpers_hub import add_model, add_to_hub, shard
 from transcoders.config import load_scale
 from transcoders.files import read_json
 from transcoders.layout import Layout
-from workflow.running import REPOSITORY, planned_rules, snakemake, workspace
+from workflow.running import REPOSITORY, run_offline, snakemake, workspace
 
 pytestmark = pytest.mark.full
 PAPER = ("--config", "scale=paper")
@@ -76,12 +76,7 @@ def paper(tmp_path_factory):
 @pytest.fixture(scope="module")
 def run(paper):
     """The same after ``snakemake --config scale=paper``, without a network."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HF_HUB_OFFLINE", "1")
-        patch.setenv("HF_HUB_CACHE", str(paper.parent / "hub"))
-        snakemake(paper, *PAPER)
-        assert planned_rules(paper, *PAPER) == []
-    return paper
+    return run_offline(paper, "paper")
 
 
 @pytest.fixture(scope="module")

@@ -14,10 +14,9 @@ from transcoders.config import load_scale
 from transcoders.dictionaries import SparseDictionary
 from transcoders.files import read_json
 from transcoders.layout import Layout
-from workflow.running import REPOSITORY, planned_rules, snakemake, workspace
+from workflow.running import REPOSITORY, run_offline, workspace
 
 pytestmark = pytest.mark.full
-PUBLISHED = ("--config", "scale=published")
 LAYOUT = Layout("published")
 LAYERS, D_MODEL, N_FEATURES = 4, 32, 128  # 128 neurons too: Figure 4 keeps up to 100
 
@@ -63,12 +62,7 @@ def published(tmp_path_factory):
 @pytest.fixture(scope="module")
 def run(published):
     """The same after ``snakemake --config scale=published``, without a network."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HF_HUB_OFFLINE", "1")
-        patch.setenv("HF_HUB_CACHE", str(published.parent / "hub"))
-        snakemake(published, *PUBLISHED)
-        assert planned_rules(published, *PUBLISHED) == []
-    return published
+    return run_offline(published, "published")
 
 
 def test_nothing_is_trained_cached_or_evaluated(run):

@@ -1,6 +1,6 @@
 """The smoke scale on a Slurm cluster, through the profile: one run, shared by the tests below.
 
-While it runs, the node is drained under waiting jobs, and a training job is killed.
+While it runs, a training job is killed.
 """
 
 from dataclasses import dataclass
@@ -36,8 +36,6 @@ class Outcome:
     printed: str
     records: list[dict[str, str]]
     """Slurm's, of all jobs in the order of their submission."""
-    waiting: set[str]
-    """Numbers of the jobs that waited while the node was drained."""
 
     def of(self, rule):
         """The records of a rule's jobs."""
@@ -65,24 +63,6 @@ def longer_workspace(folder):
     return folder
 
 
-def in_state(cluster, folder, state):
-    return [record for record in cluster.jobs(folder) if record["JobState"] == state]
-
-
-def drain_under_waiting_jobs(cluster, folder):
-    """Drain the node while some jobs run and others wait; resume it when it is empty."""
-    wait_for(
-        "jobs that run and jobs that wait",
-        lambda: in_state(cluster, folder, "RUNNING") and in_state(cluster, folder, "PENDING"),
-    )
-    cluster.set_node("state=drain", "reason=test")
-    wait_for("an empty node", lambda: cluster.node_state() == "IDLE+DRAIN")
-    assert not in_state(cluster, folder, "RUNNING")
-    waiting = {record["JobId"] for record in in_state(cluster, folder, "PENDING")}
-    cluster.set_node("state=resume")
-    return waiting
-
-
 def kill_in_training(cluster, folder):
     """Cancel a training job as soon as it has a checkpoint."""
     wait_for("a checkpoint", (folder / LAYOUT.checkpoint(KILLED)).exists, WHOLE_RUN)
@@ -95,11 +75,9 @@ def kill_in_training(cluster, folder):
 def run(cluster, tmp_path_factory):
     folder = longer_workspace(tmp_path_factory.mktemp("run") / "slurm")
     with cluster.snakemake(folder, *SMOKE) as running:
-        waiting = drain_under_waiting_jobs(cluster, folder)
         kill_in_training(cluster, folder)
         printed = end_well(running, folder, WHOLE_RUN)
-    scale = load_scale(folder / LAYOUT.config)
-    return Outcome(folder, scale, printed, cluster.jobs(folder), waiting)
+    return Outcome(folder, load_scale(folder / LAYOUT.config), printed, cluster.jobs(folder))
 
 
 def test_every_job_ran_on_the_cluster_and_nothing_is_left_to_do(run):
@@ -129,13 +107,6 @@ def test_a_job_that_wants_a_gpu_gets_one_and_the_others_none(run):
     times = sorted((record["StartTime"], record["EndTime"]) for record in training)
     # The node has one, so they took turns.
     assert all(ended <= began for (_, ended), (began, _) in pairwise(times))
-
-
-def test_a_drained_node_loses_nothing(run):
-    assert run.waiting
-    waited = [record for record in run.records if record["JobId"] in run.waiting]
-    assert {record["JobState"] for record in waited} == {"COMPLETED"}
-    assert {record["Restarts"] for record in waited} == {"0"}
 
 
 def test_a_killed_training_job_is_submitted_again_and_goes_on(run):
