@@ -117,6 +117,7 @@ benchmark: setup $(SAELENS)/.installed ## Measure against reference implementati
 	$(BIN)/python benchmarks/circuits.py
 	$(BIN)/python benchmarks/examples.py
 	$(BIN)/python benchmarks/reading.py
+	$(BIN)/python benchmarks/waiting.py
 
 $(SAELENS)/.installed: | $(VENV)/.installed
 	$(BIN)/python -m venv $(SAELENS)

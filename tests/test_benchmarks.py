@@ -98,6 +98,20 @@ def test_the_search_for_paths(monkeypatch, tmp_path):
 
 
 @pytest.mark.full
+def test_waiting(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    waiting = importlib.import_module("waiting")  # its processes find it by this name
+    settings = dict(list(waiting.SETTINGS.items())[:2])
+    monkeypatch.setattr(waiting, "SETTINGS", settings)
+    monkeypatch.setattr(waiting.os, "sched_setaffinity", lambda *_: None)
+    waiting.main(rounds=1, layers=1, rows=1, out=tmp_path / "waiting.json")
+    found = json.loads((tmp_path / "waiting.json").read_text())["settings"]
+    assert found.keys() == settings.keys()
+    assert max(setting["speed_alone"] for setting in found.values()) == 1
+    assert all(setting["share"] > 0 for setting in found.values())
+
+
+@pytest.mark.full
 def test_the_parts_of_the_paper_scale(monkeypatch, capsys):
     gpu = _load("gpu", monkeypatch)
     monkeypatch.setattr(gpu, "prepare_process", lambda *_: "cpu")
