@@ -34,8 +34,9 @@ from transcoders.models import (
 )
 from transcoders.progress import progress_bar
 from transcoders.splicing import Spliced, replace_from, splice
-from transcoders.statistics import Estimate, mean
+from transcoders.statistics import mean
 
+BY_DOCUMENT_COLUMNS = ["dictionary", "document", "source", "tokens", "ce", "ce_original", "l0"]
 Entries = list[tuple[Dictionary, SparseDictionary, dict[str, Any]]]
 """Dictionaries of one site: entry, weights, and the record of their training."""
 
@@ -117,7 +118,9 @@ def evaluate_site(
     table, by_document = [], []
     for (entry, weights, training), own in zip(dictionaries, sums, strict=True):
         of_own = _by_document(entry.name, own, ce_by_row["original"], rows, first, documents)
-        excess = paired_difference(of_own, seed=seed)
+        differences = (of_own["ce"] - of_own["ce_original"]).to_numpy()
+        tokens = of_own["tokens"].to_numpy(float)
+        excess = mean(differences, "documents", weights=tokens, seed=seed)
         ce = own.of_row("ce").sum().item() / n_predictions
         by_document.append(of_own)
         table.append(
@@ -189,30 +192,17 @@ def _by_document(
 ) -> pd.DataFrame:
     """CE and L0 of one dictionary, averaged within each document."""
     n_predictions = rows.tokens.shape[1] - 1 - first
-    table = pd.DataFrame(
+    by_row = pd.DataFrame(
         {
-            "dictionary": name,
-            "document": rows.document.numpy(),
-            "tokens": n_predictions,
             "ce": sums.of_row("ce") / n_predictions,
             "ce_original": ce_original / n_predictions,
             "l0": sums.of_row("l0") / (n_predictions + 1),
         }
     )
-    how = dict.fromkeys(table, "mean") | {"dictionary": "first", "tokens": "sum"}
-    del how["document"]
-    table = table.groupby("document", as_index=False).agg(how)[list(table)]
-    of_rows = documents.iloc[table["document"]]
-    table["document"] = of_rows["id"].to_numpy()
-    table.insert(2, "source", of_rows["source"].to_numpy())
-    return table
-
-
-def paired_difference(documents: pd.DataFrame, *, seed: int) -> Estimate:
-    """The mean difference ``ce - ce_original``, of whole documents weighted by their tokens."""
-    excess = (documents["ce"] - documents["ce_original"]).to_numpy()
-    tokens = documents["tokens"].to_numpy(float)
-    return mean(excess, "documents", weights=tokens, seed=seed)
+    of_document = by_row.groupby(rows.document.numpy())
+    table = of_document.mean().assign(dictionary=name, tokens=n_predictions * of_document.size())
+    table[["document", "source"]] = documents.iloc[table.index][["id", "source"]].to_numpy()
+    return table[BY_DOCUMENT_COLUMNS]
 
 
 def evaluate_dictionaries(

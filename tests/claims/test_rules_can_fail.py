@@ -25,7 +25,7 @@ from scipy import stats
 
 from transcoders.claims import load_claims, verdict
 from transcoders.config import load_scale
-from transcoders.fronts import front_gap
+from transcoders.fronts import front_gap, headline_setup
 from transcoders.gaps.by_tokens import polynomial
 from transcoders.greater_than.estimates import (
     few_above,
@@ -93,9 +93,10 @@ class Drawn:
         self.pages = list(self.real.reset_index().groupby("document").indices.values())
 
     def gap(self, documents, resamples=RESAMPLES):
-        found = front_gap(self.evaluation, documents, self.site, resamples=resamples, seed=0)
-        assert found is not None
-        return found
+        return front_gap(
+            self.evaluation, documents, self.site, setup=headline_setup(self.evaluation, self.site),
+            resamples=resamples, seed=0,
+        )  # fmt: skip
 
     def __call__(self, drawn, truth):
         rows = np.concatenate([self.pages[i] for i in drawn])

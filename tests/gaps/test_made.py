@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from helpers_gaps import SITE, Made, tables
-from transcoders.claims import Evidence, judge_page, rule_of_gaps
+from transcoders.claims import Evidence, judge_page
 from transcoders.cli import app
 from transcoders.config import Scale, Site, load_scale
 from transcoders.files import read_table, write_table
@@ -95,11 +95,6 @@ def test_the_command_writes_all_tables_and_the_claim_is_judged_by_them(evidence)
     assert points_table(points).count("<tr>") == len(points) + 1
     shown = why_table(why)
     assert shown.count("<tr>") == len(why) + 1 and "nan" not in shown
-
-
-def test_what_explains_a_gap_is_judged_by_the_margin_of_the_claim():
-    rule = rule_of_gaps(ROOT / "config/claims.yaml")
-    assert (rule.margin, rule.needs) == (MARGIN, 50)
 
 
 SITES = [Site(model="m", layer=layer) for layer in (1, 2)]

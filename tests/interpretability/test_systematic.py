@@ -131,9 +131,6 @@ def planted(circuit, vocabulary, text, *, honest):
     return Observed(features, pd.DataFrame(examples), background), Text(rows, text.background)
 
 
-"""What was studied, and the table of it."""
-
-
 @pytest.fixture(scope="module")
 def studied(circuit, vocabulary, text, tiny_models):
     """By whether features do as layer 0 predicts."""
@@ -168,7 +165,7 @@ def test_the_control_is_another_features_prediction(circuit, vocabulary, studied
         assert other != row["feature"]
         found = ActiveTokens(observed, seen, row["feature"])
         predicted = scores[other].topk(K).indices.numpy()
-        assert row["precision_control"] == found.precision(predicted)
+        assert row["precision_control"] == found.precision(predicted, "layer 0")
         assert row["correlation_control"] == pytest.approx(found.correlation(scores[other]))
 
 
@@ -185,12 +182,11 @@ def test_tokens_before_the_peak_are_looked_for_in_a_window():
     )  # fmt: skip
     text = Text(rows, torch.tensor([[0, 1]]))
     found = ActiveTokens(Observed(pd.DataFrame(), examples, torch.zeros(1, 1)), text, 0)
-    assert found.peaks.tolist() == [13, 16]
+    assert found.peaks == [{13}, {16}]
     assert found.before == [set(range(5, 13)), {14, 15}]
-    assert found.precision_before(np.array([5])) == 0.5
-    assert found.precision_before(np.array([4])) == 0.0  # too far back
-    assert found.precision_before(np.array([13, 16])) == 0.0  # the peaks themselves
-    assert found.precision_before(np.array([5, 14])) == 1.0
+    for predicted, before, at_peak in (([5], 0.5, 0), ([4], 0, 0), ([13, 14], 0.5, 0.5)):
+        assert found.precision(np.array(predicted), "heads") == before
+        assert found.precision(np.array(predicted), "direct") == at_peak
 
 
 SCORES = dict.fromkeys(

@@ -15,16 +15,17 @@ many, and that without an effect at most 5% of data sets are called reproduced.
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import pandas as pd
 from pydantic import Field, TypeAdapter, ValidationError
 
-from transcoders.claims.measures import MEASURES, TABLES, Evidence, Found, Untestable
-from transcoders.config import Site
+from transcoders.claims.measures import MEASURES, TABLES, Found, Untestable
+from transcoders.config import Scale, Site
 from transcoders.config.fields import PositiveFloat, PositiveInt, Section
 from transcoders.errors import UserError
-from transcoders.files import read_yaml
+from transcoders.files import read_json, read_table, read_yaml
+from transcoders.layout import Layout
 from transcoders.statistics import Estimate
 
 Verdict = Literal["reproduced", "not reproduced", "inconclusive", "not testable at this scale"]
@@ -32,6 +33,13 @@ COLUMNS = [
     "claim", "kind", "section", "statement", "measure", "unit", "margin", "paper_value",
     "value", "low", "high", "n", "resampled", "verdict", "evidence",
 ]  # fmt: skip
+
+
+class Evidence(NamedTuple):
+    """A scale, and where its tables are."""
+
+    scale: Scale
+    layout: Layout
 
 
 class Claim(Section):
@@ -46,7 +54,7 @@ class Claim(Section):
     statement: str
     """The claim in our words."""
     measure: str
-    """A function of :mod:`transcoders.claims.measures`."""
+    """A function of :mod:`transcoders.claims`, registered with the tables that it reads."""
     unit: str
     """What the measure's value is."""
     paper: str
@@ -166,10 +174,15 @@ def _what_decides(claim: Claim, estimate: Estimate) -> list[str]:
 
 
 def _measured(claim: Claim, evidence: Evidence, site: Site | None) -> Found:
+    tables = []
     for name in TABLES[claim.measure]:
-        if not list(evidence.layout.results.glob(name)):
+        paths = sorted(evidence.layout.results.glob(name))
+        if not paths:
             raise Untestable(f"this scale has no {name}")
-    return MEASURES[claim.measure](evidence, site)
+        found = [read_json(path) if path.suffix == ".json" else read_table(path) for path in paths]
+        tables.append(found if "*" in name else found[0])
+    at = {} if site is None else {"site": site}
+    return MEASURES[claim.measure](evidence.scale, *tables, **at)
 
 
 def verdict(claim: Claim, estimate: Estimate) -> Verdict:

@@ -107,14 +107,13 @@ def gather_activity(
         batch_contexts: rows run together.
         device: the model's device.
     """
-    layers = sorted({site.layer for name, (site, _) in dictionaries.items() if chosen[name]})
+    looked_at = {name: placed for name, placed in dictionaries.items() if chosen[name]}
+    layers = sorted({site.layer for site, _ in looked_at.values()})
     found = [pd.DataFrame(columns=["dictionary", "feature", "row", "position", "activation"])]
     with progress_bar(text.tokens.numel(), "looking at chosen features") as bar:
         for numbers in torch.arange(len(text.tokens)).split(batch_contexts) if layers else []:
             activations = mlp_activations(model, text.tokens[numbers].to(device), layers)
-            for name, (site, dictionary) in dictionaries.items():
-                if not chosen[name]:
-                    continue
+            for name, (site, dictionary) in looked_at.items():
                 read = getattr(activations[site.layer], dictionary.traits.reads)
                 z = dictionary.encode(read[:, first_position:])[:, :, list(chosen[name])].cpu()
                 row, position, unit = z.nonzero(as_tuple=True)

@@ -20,7 +20,7 @@ from jaxtyping import Int
 from markupsafe import Markup
 from torch import Tensor
 
-from transcoders.circuits.labels import TRUSTED, Labels
+from transcoders.circuits.labels import TRUSTED, Labels, feature_name
 from transcoders.circuits.replacement import ReplacementModel
 from transcoders.context import one_line
 from transcoders.interpretability import browser_data as data
@@ -65,18 +65,19 @@ def write_browser_page(
         labels: what features are called, by their names.
     """
     shown = cache(lambda token: shown_token(tokenizer, token))
-    labels = labels or {}
     subject, features = examples.subject, examples.features
-    table = data.overview(examples, rows, labels, shown)
-    known = data.details(replacement, examples, labels, shown)
+    traits, layer = subject.dictionary.traits, subject.site.layer
+    of_sae = traits.imitates == "mlp_in"
+    found = [(labels or {}).get(feature_name(layer, unit, of_sae=of_sae)) for unit in features]
+    table = data.overview(examples, rows, found, shown)
+    known = data.details(replacement, examples, found, shown)
     own = folder / subject.name
     own.mkdir(parents=True)
     for number, start in enumerate(range(0, len(features), FEATURES_PER_FILE)):
         part = {name: its[start : start + FEATURES_PER_FILE] for name, its in known.items()}
         _shelve(own, f"data-{number:02}", part)
-    traits, layer = subject.dictionary.traits, subject.site.layer
     index = table | {
-        "prefix": f"{'sae' if traits.imitates == 'mlp_in' else 'tc'}{layer}",
+        "prefix": f"{'sae' if of_sae else 'tc'}{layer}",
         "features_per_file": FEATURES_PER_FILE,
         "rows_per_file": ROWS_PER_FILE,
         "text_folder": f"../{subject.site.model}/",

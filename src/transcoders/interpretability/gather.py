@@ -28,6 +28,7 @@ from transcoders.progress import progress_bar
 
 TEXT, BACKGROUND = "text.safetensors", "background.safetensors"
 FEATURES, EXAMPLES = "features.parquet", "examples.parquet"
+Entry = Dictionary | ImportedTranscoder
 
 
 class Observed(NamedTuple):
@@ -142,15 +143,24 @@ def load_observed(folder: Path, dictionary: str) -> Observed:
     return Observed(features, examples, background.float())
 
 
-def load_subject(layout: Layout, entry: Dictionary | ImportedTranscoder, device: str) -> Subject:
+def load_placed(layout: Layout, entry: Entry, device: str) -> tuple[Site, SparseDictionary]:
+    """A dictionary, after its site.
+
+    Raises:
+        UserError: a file is missing or damaged.
+    """
+    dictionary = SparseDictionary.from_pretrained(layout.dictionary(entry.name))
+    return entry.site, dictionary.to(device)
+
+
+def load_subject(layout: Layout, entry: Entry, device: str) -> Subject:
     """A dictionary, and what :func:`gather` wrote about it.
 
     Raises:
         UserError: a file is missing or damaged.
     """
-    dictionary = SparseDictionary.from_pretrained(layout.dictionary(entry.name)).to(device)
     observed = load_observed(layout.observed, entry.name)
-    return Subject(entry.name, entry.site, dictionary, observed)
+    return Subject(entry.name, *load_placed(layout, entry, device), observed)
 
 
 def random_directions(

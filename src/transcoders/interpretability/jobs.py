@@ -1,7 +1,5 @@
 """The jobs of a scale that look at features: what each loads, and where results go."""
 
-from collections.abc import Sequence
-
 import pandas as pd
 
 from transcoders.circuits import Tracer
@@ -12,10 +10,9 @@ from transcoders.circuits.labels import (
     with_edits,
     write_labels,
 )
-from transcoders.config import RATED_KINDS, Dictionary, ImportedTranscoder, Scale, Site
+from transcoders.config import RATED_KINDS, Scale
 from transcoders.contents import relative
 from transcoders.corpus import Rows, held_out_rows
-from transcoders.dictionaries import SparseDictionary
 from transcoders.files import made_folder, write_table
 from transcoders.interpretability import automatic
 from transcoders.interpretability.activity import (
@@ -30,9 +27,11 @@ from transcoders.interpretability.automatic import LIVE_EXAMPLES, LIVE_FREQUENCY
 from transcoders.interpretability.browser import write_browser_page, write_list, write_text
 from transcoders.interpretability.browser_data import Examples, look_again
 from transcoders.interpretability.gather import (
+    Entry,
     Subject,
     gather,
     load_observed,
+    load_placed,
     load_subject,
     load_text,
     random_directions,
@@ -44,7 +43,6 @@ from transcoders.interpretability.systematic import study_features, summarise_st
 from transcoders.layout import ARTICLE, Layout
 from transcoders.models import load_model, load_tokenizer, mlp_activations
 
-Labelled = Dictionary | ImportedTranscoder
 ROWS_OF_BASELINE = 16
 """Held-out rows on which random directions get the frequencies of the transcoder's features."""
 
@@ -58,11 +56,13 @@ def gather_examples_of(scale: Scale, layout: Layout, *, device: str) -> None:
     wanted = scale.studied
     site, first = wanted.rated_site, scale.corpus.first_train_position
     rows = _held_out_text(scale, layout, site.model)
-    dictionaries = _with_sites(layout, scale.observed_dictionaries, device)
+    dictionaries = {
+        entry.name: load_placed(layout, entry, device) for entry in scale.observed_dictionaries
+    }
     model = load_model(layout.model(site.model), device=device)
     sample = rows.spread(ROWS_OF_BASELINE).tokens.to(device)
-    mlp_in = mlp_activations(model, sample, [site.layer])[site.layer].mlp_in[:, first:]
-    mlp_in = mlp_in.flatten(0, 1)
+    activations = mlp_activations(model, sample, [site.layer])[site.layer]
+    mlp_in = activations.mlp_in[:, first:].flatten(0, 1)
     transcoder = dictionaries[scale.rated("transcoder").name][1]
     frequencies = (transcoder.encode(mlp_in) > 0).float().mean(dim=0)
     baseline = random_directions(
@@ -129,7 +129,10 @@ def gather_activity_of(scale: Scale, layout: Layout, model: str, *, device: str)
     wanted = scale.studied
     chosen = chosen_features(scale, layout, model)
     text = _held_out_text(scale, layout, model)
-    dictionaries = _with_sites(layout, scale.labelled_dictionaries(model), device)
+    dictionaries = {
+        entry.name: load_placed(layout, entry, device)
+        for entry in scale.labelled_dictionaries(model)
+    }
     gather_activity(
         load_model(layout.model(model), device=device), text, dictionaries, chosen,
         layout.activity(model), first_position=scale.corpus.first_train_position,
@@ -145,19 +148,6 @@ def _held_out_text(scale: Scale, layout: Layout, model: str) -> Rows:
     )  # fmt: skip
 
 
-def _with_sites(
-    layout: Layout, entries: Sequence[Labelled], device: str
-) -> dict[str, tuple[Site, SparseDictionary]]:
-    """Dictionaries and their sites, by name."""
-    return {
-        entry.name: (
-            entry.site,
-            SparseDictionary.from_pretrained(layout.dictionary(entry.name)).to(device),
-        )
-        for entry in entries
-    }
-
-
 def label_features_of(scale: Scale, layout: Layout) -> None:
     """Find a label for every chosen feature, and apply what people wrote by hand.
 
@@ -170,19 +160,14 @@ def label_features_of(scale: Scale, layout: Layout) -> None:
         tokenizer = load_tokenizer(layout.model(model))
         text = LabelledText(tokens_as_texts(tokenizer, activity.text.tokens))
         for entry in scale.labelled_dictionaries(model):
-            z, units = activity.of(entry.name), activity.chosen[entry.name]
-            named = [
-                feature_name(
-                    entry.site.layer, unit, of_sae=getattr(entry, "kind", "") == "mlp_in_sae"
-                )
-                for unit in units
-            ]
+            layer, of_sae = entry.site.layer, getattr(entry, "kind", "") == "mlp_in_sae"
+            units = zip(activity.chosen[entry.name], activity.of(entry.name), strict=True)
             labels[entry.name] = {
-                name: label_of(
-                    tokenizer, activity.text, text, its,
+                feature_name(layer, unit, of_sae=of_sae): label_of(
+                    tokenizer, activity.text, text, z,
                     first_position=scale.corpus.first_train_position, seed=scale.seed,
                 )
-                for name, its in zip(named, z, strict=True)
+                for unit, z in units
             }  # fmt: skip
     write_labels(layout.labels, with_edits(labels, layout.edited_labels))
 
@@ -217,7 +202,7 @@ def write_browser_of(scale: Scale, layout: Layout, *, device: str) -> None:
 
 
 def _examples_of(
-    scale: Scale, layout: Layout, entry: Labelled, activity: Activity, device: str
+    scale: Scale, layout: Layout, entry: Entry, activity: Activity, device: str
 ) -> tuple[Examples, str]:
     """The examples of a dictionary's features, and a word on which features these are.
 
@@ -234,11 +219,11 @@ def _examples_of(
         )
         return Examples(subject, sorted({*live, *features})), which
     z = activity.of(entry.name)
-    dictionary = SparseDictionary.from_pretrained(layout.dictionary(entry.name)).to(device)
     observed = observed_of(
         z, features, wanted, first_position=scale.corpus.first_train_position, seed=scale.seed
     )
-    examples = Examples(Subject(entry.name, entry.site, dictionary, observed), features)
+    subject = Subject(entry.name, *load_placed(layout, entry, device), observed)
+    examples = Examples(subject, features)
     for row, its in enumerate(z.transpose(1, 2, 0)):
         examples.add(row, its)
     return examples, "those that occur in a circuit of this scale."
