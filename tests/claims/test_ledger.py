@@ -133,6 +133,7 @@ def test_numbers_have_the_digits_of_their_interval():
 def test_every_measure_decides_a_claim_and_every_claim_has_a_page():
     claims = load_claims(LISTED)
     assert {claim.measure for claim in claims} == set(MEASURES)
+    assert len({claim.id for claim in claims}) == len(claims)
     notebooks = {path.stem for path in (ROOT / "workflow/notebooks").glob("*.ipynb")}
     assert {claim.page for claim in claims} <= notebooks
 
@@ -247,8 +248,7 @@ def test_a_scale_without_a_table_cannot_test_its_claims(tmp_path, monkeypatch):
     [
         ({"margin": 0}, "margin"),
         ({"because": None}, "because"),
-        ({"measure": "by_eye"}, "measure"),
-        ({"id": "bad-feature"}, "listed 2 times"),
+        ({"measure": "by_eye"}, "no measure named 'by_eye'; expected one of"),
     ],
 )
 def test_a_claim_that_is_not_valid_is_refused_by_its_name(tmp_path, change, key):

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 import pandas as pd
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
 from transcoders.claims.measures import MEASURES, TABLES, Found, Untestable
 from transcoders.config import Scale, Site
@@ -42,6 +42,12 @@ class Evidence(NamedTuple):
     layout: Layout
 
 
+def _registered(measure: str) -> str:
+    if measure not in MEASURES:
+        raise ValueError(f"no measure named {measure!r}; expected one of {', '.join(MEASURES)}")
+    return measure
+
+
 class Claim(Section):
     """What the paper says, and how it is judged here."""
 
@@ -53,7 +59,7 @@ class Claim(Section):
     """Of the paper."""
     statement: str
     """The claim in our words."""
-    measure: str
+    measure: Annotated[str, AfterValidator(_registered)]
     """A function of :mod:`transcoders.claims`, registered with the tables that it reads."""
     unit: str
     """What the measure's value is."""
@@ -80,32 +86,20 @@ def load_claims(path: Path) -> list[Claim]:
     """Read the list.
 
     Raises:
-        UserError: the file is missing or not YAML; or a claim lacks a key, is listed twice, or has
-            a measure that does not exist. The claim is named.
+        UserError: the file is missing or not YAML; or a claim lacks a key, or has a measure that
+            does not exist. The claim is named.
     """
     try:
         content = read_yaml(path)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; it lists the claims that are judged") from None
     try:
-        claims = TypeAdapter(list[Claim]).validate_python(content)
+        return TypeAdapter(list[Claim]).validate_python(content)
     except ValidationError as error:
         problems = [f"  {_place(e['loc'], content)}: {e['msg']}" for e in error.errors()]
         raise UserError(
             "\n".join([f"{path}: the list of claims is not valid", *problems])
         ) from None
-    ids = [claim.id for claim in claims]
-    for claim in claims:
-        if ids.count(claim.id) > 1:
-            raise UserError(
-                f"{path}: {claim.id}: listed {ids.count(claim.id)} times, expected once"
-            )
-        if claim.measure not in MEASURES:
-            raise UserError(
-                f"{path}: {claim.id}: measure: no measure named {claim.measure!r}; expected one of "
-                f"{', '.join(MEASURES)}"
-            )
-    return claims
 
 
 def _place(location: tuple[int | str, ...], content: Any) -> str:
