@@ -23,7 +23,7 @@ from transcoders.claims import (
 )
 from transcoders.claims.ledger import _what_decides
 from transcoders.claims.measures import MEASURES
-from transcoders.claims.words import OURS, SIGNS, numbers_in_words
+from transcoders.claims.words import SIGNS, numbers_in_words
 from transcoders.config import load_scale
 from transcoders.errors import UserError
 from transcoders.layout import Layout
@@ -293,15 +293,3 @@ def test_the_table_escapes_texts_links_pages_and_shows_every_verdict(rows, lapto
         assert f'<a href="{page}.html">{page}</a>' in shown
         assert (laptop.layout.notebook(page)).with_suffix(".html").exists()
     assert claims_table(rows, kind="check").count("<tr>") == 2
-
-
-def test_no_other_module_or_page_says_a_verdict():
-    said = [*SIGNS, *OURS.values()]
-    places = [*ROOT.glob("src/**/*.py"), *ROOT.glob("workflow/notebooks/*.ipynb")]
-    elsewhere = {
-        (path.name, words)
-        for path in places
-        for words in said
-        if "claims" not in (path.parent.name, path.stem) and words in path.read_text()
-    }
-    assert elsewhere == set()

@@ -53,11 +53,20 @@ def test_every_factor_is_the_change_that_was_made():
     assert set(table["site"]) == {SITE}
 
 
-def test_explains_can_say_each_of_its_answers():
+def test_each_factor_gets_its_answer_and_the_sentence_names_it_under_what_was_found():
     table = asked(controls(0.05, 0.005, 0.10, 0.0, 0.06), noise=0.005)
     answers = {"data": "partly", "steps": "no", "width": "yes", "shrinkage": "no",
                "affine part": "partly"}  # fmt: skip
     assert table.loc[list(answers), "explains"].to_dict() == answers
+    start, _, causes = answer(table.reset_index()).partition(", which is ")
+    assert start.startswith("At layer 1 of tiny and at equal sparsity, transcoders do worse than")
+    explained, in_part, not_at_all, *_ = causes.split("; ")
+    assert explained == "explained by too few features"
+    assert in_part == "explained in part by too little data and the affine part of the MLP"
+    assert "the shrinkage" in not_at_all and "too few training steps" in not_at_all
+    lines = why_in_words(table.reset_index()).splitlines()
+    assert len(lines) == len(table)
+    assert all("nan" not in line for line in lines)
 
 
 def test_nothing_is_explained_where_nothing_is_to_be_or_documents_are_few():
@@ -163,21 +172,6 @@ def test_chance_is_said_where_runs_differ_as_much_as_the_gap():
     assert row["change"] == pytest.approx(np.std([-0.1, 0.05, -0.15], ddof=1), rel=0.1)
     assert asked([*PLAIN, few]).loc["training seeds", "explains"] == "no"
     assert "training seeds" not in asked([PLAIN[0], few]).index
-
-
-def test_the_answer_names_each_cause_under_what_was_found():
-    table = asked(controls(0.05, 0.005, 0.10, 0.0, 0.06), noise=0.005).reset_index()
-    said = answer(table)
-    assert said.startswith(
-        "At layer 1 of tiny and at equal sparsity, transcoders do worse than SAEs"
-    )
-    explained, in_part, not_at_all, *_ = said.partition(", which is ")[2].split("; ")
-    assert explained == "explained by too few features"
-    assert in_part == "explained in part by too little data and the affine part of the MLP"
-    assert "the shrinkage" in not_at_all and "too few training steps" in not_at_all
-    lines = why_in_words(table).splitlines()
-    assert len(lines) == len(table)
-    assert all("nan" not in line for line in lines)
 
 
 def test_the_answer_claims_no_deficit_where_there_is_none():

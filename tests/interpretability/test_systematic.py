@@ -97,22 +97,13 @@ def test_heads_are_those_below_through_which_tokens_move_the_feature_most(circui
 N_ROWS, N_POSITIONS = 60, 12
 
 
-@pytest.fixture(scope="module")
-def text():
+def planted(circuit, vocabulary, *, honest):
+    """Features active on just the tokens that layer 0 predicts (or on the worst of them)."""
+    n = circuit.transcoders[2].n_features
+    every = circuit.encoder_vectors(2, torch.arange(n))
+    scores = score_tokens(circuit, vocabulary, every, "layer 0")
     generator = torch.Generator().manual_seed(1)
     rows = torch.randint(2, 200, (N_ROWS, N_POSITIONS), generator=generator)
-    background = torch.stack(
-        [torch.arange(40) % N_ROWS, torch.arange(40) % (N_POSITIONS - 1) + 1], dim=1
-    )
-    return Text(rows, background)
-
-
-def planted(circuit, vocabulary, text, *, honest):
-    """Features active on just the tokens that layer 0 predicts (or on the worst of them)."""
-    dictionary = circuit.transcoders[2]
-    every = circuit.encoder_vectors(2, torch.arange(dictionary.n_features))
-    scores = score_tokens(circuit, vocabulary, every, "layer 0")
-    rows = text.rows.clone()
     examples = []
     for feature in range(4):
         order = scores[feature].argsort(descending=honest)
@@ -124,19 +115,19 @@ def planted(circuit, vocabulary, text, *, honest):
                  "position": position, "activation": 9.0 - rank}
                 for kind in ("top", "sampled")
             ]  # fmt: skip
-    features = pd.DataFrame(
-        {"feature": range(dictionary.n_features), "frequency": [0.01] * 4 + [0.0] * 60}
-    )
-    background = torch.zeros(len(text.background), dictionary.n_features)
-    return Observed(features, pd.DataFrame(examples), background), Text(rows, text.background)
+    features = pd.DataFrame({"feature": range(n), "frequency": [0.01] * 4 + [0.0] * (n - 4)})
+    numbers = torch.arange(40)
+    background = torch.stack([numbers % N_ROWS, numbers % (N_POSITIONS - 1) + 1], dim=1)
+    observed = Observed(features, pd.DataFrame(examples), torch.zeros(40, n))
+    return observed, Text(rows, background)
 
 
 @pytest.fixture(scope="module")
-def studied(circuit, vocabulary, text, tiny_models):
+def studied(circuit, vocabulary, tiny_models):
     """By whether features do as layer 0 predicts."""
     tokenizer, made = load_tokenizer(tiny_models["gpt2"]), {}
     for honest in (True, False):
-        observed, seen = planted(circuit, vocabulary, text, honest=honest)
+        observed, seen = planted(circuit, vocabulary, honest=honest)
         subject = Subject("name", Site(model="m", layer=2), circuit.transcoders[2], observed)
         table = study_features(circuit, vocabulary, subject, seen, tokenizer, n_features=4, seed=0)
         made[honest] = observed, seen, table
@@ -189,20 +180,13 @@ def test_tokens_before_the_peak_are_looked_for_in_a_window():
         assert found.precision(np.array(predicted), "direct") == at_peak
 
 
-SCORES = dict.fromkeys(
-    ["precision", "precision_control", "correlation", "correlation_control"], 0.0
-)
-
-
 def test_summaries_take_features_together_by_layer_and_by_thirds():
     random = np.random.default_rng(0)
-    drawn = {
-        name: random.random(12)
-        for name in ("frequency", "precision", "precision_control", "correlation")
-    }
+    scores = ("precision", "precision_control", "correlation", "correlation_control")
     table = pd.DataFrame(
         {"layer": np.repeat([12, 2], 6), "l0": np.repeat([10.0, 20, 30], 4), "feature": range(12),
-         "method": "layer 0", **SCORES, **drawn}
+         "method": "layer 0", "frequency": random.random(12),
+         **{score: random.random(12) for score in scores}}
     )  # fmt: skip
     both = pd.concat([table, table.assign(method="heads", correlation=np.nan)])
     found = summarise_studies(both, seed=0)
@@ -217,15 +201,12 @@ def test_summaries_take_features_together_by_layer_and_by_thirds():
     assert row["precision_gain_low"] < gain.mean() < row["precision_gain_high"]
     heads = found[found["method"] == "heads"]
     assert heads["correlation"].isna().all() and heads["precision"].notna().all()
-
-
-def test_equal_values_are_in_the_same_third_whatever_the_order_of_rows():
-    # Of 13 dictionaries' features, 7 have the same L0.
-    table = pd.DataFrame(
-        {"layer": 1, "l0": [1.0] * 3 + [2.0] * 7 + [3.0] * 3, "feature": range(13),
-         "frequency": 0.1, "method": "layer 0", **SCORES}
-    )  # fmt: skip
-    for rows in (table, table.sample(frac=1, random_state=0)):
-        found = summarise_studies(rows, seed=0)
-        thirds = found[found["by"] == "L0"].set_index("group")["n_features"]
-        assert thirds.to_dict() == {"low": 3, "middle": 7, "high": 3}
+    # Equal values are in the same third, whatever the order of rows.
+    equal = table.assign(l0=[1.0] * 3 + [2.0] * 6 + [3.0] * 3)
+    for rows in (equal, equal.sample(frac=1, random_state=0)):
+        found = summarise_studies(rows, seed=0).query("by == 'L0'")
+        assert found.set_index("group")["n_features"].to_dict() == {
+            "low": 3,
+            "middle": 6,
+            "high": 3,
+        }
