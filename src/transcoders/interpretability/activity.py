@@ -118,13 +118,12 @@ def gather_activity(
                 z = dictionary.encode(read[:, first_position:])[:, :, list(chosen[name])].cpu()
                 row, position, unit = z.nonzero(as_tuple=True)
                 table = {
-                    "dictionary": name,
                     "feature": np.array(chosen[name])[unit],
-                    "row": numbers[row],
-                    "position": position + first_position,
-                    "activation": z[row, position, unit],
+                    "row": numbers[row].numpy(),
+                    "position": (position + first_position).numpy(),
+                    "activation": z[row, position, unit].numpy(),
                 }
-                found.append(pd.DataFrame({k: np.asarray(v) for k, v in table.items()}))
+                found.append(pd.DataFrame({"dictionary": name, **table}))
             bar.update(len(numbers) * text.tokens.shape[1])
     with made_folder(destination) as folder:
         save_tensors(folder / TEXT, text._asdict())

@@ -42,10 +42,10 @@ HEADS = "heads"
 METHOD_ORDER = pd.CategoricalDtype([*METHODS, HEADS], ordered=True)
 SHOWN = 5
 """Predicted tokens that the table shows."""
-COLUMNS = (
+COLUMNS = [
     "dictionary", "layer", "l0", "feature", "frequency", "method", "predicted", "precision",
     "precision_control", "correlation", "correlation_control",
-)  # fmt: skip
+]  # fmt: skip
 PARTS = ("", "_control", "_gain", "_gain_low", "_gain_high")
 SUMMARY_COLUMNS = (
     "by", "group", "method", "n_features",
@@ -134,7 +134,7 @@ def study_features(
             control = scores[(i + 1) % len(features)]
             scored = _scored(found, method, scores[i], control, tokenizer)
             rows.append(common | {"method": method} | scored)
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def _scored(
@@ -145,18 +145,13 @@ def _scored(
     tokenizer: Any,
 ) -> dict[str, Any]:
     """How well a prediction does, and another feature's in its place."""
-    best, best_of_control = (each.topk(K).indices.numpy() for each in (scores, control))
-    scored: dict[str, Any] = {
-        "predicted": " | ".join(tokenizer.decode([int(token)]) for token in best[:SHOWN]),
-        "precision": found.precision(best, method),
-        "precision_control": found.precision(best_of_control, method),
-    }
-    if method == HEADS:
-        return scored
-    return scored | {
-        "correlation": found.correlation(scores),
-        "correlation_control": found.correlation(control),
-    }
+    shown = scores.topk(K).indices[:SHOWN].tolist()
+    scored: dict[str, Any] = {"predicted": " | ".join(tokenizer.decode([t]) for t in shown)}
+    for part, each in (("", scores), ("_control", control)):
+        scored[f"precision{part}"] = found.precision(each.topk(K).indices.numpy(), method)
+        if method != HEADS:
+            scored[f"correlation{part}"] = found.correlation(each)
+    return scored
 
 
 def _scores_of_heads(
