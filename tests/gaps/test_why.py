@@ -62,7 +62,7 @@ def test_each_factor_gets_its_answer_and_the_sentence_names_it_under_what_was_fo
     assert start.startswith("At layer 1 of tiny and at equal sparsity, transcoders do worse than")
     explained, in_part, not_at_all, *_ = causes.split("; ")
     assert explained == "explained by too few features"
-    assert in_part == "explained in part by too little data and the affine part of the MLP"
+    assert "by too little data" in in_part and "the affine part of the MLP" in in_part
     assert "the shrinkage" in not_at_all and "too few training steps" in not_at_all
     lines = why_in_words(table.reset_index()).splitlines()
     assert len(lines) == len(table)

@@ -60,17 +60,12 @@ def gap_by_tokens(pairs: Pairs, *, margin: float) -> tuple[pd.DataFrame, pd.Data
         within = (low, high) if low < high else ANY_L0
         for line, chosen in ((ONE_PASS, once), (EQUAL_STEPS, equal)):
             for pair, gap in pairs.gaps(chosen, within).items():
-                points.append(place | {"line": line} | _point(pairs, pair, gap))
+                level = pairs.level(gap)
+                within_l0 = {"l0_low": gap.l0_low, "l0_high": gap.l0_high}
+                row = place | pair.setup._asdict() | level._asdict() | within_l0
+                points.append(row | {"line": line, "gap": level.value})
         fits += [place | row for row in _fitted(pairs, pairs.gaps(once, within), margin)]
     return pd.DataFrame(points, columns=POINT_COLUMNS), pd.DataFrame(fits, columns=FIT_COLUMNS)
-
-
-def _point(pairs: Pairs, pair: Pair, gap: FrontGap) -> dict[str, Any]:
-    found = pairs.level(gap)
-    return {
-        **pair.setup._asdict(), "gap": found.value, **found._asdict(),
-        "l0_low": gap.l0_low, "l0_high": gap.l0_high,
-    }  # fmt: skip
 
 
 def _fitted(pairs: Pairs, once: dict[Pair, FrontGap], margin: float) -> Iterator[dict[str, Any]]:

@@ -15,9 +15,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from transcoders.circuits.export import load_circuit
-from transcoders.config import RATED_KINDS, Interpretability, Scale, Site
+from transcoders.config import RATED_KINDS, Interpretability, Scale
 from transcoders.corpus import Rows
-from transcoders.dictionaries import SparseDictionary
 from transcoders.files import (
     made_folder,
     read_json,
@@ -28,7 +27,7 @@ from transcoders.files import (
 )
 from transcoders.interpretability.automatic import live_features
 from transcoders.interpretability.examples import FeatureExamples
-from transcoders.interpretability.gather import Observed, load_observed
+from transcoders.interpretability.gather import Observed, Placed, load_observed
 from transcoders.layout import Layout
 from transcoders.models import LanguageModel, mlp_activations
 from transcoders.progress import progress_bar
@@ -87,7 +86,7 @@ def drawn(live: pd.DataFrame, n: int, *, seed: int) -> list[int]:
 def gather_activity(
     model: LanguageModel,
     text: Rows,
-    dictionaries: Mapping[str, tuple[Site, SparseDictionary]],
+    dictionaries: Placed,
     chosen: Mapping[str, Sequence[int]],
     destination: Path,
     *,

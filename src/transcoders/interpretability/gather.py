@@ -7,7 +7,7 @@ keeps the activations at a few hundred **background** tokens, drawn at random; t
 features are silent.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,6 +29,8 @@ from transcoders.progress import progress_bar
 TEXT, BACKGROUND = "text.safetensors", "background.safetensors"
 FEATURES, EXAMPLES = "features.parquet", "examples.parquet"
 Entry = Dictionary | ImportedTranscoder
+Placed = dict[str, tuple[Site, SparseDictionary]]
+"""Dictionaries and their sites, by name."""
 
 
 class Observed(NamedTuple):
@@ -62,7 +64,7 @@ class Subject(NamedTuple):
 def gather(
     model: LanguageModel,
     rows: Rows,
-    dictionaries: Mapping[str, tuple[Site, SparseDictionary]],
+    dictionaries: Placed,
     settings: Interpretability,
     destination: Path,
     *,
@@ -143,14 +145,17 @@ def load_observed(folder: Path, dictionary: str) -> Observed:
     return Observed(features, examples, background.float())
 
 
-def load_placed(layout: Layout, entry: Entry, device: str) -> tuple[Site, SparseDictionary]:
-    """A dictionary, after its site.
+def load_placed(layout: Layout, entries: Iterable[Entry], device: str) -> Placed:
+    """Dictionaries and their sites, by name.
 
     Raises:
         UserError: a file is missing or damaged.
     """
-    dictionary = SparseDictionary.from_pretrained(layout.dictionary(entry.name))
-    return entry.site, dictionary.to(device)
+    placed = {}
+    for entry in entries:
+        dictionary = SparseDictionary.from_pretrained(layout.dictionary(entry.name))
+        placed[entry.name] = (entry.site, dictionary.to(device))
+    return placed
 
 
 def load_subject(layout: Layout, entry: Entry, device: str) -> Subject:
@@ -159,8 +164,8 @@ def load_subject(layout: Layout, entry: Entry, device: str) -> Subject:
     Raises:
         UserError: a file is missing or damaged.
     """
-    observed = load_observed(layout.observed, entry.name)
-    return Subject(entry.name, *load_placed(layout, entry, device), observed)
+    placed = load_placed(layout, [entry], device)[entry.name]
+    return Subject(entry.name, *placed, load_observed(layout.observed, entry.name))
 
 
 def random_directions(
