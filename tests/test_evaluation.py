@@ -109,34 +109,26 @@ def plain_ce(model, rows, first, replacement=None):
     return float(torch.nn.functional.nll_loss(log_probs.flatten(0, 1), labels.flatten()))
 
 
-def test_ce_and_bounds_are_those_of_the_untouched_model(
+def test_ce_and_kl_and_bounds_are_those_of_hooks_on_the_untouched_model(
     measure, random_dictionary, tiny_model, rows, mean_mlp_out, first
-):
-    table, _ = measure(random_dictionary("transcoder"), first=first)
-    found = table.loc[0, ["ce_original", "ce_mean_ablated", "ce_zero_ablated"]].tolist()
-    expected = [
-        plain_ce(tiny_model, rows, first, replacement)
-        for replacement in (None, mean_mlp_out, torch.zeros(WIDTH))
-    ]
-    assert found == pytest.approx(expected, abs=NATS)
-    assert len({round(ce, 3) for ce in expected}) == 3
-
-
-def test_ce_and_kl_of_a_transcoder_are_those_of_a_hook_on_the_untouched_model(
-    measure, random_dictionary, tiny_model, rows, first
 ):
     transcoder = random_dictionary("transcoder")
     mlp_in = mlp_activations(tiny_model, rows.tokens, [LAYER])[LAYER].mlp_in[:, first:]
     replacement = transcoder.decode(transcoder.encode(mlp_in))
-    original = plain_log_probs(tiny_model, rows, None, first)[:, first:-1]
-    spliced = plain_log_probs(tiny_model, rows, replacement, first)[:, first:-1]
+    original, spliced = (
+        plain_log_probs(tiny_model, rows, mlp_out, first)[:, first:-1]
+        for mlp_out in (None, replacement)
+    )
     kl = (original.exp() * (original - spliced)).sum(dim=-1).mean().item()
-
-    table, _ = measure(transcoder, first=first)
-    expected_ce = plain_ce(tiny_model, rows, first, replacement)
-    assert table.loc[0, "ce"] == pytest.approx(expected_ce, abs=NATS)
-    assert table.loc[0, "kl"] == pytest.approx(kl, abs=NATS)
-    assert kl > 0.1
+    row = measure(transcoder, first=first)[0].iloc[0]
+    assert row.kl == pytest.approx(kl, abs=NATS) and kl > 0.1
+    ablated = {"ce_mean_ablated": mean_mlp_out, "ce_zero_ablated": torch.zeros(WIDTH)}
+    expected = {
+        name: plain_ce(tiny_model, rows, first, mlp_out)
+        for name, mlp_out in {"ce": replacement, "ce_original": None, **ablated}.items()
+    }
+    assert row[list(expected)].to_dict() == pytest.approx(expected, abs=NATS)
+    assert len({round(ce, 3) for ce in expected.values()}) == 4
 
 
 @pytest.mark.parametrize("kind", ["mlp_out_sae", "mlp_in_sae"])

@@ -9,20 +9,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transcoders.claims import (
-    COLUMNS,
-    Claim,
-    Evidence,
-    Untestable,
-    count_verdicts,
-    describe,
-    judge_claims,
-    load_claims,
-    measures,
-    verdict,
-)
-from transcoders.claims.ledger import _what_decides
-from transcoders.claims.measures import MEASURES
+from transcoders.claims import count_verdicts, describe, judge_claims, load_claims, measures
+from transcoders.claims.ledger import COLUMNS, Claim, Evidence, _what_decides, verdict
+from transcoders.claims.measures import MEASURES, Untestable
 from transcoders.claims.words import SIGNS, numbers_in_words
 from transcoders.config import load_scale
 from transcoders.errors import UserError

@@ -12,7 +12,9 @@ from transcoders.claims import Evidence, judge_page
 from transcoders.cli import app
 from transcoders.config import Scale, Site, load_scale
 from transcoders.files import read_table, write_table
-from transcoders.gaps import FIT_COLUMNS, POINT_COLUMNS, WHY_COLUMNS, Pairs, gap_by_tokens
+from transcoders.gaps import Pairs
+from transcoders.gaps.by_tokens import FIT_COLUMNS, POINT_COLUMNS, gap_by_tokens
+from transcoders.gaps.why import WHY_COLUMNS
 from transcoders.layout import Layout
 from transcoders.plots import gap_by_tokens_figure
 from transcoders.tables.gaps import points_table, why_table
