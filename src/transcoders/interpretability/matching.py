@@ -2,6 +2,8 @@
 
 A rule tells rare features and features of a single token most easily. A dictionary that has more of
 these would look more interpretable, although no feature of it is.
+
+A module of its own, since whoever judges claims need not load a model.
 """
 
 import numpy as np
