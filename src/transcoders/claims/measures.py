@@ -86,9 +86,11 @@ def rule_accuracy_above_random(scale: Scale, measures: pd.DataFrame) -> Found:
 def context_free_gap(scale: Scale, measures: pd.DataFrame) -> Found:
     """The share of live features whose best examples are all on one token: transcoder minus SAE."""
     shares = measures[measures["measure"] == "single_token_share"]
-    first, second = (_of(shares, "dictionary", scale.rated(kind).name) for kind in RATED_KINDS)
-    is_one_token = [(rows["value"] == 1).to_numpy(float) for rows in (first, second)]
-    return Found(difference_of_shares(*is_one_token, "features"))
+    names = [scale.rated(kind).name for kind in RATED_KINDS]
+    first, second = (
+        (_of(shares, "dictionary", name)["value"] == 1).to_numpy(float) for name in names
+    )
+    return Found(difference_of_shares(first, second, "features"))
 
 
 @reads("case_studies/systematic.csv")
@@ -135,7 +137,7 @@ def _of_ratings(ratings: pd.DataFrame, column: str) -> Found:
     by_person = ratings["by"] == PERSON
     if by_person.any():
         ratings = ratings[by_person]
-    features = ratings.groupby(["kind", "feature"], as_index=False)[column].mean()
+    features = ratings.groupby(["kind", "feature"])[[column]].mean().reset_index()
     first, second = (_of(features, "kind", kind)[column].to_numpy(float) for kind in RATED_KINDS)
     raters = sorted(ratings["rater"].unique())
     note = f"one rater: {raters[0]}" if len(raters) == 1 else f"raters: {', '.join(raters)}"
