@@ -52,19 +52,22 @@ def no_gaps(table):
     return bool(np.isfinite(table.select_dtypes("number")).all().all())
 
 
+@pytest.fixture
+def circuit(model, random_dictionary):
+    return make_circuit(model, random_dictionary, {0: "transcoder"}, first=1)
+
+
 @pytest.mark.parametrize(("kind", "n_live"), [("dead", 0), ("one", 1), ("all", 64)])
 def test_the_browser_says_how_many_features_are_live(
-    observe, model, random_dictionary, tmp_path, tiny_models, kind, n_live
+    observe, circuit, tmp_path, tiny_models, kind, n_live
 ):
-    circuit = make_circuit(model, random_dictionary, {0: "transcoder"}, first=1)
     subject, text = observe(kind)
     live = live_features(subject.observed)["feature"].tolist()
-    assert len(live) == n_live
     tokenizer = load_tokenizer(tiny_models["llama"])
     page = browser_page(
         circuit, subject, text, tokenizer, tmp_path, live, text="text.", which="all."
     )
-    assert page.n == n_live
+    assert page.n == len(live) == n_live
     written = (tmp_path / kind / "index.html").read_text()
     assert ("There are none: no feature is live" in written) == (n_live == 0)
     assert "a lower <code>l1_coefficient" in written or n_live
@@ -73,12 +76,10 @@ def test_the_browser_says_how_many_features_are_live(
 
 @pytest.mark.parametrize(("kind", "n_studied"), [("dead", 0), ("one", 0), ("all", 3)])
 def test_studies_need_another_feature_to_compare_with(
-    observe, model, random_dictionary, tiny_models, kind, n_studied
+    observe, circuit, tiny_models, kind, n_studied
 ):
-    circuit = make_circuit(model, random_dictionary, {0: "transcoder"}, first=1)
-    subject, text = observe(kind)
     found = study_features(
-        circuit, read_vocabulary(circuit), subject, text, load_tokenizer(tiny_models["llama"]),
+        circuit, read_vocabulary(circuit), *observe(kind), load_tokenizer(tiny_models["llama"]),
         n_features=3, seed=0,
     )  # fmt: skip
     assert found["feature"].nunique() == n_studied
@@ -96,13 +97,11 @@ def test_measures_without_people_have_no_gaps(observe, kind):
     measures = measure_features(subject.observed, text, seed=0)
     assert no_gaps(measures)
     assert measures["value"].dtype == float
-    everything = pd.concat([measures.assign(dictionary=kind), pd.DataFrame(
-        {"dictionary": "other", "feature": [0, 1], "measure": "token_entropy", "value": [1.0, 2.0]}
-    )])  # fmt: skip
-    summary = summarise(everything, seed=0)
+    other = pd.DataFrame({"measure": ["token_entropy"] * 2, "value": [1.0, 2.0]})
+    both = [measures.assign(dictionary=kind), other.assign(dictionary="other")]
+    summary = summarise(pd.concat(both), seed=0)
     assert (kind in set(summary["dictionary"])) == (kind != "dead")
-    names = {kind: "a transcoder", "other": "another"}
-    table = measures_table(summary, names)
+    table = measures_table(summary, {kind: "a transcoder", "other": "another"})
     assert "no feature measured" in table or kind != "dead"
     assert "nan" not in table
     assert measures_figure(summary, {kind: "transcoder", "other": "mlp_in_sae"}).axes

@@ -9,7 +9,7 @@ from helpers_circuits import plain, replaced_mlps
 from transcoders.config import TRAITS, Dictionary, Site
 from transcoders.corpus import Rows
 from transcoders.dictionaries import SparseDictionary
-from transcoders.evaluation import evaluate_site, paired_difference
+from transcoders.evaluation import evaluate_site
 from transcoders.models import mlp_activations
 
 LAYER, WIDTH, LENGTH = 1, 32, 12
@@ -109,41 +109,26 @@ def plain_ce(model, rows, first, replacement=None):
     return float(torch.nn.functional.nll_loss(log_probs.flatten(0, 1), labels.flatten()))
 
 
-def test_columns_are_those_of_the_contract(measure, random_dictionary):
-    table, by_document = measure(*map(random_dictionary, TRAITS))
-    assert list(table.columns) == COLUMNS.split()
-    assert list(by_document.columns) == BY_DOCUMENT_COLUMNS.split()
-    assert table[list(trained(0))].to_dict("records") == [*map(trained, range(len(TRAITS)))]
-
-
-def test_ce_and_bounds_are_those_of_the_untouched_model(
+def test_ce_and_kl_and_bounds_are_those_of_hooks_on_the_untouched_model(
     measure, random_dictionary, tiny_model, rows, mean_mlp_out, first
-):
-    table, _ = measure(random_dictionary("transcoder"), first=first)
-    found = table.loc[0, ["ce_original", "ce_mean_ablated", "ce_zero_ablated"]].tolist()
-    expected = [
-        plain_ce(tiny_model, rows, first, replacement)
-        for replacement in (None, mean_mlp_out, torch.zeros(WIDTH))
-    ]
-    assert found == pytest.approx(expected, abs=NATS)
-    assert len({round(ce, 3) for ce in expected}) == 3
-
-
-def test_ce_and_kl_of_a_transcoder_are_those_of_a_hook_on_the_untouched_model(
-    measure, random_dictionary, tiny_model, rows, first
 ):
     transcoder = random_dictionary("transcoder")
     mlp_in = mlp_activations(tiny_model, rows.tokens, [LAYER])[LAYER].mlp_in[:, first:]
     replacement = transcoder.decode(transcoder.encode(mlp_in))
-    original = plain_log_probs(tiny_model, rows, None, first)[:, first:-1]
-    spliced = plain_log_probs(tiny_model, rows, replacement, first)[:, first:-1]
+    original, spliced = (
+        plain_log_probs(tiny_model, rows, mlp_out, first)[:, first:-1]
+        for mlp_out in (None, replacement)
+    )
     kl = (original.exp() * (original - spliced)).sum(dim=-1).mean().item()
-
-    table, _ = measure(transcoder, first=first)
-    expected_ce = plain_ce(tiny_model, rows, first, replacement)
-    assert table.loc[0, "ce"] == pytest.approx(expected_ce, abs=NATS)
-    assert table.loc[0, "kl"] == pytest.approx(kl, abs=NATS)
-    assert kl > 0.1
+    row = measure(transcoder, first=first)[0].iloc[0]
+    assert row.kl == pytest.approx(kl, abs=NATS) and kl > 0.1
+    ablated = {"ce_mean_ablated": mean_mlp_out, "ce_zero_ablated": torch.zeros(WIDTH)}
+    expected = {
+        name: plain_ce(tiny_model, rows, first, mlp_out)
+        for name, mlp_out in {"ce": replacement, "ce_original": None, **ablated}.items()
+    }
+    assert row[list(expected)].to_dict() == pytest.approx(expected, abs=NATS)
+    assert len({round(ce, 3) for ce in expected.values()}) == 4
 
 
 @pytest.mark.parametrize("kind", ["mlp_out_sae", "mlp_in_sae"])
@@ -194,10 +179,13 @@ def test_fvu_and_l2_ratio_and_l0_are_those_of_the_own_target(
     assert row.dead_fraction == pytest.approx(1 - (z > 0).any(dim=0).double().mean().item())
 
 
-def test_documents_are_counted_average_to_the_totals_and_are_what_intervals_are_over(
+def test_columns_are_those_of_the_contract_and_documents_average_to_the_totals(
     measure, random_dictionary, first
 ):
     table, by_document = measure(*map(random_dictionary, TRAITS), first=first)
+    assert list(table.columns) == COLUMNS.split()
+    assert list(by_document.columns) == BY_DOCUMENT_COLUMNS.split()
+    assert table[list(trained(0))].to_dict("records") == [*map(trained, range(len(TRAITS)))]
     predictions = LENGTH - 1 - first
     for row in table.itertuples():
         documents = by_document[by_document.dictionary == row.dictionary]
@@ -249,12 +237,3 @@ def test_each_dictionary_is_measured_as_if_it_were_alone(measure, random_diction
     for number, dictionary in enumerate(dictionaries):
         alone, _ = measure(dictionary)
         assert alone.loc[0, numbers].tolist() == together.loc[number, numbers].tolist()
-
-
-def test_documents_count_by_their_tokens():
-    # One document in three holds nearly all tokens and differs by 1, the others by 0.
-    heavy, original = np.arange(30) % 3 == 0, np.random.default_rng(0).normal(3, 1, size=30)
-    tokens = np.where(heavy, 1_000_000, 1)
-    documents = {"tokens": tokens, "ce": original + heavy, "ce_original": original}
-    found = paired_difference(pd.DataFrame(documents), seed=0)
-    assert found[:3] == pytest.approx([1] * 3, abs=1e-3)

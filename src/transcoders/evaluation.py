@@ -34,8 +34,15 @@ from transcoders.models import (
 )
 from transcoders.progress import progress_bar
 from transcoders.splicing import Spliced, replace_from, splice
-from transcoders.statistics import Estimate, mean
+from transcoders.statistics import mean
 
+COLUMNS = [
+    "dictionary", "site", "model", "layer", "kind", "headline", "seed", "l1_coefficient",
+    "n_features", "tokens_trained", "tokens_different", "tokens_evaluated", "l0", "ce", "ce_low",
+    "ce_high", "ce_original", "ce_mean_ablated", "ce_zero_ablated", "ce_recovered", "kl", "fvu",
+    "dead_fraction", "l2_ratio",
+]  # fmt: skip
+BY_DOCUMENT_COLUMNS = ["dictionary", "document", "source", "tokens", "ce", "ce_original", "l0"]
 Entries = list[tuple[Dictionary, SparseDictionary, dict[str, Any]]]
 """Dictionaries of one site: entry, weights, and the record of their training."""
 
@@ -66,11 +73,14 @@ class _Sums:
     def of_row(self, name: str) -> Float[Tensor, " rows"]:
         return torch.cat(self.by_row[name])
 
-    def measures(self, n_tokens: int) -> dict[str, float]:
-        """The columns that the dictionary's own output and target fix."""
+    def measures(self, n_tokens: int, n_predictions: int) -> dict[str, float]:
+        """What is measured of the dictionary alone."""
         total = self.total
         variation = total["squared_target"] - total["target"].square().sum() / n_tokens
         return {
+            "l0": self.of_row("l0").sum().item() / n_tokens,
+            "ce": self.of_row("ce").sum().item() / n_predictions,
+            "kl": self.of_row("kl").sum().item() / n_predictions,
             "fvu": (total["squared_error"] / variation).item(),
             "dead_fraction": 1 - (total["fired"] > 0).double().mean().item(),
             "l2_ratio": (total["reconstruction_norm"] / total["target_norm"]).item(),
@@ -114,29 +124,24 @@ def evaluate_site(
     n_tokens = rows.tokens[:, first:].numel()
     n_predictions = n_tokens - len(rows.tokens)
     original, ablated, zero = (ce.sum().item() / n_predictions for ce in ce_by_row.values())
-    table, by_document = [], []
+    measured, by_document = [], []
     for (entry, weights, training), own in zip(dictionaries, sums, strict=True):
         of_own = _by_document(entry.name, own, ce_by_row["original"], rows, first, documents)
-        excess = paired_difference(of_own, seed=seed)
-        ce = own.of_row("ce").sum().item() / n_predictions
+        differences = (of_own["ce"] - of_own["ce_original"]).to_numpy()
+        tokens = of_own["tokens"].to_numpy(float)
+        excess = mean(differences, "documents", weights=tokens, seed=seed)
+        ends = {"ce_low": original + excess.low, "ce_high": original + excess.high}
+        described = _described(entry, weights, training)
+        measured.append(described | own.measures(n_tokens, n_predictions) | ends)
         by_document.append(of_own)
-        table.append(
-            {
-                **_described(entry, weights, training),
-                "tokens_evaluated": n_tokens,
-                "l0": own.of_row("l0").sum().item() / n_tokens,
-                "ce": ce,
-                "ce_low": original + excess.low,
-                "ce_high": original + excess.high,
-                "ce_original": original,
-                "ce_mean_ablated": ablated,
-                "ce_zero_ablated": zero,
-                "ce_recovered": (ablated - ce) / (ablated - original),
-                "kl": own.of_row("kl").sum().item() / n_predictions,
-                **own.measures(n_tokens),
-            }
-        )
-    return pd.DataFrame(table), pd.concat(by_document, ignore_index=True)
+    table = pd.DataFrame(measured).assign(
+        tokens_evaluated=n_tokens,
+        ce_original=original,
+        ce_mean_ablated=ablated,
+        ce_zero_ablated=zero,
+        ce_recovered=lambda table: (ablated - table["ce"]) / (ablated - original),
+    )
+    return table[COLUMNS], pd.concat(by_document, ignore_index=True)
 
 
 def _described(
@@ -146,11 +151,9 @@ def _described(
         "dictionary": entry.name,
         "site": entry.site.name,
         **dict(entry.site),
-        **{key: getattr(entry, key) for key in ("kind", "headline")},
-        "seed": training["seed"],
-        "l1_coefficient": entry.l1_coefficient,
+        **entry.model_dump(include={"kind", "headline", "l1_coefficient"}),
         "n_features": weights.n_features,
-        **{key: training[key] for key in ("tokens_trained", "tokens_different")},
+        **{key: training[key] for key in ("seed", "tokens_trained", "tokens_different")},
     }
 
 
@@ -189,30 +192,17 @@ def _by_document(
 ) -> pd.DataFrame:
     """CE and L0 of one dictionary, averaged within each document."""
     n_predictions = rows.tokens.shape[1] - 1 - first
-    table = pd.DataFrame(
+    by_row = pd.DataFrame(
         {
-            "dictionary": name,
-            "document": rows.document.numpy(),
-            "tokens": n_predictions,
             "ce": sums.of_row("ce") / n_predictions,
             "ce_original": ce_original / n_predictions,
             "l0": sums.of_row("l0") / (n_predictions + 1),
         }
     )
-    how = dict.fromkeys(table, "mean") | {"dictionary": "first", "tokens": "sum"}
-    del how["document"]
-    table = table.groupby("document", as_index=False).agg(how)[list(table)]
-    of_rows = documents.iloc[table["document"]]
-    table["document"] = of_rows["id"].to_numpy()
-    table.insert(2, "source", of_rows["source"].to_numpy())
-    return table
-
-
-def paired_difference(documents: pd.DataFrame, *, seed: int) -> Estimate:
-    """The mean difference ``ce - ce_original``, of whole documents weighted by their tokens."""
-    excess = (documents["ce"] - documents["ce_original"]).to_numpy()
-    tokens = documents["tokens"].to_numpy(float)
-    return mean(excess, "documents", weights=tokens, seed=seed)
+    of_document = by_row.groupby(rows.document.numpy())
+    table = of_document.mean().assign(dictionary=name, tokens=n_predictions * of_document.size())
+    table[["document", "source"]] = documents.iloc[table.index][["id", "source"]].to_numpy()
+    return table[BY_DOCUMENT_COLUMNS]
 
 
 def evaluate_dictionaries(

@@ -11,7 +11,7 @@ an MLP is worth 0.08 and little where it is worth 6.
 Only dictionaries that were trained alike make a front: of one width, on one amount of data.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +22,7 @@ from transcoders.statistics import RESAMPLES, resample
 
 GRID_POINTS = 101
 ANY_L0 = (0.0, np.inf)
+PLAIN: tuple[str, str] = ("transcoder", "mlp_out_sae")
 Draws = Float[np.ndarray, "draw point"]
 
 
@@ -47,8 +48,6 @@ class FrontGap(NamedTuple):
     l0_low: float
     """The range of L0 that both fronts cover, in the first training run."""
     l0_high: float
-    share_better: float
-    """The share of that range (in log L0) on which the first kind is better."""
 
 
 def like_headline(evaluation: pd.DataFrame, *columns: str) -> "pd.Series[bool]":
@@ -72,22 +71,20 @@ def front_gap(
     by_document: pd.DataFrame,
     site: str,
     *,
-    kind: str = "transcoder",
-    other: str = "mlp_out_sae",
-    setup: Setup | None = None,
+    kinds: tuple[str, str] = PLAIN,
+    setup: Setup,
     within: tuple[float, float] = ANY_L0,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> FrontGap | None:
-    """Compare the fronts of two kinds at one site, of dictionaries trained like its headline ones.
+    """Compare the fronts of two kinds at one site, of dictionaries that were trained alike.
 
     Args:
         evaluation: ``evaluation.csv``.
         by_document: ``evaluation_by_document.csv``.
         site: name of the site.
-        kind: the first kind.
-        other: the kind that it is compared with.
-        setup: how both were trained; None means as the site's headline dictionaries.
+        kinds: the first kind, and that which it is compared with.
+        setup: how both were trained.
         within: the range of L0 to stay in, besides that which both fronts cover.
         resamples: of documents. All dictionaries share each resample, in CE and in L0.
         seed: of the resampling.
@@ -95,8 +92,8 @@ def front_gap(
     Returns:
         The gap, or None where the fronts share no range of L0.
     """
-    at_site = _compared(evaluation, site, (kind, other), setup)
-    if set(at_site["kind"]) != {kind, other}:
+    at_site = _compared(evaluation, site, kinds, setup)
+    if set(at_site["kind"]) != set(kinds):
         return None
     documents = by_document[by_document["dictionary"].isin(at_site["dictionary"])]
     # The order decides, with the seed, what is drawn. Documents named by numbers go by these.
@@ -112,57 +109,46 @@ def front_gap(
     weights /= weights.sum(axis=1, keepdims=True)
     bounds = at_site.iloc[0]
     worth = bounds["ce_mean_ablated"] - bounds["ce_original"]
-
-    def front(of_kind: pd.DataFrame) -> tuple[Draws, Draws]:
-        names = of_kind["dictionary"].tolist()
-        return _front(weights, l0[names].to_numpy(), ce[names].to_numpy())
-
-    gaps, about = [], []
-    for found in _at_equal_l0(at_site, (kind, other), front, within):
-        gap = found.second - found.first
-        # A resample in which the fronts share no range says nothing.
-        gaps.append(np.where(found.shared, gap.mean(axis=1), np.nan) / worth)
-        about.append((found.low, found.high, float((gap[0] > 0).mean())))
-    if not gaps:
+    grids = list(_at_equal_l0(at_site, kinds, weights, l0, ce, within))
+    if not grids:
         return None
-    return FrontGap(np.stack(gaps, axis=1), len(ce), *about[0])
+    # A resample in which the fronts share no range says nothing.
+    gaps = [
+        np.where(grid.shared, (grid.second - grid.first).mean(axis=1), np.nan) / worth
+        for grid in grids
+    ]
+    return FrontGap(np.stack(gaps, axis=1), len(ce), grids[0].low, grids[0].high)
 
 
 def levels_at_equal_l0(
     evaluation: pd.DataFrame,
     site: str,
     column: str,
-    *,
-    kind: str = "transcoder",
-    other: str = "mlp_out_sae",
-    setup: Setup | None = None,
+    setup: Setup,
 ) -> tuple[Float[np.ndarray, " run"], Float[np.ndarray, " run"]] | None:
-    """A column of ``evaluation.csv`` in two kinds, averaged over the log L0 that both cover.
+    """A column of ``evaluation.csv`` in both plain kinds, averaged over the log L0 that both cover.
 
     Args:
         evaluation: ``evaluation.csv``.
         site: name of the site.
         column: which.
-        kind: the first kind.
-        other: the second.
-        setup: how both were trained; None means as the site's headline dictionaries.
+        setup: how both were trained.
 
     Returns:
         The mean of each kind in every training run, or None where they share no range of L0.
     """
-    at_site = _compared(evaluation, site, (kind, other), setup)
-
-    def front(of_kind: pd.DataFrame) -> tuple[Draws, Draws]:
-        return _front(np.eye(1), of_kind[["l0"]].to_numpy().T, of_kind[[column]].to_numpy().T)
-
-    levels = [
-        (found.first.mean(), found.second.mean())
-        for found in _at_equal_l0(at_site, (kind, other), front)
-    ]
-    if not levels:
+    at_site = _compared(evaluation, site, PLAIN, setup)
+    l0, levels = (at_site.set_index("dictionary")[[name]].T for name in ("l0", column))
+    grids = list(_at_equal_l0(at_site, PLAIN, np.eye(1), l0, levels))
+    if not grids:
         return None
-    of_first, of_second = np.array(levels).T
-    return of_first, of_second
+    return np.array([g.first.mean() for g in grids]), np.array([g.second.mean() for g in grids])
+
+
+def headline_setup(evaluation: pd.DataFrame, site: str) -> Setup:
+    """How the headline dictionaries of a site were trained."""
+    headlines = evaluation[evaluation["headline"] & (evaluation["site"] == site)]
+    return Setup(*map(int, headlines.iloc[0][list(Setup._fields)]))
 
 
 def setups(evaluation: pd.DataFrame, site: str, kinds: tuple[str, str]) -> list[Setup]:
@@ -176,26 +162,23 @@ def setups(evaluation: pd.DataFrame, site: str, kinds: tuple[str, str]) -> list[
 
 
 def _compared(
-    evaluation: pd.DataFrame, site: str, kinds: tuple[str, str], setup: Setup | None
+    evaluation: pd.DataFrame, site: str, kinds: tuple[str, str], setup: Setup
 ) -> pd.DataFrame:
     """The dictionaries of two kinds at a site that were trained alike and have an L0."""
-    at_site = evaluation[evaluation["site"] == site]
-    if setup is None:
-        alike = like_headline(at_site, *Setup._fields)
-    else:
-        alike = (at_site[list(Setup._fields)] == setup).all(axis=1)
-    return at_site[alike & at_site["kind"].isin(kinds) & (at_site["l0"] > 0)]
+    alike = (evaluation[list(Setup._fields)] == setup).all(axis=1)
+    chosen = alike & (evaluation["site"] == site) & evaluation["kind"].isin(kinds)
+    return evaluation[chosen & (evaluation["l0"] > 0)]
 
 
 def _front(
     weights: Float[np.ndarray, "draw document"],
     l0: Float[np.ndarray, "document point"],
-    ce: Float[np.ndarray, "document point"],
+    values: Float[np.ndarray, "document point"],
 ) -> tuple[Draws, Draws]:
-    """Log L0 and CE of a kind's dictionaries in every draw, by ascending L0."""
-    log_l0, mean_ce = np.log(weights @ l0), weights @ ce
+    """Log L0 and mean values of a kind's dictionaries in every draw, by ascending L0."""
+    log_l0, means = np.log(weights @ l0), weights @ values
     order = log_l0.argsort(axis=1, kind="stable")
-    return np.take_along_axis(log_l0, order, 1), np.take_along_axis(mean_ce, order, 1)
+    return np.take_along_axis(log_l0, order, 1), np.take_along_axis(means, order, 1)
 
 
 class _Grid(NamedTuple):
@@ -213,26 +196,31 @@ class _Grid(NamedTuple):
 def _at_equal_l0(
     dictionaries: pd.DataFrame,
     kinds: tuple[str, str],
-    front: Callable[[pd.DataFrame], tuple[Draws, Draws]],
+    weights: Float[np.ndarray, "draw document"],
+    l0: pd.DataFrame,
+    values: pd.DataFrame,
     within: tuple[float, float] = ANY_L0,
 ) -> Iterator[_Grid]:
     """The fronts of two kinds over the range of L0 that both cover, in each training run.
 
-    Runs in which there is no such range are left out.
+    Runs in which there is no such range are left out. L0 and values have a row a document and a
+    column a dictionary.
     """
     for _, of_run in dictionaries.groupby("seed"):
-        points = [of_run[of_run["kind"] == kind] for kind in kinds]
-        if any(of_kind.empty for of_kind in points):
+        names = [of_run.loc[of_run["kind"] == kind, "dictionary"] for kind in kinds]
+        if any(of_kind.empty for of_kind in names):
             continue
-        first, second = map(front, points)
+        first, second = (
+            _front(weights, l0[of_kind].to_numpy(), values[of_kind].to_numpy()) for of_kind in names
+        )
         with np.errstate(divide="ignore"):
             ends = np.log(within)
         low = np.maximum(np.maximum(first[0][:, 0], second[0][:, 0]), ends[0])
         high = np.minimum(np.minimum(first[0][:, -1], second[0][:, -1]), ends[1])
         if low[0] < high[0]:
             grid = low[:, None] + (high - low)[:, None] * np.linspace(0, 1, GRID_POINTS)
-            values = interpolate(grid, *first), interpolate(grid, *second)
-            yield _Grid(*values, low < high, float(np.exp(low[0])), float(np.exp(high[0])))
+            both = interpolate(grid, *first), interpolate(grid, *second)
+            yield _Grid(*both, low < high, float(np.exp(low[0])), float(np.exp(high[0])))
 
 
 def interpolate(grid: Draws, x: Draws, y: Draws) -> Draws:

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import scipy  # loads its `stats`, which takes a second, when that is used
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
 RESAMPLES = 2000
 LEVEL = 0.95
@@ -165,7 +165,6 @@ def mean(
     seed: int,
     clusters: Sequence[object] | np.ndarray | None = None,
     weights: Float[np.ndarray, " value"] | None = None,
-    resamples: int = RESAMPLES,
 ) -> Estimate:
     """The mean of values, with clusters of them resampled.
 
@@ -175,12 +174,11 @@ def mean(
         seed: of the resampling.
         clusters: the cluster of each value; None if each value is one.
         weights: how much each value counts; None if all count alike.
-        resamples: how many.
     """
     weights = np.ones(len(values)) if weights is None else weights
     numbers = np.arange(len(values)) if clusters is None else pd.factorize(np.asarray(clusters))[0]
     n = int(numbers.max()) + 1
-    drawn = resample(n, seed=seed, resamples=resamples)
+    drawn = resample(n, seed=seed)
     sums, sizes = (np.bincount(numbers, each) for each in (values * weights, weights))
     return estimate((drawn @ sums) / (drawn @ sizes), n, resampled)
 
@@ -219,10 +217,7 @@ def difference_of_shares(
 
 
 def matched_difference(
-    first: Float[np.ndarray, " cluster"],
-    second: Float[np.ndarray, " other_cluster"],
-    strata: tuple[Int[np.ndarray, " cluster"], Int[np.ndarray, " other_cluster"]],
-    resampled: str,
+    members: pd.DataFrame, value: str, strata: list[str], resampled: str
 ) -> Estimate | None:
     """The mean difference of two groups between members that are alike.
 
@@ -232,22 +227,15 @@ def matched_difference(
     of a group vary alike in all strata.
 
     Args:
-        first: the values of one group.
-        second: those of the other.
-        strata: the stratum of each member of both groups.
+        members: of both groups. The column ``group`` is 0 or 1.
+        value: the column that is compared, group 0 minus group 1.
+        strata: the columns in which members of a stratum are equal.
         resampled: what the members are, in the plural.
 
     Returns:
         The estimate, or None where no stratum has two members of each group.
     """
-    table = pd.DataFrame(
-        {
-            "value": np.concatenate([first, second]),
-            "stratum": np.concatenate(strata),
-            "group": np.repeat([0, 1], [len(first), len(second)]),
-        }
-    )
-    groups = table.groupby(["stratum", "group"])["value"]
+    groups = members.groupby([*strata, "group"])[value]
     size, average, variance = (groups.agg(how).unstack() for how in ("size", "mean", "var"))
     common = (size.fillna(0) >= 2).all(axis=1)
     if not common.any():
@@ -256,12 +244,12 @@ def matched_difference(
     # Within strata, over all of them: two members alone say little of how much they vary.
     variances = (variances * (sizes - 1)).sum(axis=0) / (sizes - 1).sum(axis=0)
     weights = sizes.min(axis=1) / sizes.min(axis=1).sum()
-    value = float(weights @ (means[:, 0] - means[:, 1]))
+    difference = float(weights @ (means[:, 0] - means[:, 1]))
     error = float(np.sqrt(weights**2 @ (variances / sizes).sum(axis=1)))
-    low, high = (
-        scipy.stats.norm.interval(LEVEL, loc=value, scale=error) if error else (value, value)
-    )
-    return Estimate(value, float(low), float(high), int(sizes.sum()), resampled)
+    low, high = difference, difference
+    if error:
+        low, high = scipy.stats.norm.interval(LEVEL, loc=difference, scale=error)
+    return Estimate(difference, float(low), float(high), int(sizes.sum()), resampled)
 
 
 def halves(

@@ -23,17 +23,11 @@ import pytest
 import torch
 from scipy import stats
 
-from transcoders.claims import load_claims, verdict
+from transcoders.claims.ledger import load_claims, verdict
 from transcoders.config import load_scale
-from transcoders.fronts import front_gap
+from transcoders.fronts import front_gap, headline_setup
 from transcoders.gaps.by_tokens import polynomial
-from transcoders.greater_than.estimates import (
-    few_above,
-    joint_lead,
-    lead_of,
-    most_harmful,
-    own_above_others,
-)
+from transcoders.greater_than import estimates
 from transcoders.interpretability.matching import matched_accuracy
 from transcoders.layout import Layout
 from transcoders.statistics import (
@@ -93,9 +87,10 @@ class Drawn:
         self.pages = list(self.real.reset_index().groupby("document").indices.values())
 
     def gap(self, documents, resamples=RESAMPLES):
-        found = front_gap(self.evaluation, documents, self.site, resamples=resamples, seed=0)
-        assert found is not None
-        return found
+        return front_gap(
+            self.evaluation, documents, self.site, setup=headline_setup(self.evaluation, self.site),
+            resamples=resamples, seed=0,
+        )  # fmt: skip
 
     def __call__(self, drawn, truth):
         rows = np.concatenate([self.pages[i] for i in drawn])
@@ -200,8 +195,8 @@ def places(random, truth):
         losses = random.normal(scale=0.02, size=(n, 98))
         losses[:2] += 0.2 + 0.5 * WORTH(random) + 2 * np.stack([HARM(random), HARM(random)])
         losses[0] += truth
-        leads.append(lead_of(losses, 0, seed=0))
-    return joint_lead(leads)
+        leads.append(estimates.lead_of(losses, 0, seed=0))
+    return estimates.joint_lead(leads)
 
 
 def few(random, truth):
@@ -213,14 +208,14 @@ def few(random, truth):
     features = neurons + BETWEEN_KINDS(random) + truth
     curves = [np.pad(values, [(0, 0), (1, 1)]) for values in (features, neurons)]
     first, second = ({n: torch.tensor(curve) for n in (0, 1, 24, 100)} for curve in curves)
-    return few_above(first, second, seed=0)
+    return estimates.few_above(first, second, seed=0)
 
 
 def harm(random, truth):
     """Drops of 100 units, alike within decades, but not between templates; one does harm."""
     drops = np.stack([[HARM(random), HARM(random)] for _ in range(100)])
     drops[random.integers(100)] += truth
-    return most_harmful(drops, seed=int(random.integers(2**31)))[1]
+    return estimates.most_harmful(drops, seed=int(random.integers(2**31)))[1]
 
 
 def of_figure5(spread):
@@ -233,7 +228,7 @@ def of_figure5(spread):
         like = 1.0 + 0.5 * random.normal(size=(20, 1)) + 0.5 * random.normal(size=(1, 20))
         of_pairs = like + spread * random.normal(size=(20, 20))
         of_pairs[np.diag_indices(20)] += truth
-        return own_above_others(of_pairs, seed=0)
+        return estimates.own_above_others(of_pairs, seed=0)
 
     return simulate
 

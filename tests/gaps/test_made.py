@@ -8,11 +8,13 @@ import pandas as pd
 import pytest
 
 from helpers_gaps import SITE, Made, tables
-from transcoders.claims import Evidence, judge_page, rule_of_gaps
+from transcoders.claims import Evidence, judge_page
 from transcoders.cli import app
 from transcoders.config import Scale, Site, load_scale
 from transcoders.files import read_table, write_table
-from transcoders.gaps import FIT_COLUMNS, POINT_COLUMNS, WHY_COLUMNS, Pairs, gap_by_tokens
+from transcoders.gaps import Pairs
+from transcoders.gaps.by_tokens import FIT_COLUMNS, POINT_COLUMNS, gap_by_tokens
+from transcoders.gaps.why import WHY_COLUMNS
 from transcoders.layout import Layout
 from transcoders.plots import gap_by_tokens_figure
 from transcoders.tables.gaps import points_table, why_table
@@ -94,11 +96,6 @@ def test_the_command_writes_all_tables_and_the_claim_is_judged_by_them(evidence)
     assert points_table(points).count("<tr>") == len(points) + 1
     shown = why_table(why)
     assert shown.count("<tr>") == len(why) + 1 and "nan" not in shown
-
-
-def test_what_explains_a_gap_is_judged_by_the_margin_of_the_claim():
-    rule = rule_of_gaps(ROOT / "config/claims.yaml")
-    assert (rule.margin, rule.needs) == (MARGIN, 50)
 
 
 SITES = [Site(model="m", layer=layer) for layer in (1, 2)]

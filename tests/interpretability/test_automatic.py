@@ -70,6 +70,7 @@ def test_live_features_are_frequent_have_four_examples_and_only_they_are_measure
 ):
     live = [ON_TOKEN, AFTER_BEFORE, AT_RANDOM]
     assert live_features(observed)["feature"].tolist() == measures.index.tolist() == live
+    assert measures["frequency"].tolist() == [0.01] * 3
 
 
 def test_measures_tell_features_of_known_meaning_apart(measures):
@@ -113,17 +114,12 @@ def test_windows_stop_at_the_ends_of_rows():
     ]
 
 
-def test_frequency_stands_beside_the_measures_but_is_none_of_them(observed, text, measures):
-    expected = observed.features.set_index("feature")["frequency"]
-    assert measures["frequency"].tolist() == expected[measures.index].tolist()
-    table = measure_features(observed, text, seed=1).assign(dictionary="d")
-    assert summarise(table, seed=0)["measure"].tolist() == list(MEASURES)
-
-
-def test_summaries_are_means_with_intervals():
+def test_summaries_are_means_with_intervals_and_leave_out_what_is_no_measure():
     table = pd.DataFrame(
         {"dictionary": "d", "measure": MEASURES[0], "value": np.arange(1.0, 101.0)}
     )
-    found = summarise(table, seed=0).iloc[0]
-    assert found["mean"] == 50.5 and found["n_features"] == 100
-    assert found["high"] - found["mean"] == pytest.approx(1.96 * table["value"].std() / 10, rel=0.1)
+    found = summarise(pd.concat([table, table.assign(measure="frequency")]), seed=0)
+    assert found["measure"].tolist() == [MEASURES[0]]
+    assert found["mean"].tolist() == [50.5] and found["n_features"].tolist() == [100]
+    half = float((found["high"] - found["mean"]).iloc[0])
+    assert half == pytest.approx(1.96 * table["value"].std() / 10, rel=0.1)

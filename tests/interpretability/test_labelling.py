@@ -64,14 +64,10 @@ def digits_before(row, at):
         (lambda row, at: row[at].strip().isdigit(), "digits"),
         (lambda row, at: row[at].endswith("ing"), "words ending in “-ing”"),
         (lambda row, at: row[at].strip().istitle(), "a capitalised word"),
-        (lambda row, at: row[at] in (",", "."), "punctuation"),
         (lambda row, at: row[at] == "\n", "a line break"),
         (lambda row, at: row[at] == "seen" and row[at - 1][-1].isalpha(), "“-seen”"),
         (lambda row, at: "." in row[max(at - 4, 1) : at], "up to 4 tokens after “.”"),
-        (
-            lambda row, at: row[at] == "7" and row[at - 1].strip().isdigit(),
-            "“7” after digits",
-        ),
+        (lambda row, at: row[at] == "7" and row[at - 1].strip().isdigit(), "“7” after digits"),
         (
             lambda row, at: row[at] in ("7", "3") and digits_before(row, at) == 1,
             "digits after a number’s first digit",
@@ -92,10 +88,7 @@ def test_a_rule_of_the_grammar_is_found_and_said_in_english(rule, text):
     ("own", "before"),
     [
         ([" the"], None),
-        ([" born"], None),
         ([" singing", " king", " house"], None),
-        ([" was", " house", " each"], None),
-        ([" each", " singing", " was"], None),
         ([" one", " of"], [" born", " of"]),
     ],
 )
@@ -128,12 +121,11 @@ def test_naming_a_token_is_not_enough_where_the_feature_is_mostly_silent_on_it(s
 
 
 def test_with_too_few_examples_there_is_no_label():
-    z = np.zeros((N_ROWS, LENGTH))
-    assert find_label(TEXT, DOCUMENT, z, first_position=1, seed=0) == NONE
-    z[:3, 5] = 1  # all in one document
-    assert find_label(TEXT, DOCUMENT, z, first_position=1, seed=0) == NONE
-    z[:] = 1  # never silent
-    assert find_label(TEXT, DOCUMENT, z, first_position=1, seed=0) == NONE
+    never = np.zeros((N_ROWS, LENGTH))
+    in_one_document = never.copy()
+    in_one_document[:3, 5] = 1
+    for z in (never, in_one_document, np.ones_like(never)):
+        assert find_label(TEXT, DOCUMENT, z, first_position=1, seed=0) == NONE
 
 
 def test_halves_share_no_document_and_hold_what_they_say():

@@ -1,13 +1,10 @@
 """The paper's claims, judged by the tables of a scale: the only place that says a verdict."""
 
-from transcoders.claims.gaps import rule_of_gaps as rule_of_gaps  # and register its measures
-from transcoders.claims.ledger import COLUMNS as COLUMNS
-from transcoders.claims.ledger import Claim as Claim
+from transcoders.claims import greater_than as greater_than  # which registers its measures
+from transcoders.claims.gaps import rule_of_gaps as rule_of_gaps
+from transcoders.claims.ledger import Evidence as Evidence
 from transcoders.claims.ledger import judge_claims as judge_claims
 from transcoders.claims.ledger import judge_page as judge_page
 from transcoders.claims.ledger import load_claims as load_claims
-from transcoders.claims.ledger import verdict as verdict
-from transcoders.claims.measures import Evidence as Evidence
-from transcoders.claims.measures import Untestable as Untestable
 from transcoders.claims.words import count_verdicts as count_verdicts
 from transcoders.claims.words import describe as describe

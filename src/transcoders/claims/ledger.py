@@ -15,16 +15,17 @@ many, and that without an effect at most 5% of data sets are called reproduced.
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import pandas as pd
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
-from transcoders.claims.measures import MEASURES, TABLES, Evidence, Found, Untestable
-from transcoders.config import Site
+from transcoders.claims.measures import MEASURES, TABLES, Found, Untestable
+from transcoders.config import Scale, Site
 from transcoders.config.fields import PositiveFloat, PositiveInt, Section
 from transcoders.errors import UserError
-from transcoders.files import read_yaml
+from transcoders.files import read_json, read_table, read_yaml
+from transcoders.layout import Layout
 from transcoders.statistics import Estimate
 
 Verdict = Literal["reproduced", "not reproduced", "inconclusive", "not testable at this scale"]
@@ -32,6 +33,19 @@ COLUMNS = [
     "claim", "kind", "section", "statement", "measure", "unit", "margin", "paper_value",
     "value", "low", "high", "n", "resampled", "verdict", "evidence",
 ]  # fmt: skip
+
+
+class Evidence(NamedTuple):
+    """A scale, and where its tables are."""
+
+    scale: Scale
+    layout: Layout
+
+
+def _registered(measure: str) -> str:
+    if measure not in MEASURES:
+        raise ValueError(f"no measure named {measure!r}; expected one of {', '.join(MEASURES)}")
+    return measure
 
 
 class Claim(Section):
@@ -45,8 +59,8 @@ class Claim(Section):
     """Of the paper."""
     statement: str
     """The claim in our words."""
-    measure: str
-    """A function of :mod:`transcoders.claims.measures`."""
+    measure: Annotated[str, AfterValidator(_registered)]
+    """A function of :mod:`transcoders.claims`, registered with the tables that it reads."""
     unit: str
     """What the measure's value is."""
     paper: str
@@ -72,32 +86,20 @@ def load_claims(path: Path) -> list[Claim]:
     """Read the list.
 
     Raises:
-        UserError: the file is missing or not YAML; or a claim lacks a key, is listed twice, or has
-            a measure that does not exist. The claim is named.
+        UserError: the file is missing or not YAML; or a claim lacks a key, or has a measure that
+            does not exist. The claim is named.
     """
     try:
         content = read_yaml(path)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; it lists the claims that are judged") from None
     try:
-        claims = TypeAdapter(list[Claim]).validate_python(content)
+        return TypeAdapter(list[Claim]).validate_python(content)
     except ValidationError as error:
         problems = [f"  {_place(e['loc'], content)}: {e['msg']}" for e in error.errors()]
         raise UserError(
             "\n".join([f"{path}: the list of claims is not valid", *problems])
         ) from None
-    ids = [claim.id for claim in claims]
-    for claim in claims:
-        if ids.count(claim.id) > 1:
-            raise UserError(
-                f"{path}: {claim.id}: listed {ids.count(claim.id)} times, expected once"
-            )
-        if claim.measure not in MEASURES:
-            raise UserError(
-                f"{path}: {claim.id}: measure: no measure named {claim.measure!r}; expected one of "
-                f"{', '.join(MEASURES)}"
-            )
-    return claims
 
 
 def _place(location: tuple[int | str, ...], content: Any) -> str:
@@ -166,10 +168,15 @@ def _what_decides(claim: Claim, estimate: Estimate) -> list[str]:
 
 
 def _measured(claim: Claim, evidence: Evidence, site: Site | None) -> Found:
+    tables = []
     for name in TABLES[claim.measure]:
-        if not list(evidence.layout.results.glob(name)):
+        paths = sorted(evidence.layout.results.glob(name))
+        if not paths:
             raise Untestable(f"this scale has no {name}")
-    return MEASURES[claim.measure](evidence, site)
+        found = [read_json(path) if path.suffix == ".json" else read_table(path) for path in paths]
+        tables.append(found if "*" in name else found[0])
+    at = {} if site is None else {"site": site}
+    return MEASURES[claim.measure](evidence.scale, *tables, **at)
 
 
 def verdict(claim: Claim, estimate: Estimate) -> Verdict:

@@ -116,4 +116,4 @@ def compare_gaps(run: Run) -> None:
     points, fits = gap_by_tokens(pairs, margin=rule.margin)
     write_table(layout.gap_by_tokens, points)
     write_table(layout.gap_by_tokens_fit, fits)
-    write_table(layout.why, why(pairs, rule))
+    write_table(layout.why, why(pairs, margin=rule.margin, needs=rule.needs))

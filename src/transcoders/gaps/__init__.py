@@ -1,9 +1,5 @@
 """Why transcoders lose or win at equal L0: the gap by amount of data, and under controls."""
 
-from transcoders.gaps.by_tokens import FIT_COLUMNS as FIT_COLUMNS
-from transcoders.gaps.by_tokens import POINT_COLUMNS as POINT_COLUMNS
 from transcoders.gaps.by_tokens import gap_by_tokens as gap_by_tokens
 from transcoders.gaps.pairs import Pairs as Pairs
-from transcoders.gaps.why import WHY_COLUMNS as WHY_COLUMNS
-from transcoders.gaps.why import Rule as Rule
 from transcoders.gaps.why import why as why

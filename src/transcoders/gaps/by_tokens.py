@@ -49,48 +49,29 @@ def gap_by_tokens(pairs: Pairs, *, margin: float) -> tuple[pd.DataFrame, pd.Data
     points: list[dict[str, Any]] = []
     fits: list[dict[str, Any]] = []
     for site in pairs.sites:
-        once = [pair for pair, _ in _with_gap(pairs, pairs.by_data(site)) if pair.passes == 1]
+        whole = pairs.gaps(pairs.by_data(site))
+        once = [pair for pair in whole if pair.passes == 1]
         if len(once) < 2:
             continue
         first = pairs.evaluation[pairs.evaluation["site"] == site].iloc[0]
         place = {"site": site, "model": first["model"], "layer": first["layer"]}
-        largest = once[-1].setup.tokens_different
-        equal = [pair for pair in pairs.by_data(site) if pair.same_steps(largest)]
-        low, high = shared_range([gap for _, gap in _with_gap(pairs, once + equal)])
+        equal = [pair for pair in whole if pair.same_steps(once[-1].setup.tokens_different)]
+        low, high = shared_range([whole[pair] for pair in once + equal])
         within = (low, high) if low < high else ANY_L0
-        lines = {
-            line: list(_with_gap(pairs, chosen, within))
-            for line, chosen in ((ONE_PASS, once), (EQUAL_STEPS, equal))
-        }
-        for line, found in lines.items():
-            points += [place | {"line": line} | _point(pairs, *each) for each in found]
-        fits += [place | row for row in _fitted(pairs, lines[ONE_PASS], margin)]
+        for line, chosen in ((ONE_PASS, once), (EQUAL_STEPS, equal)):
+            for pair, gap in pairs.gaps(chosen, within).items():
+                level = pairs.level(gap)
+                within_l0 = {"l0_low": gap.l0_low, "l0_high": gap.l0_high}
+                row = place | pair.setup._asdict() | level._asdict() | within_l0
+                points.append(row | {"line": line, "gap": level.value})
+        fits += [place | row for row in _fitted(pairs, pairs.gaps(once, within), margin)]
     return pd.DataFrame(points, columns=POINT_COLUMNS), pd.DataFrame(fits, columns=FIT_COLUMNS)
 
 
-def _with_gap(
-    pairs: Pairs, chosen: list[Pair], within: tuple[float, float] = ANY_L0
-) -> Iterator[tuple[Pair, FrontGap]]:
-    """Pairs and their gaps, without those whose fronts share no range of L0."""
-    for pair in chosen:
-        if (gap := pairs.gap(pair, within)) is not None:
-            yield pair, gap
-
-
-def _point(pairs: Pairs, pair: Pair, gap: FrontGap) -> dict[str, Any]:
-    found = pairs.level(gap)
-    return {
-        **pair.setup._asdict(), "gap": found.value, **found._asdict(),
-        "l0_low": gap.l0_low, "l0_high": gap.l0_high,
-    }  # fmt: skip
-
-
-def _fitted(
-    pairs: Pairs, once: list[tuple[Pair, FrontGap]], margin: float
-) -> Iterator[dict[str, Any]]:
+def _fitted(pairs: Pairs, once: dict[Pair, FrontGap], margin: float) -> Iterator[dict[str, Any]]:
     """Least squares through the same points in every resample."""
-    tokens = np.array([pair.setup.tokens_different for pair, _ in once], dtype=float)
-    gaps = [gap for _, gap in once]
+    tokens = np.array([pair.setup.tokens_different for pair in once], dtype=float)
+    gaps = list(once.values())
     draws, doublings = pairs.draws(gaps), np.log2(tokens / tokens[-1])
     level, slope = polynomial(doublings, draws, 1)
     quantities = {"slope": slope, "level": level}

@@ -1,6 +1,6 @@
 """Pairs of kinds that were trained alike, and the gap of each."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import cache, cached_property
 from typing import NamedTuple
 
@@ -8,10 +8,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from transcoders.fronts import ANY_L0, FrontGap, Setup, front_gap, setups
+from transcoders.fronts import ANY_L0, PLAIN, FrontGap, Setup, front_gap, headline_setup, setups
 from transcoders.statistics import RESAMPLES, Estimate, RunNoise, estimate, with_run_noise
 
-PLAIN: tuple[str, str] = ("transcoder", "mlp_out_sae")
 SAME_STEPS = 0.1
 """Amounts of training are the same if they differ by less: batches do not divide every text."""
 
@@ -33,7 +32,7 @@ class Pair(NamedTuple):
         return abs(self.setup.tokens_trained - tokens) < SAME_STEPS * tokens
 
 
-def shared_range(gaps: Sequence[FrontGap]) -> tuple[float, float]:
+def shared_range(gaps: Collection[FrontGap]) -> tuple[float, float]:
     """The lowest and highest L0 that the fronts of all gaps cover; the first is larger if none."""
     return max(gap.l0_low for gap in gaps), min(gap.l0_high for gap in gaps)
 
@@ -66,33 +65,35 @@ class Pairs:
         """The pairs of two kinds at a site, by width and then by data."""
         return [Pair(site, kinds, setup) for setup in setups(self.evaluation, site, kinds)]
 
+    def like_headlines(self, site: str) -> Pair:
+        """The plain pair that was trained as the site's headline dictionaries were."""
+        return Pair(site, PLAIN, headline_setup(self.evaluation, site))
+
     def by_data(self, site: str) -> list[Pair]:
         """The plain pairs that are as wide as the site's headline dictionaries."""
-        at_site = self.evaluation[self.evaluation["site"] == site]
-        width = at_site.loc[at_site["headline"], "n_features"].iloc[0]
+        width = self.like_headlines(site).setup.n_features
         pairs = [pair for pair in self.of(site) if pair.setup.n_features == width]
         return sorted(pairs, key=lambda pair: pair.setup.tokens_different)
 
-    def as_headlines(self, site: str) -> FrontGap | None:
-        """The gap of the dictionaries that were trained like the site's headline ones."""
-        return front_gap(
-            self.evaluation, self.by_document, site, resamples=self.resamples, seed=self.seed
-        )
-
     def _gap(self, pair: Pair, within: tuple[float, float] = ANY_L0) -> FrontGap | None:
         """The gap of a pair, over a range of L0; None if its fronts share none of it."""
-        kind, other = pair.kinds
         return front_gap(
-            self.evaluation, self.by_document, pair.site, kind=kind, other=other,
-            setup=pair.setup, within=within, resamples=self.resamples, seed=self.seed,
+            self.evaluation, self.by_document, pair.site, kinds=pair.kinds, setup=pair.setup,
+            within=within, resamples=self.resamples, seed=self.seed,
         )  # fmt: skip
+
+    def gaps(
+        self, pairs: Iterable[Pair], within: tuple[float, float] = ANY_L0
+    ) -> dict[Pair, FrontGap]:
+        """The gaps of those pairs whose fronts share some of a range of L0."""
+        found = {pair: self.gap(pair, within) for pair in pairs}
+        return {pair: gap for pair, gap in found.items() if gap is not None}
 
     @cached_property
     def noise(self) -> RunNoise | None:
         """How far gaps are from one training run to the next, by all pairs with several runs."""
-        pairs = [pair for site in self.sites for pair in self.of(site)]
-        gaps = [gap for pair in pairs if (gap := self.gap(pair)) is not None]
-        return RunNoise.pooled(gap.draws[0] for gap in gaps)
+        gaps = self.gaps(pair for site in self.sites for pair in self.of(site))
+        return RunNoise.pooled(gap.draws[0] for gap in gaps.values())
 
     def draws(self, gaps: Sequence[FrontGap]) -> Float[np.ndarray, "draw gap"]:
         """Gaps in the data and in the same resamples, with what other training runs would change.

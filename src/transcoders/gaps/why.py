@@ -20,7 +20,6 @@ below 0 with training runs counted in.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -55,37 +54,13 @@ class Control(NamedTuple):
     after: Pair
 
 
-@dataclass(frozen=True)
-class Rule:
-    """What a factor must do to explain a gap."""
-
-    margin: float
-    """The smallest gap that matters."""
-    needs: int
-    """How many documents it takes to find one."""
-
-    def of_change(self, before: Estimate, after: Estimate, change: Estimate) -> Answer:
-        """Whether changing a factor explains the gap before."""
-        if not before.high < 0 or change.n < self.needs:
-            return "cannot tell"
-        if change.high < self.margin:
-            return "no"
-        if change.low > 0:
-            return "yes" if after.low > -self.margin else "partly"
-        return "cannot tell"
-
-    @staticmethod
-    def of_level(excess: Estimate) -> Answer:
-        """Whether a level can explain it, by how much worse transcoders are in it."""
-        return "no" if excess.high < LEVEL_MARGIN else "cannot tell"
-
-
-def why(pairs: Pairs, rule: Rule) -> pd.DataFrame:
+def why(pairs: Pairs, *, margin: float, needs: int) -> pd.DataFrame:
     """One row a factor, at the site with the most controls.
 
     Args:
         pairs: of an evaluation.
-        rule: which changes explain a gap.
+        margin: the smallest gap that matters.
+        needs: how many documents it takes to find one.
 
     Returns:
         Columns :data:`WHY_COLUMNS`, no row if no site has a control. The first row is the gap that
@@ -97,27 +72,44 @@ def why(pairs: Pairs, rule: Rule) -> pd.DataFrame:
     site = max(controls, key=lambda each: len(controls[each]))
     rows: list[dict[str, Any]] = []
     if controls[site]:
-        rows = [*_the_gap(pairs, site)]
-        rows += [row for each in controls[site] for row in _changed(pairs, each, rule)]
-        rows += _levels(pairs, site, rule)
+        # The pair that is to be explained: of the most tokens, one pass if there is one.
+        by_data = pairs.by_data(site)
+        pair = ([pair for pair in by_data if pair.passes == 1] or by_data)[-1]
+        rows += _the_gap(pairs, pair)
+        for control in controls[site]:
+            rows += _changed(pairs, control, margin, needs)
+        rows += _levels(pairs, pair)
     return pd.DataFrame([{"site": site} | row for row in rows], columns=WHY_COLUMNS)
+
+
+def explains(
+    before: Estimate, after: Estimate, change: Estimate, *, margin: float, needs: int
+) -> Answer:
+    """Whether changing a factor explains the gap before."""
+    if not before.high < 0 or change.n < needs:
+        return "cannot tell"
+    if change.high < margin:
+        return "no"
+    if change.low > 0:
+        return "yes" if after.low > -margin else "partly"
+    return "cannot tell"
 
 
 def _controls(pairs: Pairs, site: str) -> Iterator[Control]:
     """Every factor that a site's dictionaries can tell apart."""
     by_data = pairs.by_data(site)
-    once = [pair for pair in by_data if pair.passes == 1]
+    once = {pair.setup.tokens_different: pair for pair in by_data if pair.passes == 1}
     if len(once) > 1:
-        yield Control("data", once[0], once[-1])
+        *fewer, most = once.values()
+        yield Control("data", fewer[0], most)
         repeated = [
             pair for pair in by_data
-            if pair.passes > 1 and pair.same_steps(once[-1].setup.tokens_trained)
+            if pair.passes > 1 and pair.same_steps(most.setup.tokens_trained)
         ]  # fmt: skip
-        same = {pair.setup.tokens_different: pair for pair in once}
         for pair in repeated[:1]:
-            if fewest := same.get(pair.setup.tokens_different):
+            if fewest := once.get(pair.setup.tokens_different):
                 yield Control("steps", fewest, pair)
-            yield Control("data at equal steps", pair, once[-1])
+            yield Control("data at equal steps", pair, most)
     plain = {pair.setup: pair for pair in pairs.of(site)}
     widths = [
         Control("width", narrow, wide)
@@ -132,93 +124,86 @@ def _controls(pairs: Pairs, site: str) -> Iterator[Control]:
             yield Control(factor, plain[pair.setup], pair)
 
 
-def _the_gap(pairs: Pairs, site: str) -> Iterator[dict[str, Any]]:
+def _row(
+    factor: str, comparison: str, measure: str, change: Estimate, **others: Any
+) -> dict[str, Any]:
+    estimate = change._asdict()
+    return {
+        "factor": factor, "comparison": comparison, "measure": measure,
+        "change": estimate.pop("value"), **estimate, **others,
+    }  # fmt: skip
+
+
+def _the_gap(pairs: Pairs, pair: Pair) -> Iterator[dict[str, Any]]:
     """What is to be explained, and how much of it is chance between training runs."""
-    pair = _reference(pairs, site)
     gap = pairs.gap(pair)
     if gap is None:
         return
     found = pairs.level(gap)
-    yield {
-        "factor": GAP, "comparison": f"{_in_words(pair)}, L0 {gap.l0_low:.0f} to {gap.l0_high:.0f}",
-        "measure": GAP, "after": found.value, "change": found.value, **found._asdict(),
-    }  # fmt: skip
+    comparison = f"{_in_words(pair, pair)}, L0 {gap.l0_low:.0f} to {gap.l0_high:.0f}"
+    yield _row(GAP, comparison, GAP, found, after=found.value)
     if pairs.noise is not None:
-        yield {
-            "factor": "training seeds", "comparison": "the same pair trained again",
-            "measure": "standard deviation of the gap", "before": found.value,
-            "change": pairs.noise.sd, **pairs.noise.estimate()._asdict(),
-            "explains": "no" if found.high < 0 else "cannot tell",
-        }  # fmt: skip
+        yield _row(
+            "training seeds",
+            "the same pair trained again",
+            "standard deviation of the gap",
+            pairs.noise.estimate(),
+            before=found.value,
+            explains="no" if found.high < 0 else "cannot tell",
+        )
 
 
-def _changed(pairs: Pairs, control: Control, rule: Rule) -> Iterator[dict[str, Any]]:
-    whole = [pairs.gap(pair) for pair in control[1:]]
-    if whole[0] is None or whole[1] is None:
+def _changed(pairs: Pairs, control: Control, margin: float, needs: int) -> Iterator[dict[str, Any]]:
+    gaps = pairs.gaps(control[1:])
+    if len(gaps) < 2:
         return
-    low, high = shared_range([whole[0], whole[1]])
-    gaps = [pairs.gap(pair, (low, high)) for pair in control[1:]]
-    if gaps[0] is None or gaps[1] is None:  # the two gaps are at different L0
+    low, high = shared_range(gaps.values())
+    at_equal_l0 = list(pairs.gaps(gaps, (low, high)).values())
+    if len(at_equal_l0) < 2:  # the two gaps are at different L0
         return
-    draws = pairs.draws([gaps[0], gaps[1]])
+    draws = pairs.draws(at_equal_l0).T
     before, after, change = (
-        pairs.estimate(values, gaps[0])
-        for values in (draws[:, 0], draws[:, 1], draws[:, 1] - draws[:, 0])
+        pairs.estimate(values, at_equal_l0[0]) for values in (*draws, draws[1] - draws[0])
     )
-    yield {
-        "factor": control.factor,
-        "comparison": f"{_difference(control)}, L0 {low:.0f} to {high:.0f}",
-        "measure": GAP, "before": before.value, "after": after.value, "change": change.value,
-        **change._asdict(),
-        "share_of_gap": change.value / -before.value if before.high < 0 else np.nan,
-        "explains": rule.of_change(before, after, change),
-    }  # fmt: skip
+    yield _row(
+        control.factor,
+        f"{_in_words(control.before, control.after)}, L0 {low:.0f} to {high:.0f}",
+        GAP,
+        change,
+        before=before.value,
+        after=after.value,
+        share_of_gap=change.value / -before.value if before.high < 0 else np.nan,
+        explains=explains(before, after, change, margin=margin, needs=needs),
+    )
 
 
-def _levels(pairs: Pairs, site: str, rule: Rule) -> Iterator[dict[str, Any]]:
+def _levels(pairs: Pairs, pair: Pair) -> Iterator[dict[str, Any]]:
     """What both kinds are like at equal L0, in the pair that is to be explained."""
-    pair = _reference(pairs, site)
     for factor, (column, measure, worse) in LEVELS.items():
-        found = levels_at_equal_l0(pairs.evaluation, site, column, setup=pair.setup)
+        found = levels_at_equal_l0(pairs.evaluation, pair.site, column, pair.setup)
         if found is None:
             continue
         transcoder, sae = found
-        difference = mean_of_runs(transcoder - sae)
-        yield {
-            "factor": factor, "comparison": f"SAE → transcoder, {_in_words(pair)}",
-            "measure": measure, "before": sae.mean(), "after": transcoder.mean(),
-            "change": difference.value, **difference._asdict(),
-            "explains": rule.of_level(mean_of_runs(worse * (transcoder - sae))),
-        }  # fmt: skip
-
-
-def _reference(pairs: Pairs, site: str) -> Pair:
-    """The plain pair that is to be explained: of the most tokens, one pass if there is one."""
-    by_data = pairs.by_data(site)
-    return ([pair for pair in by_data if pair.passes == 1] or by_data)[-1]
-
-
-def _difference(control: Control) -> str:
-    """What differs between two pairs, and what they share."""
-    before, after = control.before, control.after
-    if before.kinds != after.kinds:
-        return f"plain → {after.kinds[0].partition('_')[0]}, {_in_words(after)}"
-    words = [
-        f"{a:,}{'' if a == b else f' → {b:,}'} {unit}"
-        for a, b, unit in (
-            (before.setup.n_features, after.setup.n_features, "features"),
-            (before.setup.tokens_different, after.setup.tokens_different, "tokens"),
-            (
-                before.passes,
-                after.passes,
-                "pass" if before.passes == after.passes == 1 else "passes",
-            ),
+        excess = mean_of_runs(worse * (transcoder - sae))
+        yield _row(
+            factor,
+            f"SAE → transcoder, {_in_words(pair, pair)}",
+            measure,
+            mean_of_runs(transcoder - sae),
+            before=sae.mean(),
+            after=transcoder.mean(),
+            explains="no" if excess.high < LEVEL_MARGIN else "cannot tell",
         )
-    ]
-    return ", ".join(words)
 
 
-def _in_words(pair: Pair) -> str:
-    features, tokens, _ = pair.setup
-    passes = "1 pass" if pair.passes == 1 else f"{pair.passes} passes"
-    return f"{features:,} features, {tokens:,} tokens, {passes}"
+def _in_words(before: Pair, after: Pair) -> str:
+    """What differs between two pairs, and what they share; of a pair and itself, what it is."""
+    if before.kinds != after.kinds:
+        return f"plain → {after.kinds[0].partition('_')[0]}, {_in_words(after, after)}"
+    passes = "pass" if before.passes == after.passes == 1 else "passes"
+    numbers = (
+        (before.setup.n_features, after.setup.n_features, "features"),
+        (before.setup.tokens_different, after.setup.tokens_different, "tokens"),
+        (before.passes, after.passes, passes),
+    )
+    return ", ".join(f"{a:,}{'' if a == b else f' → {b:,}'} {unit}" for a, b, unit in numbers)

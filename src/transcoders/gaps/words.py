@@ -40,15 +40,13 @@ def answer(why: pd.DataFrame) -> str:
             "Here no two dictionaries tell why one kind is better: no fronts share a range of L0."
         )
     gap = why[why["factor"] == GAP].iloc[0].to_dict()
-    number = f"the gap is {_value(gap | {'value': gap['change']})} of what the MLP is worth"
+    number = f"the gap is {_change(gap)} of what the MLP is worth"
     if gap["high"] < 0:
         found = "do worse than SAEs on the MLP's output even with the most data"
         rest = f", which is {_causes(why)}"
     else:
-        better = gap["low"] > 0
-        found = (
-            f"{'do better' if better else 'are not measurably worse'} than SAEs on the MLP's output"
-        )
+        do_better = "do better" if gap["low"] > 0 else "are not measurably worse"
+        found = f"{do_better} than SAEs on the MLP's output"
         rest = _what_training_did(why)
     return f"At {_place(gap['site'])} and at equal sparsity, transcoders {found} ({number}){rest}."
 
@@ -73,7 +71,7 @@ def _what_training_did(why: pd.DataFrame) -> str:
     rows = {row["factor"]: row for row in why.to_dict("records")}
     if "data" not in rows or rows["data"]["explains"] not in ("yes", "partly"):
         return ""
-    changed = {name: _value(row | {"value": row["change"]}) for name, row in rows.items()}
+    changed = {name: _change(row) for name, row in rows.items()}
     least = f"; with the least data it was {_number(rows['data']['before'])}"
     if not {"steps", "data at equal steps"} <= rows.keys():
         return f"{least}, and more data changed it by {changed['data']}"
@@ -117,15 +115,14 @@ def _bend_in_words(row: Row) -> str:
 
 
 def _line(row: Row) -> str:
-    number = f"{_value(row | {'value': row['change']})}, {row['n']:.0f} {row['resampled']}"
+    number = f"{_change(row)}, {row['n']:.0f} {row['resampled']}"
     if row["factor"] == GAP:
         return f"**The gap**, transcoder − SAE ({row['comparison']}): {number}."
     name = f"**{row['factor'].capitalize()}** ({row['comparison']})"
     values = f"{_number(row['before'])} → {_number(row['after'])}"
     if row["factor"] == "training seeds":
-        found = (
-            f"the {row['measure']} is {row['change']:.3f} [{row['low']:.3f} to {row['high']:.3f}]"
-        )
+        numbers = f"{row['change']:.3f} [{row['low']:.3f} to {row['high']:.3f}]"
+        found = f"the {row['measure']} is {numbers}"
     elif row["factor"] in LEVELS:
         found = f"the {row['measure']} is {values}, a difference of {number}"
     else:
@@ -139,6 +136,10 @@ def _place(site: str) -> str:
     """A site as a reader names it: ``layer 20 of gpt2``."""
     model, _, layer = site.rpartition("_layer")
     return f"layer {layer} of {model}"
+
+
+def _change(row: Row) -> str:
+    return _value(row | {"value": row["change"]})
 
 
 def _value(row: Row) -> str:

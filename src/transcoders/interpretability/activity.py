@@ -15,9 +15,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from transcoders.circuits.export import load_circuit
-from transcoders.config import RATED_KINDS, Interpretability, Scale, Site
+from transcoders.config import RATED_KINDS, Interpretability, Scale
 from transcoders.corpus import Rows
-from transcoders.dictionaries import SparseDictionary
 from transcoders.files import (
     made_folder,
     read_json,
@@ -28,7 +27,7 @@ from transcoders.files import (
 )
 from transcoders.interpretability.automatic import live_features
 from transcoders.interpretability.examples import FeatureExamples
-from transcoders.interpretability.gather import Observed, load_observed
+from transcoders.interpretability.gather import Observed, Placed, load_observed
 from transcoders.layout import Layout
 from transcoders.models import LanguageModel, mlp_activations
 from transcoders.progress import progress_bar
@@ -87,7 +86,7 @@ def drawn(live: pd.DataFrame, n: int, *, seed: int) -> list[int]:
 def gather_activity(
     model: LanguageModel,
     text: Rows,
-    dictionaries: Mapping[str, tuple[Site, SparseDictionary]],
+    dictionaries: Placed,
     chosen: Mapping[str, Sequence[int]],
     destination: Path,
     *,
@@ -107,25 +106,23 @@ def gather_activity(
         batch_contexts: rows run together.
         device: the model's device.
     """
-    layers = sorted({site.layer for name, (site, _) in dictionaries.items() if chosen[name]})
+    looked_at = {name: placed for name, placed in dictionaries.items() if chosen[name]}
+    layers = sorted({site.layer for site, _ in looked_at.values()})
     found = [pd.DataFrame(columns=["dictionary", "feature", "row", "position", "activation"])]
     with progress_bar(text.tokens.numel(), "looking at chosen features") as bar:
         for numbers in torch.arange(len(text.tokens)).split(batch_contexts) if layers else []:
             activations = mlp_activations(model, text.tokens[numbers].to(device), layers)
-            for name, (site, dictionary) in dictionaries.items():
-                if not chosen[name]:
-                    continue
+            for name, (site, dictionary) in looked_at.items():
                 read = getattr(activations[site.layer], dictionary.traits.reads)
                 z = dictionary.encode(read[:, first_position:])[:, :, list(chosen[name])].cpu()
                 row, position, unit = z.nonzero(as_tuple=True)
                 table = {
-                    "dictionary": name,
                     "feature": np.array(chosen[name])[unit],
-                    "row": numbers[row],
-                    "position": position + first_position,
-                    "activation": z[row, position, unit],
+                    "row": numbers[row].numpy(),
+                    "position": (position + first_position).numpy(),
+                    "activation": z[row, position, unit].numpy(),
                 }
-                found.append(pd.DataFrame({k: np.asarray(v) for k, v in table.items()}))
+                found.append(pd.DataFrame({"dictionary": name, **table}))
             bar.update(len(numbers) * text.tokens.shape[1])
     with made_folder(destination) as folder:
         save_tensors(folder / TEXT, text._asdict())

@@ -12,6 +12,7 @@ The files are scripts that call ``shelve``, so that a page opened from a folder 
 """
 
 import json
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +26,7 @@ from transcoders.circuits.replacement import ReplacementModel
 from transcoders.context import one_line
 from transcoders.interpretability import browser_data as data
 from transcoders.interpretability.examples import bin_edges
+from transcoders.interpretability.gather import Subject
 from transcoders.templates import render, script, stylesheet, template
 
 FEATURES_PER_FILE, ROWS_PER_FILE = 128, 32
@@ -65,28 +67,18 @@ def write_browser_page(
         labels: what features are called, by their names.
     """
     shown = cache(lambda token: shown_token(tokenizer, token))
-    labels = labels or {}
     subject, features = examples.subject, examples.features
-    table = data.overview(examples, rows, labels, shown)
-    known = data.details(replacement, examples, labels, shown)
-    own = folder / subject.name
-    own.mkdir(parents=True)
-    for number, start in enumerate(range(0, len(features), FEATURES_PER_FILE)):
-        part = {name: its[start : start + FEATURES_PER_FILE] for name, its in known.items()}
-        _shelve(own, f"data-{number:02}", part)
     traits, layer = subject.dictionary.traits, subject.site.layer
-    index = table | {
-        "prefix": f"{'sae' if traits.imitates == 'mlp_in' else 'tc'}{layer}",
-        "features_per_file": FEATURES_PER_FILE,
-        "rows_per_file": ROWS_PER_FILE,
-        "text_folder": f"../{subject.site.model}/",
-        "before": data.BEFORE,
-        "after": data.AFTER,
-        "groups": data.GROUPS,
-        "lists": {name: title for name, title in data.LISTS.items() if name in known},
-        "absent": data.absent(subject.dictionary),
-        "edges": bin_edges().tolist(),
-    }
+    prefix = f"{'sae' if traits.imitates == 'mlp_in' else 'tc'}{layer}"
+    found = [(labels or {}).get(f"{prefix}[{unit}]") for unit in features]
+    table = data.overview(examples, rows, found, shown)
+    known = data.details(replacement, examples, found, shown)
+    own = folder / subject.name
+    parts = (
+        {name: its[start : start + FEATURES_PER_FILE] for name, its in known.items()}
+        for start in range(0, len(features), FEATURES_PER_FILE)
+    )
+    _shelve(own, "data", parts)
     title = f"{traits.label} at layer {layer} of {subject.site.model}"
     page = render(
         __package__,
@@ -101,11 +93,28 @@ def write_browser_page(
         rows=_best_rows(table),
         style=Markup(stylesheet() + template(__package__, "browser.css")),
         script=Markup(script() + template(__package__, "browser.js")),
-        # Only "<" could end the script element.
-        index=Markup(_as_json(index).replace("<", "\\u003c")),
+        index=_index(subject, prefix, table, known),
     )
     (own / "index.html").write_text(page, encoding="utf-8")
     return Page(subject.name, title, len(features), sum(name != "" for name in table["name"]))
+
+
+def _index(subject: Subject, prefix: str, table: data.Columns, known: data.Columns) -> Markup:
+    """What the page itself holds: the table, and how to read the files beside it."""
+    index = table | {
+        "prefix": prefix,
+        "features_per_file": FEATURES_PER_FILE,
+        "rows_per_file": ROWS_PER_FILE,
+        "text_folder": f"../{subject.site.model}/",
+        "before": data.BEFORE,
+        "after": data.AFTER,
+        "groups": data.GROUPS,
+        "lists": {name: title for name, title in data.LISTS.items() if name in known},
+        "absent": data.absent(subject.dictionary),
+        "edges": bin_edges().tolist(),
+    }
+    # Only "<" could end the script element.
+    return Markup(_as_json(index).replace("<", "\\u003c"))
 
 
 def write_text(rows: Int[Tensor, "row position"], tokenizer: Any, folder: Path) -> None:
@@ -117,9 +126,8 @@ def write_text(rows: Int[Tensor, "row position"], tokenizer: Any, folder: Path) 
         folder: to make.
     """
     shown = cache(lambda token: shown_token(tokenizer, token))
-    folder.mkdir(parents=True)
-    for number, part in enumerate(rows.split(ROWS_PER_FILE)):
-        _shelve(folder, f"text-{number:02}", [[*map(shown, row)] for row in part.tolist()])
+    parts = ([[*map(shown, row)] for row in part.tolist()] for part in rows.split(ROWS_PER_FILE))
+    _shelve(folder, "text", parts)
 
 
 def write_list(pages: list[Page], folder: Path, *, article: str) -> None:
@@ -150,6 +158,9 @@ def _as_json(content: Any) -> str:
     return json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
-def _shelve(folder: Path, name: str, content: Any) -> None:
-    text = f'shelve("{name}",{_as_json(content)});\n'
-    (folder / f"{name}.js").write_text(text, encoding="utf-8")
+def _shelve(folder: Path, kind: str, parts: Iterable[Any]) -> None:
+    folder.mkdir(parents=True)
+    for number, part in enumerate(parts):
+        name = f"{kind}-{number:02}"
+        call = f'shelve("{name}",{_as_json(part)});\n'
+        (folder / f"{name}.js").write_text(call, encoding="utf-8")

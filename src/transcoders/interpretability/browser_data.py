@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from transcoders.circuits.invariant import best_products, de_embeddings, direct_logits
-from transcoders.circuits.labels import RULE, Label, Labels, feature_name
+from transcoders.circuits.labels import RULE, Label
 from transcoders.circuits.replacement import ReplacementModel
 from transcoders.dictionaries import SparseDictionary
 from transcoders.interpretability.gather import Subject
@@ -49,6 +49,8 @@ NO_EMBEDDINGS = (
     "No de-embedding is shown: this dictionary does not read the residual stream, so embeddings do "
     "not drive its features directly."
 )
+Found = list[Label | None]
+"""The label of each feature, if it has one."""
 Columns = dict[str, list[Any]]
 """Values of some features, parallel, by what they are."""
 Shown = Callable[[int], str]
@@ -71,22 +73,20 @@ class Examples:
         self.chosen = _chosen(subject, features)
         """Each example: ``feature, group, row, position``."""
         self._by_row = dict(iter(self.chosen.groupby("row")[["feature", "position"]]))
+        self.rows_left = set(self._by_row)
+        """Numbers of the rows of the text whose examples have no shades yet."""
         self._largest = dict(self.known["largest"])
         self._shades: dict[tuple[int, int, int], tuple[int, str]] = {}
 
-    @property
-    def rows_left(self) -> set[int]:
-        """Numbers of the rows of the text whose examples have no shades yet."""
-        places = self.chosen[["feature", "row", "position"]].itertuples(index=False, name=None)
-        return {place[1] for place in places if place not in self._shades}
-
     def add(self, row: int, z: Float[np.ndarray, "position feature"]) -> None:
         """Shade the examples of a row by the activations of all features on it."""
-        its = self._by_row.get(row)
-        for feature, position in its.itertuples(index=False) if its is not None else ():
+        if row not in self.rows_left:
+            return
+        for feature, position in self._by_row[row].itertuples(index=False):
             of_feature = z[:, int(np.searchsorted(self.features, feature))]
             shades = _shades(of_feature, position, self._largest[feature])
             self._shades[feature, row, position] = shades
+        self.rows_left.remove(row)
 
     def listed(self) -> list[list[tuple[int, int, int, int, str]]]:
         """Feature by feature, each example's group, row and position, and its shades.
@@ -112,14 +112,14 @@ def look_again(
         wanted: the examples of each dictionary.
         rows: the text on which their features were observed.
     """
-    left = {examples: examples.rows_left for examples in wanted}
-    layers = sorted({examples.subject.site.layer for examples, its in left.items() if its})
-    numbers = torch.tensor(sorted(set().union(*left.values())))
+    left = [examples for examples in wanted if examples.rows_left]
+    layers = sorted({examples.subject.site.layer for examples in left})
+    numbers = torch.tensor(sorted(set().union(*(examples.rows_left for examples in left))))
     with progress_bar(len(numbers), "looking at examples again", "rows") as bar:
         for own in numbers.long().split(BATCH) if len(numbers) else []:
             tokens = rows[own].to(replacement.W_O.device)
             activations = mlp_activations(replacement.model, tokens, layers)
-            for examples in (examples for examples, its in left.items() if its):
+            for examples in left:
                 dictionary = examples.subject.dictionary
                 of_site = activations[examples.subject.site.layer]
                 read = getattr(of_site, dictionary.traits.reads)
@@ -131,26 +131,25 @@ def look_again(
 
 
 def overview(
-    examples: Examples, rows: Int[Tensor, "row position"], labels: Labels, shown: Shown
+    examples: Examples, rows: Int[Tensor, "row position"], labels: Found, shown: Shown
 ) -> Columns:
     """What the table of features says, and what is searched.
 
     Args:
         examples: of the features.
         rows: the text on which they were observed.
-        labels: what features are called, by their names.
+        labels: what each feature is called.
         shown: the text of a token.
     """
-    features, known = examples.features, examples.known
+    known = examples.known
     best = examples.chosen[examples.chosen["group"] == 0]
-    peaks: dict[int, dict[str, None]] = {feature: {} for feature in features}
+    peaks: dict[int, dict[str, None]] = {feature: {} for feature in examples.features}
     for feature, row, position in best[["feature", "row", "position"]].itertuples(index=False):
         peaks[feature][shown(int(rows[row, position]))] = None
-    found = [_label(examples.subject, feature, labels) for feature in features]
     return {
-        "feature": list(features),
-        "name": [label.text if label and label.is_trusted else "" for label in found],
-        "score": _shortened([label.score if label else nan for label in found]),
+        "feature": list(examples.features),
+        "name": [label.text if label and label.is_trusted else "" for label in labels],
+        "score": _shortened([label.score if label else nan for label in labels]),
         "frequency": _shortened(known["frequency"]),
         "largest": _shortened(known["largest"]),
         "peaks": [list(its)[:N_PEAKS] for its in peaks.values()],
@@ -158,28 +157,27 @@ def overview(
 
 
 def details(
-    replacement: ReplacementModel, examples: Examples, labels: Labels, shown: Shown
+    replacement: ReplacementModel, examples: Examples, labels: Found, shown: Shown
 ) -> Columns:
     """What a reader sees when they open a feature.
 
     Args:
         replacement: the model that the dictionary was trained on.
         examples: of the features, shaded.
-        labels: what features are called, by their names.
+        labels: what each feature is called.
         shown: the text of a token.
     """
-    subject, features, known = examples.subject, examples.features, examples.known
+    dictionary, known = examples.subject.dictionary, examples.known
     bars = [_bars(histogram) for histogram in known["histogram"]]
-    found = [_label(subject, feature, labels) for feature in features]
-    chosen = torch.tensor(list(features), dtype=torch.long)
+    chosen = torch.tensor(list(examples.features), dtype=torch.long)
     return {
-        "why": [f"{its.by}: {its.why}" if its and its.by != RULE else "" for its in found],
+        "why": [f"{its.by}: {its.why}" if its and its.by != RULE else "" for its in labels],
         "mean": _shortened(known["mean"]),
         "first_bin": [first for first, _ in bars],
         "bars": [counts for _, counts in bars],
         "examples": examples.listed(),
-        "nearest": _nearest(subject.dictionary, chosen),
-        **_lists(replacement, subject.dictionary, chosen, shown),
+        "nearest": _nearest(dictionary, chosen),
+        **_lists(replacement, dictionary, chosen, shown),
     }  # fmt: skip
 
 
@@ -187,11 +185,6 @@ def absent(dictionary: SparseDictionary) -> list[str]:
     """Why some lists are not shown for a dictionary."""
     writes, reads = dictionary.traits.imitates == "mlp_out", dictionary.traits.reads == "mlp_in"
     return [*([] if writes else [NO_LOGITS]), *([] if reads else [NO_EMBEDDINGS])]
-
-
-def _label(subject: Subject, feature: int, labels: Labels) -> Label | None:
-    of_sae = subject.dictionary.traits.imitates == "mlp_in"
-    return labels.get(feature_name(subject.site.layer, feature, of_sae=of_sae))
 
 
 def _chosen(subject: Subject, features: Sequence[int]) -> pd.DataFrame:

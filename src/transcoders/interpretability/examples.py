@@ -25,8 +25,6 @@ BINS_PER_OCTAVE = 2
 LOWEST_OCTAVE, HIGHEST_OCTAVE = -10, 10
 N_BINS = (HIGHEST_OCTAVE - LOWEST_OCTAVE) * BINS_PER_OCTAVE
 """Logarithmic bins from 1/1024 to 1024. The outermost also hold what lies beyond."""
-MERGE_ROWS = 64
-"""Gather the peaks of this many rows before comparing them with those kept."""
 
 
 def bin_edges() -> Float[np.ndarray, " edge"]:
@@ -79,7 +77,6 @@ class FeatureExamples:
         self._count = torch.zeros(n_features, dtype=torch.long, device=device)
         self._sum = torch.zeros(n_features, dtype=torch.double, device=device)
         self._histogram = torch.zeros(n_features * N_BINS, dtype=torch.long, device=device)
-        self._waiting: list[tuple[Tensor, Tensor, Tensor]] = []
 
     @torch.no_grad()
     def add(
@@ -107,16 +104,8 @@ class FeatureExamples:
         bins = octave.long().clamp(0, N_BINS - 1)
         self._histogram += torch.bincount(feature * N_BINS + bins, minlength=len(self._histogram))
         peak, position = z.max(dim=1)
-        self._waiting.append((peak, position + first_position, rows.to(peak.device)))
-        if sum(len(part[2]) for part in self._waiting) >= MERGE_ROWS:
-            self._merge()
-
-    def _merge(self) -> None:
-        if not self._waiting:
-            return
-        peak, position, rows = (torch.cat(parts) for parts in zip(*self._waiting, strict=True))
-        self._waiting = []
-        row = rows[:, None].expand_as(position)
+        row = rows.to(peak.device)[:, None].expand_as(position)
+        position = position + first_position
         nothing = torch.full_like(peak, -torch.inf)
         self._top = self._top.merge(Kept(torch.where(peak > 0, peak, nothing), peak, row, position))
         luck = torch.stack([self._luck(int(number)) for number in rows])
@@ -125,7 +114,7 @@ class FeatureExamples:
 
     @property
     def n_bytes(self) -> int:
-        """Memory of what is kept, without the peaks that wait to be merged."""
+        """Memory of what is kept."""
         kept = [*self._top, *self._sampled, self._count, self._sum, self._histogram]
         return sum(tensor.numel() * tensor.element_size() for tensor in kept)
 
@@ -139,7 +128,6 @@ class FeatureExamples:
 
         ``kind`` is ``top`` or ``sampled``; each kind is ranked by activation.
         """
-        self._merge()
         parts = []
         for kind, kept in (("top", self._top), ("sampled", self._sampled)):
             rank, feature = (kept.activation > 0).nonzero(as_tuple=True)
@@ -157,7 +145,6 @@ class FeatureExamples:
 
         The mean is over the tokens where a feature is active; NaN if there are none.
         """
-        self._merge()
         count = self._count.cpu().numpy()
         with np.errstate(invalid="ignore"):
             mean = self._sum.cpu().numpy() / count

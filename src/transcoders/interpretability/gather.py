@@ -7,7 +7,7 @@ keeps the activations at a few hundred **background** tokens, drawn at random; t
 features are silent.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,6 +28,9 @@ from transcoders.progress import progress_bar
 
 TEXT, BACKGROUND = "text.safetensors", "background.safetensors"
 FEATURES, EXAMPLES = "features.parquet", "examples.parquet"
+Entry = Dictionary | ImportedTranscoder
+Placed = dict[str, tuple[Site, SparseDictionary]]
+"""Dictionaries and their sites, by name."""
 
 
 class Observed(NamedTuple):
@@ -61,7 +64,7 @@ class Subject(NamedTuple):
 def gather(
     model: LanguageModel,
     rows: Rows,
-    dictionaries: Mapping[str, tuple[Site, SparseDictionary]],
+    dictionaries: Placed,
     settings: Interpretability,
     destination: Path,
     *,
@@ -142,15 +145,27 @@ def load_observed(folder: Path, dictionary: str) -> Observed:
     return Observed(features, examples, background.float())
 
 
-def load_subject(layout: Layout, entry: Dictionary | ImportedTranscoder, device: str) -> Subject:
+def load_placed(layout: Layout, entries: Iterable[Entry], device: str) -> Placed:
+    """Dictionaries and their sites, by name.
+
+    Raises:
+        UserError: a file is missing or damaged.
+    """
+    placed = {}
+    for entry in entries:
+        dictionary = SparseDictionary.from_pretrained(layout.dictionary(entry.name))
+        placed[entry.name] = (entry.site, dictionary.to(device))
+    return placed
+
+
+def load_subject(layout: Layout, entry: Entry, device: str) -> Subject:
     """A dictionary, and what :func:`gather` wrote about it.
 
     Raises:
         UserError: a file is missing or damaged.
     """
-    dictionary = SparseDictionary.from_pretrained(layout.dictionary(entry.name)).to(device)
-    observed = load_observed(layout.observed, entry.name)
-    return Subject(entry.name, entry.site, dictionary, observed)
+    placed = load_placed(layout, [entry], device)[entry.name]
+    return Subject(entry.name, *placed, load_observed(layout.observed, entry.name))
 
 
 def random_directions(

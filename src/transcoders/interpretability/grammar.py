@@ -108,8 +108,10 @@ class Text:
                 BOS.
         """
         rows = [["", *row[1:]] for row in tokens]
+        # Whether a token goes on with the word before it.
         continues = [
-            [False] + [_continues(a, b) for a, b in itertools.pairwise(row)] for row in rows
+            [False] + [a[-1:].isalpha() and b[:1].isalpha() for a, b in itertools.pairwise(row)]
+            for row in rows
         ]
         named = [
             ["-" * within + token.strip(" ") for token, within in zip(row, its, strict=True)]
@@ -206,11 +208,6 @@ _TESTS = {
     "punctuation": lambda word: word.strip() and not any(map(str.isalnum, word)),
     "line break": lambda word: "\n" in word,
 }
-
-
-def _continues(before: str, token: str) -> bool:
-    """Whether a token goes on with the word before it."""
-    return before[-1:].isalpha() and token[:1].isalpha()
 
 
 def _digits_before(row: list[str]) -> list[int]:

@@ -1,50 +1,26 @@
 """The jobs of a scale that look at features: what each loads, and where results go."""
 
-from collections.abc import Sequence
-
 import pandas as pd
 
-from transcoders.circuits import Tracer
-from transcoders.circuits.labels import (
-    Labels,
-    feature_name,
-    read_labels,
-    with_edits,
-    write_labels,
-)
-from transcoders.config import RATED_KINDS, Dictionary, ImportedTranscoder, Scale, Site
+from transcoders.circuits import Tracer, labels
+from transcoders.config import RATED_KINDS, Scale
 from transcoders.contents import relative
 from transcoders.corpus import Rows, held_out_rows
-from transcoders.dictionaries import SparseDictionary
 from transcoders.files import made_folder, write_table
-from transcoders.interpretability import automatic
-from transcoders.interpretability.activity import (
-    Activity,
-    chosen_features,
-    gather_activity,
-    load_activity,
-    observed_of,
-    tokens_as_texts,
-)
-from transcoders.interpretability.automatic import LIVE_EXAMPLES, LIVE_FREQUENCY, live_features
-from transcoders.interpretability.browser import write_browser_page, write_list, write_text
-from transcoders.interpretability.browser_data import Examples, look_again
-from transcoders.interpretability.gather import (
-    Subject,
+from transcoders.interpretability import (
+    activity,
+    automatic,
+    browser,
     gather,
-    load_observed,
-    load_subject,
-    load_text,
-    random_directions,
+    grammar,
+    labelling,
+    predictions,
+    systematic,
 )
-from transcoders.interpretability.grammar import Text as LabelledText
-from transcoders.interpretability.labelling import label_of
-from transcoders.interpretability.predictions import read_vocabulary
-from transcoders.interpretability.systematic import study_features, summarise_studies
+from transcoders.interpretability.browser_data import Examples, look_again
 from transcoders.layout import ARTICLE, Layout
 from transcoders.models import load_model, load_tokenizer, mlp_activations
 
-Labelled = Dictionary | ImportedTranscoder
 ROWS_OF_BASELINE = 16
 """Held-out rows on which random directions get the frequencies of the transcoder's features."""
 
@@ -58,19 +34,19 @@ def gather_examples_of(scale: Scale, layout: Layout, *, device: str) -> None:
     wanted = scale.studied
     site, first = wanted.rated_site, scale.corpus.first_train_position
     rows = _held_out_text(scale, layout, site.model)
-    dictionaries = _with_sites(layout, scale.observed_dictionaries, device)
+    placed = gather.load_placed(layout, scale.observed_dictionaries, device)
     model = load_model(layout.model(site.model), device=device)
     sample = rows.spread(ROWS_OF_BASELINE).tokens.to(device)
-    mlp_in = mlp_activations(model, sample, [site.layer])[site.layer].mlp_in[:, first:]
-    mlp_in = mlp_in.flatten(0, 1)
-    transcoder = dictionaries[scale.rated("transcoder").name][1]
+    activations = mlp_activations(model, sample, [site.layer])[site.layer]
+    mlp_in = activations.mlp_in[:, first:].flatten(0, 1)
+    transcoder = placed[scale.rated("transcoder").name][1]
     frequencies = (transcoder.encode(mlp_in) > 0).float().mean(dim=0)
-    baseline = random_directions(
+    baseline = gather.random_directions(
         transcoder, frequencies, mlp_in, wanted.random_directions, seed=scale.seed
     )
-    dictionaries[wanted.baseline] = (site, baseline)
-    gather(
-        model, rows, dictionaries, wanted, layout.observed,
+    placed[wanted.baseline] = (site, baseline)
+    gather.gather(
+        model, rows, placed, wanted, layout.observed,
         first_position=first, seed=scale.seed, device=device,
     )  # fmt: skip
 
@@ -81,11 +57,11 @@ def measure_features_of(scale: Scale, layout: Layout) -> None:
     Raises:
         UserError: a file is missing or damaged.
     """
-    text = load_text(layout.observed)
+    text = gather.load_text(layout.observed)
     names = [scale.rated(kind).name for kind in RATED_KINDS]
     measures = pd.concat(
         automatic.measure_features(
-            load_observed(layout.observed, name), text, seed=scale.seed
+            gather.load_observed(layout.observed, name), text, seed=scale.seed
         ).assign(dictionary=name)
         for name in (*names, scale.studied.baseline)
     )
@@ -101,7 +77,10 @@ def study_features_of(scale: Scale, layout: Layout, *, device: str) -> None:
     """
     wanted = scale.studied
     tracer = Tracer.load(scale.name, wanted.rated_site.model, device=device)
-    vocabulary, text = read_vocabulary(tracer.replacement), load_text(layout.observed)
+    vocabulary, text = (
+        predictions.read_vocabulary(tracer.replacement),
+        gather.load_text(layout.observed),
+    )
     entries = [
         entry
         for entry in scale.observed_dictionaries
@@ -110,14 +89,14 @@ def study_features_of(scale: Scale, layout: Layout, *, device: str) -> None:
     # The same number for each dictionary, rounded up.
     n_features = -(-wanted.studied_features // len(entries))
     studies = pd.concat(
-        study_features(
-            tracer.replacement, vocabulary, load_subject(layout, entry, device), text,
+        systematic.study_features(
+            tracer.replacement, vocabulary, gather.load_subject(layout, entry, device), text,
             tracer.tokenizer, n_features=n_features, seed=scale.seed,
         )
         for entry in entries
     )  # fmt: skip
     write_table(layout.systematic, studies)
-    write_table(layout.systematic_summary, summarise_studies(studies, seed=scale.seed))
+    write_table(layout.systematic_summary, systematic.summarise_studies(studies, seed=scale.seed))
 
 
 def gather_activity_of(scale: Scale, layout: Layout, model: str, *, device: str) -> None:
@@ -127,11 +106,11 @@ def gather_activity_of(scale: Scale, layout: Layout, model: str, *, device: str)
         UserError: a file is missing or damaged.
     """
     wanted = scale.studied
-    chosen = chosen_features(scale, layout, model)
+    chosen = activity.chosen_features(scale, layout, model)
     text = _held_out_text(scale, layout, model)
-    dictionaries = _with_sites(layout, scale.labelled_dictionaries(model), device)
-    gather_activity(
-        load_model(layout.model(model), device=device), text, dictionaries, chosen,
+    placed = gather.load_placed(layout, scale.labelled_dictionaries(model), device)
+    activity.gather_activity(
+        load_model(layout.model(model), device=device), text, placed, chosen,
         layout.activity(model), first_position=scale.corpus.first_train_position,
         batch_contexts=wanted.batch_contexts, device=device,
     )  # fmt: skip
@@ -145,46 +124,28 @@ def _held_out_text(scale: Scale, layout: Layout, model: str) -> Rows:
     )  # fmt: skip
 
 
-def _with_sites(
-    layout: Layout, entries: Sequence[Labelled], device: str
-) -> dict[str, tuple[Site, SparseDictionary]]:
-    """Dictionaries and their sites, by name."""
-    return {
-        entry.name: (
-            entry.site,
-            SparseDictionary.from_pretrained(layout.dictionary(entry.name)).to(device),
-        )
-        for entry in entries
-    }
-
-
 def label_features_of(scale: Scale, layout: Layout) -> None:
     """Find a label for every chosen feature, and apply what people wrote by hand.
 
     Raises:
         UserError: a file is missing or damaged, or an edit is not as expected.
     """
-    labels: dict[str, Labels] = {}
+    found: dict[str, labels.Labels] = {}
     for model in scale.labelled_models:
-        activity = load_activity(layout.activity(model))
+        known = activity.load_activity(layout.activity(model))
         tokenizer = load_tokenizer(layout.model(model))
-        text = LabelledText(tokens_as_texts(tokenizer, activity.text.tokens))
+        text = grammar.Text(activity.tokens_as_texts(tokenizer, known.text.tokens))
         for entry in scale.labelled_dictionaries(model):
-            z, units = activity.of(entry.name), activity.chosen[entry.name]
-            named = [
-                feature_name(
-                    entry.site.layer, unit, of_sae=getattr(entry, "kind", "") == "mlp_in_sae"
-                )
-                for unit in units
-            ]
-            labels[entry.name] = {
-                name: label_of(
-                    tokenizer, activity.text, text, its,
+            layer, of_sae = entry.site.layer, getattr(entry, "kind", "") == "mlp_in_sae"
+            units = zip(known.chosen[entry.name], known.of(entry.name), strict=True)
+            found[entry.name] = {
+                labels.feature_name(layer, unit, of_sae=of_sae): labelling.label_of(
+                    tokenizer, known.text, text, z,
                     first_position=scale.corpus.first_train_position, seed=scale.seed,
                 )
-                for name, its in zip(named, z, strict=True)
+                for unit, z in units
             }  # fmt: skip
-    write_labels(layout.labels, with_edits(labels, layout.edited_labels))
+    labels.write_labels(layout.labels, labels.with_edits(found, layout.edited_labels))
 
 
 def write_browser_of(scale: Scale, layout: Layout, *, device: str) -> None:
@@ -196,49 +157,51 @@ def write_browser_of(scale: Scale, layout: Layout, *, device: str) -> None:
     pages = []
     with made_folder(layout.features) as folder:
         for model in scale.labelled_models:
-            activity = load_activity(layout.activity(model))
+            known = activity.load_activity(layout.activity(model))
             tracer = Tracer.load(scale.name, model, device=device)
-            rows = activity.text.tokens
-            write_text(rows, tracer.tokenizer, folder / model)
+            rows = known.text.tokens
+            browser.write_text(rows, tracer.tokenizer, folder / model)
             looks = [
-                _examples_of(scale, layout, entry, activity, device)
+                _examples_of(scale, layout, entry, known, device)
                 for entry in scale.labelled_dictionaries(model)
             ]
             look_again(tracer.replacement, [examples for examples, _ in looks], rows)
             for examples, which in looks:
                 pages.append(
-                    write_browser_page(
+                    browser.write_browser_page(
                         tracer.replacement, examples, rows, tracer.tokenizer, folder,
                         text=_described(scale, len(rows)), which=which,
-                        labels=read_labels(layout.labels, [examples.subject.name]),
+                        labels=labels.read_labels(layout.labels, [examples.subject.name]),
                     )
                 )  # fmt: skip
-        write_list(pages, folder, article=relative(ARTICLE, layout.features))
+        browser.write_list(pages, folder, article=relative(ARTICLE, layout.features))
 
 
 def _examples_of(
-    scale: Scale, layout: Layout, entry: Labelled, activity: Activity, device: str
+    scale: Scale, layout: Layout, entry: gather.Entry, known: activity.Activity, device: str
 ) -> tuple[Examples, str]:
     """The examples of a dictionary's features, and a word on which features these are.
 
     They are shaded if the dictionary's activations were kept: those of a rated one were not.
     """
     wanted = scale.studied
-    features = activity.chosen[entry.name]
+    features = known.chosen[entry.name]
     if entry.name in [scale.rated(kind).name for kind in RATED_KINDS]:
-        subject = load_subject(layout, entry, device)
-        live = live_features(subject.observed)["feature"].tolist()
+        subject = gather.load_subject(layout, entry, device)
+        live = automatic.live_features(subject.observed)["feature"].tolist()
         which = (
-            f"all that are live on the text (active on more than {LIVE_FREQUENCY:.2%} of its "
-            f"tokens, and in {LIVE_EXAMPLES} rows or more), and those that occur in a circuit."
+            f"all that are live on the text (active on more than {automatic.LIVE_FREQUENCY:.2%} of "
+            f"its tokens, and in {automatic.LIVE_EXAMPLES} rows or more), and those that occur in "
+            "a circuit."
         )
         return Examples(subject, sorted({*live, *features})), which
-    z = activity.of(entry.name)
-    dictionary = SparseDictionary.from_pretrained(layout.dictionary(entry.name)).to(device)
-    observed = observed_of(
+    z = known.of(entry.name)
+    observed = activity.observed_of(
         z, features, wanted, first_position=scale.corpus.first_train_position, seed=scale.seed
     )
-    examples = Examples(Subject(entry.name, entry.site, dictionary, observed), features)
+    placed = gather.load_placed(layout, [entry], device)[entry.name]
+    subject = gather.Subject(entry.name, *placed, observed)
+    examples = Examples(subject, features)
     for row, its in enumerate(z.transpose(1, 2, 0)):
         examples.add(row, its)
     return examples, "those that occur in a circuit of this scale."

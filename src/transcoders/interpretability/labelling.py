@@ -255,14 +255,6 @@ def _half(
     return Half(np.concatenate(groups), weights)
 
 
-def clearest(z: Float[np.ndarray, "row position"], n: int) -> list[tuple[int, int]]:
-    """Row and position of the largest activation of each of the n rows with the largest."""
-    position = z.argmax(axis=1)
-    peak = z.max(axis=1)
-    best = np.argsort(-peak, kind="stable")[:n]
-    return [(int(row), int(position[row])) for row in best if peak[row] > 0]
-
-
 def label_of(
     tokenizer: Any,
     rows: Rows,
@@ -283,9 +275,11 @@ def label_of(
         seed: of the draw of silent tokens.
     """
     found = find_label(text, rows.document.numpy(), z, first_position=first_position, seed=seed)
-    examples = []
-    for row, position in clearest(z[:, 1:], N_EXAMPLES):  # BOS is no text
-        tokens = rows.tokens[row, 1:].tolist()
-        before, token, _ = in_context(tokenizer, tokens, position, before=BEFORE)
-        examples.append(one_line(before + token).strip())
+    z, tokens = z[:, 1:], rows.tokens[:, 1:]  # BOS is no text
+    peak, examples = z.max(axis=1), []
+    for row in np.argsort(-peak, kind="stable")[:N_EXAMPLES]:
+        if peak[row] > 0:
+            at = int(z[row].argmax())
+            before, token, _ = in_context(tokenizer, tokens[row].tolist(), at, before=BEFORE)
+            examples.append(one_line(before + token).strip())
     return found._replace(text=one_line(found.text), examples=tuple(examples))

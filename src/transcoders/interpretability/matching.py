@@ -2,11 +2,12 @@
 
 A rule tells rare features and features of a single token most easily. A dictionary that has more of
 these would look more interpretable, although no feature of it is.
+
+A module of its own, since whoever judges claims need not load a model.
 """
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Int
 
 from transcoders.statistics import Estimate, matched_difference
 
@@ -27,17 +28,10 @@ def matched_accuracy(first: pd.DataFrame, second: pd.DataFrame) -> Estimate | No
     Returns:
         The difference of accuracies among features that are alike; None where none are.
     """
-    return matched_difference(
-        first["rule_accuracy"].to_numpy(),
-        second["rule_accuracy"].to_numpy(),
-        (_strata(first), _strata(second)),
-        "features",
-    )
-
-
-def _strata(features: pd.DataFrame) -> Int[np.ndarray, " feature"]:
-    """A number for each feature; those that are alike have the same one."""
-    rarity = np.floor(np.log10(features["frequency"].to_numpy()) * BINS_PER_DECADE)
-    # Shares are fractions such as 1/12. The small number keeps rounding from moving them down.
-    bin_of_share = np.floor(features["single_token_share"].to_numpy() * SHARE_BINS + 1e-6)
-    return (rarity * (SHARE_BINS + 1) + bin_of_share).astype(int)
+    both = pd.concat([first.assign(group=0), second.assign(group=1)])
+    alike = {
+        "rarity": np.floor(np.log10(both["frequency"]) * BINS_PER_DECADE),
+        # Shares are fractions such as 1/12. The small number keeps rounding from moving them down.
+        "bin_of_share": np.floor(both["single_token_share"] * SHARE_BINS + 1e-6),
+    }
+    return matched_difference(both.assign(**alike), "rule_accuracy", list(alike), "features")

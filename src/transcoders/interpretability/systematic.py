@@ -42,10 +42,10 @@ HEADS = "heads"
 METHOD_ORDER = pd.CategoricalDtype([*METHODS, HEADS], ordered=True)
 SHOWN = 5
 """Predicted tokens that the table shows."""
-COLUMNS = (
+COLUMNS = [
     "dictionary", "layer", "l0", "feature", "frequency", "method", "predicted", "precision",
     "precision_control", "correlation", "correlation_control",
-)  # fmt: skip
+]  # fmt: skip
 PARTS = ("", "_control", "_gain", "_gain_low", "_gain_high")
 SUMMARY_COLUMNS = (
     "by", "group", "method", "n_features",
@@ -58,30 +58,22 @@ class ActiveTokens:
 
     def __init__(self, observed: Observed, text: Text, feature: int) -> None:
         examples = observed.examples[observed.examples["feature"] == feature]
-        top = examples[examples["kind"] == "top"]
         tokens = text.rows.numpy()
-        self.peaks = tokens[top["row"], top["position"]]
-        self.before = [
-            set(tokens[row, max(position - BEFORE, 0) : position].tolist())
-            for row, position in zip(top["row"], top["position"], strict=True)
-        ]
+        top = examples.loc[examples["kind"] == "top", ["row", "position"]].to_numpy()
+        self.peaks = [{int(tokens[row, at])} for row, at in top]
+        self.before = [set(tokens[row, max(at - BEFORE, 0) : at].tolist()) for row, at in top]
+        """The token at the peak of each of its best examples, and those before it."""
         places = examples.drop_duplicates("row")
-        background = text.background.numpy()
-        self.tokens: Int[np.ndarray, " place"] = np.concatenate(
-            [tokens[places["row"], places["position"]], tokens[background[:, 0], background[:, 1]]]
-        )
+        row, position = np.vstack([places[["row", "position"]], text.background]).T
+        self.tokens: Int[np.ndarray, " place"] = tokens[row, position]
         self.activations: Float[np.ndarray, " place"] = np.concatenate(
-            [places["activation"].to_numpy(), observed.background[:, feature].numpy()]
+            [places["activation"], observed.background[:, feature]]
         )
 
-    def precision(self, predicted: Int[np.ndarray, " k"]) -> float:
-        """The precision of predictions for the token at the peak."""
-        return float(np.isin(self.peaks, predicted).mean())
-
-    def precision_before(self, predicted: Int[np.ndarray, " k"]) -> float:
-        """The precision of predictions for tokens before the peak."""
-        wanted = set(predicted.tolist())
-        return float(np.mean([bool(wanted & before) for before in self.before]))
+    def precision(self, predicted: Int[np.ndarray, " k"], method: str) -> float:
+        """The share of the best examples with a predicted token where the method looks."""
+        seen = self.before if method == HEADS else self.peaks
+        return float(np.mean([not tokens.isdisjoint(predicted.tolist()) for tokens in seen]))
 
     def correlation(self, scores: Float[Tensor, " token"]) -> float:
         """The correlation of scores with activations; NaN if one of them never varies."""
@@ -142,7 +134,7 @@ def study_features(
             control = scores[(i + 1) % len(features)]
             scored = _scored(found, method, scores[i], control, tokenizer)
             rows.append(common | {"method": method} | scored)
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def _scored(
@@ -153,19 +145,13 @@ def _scored(
     tokenizer: Any,
 ) -> dict[str, Any]:
     """How well a prediction does, and another feature's in its place."""
-    best, best_of_control = (each.topk(K).indices.numpy() for each in (scores, control))
-    precision = found.precision_before if method == HEADS else found.precision
-    scored: dict[str, Any] = {
-        "predicted": " | ".join(tokenizer.decode([int(token)]) for token in best[:SHOWN]),
-        "precision": precision(best),
-        "precision_control": precision(best_of_control),
-    }
-    if method == HEADS:
-        return scored
-    return scored | {
-        "correlation": found.correlation(scores),
-        "correlation_control": found.correlation(control),
-    }
+    shown = scores.topk(K).indices[:SHOWN].tolist()
+    scored: dict[str, Any] = {"predicted": " | ".join(tokenizer.decode([t]) for t in shown)}
+    for part, each in (("", scores), ("_control", control)):
+        scored[f"precision{part}"] = found.precision(each.topk(K).indices.numpy(), method)
+        if method != HEADS:
+            scored[f"correlation{part}"] = found.correlation(each)
+    return scored
 
 
 def _scores_of_heads(
