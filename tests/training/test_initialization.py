@@ -22,17 +22,10 @@ def test_folding_the_scaling_into_the_weights_is_exact(kind):
     p = problem(kind, 0.4, dtype=torch.float64)
     is_transcoder = TRAITS[kind].is_transcoder
     mlp_in = p.x if p.mlp_in is None else p.mlp_in
-    scaling = Scaling(
-        input_mean=p.x[0] if is_transcoder else torch.zeros(16, dtype=torch.float64),
-        input_scale=0.3 if is_transcoder else 7.0,  # an SAE's target is its input
-        target_scale=7.0,
-        target_mean=p.y[0],
-        mlp_in_mean=mlp_in[0],
-        mlp_in_scale=0.3,
-    )
+    scaling = Scaling(mlp_in[0], 0.3, target_mean=p.y[0], target_scale=7.0)
     raw = fold_scaling(p.dictionary, scaling)
-    scaled_x = (p.x - scaling.input_mean) * scaling.input_scale
-    scaled_mlp_in = (mlp_in - scaling.mlp_in_mean) * scaling.mlp_in_scale
+    scaled_mlp_in = (mlp_in - mlp_in[0]) * 0.3
+    scaled_x = scaled_mlp_in if is_transcoder else 7.0 * p.x  # an SAE's target is its input
     torch.testing.assert_close(raw.encode(p.x), p.dictionary.encode(scaled_x).detach() / 7.0)
     trained = p.dictionary(scaled_x, scaled_mlp_in).detach()
     torch.testing.assert_close(raw(p.x, mlp_in), trained / 7.0)
@@ -48,12 +41,10 @@ def test_scaled_targets_have_the_norm_of_the_root_of_their_dimension(kind):
     target = cache.mlp_in if kind == "mlp_in_sae" else cache.mlp_out
     mean_norm = (target * scaling.target_scale).norm(dim=1).mean().item()
     assert mean_norm == pytest.approx(8**0.5, rel=1e-5)  # float32
-    # A transcoder's input is centred, an SAE's is not.
-    centre = cache.mlp_in.mean(dim=0) * TRAITS[kind].is_transcoder
-    torch.testing.assert_close(scaling.input_mean, centre)
+    torch.testing.assert_close(scaling.mlp_in_mean, cache.mlp_in.mean(dim=0))
     plain = scaling_of(kind, cache.statistics, cache.d_model, "none")
-    assert (plain.input_scale, plain.target_scale) == (1.0, 1.0)
-    assert not plain.input_mean.any()
+    assert (plain.mlp_in_scale, plain.target_scale) == (1.0, 1.0)
+    assert not plain.mlp_in_mean.any()
 
 
 @pytest.mark.parametrize("normalize", ["none", "mean_norm"])
