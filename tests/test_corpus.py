@@ -101,12 +101,6 @@ def test_long_enough_documents_are_held_out_whatever_their_order(seed, order):
     assert assign_splits(fewer, corpus, seed=seed) == splits[:without] + splits[without + 1 :]
 
 
-def test_too_few_documents_long_enough_to_hold_out_are_refused():
-    short = [Document(str(number), "", "x" * 100) for number in range(50)]
-    with pytest.raises(UserError, match=r"eval_documents is 4 .* only 0 of its 50 documents"):
-        assign_splits(short, synthetic(eval_contexts=40), seed=0)
-
-
 @pytest.mark.parametrize(
     ("lengths", "changes", "advice", "taken"),
     [
@@ -118,7 +112,8 @@ def test_too_few_documents_long_enough_to_hold_out_are_refused():
 def test_what_is_advised_for_too_few_long_documents_helps(lengths, changes, advice, taken):
     short = [Document(str(n), "", "x" * length) for n, length in enumerate(lengths)]
     corpus = synthetic(**{"eval_contexts": 4} | changes)
-    with pytest.raises(UserError, match=f"; {advice}"):
+    said = rf"eval_documents is 4 .* but only \d+ of its {len(lengths)} documents .*; {advice}"
+    with pytest.raises(UserError, match=said):
         assign_splits(short, corpus, seed=0)
     splits = assign_splits(short, corpus.model_copy(update=taken), seed=0)
     assert splits.count("eval") == taken.get("eval_documents", 4)
@@ -243,15 +238,6 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not(
     assert not set(first.values()) & set(other.values())
 
 
-def test_documents_of_a_corpus_are_whole_and_sorted(texts, tmp_path):
-    fetch_corpus(of_files(texts), tmp_path / "documents.parquet", seed=0)
-    table = pd.read_parquet(tmp_path / "documents.parquet")
-    assert list(table) == ["id", "source", "title", "split", "characters", "text"]
-    assert list(table["id"]) == [path.stem for path in sorted(texts.glob("*.txt"))]
-    assert list(table["text"]) == [path.read_text() for path in sorted(texts.glob("*.txt"))]
-    assert list(table["characters"]) == [len(text) for text in table["text"]]
-
-
 @pytest.fixture
 def tokenized(texts, model_folder, tmp_path):
     return tokenize(of_files(texts), model_folder, tmp_path)
@@ -272,9 +258,14 @@ def manifest_of(texts, tokens, folder):
 
 
 def test_the_manifest_records_every_document_and_token_file(texts, tokenized, tmp_path):
+    table = pd.read_parquet(tmp_path / "documents.parquet")
+    assert list(table) == ["id", "source", "title", "split", "characters", "text"]
+    files = {path.stem: path.read_bytes() for path in sorted(texts.glob("*.txt"))}
+    assert dict(zip(table["id"], table["text"].str.encode("utf-8"), strict=True)) == files
+    assert list(table["id"]) == list(files)
     record = manifest_of(texts, tokenized, tmp_path)
     assert record["documents_by_source"] == {"text": {"eval": 4, "train": 16}}
-    hashes = {p.stem: hashlib.sha256(p.read_bytes()).hexdigest() for p in texts.glob("*.txt")}
+    hashes = {name: hashlib.sha256(text).hexdigest() for name, text in files.items()}
     assert {one["id"]: one["sha256"] for one in record["documents"]} == hashes
     assert [one["split"] for one in record["documents"]].count("eval") == 4
     assert record["models"] == {"tiny": json.loads((tokenized / "tokens.json").read_text())}
@@ -293,16 +284,15 @@ def test_a_document_in_both_splits_is_refused_by_name(texts, tokenized, tmp_path
 
 
 def test_a_manifest_of_many_documents_holds_one_hash_over_the_list(texts, tokenized, tmp_path):
-    table, digests = pd.read_parquet(tmp_path / "documents.parquet"), []
-    for last in ("same", "same", "other"):
-        more = [{**table.iloc[-1], "id": f"more{n}", "text": "text"} for n in range(1000)]
-        more[-1]["text"] = last
-        longer = pd.concat([table, pd.DataFrame(more)]).reset_index(drop=True)
+    table, digests = pd.read_parquet(tmp_path / "documents.parquet"), set()
+    for text in ("some text", "some text", "another"):
+        more = [{**table.iloc[-1], "id": f"more{n}", "text": text} for n in range(981)]
+        longer = pd.concat([table, pd.DataFrame(more)], ignore_index=True)
         longer.to_parquet(tmp_path / "documents.parquet")
         record = manifest_of(texts, tokenized, tmp_path)
-        assert record["documents"]["count"] == 1020
-        digests.append(record["documents"]["sha256"])
-    assert digests[0] == digests[1] != digests[2]
+        assert record["documents"]["count"] == 1001
+        digests.add(record["documents"]["sha256"])
+    assert len(digests) == 2
 
 
 ARTICLE = """{{Infobox animal | name = Dog | image = hound.png }}
@@ -341,6 +331,7 @@ first item"""
         ("Prose.\nReferences stay.\n\nNotes on it.", "Prose.\nReferences stay.\nNotes on it."),
         ("[[Batman: Year One]] is a comic.", "Batman: Year One is a comic."),
         ("Prose.\n{{unclosed", "Prose.\n{{unclosed"),
+        ("Prose.\n<ref>unclosed", "Prose.\n<ref>unclosed"),
     ],
 )  # fmt: skip
 def test_an_article_becomes_its_prose(wikitext, text):
@@ -417,11 +408,3 @@ def test_rows_at_even_distances():
     assert all(torch.equal(a, b) for a, b in zip(rows.spread(9), rows, strict=True))
     documents = torch.arange(34).repeat_interleave(8)  # 8 rows of each
     assert len(Rows(documents[:, None], documents).spread(16).document.unique()) == 16
-
-
-@pytest.mark.parametrize(
-    "wikitext",
-    ["{{unclosed", "[[unclosed", "<ref>unclosed", "{| unclosed", "== unclosed", "", "}}"],
-)
-def test_broken_markup_does_not_stop_the_reading(wikitext):
-    assert clean_wikitext(f"Prose.\n{wikitext}").startswith("Prose.")

@@ -4,7 +4,6 @@ Only the library's waits between its attempts are left out.
 """
 
 import re
-from itertools import repeat
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -86,25 +85,6 @@ def test_a_damaged_or_other_file_is_refused_and_the_advice_repairs_it(server):
     Path(re.search("; delete (.+) and run again", message)[1]).unlink()
     snapshot = fetch_from_hub(source(sha256=pinned), NAMES, repo_type="model")
     assert (snapshot / "config.json").read_bytes() == CONFIG
-
-
-@pytest.mark.parametrize("patterns", [NAMES, GLOBS])
-def test_a_download_that_stays_cut_is_no_file_and_the_next_call_ends_it(
-    server, hub, monkeypatch, patterns
-):
-    fetch_from_hub(source(), ["config.json"], repo_type="model")
-    server.cuts = iter([len(WEIGHTS) // 2, *repeat(0, 20)])
-    assert "found no working connection" in message_of(patterns)
-    assert [path.read_bytes() for path in hub.glob("*/blobs/*")] == [CONFIG]
-    # Neither does a run without a network take it for complete.
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert "found no copy in the hub's cache" in message_of(patterns)
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    server.cut()
-    server.requests.clear()
-    snapshot = fetch_from_hub(source(), patterns, repo_type="model")
-    assert all((snapshot / name).read_bytes() == FILES[name] for name in NAMES)
-    assert [request.what for request in server.gets()] == ["sub/weights.bin"]
 
 
 @pytest.mark.parametrize(

@@ -56,13 +56,15 @@ def test_the_saved_dictionary_does_on_raw_activations_what_was_trained(kind, nor
         learning_rate=1e-12, batch_tokens=64, buffer_tokens=64, normalize_activations=normalize
     )
     trainer = trainer_of(kind, cache, training)
+    x: Tensor = getattr(cache, TRAITS[kind].reads)
+    y: Tensor = getattr(cache, TRAITS[kind].imitates)
+    # At first, b_dec is the target's mean: float32, scaled back and forth.
+    torch.testing.assert_close(trainer.result().dictionary.b_dec, y.mean(dim=0))
     if trainer.dictionary.W_skip is not None:  # zero at first, which no scaling changes
         skip = torch.randn(8, 8, generator=torch.Generator().manual_seed(3))
         trainer.dictionary.W_skip.data.copy_(skip)
     trainer.step(0, cache.read(0, 64))
     dictionary = trainer.result().dictionary
-    x: Tensor = getattr(cache, TRAITS[kind].reads)
-    y: Tensor = getattr(cache, TRAITS[kind].imitates)
     fvu = (y - dictionary(x, cache.mlp_in)).square().sum() / (y - y.mean(dim=0)).square().sum()
     assert trainer.log[0]["fvu"] == pytest.approx(fvu.item(), rel=1e-4)  # float32, other order
     l0 = (dictionary.encode(x) > 0).sum(dim=1).float().mean().item()
@@ -87,12 +89,3 @@ def test_dictionaries_of_all_kinds_start_from_the_same_matrices():
     assert skip is not None and skip.shape == (8, 8) and not skip.any()
     other = initial_dictionary("transcoder", 8, 32, b_dec, seed=2)
     assert not torch.equal(other.W_dec, first.W_dec)
-
-
-@OF_ALL_KINDS
-def test_the_decoder_bias_starts_at_the_mean_of_the_target(kind):
-    cache = random_cache()
-    trainer = trainer_of(kind, cache, settings(normalize_activations="mean_norm"))
-    target = cache.mlp_in if kind == "mlp_in_sae" else cache.mlp_out
-    # b_dec of the folded weights: float32, scaled back and forth
-    torch.testing.assert_close(trainer.result().dictionary.b_dec, target.mean(dim=0))
