@@ -220,43 +220,29 @@ def _explained(error: BaseException, source: HubSource, repo_type: str) -> tuple
 
     hub, cache = constants.ENDPOINT, constants.HF_HUB_CACHE
     page = f"{hub}/{constants.REPO_TYPES_URL_PREFIXES.get(repo_type, '')}{source.repo}"
-    is_full = any(os.strerror(code) in str(error) for code in (errno.ENOSPC, errno.EDQUOT))
-    # All that `datasets` repeats of this error is its name.
-    is_offline = isinstance(error, errors.OfflineModeIsEnabled)
-    is_offline = is_offline or "OfflineModeIsEnabled" in str(error)
-    # The special stands before the general: many of these classes derive from later ones.
-    known = [
-        (is_full, f"no room left in {cache} (REASON)", "free some space"),
-        (
-            is_offline,
-            f"no copy in the hub's cache ({cache}) while offline mode is on",
-            "unset HF_HUB_OFFLINE and TRANSFORMERS_OFFLINE",
-        ),
-        (
-            isinstance(error, errors.GatedRepoError),
-            "a gated repository",
-            f"accept its terms on {page} and set HF_TOKEN",
-        ),
-        (
-            isinstance(error, errors.RepositoryNotFoundError),
-            f"no {repo_type} of that name on {hub}, or a private one",
-            "correct `repo` in the scale file, or set HF_TOKEN to a token that may read it",
-        ),
-        (
-            isinstance(error, errors.RevisionNotFoundError),
-            "no such revision in the repository",
-            f"correct `revision` in the scale file to a commit that {page} has",
-        ),
-        (isinstance(error, errors.HfHubHTTPError), "an error (REASON)", NETWORK_ADVICE),
-        (
-            isinstance(error, json.JSONDecodeError),
-            f"an answer that is not of {hub}, such as a page of the network's own",
-            "log in to the network, or check the proxy and HF_ENDPOINT",
-        ),
-        (
-            isinstance(error, errors.HTTPError | ConnectionError | TimeoutError),
-            f"no working connection to {hub} (REASON)",
-            "check the network, the proxy and HF_ENDPOINT",
-        ),
-    ]
-    return next(((found, advice) for holds, found, advice in known if holds), None)
+    # The special before the general: many of these classes derive from later ones.
+    match error:
+        case _ if any(os.strerror(code) in str(error) for code in (errno.ENOSPC, errno.EDQUOT)):
+            found, advice = f"no room left in {cache} (REASON)", "free some space"
+        case _ if "OfflineModeIsEnabled" in repr(error):  # `datasets` only repeats its name
+            found = f"no copy in the hub's cache ({cache}) while offline mode is on"
+            advice = "unset HF_HUB_OFFLINE and TRANSFORMERS_OFFLINE"
+        case errors.GatedRepoError():
+            found, advice = "a gated repository", f"accept its terms on {page} and set HF_TOKEN"
+        case errors.RepositoryNotFoundError():
+            found = f"no {repo_type} of that name on {hub}, or a private one"
+            advice = "correct `repo` in the scale file, or set HF_TOKEN to a token that may read it"
+        case errors.RevisionNotFoundError():
+            found = "no such revision in the repository"
+            advice = f"correct `revision` in the scale file to a commit that {page} has"
+        case errors.HfHubHTTPError():
+            found, advice = "an error (REASON)", NETWORK_ADVICE
+        case json.JSONDecodeError():
+            found = f"an answer that is not of {hub}, such as a page of the network's own"
+            advice = "log in to the network, or check the proxy and HF_ENDPOINT"
+        case errors.HTTPError() | ConnectionError() | TimeoutError():
+            found = f"no working connection to {hub} (REASON)"
+            advice = "check the network, the proxy and HF_ENDPOINT"
+        case _:
+            return None
+    return found, advice

@@ -54,7 +54,6 @@ def cache_activations(
     *,
     sources: dict[str, str],
     cached_rows: dict[Site, int] | None = None,
-    device: str = "cpu",
 ) -> None:
     """Run the model over all training rows. Write every site's statistics and its shards.
 
@@ -67,7 +66,6 @@ def cache_activations(
         sources: SHA-256 of what the activations are made from (tokens, weights), by name. A cache
             that was begun with others starts over.
         cached_rows: how many rows of each site the shards must hold; None is all of every site.
-        device: where the model is.
 
     Raises:
         UserError: too little disk, or an activation does not fit the dtype.
@@ -88,7 +86,7 @@ def cache_activations(
     check_disk(sites[0].folder, needed, "the cached activations")
     begun = sites[0].folder / "begun.json"
     this_pass = {**identity, "n_shards": {one.site.name: one.n_shards for one in sites}}
-    done = _go_on(sites, begun, this_pass, device)
+    done = _go_on(sites, begun, this_pass, model.cfg.device)
     with progress_bar(
         n_rows * context_length,
         "running the model for activations",
@@ -96,7 +94,7 @@ def cache_activations(
     ) as bar:
         for number, shard in enumerate(shards[done:], start=done):
             for batch in shard.split(activations.batch_contexts):
-                _run(model, batch.to(device), sites, number, corpus.first_train_position)
+                _run(model, batch.to(model.cfg.device), sites, number, corpus.first_train_position)
                 bar.update(batch.numel())
             for one in sites:
                 one.end_shard(number)
@@ -191,7 +189,7 @@ class _Site:
         write_json(self.folder / "activations.json", record)
 
 
-def _go_on(sites: list[_Site], begun: Path, this_pass: dict[str, Any], device: str) -> int:
+def _go_on(sites: list[_Site], begun: Path, this_pass: dict[str, Any], device: Any) -> int:
     """Take over what the same pass made before it was killed; otherwise clear the folders.
 
     Returns:

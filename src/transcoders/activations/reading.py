@@ -40,7 +40,7 @@ class InChunks:
         statistics: over all training tokens, which may be more.
     """
 
-    def __init__(self, folders: Iterable[Path], expected: dict[str, Any], device: str) -> None:
+    def __init__(self, folders: Iterable[Path], expected: dict[str, Any], device: Any) -> None:
         """Read the records and statistics of sites; the kinds below add the chunks.
 
         Args:
@@ -141,7 +141,6 @@ class ActivationStream(InChunks):
         *,
         sources: dict[str, str],
         n_tokens: int | None = None,
-        device: str = "cpu",
     ) -> None:
         """Open the stream.
 
@@ -154,12 +153,12 @@ class ActivationStream(InChunks):
             corpus: says which positions train dictionaries.
             sources: SHA-256 of tokens and weights, to compare with those that were measured.
             n_tokens: how many to read, from the first; None is all.
-            device: where the model is.
 
         Raises:
             UserError: the statistics are missing, damaged, or of other rows, weights or settings.
         """
-        super().__init__(folders.values(), identity_of(activations, corpus, sources), device)
+        identity = identity_of(activations, corpus, sources)
+        super().__init__(folders.values(), identity, model.cfg.device)
         self._model, self._layers = model, [site.layer for site in folders]
         self._first = corpus.first_train_position
         self._dtype = DTYPES[activations.dtype]
@@ -211,7 +210,6 @@ def open_activations(
         scale.corpus,
         sources=sources_of_activations(layout, group.model),
         n_tokens=n_tokens,
-        device=device,
     )
 
 

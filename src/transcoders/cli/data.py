@@ -88,5 +88,4 @@ def cache_activations(run: Run, model: str) -> None:
         scale.corpus,
         sources=sources_of_activations(layout, model),
         cached_rows={site: scale.cached_contexts(site) for site in sites},
-        device=device,
     )
