@@ -78,11 +78,6 @@ def tokenize(corpus, model_folder, folder, seed=0):
     return destination
 
 
-def documents_of_tokens(tokens):
-    """The documents, by the words they own, that the tokens of each row come from."""
-    return [set(row.tolist()) for row in (tokens[:, 1:] - 2) // WORDS_OF_A_DOCUMENT]
-
-
 DOCUMENTS = [Document(f"id{number}", "", "x" * (50 * number)) for number in range(30)]
 
 
@@ -128,49 +123,31 @@ def test_where_documents_are_only_for_evaluation_those_are_held_out_and_the_rest
 
 
 @pytest.mark.parametrize(("pack", "seed"), [("all", 0), ("train", 1), ("none", 2)])
-def test_rows_are_bos_and_text_and_no_document_feeds_both_splits(
+def test_rows_are_bos_and_each_document_or_the_stream_of_all_cut_up(
     texts, model_folder, tmp_path, pack, seed
 ):
     folder = tokenize(of_files(texts, pack_documents=pack), model_folder, tmp_path, seed)
-    titles = pd.read_parquet(tmp_path / "documents.parquet")["title"]
-    recorded, used = json.loads((folder / "tokens.json").read_text()), []
+    table = pd.read_parquet(tmp_path / "documents.parquet")
+    recorded, length = json.loads((folder / "tokens.json").read_text()), CONTEXT_LENGTH - 1
     for split in ("train", "eval"):
+        documents = [
+            [(int(word[1:]) + 2, index) for word in text.split()]
+            for index, text in table[table["split"] == split]["text"].items()
+        ]
+        streams = [list(chain(*documents))] if pack in ("all", split) else documents
+        document_of = {
+            (0, *(token for token, _ in stream[i : i + length])): stream[i][1]
+            for stream in streams
+            for i in range(0, len(stream) - length + 1, length)
+        }
         tokens, document = load_rows(folder, split)
-        assert (tokens[:, 0] == 0).all()
-        assert (tokens[:, 1:] >= 2).all()  # neither BOS nor an unknown word
-        first = ((tokens[:, 1] - 2) // WORDS_OF_A_DOCUMENT).tolist()
-        assert [titles[index] for index in document.tolist()] == [f"text{n:02d}" for n in first]
-        alone = all(len(one) == 1 for one in documents_of_tokens(tokens))
-        assert alone or pack in ("all", split)
-        assert len(tokens.unique(dim=0)) == len(tokens)  # 10^7 possible rows: chance makes no twins
-        used.append(set.union(*documents_of_tokens(tokens)))
+        assert [document_of[tuple(row)] for row in tokens.tolist()] == document.tolist()
+        assert len(tokens.unique(dim=0)) == len(tokens)
         content = (folder / f"{split}.safetensors").read_bytes()
-        assert recorded[split].pop("rows_available") >= len(tokens)
         assert recorded[split] == {
-            "rows": len(document), "tokens": tokens.numel(),
+            "rows": len(document), "tokens": tokens.numel(), "rows_available": len(document_of),
             "documents": len(document.unique()), "sha256": hashlib.sha256(content).hexdigest(),
         }  # fmt: skip
-    assert not used[0] & used[1] and len(used[1]) == 4
-
-
-def cut(tokens):
-    length = CONTEXT_LENGTH - 1
-    return [tokens[i : i + length] for i in range(0, len(tokens) - length + 1, length)]
-
-
-@pytest.mark.parametrize("pack", ["train", "none"])
-def test_rows_are_each_document_or_the_stream_of_all_cut_up(texts, model_folder, tmp_path, pack):
-    corpus, documents = of_files(texts, pack_documents=pack), tmp_path / "documents.parquet"
-    fetch_corpus(corpus, documents, seed=0)
-    table = pd.read_parquet(documents).query("split == 'train'")
-    tokens = [[int(word[1:]) + 2 for word in text.split()] for text in table["text"]]
-    joined = pack == "train"
-    expected = cut(list(chain(*tokens))) if joined else [row for one in tokens for row in cut(one)]
-    every = corpus.model_copy(update={"train_contexts": len(expected)})
-    tokenize_corpus(documents, every, MODEL, model_folder, tmp_path / "tokens", seed=0)
-    assert sorted(load_rows(tmp_path / "tokens", "train").tokens[:, 1:].tolist()) == sorted(
-        expected
-    )
 
 
 def test_several_sources_are_named_held_out_alike_and_never_share_a_row(
@@ -189,8 +166,9 @@ def test_several_sources_are_named_held_out_alike_and_never_share_a_row(
     assert held_out.to_dict() == {"first": 2, "second": 2}
     source = dict(zip(table["title"].str[4:].astype(int), table["source"], strict=True))
     for split in ("train", "eval"):
-        for of_row in documents_of_tokens(load_rows(folder, split).tokens):
-            assert len({source[document] for document in of_row}) == 1
+        # The documents, by the words they own, that the tokens of each row come from.
+        for row in (load_rows(folder, split).tokens[:, 1:] - 2) // WORDS_OF_A_DOCUMENT:
+            assert len({source[document] for document in row.tolist()}) == 1
 
 
 def test_sources_of_one_name_are_refused(texts):

@@ -17,12 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from transcoders.activations.statistics import (
-    DTYPES,
-    Statistics,
-    identity_of,
-    rounded_activations,
-)
+from transcoders.activations.statistics import DTYPES, Statistics, identity_of, rounded_activations
 from transcoders.config import Activations, Corpus, Group, Scale, Site
 from transcoders.corpus import Rows, load_rows
 from transcoders.errors import UserError
