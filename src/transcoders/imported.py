@@ -49,7 +49,7 @@ def import_transcoder(entry: ImportedTranscoder, model: Model, destination: Path
         UserError: the hub cannot be reached, or the file is not what is expected.
     """
     check_disk(destination.parent, 3 * 4 * 2 * model.d_model * entry.n_features, "a transcoder")
-    path = fetch_from_hub(entry.source, [entry.file], repo_type="model") / entry.file
+    path = fetch_from_hub(entry.source, [entry.file]) / entry.file
     dictionary, released = load_released(path, model.d_model, entry.n_features)
     layer = entry.site.layer
     record = {

@@ -37,12 +37,12 @@ def test_folding_the_scaling_into_the_weights_is_exact(kind):
 @OF_ALL_KINDS
 def test_scaled_targets_have_the_norm_of_the_root_of_their_dimension(kind):
     cache = random_cache()
-    scaling = scaling_of(kind, cache.statistics, cache.d_model, "mean_norm")
+    scaling = scaling_of(kind, cache.statistics, "mean_norm")
     target = cache.mlp_in if kind == "mlp_in_sae" else cache.mlp_out
     mean_norm = (target * scaling.target_scale).norm(dim=1).mean().item()
     assert mean_norm == pytest.approx(8**0.5, rel=1e-5)  # float32
     torch.testing.assert_close(scaling.mlp_in_mean, cache.mlp_in.mean(dim=0))
-    plain = scaling_of(kind, cache.statistics, cache.d_model, "none")
+    plain = scaling_of(kind, cache.statistics, "none")
     assert (plain.mlp_in_scale, plain.target_scale) == (1.0, 1.0)
     assert not plain.mlp_in_mean.any()
 
@@ -75,7 +75,7 @@ def test_dictionaries_of_all_kinds_start_from_the_same_matrices():
     torch.manual_seed(99)  # which changes nothing
     b_dec = torch.arange(8.0)
     first, *others = (
-        initial_dictionary(kind, 8, 32, b_dec, seed=1, k=4 if TRAITS[kind].is_topk else None)
+        initial_dictionary(kind, 32, b_dec, seed=1, k=4 if TRAITS[kind].is_topk else None)
         for kind in ALL_KINDS
     )
     for other in others:
@@ -85,7 +85,7 @@ def test_dictionaries_of_all_kinds_start_from_the_same_matrices():
     assert not first.b_enc.any()
     assert torch.equal(first.b_dec, b_dec)
     assert first.W_enc.T.is_contiguous() and first.W_dec.is_contiguous()
-    skip = initial_dictionary("skip_transcoder", 8, 32, b_dec, seed=1).W_skip
+    skip = initial_dictionary("skip_transcoder", 32, b_dec, seed=1).W_skip
     assert skip is not None and skip.shape == (8, 8) and not skip.any()
-    other = initial_dictionary("transcoder", 8, 32, b_dec, seed=2)
+    other = initial_dictionary("transcoder", 32, b_dec, seed=2)
     assert not torch.equal(other.W_dec, first.W_dec)

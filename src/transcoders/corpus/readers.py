@@ -121,7 +121,7 @@ def _read_hub_files(source: HubDataset) -> Iterator[Document]:
     files = [*source.data_files, *source.eval_data_files]
     is_short = len({Path(file).name for file in files}) == len(files)
     check_formats(files, "data_files")
-    snapshot = fetch_from_hub(source, files, repo_type="dataset")
+    snapshot = fetch_from_hub(source, files)
 
     def documents(of: list[str], *, eval_only: bool) -> Iterator[Document]:
         for file in of:

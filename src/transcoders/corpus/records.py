@@ -80,7 +80,7 @@ def records_of_hub(source: HubDataset) -> Iterator[dict[str, Any]]:
             such configuration or split, or cannot be read.
     """
     # `datasets` hides why the hub refuses something. This asks first, and checks what is pinned.
-    fetch_from_hub(source, ["README*", *source.sha256], repo_type="dataset")
+    fetch_from_hub(source, ["README*", *source.sha256])
     total = source.documents
     where: dict[str, Any] = {
         "split": source.split,
@@ -95,10 +95,8 @@ def records_of_hub(source: HubDataset) -> Iterator[dict[str, Any]]:
                 bar.update()
     except Exception as error:  # whatever the libraries underneath raise
         part = f"{source.config}, " if source.config else ""
-        raise hub_error(
-            error, source, f"{part}split {source.split}", repo_type="dataset",
-            otherwise="correct `config` or `split` in the scale file",
-        ) from None  # fmt: skip
+        advice = "correct `config` or `split` in the scale file"
+        raise hub_error(error, source, f"{part}split {source.split}", advice) from None
 
 
 def text_of(record: dict[str, Any], column: str, name: str) -> str:

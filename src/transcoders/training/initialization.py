@@ -32,7 +32,6 @@ class Scaling:
 
 def initial_dictionary(
     kind: Kind,
-    d_model: int,
     n_features: int,
     b_dec: Float[Tensor, " d_model"],
     *,
@@ -49,13 +48,12 @@ def initial_dictionary(
 
     Args:
         kind: of dictionary.
-        d_model: width of inputs and targets.
         n_features: width of the dictionary.
-        b_dec: what ``b_dec`` is set to.
+        b_dec: what ``b_dec`` is set to; it is as wide as inputs and targets.
         seed: of the directions, which depend on nothing else.
         k: of a TopK dictionary.
     """
-    generator = torch.Generator().manual_seed(seed)
+    d_model, generator = len(b_dec), torch.Generator().manual_seed(seed)
 
     def directions() -> Tensor:
         return functional.normalize(torch.randn(n_features, d_model, generator=generator), dim=1)
@@ -71,13 +69,13 @@ def initial_dictionary(
     )
 
 
-def scaling_of(kind: Kind, statistics: Statistics, d_model: int, normalize: str) -> Scaling:
+def scaling_of(kind: Kind, statistics: Statistics, normalize: str) -> Scaling:
     """How inputs and targets of a kind are scaled in training."""
     target = TRAITS[kind].imitates
     target_mean = getattr(statistics, f"{target}_mean")
     if normalize == "none":
         return Scaling(torch.zeros_like(statistics.mlp_in_mean), 1.0, target_mean, 1.0)
-    norm = math.sqrt(d_model)
+    norm = math.sqrt(len(target_mean))
     return Scaling(
         mlp_in_mean=statistics.mlp_in_mean,
         mlp_in_scale=norm / float(statistics.mlp_in_norm),

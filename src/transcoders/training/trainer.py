@@ -66,13 +66,12 @@ class Trainer:
             training = training.model_copy(update={"learning_rate": entry.learning_rate})
         self.training = training
         self.n_steps = n_steps
-        d_model = len(statistics.mlp_in_mean)
         statistics = Statistics(*(tensor.to(device) for tensor in statistics))
-        self.scaling = scaling_of(entry.kind, statistics, d_model, training.normalize_activations)
+        self.scaling = scaling_of(entry.kind, statistics, training.normalize_activations)
         self._scaled_mean = self.scaling.target_mean * self.scaling.target_scale
-        n_features = training.expansion * d_model
+        n_features = training.expansion * len(self._scaled_mean)
         self.dictionary = initial_dictionary(
-            entry.kind, d_model, n_features, self._scaled_mean.cpu(), seed=seed, k=entry.k
+            entry.kind, n_features, self._scaled_mean.cpu(), seed=seed, k=entry.k
         ).to(device)
         self.density = 1.0 if entry.k is None else entry.k / n_features
         self.log: list[dict[str, float]] = []
