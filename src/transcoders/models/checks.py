@@ -134,13 +134,12 @@ def follows_its_file(tokenizer: Any, file: Path) -> bool:
     plain = Tokenizer.from_file(str(file))
     plain.no_truncation()
     plain.no_padding()
-    for text in PROBES:
-        ids = plain.encode(text, add_special_tokens=False).ids
-        if tokenizer(text, add_special_tokens=False).input_ids != ids:
-            return False
-        if tokenizer.backend_tokenizer.decode(ids) != plain.decode(ids):
-            return False
-    return True
+    encoded = {text: plain.encode(text, add_special_tokens=False).ids for text in PROBES}
+    return all(
+        tokenizer(text, add_special_tokens=False).input_ids == ids
+        and tokenizer.backend_tokenizer.decode(ids) == plain.decode(ids)
+        for text, ids in encoded.items()
+    )
 
 
 def _problems_of_weights(hf: Any, model: Model) -> Iterator[str]:
