@@ -1,7 +1,6 @@
 """The cache holds what the model gives, survives being killed, and notices any damage."""
 
 import shutil
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from helpers_damage import EVERY_DAMAGE
 from transcoders.activations import ActivationCache, cache_activations
 from transcoders.config import Activations, Site, cache_bytes
 from transcoders.corpus import Rows
@@ -67,12 +65,6 @@ def write(model, rows, corpus):
 def written(write, tmp_path_factory):
     """The caches that an undisturbed run writes."""
     return write(tmp_path_factory.mktemp("activations"))
-
-
-@pytest.fixture
-def copied(written, tmp_path):
-    """A finished cache that a test may damage."""
-    return Path(shutil.copytree(written[0], tmp_path / "cache"))
 
 
 def same_files(caches, expected):
@@ -150,14 +142,6 @@ def test_an_unfinished_cache_of_something_else_is_not_continued(write, passes, t
         write(tmp_path / "killed")
     after_kill = write(tmp_path / "killed", **change)
     assert same_files(after_kill, write(tmp_path / "fresh", **change))
-
-
-@EVERY_DAMAGE
-@pytest.mark.parametrize("name", ["shard-00002.safetensors", "statistics.safetensors"])
-def test_a_damaged_file_is_named(copied, name, damage):
-    damage(copied / name)
-    with pytest.raises(UserError, match=str(copied / name)):
-        ActivationCache(copied)
 
 
 def test_an_activation_too_large_for_float16_is_refused(write, passes, tmp_path):

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from helpers_corpus import corpus_of
-from helpers_damage import EVERY_DAMAGE
 from helpers_models import byte_tokenizer, tiny_section
 from transcoders.corpus import Rows, fetch_corpus, load_rows, tokenize_corpus, write_manifest
 from transcoders.corpus.documents import LONGEST_RUN, assign_splits, check_runs
@@ -219,14 +218,6 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not(
 @pytest.fixture
 def tokenized(texts, model_folder, tmp_path):
     return tokenize(of_files(texts), model_folder, tmp_path)
-
-
-@EVERY_DAMAGE
-def test_damaged_rows_are_refused_by_name(tokenized, damage):
-    path = tokenized / "train.safetensors"
-    damage(path)
-    with pytest.raises(UserError, match=f"^{path}: "):
-        load_rows(tokenized, "train")
 
 
 def manifest_of(texts, tokens, folder):
