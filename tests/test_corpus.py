@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from helpers_corpus import corpus_of
 from helpers_models import byte_tokenizer, tiny_section
 from transcoders.corpus import Rows, fetch_corpus, load_rows, tokenize_corpus, write_manifest
-from transcoders.corpus.documents import LONGEST_RUN, assign_splits, check_runs
+from transcoders.corpus.documents import LONGEST_RUN, assign_splits
 from transcoders.corpus.readers import Document, clean_wikitext, read_mediawiki
 from transcoders.errors import UserError
 from workflow.running import hashes_below
@@ -77,22 +77,26 @@ def tokenize(corpus, model_folder, folder, seed=0):
     return destination
 
 
-DOCUMENTS = [Document(f"id{number}", "", "x" * (50 * number)) for number in range(30)]
+def documents_of(lengths):
+    """A table of so many documents of these lengths."""
+    ids = [f"id{number}" for number in range(len(lengths))]
+    return pd.DataFrame({"id": ids, "characters": lengths, "eval_only": False, "source": "text"})
 
 
-@given(seed=st.integers(0, 2**63), order=st.permutations(DOCUMENTS))
+DOCUMENTS = documents_of(range(0, 1500, 50))
+
+
+@given(seed=st.integers(0, 2**63), order=st.permutations(DOCUMENTS.index))
 @settings(max_examples=50, deadline=None)
 def test_long_enough_documents_are_held_out_whatever_their_order(seed, order):
     corpus = synthetic(eval_documents=4, eval_contexts=12)
     splits = assign_splits(DOCUMENTS, corpus, seed=seed)
-    held_out = [d for d, split in zip(DOCUMENTS, splits, strict=True) if split == "eval"]
+    held_out = DOCUMENTS[splits == "eval"]
     assert len(held_out) == 4
-    assert all(len(document.text) >= 3 * CONTEXT_LENGTH for document in held_out)
-    expected = dict(zip(DOCUMENTS, splits, strict=True))
-    assert dict(zip(order, assign_splits(order, corpus, seed=seed), strict=True)) == expected
-    without = splits.index("train")  # one that is not held out does not change who is
-    fewer = DOCUMENTS[:without] + DOCUMENTS[without + 1 :]
-    assert assign_splits(fewer, corpus, seed=seed) == splits[:without] + splits[without + 1 :]
+    assert held_out["characters"].min() >= 3 * CONTEXT_LENGTH
+    # Neither the order nor one that is not held out changes who is.
+    others = DOCUMENTS.loc[order].drop(splits.tolist().index("train"))
+    assert assign_splits(others, corpus, seed=seed).equals(splits[others.index])
 
 
 @pytest.mark.parametrize(
@@ -104,21 +108,21 @@ def test_long_enough_documents_are_held_out_whatever_their_order(seed, order):
     ],
 )
 def test_what_is_advised_for_too_few_long_documents_helps(lengths, changes, advice, taken):
-    short = [Document(str(n), "", "x" * length) for n, length in enumerate(lengths)]
+    short = documents_of(lengths)
     corpus = synthetic(**{"eval_contexts": 4} | changes)
     said = rf"eval_documents is 4 .* but only \d+ of its {len(lengths)} documents .*; {advice}"
     with pytest.raises(UserError, match=said):
         assign_splits(short, corpus, seed=0)
     splits = assign_splits(short, corpus.model_copy(update=taken), seed=0)
-    assert splits.count("eval") == taken.get("eval_documents", 4)
+    assert (splits == "eval").sum() == taken.get("eval_documents", 4)
 
 
 def test_where_documents_are_only_for_evaluation_those_are_held_out_and_the_rest_not_used():
     corpus = synthetic(eval_documents=4, eval_contexts=12)
-    apart = [Document(f"apart-{one.id}", "", one.text, eval_only=True) for one in DOCUMENTS]
-    splits = assign_splits([*DOCUMENTS, *apart], corpus, seed=0)
-    assert set(splits[: len(DOCUMENTS)]) == {"train"}
-    assert sorted(splits[len(DOCUMENTS) :], key=str) == [None] * (len(DOCUMENTS) - 4) + ["eval"] * 4
+    apart = DOCUMENTS.assign(id="apart-" + DOCUMENTS["id"], eval_only=True)
+    splits = assign_splits(pd.concat([DOCUMENTS, apart], ignore_index=True), corpus, seed=0)
+    assert (splits[: len(DOCUMENTS)] == "train").all()
+    assert splits[len(DOCUMENTS) :].value_counts().to_dict() == {"eval": 4}
 
 
 @pytest.mark.parametrize(("pack", "seed"), [("all", 0), ("train", 1), ("none", 2)])
@@ -367,7 +371,8 @@ def test_a_text_that_tokenizers_would_not_come_to_the_end_of_is_refused_by_name(
         "leave the document out"
     )
     assert not (tmp_path / "documents.parquet").exists()
-    check_runs(Document("long", "", start + sign * LONGEST_RUN + end))
+    endless.write_text(start + sign * LONGEST_RUN + end)
+    fetch_corpus(of_files(folder), tmp_path / "documents.parquet", seed=0)
 
 
 def test_rows_at_even_distances():
