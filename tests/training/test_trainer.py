@@ -1,9 +1,9 @@
 """One dictionary in training: schedules, which way its steps take, and what it writes down."""
 
-import csv
 import io
 import math
 
+import pandas as pd
 import pytest
 import torch
 
@@ -42,8 +42,7 @@ def logged(kind="transcoder", **changes):
     training = settings(**changes)
     cache = random_cache(n_tokens=20 * training.batch_tokens)
     (result,) = train_group([entry(kind, 0.2, k=3)], cache, training, seed=0)
-    rows = csv.DictReader(io.StringIO(result.training_csv))
-    return [{key: float(value or "nan") for key, value in row.items()} for row in rows]
+    return pd.read_csv(io.StringIO(result.training_csv)).to_dict("records")
 
 
 def test_learning_rate_and_l1_coefficient_follow_their_schedules():

@@ -55,12 +55,13 @@ def check_runs(table: pd.DataFrame) -> None:
         UserError: one has more than :data:`LONGEST_RUN` characters in a row that are all white
             space, or none of which is.
     """
-    for document in table[table["characters"] > LONGEST_RUN].itertuples():
-        for run in re.finditer(r"\s+|\S+", document.text):
+    long = table[table["characters"] > LONGEST_RUN]
+    for _, identifier, source, text in long[["id", "source", "text"]].itertuples(name=None):
+        for run in re.finditer(r"\s+|\S+", text):
             if len(run[0]) > LONGEST_RUN:
                 found = "spaces" if run[0].isspace() else "characters without a space"
                 raise UserError(
-                    f"document {document.id} of the source {document.source}: expected at most "
+                    f"document {identifier} of the source {source}: expected at most "
                     f"{LONGEST_RUN:,} {found} in a row, which tokenizers can take in, found "
                     f"{len(run[0]):,} from character {run.start():,} on; shorten them in the "
                     "text, or leave the document out"
