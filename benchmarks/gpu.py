@@ -123,11 +123,11 @@ def streamed(
     mlp_activations(model, rows.tokens[:2].to(device), [site.layer])
     measuring = _seconds(
         lambda: cache_activations(
-            model, rows, {site: folder}, *shared, sources={}, cached_rows={site: 0}, device=device
+            model, rows, {site: folder}, *shared, sources={}, cached_rows={site: 0}
         ),
         device,
     )
-    stream = ActivationStream(model, {site: folder}, rows, *shared, sources={}, device=device)
+    stream = ActivationStream(model, {site: folder}, rows, *shared, sources={})
     filling = _seconds(lambda: stream.read(0, stream.n_tokens), device)
     return stream, {
         "measuring_tokens_per_second": round(stream.n_tokens / measuring),

@@ -263,7 +263,7 @@ def share_of_step(size: Size) -> dict[str, float]:
         for owner, name, part in (
             (ours, "step", "loss, the rest"),
             (ours, "batch", "data"),
-            (Trainer, "_input_and_target", "data"),
+            (Trainer, "_scaled", "data"),
             (loss, "active_entries", "finding active entries"),
             (Tensor, "__matmul__", "encoder's product"),  # the only one of such a step
             (loss, "decode", "decoder"),

@@ -12,7 +12,7 @@ from xdist.scheduler import LoadScopeScheduling
 from helpers_browser import Browser
 from helpers_models import TINY_WIDTH, make_tiny_model
 from helpers_training import Passes
-from transcoders.activations import cache, stream
+from transcoders.activations import cache, reading
 from transcoders.config import TRAITS, load_scale
 from transcoders.dictionaries import SparseDictionary
 from transcoders.models import load_model
@@ -130,7 +130,7 @@ def tiny_model(tiny_model_folder):
 def passes(monkeypatch):
     """Those of models over text, from here on."""
     passes = Passes()
-    for module in (cache, stream):
+    for module in (cache, reading):
         monkeypatch.setattr(module, "mlp_activations", passes)
     return passes
 

@@ -3,8 +3,8 @@
 import hashlib
 import io
 import sys
-from contextlib import contextmanager
 from types import ModuleType
+from unittest import mock
 
 import pandas as pd
 import torch
@@ -50,19 +50,6 @@ def shard(first, n_documents, n_words=200):
     return pd.DataFrame({"text": texts}).to_parquet()
 
 
-@contextmanager
-def authors_package():
-    """The authors' package, with the class of their configurations, for as long as the block."""
-    package, module = ModuleType("sae_training"), ModuleType("sae_training.config")
-    runner_config = type("LanguageModelSAERunnerConfig", (), {"__module__": "sae_training.config"})
-    module.LanguageModelSAERunnerConfig = runner_config
-    sys.modules |= {"sae_training": package, "sae_training.config": module}
-    try:
-        yield runner_config
-    finally:
-        del sys.modules["sae_training"], sys.modules["sae_training.config"]
-
-
 def released_tensors(d_model=32, n_features=64, seed=0):
     """Random tensors of a released transcoder."""
     generator = torch.Generator().manual_seed(seed)
@@ -81,14 +68,17 @@ def released_tensors(d_model=32, n_features=64, seed=0):
 
 def released_file(tensors, **saving):
     """A file as the authors wrote theirs: a configuration object and tensors, pickled."""
-    with authors_package() as runner_config:
-        configuration = runner_config()
-        configuration.l1_coefficient = 8e-5
-        configuration.is_transcoder = True
-        configuration.hook_point = "blocks.8.ln2.hook_normalized"
-        configuration.dtype = torch.float32
-        configuration.device = torch.device("cuda")
-        configuration.n_checkpoints = [1, 2, 3]
-        stream = io.BytesIO()
+    package, module = ModuleType("sae_training"), ModuleType("sae_training.config")
+    runner_config = type("LanguageModelSAERunnerConfig", (), {"__module__": "sae_training.config"})
+    module.LanguageModelSAERunnerConfig = runner_config
+    configuration = runner_config()
+    configuration.l1_coefficient = 8e-5
+    configuration.is_transcoder = True
+    configuration.hook_point = "blocks.8.ln2.hook_normalized"
+    configuration.dtype = torch.float32
+    configuration.device = torch.device("cuda")
+    configuration.n_checkpoints = [1, 2, 3]
+    stream = io.BytesIO()
+    with mock.patch.dict(sys.modules, {"sae_training": package, "sae_training.config": module}):
         torch.save({"cfg": configuration, "state_dict": tensors}, stream, **saving)
-        return stream.getvalue()
+    return stream.getvalue()

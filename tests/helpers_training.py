@@ -13,6 +13,7 @@ from transcoders.activations import ActivationsInMemory
 from transcoders.config import TRAITS, Dictionary, Kind, Site, Training
 from transcoders.dictionaries.loss import Loss, loss_and_gradients
 from transcoders.models import LanguageModel, MLPActivations, mlp_activations
+from transcoders.training import batches
 from transcoders.training import group as group_module
 from transcoders.training import trainer as trainer_module
 from transcoders.training.trainer import TrainedDictionary, Trainer
@@ -159,33 +160,17 @@ class Passes:
         self.done, self.last = 0, 0
 
 
-class Steps:
-    """In place of the progress bar: counts steps, and kills the run after one of them."""
+def count_steps(monkeypatch: pytest.MonkeyPatch, killed_after: int | None = None) -> list[int]:
+    """The steps of runs from here on, by their numbers; after so many, the run is killed."""
+    steps: list[int] = []
 
-    def __init__(self, killed_after: int | None = None) -> None:
-        self.killed_after, self.done, self.initial = killed_after, 0, 0
+    def counted(*arguments: Any, first_step: int, **options: Any) -> Iterator[MLPActivations]:
+        stream = batches(*arguments, first_step=first_step, **options)
+        for number, batch in enumerate(stream, start=first_step):
+            yield batch
+            steps.append(number)
+            if len(steps) == killed_after:
+                raise KilledError
 
-    def __call__(self, total: int, description: str, *, initial: int) -> "Steps":  # noqa: ARG002  (as progress_bar)
-        self.initial = initial
-        return self
-
-    def __enter__(self) -> "Steps":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def update(self, _: int) -> None:
-        self.done += 1
-        if self.done == self.killed_after:
-            raise KilledError
-
-    def set_postfix(self, *_: object, **__: object) -> None:
-        pass
-
-
-def count_steps(monkeypatch: pytest.MonkeyPatch, killed_after: int | None = None) -> Steps:
-    """Count the steps of runs from here on, and kill them after one of them."""
-    steps = Steps(killed_after)
-    monkeypatch.setattr(group_module, "progress_bar", steps)
+    monkeypatch.setattr(group_module, "batches", counted)
     return steps

@@ -161,7 +161,7 @@ def test_a_cache_of_another_size_than_the_scale_says_is_refused(to_train, tmp_pa
     config = tmp_path / "config" / "smoke.yaml"
     config.write_text(config.read_text().replace("train_contexts: 20", f"train_contexts: {n_rows}"))
     message = refusal("train", "--scale", "smoke", "tiny-gpt2", cwd=tmp_path)
-    assert f"{31 * n_rows} tokens, as the scale file says, found 620" in message
+    assert f"expected tokens {31 * n_rows}, as the scale file says, found 620" in message
 
 
 def test_training_writes_and_records_its_dictionaries_and_imports_little(to_train):

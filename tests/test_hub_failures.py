@@ -4,7 +4,6 @@ Only the library's waits between its attempts are left out.
 """
 
 import re
-from itertools import repeat
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,7 +13,7 @@ from huggingface_hub.utils import _http
 
 from helpers_hub import add_to_hub, digest
 from helpers_hub_server import HubServer, Refusal, connect
-from transcoders.config import HubSource
+from transcoders.config import HubDataset, HubSource
 from transcoders.errors import UserError
 from transcoders.sources import fetch_from_hub
 
@@ -25,16 +24,16 @@ NAMES = ["config.json", "sub/weights.bin"]
 GLOBS = ["*.json", "*.bin"]
 
 
-def source(**changes):
+def source(kind=HubSource, **changes):
     values = {"type": "hub", "repo": REPO, "revision": REVISION, "license": "MIT"}
-    return HubSource.model_validate(values | changes)
+    return kind.model_validate(values | changes)
 
 
-def message_of(patterns=NAMES, *, repo_type="model", **changes):
+def message_of(patterns=NAMES, **changes):
     """What a fetch that must fail says: one line that names the repository and the revision."""
     asked = source(**changes)
     with pytest.raises(UserError) as caught:
-        fetch_from_hub(asked, patterns, repo_type=repo_type)
+        fetch_from_hub(asked, patterns)
     message = str(caught.value)
     assert "\n" not in message and f"{asked.repo} at {asked.revision}" in message
     assert "expected" in message and "found" in message and "; " in message
@@ -62,18 +61,18 @@ def server(hub, monkeypatch):  # noqa: ARG001  (hub is set up first)
     close_session()
 
 
-@pytest.mark.parametrize("kind", ["model", "dataset"])
+@pytest.mark.parametrize("kind", [HubSource, HubDataset])
 @pytest.mark.parametrize("patterns", [NAMES, [*GLOBS, "merges*"]])
 def test_wanted_files_arrive_whole_and_are_fetched_once(server, kind, patterns):
-    server.kind = kind
+    server.kind = "model" if kind is HubSource else "dataset"
     server.cut(len(WEIGHTS) // 2)
-    pinned = source(sha256={"sub/weights.bin": digest(WEIGHTS)})
-    snapshot = fetch_from_hub(pinned, patterns, repo_type=kind)
+    pinned = source(kind, sha256={"sub/weights.bin": digest(WEIGHTS)})
+    snapshot = fetch_from_hub(pinned, patterns)
     found = {str(path.relative_to(snapshot)) for path in snapshot.rglob("*") if path.is_file()}
     assert found == set(NAMES)
     assert all((snapshot / name).read_bytes() == FILES[name] for name in NAMES)
     asked = len(server.requests)
-    assert fetch_from_hub(pinned, patterns, repo_type=kind) == snapshot
+    assert fetch_from_hub(pinned, patterns) == snapshot
     assert len(server.requests) == asked
 
 
@@ -84,27 +83,8 @@ def test_a_damaged_or_other_file_is_refused_and_the_advice_repairs_it(server):
     assert digest(CONFIG) in message and digest(b'{"a": 2}') in message
     server.files["config.json"] = CONFIG
     Path(re.search("; delete (.+) and run again", message)[1]).unlink()
-    snapshot = fetch_from_hub(source(sha256=pinned), NAMES, repo_type="model")
+    snapshot = fetch_from_hub(source(sha256=pinned), NAMES)
     assert (snapshot / "config.json").read_bytes() == CONFIG
-
-
-@pytest.mark.parametrize("patterns", [NAMES, GLOBS])
-def test_a_download_that_stays_cut_is_no_file_and_the_next_call_ends_it(
-    server, hub, monkeypatch, patterns
-):
-    fetch_from_hub(source(), ["config.json"], repo_type="model")
-    server.cuts = iter([len(WEIGHTS) // 2, *repeat(0, 20)])
-    assert "found no working connection" in message_of(patterns)
-    assert [path.read_bytes() for path in hub.glob("*/blobs/*")] == [CONFIG]
-    # Neither does a run without a network take it for complete.
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert "found no copy in the hub's cache" in message_of(patterns)
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    server.cut()
-    server.requests.clear()
-    snapshot = fetch_from_hub(source(), patterns, repo_type="model")
-    assert all((snapshot / name).read_bytes() == FILES[name] for name in NAMES)
-    assert [request.what for request in server.gets()] == ["sub/weights.bin"]
 
 
 @pytest.mark.parametrize(
@@ -132,7 +112,7 @@ def test_what_the_hub_refuses_is_said_with_what_to_do(server, step, refusal, exp
 
 @pytest.mark.usefixtures("server")
 def test_what_the_hub_does_not_have_is_said():
-    assert "found no dataset of that name" in message_of(repo_type="dataset")
+    assert "found no dataset of that name" in message_of(kind=HubDataset)
     message = message_of(revision="b" * 40)
     assert "found no such revision in the repository; correct `revision`" in message
     assert "found an error (" in message_of(repo="org/na--me")  # that no repository can have
@@ -174,7 +154,7 @@ def test_what_the_cache_holds_whole_needs_no_hub(hub, server, gone, monkeypatch,
     else:
         server.refusals["list"] = Refusal(500)
     for patterns in (NAMES, GLOBS):
-        assert fetch_from_hub(source(), patterns, repo_type="model") == snapshot
+        assert fetch_from_hub(source(), patterns) == snapshot
 
 
 def test_offline_with_nothing_or_a_part_of_the_files(hub):

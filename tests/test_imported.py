@@ -4,13 +4,11 @@ import io
 import json
 import os
 import re
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
-from helpers_hub import add_to_hub, authors_package, digest, released_file, released_tensors
+from helpers_hub import add_to_hub, digest, released_file, released_tensors
 from transcoders.config import HubSource, ImportedTranscoder, Model, Site, SyntheticModel
 from transcoders.dictionaries import SparseDictionary
 from transcoders.errors import UserError
@@ -42,23 +40,19 @@ def refusal(path):
 
 
 @FORMATS
-@pytest.mark.parametrize("seed", [0, 1])
-def test_the_folded_transcoder_computes_what_the_authors_does(tmp_path, seed, zipped):
-    tensors = released_tensors(seed=seed)
+def test_the_folded_transcoder_computes_what_the_authors_does(tmp_path, zipped):
+    tensors = released_tensors()
     path = write(tmp_path, released_file(tensors, _use_new_zipfile_serialization=zipped))
     dictionary, configuration = load_released(path, D_MODEL, N_FEATURES)
     x = 3 * torch.randn(20, D_MODEL, generator=torch.Generator().manual_seed(9))
-    # What the released code computes, in float64, one token and one feature at a time.
+    # What the released code computes, in float64.
     exact = {name: tensor.double() for name, tensor in tensors.items()}
+    z = ((x.double() - exact["b_dec"]) @ exact["W_enc"] + exact["b_enc"]).clamp(min=0)
+    y = z @ exact["W_dec"] + exact["b_dec_out"]
     found = dictionary.encode(x)
     assert (found > 0).any() and (found == 0).any()
-    for row, z, y in zip(x.double(), found, dictionary.decode(found), strict=True):
-        centred, output = row - exact["b_dec"], exact["b_dec_out"].clone()
-        for i in range(N_FEATURES):
-            value = max(float(centred @ exact["W_enc"][:, i] + exact["b_enc"][i]), 0.0)
-            assert abs(float(z[i]) - value) < 1e-5 * (1 + value)
-            output += value * exact["W_dec"][i]
-        torch.testing.assert_close(y.double(), output, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found.double(), z, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(dictionary.decode(found).double(), y, rtol=1e-5, atol=1e-5)
     for name, of in {"W_enc": "W_enc", "W_dec": "W_dec", "b_dec": "b_dec_out"}.items():
         assert torch.equal(getattr(dictionary, name), tensors[of])  # these need no folding
     assert configuration["l1_coefficient"] == 8e-5 and configuration["is_transcoder"] is True
@@ -76,60 +70,15 @@ class Runs:
         return self.call
 
 
-EXPLOITS = {
-    "system": lambda canary: Runs(os.system, f"touch {canary}"),
-    "eval": lambda canary: Runs(eval, f"open({str(canary)!r}, 'w')"),
-    "touch": lambda canary: Runs(Path.touch, canary),
-    "load": lambda canary: Runs(torch.load, str(canary)),
-}
-
-
-@pytest.mark.parametrize(
-    ("exploit", "place", "zipped"),
-    [
-        *(("system", place, zipped) for place in ("cfg", "state_dict", "more")
-          for zipped in (True, False)),
-        *((exploit, "cfg", True) for exploit in ("eval", "touch", "load")),
-    ],
-)  # fmt: skip
-def test_a_malicious_file_is_refused_and_nothing_in_it_runs(tmp_path, exploit, place, zipped):
+@FORMATS
+def test_a_malicious_file_is_refused_and_nothing_in_it_runs(tmp_path, zipped):
     canary = tmp_path / "executed"
-    content: dict[str, Any] = {"cfg": None, "state_dict": released_tensors()}
-    path = write(tmp_path, content | {place: EXPLOITS[exploit](canary)}, zipped=zipped)
+    content = {"cfg": Runs(os.system, f"touch {canary}"), "state_dict": released_tensors()}
+    path = write(tmp_path, content, zipped=zipped)
     assert "refused, since it holds more than tensors and plain values: it names" in refusal(path)
     assert not canary.exists()
-
-
-def test_the_exploits_would_work_on_an_unrestricted_loader(tmp_path):
-    path = write(tmp_path, {"cfg": Runs(os.system, f"touch {tmp_path / 'executed'}")})
     torch.load(path, weights_only=False)
-    assert (tmp_path / "executed").exists()
-
-
-def bomb(levels=120):
-    """A list of a few hundred bytes in a file, of more items than memory holds when written out."""
-    made = []
-    for _ in range(levels):
-        made = [made, made]
-    return made
-
-
-def test_the_configuration_reaches_no_method_and_stays_short(tmp_path):
-    with authors_package() as runner_config:
-        configuration = runner_config()
-        configuration.__dict__ |= {"__setstate__": "x", "__class__": "z", 1: 2, "a": bomb()}
-        path = write(tmp_path, {"cfg": configuration, "state_dict": released_tensors()})
-    _, fields = load_released(path, D_MODEL, N_FEATURES)
-    assert fields["__setstate__"] == "x" and len(json.dumps(fields)) < 1000
-    path = write(tmp_path, {"cfg": [1], "state_dict": released_tensors()})
-    assert load_released(path, D_MODEL, N_FEATURES)[1] == {}
-
-
-def hidden(tensor, **methods):
-    """A tensor that brings values along that would stand in for its methods."""
-    changed = tensor.clone()
-    changed.__dict__.update(methods)
-    return changed
+    assert canary.exists()  # an unrestricted loader would have run it
 
 
 @pytest.mark.parametrize(
@@ -137,35 +86,27 @@ def hidden(tensor, **methods):
     [
         (lambda w: w.new_zeros(7, 5), r"found \{.*\(7, 5\)"),
         (lambda w: w.long(), "expected floating-point tensors"),
-        (lambda w: w.to("meta"), "expected floating-point tensors"),
-        (lambda w: w[:1, :1].clone().expand(2**30, 2**30), r"found \{.*1073741824"),
         (lambda w: w.index_fill(0, torch.tensor([3]), float("nan")), "finite numbers in float32"),
         (lambda w: w.double() * 1e300, "expected finite numbers in float32, found others in"),
-        (lambda w: hidden(w * float("inf"), isfinite="x", float="y", all="z"), "finite numbers"),
     ],
-    ids=["shape", "integers", "meta", "bomb", "nan", "huge", "hidden"],
-)  # fmt: skip
+    ids=["shape", "integers", "nan", "huge"],
+)
 def test_wrong_tensors_are_refused(tmp_path, change, expected):
     tensors = released_tensors()
-    path = write(
-        tmp_path, {"cfg": None, "state_dict": tensors | {"W_enc": change(tensors["W_enc"])}}
-    )
+    changed = tensors | {"W_enc": change(tensors["W_enc"])}
+    path = write(tmp_path, {"cfg": None, "state_dict": changed})
     assert re.search(expected, refusal(path))
 
 
-@pytest.mark.parametrize(
-    "content", [{"state_dict": {}}, bomb(), {"x" * 10**6: 1}, {"cfg": None, "state_dict": 3}]
-)
+@pytest.mark.parametrize("content", [{"state_dict": {}}, [1], {"cfg": None, "state_dict": 3}])
 def test_a_file_of_something_else_is_refused(tmp_path, content):
-    assert "expected" in refusal(write(tmp_path, content))
+    assert "expected a mapping with cfg and state_dict" in refusal(write(tmp_path, content))
 
 
-@pytest.mark.parametrize("share", [0.0, 0.3, 0.999])
-@FORMATS
-def test_a_truncated_file_is_refused_in_one_sentence(tmp_path, share, zipped):
-    whole = released_file(released_tensors(), _use_new_zipfile_serialization=zipped)
-    message = refusal(write(tmp_path, whole[: int(share * len(whole))]))
-    assert "cannot be read" in message or "refused" in message
+@pytest.mark.parametrize("share", [0.3, 0.999])
+def test_a_truncated_file_is_refused_in_one_sentence(tmp_path, share):
+    whole = released_file(released_tensors())
+    assert "cannot be read" in refusal(write(tmp_path, whole[: int(share * len(whole))]))
 
 
 ENTRY = ImportedTranscoder(

@@ -73,17 +73,6 @@ def resized(rows):
     return together(settings("config.json", vocab_size=rows), tensors(change))
 
 
-def into_shards(folder):
-    kept, where = load_file(folder / "model.safetensors"), {}
-    for number, names in enumerate((sorted(kept)[::2], sorted(kept)[1::2]), start=1):
-        shard = f"model-{number:05d}-of-00002.safetensors"
-        save_file({name: kept[name] for name in names}, folder / shard, metadata={"format": "pt"})
-        where |= dict.fromkeys(names, shard)
-    index = {"metadata": {}, "weight_map": where}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    (folder / "model.safetensors").unlink()
-
-
 def into_bin(folder):
     torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
@@ -173,8 +162,6 @@ def test_a_model_that_would_become_another_is_refused_by_fetch_and_by_plan(given
 
 WORKS: dict[str, Change] = {
     "as it is": lambda _: None,
-    "shards": into_shards,
-    "an old file": into_bin,
     "bf16": together(tensors(in_bf16), settings("config.json", dtype="bfloat16")),
     "tied": together(tensors(tied), settings("config.json", tie_word_embeddings=True)),
     "filled up": resized(272),

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from transcoders.checksums import sha256
 from transcoders.config import ImportedTranscoder, Model
@@ -32,19 +31,10 @@ from transcoders.short_repr import short_repr
 from transcoders.sources import fetch_from_hub
 
 RELEASED_CLASS = "sae_training.config.LanguageModelSAERunnerConfig"
-IN_MEMORY = [
-    (dtype, torch.strided, "cpu")
-    for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-]
 
 
 class ReleasedConfig:
     """Stands for the configuration class of the released code; holds its fields, does nothing."""
-
-    __slots__ = ("fields",)  # nothing else can be set from a file
-
-    def __setstate__(self, state: Any) -> None:
-        self.fields = state
 
 
 def import_transcoder(entry: ImportedTranscoder, model: Model, destination: Path) -> None:
@@ -59,7 +49,7 @@ def import_transcoder(entry: ImportedTranscoder, model: Model, destination: Path
         UserError: the hub cannot be reached, or the file is not what is expected.
     """
     check_disk(destination.parent, 3 * 4 * 2 * model.d_model * entry.n_features, "a transcoder")
-    path = fetch_from_hub(entry.source, [entry.file], repo_type="model") / entry.file
+    path = fetch_from_hub(entry.source, [entry.file]) / entry.file
     dictionary, released = load_released(path, model.d_model, entry.n_features)
     layer = entry.site.layer
     record = {
@@ -91,12 +81,13 @@ def load_released(
             tensors have other names, shapes or types, or values that are not finite.
     """
     content = _read(path)
-    if not isinstance(content, dict) or not {"cfg", "state_dict"} <= set(content):
-        found = list(content) if isinstance(content, dict) else content
+    try:
+        released, state = content["cfg"], content["state_dict"]
+        tensors = {name: tensor for name, tensor in state.items() if tensor.is_floating_point()}
+    except (KeyError, TypeError, AttributeError):
         raise UserError(
-            f"{path}: expected a mapping with cfg and state_dict, found {short_repr(found)}"
-        )
-    tensors = _tensors(content["state_dict"])
+            f"{path}: expected a mapping with cfg and state_dict, found {short_repr(content)}"
+        ) from None
     expected = {
         "W_enc": (d_model, n_features),
         "b_enc": (n_features,),
@@ -124,10 +115,8 @@ def load_released(
                 f"{path}: expected finite numbers in float32, found others in {name}; delete the "
                 "file from the hub's cache and run again"
             )
-    fields = getattr(content["cfg"], "fields", None)
-    fields = fields if isinstance(fields, dict) else {}
-    names = sorted(name for name in fields if isinstance(name, str))
-    return dictionary, {name: _plain(fields[name]) for name in names}
+    fields = vars(released) if isinstance(released, ReleasedConfig) else {}
+    return dictionary, {name: _plain(value) for name, value in sorted(fields.items())}
 
 
 def _read(path: Path) -> Any:
@@ -147,18 +136,6 @@ def _read(path: Path) -> Any:
             f"{path}: cannot be read ({type(error).__name__}: {reason}); delete it from the hub's "
             "cache and run again"
         ) from None
-
-
-def _tensors(state: Any) -> dict[str, Tensor]:
-    """The tensors of a state that are in memory and hold numbers, by name.
-
-    A file can attach things to a tensor that hide its methods; ``detach`` leaves them behind.
-    """
-    return {
-        str(name): Tensor.detach(value)
-        for name, value in (state.items() if isinstance(state, dict) else ())
-        if isinstance(value, Tensor) and (value.dtype, value.layout, value.device.type) in IN_MEMORY
-    }
 
 
 def _plain(value: Any) -> Any:

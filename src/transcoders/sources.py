@@ -14,13 +14,12 @@ import sys
 import tempfile
 import textwrap
 import zipfile
-from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from transcoders.checksums import check_sha256
-from transcoders.config import HubSource, ModelFolder, Scale, TextFiles, WheelSource
+from transcoders.config import HubDataset, HubSource, ModelFolder, Scale, TextFiles, WheelSource
 from transcoders.errors import UserError
 from transcoders.files import atomic_path
 
@@ -139,7 +138,7 @@ def wheels_of(scale: Scale) -> list[str]:
     return sorted({one.requirement for one in sources.values() if isinstance(one, WheelSource)})
 
 
-def fetch_from_hub(source: HubSource, patterns: list[str], *, repo_type: str) -> Path:
+def fetch_from_hub(source: HubSource, patterns: list[str]) -> Path:
     """Download files of a hub repository at the pinned revision.
 
     The hub's library resumes a download that is cut off. It keeps complete files in its cache, so
@@ -149,7 +148,6 @@ def fetch_from_hub(source: HubSource, patterns: list[str], *, repo_type: str) ->
         source: repository, 40-digit revision, and SHA-256 of the files to check.
         patterns: names of files, all of which must be there, and glob patterns, which take what
             there is.
-        repo_type: ``model`` or ``dataset``.
 
     Returns:
         The folder in the hub's cache that holds the repository at that revision.
@@ -160,12 +158,12 @@ def fetch_from_hub(source: HubSource, patterns: list[str], *, repo_type: str) ->
     """
     from huggingface_hub import snapshot_download
 
-    where = {"revision": source.revision, "repo_type": repo_type}
+    where = {"revision": source.revision, "repo_type": _repo_type(source)}
     try:
         snapshot = Path(snapshot_download(source.repo, allow_patterns=patterns, **where))
     except Exception as error:  # whatever the network libraries underneath raise
         wanted = textwrap.shorten(", ".join(patterns), 150)
-        raise hub_error(error, source, wanted, repo_type=repo_type) from None
+        raise hub_error(error, source, wanted) from None
     origin = f"{source.repo} at {source.revision}"
     names = [pattern for pattern in patterns if not set("*?[") & set(pattern)]
     for name in [*names, *source.sha256]:
@@ -182,7 +180,7 @@ def fetch_from_hub(source: HubSource, patterns: list[str], *, repo_type: str) ->
 
 
 def hub_error(
-    error: BaseException, source: HubSource, wanted: str, *, repo_type: str, otherwise: str = ""
+    error: BaseException, source: HubSource, wanted: str, otherwise: str = NETWORK_ADVICE
 ) -> UserError:
     """Say in one sentence what a library for the hub complains of.
 
@@ -190,73 +188,55 @@ def hub_error(
         error: what it raised.
         source: what it was to read.
         wanted: what was expected to be there.
-        repo_type: ``model`` or ``dataset``.
         otherwise: what to do about an error that is not known to be the hub's.
     """
-    found, advice = "an error (REASON)", otherwise or NETWORK_ADVICE
-    for cause in _causes(error):
-        explained = _explained(cause, source, repo_type)
-        if explained:
-            # When the hub fails, its library looks into the cache and complains of what that
-            # lacks. The first cause that is known tells more.
-            (found, advice), error = explained, cause
-            break
-    reason = str(error).strip().partition("\n")[0] or type(error).__name__
+    # When the hub fails, its library looks into the cache and complains of what that lacks. The
+    # first cause that is known tells more.
+    cause: BaseException | None = error
+    known = None
+    while cause and not (known := _explained(cause, source)):
+        cause = cause.__cause__
+    found, advice = known or ("an error (REASON)", otherwise)
+    reason = str(cause or error).strip().partition("\n")[0] or type(cause or error).__name__
     return UserError(
         f"{source.repo} at {source.revision}: expected {wanted}, "
         f"found {found.replace('REASON', reason)}; {advice}, then run again"
     )
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error:
-        yield error
-        error = error.__cause__
+def _repo_type(source: HubSource) -> str:
+    return "dataset" if isinstance(source, HubDataset) else "model"
 
 
-def _explained(error: BaseException, source: HubSource, repo_type: str) -> tuple[str, str] | None:
+def _explained(error: BaseException, source: HubSource) -> tuple[str, str] | None:
     """What an error says was found, and what to do about it; None for an unknown error."""
     from huggingface_hub import constants, errors
 
-    hub, cache = constants.ENDPOINT, constants.HF_HUB_CACHE
+    hub, cache, repo_type = constants.ENDPOINT, constants.HF_HUB_CACHE, _repo_type(source)
     page = f"{hub}/{constants.REPO_TYPES_URL_PREFIXES.get(repo_type, '')}{source.repo}"
-    is_full = any(os.strerror(code) in str(error) for code in (errno.ENOSPC, errno.EDQUOT))
-    # All that `datasets` repeats of this error is its name.
-    is_offline = isinstance(error, errors.OfflineModeIsEnabled)
-    is_offline = is_offline or "OfflineModeIsEnabled" in str(error)
-    # The special stands before the general: many of these classes derive from later ones.
-    known = [
-        (is_full, f"no room left in {cache} (REASON)", "free some space"),
-        (
-            is_offline,
-            f"no copy in the hub's cache ({cache}) while offline mode is on",
-            "unset HF_HUB_OFFLINE and TRANSFORMERS_OFFLINE",
-        ),
-        (
-            isinstance(error, errors.GatedRepoError),
-            "a gated repository",
-            f"accept its terms on {page} and set HF_TOKEN",
-        ),
-        (
-            isinstance(error, errors.RepositoryNotFoundError),
-            f"no {repo_type} of that name on {hub}, or a private one",
-            "correct `repo` in the scale file, or set HF_TOKEN to a token that may read it",
-        ),
-        (
-            isinstance(error, errors.RevisionNotFoundError),
-            "no such revision in the repository",
-            f"correct `revision` in the scale file to a commit that {page} has",
-        ),
-        (isinstance(error, errors.HfHubHTTPError), "an error (REASON)", NETWORK_ADVICE),
-        (
-            isinstance(error, json.JSONDecodeError),
-            f"an answer that is not of {hub}, such as a page of the network's own",
-            "log in to the network, or check the proxy and HF_ENDPOINT",
-        ),
-        (
-            isinstance(error, errors.HTTPError | ConnectionError | TimeoutError),
-            f"no working connection to {hub} (REASON)",
-            "check the network, the proxy and HF_ENDPOINT",
-        ),
-    ]
-    return next(((found, advice) for holds, found, advice in known if holds), None)
+    # The special before the general: many of these classes derive from later ones.
+    match error:
+        case _ if any(os.strerror(code) in str(error) for code in (errno.ENOSPC, errno.EDQUOT)):
+            found, advice = f"no room left in {cache} (REASON)", "free some space"
+        case _ if "OfflineModeIsEnabled" in repr(error):  # `datasets` only repeats its name
+            found = f"no copy in the hub's cache ({cache}) while offline mode is on"
+            advice = "unset HF_HUB_OFFLINE and TRANSFORMERS_OFFLINE"
+        case errors.GatedRepoError():
+            found, advice = "a gated repository", f"accept its terms on {page} and set HF_TOKEN"
+        case errors.RepositoryNotFoundError():
+            found = f"no {repo_type} of that name on {hub}, or a private one"
+            advice = "correct `repo` in the scale file, or set HF_TOKEN to a token that may read it"
+        case errors.RevisionNotFoundError():
+            found = "no such revision in the repository"
+            advice = f"correct `revision` in the scale file to a commit that {page} has"
+        case errors.HfHubHTTPError():
+            found, advice = "an error (REASON)", NETWORK_ADVICE
+        case json.JSONDecodeError():
+            found = f"an answer that is not of {hub}, such as a page of the network's own"
+            advice = "log in to the network, or check the proxy and HF_ENDPOINT"
+        case errors.HTTPError() | ConnectionError() | TimeoutError():
+            found = f"no working connection to {hub} (REASON)"
+            advice = "check the network, the proxy and HF_ENDPOINT"
+        case _:
+            return None
+    return found, advice

@@ -22,17 +22,10 @@ def test_folding_the_scaling_into_the_weights_is_exact(kind):
     p = problem(kind, 0.4, dtype=torch.float64)
     is_transcoder = TRAITS[kind].is_transcoder
     mlp_in = p.x if p.mlp_in is None else p.mlp_in
-    scaling = Scaling(
-        input_mean=p.x[0] if is_transcoder else torch.zeros(16, dtype=torch.float64),
-        input_scale=0.3 if is_transcoder else 7.0,  # an SAE's target is its input
-        target_scale=7.0,
-        target_mean=p.y[0],
-        mlp_in_mean=mlp_in[0],
-        mlp_in_scale=0.3,
-    )
+    scaling = Scaling(mlp_in[0], 0.3, target_mean=p.y[0], target_scale=7.0)
     raw = fold_scaling(p.dictionary, scaling)
-    scaled_x = (p.x - scaling.input_mean) * scaling.input_scale
-    scaled_mlp_in = (mlp_in - scaling.mlp_in_mean) * scaling.mlp_in_scale
+    scaled_mlp_in = (mlp_in - mlp_in[0]) * 0.3
+    scaled_x = scaled_mlp_in if is_transcoder else 7.0 * p.x  # an SAE's target is its input
     torch.testing.assert_close(raw.encode(p.x), p.dictionary.encode(scaled_x).detach() / 7.0)
     trained = p.dictionary(scaled_x, scaled_mlp_in).detach()
     torch.testing.assert_close(raw(p.x, mlp_in), trained / 7.0)
@@ -44,16 +37,14 @@ def test_folding_the_scaling_into_the_weights_is_exact(kind):
 @OF_ALL_KINDS
 def test_scaled_targets_have_the_norm_of_the_root_of_their_dimension(kind):
     cache = random_cache()
-    scaling = scaling_of(kind, cache.statistics, cache.d_model, "mean_norm")
+    scaling = scaling_of(kind, cache.statistics, "mean_norm")
     target = cache.mlp_in if kind == "mlp_in_sae" else cache.mlp_out
     mean_norm = (target * scaling.target_scale).norm(dim=1).mean().item()
     assert mean_norm == pytest.approx(8**0.5, rel=1e-5)  # float32
-    # A transcoder's input is centred, an SAE's is not.
-    centre = cache.mlp_in.mean(dim=0) * TRAITS[kind].is_transcoder
-    torch.testing.assert_close(scaling.input_mean, centre)
-    plain = scaling_of(kind, cache.statistics, cache.d_model, "none")
-    assert (plain.input_scale, plain.target_scale) == (1.0, 1.0)
-    assert not plain.input_mean.any()
+    torch.testing.assert_close(scaling.mlp_in_mean, cache.mlp_in.mean(dim=0))
+    plain = scaling_of(kind, cache.statistics, "none")
+    assert (plain.mlp_in_scale, plain.target_scale) == (1.0, 1.0)
+    assert not plain.mlp_in_mean.any()
 
 
 @pytest.mark.parametrize("normalize", ["none", "mean_norm"])
@@ -65,13 +56,15 @@ def test_the_saved_dictionary_does_on_raw_activations_what_was_trained(kind, nor
         learning_rate=1e-12, batch_tokens=64, buffer_tokens=64, normalize_activations=normalize
     )
     trainer = trainer_of(kind, cache, training)
+    x: Tensor = getattr(cache, TRAITS[kind].reads)
+    y: Tensor = getattr(cache, TRAITS[kind].imitates)
+    # At first, b_dec is the target's mean: float32, scaled back and forth.
+    torch.testing.assert_close(trainer.result().dictionary.b_dec, y.mean(dim=0))
     if trainer.dictionary.W_skip is not None:  # zero at first, which no scaling changes
         skip = torch.randn(8, 8, generator=torch.Generator().manual_seed(3))
         trainer.dictionary.W_skip.data.copy_(skip)
     trainer.step(0, cache.read(0, 64))
     dictionary = trainer.result().dictionary
-    x: Tensor = getattr(cache, TRAITS[kind].reads)
-    y: Tensor = getattr(cache, TRAITS[kind].imitates)
     fvu = (y - dictionary(x, cache.mlp_in)).square().sum() / (y - y.mean(dim=0)).square().sum()
     assert trainer.log[0]["fvu"] == pytest.approx(fvu.item(), rel=1e-4)  # float32, other order
     l0 = (dictionary.encode(x) > 0).sum(dim=1).float().mean().item()
@@ -82,7 +75,7 @@ def test_dictionaries_of_all_kinds_start_from_the_same_matrices():
     torch.manual_seed(99)  # which changes nothing
     b_dec = torch.arange(8.0)
     first, *others = (
-        initial_dictionary(kind, 8, 32, b_dec, seed=1, k=4 if TRAITS[kind].is_topk else None)
+        initial_dictionary(kind, 32, b_dec, seed=1, k=4 if TRAITS[kind].is_topk else None)
         for kind in ALL_KINDS
     )
     for other in others:
@@ -92,16 +85,7 @@ def test_dictionaries_of_all_kinds_start_from_the_same_matrices():
     assert not first.b_enc.any()
     assert torch.equal(first.b_dec, b_dec)
     assert first.W_enc.T.is_contiguous() and first.W_dec.is_contiguous()
-    skip = initial_dictionary("skip_transcoder", 8, 32, b_dec, seed=1).W_skip
+    skip = initial_dictionary("skip_transcoder", 32, b_dec, seed=1).W_skip
     assert skip is not None and skip.shape == (8, 8) and not skip.any()
-    other = initial_dictionary("transcoder", 8, 32, b_dec, seed=2)
+    other = initial_dictionary("transcoder", 32, b_dec, seed=2)
     assert not torch.equal(other.W_dec, first.W_dec)
-
-
-@OF_ALL_KINDS
-def test_the_decoder_bias_starts_at_the_mean_of_the_target(kind):
-    cache = random_cache()
-    trainer = trainer_of(kind, cache, settings(normalize_activations="mean_norm"))
-    target = cache.mlp_in if kind == "mlp_in_sae" else cache.mlp_out
-    # b_dec of the folded weights: float32, scaled back and forth
-    torch.testing.assert_close(trainer.result().dictionary.b_dec, target.mean(dim=0))

@@ -57,15 +57,6 @@ def test_sparse_equals_dense_up_to_rounding(kind, density):
         assert moved == {"b_dec"} | ({"W_skip"} & set(dense))
 
 
-@OF_ALL_KINDS
-def test_the_number_of_threads_changes_no_byte(kind, monkeypatch):
-    p = problem(kind, 0.2)
-    one = p.gradients("sparse")
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
-    three = p.gradients("sparse")
-    assert all(torch.equal(three[name], gradient) for name, gradient in one.items())
-
-
 @ALL_WAYS
 @ONE_OF_EACH_TRAIT
 @pytest.mark.parametrize("where", ["a token", "a feature"])

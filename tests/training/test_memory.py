@@ -9,9 +9,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from helpers_gradients import WAYS, problem, using
+from helpers_gradients import using
 from helpers_training import ONE_OF_EACH, random_cache, settings, trainer_of
-from transcoders.config import TRAITS
 from transcoders.dictionaries import SparseDictionary
 from transcoders.dictionaries.entries import CHUNK_ENTRIES
 from transcoders.dictionaries.loss import loss_and_gradients
@@ -68,17 +67,6 @@ def test_no_step_takes_more_than_the_bound(kind, sparse_below, monkeypatch):
             with using(way), LiveBytes() as live:
                 trainer.step(step, cache.read(256 * step, 256 * step + 256))
             assert live.peak <= bound + skip
-
-
-@pytest.mark.parametrize("way", WAYS[1:])
-@pytest.mark.parametrize("kind", ONE_OF_EACH)
-def test_the_sparse_way_never_holds_all_features_of_a_batch(kind, way, monkeypatch):
-    monkeypatch.setitem(CHUNK_ENTRIES, "cpu", 1024)
-    p = problem(kind, 0.02, n_tokens=256, d_in=4, d_out=4, n_features=512)
-    p.dictionary.k = 8 if TRAITS[kind].is_topk else None
-    with LiveBytes() as live:
-        p.gradients(way)
-    assert live.peak < 256 * 512 * 4 / 2
 
 
 def test_the_bound_holds_at_the_size_of_the_papers_largest_dictionaries(monkeypatch):

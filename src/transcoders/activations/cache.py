@@ -9,10 +9,10 @@ complete folder of a site holds:
                                   the MLP reads, if one norm serves attention and MLP
 
 A site has shards of as many rows as its groups read from them, to the end of a shard, and perhaps
-none. The means are over all rows. Positions that do not train dictionaries are left out. While a
-folder is written, ``begun.json`` says what it is made of, which shards are complete, and the sums
-so far. A pass that was killed goes on after the last rows that all sites have. ``activations.json``
-is written last: a folder without it is not complete.
+none. The means are over all rows. Positions that do not train dictionaries are left out. During a
+pass, ``begun.json`` in the first site's folder says what it makes, which shards are complete, and
+the sums so far. A pass that was killed goes on from there. ``activations.json`` is written last: a
+folder without it is not complete.
 """
 
 from math import ceil
@@ -24,8 +24,6 @@ from torch import Tensor
 
 from transcoders.activations.statistics import (
     DTYPES,
-    InChunks,
-    Recorded,
     Statistics,
     check_varies,
     identity_of,
@@ -56,7 +54,6 @@ def cache_activations(
     *,
     sources: dict[str, str],
     cached_rows: dict[Site, int] | None = None,
-    device: str = "cpu",
 ) -> None:
     """Run the model over all training rows. Write every site's statistics and its shards.
 
@@ -69,7 +66,6 @@ def cache_activations(
         sources: SHA-256 of what the activations are made from (tokens, weights), by name. A cache
             that was begun with others starts over.
         cached_rows: how many rows of each site the shards must hold; None is all of every site.
-        device: where the model is.
 
     Raises:
         UserError: too little disk, or an activation does not fit the dtype.
@@ -77,108 +73,72 @@ def cache_activations(
     n_rows, context_length = rows.tokens.shape
     tokens_per_row = context_length - corpus.first_train_position
     shards = rows.tokens.split(activations.shard_contexts)
-    identity = identity_of(activations, corpus, sources)
     shape = (len(shards[0]) * tokens_per_row, model.cfg.d_model)
-    writers = []
+    identity = identity_of(activations, corpus, sources)
+    sites = []
     for site, folder in folders.items():
         wanted = n_rows if cached_rows is None else min(cached_rows[site], n_rows)
         n_shards = ceil(wanted / activations.shard_contexts)
-        reads = mlp_input(model, site.layer)
-        writers.append(_SiteWriter(site, folder, reads, identity, n_shards, shape, device))
-    in_shards = (len(shard) for writer in writers for shard in shards[: writer.n_shards])
+        sites.append(_Site(site, folder, n_shards, shape, activations.dtype))
+    in_shards = sum(len(shard) for site in sites for shard in shards[: site.n_shards])
     present = sum(p.stat().st_size for f in folders.values() for p in f.glob("shard-*"))
-    needed = cache_bytes(sum(in_shards) * tokens_per_row, model.cfg.d_model) - present
-    check_disk(next(iter(folders.values())), needed, "the cached activations")
-    for writer in writers:
-        writer.begin()
-    done = min(writer.done for writer in writers)
+    needed = cache_bytes(in_shards * tokens_per_row, model.cfg.d_model) - present
+    check_disk(sites[0].folder, needed, "the cached activations")
+    begun = sites[0].folder / "begun.json"
+    this_pass = {**identity, "n_shards": {one.site.name: one.n_shards for one in sites}}
+    done = _go_on(sites, begun, this_pass, model.cfg.device)
     with progress_bar(
         n_rows * context_length,
         "running the model for activations",
         initial=min(done * activations.shard_contexts, n_rows) * context_length,
     ) as bar:
         for number, shard in enumerate(shards[done:], start=done):
-            behind = [writer for writer in writers if writer.done == number]
             for batch in shard.split(activations.batch_contexts):
-                _run(model, batch.to(device), behind)
+                _run(model, batch.to(model.cfg.device), sites, number, corpus.first_train_position)
                 bar.update(batch.numel())
-            for writer in behind:
-                writer.end_shard()
-    for writer in writers:
-        writer.finish()
-    for writer in writers:  # last, so that a pass killed before keeps all its shards
-        writer.begun.unlink(missing_ok=True)
+            for one in sites:
+                one.end_shard(number)
+            made = [one.record() for one in sites]
+            write_json(begun, {"pass": this_pass, "done": number + 1, "sites": made})
+    for one in sites:
+        one.finish(n_rows * tokens_per_row, identity, mlp_input(model, one.site.layer))
+    begun.unlink(missing_ok=True)  # last, so that a pass killed before keeps all its shards
 
 
-def _run(model: LanguageModel, batch: Tensor, writers: list["_SiteWriter"]) -> None:
+def _run(
+    model: LanguageModel, batch: Tensor, sites: list["_Site"], number: int, first_position: int
+) -> None:
     # A function of its own, so that the next pass finds this one's memory free: new pages cost
     # more than everything else that caching adds to the forward pass.
-    passed = mlp_activations(model, batch, [writer.site.layer for writer in writers])
-    for writer in writers:
-        writer.add(passed.pop(writer.site.layer))
+    passed = mlp_activations(model, batch, [one.site.layer for one in sites])
+    for one in sites:
+        both = passed.pop(one.site.layer)
+        one.add(rounded_activations(both, first_position, one.dtype), number)
 
 
-class _SiteWriter:
-    """One site's folder while it is being written.
+class _Site:
+    """One site of a pass: sums over its tokens, and one shard, which is filled again and again.
 
     Attributes:
         n_shards: how many shards are written; further rows are only counted.
-        done: shards' worth of rows that are counted and, among the first, written.
     """
 
     def __init__(
-        self,
-        site: Site,
-        folder: Path,
-        reads: str,
-        identity: dict[str, Any],
-        n_shards: int,
-        shape: tuple[int, int],
-        device: str,
+        self, site: Site, folder: Path, n_shards: int, shape: tuple[int, int], dtype: str
     ) -> None:
-        self.site, self.folder, self.begun = site, folder, folder / "begun.json"
-        self._reads, self._identity, self._device = reads, identity, device
-        self._dtype = DTYPES[identity["dtype"]]
-        self.n_shards, self.done = n_shards, 0
-        # One shard, which is filled again and again.
-        self._shard = torch.empty(2, *shape if n_shards else (0, 0), dtype=self._dtype)
+        self.site, self.folder, self.n_shards = site, folder, n_shards
+        self.dtype = DTYPES[dtype]
+        self.files: dict[str, str] = {}
+        self.sums: dict[str, Tensor] = {}
+        self._shard = torch.empty(2, *shape if n_shards else (0, 0), dtype=self.dtype)
         self._filled = 0
-        self._written: dict[str, str] = {}
-        self._n_tokens = 0
-        self._sums: dict[str, Tensor] = {}
 
-    def begin(self) -> None:
-        """Go on after the complete shards of an unfinished cache like this, or clear the folder."""
-        found = read_json(self.begun) if self.begun.exists() else {}
-        paths = {self.folder / name: expected for name, expected in found.get("shards", {}).items()}
-        if (found.get("identity"), found.get("n_shards")) != (self._identity, self.n_shards) or any(
-            not path.exists() or sha256(path) != expected for path, expected in paths.items()
-        ):
-            for stale in self.folder.glob("*"):
-                stale.unlink()
-            return
-        self.done, self._written, self._n_tokens = found["done"], found["shards"], found["tokens"]
-        self._sums = {
-            key: torch.tensor(value, dtype=torch.float64, device=self._device)
-            for key, value in found["sums"].items()
-        }
-
-    def add(self, both: MLPActivations) -> None:
-        """Count a pass and keep it for the shard. Shapes (row, position, d_model).
+    def add(self, rounded: MLPActivations, number: int) -> None:
+        """Count some tokens, and keep them if shard ``number`` is written. Shapes (token, d_model).
 
         Raises:
             UserError: a value does not fit the dtype.
         """
-        rounded = rounded_activations(both, self._identity["first_position"], self._dtype)
-        self._count(rounded)
-        if self.done < self.n_shards:
-            filled = self._filled + len(rounded.mlp_in)
-            for kept, new in zip(self._shard, rounded, strict=True):
-                kept[self._filled : filled] = new
-            self._filled = filled
-
-    def _count(self, rounded: MLPActivations) -> None:
-        self._n_tokens += len(rounded.mlp_in)
         for name, tensor in rounded._asdict().items():
             norms = tensor.float().norm(dim=1).sum(dtype=torch.float64)
             if not norms.isfinite():
@@ -187,74 +147,67 @@ class _SiteWriter:
                     "activations.dtype to bfloat16 in the scale file"
                 )
             for key, value in (("mean", tensor.double().sum(dim=0)), ("norm", norms)):
-                self._sums[f"{name}_{key}"] = self._sums.get(f"{name}_{key}", 0) + value
+                self.sums[f"{name}_{key}"] = self.sums.get(f"{name}_{key}", 0) + value
+        if number < self.n_shards:
+            filled = self._filled + len(rounded.mlp_in)
+            for kept, new in zip(self._shard, rounded, strict=True):
+                kept[self._filled : filled] = new
+            self._filled = filled
 
-    def end_shard(self) -> None:
-        """Write what was added since the shard before, and the sums so far."""
-        if self.done < self.n_shards:
-            path = self.folder / f"shard-{self.done:05d}.safetensors"
+    def end_shard(self, number: int) -> None:
+        """Write what was added since the shard before, if it is written."""
+        if number < self.n_shards:
+            path = self.folder / f"shard-{number:05d}.safetensors"
             mlp_in, mlp_out = self._shard[:, : self._filled]
             with atomic_path(path) as temporary:
                 save_tensors(temporary, {"mlp_in": mlp_in, "mlp_out": mlp_out})
+            self.files[path.name] = sha256(path)
             self._filled = 0
-            self._written[path.name] = sha256(path)
-        self.done += 1
-        record = {
-            "identity": self._identity,
-            "n_shards": self.n_shards,
-            "done": self.done,
-            "shards": self._written,
-            "tokens": self._n_tokens,
-            "sums": {key: total.tolist() for key, total in self._sums.items()},
-        }
-        write_json(self.begun, record)
 
-    def finish(self) -> None:
+    def record(self) -> dict[str, Any]:
+        """What has been made so far."""
+        sums = {key: total.tolist() for key, total in self.sums.items()}
+        return {"files": self.files, "sums": sums}
+
+    def finish(self, n_tokens: int, identity: dict[str, Any], reads: str) -> None:
         """Write the statistics and, last, the record that makes the folder complete."""
-        means = {key: (total / self._n_tokens).float().cpu() for key, total in self._sums.items()}
+        means = {key: (total / n_tokens).float().cpu() for key, total in self.sums.items()}
         statistics = Statistics(**means)
-        check_varies(statistics, self.site.name, self._identity["dtype"])
+        check_varies(statistics, self.site.name, identity["dtype"])
         path = self.folder / "statistics.safetensors"
         with made_path(path) as temporary:
             save_tensors(temporary, statistics._asdict())
         record = {
             "site": self.site.name,
-            "tokens": self._n_tokens,
+            "tokens": n_tokens,
             "d_model": len(statistics.mlp_in_mean),
-            **self._identity,
-            "files": {**self._written, path.name: sha256(path)},
+            **identity,
+            "files": {**self.files, path.name: sha256(path)},
         }
-        if ".ln2." not in self._reads:
-            record["mlp_input"] = self._reads
+        if ".ln2." not in reads:
+            record["mlp_input"] = reads
         write_json(self.folder / "activations.json", record)
 
 
-class ActivationCache(InChunks):
-    """A finished cache of one site, memory-mapped."""
+def _go_on(sites: list[_Site], begun: Path, this_pass: dict[str, Any], device: Any) -> int:
+    """Take over what the same pass made before it was killed; otherwise clear the folders.
 
-    read_ahead = True
-
-    def __init__(self, folder: Path, n_tokens: int | None = None) -> None:
-        """Open a cache and check every file's SHA-256.
-
-        Args:
-            folder: of the site.
-            n_tokens: how many to read, from the first; None is all.
-
-        Raises:
-            UserError: the cache is missing, unfinished or too small, or a file differs from what
-                was written.
-        """
-        site = Recorded(folder, {})
-        names = sorted(name for name in site.record["files"] if name.startswith("shard-"))
-        self._shards = [MLPActivations(**site.read_file(name)) for name in names]
-        sizes = [len(shard.mlp_in) for shard in self._shards]
-        if sum(sizes) < (n_tokens or 1):
-            raise UserError(
-                f"{folder}: expected a cache of {n_tokens or 'some'} tokens, as the scale file "
-                f"says, found {sum(sizes)}; {site.remedy}"
-            )
-        super().__init__([site], sizes, n_tokens, "cpu")
-
-    def _chunk(self, number: int) -> MLPActivations:
-        return self._shards[number]
+    Returns:
+        How many shards' worth of rows are done.
+    """
+    found = read_json(begun) if begun.exists() else {}
+    if found.get("pass") != this_pass or any(
+        not (site.folder / name).exists() or sha256(site.folder / name) != expected
+        for site, made in zip(sites, found["sites"], strict=True)
+        for name, expected in made["files"].items()
+    ):
+        for stale in [path for site in sites for path in site.folder.glob("*")]:
+            stale.unlink()
+        return 0
+    for site, made in zip(sites, found["sites"], strict=True):
+        site.files = made["files"]
+        site.sums = {
+            key: torch.tensor(value, dtype=torch.float64, device=device)
+            for key, value in made["sums"].items()
+        }
+    return int(found["done"])

@@ -69,8 +69,7 @@ def cache_activations(run: Run, model: str) -> None:
 
     Training starts from their means. Those of sites that are only streamed are not cached.
     """
-    from transcoders.activations import cache_activations
-    from transcoders.activations.of_scale import sources_of_activations
+    from transcoders.activations import cache_activations, sources_of_activations
     from transcoders.corpus import load_rows
     from transcoders.models import load_model
 
@@ -89,5 +88,4 @@ def cache_activations(run: Run, model: str) -> None:
         scale.corpus,
         sources=sources_of_activations(layout, model),
         cached_rows={site: scale.cached_contexts(site) for site in sites},
-        device=device,
     )

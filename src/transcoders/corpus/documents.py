@@ -12,7 +12,7 @@ from typing import Literal
 import pandas as pd
 
 from transcoders.config import Corpus
-from transcoders.corpus.readers import Document, read_sources
+from transcoders.corpus.readers import read_sources
 from transcoders.errors import UserError
 from transcoders.files import check_disk, made_path
 
@@ -38,39 +38,37 @@ def fetch_corpus(corpus: Corpus, destination: Path, *, seed: int) -> None:
             documents have the same identifier; one has no end of spaces or none at all; or too few
             are long enough to be held out.
     """
-    documents = read_sources(corpus.source, seed=seed)
-    for document in documents:
-        check_runs(document)
-    table = pd.DataFrame(documents, columns=list(Document._fields))
+    table = read_sources(corpus.source, seed=seed)
     table["characters"] = table["text"].str.len()
-    table["split"] = assign_splits(documents, corpus, seed=seed)
+    check_runs(table)
+    table["split"] = assign_splits(table, corpus, seed=seed)
     table = table.dropna(subset="split")[["id", "source", "title", "split", "characters", "text"]]
     check_disk(destination.parent, int(table["characters"].sum()) * 2, "the corpus")
     with made_path(destination) as temporary:
         table.to_parquet(temporary, index=False)
 
 
-def check_runs(document: Document) -> None:
-    """Check that a tokenizer will come to the end of a document.
+def check_runs(table: pd.DataFrame) -> None:
+    """Check that a tokenizer will come to the end of all documents.
 
     Raises:
-        UserError: it has more than :data:`LONGEST_RUN` characters in a row that are all white
+        UserError: one has more than :data:`LONGEST_RUN` characters in a row that are all white
             space, or none of which is.
     """
-    if len(document.text) <= LONGEST_RUN:
-        return
-    for run in re.finditer(r"\s+|\S+", document.text):
-        if len(run[0]) > LONGEST_RUN:
-            found = "spaces" if run[0].isspace() else "characters without a space"
-            raise UserError(
-                f"document {document.id} of the source {document.source}: expected at most "
-                f"{LONGEST_RUN:,} {found} in a row, which tokenizers can take in, found "
-                f"{len(run[0]):,} from character {run.start():,} on; shorten them in the text, or "
-                "leave the document out"
-            )
+    long = table[table["characters"] > LONGEST_RUN]
+    for _, identifier, source, text in long[["id", "source", "text"]].itertuples(name=None):
+        for run in re.finditer(r"\s+|\S+", text):
+            if len(run[0]) > LONGEST_RUN:
+                found = "spaces" if run[0].isspace() else "characters without a space"
+                raise UserError(
+                    f"document {identifier} of the source {source}: expected at most "
+                    f"{LONGEST_RUN:,} {found} in a row, which tokenizers can take in, found "
+                    f"{len(run[0]):,} from character {run.start():,} on; shorten them in the "
+                    "text, or leave the document out"
+                )
 
 
-def assign_splits(documents: list[Document], corpus: Corpus, *, seed: int) -> list[Split | None]:
+def assign_splits(table: pd.DataFrame, corpus: Corpus, *, seed: int) -> pd.Series:
     """Hold out ``corpus.eval_documents`` whole documents, the same number of each source.
 
     If the number cannot be divided, the first sources give one more. Documents too short to give
@@ -78,31 +76,33 @@ def assign_splits(documents: list[Document], corpus: Corpus, *, seed: int) -> li
     for evaluation only, the held-out ones are chosen among these, and the rest of these is not used
     (None).
 
+    Args:
+        table: columns ``id, source, characters, eval_only``, one row a document.
+        corpus: how many to hold out, and what they must give.
+        seed: of the choice.
+
     Raises:
         UserError: too few documents of a source are long enough.
     """
     contexts_each = -(-corpus.eval_contexts // corpus.eval_documents)
     enough = contexts_each * corpus.context_length * CHARACTERS_PER_TOKEN
-    held_out: set[str] = set()
+    splits = table["eval_only"].map({False: "train", True: None})
     for number, source in enumerate(corpus.source):
         wanted = len(range(number, corpus.eval_documents, len(corpus.source)))
-        own = [one for one in documents if one.source == source.name]
-        apart = any(one.eval_only for one in own)
-        eligible = [one.id for one in own if len(one.text) >= enough and one.eval_only == apart]
+        own = table[table["source"] == source.name]
+        candidates = own[own["eval_only"] == own["eval_only"].any()]
+        eligible = candidates["id"][candidates["characters"] >= enough]
         if len(eligible) < wanted:
-            lengths = [len(one.text) for one in own if one.eval_only == apart]
+            longest = candidates["characters"].nlargest(wanted).tolist()
             raise UserError(
                 f"corpus.eval_documents is {corpus.eval_documents} with {contexts_each} contexts "
                 f"each, {wanted} of them from the source {source.name}, but only {len(eligible)} "
                 f"of its {len(own)} documents have the {enough} characters for that; "
-                + _what_would_fit(corpus, sorted(lengths, reverse=True)[:wanted], wanted)
+                + _what_would_fit(corpus, longest, wanted)
             )
-        eligible.sort(key=lambda id: hashlib.sha256(f"{seed}:{id}".encode()).hexdigest())
-        held_out.update(eligible[:wanted])
-    return [
-        "eval" if document.id in held_out else None if document.eval_only else "train"
-        for document in documents
-    ]
+        order = eligible.map(lambda id: hashlib.sha256(f"{seed}:{id}".encode()).hexdigest())
+        splits[order.sort_values().index[:wanted]] = "eval"
+    return splits
 
 
 def _what_would_fit(corpus: Corpus, longest: list[int], wanted: int) -> str:

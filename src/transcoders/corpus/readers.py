@@ -6,10 +6,12 @@ import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from itertools import islice, pairwise
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
+
+import pandas as pd
 
 from transcoders.config import HubDataset, SyntheticCorpus, TextFiles, TextSource, WheelText
 from transcoders.corpus.records import check_formats, records_of_file, records_of_hub, text_of
@@ -33,11 +35,9 @@ class Document(NamedTuple):
     text: str
     eval_only: bool = False
     """Whether training must not read it."""
-    source: str = "text"
-    """The name of its source."""
 
 
-def read_sources(sources: Sequence[TextSource], *, seed: int) -> list[Document]:
+def read_sources(sources: Sequence[TextSource], *, seed: int) -> pd.DataFrame:
     """The documents of all sources, sorted by identifier.
 
     Where there are several sources, their names begin the identifiers.
@@ -46,26 +46,27 @@ def read_sources(sources: Sequence[TextSource], *, seed: int) -> list[Document]:
         sources: of a corpus.
         seed: of synthetic ones.
 
+    Returns:
+        Columns ``id, title, text, eval_only, source``.
+
     Raises:
         UserError: a source cannot be reached or read, or differs from what is pinned; or two
             documents have the same identifier.
     """
-    documents = [
-        document._replace(
-            id=document.id if len(sources) == 1 else f"{source.name}/{document.id}",
-            source=source.name,
+    tables = []
+    for source in sources:
+        table = pd.DataFrame(read_source(source, seed=seed), columns=list(Document._fields))
+        if len(sources) > 1:
+            table["id"] = f"{source.name}/" + table["id"]
+        tables.append(table.assign(source=source.name))
+    table = pd.concat(tables).sort_values("id", kind="stable", ignore_index=True)
+    twice = table["id"][table["id"].duplicated()]
+    if len(twice):
+        raise UserError(
+            f"corpus.source: expected an identifier of its own for every document, found "
+            f"{twice.iloc[0]} twice; list a file once, or choose another id_column"
         )
-        for source in sources
-        for document in read_source(source, seed=seed)
-    ]
-    documents.sort(key=lambda document: document.id)
-    for one, other in pairwise(documents):
-        if one.id == other.id:
-            raise UserError(
-                f"corpus.source: expected an identifier of its own for every document, found "
-                f"{one.id} twice; list a file once, or choose another id_column"
-            )
-    return documents
+    return table
 
 
 def read_source(source: TextSource, *, seed: int) -> Iterator[Document]:
@@ -121,7 +122,7 @@ def _read_hub_files(source: HubDataset) -> Iterator[Document]:
     files = [*source.data_files, *source.eval_data_files]
     is_short = len({Path(file).name for file in files}) == len(files)
     check_formats(files, "data_files")
-    snapshot = fetch_from_hub(source, files, repo_type="dataset")
+    snapshot = fetch_from_hub(source, files)
 
     def documents(of: list[str], *, eval_only: bool) -> Iterator[Document]:
         for file in of:

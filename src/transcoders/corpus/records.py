@@ -55,8 +55,6 @@ def records_of_file(path: Path, name: str) -> Iterator[dict[str, Any]]:
     Raises:
         UserError: the file cannot be read as the type that its suffix names.
     """
-    if not path.is_file():
-        raise UserError(f"{name}: expected a file, found none; correct its path in the scale file")
     if not path.stat().st_size:
         return
     kind, options = FORMATS[path.suffix.lower()]
@@ -82,7 +80,7 @@ def records_of_hub(source: HubDataset) -> Iterator[dict[str, Any]]:
             such configuration or split, or cannot be read.
     """
     # `datasets` hides why the hub refuses something. This asks first, and checks what is pinned.
-    fetch_from_hub(source, ["README*", *source.sha256], repo_type="dataset")
+    fetch_from_hub(source, ["README*", *source.sha256])
     total = source.documents
     where: dict[str, Any] = {
         "split": source.split,
@@ -97,10 +95,8 @@ def records_of_hub(source: HubDataset) -> Iterator[dict[str, Any]]:
                 bar.update()
     except Exception as error:  # whatever the libraries underneath raise
         part = f"{source.config}, " if source.config else ""
-        raise hub_error(
-            error, source, f"{part}split {source.split}", repo_type="dataset",
-            otherwise="correct `config` or `split` in the scale file",
-        ) from None  # fmt: skip
+        advice = "correct `config` or `split` in the scale file"
+        raise hub_error(error, source, f"{part}split {source.split}", advice) from None
 
 
 def text_of(record: dict[str, Any], column: str, name: str) -> str:

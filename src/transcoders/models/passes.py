@@ -1,8 +1,7 @@
 """Forward passes whose tensors are kept: around one MLP, or of one prompt layer by layer."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, overload
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -101,7 +100,7 @@ class PromptPass(NamedTuple):
     final_scale: Float[Tensor, " token"]
     attention_out_scale: Float[Tensor, "layer token"]
     """What the norm after attention divides by; 1 in models that have none."""
-    patterns: Sequence[Float[Tensor, "head token source"]]
+    patterns: "list[Float[Tensor, 'head token source']] | PatternsMadeAnew"
     """By layer."""
     attention_out: Float[Tensor, "layer token d_model"]
     """What attention adds to the residual stream."""
@@ -140,25 +139,16 @@ class PromptPass(NamedTuple):
 
 
 @dataclass(frozen=True)
-class PatternsMadeAnew(Sequence[Tensor]):
+class PatternsMadeAnew:
     """The attention patterns of a long prompt: each time one is asked for, its layer runs."""
 
     model: LanguageModel
     residuals: Float[Tensor, "layer token d_model"]
     """Before each layer."""
 
-    def __len__(self) -> int:
-        return len(self.residuals)
-
-    @overload
-    def __getitem__(self, layer: int) -> Tensor: ...
-    @overload
-    def __getitem__(self, layer: slice) -> list[Tensor]: ...
     @torch.no_grad()
-    def __getitem__(self, layer: int | slice) -> Tensor | list[Tensor]:
-        """(head, token, source), the same bits as in the run of the whole model."""
-        if isinstance(layer, slice):
-            return [self[one] for one in range(*layer.indices(len(self)))]
+    def __getitem__(self, layer: int) -> Float[Tensor, "head token source"]:
+        """The same bits as in the run of the whole model."""
         residual, name = self.residuals[layer][None], f"blocks.{layer}.attn.hook_pattern"
         with captured(self.model, [name], residual.shape[:2]) as found:
             run_blocks(self.model, residual=residual, start=layer, stop=layer + 1)

@@ -1,8 +1,7 @@
 """The order in which training sees the activations."""
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import zip_longest
 from typing import Protocol
 
@@ -45,30 +44,23 @@ def batches(
     size = training.batch_tokens
     length = max(training.buffer_tokens // size, 1) * size
     usable = steps_per_epoch(source.n_tokens, training) * size
-    parts = [(start, min(start + length, usable)) for start in range(0, usable, length)]
+    done = first_step * size
     # Each buffer has the epoch, its number in the epoch, and its first and last token.
     buffers = [
-        (epoch, number, *part)
+        (epoch, number, start, min(start + length, usable))
         for epoch in range(training.epochs)
-        for number, part in enumerate(parts)
+        for number, start in enumerate(range(0, usable, length))
+        if epoch * usable + min(start + length, usable) > done
     ]
-    epoch, skipped = divmod(first_step * size, usable or 1)
-    del buffers[: epoch * len(parts) + skipped // length]
     with ThreadPoolExecutor(max_workers=1) as reader:
-
-        def ask(start: int, stop: int) -> Callable[[], MLPActivations]:
-            if source.read_ahead:
-                return reader.submit(source.read, start, stop).result
-            return partial(source.read, start, stop)
-
-        coming = [ask(start, stop) for _, _, start, stop in buffers[:1]]
-        skipped %= length
-        for (*place, start, stop), following in zip_longest(buffers, buffers[1:]):
-            tokens = coming.pop()()
-            if following is not None:
-                coming.append(ask(*following[2:]))
-            order = np.random.default_rng([seed, *place]).permutation(stop - start)
+        ahead: Future[MLPActivations] | None = None
+        for (epoch, number, start, stop), following in zip_longest(buffers, buffers[1:]):
+            tokens = ahead.result() if ahead else source.read(start, stop)
+            ahead = None
+            if source.read_ahead and following is not None:
+                ahead = reader.submit(source.read, *following[2:])
+            order = np.random.default_rng([seed, epoch, number]).permutation(stop - start)
+            skipped = max(done - epoch * usable - start, 0)
             for chosen in torch.from_numpy(order).split(size)[skipped // size :]:
                 yield MLPActivations(tokens.mlp_in[chosen], tokens.mlp_out[chosen])
-            skipped = 0
             del tokens  # before the next buffer is made

@@ -17,21 +17,21 @@ INITIAL_ENCODER_NORM = 0.1
 
 @dataclass(frozen=True)
 class Scaling:
-    """The affine maps of training: (x - input_mean) · input_scale, and y · target_scale."""
+    """The affine maps of training, of the MLP's input u and of the target y.
 
-    input_mean: Float[Tensor, " d_in"]
-    input_scale: float
-    target_scale: float
-    target_mean: Float[Tensor, " d_out"]
-    """The unscaled mean of the target: the first ``b_dec``, and the reference of FVU."""
+    A transcoder and every skip read (u - mlp_in_mean) · mlp_in_scale. The target is
+    y · target_scale, which an SAE reads as well.
+    """
+
     mlp_in_mean: Float[Tensor, " d_in"]
     mlp_in_scale: float
-    """What a skip reads is (u - mlp_in_mean) · mlp_in_scale, with u the MLP's input."""
+    target_mean: Float[Tensor, " d_out"]
+    """The unscaled mean of the target: the first ``b_dec``, and the reference of FVU."""
+    target_scale: float
 
 
 def initial_dictionary(
     kind: Kind,
-    d_model: int,
     n_features: int,
     b_dec: Float[Tensor, " d_model"],
     *,
@@ -48,13 +48,12 @@ def initial_dictionary(
 
     Args:
         kind: of dictionary.
-        d_model: width of inputs and targets.
         n_features: width of the dictionary.
-        b_dec: what ``b_dec`` is set to.
+        b_dec: what ``b_dec`` is set to; it is as wide as inputs and targets.
         seed: of the directions, which depend on nothing else.
         k: of a TopK dictionary.
     """
-    generator = torch.Generator().manual_seed(seed)
+    d_model, generator = len(b_dec), torch.Generator().manual_seed(seed)
 
     def directions() -> Tensor:
         return functional.normalize(torch.randn(n_features, d_model, generator=generator), dim=1)
@@ -70,25 +69,18 @@ def initial_dictionary(
     )
 
 
-def scaling_of(kind: Kind, statistics: Statistics, d_model: int, normalize: str) -> Scaling:
+def scaling_of(kind: Kind, statistics: Statistics, normalize: str) -> Scaling:
     """How inputs and targets of a kind are scaled in training."""
-    traits = TRAITS[kind]
-
-    def scale_of(side: str) -> float:
-        if normalize == "none":
-            return 1.0
-        return math.sqrt(d_model) / float(getattr(statistics, f"{side}_norm"))
-
-    target_mean = getattr(statistics, f"{traits.imitates}_mean")
-    zero = torch.zeros_like(target_mean)
-    mlp_in_mean = zero if normalize == "none" else statistics.mlp_in_mean
+    target = TRAITS[kind].imitates
+    target_mean = getattr(statistics, f"{target}_mean")
+    if normalize == "none":
+        return Scaling(torch.zeros_like(statistics.mlp_in_mean), 1.0, target_mean, 1.0)
+    norm = math.sqrt(len(target_mean))
     return Scaling(
-        input_mean=mlp_in_mean if traits.is_transcoder else zero,
-        input_scale=scale_of(traits.reads),
-        target_scale=scale_of(traits.imitates),
+        mlp_in_mean=statistics.mlp_in_mean,
+        mlp_in_scale=norm / float(statistics.mlp_in_norm),
         target_mean=target_mean,
-        mlp_in_mean=mlp_in_mean,
-        mlp_in_scale=scale_of("mlp_in"),
+        target_scale=norm / float(getattr(statistics, f"{target}_norm")),
     )
 
 
@@ -96,19 +88,21 @@ def scaling_of(kind: Kind, statistics: Statistics, d_model: int, normalize: str)
 def fold_scaling(trained: SparseDictionary, scaling: Scaling) -> SparseDictionary:
     """The dictionary that does on raw activations what ``trained`` does on scaled ones.
 
-    With a the input scale, m the input mean and b the target scale, the trained map is
-    y·b = ReLU(a (x - m) W_enc + b_enc) W_dec + b_dec. ReLU commutes with a positive factor, so the
-    division by b moves into the features, and W_dec keeps its unit rows; so does TopK. A skip is
-    affine: its mean moves into b_dec. An SAE subtracts b_dec from its input, so that b_enc makes up
-    for what moved.
+    With a and b the scales of input and target, and m the mean of a transcoder's input, the trained
+    map is y·b = ReLU(a (x - m) W_enc + b_enc) W_dec + b_dec. ReLU commutes with a positive factor,
+    so the division by b moves into the features, and W_dec keeps its unit rows; so does TopK. A
+    skip is affine: its mean moves into b_dec. An SAE's input is its target, so that a = b and
+    m = 0. It subtracts b_dec from its input, so that b_enc makes up for what moved.
     """
-    a, b = scaling.input_scale, scaling.target_scale
-    b_enc = trained.b_enc - a * scaling.input_mean @ trained.W_enc
-    b_dec, W_skip = trained.b_dec.detach(), None
+    is_transcoder, b = trained.traits.is_transcoder, scaling.target_scale
+    a = scaling.mlp_in_scale if is_transcoder else b
+    b_enc, b_dec, W_skip = trained.b_enc.detach(), trained.b_dec.detach(), None
+    if is_transcoder:
+        b_enc = b_enc - a * scaling.mlp_in_mean @ trained.W_enc
     if trained.W_skip is not None:
         moved = scaling.mlp_in_scale * trained.W_skip @ scaling.mlp_in_mean
         b_dec, W_skip = b_dec - moved, trained.W_skip * (scaling.mlp_in_scale / b)
-        if not trained.traits.is_transcoder:  # a = b
+        if not is_transcoder:
             b_enc = b_enc - moved @ trained.W_enc
     return SparseDictionary(
         trained.kind,

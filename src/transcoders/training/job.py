@@ -2,10 +2,9 @@
 
 from typing import Any
 
-from transcoders.activations.of_scale import open_activations
+from transcoders.activations import open_activations
 from transcoders.config import Dictionary, Group, Scale
 from transcoders.environment import device_name, package_versions
-from transcoders.errors import UserError
 from transcoders.files import made_sha256
 from transcoders.layout import Layout
 from transcoders.training.batches import steps_per_epoch
@@ -24,13 +23,6 @@ def train_group_of(scale: Scale, layout: Layout, group: Group, *, device: str = 
     training = scale.training_of(group)
     seed, contexts = scale.seed_of(group), scale.contexts_of(group)
     activations = open_activations(scale, layout, group, device)
-    for record in activations.records:
-        if record["tokens"] != scale.corpus.train_tokens:
-            raise UserError(
-                f"{layout.activations(record['site'])}: expected {scale.corpus.train_tokens} "
-                f"tokens, as the scale file says, found {record['tokens']}; delete the folder and "
-                "run again"
-            )
     entries = scale.dictionaries_in(group)
     checkpoint = layout.checkpoint(group.name)
     threads = scale.resources.train.threads

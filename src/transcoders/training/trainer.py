@@ -66,13 +66,12 @@ class Trainer:
             training = training.model_copy(update={"learning_rate": entry.learning_rate})
         self.training = training
         self.n_steps = n_steps
-        d_model = len(statistics.mlp_in_mean)
         statistics = Statistics(*(tensor.to(device) for tensor in statistics))
-        self.scaling = scaling_of(entry.kind, statistics, d_model, training.normalize_activations)
+        self.scaling = scaling_of(entry.kind, statistics, training.normalize_activations)
         self._scaled_mean = self.scaling.target_mean * self.scaling.target_scale
-        n_features = training.expansion * d_model
+        n_features = training.expansion * len(self._scaled_mean)
         self.dictionary = initial_dictionary(
-            entry.kind, d_model, n_features, self._scaled_mean.cpu(), seed=seed, k=entry.k
+            entry.kind, n_features, self._scaled_mean.cpu(), seed=seed, k=entry.k
         ).to(device)
         self.density = 1.0 if entry.k is None else entry.k / n_features
         self.log: list[dict[str, float]] = []
@@ -92,9 +91,9 @@ class Trainer:
         Raises:
             UserError: the loss is not finite.
         """
-        x, y = self._input_and_target(batch)
+        x, y, mlp_in = self._scaled(batch)
         found = loss_and_gradients(
-            self.dictionary, x, y, mlp_in=self._input_of_skip(batch),
+            self.dictionary, x, y, mlp_in=mlp_in,
             l1_coefficient=self._l1_coefficient(step),
             normalization=self.training.loss_normalization,
             sparse=self.density < self.training.sparse_below_density,
@@ -134,18 +133,14 @@ class Trainer:
             **{f"since_log.{name}": tensor for name, tensor in self._since_log.items()},
         }
 
-    def _input_and_target(self, batch: MLPActivations) -> tuple[Tensor, Tensor]:
+    def _scaled(self, batch: MLPActivations) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Input, target and, for kinds that read it, the MLP's input."""
         scaling, traits = self.scaling, self.entry.traits
-        x = (getattr(batch, traits.reads) - scaling.input_mean) * scaling.input_scale
-        if not traits.is_transcoder:
-            return x, x
-        return x, getattr(batch, traits.imitates) * scaling.target_scale
-
-    def _input_of_skip(self, batch: MLPActivations) -> Tensor | None:
-        """What a skip reads, where it is not what the encoder reads."""
-        if not self.entry.traits.has_skip or self.entry.traits.is_transcoder:
-            return None
-        return (batch.mlp_in - self.scaling.mlp_in_mean) * self.scaling.mlp_in_scale
+        y = getattr(batch, traits.imitates) * scaling.target_scale
+        if not (traits.is_transcoder or traits.has_skip):
+            return y, y, None
+        mlp_in = (batch.mlp_in - scaling.mlp_in_mean) * scaling.mlp_in_scale
+        return (mlp_in if traits.is_transcoder else y), y, mlp_in
 
     def _learning_rate(self, step: int) -> float:
         decay_steps = self.training.decay_fraction * self.n_steps
