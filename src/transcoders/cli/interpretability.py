@@ -120,19 +120,16 @@ def rate(
     ] = None,
 ) -> None:
     """Rate features blind, in a browser on this machine; go on where the rater stopped."""
-    from transcoders.rating.server import serve
+    from transcoders.rating.server import HOST, listen, make_app
     from transcoders.rating.study import load_study
 
     settings, layout = open_scale(scale)
     section(settings, "interpretability")
-    serve(
-        load_study(settings, layout),
-        layout.ratings,
-        rater,
-        port=port,
-        address=address,
-        language_model=language_model,
-    )
+    rated = load_study(settings, layout)
+    server = listen(make_app(rated, layout.ratings, rater, address, language_model), port=port)
+    page = address or f"http://{HOST}:{server.port}/"
+    typer.echo(f"Open {page} to rate as {rater}; every click is saved, Ctrl+C stops")
+    server.serve_forever()
 
 
 @job("seed interpretability.rated_features", resources="measure_features")
