@@ -103,7 +103,6 @@ class RecordedStudy(Questions):
         """
         self._entries = verify_transcript(folder / TRANSCRIPT)
         self.hypothesis = self._entries[-1]["arguments"]["hypothesis"]
-        self.seal = self._entries[-1]["digest"]
         self._answers = read_json(folder / ANSWERS)
         recorded = [entry["answer"] for entry in self._entries]
         found = [None if answer is None else digest(answer) for answer in self._answers]
@@ -193,18 +192,20 @@ def score(
         A row of :data:`TABLE4_COLUMNS`. Balanced accuracy is the mean of two shares: of sampled
         active places that match, and of silent places that do not.
     """
-    matched = script.pattern.search
+
+    def share_matched(texts: pd.Series) -> float:
+        return texts.map(script.pattern.search).notna().mean()
+
     examples = study.reveal(script.hypothesis).examples
-    matches = examples["text"].map(matched).notna()
-    top, sampled = (matches[examples["kind"] == kind].mean() for kind in ("top", "sampled"))
-    silent_matched = pd.Series(silent, dtype=object).map(matched).notna().mean()
+    top, sampled = (
+        share_matched(examples.loc[examples["kind"] == kind, "text"]) for kind in ("top", "sampled")
+    )
+    silent_matched = share_matched(pd.Series(silent, dtype=object))
     accuracy = (sampled + 1 - silent_matched) / 2
     outcome = "success" if accuracy >= SUCCESS else "mostly" if accuracy >= MOSTLY else "failure"
-    if weights != script.weights_sha256:
-        outcome = "other weights"
-    hypothesis = " ".join(script.hypothesis.split())
     values = (
-        name, script.feature, script.drawn, script.restricted, len(script.steps), hypothesis,
-        script.pattern.pattern, top, sampled, silent_matched, accuracy, outcome, study.seal,
+        name, script.feature, script.drawn, script.restricted, len(script.steps),
+        " ".join(script.hypothesis.split()), script.pattern.pattern, top, sampled, silent_matched,
+        accuracy, outcome if weights == script.weights_sha256 else "other weights", study.seal,
     )  # fmt: skip
     return dict(zip(TABLE4_COLUMNS, values, strict=True))
