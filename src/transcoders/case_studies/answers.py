@@ -147,7 +147,7 @@ class Answers:
 
     def reveal(self, hypothesis: str) -> Records:
         """The examples with their texts, once it is written down what the feature is about."""
-        if not hypothesis.strip():
+        if not re.search(r"\w", hypothesis):  # blanks and dashes explain nothing
             raise UserError("expected a hypothesis in words before anything is revealed")
         return [
             {**example, "text": self._marked_text(example["row"], example["position"])}

@@ -180,7 +180,7 @@ def new(
 ) -> None:
     """Write the draft of a blind study: all but the analyst's own words is filled in."""
     set_environment(open_scale(scale)[0].instruction_set)
-    from transcoders.case_studies.draft import write_draft
+    from transcoders.case_studies.scripts import write_draft
 
     name = feature.replace("[", "-").removesuffix("]")
     path = out or Path(f"{plain(name)}.yaml")

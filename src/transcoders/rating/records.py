@@ -45,7 +45,7 @@ class Record(BaseModel, frozen=True, extra="forbid"):
     @property
     def by(self) -> str:
         """``person``, or the name of the language model."""
-        return self.language_model or PERSON
+        return PERSON if self.language_model is None else self.language_model
 
     @property
     def unrated(self) -> list[int]:
