@@ -49,19 +49,11 @@ def everything(study, folder):
 
     yield from look("before")
     for number in range(1, len(study.items) + 1):
-        context_free = {"context_free": "yes"} if number % 5 == 0 else {}
-        answer = rater.rate(number, "maybe", note=f"note {number}", **context_free)
-        yield f"rating {number}", answer
+        yield "rating", rater.rate(number, "maybe", note=f"note {number}", context_free="yes")
     yield from look("rated")
-    for path, fields in (
-        ("/item/1", {"verdict": "good"}),
-        ("/item/99", {}),
-        ("/nothing", {}),
-        ("/", {}),
-        ("/finish", {"sure": "yes"}),
-        ("/item/1", {}),
-    ):
-        yield f"post {path} {fields.keys()}", rater.post(path, **fields)
+    yield "nonsense", rater.post("/item/1", verdict="good")
+    for path in ("/item/99", "/nothing", "/", "/finish", "/item/1"):
+        yield f"post {path}", rater.post(path, sure="yes")
     yield from look("finished")
     for path in ("/static/page.css", "/static/page.js", "/static/../study.py", "/anna.json"):
         yield path, rater.client.get(path, base_url=SITE)
@@ -77,26 +69,20 @@ def whole(response):
 # Blindness.
 
 
-def test_nothing_that_is_sent_names_a_source(study, tmp_path):
+def test_what_is_sent_names_no_source_and_is_the_same_wherever_examples_come_from(study, tmp_path):
     hidden = ("transcoder", "sae", "dictionar", "layer", "kind", "mlp", "frequency", "data-",
               "set-cookie")  # fmt: skip
-    answers = list(everything(study, tmp_path))
-    assert len(answers) > 3 * N_ITEMS
-    for what, answer in answers:
+    another = make_study(disguise(SAE), disguise(TRANSCODER))
+    first, second = everything(study, tmp_path / "one"), everything(another, tmp_path / "other")
+    for (what, answer), (same, its) in zip(first, second, strict=True):
+        sent = whole(answer)
+        assert (what, sent) == (same, whole(its))
+        words = [word for word in hidden if word in sent.lower()]
+        assert words == [] or "/static/" in what, what
         policy = answer.headers["Content-Security-Policy"]
         assert policy.startswith("default-src 'none'; "), what
         assert "unsafe" not in policy and "*" not in policy
         assert answer.headers["Cache-Control"] == "no-store"
-        sent = whole(answer).lower()
-        assert [word for word in hidden if word in sent and "/static/" not in what] == [], what
-
-
-def test_what_is_sent_is_the_same_wherever_examples_come_from(study, tmp_path):
-    another = make_study(disguise(SAE), disguise(TRANSCODER))
-    first, second = everything(study, tmp_path / "one"), everything(another, tmp_path / "other")
-    for (what, answer), (same, its) in zip(first, second, strict=True):
-        assert what == same
-        assert whole(answer) == whole(its), what
 
 
 def test_all_examples_are_on_the_page_and_tokens_are_only_text(study, anna):

@@ -138,14 +138,7 @@ def table1(run: Run) -> None:
     from transcoders.rating.study import load_study
     from transcoders.rating.table1 import write_table1
 
-    scale, layout, _ = run
-    write_table1(
-        lambda: load_study(scale, layout),
-        layout.ratings,
-        table=layout.table1,
-        record=layout.table1.with_suffix(".json"),
-        features=layout.rated_features,
-    )
+    write_table1(lambda: load_study(run.scale, run.layout), run.layout)
 
 
 @job("device corpus.train_positions", resources="study_features", part=_bos_token)

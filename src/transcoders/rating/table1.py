@@ -16,7 +16,6 @@ and holds the paper's numbers alone. Reported are:
 import math
 from collections.abc import Callable, Sequence
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -25,6 +24,7 @@ from sklearn.metrics import cohen_kappa_score
 
 from transcoders.config import RATED_KINDS
 from transcoders.files import write_json, write_table
+from transcoders.layout import Layout
 from transcoders.rating.records import VERDICTS, Record, load_record
 from transcoders.rating.study import Study
 from transcoders.statistics import share
@@ -43,24 +43,20 @@ COLUMNS = ["rater", "by", "kind", "feature", *SAID]
 """Of what all raters said, with a row for each rater and feature."""
 
 
-def write_table1(
-    study: Callable[[], Study], folder: Path, *, table: Path, record: Path, features: Path
-) -> None:
+def write_table1(study: Callable[[], Study], layout: Layout) -> None:
     """Open the key for all who have finished, and write what they found.
 
     Args:
         study: gives the study that was rated. It is asked for only if somebody has finished.
-        folder: where ratings are kept; it need not exist.
-        table: where the counts go, as CSV.
-        record: where the statistics go, as JSON.
-        features: where what was said of each feature goes, as CSV.
+        layout: where ratings are, if there are any. Counts go to ``table1.csv``, statistics to
+            ``table1.json``, and what was said of each feature to ``ratings.csv``.
 
     Raises:
         UserError: a file is damaged or of another study.
     """
     # Hidden files are those that a killed process left half-written.
-    names = sorted(path.stem for path in folder.glob("[!.]*.json"))
-    records = [load_record(folder, name) for name in names]
+    names = sorted(path.stem for path in layout.ratings.glob("[!.]*.json"))
+    records = [load_record(layout.ratings, name) for name in names]
     opened: list[pd.DataFrame] = []
     others: list[str] = []
     if done := [one for one in records if one.finished]:
@@ -72,11 +68,11 @@ def write_table1(
             if one.rater not in others
         ]
     said = pd.concat(opened or [pd.DataFrame(columns=COLUMNS)])
-    write_table(table, table1(said))
-    write_json(record, statistics(said, [one for one in records if not one.finished], others))
-    interpretable = said["verdict"] == "interpretable"
-    by_feature = said.assign(interpretable=interpretable)
-    write_table(features, by_feature[[*COLUMNS[:4], "interpretable", "context_free"]])
+    under_way = [one for one in records if not one.finished]
+    write_table(layout.table1, table1(said))
+    write_json(layout.table1.with_suffix(".json"), statistics(said, under_way, others))
+    said.insert(4, "interpretable", said["verdict"] == "interpretable")
+    write_table(layout.rated_features, said.drop(columns="verdict"))
 
 
 def table1(said: pd.DataFrame) -> pd.DataFrame:
