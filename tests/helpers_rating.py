@@ -6,7 +6,7 @@ import torch
 
 from transcoders.config import RATED_KINDS
 from transcoders.interpretability.gather import Observed, Text
-from transcoders.rating.records import Rating
+from transcoders.rating.records import VERDICTS, Rating
 from transcoders.rating.study import begin, create_study
 
 FIRST_FEATURE = 71_000
@@ -122,13 +122,10 @@ class Rater:
         assert response.status_code == 303, response.text
         return response
 
-    def rate_all(self, n_items, *, finish=True):
+    def rate_all(self, n_items):
         """Rate by turns, which is as good as any."""
-        verdicts = ("interpretable", "maybe", "uninterpretable")
         for number in range(1, n_items + 1):
-            self.rate(number, verdicts[number % 3])
-        if finish:
-            assert self.post("/finish", sure="yes").status_code == 303
+            self.rate(number, VERDICTS[number % 3])
 
 
 def files_in(folder):

@@ -15,6 +15,8 @@ from transcoders.case_studies.harness import RefusedError
 from transcoders.case_studies.page import study_notebook
 from transcoders.case_studies.scripts import (
     ANSWERS,
+    MOSTLY,
+    SUCCESS,
     TABLE4_COLUMNS,
     TRANSCRIPT,
     RecordedStudy,
@@ -22,16 +24,20 @@ from transcoders.case_studies.scripts import (
     carry_out,
     load_script,
     score,
+    write_draft,
 )
 from transcoders.case_studies.seen import heading, seen, shaded
+from transcoders.checksums import sha256
 from transcoders.errors import UserError
 from transcoders.files import read_json, write_table
+from transcoders.layout import Layout
+from workflow.running import python
 
-"""Where :func:`study_script` has been carried out, and its row of Table 4."""
+SCALE, FEATURE = "smoke", "tc1[41]"
 REPOSITORY = Path(__file__).resolve().parents[2]
 STEPS = [
     {"thought": "Where?", "ask": {"examples": {}}},
-    {"thought": "What?", "ask": {"connections": {"vector": "tc1[41]", "layer": 0, "k": 2}}},
+    {"thought": "What?", "ask": {"connections": {"vector": FEATURE, "layer": 0, "k": 2}}},
     {"thought": "Why?", "ask": {"circuit": {"row": 0, "position": 5, "n_paths": 3}}},
     {"thought": "Which token?", "ask": {"tokens": {"row": 0}}},
 ]  # fmt: skip
@@ -40,7 +46,7 @@ STEPS = [
 def study_script(**changes):
     content = {
         "title": "A feature", "analyst": "I, who knew nothing.",
-        "feature": "tc1[41]", "drawn": True, "weights_sha256": "none",
+        "feature": FEATURE, "drawn": True, "weights_sha256": "none",
         "steps": STEPS,
         "hypothesis": "Words.", "pattern": "⟦.*⟧", "afterwards": "So it was.",
     }  # fmt: skip
@@ -49,10 +55,11 @@ def study_script(**changes):
 
 @pytest.fixture(scope="module")
 def worked(repository, tmp_path_factory):
+    """Where :func:`study_script` has been carried out, and its row of Table 4."""
     place = tmp_path_factory.mktemp("worked") / "study"
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(repository)
-        return place, carry_out("mine", study_script(), "llama", place, "cpu")
+        return place, carry_out("mine", study_script(), SCALE, place, "cpu")
 
 
 @pytest.fixture
@@ -63,15 +70,15 @@ def folder(worked):
 def test_a_record_answers_what_was_asked_and_nothing_else(folder):
     study = RecordedStudy(folder)
     answers = read_json(folder / ANSWERS)
-    assert study.facts == answers[0] and study.facts["feature"] == "tc1[41]"
+    assert study.facts == answers[0] and study.facts["feature"] == FEATURE
     assert study.ask("examples") == answers[1]
-    assert len(study.connections("tc1[41]", 0, k=2)) == 2
+    assert len(study.connections(FEATURE, 0, k=2)) == 2
     assert study.circuit(0, 5, n_paths=3).paths
     revealed = study.reveal("Words.")
     assert revealed.seal == study.seal and revealed.examples["text"].str.contains("⟦").all()
     for question, arguments in (
-        ("connections", {"vector": "tc1[41]", "layer": 0, "k": 3}),
-        ("de_embedding", {"vector": "tc1[41]"}),
+        ("connections", {"vector": FEATURE, "layer": 0, "k": 3}),
+        ("de_embedding", {"vector": FEATURE}),
         ("reveal", {"hypothesis": "Other words."}),
     ):
         with pytest.raises(RefusedError, match="was not asked"):
@@ -81,25 +88,20 @@ def test_a_record_answers_what_was_asked_and_nothing_else(folder):
 
 
 def test_the_same_study_gives_the_same_bytes(worked, tmp_path):
-    row = carry_out("mine", study_script(), "llama", tmp_path / "again", "cpu")
+    row = carry_out("mine", study_script(), SCALE, tmp_path / "again", "cpu")
     assert row == worked[1] and list(row) == TABLE4_COLUMNS
     assert row["outcome"] == "other weights" and row["silent_matched"] == 1
     for name in (TRANSCRIPT, ANSWERS):
         assert (tmp_path / "again" / name).read_bytes() == (worked[0] / name).read_bytes()
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda answers: answers[:-1],
-        lambda answers: [*answers[:4], ["w5"], *answers[5:]],  # it was refused
-    ],
-)
-def test_an_answer_that_was_not_given_is_refused(folder, tmp_path, change):
+def test_an_answer_that_was_not_given_is_refused(folder, tmp_path):
     copied = Path(shutil.copytree(folder, tmp_path / "study"))
-    (copied / ANSWERS).write_text(json.dumps(change(read_json(copied / ANSWERS))))
-    with pytest.raises(UserError, match="whose digests are in"):
-        RecordedStudy(copied)
+    answers = read_json(copied / ANSWERS)
+    for changed in (answers[:-1], [*answers[:4], ["w5"], *answers[5:]]):  # this was refused
+        (copied / ANSWERS).write_text(json.dumps(changed))
+        with pytest.raises(UserError, match="whose digests are in"):
+            RecordedStudy(copied)
 
 
 def test_a_hypothesis_is_scored_as_a_rule(folder):
@@ -110,12 +112,10 @@ def test_a_hypothesis_is_scored_as_a_rule(folder):
     def scored(pattern):
         return score("mine", study_script(pattern=pattern), study, silent, "none")
 
-    everything = scored("⟦.*⟧")
-    assert everything["top_matched"] == everything["sampled_matched"] == 1
-    assert everything["silent_matched"] == 1 and everything["balanced_accuracy"] == 0.5
-    assert everything["outcome"] == "failure"
-    nothing = scored("never there")
-    assert nothing["silent_matched"] == 0 and nothing["balanced_accuracy"] == 0.5
+    for pattern, share in (("⟦.*⟧", 1), ("never there", 0)):
+        row = scored(pattern)
+        assert row["top_matched"] == row["sampled_matched"] == row["silent_matched"] == share
+        assert (row["balanced_accuracy"], row["outcome"]) == (0.5, "failure")
     half = scored("⟦(?!b).+⟧")
     assert half["silent_matched"] == 0.25
     assert half["balanced_accuracy"] == (half["sampled_matched"] + 0.75) / 2
@@ -133,26 +133,20 @@ def test_outcomes_follow_the_rule(folder):
         assert score("mine", study_script(), study, silent, "x")["outcome"] == "other weights"
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"pattern": "("}, "pattern: .*regular expression"),
-        ({"feature": "tc1[41]@4"}, "feature: "),
-        ({"steps": [{"thought": "Two", "ask": {"examples": {}, "circuit": {}}}]}, "steps.0.ask: "),
-        ({"hypotheses": "Two"}, "hypotheses: "),
-    ],
-)
-def test_a_file_that_is_not_valid_says_where(tmp_path, changes, message):
+def test_a_file_that_is_missing_or_not_valid_says_so(tmp_path):
     path = tmp_path / "mine.yaml"
-    path.write_text(yaml.safe_dump(study_script().model_dump(mode="json") | changes))
-    with pytest.raises(UserError, match=f"mine.yaml: the case study is not valid: .*{message}"):
-        load_script(path)
-
-
-def test_a_missing_file_names_those_there_are(tmp_path):
     (tmp_path / "other.yaml").touch()
     with pytest.raises(UserError, match=r"mine.yaml: no such case study; there are other"):
-        load_script(tmp_path / "mine.yaml")
+        load_script(path)
+    two = [{"thought": "Two", "ask": {"examples": {}, "circuit": {}}}]
+    for changes, message in (
+        ({"pattern": "("}, "pattern: .*regular expression"),
+        ({"feature": "tc1[41]@4"}, "feature: "),
+        ({"steps": two, "hypotheses": "Two"}, "steps.0.ask: .*hypotheses: "),
+    ):
+        path.write_text(yaml.safe_dump(study_script().model_dump(mode="json") | changes))
+        with pytest.raises(UserError, match=f"{path}: the case study is not valid: .*{message}"):
+            load_script(path)
 
 
 @pytest.mark.parametrize(
@@ -189,7 +183,7 @@ def test_an_answer_is_a_sentence_and_the_whole_of_it_is_folded_away(folder):
     circuit = study.circuit(0, 5, n_paths=3)
     for answer, said, folded in (
         (study.examples(), "strongest places are in", "<td>1</td>"),
-        (study.connections("tc1[41]", 0, k=2), "<code>tc0[", "<td>+"),
+        (study.connections(FEATURE, 0, k=2), "<code>tc0[", "<td>+"),
         (circuit, f"<pre>{escape(circuit.table(3))}</pre>", "<pre>"),
     ):
         sentence, fold = seen(answer).split("<details>")
@@ -219,6 +213,63 @@ def test_questions_have_plain_words():
     assert heading("de_embedding", asked) == "Which tokens drive tc0[1] least?"
     assert heading("circuit", {"row": 2}) == "circuit"  # it was refused
     assert heading("tokens", {"row": 0}) == "tokens"
+
+
+# Drafts.
+
+
+@pytest.fixture(scope="module")
+def draft(repository):
+    """What the command writes, as a user gives it."""
+    command = ("study", "new", FEATURE, "--scale", SCALE, "--drawn")
+    done = python(repository, "-m", "transcoders", *command)
+    assert done.returncode == 0, done.stderr
+    assert "Wrote tc1-41.yaml" in done.stdout
+    path = repository / "tc1-41.yaml"
+    assert list(repository.rglob(path.name)) == [path]  # no record that an edit would break
+    return path.read_text(encoding="utf-8")
+
+
+def test_with_words_in_it_a_draft_is_a_study_that_can_be_carried_out(draft, tmp_path):
+    path, finished = tmp_path / "mine.yaml", draft
+    path.write_text(draft, encoding="utf-8")
+    with pytest.raises(UserError, match=r"analyst: .*hypothesis: .*pattern: .*afterwards: "):
+        load_script(path)
+    for key in ("analyst", "hypothesis", "pattern", "afterwards"):
+        finished = finished.replace(f"{key}:\n", f"{key}: Words.\n")
+    path.write_text(finished, encoding="utf-8")
+    script = load_script(path)
+    row = carry_out("mine", script, SCALE, tmp_path / "study", "cpu")
+    assert row["outcome"] != "other weights" and row["drawn"]
+    record = RecordedStudy(tmp_path / "study")
+    for step in script.steps:  # a question that was refused would raise here
+        record.ask(step.question[0], **step.question[1])
+    names = [step.question[0] for step in script.steps]
+    assert names == ["examples", "de_embedding", "direct_logits", "connections", "circuit"]
+    best = record.examples().iloc[0]
+    assert script.steps[-1].question[1] == {"row": best["row"], "position": best["position"]}
+
+
+def test_the_draft_names_what_is_studied_and_how_it_is_scored(draft):
+    weights = Layout(SCALE).dictionary("tiny-llama_layer1_transcoder_l1-0.5")
+    assert yaml.safe_load(draft)["weights_sha256"] == sha256(weights / "sae_weights.safetensors")
+    head = " ".join(line.lstrip("# ") for line in draft.splitlines() if line.startswith("#"))
+    assert weights.name in head and f"at the scale {SCALE}" in head
+    assert f"BlindStudy('{SCALE}', feature='{FEATURE}', restricted=False, transcript=" in head
+    assert f"{SUCCESS} or more is a success, {MOSTLY} or more is mostly right" in head
+
+
+def test_a_file_is_not_written_over_and_an_unknown_feature_is_named(tmp_path):
+    (tmp_path / "there.yaml").write_text("mine")
+    with pytest.raises(UserError, match=r"there.yaml: this file exists already"):
+        write_draft(tmp_path / "there.yaml", SCALE, FEATURE, drawn=False, restricted=False)
+    assert (tmp_path / "there.yaml").read_text() == "mine"
+    with pytest.raises(UserError, match=r"tc1\[9999\]"):
+        write_draft(tmp_path / "new.yaml", SCALE, "tc1[9999]", drawn=False, restricted=False)
+    assert not (tmp_path / "new.yaml").exists()
+
+
+# What is committed.
 
 
 COMMITTED = sorted((REPOSITORY / "workflow/case_studies").glob("[!s]*/*.yaml"))  # not smoke's

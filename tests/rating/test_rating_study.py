@@ -23,7 +23,7 @@ from helpers_rating import (
 from transcoders.config import RATED_KINDS
 from transcoders.errors import UserError
 from transcoders.interpretability.gather import Observed, Text
-from transcoders.rating.records import Rating, Record, load_record, save_record
+from transcoders.rating.records import Rating, load_record, save_record
 from transcoders.rating.study import Study, begin, create_study, visible
 
 
@@ -206,45 +206,37 @@ def test_an_example_reaches_ten_tokens_to_each_side_and_not_beyond_the_row():
         assert example.after == decode(rows[1, position + 1 : last + 1].tolist())
 
 
-@pytest.mark.parametrize(
-    ("token", "peak"),
-    [("\n", "⏎"), ("   ", "␣␣␣"), ("", "⟨nothing⟩"), ("\u202e", "⟨U+202E⟩"), ("\xa0", "␣")],
-)
-def test_an_example_marks_what_would_not_show(token, peak):
-    class OneToken:
-        def decode(self, tokens, **_):
-            return "".join([" a", token, " b"][t] for t in tokens)
+def test_an_example_marks_what_would_not_show():
+    words = [" a", "\n", "   ", "", "\u202e", "\xa0", " b"]
 
-    rows = torch.tensor([[0, 1, 2], [0, 1, 2]])
-    example = item_of(rows, {"top": [(0, 1)] * 4}, OneToken()).top[0]
-    assert example.token == peak
-    assert (example.before.strip(), example.after) == ("a", " b")
+    class Words:
+        def decode(self, tokens, **_):
+            return "".join(words[token] for token in tokens)
+
+    rows = torch.tensor([[0, token, 6] for token in range(1, 6)])
+    shown = item_of(rows, {"top": [(row, 1) for row in range(5)]}, Words()).top
+    assert [each.token for each in shown] == ["⏎", "␣␣␣", "⟨nothing⟩", "⟨U+202E⟩", "␣"]
+    assert {(each.before.strip(), each.after) for each in shown} == {("a", " b")}
 
 
 # A rater's file.
 
 
-@pytest.mark.parametrize("rater", ["", "../anna", "a" * 41, "anna\n"])
-def test_names_that_cannot_be_a_files_are_refused(rater, tmp_path):
-    with pytest.raises(UserError, match="rater: expected 1 to 40"):
-        begin(make_study(), tmp_path / "ratings", rater)
+def test_names_that_cannot_be_a_files_and_damaged_files_are_refused(tmp_path):
+    for rater in ("", "../anna", "a" * 41, "anna\n"):
+        with pytest.raises(UserError, match="rater: expected 1 to 40"):
+            begin(make_study(), tmp_path / "ratings", rater)
     assert not (tmp_path / "ratings").exists()
-
-
-def test_what_is_written_is_read(tmp_path):
-    record = begin(make_study(), tmp_path, "anna")
-    rating = Rating(verdict="maybe", context_free=True, note='é "<b>"\n⏎')
-    record = record.model_copy(update={"ratings": {30: rating, 4: rating, 11: Rating()}})
-    save_record(tmp_path, record)
-    assert load_record(tmp_path, "anna") == record
-    on_disk = json.loads((tmp_path / "anna.json").read_text())
-    assert list(on_disk["ratings"]) == ["4", "11", "30"]
-    assert list(on_disk) == list(Record.model_fields)
-
-
-def test_damaged_files_are_refused(tmp_path):
-    damaged = begin(make_study(), tmp_path, "anna").model_dump() | {"finished": "perhaps"}
-    (tmp_path / "anna.json").write_text(json.dumps(damaged))
+    damaged = json.dumps(begin(make_study(), tmp_path, "anna").model_dump() | {"finished": "so"})
+    (tmp_path / "anna.json").write_text(damaged)
     with pytest.raises(UserError, match=r"anna\.json: expected ratings"):
         begin(make_study(), tmp_path, "anna")
-    assert json.loads((tmp_path / "anna.json").read_text()) == damaged
+    assert (tmp_path / "anna.json").read_text() == damaged
+
+
+def test_what_is_written_is_read_and_is_in_the_order_of_items(tmp_path):
+    record = begin(make_study(), tmp_path, "anna")
+    said = {30: Rating(verdict="maybe", context_free=True, note='é "<b>"\n⏎'), 4: Rating()}
+    save_record(tmp_path, record.model_copy(update={"ratings": said}))
+    assert load_record(tmp_path, "anna").ratings == said
+    assert list(json.loads((tmp_path / "anna.json").read_text())["ratings"]) == ["4", "30"]

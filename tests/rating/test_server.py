@@ -1,12 +1,9 @@
 """What the page gives away (nothing), what it keeps (every click), and whom it answers."""
 
-import html
 import http.client
-import multiprocessing
 import re
 import socket
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urljoin
 
@@ -26,7 +23,7 @@ from helpers_rating import (
 from helpers_serving import serving
 from transcoders.errors import UserError
 from transcoders.rating.records import Rating, load_record
-from transcoders.rating.server import listen, make_app, serve
+from transcoders.rating.server import listen, make_app
 
 N_ITEMS = 40
 
@@ -52,19 +49,11 @@ def everything(study, folder):
 
     yield from look("before")
     for number in range(1, len(study.items) + 1):
-        context_free = {"context_free": "yes"} if number % 5 == 0 else {}
-        answer = rater.rate(number, "maybe", note=f"note {number}", **context_free)
-        yield f"rating {number}", answer
+        yield "rating", rater.rate(number, "maybe", note=f"note {number}", context_free="yes")
     yield from look("rated")
-    for path, fields in (
-        ("/item/1", {"verdict": "good"}),
-        ("/item/99", {}),
-        ("/nothing", {}),
-        ("/", {}),
-        ("/finish", {"sure": "yes"}),
-        ("/item/1", {}),
-    ):
-        yield f"post {path} {fields.keys()}", rater.post(path, **fields)
+    yield "nonsense", rater.post("/item/1", verdict="good")
+    for path in ("/item/99", "/nothing", "/", "/finish", "/item/1"):
+        yield f"post {path}", rater.post(path, sure="yes")
     yield from look("finished")
     for path in ("/static/page.css", "/static/page.js", "/static/../study.py", "/anna.json"):
         yield path, rater.client.get(path, base_url=SITE)
@@ -80,26 +69,20 @@ def whole(response):
 # Blindness.
 
 
-def test_nothing_that_is_sent_names_a_source(study, tmp_path):
+def test_what_is_sent_names_no_source_and_is_the_same_wherever_examples_come_from(study, tmp_path):
     hidden = ("transcoder", "sae", "dictionar", "layer", "kind", "mlp", "frequency", "data-",
               "set-cookie")  # fmt: skip
-    answers = list(everything(study, tmp_path))
-    assert len(answers) > 3 * N_ITEMS
-    for what, answer in answers:
+    another = make_study(disguise(SAE), disguise(TRANSCODER))
+    first, second = everything(study, tmp_path / "one"), everything(another, tmp_path / "other")
+    for (what, answer), (same, its) in zip(first, second, strict=True):
+        sent = whole(answer)
+        assert (what, sent) == (same, whole(its))
+        words = [word for word in hidden if word in sent.lower()]
+        assert words == [] or "/static/" in what, what
         policy = answer.headers["Content-Security-Policy"]
         assert policy.startswith("default-src 'none'; "), what
         assert "unsafe" not in policy and "*" not in policy
         assert answer.headers["Cache-Control"] == "no-store"
-        sent = whole(answer).lower()
-        assert [word for word in hidden if word in sent and "/static/" not in what] == [], what
-
-
-def test_what_is_sent_is_the_same_wherever_examples_come_from(study, tmp_path):
-    another = make_study(disguise(SAE), disguise(TRANSCODER))
-    first, second = everything(study, tmp_path / "one"), everything(another, tmp_path / "other")
-    for (what, answer), (same, its) in zip(first, second, strict=True):
-        assert what == same
-        assert whole(answer) == whole(its), what
 
 
 def test_all_examples_are_on_the_page_and_tokens_are_only_text(study, anna):
@@ -120,7 +103,7 @@ def test_all_examples_are_on_the_page_and_tokens_are_only_text(study, anna):
 # Rating.
 
 
-def test_a_rating_is_saved_at_once_and_leads_on(anna, tmp_path):
+def test_a_rating_is_saved_at_once_leads_on_and_can_be_changed(anna, tmp_path):
     assert files_in(tmp_path) == ["anna.json"]
     assert "0 of 40 rated" in anna.page("/item/3")
     answer = anna.rate(3, "maybe", context_free="yes", note=" after <b>\r\na comma \r\n")
@@ -134,40 +117,29 @@ def test_a_rating_is_saved_at_once_and_leads_on(anna, tmp_path):
     assert re.search(r'name="context_free"[^>]* checked>', page)
     assert ">\nafter &lt;b&gt;\na comma</textarea>" in page
     assert "Item 3 is rated maybe, context-free." in anna.page("/item/4")
+    anna.rate(3, "interpretable")
+    anna.post("/item/3", go="stay", note="y")  # saving and moving keep the verdict
+    kept = {3: Rating(verdict="interpretable", note="y")}
+    assert load_record(tmp_path, "anna").ratings == kept
     assert files_in(tmp_path) == ["anna.json"]
 
 
-def test_a_rating_can_be_changed_and_kept(anna, tmp_path):
-    anna.rate(3, "maybe", context_free="yes", note="x")
-    anna.rate(3, "interpretable")
-    assert load_record(tmp_path, "anna").ratings == {3: Rating(verdict="interpretable")}
-    # Saving and moving keep the verdict.
-    anna.post("/item/3", go="stay", note="y")
-    expected = {3: Rating(verdict="interpretable", note="y")}
-    assert load_record(tmp_path, "anna").ratings == expected
-
-
-@pytest.mark.parametrize(
-    ("number", "go", "to"),
-    [(3, "next", 4), (1, "previous", 1), (3, "stay", 3), (N_ITEMS, "next", 2), (3, "unrated", 5)],
-)
-def test_buttons_lead_where_they_say(anna, tmp_path, number, go, to):
+def test_buttons_lead_where_they_say_and_save(anna, tmp_path):
     anna.rate(1, "maybe")
     anna.rate(4, "maybe")
-    assert anna.post(f"/item/{number}", go=go).location == str(to)
-    assert anna.post("/item/9", go=go, note="said").status_code == 303
-    assert load_record(tmp_path, "anna").ratings[9] == Rating(note="said")
+    for number, go, to in (
+        (3, "next", 4), (1, "previous", 1), (3, "stay", 3), (N_ITEMS, "next", 2), (3, "unrated", 5),
+    ):  # fmt: skip
+        assert anna.post(f"/item/{number}", go=go, note=go).location == str(to)
+        assert load_record(tmp_path, "anna").ratings[number].note == go
     assert len(load_record(tmp_path, "anna").unrated) == N_ITEMS - 2
 
 
 def test_a_rater_goes_on_where_it_ended(study, anna, tmp_path):
     anna.rate(1, "maybe")
-    anna.rate(3, "maybe")
     # A new program, with only the file between.
     later = Rater(make_app(study, tmp_path, "anna").test_client())
     assert later.client.get("/", base_url=SITE).location == "item/2"
-    later.rate_all(N_ITEMS)
-    assert later.client.get("/", base_url=SITE).location == "item/1"
 
 
 def test_what_makes_no_sense_is_refused_and_changes_nothing(anna, tmp_path):
@@ -186,24 +158,6 @@ def test_what_makes_no_sense_is_refused_and_changes_nothing(anna, tmp_path):
     assert files_in(tmp_path) == ["anna.json"]
 
 
-def seen_in(page):
-    """What the form says that the rater was shown."""
-    [shown] = re.findall(r'name="seen" value="([^"]*)"', page)
-    return html.unescape(shown)
-
-
-def test_a_tab_that_is_out_of_date_overwrites_nothing(anna, tmp_path):
-    old = seen_in(anna.page("/item/1"))
-    anna.rate(1, "maybe", note="said in the other tab", seen=old)
-    answer = anna.post("/item/1", verdict="uninterpretable", seen=old)
-    assert answer.status_code == 409
-    assert "changed in another tab. Reload it." in answer.text
-    kept = Rating(verdict="maybe", note="said in the other tab")
-    assert load_record(tmp_path, "anna").ratings == {1: kept}
-    anna.rate(1, "interpretable", note="x", seen=seen_in(anna.page("/item/1")))
-    assert load_record(tmp_path, "anna").ratings[1].verdict == "interpretable"
-
-
 def test_clicks_at_the_same_time_are_all_kept(study, tmp_path):
     app = make_app(study, tmp_path, "anna")
     barrier = threading.Barrier(4)
@@ -220,7 +174,7 @@ def test_clicks_at_the_same_time_are_all_kept(study, tmp_path):
 
 
 def test_finishing_takes_everything_and_is_final(study, anna, tmp_path):
-    anna.rate_all(N_ITEMS, finish=False)
+    anna.rate_all(N_ITEMS)
     assert 'action="../finish"' in anna.page("/item/1")
     with pytest.raises(UserError, match="press Finish"):
         study.open(load_record(tmp_path, "anna"))
@@ -279,77 +233,47 @@ def test_a_rating_is_taken_from_its_own_page_alone(study, tmp_path, address, hea
     assert len(load_record(tmp_path, "anna").ratings) == (status == 303)
 
 
-@pytest.mark.parametrize("path", ["/", "/item/1", "/nothing"])
-def test_another_host_is_told_how_to_start_again_and_nothing_else(anna, path):
-    answer = anna.client.get(path, base_url=SITE, headers={"Host": "example.org"})
-    assert answer.status_code == 403
-    assert "token" not in answer.text
-    assert "start again with --address https://" in answer.text
-
-
-def test_a_proxy_that_is_named_is_answered_and_its_address_is_one(study, tmp_path):
+def test_another_host_is_told_how_to_start_again_and_nothing_else(study, tmp_path):
     rater = Rater(make_app(study, tmp_path, "anna", ADDRESS).test_client())
-    for host, status in (("hub.example.org", 200), ("other.example.org", 403)):
-        answer = rater.client.get("/item/1", base_url=SITE, headers={"Host": host})
-        assert answer.status_code == status
+
+    def read(path, host):
+        return rater.client.get(path, base_url=SITE, headers={"Host": host})
+
+    assert read("/item/1", "hub.example.org").status_code == 200
+    for path in ("/", "/item/1", "/nothing"):
+        refused = read(path, "example.org")
+        assert refused.status_code == 403 and "token" not in refused.text
+        assert "start again with --address https://example.org/" in refused.text
     for wrong in ("hub.example.org", "ftp://hub.example.org/"):
         with pytest.raises(UserError, match="--address: expected an address such as"):
             make_app(study, tmp_path, "anna", wrong)
 
 
 def test_all_links_stay_below_the_folder_that_a_proxy_puts_before_them(anna):
-    root = ADDRESS
-    assert urljoin(root, anna.client.get("/", base_url=SITE).location) == f"{root}item/1"
-    assert urljoin(f"{root}item/1", anna.rate(1, "maybe").location) == f"{root}item/2"
-    anna.rate_all(N_ITEMS, finish=False)
+    def below(page, link):
+        return urljoin(f"{ADDRESS}{page}", link).removeprefix(ADDRESS)
+
+    assert below("", anna.client.get("/", base_url=SITE).location) == "item/1"
+    assert below("item/1", anna.rate(1, "maybe").location) == "item/2"
+    anna.rate_all(N_ITEMS)
     unfinished = anna.page("/item/2")
-    answer = anna.post("/finish", sure="yes")
-    assert urljoin(f"{root}finish", answer.location) == f"{root}item/1"
+    assert below("finish", anna.post("/finish", sure="yes").location) == "item/1"
     for page in (unfinished, anna.page("/item/2")):
         links = re.findall(r'(?:href|src|action)="([^"]*)"', page)
-        found = {urljoin(f"{root}item/2", link).removeprefix(root) for link in links}
+        found = {below("item/2", link) for link in links}
         assert {"static/page.css", "static/page.js"} < found
-        assert found < {
-            "static/page.css", "static/page.js", "finish", "item/1", "item/2", "item/3",
-        }  # fmt: skip
-
-
-def status_of(port, host, path="/item/1"):
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
-    connection.request("GET", path, headers={"Host": host})
-    return connection.getresponse().status
+        assert all(re.fullmatch(r"static/page\.(css|js)|finish|item/[123]", link) for link in found)
 
 
 def test_only_this_machine_is_listened_to_and_a_port_that_is_taken_is_named(study, tmp_path):
-    server = listen(make_app(study, tmp_path, "anna"), port=0)
-    assert server.socket.getsockname() == ("127.0.0.1", server.port)
-    with serving(server) as port:
+    app = make_app(study, tmp_path, "anna")
+    with serving(listen(app, port=0)) as port:
         # Another loopback address, which a server of all addresses would answer under.
         with socket.socket() as other, pytest.raises(ConnectionRefusedError):
             other.connect(("127.0.0.2", port))
-        assert status_of(port, f"127.0.0.1:{port}") == 200
-        assert status_of(port, f"127.0.0.1:{port}", f"http://example.org:{port}/item/1") == 403
+        for host, status in ((f"127.0.0.1:{port}", 200), ("example.org", 403)):
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+            connection.request("GET", "/item/1", headers={"Host": host})
+            assert connection.getresponse().status == status
         with pytest.raises(UserError, match=r"--port \d+: could not be opened.* give another"):
-            listen(make_app(study, tmp_path, "bob"), port=port)
-
-
-def test_the_command_serves_until_it_is_stopped(study, tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    process = multiprocessing.get_context("fork").Process(
-        target=serve, args=(study, tmp_path, "anna"), kwargs={"port": port}
-    )
-    process.start()
-    try:
-        for _ in range(400):
-            try:
-                assert status_of(port, f"127.0.0.1:{port}") == 200
-                break
-            except ConnectionRefusedError:  # not yet started
-                time.sleep(0.02)
-        else:
-            pytest.fail("the server did not start")
-    finally:
-        process.kill()
-        process.join()
+            listen(app, port=port)

@@ -10,6 +10,7 @@ from scipy import stats
 
 from helpers_rating import finished, make_study
 from transcoders.errors import UserError
+from transcoders.layout import Layout
 from transcoders.rating.records import VERDICTS, Rating, save_record
 from transcoders.rating.study import Study, begin
 from transcoders.rating.table1 import write_table1
@@ -20,12 +21,13 @@ COUNTS = {
     "mlp_in_sae": {"interpretable": 7, "maybe": 9, "uninterpretable": 4},
 }
 CONTEXT_FREE = {"transcoder": 2, "mlp_in_sae": 6}
+LAYOUT = Layout("smoke")
 PAPERS = ["41 / 38", "8 / 8", "1 / 4", "6 / 16", "50 / 50"]
 """The paper's row of Table 1."""
 
 
 class Written(NamedTuple):
-    """What was written of all ratings in a folder."""
+    """What was written of all ratings."""
 
     table: pd.DataFrame
     record: dict[str, Any]
@@ -37,24 +39,25 @@ def study():
     return make_study()
 
 
-def written(study, folder):
-    table, record = folder / "out/table1.csv", folder / "out/table1.json"
-    features = folder / "out/ratings.csv"
-    write_table1(
-        lambda: study or pytest.fail("not needed"), folder / "ratings",
-        table=table, record=record, features=features,
-    )  # fmt: skip
+@pytest.fixture(autouse=True)
+def inside(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def written(study):
+    write_table1(lambda: study or pytest.fail("not needed"), LAYOUT)
     # What is infinite or undefined must not be in JSON.
-    said = json.loads(record.read_text(), parse_constant=pytest.fail)
-    return Written(pd.read_csv(table), said, pd.read_csv(features))
+    record = LAYOUT.table1.with_suffix(".json").read_text()
+    said = json.loads(record, parse_constant=pytest.fail)
+    return Written(pd.read_csv(LAYOUT.table1), said, pd.read_csv(LAYOUT.rated_features))
 
 
-def rate(study, folder, rater, counts):
-    """Save finished ratings with so many of each."""
-    begun = finished(study, folder / "ratings", rater)
+def rate(study, rater):
+    """Save finished ratings with as many of each as :data:`COUNTS` says."""
+    begun = finished(study, LAYOUT.ratings, rater)
     key = study.open(begun)
     ratings = {}
-    for kind, of_kind in counts.items():
+    for kind, of_kind in COUNTS.items():
         verdicts = [verdict for verdict, count in of_kind.items() for _ in range(count)]
         items = key.loc[key["kind"] == kind, "item"]
         for rank, (item, verdict) in enumerate(zip(items, verdicts, strict=True)):
@@ -62,14 +65,14 @@ def rate(study, folder, rater, counts):
             context_free = rank >= len(verdicts) - CONTEXT_FREE[kind]
             ratings[item] = Rating(verdict=verdict, context_free=context_free)
     record = begun.model_copy(update={"ratings": ratings})
-    save_record(folder / "ratings", record)
+    save_record(LAYOUT.ratings, record)
     return record
 
 
-def test_counts_beside_the_papers_and_what_each_rater_said_of_each_feature(study, tmp_path):
+def test_counts_beside_the_papers_and_what_each_rater_said_of_each_feature(study):
     for rater in ("anna", "ben"):
-        rate(study, tmp_path, rater, COUNTS)
-    table, _, features = written(study, tmp_path)
+        rate(study, rater)
+    table, _, features = written(study)
     assert table.pop("rater").tolist() == ["anna"] * 5 + ["ben"] * 5
     assert set(table.pop("by")) == {"person"}
     assert table[:5].equals(table[5:].reset_index(drop=True))
@@ -88,9 +91,9 @@ def test_counts_beside_the_papers_and_what_each_rater_said_of_each_feature(study
         assert said["context_free"].sum() == CONTEXT_FREE[kind]
 
 
-def test_shares_and_tests(study, tmp_path):
-    rate(study, tmp_path, "anna", COUNTS)
-    found = written(study, tmp_path).record
+def test_shares_and_tests(study):
+    rate(study, "anna")
+    found = written(study).record
     assert (found["text"], found["agreement"]) == ("ratings by anna", None)
     shares, tests = found["raters"]["anna"]["shares"], found["raters"]["anna"]["tests"]
     first = shares["interpretable"]["transcoder"]
@@ -104,9 +107,9 @@ def test_shares_and_tests(study, tmp_path):
     assert tests["context-free"]["p_value"] == stats.fisher_exact([[2, 18], [6, 14]]).pvalue
 
 
-def test_no_ratings_yet_and_no_study_is_needed(tmp_path):
-    found = written(None, tmp_path)
-    assert (tmp_path / "out/table1.csv").read_text() == (
+def test_no_ratings_yet_and_no_study_is_needed():
+    found = written(None)
+    assert LAYOUT.table1.read_text() == (
         "rater,by,rating,transcoder,mlp_in_sae,paper_transcoder,paper_mlp_in_sae\n"
         "no ratings yet,,interpretable,,,41,38\n"
         "no ratings yet,,maybe,,,8,8\n"
@@ -126,87 +129,78 @@ def shown(table):
     return ratings_table(table.astype(object).fillna("").astype(str))
 
 
-def test_people_and_language_models_are_told_apart(study, tmp_path):
+def test_people_and_language_models_are_told_apart(study):
     for rater in ("anna", "ben", "parrot", "polly"):
-        record = rate(study, tmp_path, rater, COUNTS)
-        if rater.startswith("p"):
-            record = record.model_copy(update={"language_model": "a parrot"})
-            save_record(tmp_path / "ratings", record)
+        changes: dict[str, Any] = {}
+        record = rate(study, rater)
+        if rater in ("parrot", "polly"):
+            changes["language_model"] = "a parrot"
         if rater == "polly":
-            others = {n: Rating(verdict="maybe", context_free=True) for n in record.ratings}
-            save_record(tmp_path / "ratings", record.model_copy(update={"ratings": others}))
-    found = written(study, tmp_path)
+            same = Rating(verdict="maybe", context_free=True)
+            changes["ratings"] = dict.fromkeys(record.ratings, same)
+        save_record(LAYOUT.ratings, record.model_copy(update=changes))
+    found = written(study)
     assert dict(zip(found.table["rater"], found.table["by"], strict=True)) == {
         "anna": "person", "ben": "person", "parrot": "a parrot", "polly": "a parrot",
     }  # fmt: skip
     said = describe_ratings(found.record)
     assert "People who rated: anna, ben." in said
     assert "Language models rated: parrot (a parrot), polly (a parrot)." in said
-    agreed = "(Cohen's κ, mean over pairs): {} on the rating, {} on context-free"
-    assert f"between people {agreed.format('1.00', '1.00')}" in said
-    assert f"between runs of a parrot {agreed.format('0.00', '0.00')}" in said
+    agreed = "(Cohen's κ, mean over pairs): {0} on the rating, {0} on context-free"
+    assert f"between people {agreed.format('1.00')}" in said
+    assert f"between runs of a parrot {agreed.format('0.00')}" in said
     ours = ["12 / 7", "5 / 9", "3 / 4", "2 / 6", "20 / 20"]
     polly = ["0 / 0", "20 / 20", "0 / 0", "20 / 20", "20 / 20"]
     assert re.findall(r"\d+ / \d+", shown(found.table)) == [*ours, *ours, *ours, *polly, *PAPERS]
     with pytest.raises(UserError, match=r"begun by person.*choose another name"):
-        begin(study, tmp_path / "ratings", "anna", "a parrot")
-    for name in ("", "person"):
-        with pytest.raises(UserError, match=f"--language-model: .*, found '{name}'; leave"):
-            begin(study, tmp_path / "ratings", "zoe", name)
+        begin(study, LAYOUT.ratings, "anna", "a parrot")
 
 
-def test_who_has_not_finished_is_not_counted(study, tmp_path):
-    folder = tmp_path / "ratings"
-    begun = begin(study, folder, "bob")
-    save_record(folder, begun.model_copy(update={"ratings": {3: Rating(verdict="interpretable")}}))
-    (folder / ".bob.partial.json").write_text("{")
+def test_who_has_not_finished_is_not_counted(study):
+    begun = begin(study, LAYOUT.ratings, "bob")
+    said = {3: Rating(verdict="interpretable")}
+    save_record(LAYOUT.ratings, begun.model_copy(update={"ratings": said}))
+    (LAYOUT.ratings / ".bob.partial.json").write_text("{")
     for rater in ("no ratings yet", "anna"):
         if rater == "anna":
-            rate(study, tmp_path, rater, COUNTS)
-        found = written(study, tmp_path)
+            rate(study, rater)
+        found = written(study)
         assert set(found.table["rater"]) == {rater}
         assert found.record["under_way"] == {"bob": {"rated": 1, "of": 40}}
 
 
-def test_ratings_of_other_weights_are_kept_and_not_counted(study, tmp_path):
-    rate(study, tmp_path, "anna", COUNTS)
-    found = written(Study(study.items, ["a", "c"], study._key), tmp_path)
+def test_ratings_of_other_weights_are_kept_and_not_counted(study):
+    rate(study, "anna")
+    found = written(Study(study.items, ["a", "c"], study._key))
     assert set(found.table["rater"]) == {"no ratings yet"} and found.features.empty
     assert (found.record["other_weights"], found.record["under_way"]) == (["anna"], {})
     assert "rated dictionaries with other weights: anna." in describe_ratings(found.record)
 
 
-def test_agreement_of_each_pair_and_on_average(study, tmp_path):
-    anna = rate(study, tmp_path, "anna", COUNTS)
-    changed = {
-        number: rating.model_copy(update={"verdict": "uninterpretable"} if number <= 10 else {})
-        for number, rating in anna.ratings.items()
-    }
-    for rater, ratings in (("ben", anna.ratings), ("cleo", changed)):
-        record = finished(study, tmp_path / "ratings", rater)
-        save_record(tmp_path / "ratings", record.model_copy(update={"ratings": ratings}))
-    begin(study, tmp_path / "ratings", "not-done")
-    table, record, _ = written(study, tmp_path)
-    assert list(table["rater"].unique()) == ["anna", "ben", "cleo"]
+def test_agreement_of_each_pair_and_on_average(study):
+    said = rate(study, "anna").ratings
+    others = {n: Rating(verdict="uninterpretable") if n <= 10 else said[n] for n in said}
+    for rater, ratings in (("ben", said), ("cleo", others)):
+        record = finished(study, LAYOUT.ratings, rater)
+        save_record(LAYOUT.ratings, record.model_copy(update={"ratings": ratings}))
     # By hand (Cohen, 1960): agreement beyond what the habits of both would give by chance.
-    both = [[by[n].verdict for n in range(1, 41)] for by in (anna.ratings, changed)]
+    both = [[by[n].verdict for n in range(1, 41)] for by in (said, others)]
     agreed = sum(one == other for one, other in zip(*both, strict=True)) / 40
-    chance = sum(both[0].count(said) * both[1].count(said) for said in VERDICTS) / 40**2
+    chance = sum(both[0].count(verdict) * both[1].count(verdict) for verdict in VERDICTS) / 40**2
     expected = (agreed - chance) / (1 - chance)
-    found = record["agreement"]
-    assert [(pair["raters"], pair["items"]) for pair in found["pairs"]] == [
-        (["anna", "ben"], 40), (["anna", "cleo"], 40), (["ben", "cleo"], 40)
-    ]  # fmt: skip
-    kappas = [pair["verdict"] for pair in found["pairs"]]
-    assert kappas == pytest.approx([1, expected, expected])
+    found = written(study).record["agreement"]
+    assert [(pair["raters"], pair["items"], pair["verdict"]) for pair in found["pairs"]] == [
+        (["anna", "ben"], 40, 1),
+        (["anna", "cleo"], 40, pytest.approx(expected)),
+        (["ben", "cleo"], 40, pytest.approx(expected)),
+    ]
     assert found["mean_kappa"]["person"]["verdict"] == pytest.approx((1 + 2 * expected) / 3)
-    assert found["mean_kappa"]["person"]["context_free"] == pytest.approx(1)
 
 
-def test_agreement_that_is_undefined_is_null(study, tmp_path):
+def test_agreement_that_is_undefined_is_null(study):
     for rater in ("anna", "ben"):
-        save_record(tmp_path / "ratings", finished(study, tmp_path / "ratings", rater))
-    found = written(study, tmp_path).record
+        save_record(LAYOUT.ratings, finished(study, LAYOUT.ratings, rater))
+    found = written(study).record
     assert found["agreement"]["mean_kappa"]["person"] == {"verdict": None, "context_free": None}
     test = found["raters"]["anna"]["tests"]["interpretable"]
     assert test == {"odds_ratio": None, "p_value": 1.0}

@@ -66,8 +66,9 @@ class Answers:
         self._rows = text.rows.long().to(device)
         self._examples = observed.examples.query("feature == @unit")[EXAMPLE_COLUMNS]
         self._silent = text.background[observed.background[:, unit] == 0]
-        subject = {"feature": feature, "restricted": restricted, "dictionary": names[layer]}
         activity: Any = observed.features.set_index("feature").loc[unit]
+        subject = {"feature": feature, "restricted": restricted, "dictionary": names[layer]}
+        self.opening = {**subject, "text": sha256(layout.observed / "text.safetensors")}
         self.facts: dict[str, Any] = {
             **subject,
             "n_rows": len(self._rows),
@@ -77,7 +78,6 @@ class Answers:
             "layers": list(self._replacement.transcoders),
             **activity[["frequency", "mean", "largest"]].to_dict(),
         }
-        self.opening = {**subject, "text": sha256(layout.observed / "text.safetensors")}
 
     def examples(self) -> Records:
         """Rows, positions and activations of the feature's examples."""
@@ -145,32 +145,27 @@ class Answers:
         best = invariant.best_products(self._vector(vector)[None], W_dec, k, largest=largest)
         return [(f"tc{layer}[{unit}]", value) for unit, value in best.pairs()[0]]
 
-    def reveal(self, hypothesis: str, context: int = CONTEXT) -> Records:
-        """The examples with their texts.
-
-        Args:
-            hypothesis: what the feature is about.
-            context: how many tokens to show before and after the peak.
-        """
+    def reveal(self, hypothesis: str) -> Records:
+        """The examples with their texts, once it is written down what the feature is about."""
         if not re.search(r"\w", hypothesis):  # blanks and dashes explain nothing
             raise UserError("expected a hypothesis in words before anything is revealed")
         return [
-            {**example, "text": self._marked_text(example["row"], example["position"], context)}
+            {**example, "text": self._marked_text(example["row"], example["position"])}
             for example in self.examples()
         ]
 
     def silent_texts(self) -> list[str]:
         """Texts around background tokens where the feature is silent, to score a hypothesis on."""
-        return [self._marked_text(row, at, CONTEXT) for row, at in self._silent.tolist()]
+        return [self._marked_text(row, at) for row, at in self._silent.tolist()]
 
     def _row(self, row: int) -> Int[Tensor, " token"]:
         if not 0 <= row < len(self._rows):
             raise UserError(f"row {row}: expected one from 0 to {len(self._rows) - 1}")
         return self._rows[row]
 
-    def _marked_text(self, row: int, at: int, context: int) -> str:
-        """``before⟦peak⟧after``: a token between at most ``context`` others on each side."""
-        ends = (max(at - context, 0), at, at + 1, at + 1 + context)
+    def _marked_text(self, row: int, at: int) -> str:
+        """``before⟦peak⟧after``: a token between at most :data:`CONTEXT` others on each side."""
+        ends = (max(at - CONTEXT, 0), at, at + 1, at + 1 + CONTEXT)
         parts = [self._row(row)[start:stop] for start, stop in pairwise(ends)]
         return "{}⟦{}⟧{}".format(*map(self._tokenizer.decode, parts))
 
@@ -201,19 +196,19 @@ class Answers:
         vector = replacement.encoder_vectors(layer, torch.tensor([unit]))
         reads = replacement.mlp_reads[layer]
         for part in others:
-            is_head = part.startswith("attn")
-            layer, unit = parse_head(part) if is_head else self._known(part)
-            if is_head:
+            if part.startswith("attn"):
+                layer, unit = parse_head(part)
                 replacement.check_head(layer, unit)
-            if (replacement.attention_writes if is_head else replacement.mlp_writes)[layer] > reads:
-                raise UserError(f"{name}: {part} writes nothing that is read there")
-            if is_head:
                 vector = invariant.through_head(replacement, vector, layer, unit)
-                reads = replacement.attention_reads[layer]
+                writes, next_reads = replacement.attention_writes, replacement.attention_reads
             else:
+                layer, unit = self._known(part)
                 strength = vector @ replacement.transcoders[layer].W_dec[unit]
                 vector = strength * replacement.encoder_vectors(layer, torch.tensor([unit]))
-                reads = replacement.mlp_reads[layer]
+                writes, next_reads = replacement.mlp_writes, replacement.mlp_reads
+            if writes[layer] > reads:
+                raise UserError(f"{name}: {part} writes nothing that is read there")
+            reads = next_reads[layer]
         return vector[0]
 
     def _words(self, best: invariant.Best) -> Pairs:

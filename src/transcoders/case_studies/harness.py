@@ -28,7 +28,6 @@ does not show what was done with the answers.
 """
 
 import json
-import math
 import operator
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -38,7 +37,7 @@ import pandas as pd
 from pydantic import ValidationError, validate_call
 
 from transcoders.case_studies.answers import EXAMPLE_COLUMNS, QUESTIONS, Answers
-from transcoders.case_studies.transcript import OPENED, REVEALED, Transcript
+from transcoders.case_studies.transcript import OPENED, REVEALED, Entry, add_entry, is_sealed
 from transcoders.circuits.export import paths_of_record
 from transcoders.circuits.paths import ComputationalPath, strongest
 from transcoders.errors import UserError
@@ -78,11 +77,15 @@ class Questions(ABC):
 
     Attributes:
         facts: sizes of text and model; how often and how strongly the feature is active.
-        seal: the last digest of the transcript.
     """
 
     facts: dict[str, Any]
-    seal: str
+    _entries: list[Entry]
+
+    @property
+    def seal(self) -> str:
+        """The last digest of the transcript."""
+        return str(self._entries[-1]["digest"])
 
     @abstractmethod
     def ask(self, question: str, /, **arguments: Any) -> Any:
@@ -121,9 +124,9 @@ class Questions(ABC):
         found = self.ask("connections", vector=vector, layer=layer, **arguments)
         return pd.DataFrame(found, columns=["feature", "value"])
 
-    def reveal(self, hypothesis: str, **arguments: Any) -> Revealed:
+    def reveal(self, hypothesis: str) -> Revealed:
         """Write down a hypothesis, which ends the blind study, and see the text."""
-        found = self.ask(REVEALED, hypothesis=hypothesis, **arguments)
+        found = self.ask(REVEALED, hypothesis=hypothesis)
         return Revealed(pd.DataFrame(found, columns=[*EXAMPLE_COLUMNS, "text"]), self.seal)
 
 
@@ -152,10 +155,14 @@ class BlindStudy(Questions):
             UserError: something is missing, the feature cannot be studied, or the transcript
                 exists.
         """
-        self._transcript = Transcript(transcript)
+        if transcript.exists():
+            raise UserError(
+                f"{transcript}: this transcript exists already and stays; name another file"
+            )
+        self._transcript, self._entries = transcript, []
         self._answers = Answers(scale, feature, restricted=restricted, device=device)
-        self.facts = _rounded(self._answers.facts)
-        self.seal = self._transcript.add(OPENED, self._answers.opening, answer=self.facts)
+        self.facts = _as_json(self._answers.facts)
+        add_entry(transcript, self._entries, OPENED, self._answers.opening, answer=self.facts)
 
     def ask(self, question: str, /, **arguments: Any) -> Any:
         """Answer a question, once it is on record.
@@ -164,24 +171,24 @@ class BlindStudy(Questions):
             RefusedError: the question is not answered.
             OSError: it cannot be recorded, so it is not answered.
         """
-        if self._transcript.is_sealed:
+        if is_sealed(self._entries):
             raise RefusedError("the study is sealed: nothing more is answered or recorded")
-        # As they are written down; NumPy has integers of its own.
-        arguments = json.loads(json.dumps(arguments, default=operator.index))
-        answer, refused = None, None
+        arguments, answer, refused = _as_json(arguments), None, None
         try:
             if question not in QUESTIONS:
                 known = ", ".join(QUESTIONS)
                 raise UserError(f"a blind study does not answer this; it answers {known}")
             checked = validate_call(config={"strict": True})(getattr(self._answers, question))
-            answer = _rounded(checked(**arguments))
+            answer = _as_json(checked(**arguments))
         except ValidationError as error:
             refused = f"{question}: {problems(error)}"
         except UserError as error:
             refused = f"{question}: {error}"
         except Exception as error:  # its message might hold tokens
             refused = f"{question}: failed with {type(error).__name__}"
-        self.seal = self._transcript.add(question, arguments, answer=answer, refused=refused)
+        add_entry(
+            self._transcript, self._entries, question, arguments, answer=answer, refused=refused
+        )
         if refused is not None:
             raise RefusedError(refused)
         return answer
@@ -192,7 +199,7 @@ class BlindStudy(Questions):
         Raises:
             RefusedError: the hypothesis is not written down yet.
         """
-        if not self._transcript.is_sealed:
+        if not is_sealed(self._entries):
             raise RefusedError("silent texts are shown only after a hypothesis is written down")
         return self._answers.silent_texts()
 
@@ -202,12 +209,13 @@ def problems(error: ValidationError) -> str:
     return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
 
 
-def _rounded(answer: Any) -> Any:
-    """The same with numbers of :data:`DIGITS` digits; None in place of NaN and infinity."""
-    if isinstance(answer, dict):
-        return {name: _rounded(part) for name, part in answer.items()}
-    if isinstance(answer, list | tuple):
-        return [_rounded(part) for part in answer]
-    if isinstance(answer, float):
-        return float(f"{answer:.{DIGITS}g}") if math.isfinite(answer) else None
-    return answer
+def _as_json(content: Any) -> Any:
+    """Something as it is written down: with :data:`DIGITS` digits, and None for NaN and infinity.
+
+    NumPy has integers of its own; they are written as others.
+    """
+    return json.loads(
+        json.dumps(content, default=operator.index),
+        parse_float=lambda number: float(f"{float(number):.{DIGITS}g}"),
+        parse_constant=lambda _: None,
+    )

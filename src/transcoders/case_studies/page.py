@@ -30,21 +30,14 @@ def write_study_page(name: str, scale: Scale, layout: Layout) -> None:
     Raises:
         UserError: there is no such study, or a file is missing or damaged.
     """
-    source, folder = layout.study_scripts / f"{name}.yaml", layout.carried_out(name)
-    script, page = load_script(source), f"{STUDY}{name}"
-    browser = _in_browser(script.feature, scale, layout, layout.notebook(page).parent)
-    notebook = study_notebook(source, script, folder, layout.table4, browser=browser)
-    place = place_of(page, scale, layout)
-    execute_notebook(notebook, str(source), layout.notebook(page), place)
-
-
-def _in_browser(feature: str, scale: Scale, layout: Layout, folder: Path) -> str | None:
-    """The address of a feature in the feature browser, if its dictionary is there as a whole."""
-    layer, unit = map(int, re.findall(r"\d+", feature))
-    rated = scale.rated("transcoder")
-    if layer != rated.site.layer:
-        return None
-    return f"{relative(layout.features_of(rated.name), folder)}#{unit}"
+    source, page = layout.study_scripts / f"{name}.yaml", f"{STUDY}{name}"
+    script, notebook = load_script(source), layout.notebook(page)
+    layer, unit = re.findall(r"\d+", script.feature)
+    rated, browser = scale.rated("transcoder"), None
+    if int(layer) == rated.site.layer:
+        browser = f"{relative(layout.features_of(rated.name), notebook.parent)}#{unit}"
+    cells = study_notebook(source, script, layout.carried_out(name), layout.table4, browser=browser)
+    execute_notebook(cells, str(source), notebook, place_of(page, scale, layout))
 
 
 def study_notebook(
@@ -57,7 +50,7 @@ def study_notebook(
         script: what is in it.
         folder: where the study was carried out.
         table4: the table with its score.
-        browser: the address of the feature in the feature browser, if it is there.
+        browser: the address of the feature in the feature browser, if its dictionary is there.
     """
     from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
@@ -70,20 +63,25 @@ def study_notebook(
         in_markdown=in_markdown,
     )  # fmt: skip
     _, *parts = re.split(r"^%% (code|markdown)\n", text, flags=re.MULTILINE)
-    cells = [
-        # The number is not drawn at random, so that the bytes are the same every time. Pages have
-        # no cell 1: the addresses of the others are older than the place of the method.
-        new_cell[kind](content.strip("\n"), id=f"cell-{number + (number > 0)}")
-        for number, (kind, content) in enumerate(zip(parts[::2], parts[1::2], strict=True))
-    ]
-    return new_notebook(cells=cells)
+    # Cells are numbered, not named at random, so that the bytes are the same every time.
+    return new_notebook(
+        cells=[
+            new_cell[kind](content.strip("\n"), id=f"cell-{number}")
+            for number, (kind, content) in enumerate(zip(parts[::2], parts[1::2], strict=True))
+        ]
+    )
 
 
-def _shown(step: Step, study: RecordedStudy) -> dict[str, str | None]:
+def _shown(step: Step, study: RecordedStudy) -> dict[str, str]:
     """A question in words and in Python, its thought, and why it was refused, if it was."""
     question, arguments = step.question
-    written = ", ".join(f"{name}={in_python(value)}" for name, value in arguments.items())
-    refusal = None
+    # JSON has double quotes, as in the project's notebooks.
+    written = {
+        name: json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
+        for name, value in arguments.items()
+    }
+    call = ", ".join(f"{name}={value}" for name, value in written.items())
+    refusal = ""
     try:
         study.ask(question, **arguments)
     except RefusedError as refused:
@@ -91,11 +89,6 @@ def _shown(step: Step, study: RecordedStudy) -> dict[str, str | None]:
     return {
         "heading": heading(question, arguments),
         "thought": step.thought,
-        "call": f"study.{question}({written})",
+        "call": f"study.{question}({call})",
         "refusal": refusal,
     }
-
-
-def in_python(value: Any) -> str:
-    """A value in Python. JSON has double quotes, as in the project's notebooks."""
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)

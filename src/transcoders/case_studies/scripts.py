@@ -1,10 +1,11 @@
 """Case studies: blind studies written down so that others can repeat and read them.
 
 A file in ``workflow/case_studies/<scale>/`` holds what the analyst thought and asked, step by step,
-the hypothesis, and the hypothesis as a pattern that can be searched for in text. :func:`carry_out`
-asks all of it again and keeps the sealed transcript and the answers. :class:`RecordedStudy` gives
-these answers to the same questions, so that a study can be read on a machine without the model. It
-refuses an answer whose digest is not in the transcript.
+the hypothesis, and the hypothesis as a pattern that can be searched for in text.
+:func:`write_draft` begins such a file. :func:`carry_out` asks all of it again and keeps the sealed
+transcript and the answers. :class:`RecordedStudy` gives these answers to the same questions, so
+that a study can be read on a machine without the model. It refuses an answer whose digest is not in
+the transcript.
 
 The hypothesis is scored as a rule (:func:`score`): which share of the places where the feature is
 active matches the pattern, and which share of the places where it is silent? A feature's number
@@ -19,7 +20,7 @@ from typing import Annotated, Any
 import pandas as pd
 from pydantic import Field, ValidationError
 
-from transcoders.case_studies.answers import FEATURE
+from transcoders.case_studies.answers import FEATURE, Answers
 from transcoders.case_studies.harness import BlindStudy, Questions, RefusedError, problems
 from transcoders.case_studies.transcript import REVEALED, digest, verify_transcript
 from transcoders.checksums import sha256
@@ -28,6 +29,7 @@ from transcoders.errors import UserError
 from transcoders.files import made_folder, read_json, read_yaml, write_json, write_table
 from transcoders.layout import Layout
 from transcoders.progress import progress_bar
+from transcoders.templates import render_text
 
 TRANSCRIPT, ANSWERS = "transcript.json", "answers.json"
 SUCCESS, MOSTLY = 0.8, 0.65
@@ -73,6 +75,42 @@ class StudyScript(Section):
     """What the analyst says once the text is revealed."""
 
 
+def write_draft(path: Path, scale: str, feature: str, *, drawn: bool, restricted: bool) -> None:
+    """Write the draft of a study: a file in which the analyst has only words left to write.
+
+    A machine can fill in the feature, the hash of its weights, the questions that studies begin
+    with, and how the hypothesis will be scored. The analyst, the hypothesis, its pattern and what
+    is said afterwards are left empty, and a study without them is not valid, so no draft gets into
+    Table 4 by mistake. Nothing that a draft holds depends on the words of a text.
+
+    Args:
+        path: a file that does not exist yet.
+        scale: the name of a file in ``config/``, whose results are there.
+        feature: a feature of a headline transcoder of the rated model, such as ``tc20[665]``.
+        drawn: whether the feature was drawn at random.
+        restricted: whether the study hides what prompts make of layer 0's features, too.
+
+    Raises:
+        UserError: something is missing, the feature cannot be studied, or the file exists.
+    """
+    if path.exists():
+        raise UserError(f"{path}: this file exists already and stays; name another with --out")
+    answers, layout = Answers(scale, feature, restricted=restricted, device="cpu"), Layout(scale)
+    if not (examples := answers.examples()):
+        raise UserError(
+            f"{feature}: expected a feature that is active on the text, found none of its "
+            "examples; study another feature"
+        )
+    text = render_text(
+        __package__, "draft.yaml.j2", **answers.facts, scale=scale, drawn=drawn, best=examples[0],
+        transcript=repr(str(path.with_suffix(".json"))), place=layout.study_scripts,
+        weights=weights_of(answers.facts["dictionary"], layout), success=SUCCESS, mostly=MOSTLY,
+    )  # fmt: skip
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Without a record of its hash, since it is there to be edited.
+    path.write_text(text, encoding="utf-8")
+
+
 def load_script(path: Path) -> StudyScript:
     """Read a study.
 
@@ -103,7 +141,6 @@ class RecordedStudy(Questions):
         """
         self._entries = verify_transcript(folder / TRANSCRIPT)
         self.hypothesis = self._entries[-1]["arguments"]["hypothesis"]
-        self.seal = self._entries[-1]["digest"]
         self._answers = read_json(folder / ANSWERS)
         recorded = [entry["answer"] for entry in self._entries]
         found = [None if answer is None else digest(answer) for answer in self._answers]
@@ -193,18 +230,20 @@ def score(
         A row of :data:`TABLE4_COLUMNS`. Balanced accuracy is the mean of two shares: of sampled
         active places that match, and of silent places that do not.
     """
-    matched = script.pattern.search
+
+    def share_matched(texts: pd.Series) -> float:
+        return texts.map(script.pattern.search).notna().mean()
+
     examples = study.reveal(script.hypothesis).examples
-    matches = examples["text"].map(matched).notna()
-    top, sampled = (matches[examples["kind"] == kind].mean() for kind in ("top", "sampled"))
-    silent_matched = pd.Series(silent, dtype=object).map(matched).notna().mean()
+    top, sampled = (
+        share_matched(examples.loc[examples["kind"] == kind, "text"]) for kind in ("top", "sampled")
+    )
+    silent_matched = share_matched(pd.Series(silent, dtype=object))
     accuracy = (sampled + 1 - silent_matched) / 2
     outcome = "success" if accuracy >= SUCCESS else "mostly" if accuracy >= MOSTLY else "failure"
-    if weights != script.weights_sha256:
-        outcome = "other weights"
-    hypothesis = " ".join(script.hypothesis.split())
     values = (
-        name, script.feature, script.drawn, script.restricted, len(script.steps), hypothesis,
-        script.pattern.pattern, top, sampled, silent_matched, accuracy, outcome, study.seal,
+        name, script.feature, script.drawn, script.restricted, len(script.steps),
+        " ".join(script.hypothesis.split()), script.pattern.pattern, top, sampled, silent_matched,
+        accuracy, outcome if weights == script.weights_sha256 else "other weights", study.seal,
     )  # fmt: skip
     return dict(zip(TABLE4_COLUMNS, values, strict=True))

@@ -24,57 +24,37 @@ OPENED, REVEALED = "open", "reveal"
 """The first question of every transcript, and the last question of a sealed one."""
 NOTHING = "0" * 64
 """What the first entry holds in place of an earlier digest."""
+Entry = dict[str, Any]
 
 
-class Transcript:
-    """A record that only grows, until it is sealed.
+def add_entry(
+    path: Path, entries: list[Entry], question: str, arguments: dict[str, Any], *,
+    answer: Any, refused: str | None = None,
+) -> None:  # fmt: skip
+    """Write one more entry, to the file and to the list.
 
-    Attributes:
-        is_sealed: whether a hypothesis was accepted. Nothing can be added after that.
+    Args:
+        path: the transcript.
+        entries: all of it so far.
+        question: the name of what is asked.
+        arguments: the arguments of the question, as JSON.
+        answer: the answer as JSON; only its digest is kept.
+        refused: why there is no answer.
+
+    Raises:
+        OSError: the file cannot be written; the record is then as before.
     """
-
-    def __init__(self, path: Path) -> None:
-        """Begin a record; the file appears with its first entry.
-
-        Raises:
-            UserError: the file exists already.
-        """
-        if path.exists():
-            raise UserError(f"{path}: this transcript exists already and stays; name another file")
-        self.is_sealed = False
-        self._path = path
-        self._entries: list[dict[str, Any]] = []
-
-    def add(
-        self, question: str, arguments: dict[str, Any], *, answer: Any, refused: str | None = None
-    ) -> str:
-        """Write an entry to the file.
-
-        Args:
-            question: the name of what is asked.
-            arguments: the arguments of the question, as JSON.
-            answer: the answer as JSON; only its digest is kept.
-            refused: why there is no answer.
-
-        Returns:
-            The entry's digest.
-
-        Raises:
-            OSError: the file cannot be written; the record is then as before.
-        """
-        entry = {
-            "number": len(self._entries),
-            "question": question,
-            "arguments": arguments,
-            "answer": digest(answer) if refused is None else None,
-            "refused": refused,
-            "previous": self._entries[-1]["digest"] if self._entries else NOTHING,
-        }
-        entry["digest"] = digest(entry)
-        write_json(self._path, [*self._entries, entry])
-        self._entries.append(entry)
-        self.is_sealed = _seals(entry)
-        return str(entry["digest"])
+    entry = {
+        "number": len(entries),
+        "question": question,
+        "arguments": arguments,
+        "answer": digest(answer) if refused is None else None,
+        "refused": refused,
+        "previous": entries[-1]["digest"] if entries else NOTHING,
+    }
+    entry["digest"] = digest(entry)
+    write_json(path, [*entries, entry])
+    entries.append(entry)
 
 
 def digest(record: Any) -> str:
@@ -83,7 +63,12 @@ def digest(record: Any) -> str:
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
-def verify_transcript(path: Path) -> list[dict[str, Any]]:
+def is_sealed(entries: list[Entry]) -> bool:
+    """Whether a hypothesis was accepted. Nothing is answered or recorded after that."""
+    return bool(entries) and entries[-1]["question"] == REVEALED and not entries[-1]["refused"]
+
+
+def verify_transcript(path: Path) -> list[Entry]:
     """Check that a transcript is whole, in order, and sealed with a hypothesis.
 
     Returns:
@@ -92,7 +77,7 @@ def verify_transcript(path: Path) -> list[dict[str, Any]]:
     Raises:
         UserError: it is not; the message names the first entry at fault.
     """
-    entries: list[dict[str, Any]] = read_json(path)
+    entries: list[Entry] = read_json(path)
     previous = NOTHING
     for number, entry in enumerate(entries):
         content = {name: value for name, value in entry.items() if name != "digest"}
@@ -102,13 +87,9 @@ def verify_transcript(path: Path) -> list[dict[str, Any]]:
                 "change in it or before it; restore the file, or carry the study out again"
             )
         previous = entry["digest"]
-    if [number for number, entry in enumerate(entries, 1) if _seals(entry)] != [len(entries)]:
+    if not is_sealed(entries):
         raise UserError(
-            f"{path}: expected an accepted hypothesis at the end, and only there; the study was "
-            "not finished, or the file was cut"
+            f"{path}: expected an accepted hypothesis at the end; the study was not finished, or "
+            "the file was cut"
         )
     return entries
-
-
-def _seals(entry: dict[str, Any]) -> bool:
-    return entry["question"] == REVEALED and entry["refused"] is None

@@ -120,19 +120,16 @@ def rate(
     ] = None,
 ) -> None:
     """Rate features blind, in a browser on this machine; go on where the rater stopped."""
-    from transcoders.rating.server import serve
+    from transcoders.rating.server import HOST, listen, make_app
     from transcoders.rating.study import load_study
 
     settings, layout = open_scale(scale)
     section(settings, "interpretability")
-    serve(
-        load_study(settings, layout),
-        layout.ratings,
-        rater,
-        port=port,
-        address=address,
-        language_model=language_model,
-    )
+    rated = load_study(settings, layout)
+    server = listen(make_app(rated, layout.ratings, rater, address, language_model), port=port)
+    page = address or f"http://{HOST}:{server.port}/"
+    typer.echo(f"Open {page} to rate as {rater}; every click is saved, Ctrl+C stops")
+    server.serve_forever()
 
 
 @job("seed interpretability.rated_features", resources="measure_features")
@@ -141,14 +138,7 @@ def table1(run: Run) -> None:
     from transcoders.rating.study import load_study
     from transcoders.rating.table1 import write_table1
 
-    scale, layout, _ = run
-    write_table1(
-        lambda: load_study(scale, layout),
-        layout.ratings,
-        table=layout.table1,
-        record=layout.table1.with_suffix(".json"),
-        features=layout.rated_features,
-    )
+    write_table1(lambda: load_study(run.scale, run.layout), run.layout)
 
 
 @job("device corpus.train_positions", resources="study_features", part=_bos_token)
@@ -183,7 +173,7 @@ def new(
 ) -> None:
     """Write the draft of a blind study: all but the analyst's own words is filled in."""
     set_environment(open_scale(scale)[0].instruction_set)
-    from transcoders.case_studies.draft import write_draft
+    from transcoders.case_studies.scripts import write_draft
 
     name = feature.replace("[", "-").removesuffix("]")
     path = out or Path(f"{plain(name)}.yaml")

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from transcoders.errors import UserError
 from transcoders.files import read_json, write_json
@@ -16,10 +16,8 @@ NO_PERSON = "no person rated"
 """Said wherever ratings of language models alone decide."""
 
 
-class Rating(BaseModel):
+class Rating(BaseModel, frozen=True, extra="forbid"):
     """What a rater said of one item."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     verdict: Verdict | None = None
     context_free: bool = False
@@ -27,10 +25,8 @@ class Rating(BaseModel):
     note: str = ""
 
 
-class Record(BaseModel):
+class Record(BaseModel, frozen=True, extra="forbid"):
     """The file of one rater."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     rater: str
     language_model: str | None = None
@@ -49,13 +45,17 @@ class Record(BaseModel):
     @property
     def by(self) -> str:
         """``person``, or the name of the language model."""
-        return self.language_model or PERSON
+        return PERSON if self.language_model is None else self.language_model
 
     @property
     def unrated(self) -> list[int]:
         """Items that still have no verdict."""
         items = range(1, self.n_items + 1)
-        return [item for item in items if self.ratings.get(item, Rating()).verdict is None]
+        return [item for item in items if self.rating(item).verdict is None]
+
+    def rating(self, item: int) -> Rating:
+        """What was said of an item: nothing, if the rater has not seen it yet."""
+        return self.ratings.get(item, Rating())
 
 
 def record_path(folder: Path, rater: str) -> Path:

@@ -68,84 +68,6 @@ def make_app(
     return app
 
 
-def _refuse_other_sites(proxy: SplitResult) -> None:
-    """Refuse what does not come from this page, at its own address or its proxy's."""
-    host, origin = request.headers.get("Host", ""), request.headers.get("Origin")
-    if not THIS_MACHINE.fullmatch(host) and (not host or host != proxy.netloc):
-        abort(
-            403,
-            f"This page answers under its own address only, and this request was for {host}. "
-            f"If that is your own proxy, start again with --address https://{host}/",
-        )
-    # A proxy may rewrite the host. What a browser says of the site cannot be forged by a page.
-    is_own = request.headers.get("Sec-Fetch-Site") == "same-origin"
-    of_proxy = f"{proxy.scheme}://{proxy.netloc}"
-    if request.method == "POST" and not is_own and origin not in (f"http://{host}", of_proxy):
-        abort(403, "Nothing was saved: this came from another site.")
-
-
-def _protect(response: Response) -> Response:
-    response.headers["Content-Security-Policy"] = POLICY
-    response.headers["Cache-Control"] = "no-store"
-    return response
-
-
-def _add_pages(app: Flask, items: Sequence[Item], folder: Path, rater: str) -> None:
-    """The page of each item, and what its buttons do."""
-    writing = threading.Lock()
-
-    def load(number: int = 1) -> Record:
-        record = load_record(folder, rater)
-        if number not in range(1, len(items) + 1):
-            abort(404)
-        if request.method == "POST" and record.finished:
-            abort(409, "Nothing was saved: these ratings are finished.")
-        return record
-
-    @app.get("/")
-    def start() -> BaseResponse:
-        return _go_to(f"item/{_next_unrated(load(), 0)}")
-
-    @app.get("/item/<int:number>")
-    def show(number: int) -> str:
-        record = load(number)
-        rating, previous = (record.ratings.get(at, Rating()) for at in (number, number - 1))
-        return render_template(
-            "page.html.j2", number=number, item=items[number - 1], rating=rating,
-            previous=previous, record=record,
-        )  # fmt: skip
-
-    @app.post("/item/<int:number>")
-    def rate(number: int) -> BaseResponse:
-        form = request.form
-        with writing:
-            record = load(number)
-            old = record.ratings.get(number, Rating())
-            if form.get("seen", old.model_dump_json()) != old.model_dump_json():
-                abort(409, "Nothing was saved: this item was changed in another tab. Reload it.")
-            said = {
-                "verdict": form.get("verdict", old.verdict),
-                "context_free": "context_free" in form,
-                "note": "\n".join(form["note"].splitlines()).strip(),
-            }
-            if (new := Rating.model_validate(said)) != old:
-                record = record.model_copy(update={"ratings": record.ratings | {number: new}})
-                save_record(folder, record)
-        go = form.get("go", "next")
-        if go == "unrated" or (go == "next" and number == len(items)):
-            return _go_to(str(_next_unrated(record, number)))
-        return _go_to(str(max(number + {"previous": -1, "stay": 0}.get(go, 1), 1)))
-
-    @app.post("/finish")
-    def finish() -> BaseResponse:
-        with writing:
-            record = load()
-            if record.unrated or "sure" not in request.form:
-                abort(409, "Nothing was finished: items are not rated, or the box is not ticked.")
-            save_record(folder, record.model_copy(update={"finished": True}))
-        return _go_to("item/1")
-
-
 def listen(app: Flask, *, port: int) -> BaseWSGIServer:
     """A server of this machine alone, ready to run; port 0 is any free one.
 
@@ -164,30 +86,81 @@ def listen(app: Flask, *, port: int) -> BaseWSGIServer:
         ) from None
 
 
-def serve(
-    study: Study,
-    folder: Path,
-    rater: str,
-    *,
-    port: int,
-    address: str | None = None,
-    language_model: str | None = None,
-) -> None:
-    """Let a rater rate, until Ctrl+C; arguments and errors are those of the functions above."""
-    server = listen(make_app(study, folder, rater, address, language_model), port=port)
-    print(
-        f"Open {address or f'http://{HOST}:{server.port}/'} to rate as {rater}; every click is "
-        "saved, Ctrl+C stops",
-        flush=True,
-    )
-    server.serve_forever()
+def _refuse_other_sites(proxy: SplitResult) -> None:
+    """Refuse what does not come from this page, at its own address or its proxy's."""
+    host, origin = request.headers.get("Host", ""), request.headers.get("Origin")
+    if not THIS_MACHINE.fullmatch(host) and (not host or host != proxy.netloc):
+        abort(
+            403,
+            f"This page answers under its own address only, and this request was for {host}. "
+            f"If that is your own proxy, start again with --address https://{host}/",
+        )
+    # A proxy may rewrite the host. What a browser says of the site cannot be forged by a page.
+    is_own = request.headers.get("Sec-Fetch-Site") == "same-origin"
+    of_proxy = f"{proxy.scheme}://{proxy.netloc}"
+    if request.method == "POST" and not is_own and origin not in (f"http://{host}", of_proxy):
+        abort(403, "Nothing was saved: this came from another site.")
+
+
+def _protect(response: Response) -> Response:
+    response.headers.update({"Content-Security-Policy": POLICY, "Cache-Control": "no-store"})
+    return response
+
+
+def _add_pages(app: Flask, items: Sequence[Item], folder: Path, rater: str) -> None:
+    """The page of each item, and what its buttons do."""
+    writing = threading.Lock()
+    go_to = partial(redirect, code=303)  # to a page as seen from this one
+
+    def load(number: int = 1) -> Record:
+        record = load_record(folder, rater)
+        if number not in range(1, len(items) + 1):
+            abort(404)
+        if request.method == "POST" and record.finished:
+            abort(409, "Nothing was saved: these ratings are finished.")
+        return record
+
+    @app.get("/")
+    def start() -> BaseResponse:
+        return go_to(f"item/{_next_unrated(load(), 0)}")
+
+    @app.get("/item/<int:number>")
+    def show(number: int) -> str:
+        record = load(number)
+        return render_template(
+            "page.html.j2", number=number, item=items[number - 1], record=record,
+            rating=record.rating(number), previous=record.rating(number - 1),
+        )  # fmt: skip
+
+    @app.post("/item/<int:number>")
+    def rate(number: int) -> BaseResponse:
+        form = request.form
+        with writing:
+            record = load(number)
+            old = record.rating(number)
+            said = {
+                "verdict": form.get("verdict", old.verdict),
+                "context_free": "context_free" in form,
+                "note": "\n".join(form["note"].splitlines()).strip(),
+            }
+            if (new := Rating.model_validate(said)) != old:
+                record = record.model_copy(update={"ratings": record.ratings | {number: new}})
+                save_record(folder, record)
+        unrated = _next_unrated(record, number)
+        after = number + 1 if number < len(items) else unrated
+        pages = {"previous": max(number - 1, 1), "stay": number, "unrated": unrated}
+        return go_to(str(pages.get(form.get("go", "next"), after)))
+
+    @app.post("/finish")
+    def finish() -> BaseResponse:
+        with writing:
+            record = load()
+            if record.unrated or "sure" not in request.form:
+                abort(409, "Nothing was finished: items are not rated, or the box is not ticked.")
+            save_record(folder, record.model_copy(update={"finished": True}))
+        return go_to("item/1")
 
 
 def _next_unrated(record: Record, number: int) -> int:
     later = [other for other in record.unrated if other > number]
     return min(later or record.unrated, default=max(number, 1))
-
-
-def _go_to(page: str) -> BaseResponse:
-    """Lead to a page, seen from this one."""
-    return redirect(page, code=303)

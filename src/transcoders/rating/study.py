@@ -37,7 +37,7 @@ from transcoders.interpretability.automatic import live_features
 from transcoders.interpretability.gather import Observed, Text, load_observed, load_text
 from transcoders.layout import Layout
 from transcoders.models import load_tokenizer
-from transcoders.rating.records import PERSON, Record, load_record, record_path, save_record
+from transcoders.rating.records import Record, load_record, record_path, save_record
 
 N_TOP = 12
 N_SAMPLED = 6
@@ -76,10 +76,6 @@ class Study:
         sealed = json.dumps([nonce, self._key, self.items])
         return hashlib.sha256(sealed.encode()).hexdigest()
 
-    def is_about(self, record: Record) -> bool:
-        """Whether the dictionaries that were rated have the weights of those here."""
-        return record.weights == self.weights
-
     def check(self, record: Record) -> None:
         """Refuse the record of another study.
 
@@ -87,7 +83,7 @@ class Study:
             UserError: it is about other weights, or its commitment does not fit this key and these
                 items.
         """
-        if not self.is_about(record):
+        if record.weights != self.weights:
             raise UserError(
                 f"{record.rater}.json: these ratings are of dictionaries with other weights; rate "
                 "under another name, or bring back the dictionaries that were rated"
@@ -116,7 +112,7 @@ class Study:
             )
         self.check(record)
         said = [
-            {"item": item, **source._asdict(), **record.ratings[item].model_dump()}
+            {"item": item, **source._asdict(), **record.rating(item).model_dump()}
             for item, source in enumerate(self._key, start=1)
         ]
         return pd.DataFrame(said)
@@ -128,18 +124,15 @@ def load_study(scale: Scale, layout: Layout) -> Study:
     Raises:
         UserError: a file is missing, or a dictionary has too few live features.
     """
+    wanted = scale.studied
     names = {kind: scale.rated(kind).name for kind in RATED_KINDS}
+    observed = {kind: load_observed(layout.observed, name) for kind, name in names.items()}
+    tokenizer = load_tokenizer(layout.model(wanted.rated_site.model))
+    settings = [read_json(layout.dictionary(name) / "cfg.json") for name in names.values()]
     return create_study(
-        {kind: load_observed(layout.observed, name) for kind, name in names.items()},
-        load_text(layout.observed),
-        load_tokenizer(layout.model(scale.studied.rated_site.model)),
-        weights=[
-            read_json(layout.dictionary(name) / "cfg.json")["weights_sha256"]
-            for name in names.values()
-        ],
-        n_features=scale.studied.rated_features,
-        seed=scale.seed,
-    )
+        observed, load_text(layout.observed), tokenizer, n_features=wanted.rated_features,
+        weights=[its["weights_sha256"] for its in settings], seed=scale.seed,
+    )  # fmt: skip
 
 
 def create_study(
@@ -165,16 +158,14 @@ def create_study(
         UserError: a dictionary has fewer live features.
     """
     drawn = [_draw(kind, its, n_features, seed) for kind, its in observed.items()]
-    rows = text.rows.numpy()
     shown: list[tuple[Item, Source]] = []
     for pair in zip(*drawn, strict=True):
         n_top = min(N_TOP, *(len(feature.top) for feature in pair))
         n_sampled = min(N_SAMPLED, *(len(feature.others) for feature in pair))
-        for feature in pair:
-            spread = np.linspace(0, len(feature.others) - 1, n_sampled).round().astype(int)
-            places = (feature.top[:n_top], feature.others[spread])
-            item = Item(*(tuple(_example(rows, at, tokenizer) for at in part) for part in places))
-            shown.append((item, feature.source))
+        for source, top, others in pair:
+            spread = np.linspace(0, len(others) - 1, n_sampled).round().astype(int)
+            places = (top[:n_top], others[spread])
+            shown.append((Item(*(_examples(text, at, tokenizer) for at in places)), source))
     # Items that look alike may come in any order that does not always put the same kind first.
     shown.sort(key=lambda both: (_lot(seed, "order", both[0]), _lot(seed, "alike", both[1])))
     items, key = zip(*shown, strict=True)
@@ -190,7 +181,7 @@ class _Drawn(NamedTuple):
 
 
 def _draw(kind: Kind, observed: Observed, n_features: int, seed: int) -> list[_Drawn]:
-    live = live_features(observed)["feature"].to_numpy()
+    live = live_features(observed)["feature"]
     if len(live) < n_features:
         raise UserError(
             f"{kind}: expected at least {n_features} live features to rate, found {len(live)}; "
@@ -210,19 +201,21 @@ def _lot(seed: int, purpose: str, content: Any) -> str:
     return hashlib.sha256(json.dumps([seed, purpose, content]).encode()).hexdigest()
 
 
-def _example(
-    rows: Int[np.ndarray, "row position"], place: Int[np.ndarray, " 2"], tokenizer: Any
-) -> Context:
-    """A place as text that is fit to be seen."""
-    row, position = place
-    tokens = rows[row].tolist()
-    context = in_context(tokenizer, tokens, int(position), before=REACH, after=REACH)
-    before, marked, after = map(visible, context)
-    word = marked.lstrip()
-    if not word:
-        return Context(before.lstrip(), "␣" * len(marked) or "⟨nothing⟩", after)
-    # The space before a word is moved out of the mark: it still shows, and lines may break there.
-    return Context((before + marked[: -len(word)]).lstrip(), word, after)
+def _examples(
+    text: Text, places: Int[np.ndarray, "example 2"], tokenizer: Any
+) -> tuple[Context, ...]:
+    """Places as texts that are fit to be seen."""
+    shown = []
+    for row, position in places.tolist():
+        tokens = text.rows[row].tolist()
+        context = in_context(tokenizer, tokens, position, before=REACH, after=REACH)
+        before, marked, after = map(visible, context)
+        word = marked.lstrip()
+        if word:
+            # The space before a word is moved out of the mark: it still shows, and lines may break.
+            before += marked[: -len(word)]
+        shown.append(Context(before.lstrip(), word or "␣" * len(marked) or "⟨nothing⟩", after))
+    return tuple(shown)
 
 
 def visible(text: str) -> str:
@@ -238,21 +231,12 @@ def begin(study: Study, folder: Path, rater: str, language_model: str | None = N
     Raises:
         UserError: a bad name, or the file is damaged, of another study or of another kind of rater.
     """
-    if language_model in ("", PERSON):
-        raise UserError(
-            f"--language-model: expected a name, found {language_model!r}; leave it out if a "
-            "person rates"
-        )
     if not record_path(folder, rater).exists():
         nonce = secrets.token_hex(32)
         new = Record(
-            rater=rater,
-            language_model=language_model,
-            weights=study.weights,
-            n_items=len(study.items),
-            nonce=nonce,
-            commitment=study.commit(nonce),
-        )
+            rater=rater, language_model=language_model, weights=study.weights,
+            n_items=len(study.items), nonce=nonce, commitment=study.commit(nonce),
+        )  # fmt: skip
         save_record(folder, new)
     record = load_record(folder, rater)
     study.check(record)

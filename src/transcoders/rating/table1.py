@@ -14,9 +14,8 @@ and holds the paper's numbers alone. Reported are:
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -25,108 +24,101 @@ from sklearn.metrics import cohen_kappa_score
 
 from transcoders.config import RATED_KINDS
 from transcoders.files import write_json, write_table
+from transcoders.layout import Layout
 from transcoders.rating.records import VERDICTS, Record, load_record
 from transcoders.rating.study import Study
 from transcoders.statistics import share
 
 CONTEXT_FREE = "context-free"
 RATED = "rated"
-ROWS = (*VERDICTS, CONTEXT_FREE, RATED)
-TESTED = ("interpretable", CONTEXT_FREE)
-SAID = ("verdict", "context_free")
-"""What raters may agree on."""
 PAPER = pd.DataFrame(
-    {"transcoder": [41, 8, 1, 6, 50], "mlp_in_sae": [38, 8, 4, 16, 50]}, index=pd.Index(ROWS)
+    {"transcoder": [41, 8, 1, 6, 50], "mlp_in_sae": [38, 8, 4, 16, 50]},
+    index=[*VERDICTS, CONTEXT_FREE, RATED],
 )
 """Table 1 as printed: layer 15 of Pythia-410M, one rater."""
 NO_RATINGS = "no ratings yet"
+SAID = ["verdict", "context_free"]
+"""What raters say of a feature, and may agree on."""
+COLUMNS = ["rater", "by", "kind", "feature", *SAID]
+"""Of what all raters said, with a row for each rater and feature."""
 
 
-def write_table1(
-    study: Callable[[], Study], folder: Path, *, table: Path, record: Path, features: Path
-) -> None:
+def write_table1(study: Callable[[], Study], layout: Layout) -> None:
     """Open the key for all who have finished, and write what they found.
 
     Args:
         study: gives the study that was rated. It is asked for only if somebody has finished.
-        folder: where ratings are kept; it need not exist.
-        table: where the counts go, as CSV.
-        record: where the statistics go, as JSON.
-        features: where what was said of each feature goes, as CSV.
+        layout: where ratings are, if there are any. Counts go to ``table1.csv``, statistics to
+            ``table1.json``, and what was said of each feature to ``ratings.csv``.
 
     Raises:
         UserError: a file is damaged or of another study.
     """
     # Hidden files are those that a killed process left half-written.
-    names = sorted(path.stem for path in folder.glob("[!.]*.json"))
-    ratings = {name: load_record(folder, name) for name in names}
-    finished, others = {}, []
-    if done := {name: one for name, one in ratings.items() if one.finished}:
+    names = sorted(path.stem for path in layout.ratings.glob("[!.]*.json"))
+    records = [load_record(layout.ratings, name) for name in names]
+    opened: list[pd.DataFrame] = []
+    others: list[str] = []
+    if done := [one for one in records if one.finished]:
         rated = study()
-        others = [name for name, one in done.items() if not rated.is_about(one)]
-        counted = {name: one for name, one in done.items() if name not in others}
-        finished = {name: rated.open(one).assign(by=one.by) for name, one in counted.items()}
-    write_table(table, table1(finished))
-    write_json(record, statistics(ratings, finished, others))
-    write_table(features, by_feature(finished))
+        others = [one.rater for one in done if one.weights != rated.weights]
+        opened = [
+            rated.open(one).assign(rater=one.rater, by=one.by)[COLUMNS]
+            for one in done
+            if one.rater not in others
+        ]
+    said = pd.concat(opened or [pd.DataFrame(columns=COLUMNS)])
+    under_way = [one for one in records if not one.finished]
+    write_table(layout.table1, table1(said))
+    write_json(layout.table1.with_suffix(".json"), statistics(said, under_way, others))
+    said.insert(4, "interpretable", said["verdict"] == "interpretable")
+    write_table(layout.rated_features, said.drop(columns="verdict"))
 
 
-def by_feature(finished: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Rows ``rater, by, kind, feature, interpretable, context_free``: all that raters said."""
-    said = [
-        of_rater.assign(rater=rater, interpretable=of_rater["verdict"] == "interpretable")
-        for rater, of_rater in finished.items()
-    ]
-    columns = ["rater", "by", "kind", "feature", "interpretable", "context_free"]
-    return pd.concat(said)[columns] if said else pd.DataFrame(columns=columns)
-
-
-def table1(finished: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+def table1(said: pd.DataFrame) -> pd.DataFrame:
     """Rows ``rater, by, rating, transcoder, mlp_in_sae, paper_transcoder, paper_mlp_in_sae``.
 
     Args:
-        finished: what each rater who has finished said, from :meth:`Study.open`, and ``by``.
+        said: rows of :data:`COLUMNS`.
 
     Returns:
         Counts. The first three ratings of a rater add up to ``rated``; ``context-free`` is counted
         among all of these. Without a rater, there is one block whose rater is "no ratings yet" and
         whose counts are missing.
     """
-    counts = {(rater, said["by"].iloc[0]): _counts(said) for rater, said in finished.items()}
-    beside = {
-        rater: of_rater.join(PAPER.add_prefix("paper_"))
-        for rater, of_rater in (counts or {(NO_RATINGS, ""): PAPER * pd.NA}).items()
-    }
+    counts: dict[Any, Any] = {rater: _counts(its) for rater, its in said.groupby(["rater", "by"])}
+    blocks = counts or {(NO_RATINGS, ""): PAPER * pd.NA}
+    beside = {rater: block.join(PAPER.add_prefix("paper_")) for rater, block in blocks.items()}
     return pd.concat(beside, names=["rater", "by", "rating"]).astype("Int64").reset_index()
 
 
 def statistics(
-    ratings: Mapping[str, Record], finished: Mapping[str, pd.DataFrame], others: Sequence[str]
+    said: pd.DataFrame, under_way: Sequence[Record], others: Sequence[str]
 ) -> dict[str, Any]:
     """Shares, tests and agreement, fit for JSON: what is infinite or undefined is null.
 
     Args:
-        ratings: the ratings of everyone who has begun, by rater.
-        finished: what those said who have finished, from :meth:`Study.open`.
+        said: rows of :data:`COLUMNS`, by those who have finished.
+        under_way: the ratings of those who have not.
         others: who rated dictionaries with other weights.
     """
+    by = dict(zip(said["rater"], said["by"], strict=True))
     return {
-        "text": f"ratings by {', '.join(finished)}" if finished else NO_RATINGS,
+        "text": f"ratings by {', '.join(by)}" if by else NO_RATINGS,
         "under_way": {
-            rater: {"rated": record.n_items - len(record.unrated), "of": record.n_items}
-            for rater, record in ratings.items()
-            if rater not in (*finished, *others)
+            one.rater: {"rated": one.n_items - len(one.unrated), "of": one.n_items}
+            for one in under_way
         },
-        "other_weights": [*others],
-        "by": {rater: ratings[rater].by for rater in finished},
-        "raters": {rater: _compare(_counts(said)) for rater, said in finished.items()},
-        "agreement": _agreement(finished),
+        "other_weights": others,
+        "by": by,
+        "raters": {rater: _compare(_counts(its)) for rater, its in said.groupby("rater")},
+        "agreement": _agreement(said),
         "paper": _compare(PAPER),
     }
 
 
 def _counts(said: pd.DataFrame) -> pd.DataFrame:
-    """For each of :data:`ROWS`, how many features of each of :data:`RATED_KINDS`."""
+    """How many features of each of :data:`RATED_KINDS` a rater gave each rating of ``PAPER``."""
     columns: dict[str, Any] = {verdict: said["verdict"] == verdict for verdict in VERDICTS}
     columns |= {CONTEXT_FREE: said["context_free"], RATED: True}
     return said[["kind"]].assign(**columns).groupby("kind").sum().T[list(RATED_KINDS)]
@@ -141,7 +133,7 @@ def _compare(counts: pd.DataFrame) -> dict[str, Any]:
         for row, by_kind in of.items()
     }
     tests = {}
-    for row in TESTED:
+    for row in ("interpretable", CONTEXT_FREE):
         test = stats.fisher_exact([[of[row][kind], n[kind] - of[row][kind]] for kind in n])
         tests[row] = {"odds_ratio": _finite(test.statistic), "p_value": float(test.pvalue)}
     return {"shares": shares, "tests": tests}
@@ -152,28 +144,24 @@ def _share(count: int, total: int) -> dict[str, float]:
     return {"count": count, "of": total, "share": found.value, "low": found.low, "high": found.high}
 
 
-def _agreement(finished: Mapping[str, pd.DataFrame]) -> dict[str, Any] | None:
-    """Cohen's kappa of each pair of raters, and means; null if both gave one rating to all.
-
-    Means are over pairs of people, and over pairs of runs of each language model.
-    """
-    pairs: list[dict[str, Any]] = []
-    alike: dict[str, list[dict[str, Any]]] = {}
-    for (name, first), (other, second) in combinations(finished.items(), 2):
-        pair = {"raters": [name, other], "items": len(first)}
-        pair |= {said: _kappa(first[said], second[said]) for said in SAID}
-        pairs.append(pair)
-        if (by := first["by"].iloc[0]) == second["by"].iloc[0]:
-            alike.setdefault(by, []).append(pair)
-    means = {by: _means(of) for by, of in alike.items()}
+def _agreement(said: pd.DataFrame) -> dict[str, Any] | None:
+    """Cohen's kappa of each pair of raters; means over people, and over each language model."""
+    means = {
+        by: pd.DataFrame(alike)[SAID].astype(float).mean().map(_finite).to_dict()
+        for by, its in said.groupby("by", sort=False)
+        if (alike := _pairs(its))
+    }
+    pairs = _pairs(said)
     return {"mean_kappa": means, "pairs": pairs} if pairs else None
 
 
-def _means(pairs: list[dict[str, Any]]) -> dict[str, float | None]:
-    return {
-        said: _finite(pd.Series([pair[said] for pair in pairs], dtype=float).mean())
-        for said in SAID
-    }
+def _pairs(said: pd.DataFrame) -> list[dict[str, Any]]:
+    """Cohen's kappa of each pair of raters; null if both gave one rating to all."""
+    return [
+        {"raters": [name, other], "items": len(first)}
+        | {about: _kappa(first[about], second[about]) for about in SAID}
+        for (name, first), (other, second) in combinations(said.groupby("rater"), 2)
+    ]
 
 
 def _kappa(first: pd.Series, second: pd.Series) -> float | None:
