@@ -1,9 +1,9 @@
 """Ablating in the real model, and keeping parts of it, is what hooks written by hand do."""
 
 from contextlib import ExitStack
+from math import isnan
 from typing import Any
 
-import pandas as pd
 import pytest
 import torch
 from torch import Tensor
@@ -67,6 +67,9 @@ def test_effects_are_those_of_hooks_written_by_hand(mixed, target, nodes):
         value = value_by_hand(mixed, target, {writer(mixed, node): without})
         assert effect == pytest.approx(whole - value, rel=1e-3, abs=1e-4)
     assert effects["effect"].abs().max() > 0.1
+    grown = effects.assign(effect=effects["attribution"] ** 3)
+    assert rank_correlation(grown) == pytest.approx(1.0)
+    assert isnan(rank_correlation(grown.head(2)))
     assert hooks_of_ours(mixed.replacement.model) == []
 
 
@@ -84,13 +87,6 @@ def test_a_long_prompt_is_ablated_in_smaller_batches(mixed, logits, nodes, monke
     found = ablation_effects(mixed, logits, totals, nodes)
     assert (max(rows), sum(rows)) == (3, len(nodes) + 1)
     assert found["effect"].tolist() == pytest.approx(expected["effect"], rel=1e-3, abs=1e-4)
-
-
-def test_rank_correlation_is_of_ranks_and_needs_three_nodes():
-    effects = pd.DataFrame({"attribution": [1.0, 2.0, 30.0], "effect": [0.1, 0.2, 0.3]})
-    assert rank_correlation(effects) == pytest.approx(1.0)
-    assert rank_correlation(effects.assign(effect=[3.0, 2.0, 1.0])) == pytest.approx(-1.0)
-    assert rank_correlation(effects.head(2)) != rank_correlation(effects.head(2))  # NaN
 
 
 @torch.no_grad()
@@ -162,7 +158,7 @@ def mean_hooks(local, rows, nodes):
 def test_faithfulness_is_the_share_of_the_target_between_nothing_and_everything(
     mixed, means, text, logits
 ):
-    ranked = parts_by_attribution(TotalAttributions(mixed, logits))
+    ranked = parts_by_attribution(TotalAttributions(mixed, logits), 20)
     curve = faithfulness(mixed, logits, ranked, means, [0, 1, 5, 20])
     assert curve["n_nodes"].tolist() == [0, 1, 5, 20]
     whole = value_by_hand(mixed, logits, {})
@@ -194,11 +190,11 @@ def test_parts_by_attribution_are_all_parts_with_one_from_the_largest_on(local):
         if node.kind in ("feature", "head", "mlp"):
             part = node._replace(source=-1)
             sizes[part] = sizes.get(part, 0.0) + number_of(totals, node)
-    parts = parts_by_attribution(totals)
+    parts = parts_by_attribution(totals, 10**6)
     assert set(parts) == {part for part, size in sizes.items() if size != 0}
     found = [abs(sizes[part]) for part in parts]
     assert found == pytest.approx(sorted(found, reverse=True), rel=1e-4, abs=1e-6)
-    assert all(parts_by_attribution(totals, n) == parts[:n] for n in (1, 5, 40, 10**6))
+    assert all(parts_by_attribution(totals, n) == parts[:n] for n in (1, 5, 40))
 
 
 def test_a_target_that_no_part_moves_has_no_shares(mixed, means):

@@ -11,7 +11,7 @@ from transcoders.circuits import ablation
 from transcoders.circuits.ablation import ablation_effects
 from transcoders.circuits.attention import attention_score
 from transcoders.circuits.controls import part_sizes
-from transcoders.circuits.faithfulness import mean_activations, values_with
+from transcoders.circuits.faithfulness import mean_activations, values_of_sets
 from transcoders.circuits.paths import Search, find_paths
 from transcoders.circuits.verify import TotalAttributions, completeness
 from transcoders.models import interventions, logits_after, passes
@@ -62,7 +62,7 @@ def everything(replacement, tokens):
             "effects": ablation_effects(local, target, totals, nodes).to_csv(),
             "totals": {place: values.tolist() for place, values in totals.items()},
             "sizes": part_sizes(local, target),
-            "without": values_with(local, target, [nodes[:3]], means, inside=False),
+            "sets": values_of_sets(local, target, [nodes[:3]], means),
             "completeness": completeness(local, target.vectors).value.tolist(),
             "attention": attention_score(local, 2, 1, -1, 1).table().to_csv(),
         }

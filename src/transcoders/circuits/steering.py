@@ -36,14 +36,16 @@ def steering(
     Returns:
         Columns ``node``, ``kind``, ``factor``, ``predicted`` and ``change``.
     """
-    tables = []
-    for factor in FACTORS:
-        table = effects[["node", "kind"]].assign(factor=factor)
-        table["predicted"] = (factor - 1) * effects["attribution"]
-        table["change"] = (
-            changes_when_scaled(local, target, nodes, factor) if factor else -effects["effect"]
+    changes = {
+        factor: changes_when_scaled(local, target, nodes, factor) if factor else -effects["effect"]
+        for factor in FACTORS
+    }
+    tables = (
+        effects[["node", "kind"]].assign(
+            factor=factor, predicted=(factor - 1) * effects["attribution"], change=change
         )
-        tables.append(table)
+        for factor, change in changes.items()
+    )
     return pd.concat(tables, ignore_index=True)
 
 
