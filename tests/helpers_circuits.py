@@ -135,10 +135,8 @@ class PlainPass(NamedTuple):
 
     before_attention: list[Tensor]
     before_mlp: list[Tensor]
-    after: Tensor
     patterns: list[Tensor]
     """By layer: (head, token, source)."""
-    attention_out: list[Tensor]
     mlp_out: list[Tensor]
     logits: Tensor
 
@@ -151,18 +149,14 @@ def plain_pass(model: LanguageModel, tokens: Tensor) -> PlainPass:
 @cache
 @torch.no_grad()
 def _plain_pass(folder: str, tokens: tuple[int, ...]) -> PlainPass:
-    hf, blocks, final_norm = _plain(folder)
-    norms_1, norms_2, outs, mlps, _, _ = zip(*blocks, strict=True)
-    modules = [*norms_1, *norms_2, *outs, *mlps, final_norm]
-    with watched(modules) as seen:
+    hf, blocks, _ = _plain(folder)
+    with watched([module for b in blocks for module in (b.norm_1, b.norm_2, b.mlp)]) as seen:
         output = hf(torch.tensor([tokens]), output_attentions=True, use_cache=False)
     return PlainPass(
-        before_attention=[seen[norm][0][0] for norm in norms_1],
-        before_mlp=[seen[norm][0][0] for norm in norms_2],
-        after=seen[final_norm][0][0],
+        before_attention=[seen[block.norm_1][0][0] for block in blocks],
+        before_mlp=[seen[block.norm_2][0][0] for block in blocks],
         patterns=[pattern[0] for pattern in output.attentions],
-        attention_out=[seen[out][1][0] for out in outs],
-        mlp_out=[seen[mlp][1][0] for mlp in mlps],
+        mlp_out=[seen[block.mlp][1][0] for block in blocks],
         logits=output.logits[0],
     )
 
