@@ -287,6 +287,15 @@ class Found(NamedTuple):
     attribution: float
 
 
+def extensions(
+    local: LocalReplacementModel, path: Found, reader: Reader, written: dict[Node, Tensor]
+) -> Iterator[Found]:
+    """A path with each node that its end reads."""
+    for node, output in written.items():
+        if sees(local, reader, node):
+            yield Found((*path.nodes, node), (reader.vector @ output).item())
+
+
 def greedy_paths(
     local: LocalReplacementModel,
     target: Target,
@@ -301,13 +310,12 @@ def greedy_paths(
     found = [Found((target.node,), target.value)]
     ends = [(found[0], target_reader(target))]
     for _ in range(iterations):
-        candidates = []
-        for path, reader in ends:
-            for node, output in written.items():
-                if sees(local, reader, node) and allowed(node):
-                    attribution = (reader.vector @ output).item()
-                    candidates.append((Found((*path.nodes, node), attribution), reader))
-        candidates = [each for each in candidates if score(each[0].attribution) > 0]
+        candidates = [
+            (path, reader)
+            for end, reader in ends
+            for path in extensions(local, end, reader, written)
+            if allowed(path.nodes[-1]) and score(path.attribution) > 0
+        ]
         candidates.sort(key=lambda each: -score(each[0].attribution))
         found += [path for path, _ in candidates[:n]]
         ends = [
@@ -326,14 +334,13 @@ def is_first_head(node: Node) -> bool:
 def all_paths(local: LocalReplacementModel, target: Target) -> Iterator[Found]:
     """Every path there is, the target's own left out."""
     written = outputs(local)
-    todo = [((target.node,), target_reader(target))]
+    todo = [(Found((target.node,), target.value), target_reader(target))]
     while todo:
-        nodes, reader = todo.pop()
-        for node, output in written.items():
-            if sees(local, reader, node):
-                yield Found((*nodes, node), (reader.vector @ output).item())
-                if node.kind in ("feature", "head"):
-                    todo.append(((*nodes, node), reader_of(local, node, reader.vector)))
+        end, reader = todo.pop()
+        for path in extensions(local, end, reader, written):
+            yield path
+            if (node := path.nodes[-1]).kind in ("feature", "head"):
+                todo.append((path, reader_of(local, node, reader.vector)))
 
 
 def write_files(tracer: Tracer, circuit: Circuit, rows: Tensor, folder: Path) -> None:
