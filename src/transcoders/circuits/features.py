@@ -5,6 +5,7 @@ whose fields are those of ``circuit_tracer.frontend.feature_models`` (version 0.
 reads the same files from any address.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -58,21 +59,18 @@ def look_at_features(
         rows: of a text.
     """
     replacement = tracer.replacement
-    features = {(node.layer, node.unit) for node in nodes if node.kind == "feature"}
-    units = {
-        layer: sorted(unit for at, unit in features if at == layer)
-        for layer in replacement.transcoders
-    }
-    z = _activations(replacement, {layer: its for layer, its in units.items() if its}, rows)
+    units: dict[int, list[int]] = defaultdict(list)
+    for layer, unit in sorted({(n.layer, n.unit) for n in nodes if n.kind == "feature"}):
+        units[layer].append(unit)
     known = {}
-    for layer, of_layer in z.items():
+    for layer, z in _activations(replacement, units, rows).items():
         reads = replacement.encoder_vectors(layer, torch.tensor(units[layer], device=rows.device))
         writes = replacement.transcoders[layer].W_dec[units[layer]]
         drivers = _words(tracer, de_embeddings(replacement, reads, N_LISTED))
         raised = _words(tracer, direct_logits(replacement, writes, N_TOKENS))
         lowered = _words(tracer, direct_logits(replacement, writes, N_TOKENS, largest=False))
         for number, unit in enumerate(units[layer]):
-            own = of_layer[:, :, number]
+            own = z[:, :, number]
             lists = [
                 ("Text where it is most active", _strongest(tracer, own, rows)),
                 ("De-embedding: embeddings that drive it", drivers[number]),
