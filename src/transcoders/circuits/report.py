@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from jaxtyping import Int
 from torch import Tensor
 
-from transcoders.circuits.ablation import REPLACEABLE, ablation_effects, rank_correlation
+from transcoders.circuits.ablation import REPLACEABLE
 from transcoders.circuits.attention import attention_table
 from transcoders.circuits.controls import control_effects
 from transcoders.circuits.export import (
@@ -34,7 +34,7 @@ from transcoders.circuits.graph import build_graph, influence
 from transcoders.circuits.labels import Labels
 from transcoders.circuits.page import circuit_page
 from transcoders.circuits.quality import origins
-from transcoders.circuits.steering import steering
+from transcoders.circuits.steering import ablation_effects, rank_correlation, steering
 from transcoders.circuits.trace import Circuit, Tracer
 from transcoders.circuits.verify import TotalAttributions, completeness
 from transcoders.contents import relative
@@ -84,15 +84,16 @@ def write_circuit(
     local, target, graph = circuit.local, circuit.target, circuit.graph
     parts = [n for n in influence(graph) if n.kind in REPLACEABLE and n != target.node]
     totals = TotalAttributions(local, target)
-    effects, errors = ablation_effects(local, target, totals, parts), origins(target, totals)
+    steered, errors = steering(local, target, totals, parts), origins(target, totals)
     ranked = [*parts, *parts_by_attribution(totals, SIZES[-1])]
     del totals  # those of a long prompt are large
+    effects = ablation_effects(steered)
     correlation = rank_correlation(effects)
     tables = {
         "ablation": effects,
         "faithfulness": faithfulness(local, target, ranked, text.means, SIZES),
         "controls": control_effects(local, target, parts, text.means, seed=seed),
-        "steering": steering(local, target, parts, effects),
+        "steering": steered,
         "errors": errors,
         "attention": attention_table(local, graph),
     }
