@@ -179,11 +179,11 @@ def _parts(
         heads,
         local.mlp_out[:layer, token] + local.error[:layer, token],  # one of the two is 0
     ]
-    layers, heads = range(layer), range(replacement.n_heads)
+    layers, n_heads = range(layer), replacement.n_heads
     units = zip(active.layer[here].tolist(), active.unit[here].tolist(), strict=True)
     nodes = [Node(NodeKind.BIAS, -1, -1, token), Node(NodeKind.EMBED, -1, -1, token)]
     nodes += [Node(NodeKind.FEATURE, at, unit, token) for at, unit in units]
-    nodes += [Node(NodeKind.HEAD, at, head, token) for at in layers for head in heads]
+    nodes += [Node(NodeKind.HEAD, at, head, token) for at in layers for head in range(n_heads)]
     for at in layers:
         has_features = at in replacement.transcoders and token >= replacement.first_position
         nodes.append(Node(NodeKind.ERROR if has_features else NodeKind.MLP, at, -1, token))

@@ -113,9 +113,9 @@ def write_circuit(
     }
     with made_folder(folder / FEATURES) as temporary:
         for layer, unit, _, panel in known.values():
-            content = json.dumps({"transcoder_id": f"{model} layer {layer}", **panel}) + "\n"
+            written = json.dumps({"transcoder_id": f"{model} layer {layer}", **panel}) + "\n"
             path = temporary / f"{feature_number(layer, unit)}.json"
-            path.write_text(content, encoding="utf-8")
+            path.write_text(written, encoding="utf-8")
     for table, content in tables.items():
         write_table(folder / f"{table}.csv", content)
     write_json(folder / "paths.json", record)

@@ -246,15 +246,16 @@ def _columns(local: LocalReplacementModel, here: Int[Tensor, " here"]) -> Column
     sizes = replacement.n_layers, replacement.n_heads, local.n_tokens
     layers, heads, tokens = (torch.arange(size, device=here.device) for size in sizes)
     none = torch.full_like(layers, -1)
-    parts = {
+    parts: dict[NodeKind, tuple[Tensor, ...]] = {
         NodeKind.FEATURE: (active.layer[here], active.unit[here], active.token[here]),
-        NodeKind.HEAD: torch.cartesian_prod(layers, heads, tokens).T,
+        NodeKind.HEAD: tuple(torch.cartesian_prod(layers, heads, tokens).T),
         NodeKind.MLP: (layers, none, none),
         NodeKind.ERROR: (layers, none, none),
         NodeKind.EMBED: (none[:1], none[:1], none[:1]),
     }
     layer, unit, source = (torch.cat(column) for column in zip(*parts.values(), strict=True))
-    kind = torch.cat([torch.full_like(at, kind.code) for kind, (at, *_) in parts.items()])
+    codes = [torch.full_like(columns[0], part.code) for part, columns in parts.items()]
+    kind = torch.cat(codes)
     activation = active.z.new_zeros(len(kind))
     activation[: len(here)] = active.z[here]
     return Columns(kind, layer, unit, source, activation)
