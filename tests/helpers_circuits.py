@@ -4,10 +4,8 @@ The loops run the plain Hugging Face model, with its own weights. Where norms su
 what it writes counts without its mean, which nothing reads.
 """
 
-from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -15,19 +13,13 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 from transcoders.circuits.notation import Node
-from transcoders.circuits.replacement import LocalReplacementModel, ReplacementModel
+from transcoders.circuits.replacement import ReplacementModel
 from transcoders.circuits.report import look_up, write_circuit, write_circuit_page
-from transcoders.circuits.trace import Circuit, Tracer
-from transcoders.circuits.vectors import Target, feature_target, logit_target
-from transcoders.circuits.verify import NodeValues
-from transcoders.config import Kind
-from transcoders.dictionaries import SparseDictionary
-from transcoders.models import LanguageModel
+from transcoders.circuits.vectors import feature_target, logit_target
 
-Make = Callable[..., SparseDictionary]
 N_TOKENS = 8
 
-MIXES: dict[str, dict[int, Kind]] = {
+MIXES = {
     "layers 0 and 2": {0: "transcoder", 2: "transcoder"},
     "all layers": {2: "transcoder", 0: "transcoder", 1: "topk_transcoder"},
     "layer 1": {1: "transcoder"},
@@ -35,9 +27,7 @@ MIXES: dict[str, dict[int, Kind]] = {
 }
 
 
-def make_circuit(
-    model: LanguageModel, make: Make, mix: dict[int, Kind], *, first: int, n_features: int = 64
-) -> ReplacementModel:
+def make_circuit(model, make, mix, *, first, n_features=64):
     """Random transcoders, another at each layer; a TopK transcoder keeps an eighth."""
     transcoders = {}
     for layer, kind in mix.items():
@@ -47,7 +37,7 @@ def make_circuit(
     return ReplacementModel(model, transcoders, first_position=first)
 
 
-def some_targets(local: LocalReplacementModel) -> list[Target]:
+def some_targets(local):
     """The most and the least active feature of each layer, and sums of logits, at some tokens."""
     first, last = local.replacement.first_position, local.n_tokens - 1
     targets = [
@@ -62,7 +52,7 @@ def some_targets(local: LocalReplacementModel) -> list[Target]:
     return targets
 
 
-def active_units(local: LocalReplacementModel, layer: int, token: int) -> list[int]:
+def active_units(local, layer, token):
     """The active features of a layer at a token, the most active first."""
     z = local.replacement.transcoders[layer].encode(local.passed.mlp.mlp_in[layer, token])
     return [int(unit) for unit in z.argsort(descending=True) if z[unit] > 0]
@@ -89,18 +79,18 @@ class PlainModel(NamedTuple):
     final_norm: nn.Module
 
 
-def plain(model: LanguageModel) -> PlainModel:
+def plain(model):
     """The model as it lies in its folder."""
     return _plain(model.cfg.model_name)
 
 
 @cache
-def _plain(folder: str) -> PlainModel:
+def _plain(folder):
     hf = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager")
     hf.requires_grad_(False).eval()
     n_heads, base = hf.config.num_attention_heads, hf.base_model
 
-    def by_head(rows: Tensor) -> Tensor:
+    def by_head(rows):
         """(head · d_head, d_model) to (head, d_head, d_model)."""
         return rows.unflatten(0, (n_heads, -1))
 
@@ -135,44 +125,38 @@ class PlainPass(NamedTuple):
 
     before_attention: list[Tensor]
     before_mlp: list[Tensor]
-    after: Tensor
     patterns: list[Tensor]
     """By layer: (head, token, source)."""
-    attention_out: list[Tensor]
     mlp_out: list[Tensor]
     logits: Tensor
 
 
-def plain_pass(model: LanguageModel, tokens: Tensor) -> PlainPass:
+def plain_pass(model, tokens):
     """Run the plain model on one prompt, with hooks on its own modules."""
     return _plain_pass(model.cfg.model_name, tuple(tokens.tolist()))
 
 
 @cache
 @torch.no_grad()
-def _plain_pass(folder: str, tokens: tuple[int, ...]) -> PlainPass:
-    hf, blocks, final_norm = _plain(folder)
-    norms_1, norms_2, outs, mlps, _, _ = zip(*blocks, strict=True)
-    modules = [*norms_1, *norms_2, *outs, *mlps, final_norm]
-    with watched(modules) as seen:
+def _plain_pass(folder, tokens):
+    hf, blocks, _ = _plain(folder)
+    with watched([module for b in blocks for module in (b.norm_1, b.norm_2, b.mlp)]) as seen:
         output = hf(torch.tensor([tokens]), output_attentions=True, use_cache=False)
     return PlainPass(
-        before_attention=[seen[norm][0][0] for norm in norms_1],
-        before_mlp=[seen[norm][0][0] for norm in norms_2],
-        after=seen[final_norm][0][0],
+        before_attention=[seen[block.norm_1][0][0] for block in blocks],
+        before_mlp=[seen[block.norm_2][0][0] for block in blocks],
         patterns=[pattern[0] for pattern in output.attentions],
-        attention_out=[seen[out][1][0] for out in outs],
-        mlp_out=[seen[mlp][1][0] for mlp in mlps],
+        mlp_out=[seen[block.mlp][1][0] for block in blocks],
         logits=output.logits[0],
     )
 
 
 @contextmanager
-def watched(modules: Iterable[nn.Module]) -> Iterator[dict[nn.Module, tuple[Tensor, Tensor]]]:
+def watched(modules):
     """Keep what goes into and comes out of some modules within the block."""
-    seen: dict[nn.Module, tuple[Tensor, Tensor]] = {}
+    seen = {}
 
-    def keep(module: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> None:
+    def keep(module, arguments, output):
         seen[module] = (arguments[0], output)
 
     with ExitStack() as hooks:
@@ -182,9 +166,7 @@ def watched(modules: Iterable[nn.Module]) -> Iterator[dict[nn.Module, tuple[Tens
 
 
 @contextmanager
-def replaced_mlps(
-    model: LanguageModel, stand_ins: dict[int, Callable[[Tensor, Tensor], Tensor]], first: int
-) -> Iterator[dict[nn.Module, tuple[Tensor, Tensor]]]:
+def replaced_mlps(model, stand_ins, first):
     """Let the plain model go on with other outputs of some MLPs from a position on.
 
     A stand-in is given what dictionaries read there: the MLP's input and output. What the norms
@@ -192,8 +174,8 @@ def replaced_mlps(
     """
     blocks = plain(model).blocks
 
-    def hook(norm: nn.Module, stand_in: Callable[[Tensor, Tensor], Tensor]) -> Any:
-        def change(_: Any, __: Any, output: Tensor) -> Tensor:
+    def hook(norm, stand_in):
+        def change(_, __, output):
             mlp_in, changed = without_weight(norm, seen[norm][0]), output.clone()
             changed[:, first:] = stand_in(mlp_in[:, first:], centred(norm, output)[:, first:])
             return changed
@@ -217,13 +199,13 @@ class Reader(NamedTuple):
     bias: float
 
 
-def target_reader(target: Target) -> Reader:
+def target_reader(target):
     """The reader that a search starts from."""
     vector, bias = target.vectors.vector[0], target.vectors.bias.item()
     return Reader(vector, target.node.kind, target.node.layer, target.node.token, bias)
 
 
-def reader_of(local: LocalReplacementModel, node: Node, vector: Tensor) -> Reader:
+def reader_of(local, node, vector):
     """What a feature or head reads to write what ``vector`` reads (paper, section 4.1)."""
     model = local.replacement.model
     block, passed = plain(model).blocks[node.layer], _pass_of(local)
@@ -241,7 +223,7 @@ def reader_of(local: LocalReplacementModel, node: Node, vector: Tensor) -> Reade
     return Reader(strength * read / scale, "head", node.layer, node.source, 0.0)
 
 
-def sees(local: LocalReplacementModel, reader: Reader, node: Node) -> bool:
+def sees(local, reader, node):
     """Whether a node writes where and before a reader reads."""
     if node.token != reader.token:
         return False
@@ -253,10 +235,10 @@ def sees(local: LocalReplacementModel, reader: Reader, node: Node) -> bool:
     return in_layer and node.layer == reader.layer
 
 
-def outputs(local: LocalReplacementModel) -> dict[Node, Tensor]:
+def outputs(local):
     """What every part writes, from the model's own modules; parts that write nothing left out."""
     replacement, passed = local.replacement, _pass_of(local)
-    written: dict[Node, Tensor] = {}
+    written = {}
     for layer, block in enumerate(plain(replacement.model).blocks):
         read = without_weight(block.norm_1, passed.before_attention[layer]) * block.norm_1.weight
         for head in range(replacement.n_heads):
@@ -282,7 +264,7 @@ def outputs(local: LocalReplacementModel) -> dict[Node, Tensor]:
     return written
 
 
-def _pass_of(local: LocalReplacementModel) -> PlainPass:
+def _pass_of(local):
     return plain_pass(local.replacement.model, local.passed.tokens)
 
 
@@ -293,27 +275,25 @@ class Found(NamedTuple):
     attribution: float
 
 
-def greedy_paths(
-    local: LocalReplacementModel,
-    target: Target,
-    *,
-    n: int,
-    iterations: int,
-    score: Callable[[float], float] = lambda attribution: attribution,
-    allowed: Callable[[Node], bool] = lambda node: node.kind != "error",
-) -> list[Found]:
+def extensions(local, path, reader, written):
+    """A path with each node that its end reads."""
+    for node, output in written.items():
+        if sees(local, reader, node):
+            yield Found((*path.nodes, node), (reader.vector @ output).item())
+
+
+def greedy_paths(local, target, *, n, iterations, score, allowed=lambda node: node.kind != "error"):
     """Algorithm 1: in each round the ``n`` best extensions with a positive score."""
     written = outputs(local)
     found = [Found((target.node,), target.value)]
     ends = [(found[0], target_reader(target))]
     for _ in range(iterations):
-        candidates = []
-        for path, reader in ends:
-            for node, output in written.items():
-                if sees(local, reader, node) and allowed(node):
-                    attribution = (reader.vector @ output).item()
-                    candidates.append((Found((*path.nodes, node), attribution), reader))
-        candidates = [each for each in candidates if score(each[0].attribution) > 0]
+        candidates = [
+            (path, reader)
+            for end, reader in ends
+            for path in extensions(local, end, reader, written)
+            if allowed(path.nodes[-1]) and score(path.attribution) > 0
+        ]
         candidates.sort(key=lambda each: -score(each[0].attribution))
         found += [path for path, _ in candidates[:n]]
         ends = [
@@ -324,43 +304,42 @@ def greedy_paths(
     return found
 
 
-def is_first_head(node: Node) -> bool:
+def is_first_head(node):
     """Whether a node is a head of layer 0, after which no path goes on."""
     return node.kind == "head" and node.layer == 0
 
 
-def all_paths(local: LocalReplacementModel, target: Target) -> Iterator[Found]:
+def all_paths(local, target):
     """Every path there is, the target's own left out."""
     written = outputs(local)
-    todo = [((target.node,), target_reader(target))]
+    todo = [(Found((target.node,), target.value), target_reader(target))]
     while todo:
-        nodes, reader = todo.pop()
-        for node, output in written.items():
-            if sees(local, reader, node):
-                yield Found((*nodes, node), (reader.vector @ output).item())
-                if node.kind in ("feature", "head"):
-                    todo.append(((*nodes, node), reader_of(local, node, reader.vector)))
+        end, reader = todo.pop()
+        for path in extensions(local, end, reader, written):
+            yield path
+            if (node := path.nodes[-1]).kind in ("feature", "head"):
+                todo.append((path, reader_of(local, node, reader.vector)))
 
 
-def write_files(tracer: Tracer, circuit: Circuit, rows: Tensor, folder: Path) -> None:
+def write_files(tracer, circuit, rows, folder):
     """All files of a circuit, whose features are looked up on some rows."""
     text = look_up(tracer, [circuit], rows)
     write_circuit(tracer, circuit, text, folder, name=folder.name, model="tiny-gpt2", seed=1)
     write_circuit_page(folder, {}, {}, folder.parent / "article.html")
 
 
-def number_of(values: NodeValues, node: Node) -> float:
+def number_of(values, node):
     """The number of a node."""
     return values[node.kind, node.layer][node.place].item()
 
 
-def centred(norm: nn.Module, vectors: Tensor) -> Tensor:
+def centred(norm, vectors):
     """Without the mean, where the norm is a LayerNorm."""
     is_layer_norm = isinstance(norm, nn.LayerNorm)
     return vectors - vectors.mean(dim=-1, keepdim=True) if is_layer_norm else vectors
 
 
-def divisor(norm: nn.Module, residual: Tensor) -> Tensor:
+def divisor(norm, residual):
     """What a norm divides by, found from what it gives back."""
     normalised = norm.forward(residual)  # without hooks
     if (bias := getattr(norm, "bias", None)) is not None:
@@ -369,25 +348,25 @@ def divisor(norm: nn.Module, residual: Tensor) -> Tensor:
     return (expected * expected).sum(dim=-1) / (expected * normalised).sum(dim=-1)
 
 
-def without_weight(norm: nn.Module, residual: Tensor) -> Tensor:
+def without_weight(norm, residual):
     """What a norm gives, but for its weight and bias: what a dictionary reads."""
     return centred(norm, residual) / divisor(norm, residual)[..., None]
 
 
-def assert_close(found: Tensor, expected: Tensor, tolerance: float = 1e-5) -> None:
+def assert_close(found, expected, tolerance=1e-5):
     """Compare relative to the largest entry, the scale on which rounding errors of sums live."""
     assert found.shape == expected.shape
     scale = expected.abs().max().clamp_min(1e-30)
     assert ((found - expected).abs().max() / scale).item() <= tolerance
 
 
-def hooks_of_ours(model: LanguageModel) -> list[str]:
+def hooks_of_ours(model):
     """Hooks that this project left on a model, and blocks that it left out."""
     left = [name for name, point in model.hook_dict.items() if point.fwd_hooks]
     kinds = {type(block) for block in model.blocks}
     return left + ([] if len(kinds) == 1 else [f"blocks: {kinds}"])
 
 
-def prompt(random_tokens: Callable[..., Tensor], length: int = N_TOKENS, seed: int = 3) -> Tensor:
+def prompt(random_tokens, length=N_TOKENS, seed=3):
     """One row of random tokens after BOS."""
     return random_tokens(1, length, seed=seed)[0].long()

@@ -1,6 +1,5 @@
 """Random dictionaries and batches of a chosen density, and what their loss is."""
 
-from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -10,9 +9,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from helpers_training import ALL_KINDS
-from transcoders.config import TRAITS, Kind
+from transcoders.config import TRAITS
 from transcoders.dictionaries import SparseDictionary, entries
-from transcoders.dictionaries.loss import Loss, loss_and_gradients
+from transcoders.dictionaries.loss import loss_and_gradients
 
 WAYS = ("dense", "sparse", "sparse in PyTorch")
 """The last is what a GPU does."""
@@ -26,10 +25,10 @@ class Problem(NamedTuple):
     normalization: Any = "none"
     mlp_in: Tensor | None = None
 
-    def z(self) -> Tensor:
+    def z(self):
         return self.dictionary.encode(self.x).detach()
 
-    def loss(self, way: str, **options: Any) -> Loss:
+    def loss(self, way, **options):
         """By one of WAYS."""
         with using(way):
             return loss_and_gradients(
@@ -38,13 +37,13 @@ class Problem(NamedTuple):
                 sparse=way != "dense", **options,
             )  # fmt: skip
 
-    def gradients(self, way: str, **options: Any) -> dict[str, Tensor]:
+    def gradients(self, way, **options):
         found = self.loss(way, **options)
         return found.gradients | (found.rows.added_up() if found.rows else {})
 
 
 @contextmanager
-def using(way: str) -> Iterator[None]:
+def using(way):
     with pytest.MonkeyPatch.context() as patch:
         if way == "sparse in PyTorch":
             patch.setattr(entries, "_is_compiled", lambda _: False)
@@ -52,22 +51,22 @@ def using(way: str) -> Iterator[None]:
 
 
 def problem(
-    kind: Kind,
-    density: float,
+    kind,
+    density,
     *,
-    n_tokens: int = 48,
-    d_in: int = 16,
-    d_out: int = 16,
-    n_features: int = 80,
-    normalization: str = "none",
-    seed: int = 0,
-    dtype: torch.dtype = torch.float32,
-) -> Problem:
+    n_tokens=48,
+    d_in=16,
+    d_out=16,
+    n_features=80,
+    normalization="none",
+    seed=0,
+    dtype=torch.float32,
+):
     """Random weights, with ``b_enc`` such that a share of the pre-activations is positive."""
     generator = torch.Generator().manual_seed(seed)
     traits = TRAITS[kind]
 
-    def normal(*shape: int) -> Tensor:
+    def normal(*shape):
         return torch.randn(*shape, generator=generator, dtype=dtype)
 
     x = normal(n_tokens, d_in)
@@ -91,7 +90,7 @@ def problem(
 
 
 @st.composite
-def problems(draw: st.DrawFn) -> Problem:
+def problems(draw):
     return problem(
         draw(st.sampled_from(ALL_KINDS)),
         draw(st.sampled_from([0, 1]) | st.floats(0, 1)),
@@ -105,7 +104,7 @@ def problems(draw: st.DrawFn) -> Problem:
     )
 
 
-def plain_loss(p: Problem) -> Tensor:
+def plain_loss(p):
     """Equations 4 and 5 of the paper, token by token, with the extensions."""
     d = p.dictionary.requires_grad_()
     total = torch.zeros((), dtype=p.x.dtype)
@@ -124,6 +123,6 @@ def plain_loss(p: Problem) -> Tensor:
     return total / len(p.x)
 
 
-def distance(found: Tensor, expected: Tensor) -> float:
+def distance(found, expected):
     """Relative to the largest entry: entries are sums that cancel."""
     return ((found - expected).abs().max() / expected.abs().max().clamp(min=1e-30)).item()

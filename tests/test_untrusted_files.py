@@ -14,7 +14,6 @@ from pydantic import ValidationError
 from helpers_circuits import make_circuit, some_targets
 from helpers_features import browser_page, subjects
 from helpers_rating import Rater, make_study
-from transcoders.circuits.graph import build_graph
 from transcoders.circuits.labels import Label, feature_name
 from transcoders.circuits.notation import Node
 from transcoders.circuits.page import circuit_page
@@ -152,7 +151,7 @@ def test_a_hostile_note_stays_in_its_field_of_the_rating_page(tmp_path, note):
 
 
 @pytest.fixture(scope="module")
-def graph(tiny_models, random_dictionary, random_tokens):
+def paths(tiny_models, random_dictionary, random_tokens):
     circuit = make_circuit(
         load_model(tiny_models["llama"]),
         random_dictionary,
@@ -160,20 +159,22 @@ def graph(tiny_models, random_dictionary, random_tokens):
         first=1,
     )
     run = circuit.freeze(random_tokens(1, len(TOKENS))[0].long())
-    return build_graph(find_paths(run, some_targets(run)[-1], Search(30, 4, sign="both")))
+    return find_paths(run, some_targets(run)[-1], Search(30, 4, sign="both"))
 
 
-def test_hostile_tokens_are_texts_and_data_on_the_page_of_a_circuit(graph):
-    features = [str(node).partition("@")[0] for node in graph if node.kind == "feature"]
+def test_hostile_tokens_are_texts_and_data_on_the_page_of_a_circuit(paths):
+    features = [path.node.name for path in paths if path.node.kind == "feature"]
     lists = [(token, [(other, "1.00") for other in TOKENS]) for token in TOKENS]
     for title in TOKENS:
-        source = circuit_page(
-            graph, title=title, tokens=TOKENS, summary=title,
-            notes=dict.fromkeys(features, lists),
-            labels=dict.fromkeys(features, Label(title, 0.5, title, tuple(TOKENS[:3]))),
-        )  # fmt: skip
+        record = {
+            "name": title, "tokens": TOKENS, "target": {"name": title, "value": 1.0},
+            "transcoders": [0, 2], "rank_correlation": None,
+            "notes": dict.fromkeys(features, lists),
+        }  # fmt: skip
+        labels = dict.fromkeys(features, Label(title, 0.5, title, tuple(TOKENS[:3])))
+        source = circuit_page(record, paths, labels, pages={})
         page = checked(source, scripts=2)
-        assert words_in(page, "h1") == words_in(page, "title") == [title]
+        assert words_in(page, "h1") == words_in(page, "title") == [f"{title}: why {title}?"]
         assert words_in(page, "span.tok") == ON_ONE_LINE
         data = json.loads(page.find("script").string)
         assert data["tokens"] == ON_ONE_LINE

@@ -8,14 +8,13 @@ from torch import Tensor
 
 from helpers_circuits import outputs
 from transcoders.circuits.controls import (
+    DRAWN,
     OF_LAYER,
-    OF_TOKEN,
     control_effects,
     part_sizes,
-    random_parts,
-    strongest_parts,
+    parts_like,
 )
-from transcoders.circuits.faithfulness import parts_by_attribution, values_with
+from transcoders.circuits.faithfulness import parts_by_attribution, values_of_sets
 from transcoders.circuits.notation import Node
 from transcoders.circuits.vectors import logit_target
 from transcoders.circuits.verify import TotalAttributions
@@ -29,7 +28,7 @@ def target(mixed):
 
 @pytest.fixture(scope="module")
 def ranked(mixed, target):
-    return parts_by_attribution(TotalAttributions(mixed, target))
+    return parts_by_attribution(TotalAttributions(mixed, target), 10**6)
 
 
 def effect(table, measure, name):
@@ -49,8 +48,7 @@ def test_a_random_set_that_is_the_circuit_has_its_effect(mixed, target, means):
 def test_a_circuit_is_measured_as_its_parts_are_kept_or_replaced(mixed, target, means, ranked):
     circuit = [part for part in ranked[:6] if part in part_sizes(mixed, target)]
     table = control_effects(mixed, target, circuit, means, seed=1, draws=3)
-    nothing, only = values_with(mixed, target, [[], circuit], means, inside=True)
-    whole, without = values_with(mixed, target, [[], circuit], means, inside=False)
+    (nothing, only), (whole, without) = values_of_sets(mixed, target, [[], circuit], means)
     assert effect(table, "necessity", "circuit") == pytest.approx([whole - without], abs=1e-6)
     assert effect(table, "sufficiency", "circuit") == pytest.approx([only - nothing], abs=1e-6)
     assert effect(table, "sufficiency", "everything") == pytest.approx([whole - nothing], abs=1e-6)
@@ -81,15 +79,16 @@ def test_parts_are_active_where_the_target_sees_them_and_as_large_as_what_they_w
 def test_controls_have_the_circuits_kinds_layers_and_tokens(mixed, target, ranked):
     sizes = part_sizes(mixed, target)
     circuit = [part for part in ranked[::5] if part in sizes]
-    random = np.random.default_rng(0)
-    for stratum in (OF_LAYER, OF_TOKEN):
-        sets = [random_parts(circuit, list(sizes), stratum, random) for _ in range(20)]
+    shuffled = np.random.default_rng(0).permutation
+    for stratum in DRAWN.values():
+        sets = [parts_like(circuit, list(sizes), stratum, shuffled) for _ in range(20)]
         for drawn in sets:
             assert Counter(map(stratum, drawn)) == Counter(map(stratum, circuit))
             assert len(set(drawn)) == len(drawn)
         drawable = {part for part in sizes if stratum(part) in set(map(stratum, circuit))}
         assert len(set().union(*sets)) > 0.8 * len(drawable)
-    strongest = strongest_parts(circuit, sizes)
+    by_size = sorted(sizes, key=lambda part: -sizes[part])
+    strongest = parts_like(circuit, by_size, OF_LAYER)
     assert Counter(map(OF_LAYER, strongest)) == Counter(map(OF_LAYER, circuit))
     for part in strongest:
         larger = [o for o in sizes if OF_LAYER(o) == OF_LAYER(part) and sizes[o] > sizes[part]]

@@ -8,11 +8,11 @@ from torch.utils._pytree import tree_leaves
 
 from helpers_circuits import MIXES, make_circuit, prompt, some_targets
 from transcoders.circuits import ablation
-from transcoders.circuits.ablation import ablation_effects
 from transcoders.circuits.attention import attention_score
 from transcoders.circuits.controls import part_sizes
-from transcoders.circuits.faithfulness import mean_activations, values_with
+from transcoders.circuits.faithfulness import mean_activations, values_of_sets
 from transcoders.circuits.paths import Search, find_paths
+from transcoders.circuits.steering import steering
 from transcoders.circuits.verify import TotalAttributions, completeness
 from transcoders.models import interventions, logits_after, passes
 
@@ -59,10 +59,10 @@ def everything(replacement, tokens):
         means = mean_activations(replacement, tokens[None])
         found[target.name] = {
             "paths": [(path.nodes, path.attribution) for path in paths],
-            "effects": ablation_effects(local, target, totals, nodes).to_csv(),
+            "steering": steering(local, target, totals, nodes).to_csv(),
             "totals": {place: values.tolist() for place, values in totals.items()},
             "sizes": part_sizes(local, target),
-            "without": values_with(local, target, [nodes[:3]], means, inside=False),
+            "sets": values_of_sets(local, target, [nodes[:3]], means),
             "completeness": completeness(local, target.vectors).value.tolist(),
             "attention": attention_score(local, 2, 1, -1, 1).table().to_csv(),
         }

@@ -1,7 +1,6 @@
 """The page of a circuit: its data add up, and a reader can do with it what it promises."""
 
 import json
-import os
 import re
 from math import nan
 
@@ -13,9 +12,8 @@ from transcoders.circuits import page as page_module
 from transcoders.circuits.graph import build_graph, influence, prune_graph, without_remainders
 from transcoders.circuits.labels import Label
 from transcoders.circuits.notation import REMAINDERS
-from transcoders.circuits.page import circuit_page, feature_links
+from transcoders.circuits.page import circuit_page
 from transcoders.circuits.paths import Search, find_paths, strongest
-from transcoders.layout import Layout
 
 TOKENS = ["<|endoftext|>", "<b>", '"', "\n", "{a|b}", "&", " ", " é"]
 TEXT = ("Text", [("</b> & some", "1.00")])
@@ -43,10 +41,13 @@ def features_of(graph):
     return list(dict.fromkeys(str(node).partition("@")[0] for node in found))
 
 
-def made(graph, paths, **others):
-    notes = {name: [TEXT] for name in features_of(graph)}
-    usual = {"title": "A page", "tokens": TOKENS, "summary": "Short.", "notes": notes}
-    return circuit_page(graph, paths=paths, **usual | others)
+def made(paths, labels=None, pages=None):
+    notes = {name: [TEXT] for name in features_of(build_graph(paths))}
+    record = {
+        "name": "A page", "tokens": TOKENS, "target": {"name": "target", "value": 1.0},
+        "transcoders": [0, 2], "rank_correlation": None, "notes": notes,
+    }  # fmt: skip
+    return circuit_page(record, paths, labels or {}, pages=pages or {})
 
 
 def data_of(page):
@@ -55,8 +56,8 @@ def data_of(page):
     return json.loads(found[1])
 
 
-def test_the_page_holds_the_whole_graph_and_what_a_node_reads_adds_up(graph, paths):
-    data, shares = data_of(made(graph, paths)), influence(graph)
+def test_the_page_holds_the_whole_graph(graph, paths):
+    data, shares = data_of(made(paths)), influence(graph)
     nodes = {node["id"]: node for node in data["nodes"]}
     assert data["target"] == graph.graph["target"].key
     assert set(nodes) == {node.key for node in graph}
@@ -71,16 +72,10 @@ def test_the_page_holds_the_whole_graph_and_what_a_node_reads_adds_up(graph, pat
     }
     flows = graph.edges(data="path_attribution")
     assert edges == {(start.key, end.key): weight for start, end, weight in flows}
-    read: dict[str, float] = {}
-    for (_, end), weight in edges.items():
-        read[end] = read.get(end, 0.0) + weight
-    assert len(read) > 10
-    for end, total in read.items():
-        assert total == pytest.approx(nodes[end]["attribution"], rel=1e-5, abs=1e-6)
 
 
-def test_the_page_fetches_nothing(graph, paths):
-    page = made(graph, paths)
+def test_the_page_fetches_nothing(paths):
+    page = made(paths)
     assert set(re.findall(r"https?://[^\s\"'<>]+", page)) == {"http://www.w3.org/2000/svg"}
     assert not re.search(r"@import|url\(|fetch\(|XMLHttpRequest|import\(", page)
 
@@ -88,7 +83,7 @@ def test_the_page_fetches_nothing(graph, paths):
 def test_a_large_graph_is_pruned_and_says_how_much_was_found(graph, paths, monkeypatch):
     monkeypatch.setattr(page_module, "LIGHT", 10)
     monkeypatch.setattr(page_module, "HELD", 0.5)
-    data, parts = data_of(made(graph, paths)), without_remainders(graph)
+    data, parts = data_of(made(paths)), without_remainders(graph)
     shares, target = influence(graph), graph.graph["target"]
     assert {node["id"] for node in data["nodes"]} == {n.key for n in prune_graph(graph, 0.5)}
     assert data["found"] == len(parts) > len(without_remainders(prune_graph(graph, 0.5)))
@@ -99,7 +94,7 @@ def test_a_large_graph_is_pruned_and_says_how_much_was_found(graph, paths, monke
 
 def test_without_a_script_there_are_tables(graph, paths):
     name = features_of(graph)[0]
-    page = made(graph, paths, labels={name: label("a label & more", 0.8)})
+    page = made(paths, labels={name: label("a label & more", 0.8)})
     tables = page[page.index('<details id="tables" open>') : page.index("</details>\n<noscript>")]
     for path in strongest(paths, page_module.N_ROWS):
         assert str(path).replace("<", "&lt;") in tables
@@ -109,14 +104,13 @@ def test_without_a_script_there_are_tables(graph, paths):
     assert f"{name}@" in tables and "a label &amp; more" in tables
 
 
-def test_links_lead_from_the_circuit_to_its_features_in_the_browser():
-    layout = Layout("laptop")
-    pages, folder = {20: layout.features_of("a_transcoder")}, layout.circuit("capital")
-    links = feature_links(["tc20[1706]", "tc24[3]"], pages, folder)
-    (address,) = links.values()
-    assert links == {"tc20[1706]": address}
-    page, _, feature = address.partition("#")
-    assert os.path.normpath(folder / page) == str(pages[20]) and feature == "1706"
+def test_links_lead_from_features_with_a_label_to_the_browser(graph, paths):
+    names = features_of(graph)
+    labels = {name: label("a label", 0.8) for name in names[1:]}
+    features = data_of(made(paths, labels=labels, pages={2: "../x/2.html"}))["features"]
+    units = {name: re.fullmatch(r"tc2\[(\d+)\]", name) for name in labels}
+    links = {name: f"../x/2.html#{unit[1]}" for name, unit in units.items() if unit}
+    assert {name: its["link"] for name, its in features.items() if "link" in its} == links != {}
 
 
 # In a browser.
@@ -158,7 +152,7 @@ def reader(browser, graph, paths, tmp_path):
         features[1]: label("worthless", 0.6),
         features[2]: label("mine", nan, "Anna", "she knows"),
     }
-    page = made(graph, paths, labels=labels, links={features[0]: "../x/1.html"})
+    page = made(paths, labels=labels, pages=dict.fromkeys(range(3), "../x/1.html"))
     path = tmp_path / "circuit.html"
     path.write_text(page, encoding="utf-8")
     reader = CircuitReader(browser, path)
@@ -235,10 +229,11 @@ def test_a_click_opens_the_panel_and_escape_closes_it(reader, graph):
         assert reader.run("return panel.hidden;") is False
         assert "</b> & some" in text and "Is read by" in text and "influence" in text
         title, link = "panel.querySelector('h2').textContent", "panel.querySelector('a[href]')"
+        address = reader.run(f"return {link}.getAttribute('href');")
+        assert address == f"../x/1.html#{name.partition('[')[2].removesuffix(']')}"
         if name == features[0]:
             assert reader.run(f"return {title};") == "or after “one”"
             assert "0.91" in text and "each or" in text and name in text
-            assert reader.run(f"return {link}.getAttribute('href');") == "../x/1.html"
         elif name == features[2]:
             assert reader.run(f"return {title};") == "mine"
             assert "written by Anna: she knows" in text
@@ -246,7 +241,6 @@ def test_a_click_opens_the_panel_and_escape_closes_it(reader, graph):
             assert reader.run(f"return {title};") == name
             assert "“worthless” predicts" in text and "0.60" in text
             assert "one or" in text and "each or" not in text
-            assert reader.run(f"return {link};") is None
     reader.browser.press("Escape")
     assert reader.run("return panel.hidden;") is True
     reader.run("grid.querySelector('.node.head').click();")

@@ -35,6 +35,8 @@ def ask(tracer, own_settings, monkeypatch):  # noqa: ARG001  (so that none outla
 REFUSED: list[tuple[str, dict[str, str], str]] = [
     ("circuit", {"--target": "logit[w5]@9"}, "token 9: expected one from -5 to 4"),
     ("circuit", {"--target": "logit[w5 w6]@-1"}, "'w5 w6' is 2 tokens"),
+    ("circuit", {"--target": "logit[ ]@-1"}, "' ' is 0 tokens"),
+    ("circuit", {"--target": "tc0[top]@0"}, "most active: none; no transcoder was trained on"),
     ("circuit", {"--target": "tc1[top]@-6"}, "token -6: expected one from -5 to 4"),
     ("circuit", {"--target": "tc2[999]@-1"}, "layer 2 has 64 features"),
     ("circuit", {"--target": "tc1[top]@-1"}, "layer 1 has no transcoder; .*: 0, 2"),
@@ -52,7 +54,7 @@ REFUSED: list[tuple[str, dict[str, str], str]] = [
     ("circuit", {"--case": "tiny-feature"}, "--case, or --all-of .* none of the others"),
     ("attention", {"--head": "attn0[2]"}, r"head attn0\[2\]: expected a layer from 0 to 2"),
     ("attention", {"--key": "5"}, "token 5: expected one from -5 to 4"),
-    ("attention", {"--query": "1"}, "key 2: expected a token from 0 to 1"),
+    ("attention", {"--query": "1"}, "cannot read it from token 1; expected a token from 0 to 1"),
     ("attention", {"--prompt": ""}, "prompt: expected some text, found none"),
 ]
 
@@ -73,24 +75,16 @@ def test_the_command_line_answers(ask, tracer, capsys):
     for changes, signs in (({}, {True, False}), ({"--sign": "negative"}, {False})):
         ask("circuit", changes)
         lines = capsys.readouterr().out.splitlines()[1:]
-        assert {float(line.split()[0]) > 0 for line in lines} == signs
+        attributions = [float(line.split()[0]) for line in lines]
+        assert {attribution > 0 for attribution in attributions} == signs
+        sizes = [abs(attribution) for attribution in attributions]
+        assert sizes == sorted(sizes, reverse=True)
 
 
 def test_an_unknown_model_is_refused_before_any_file_is_read(monkeypatch):
     monkeypatch.chdir(ROOT)
     with pytest.raises(UserError, match="no model named 'gpt5'"):
         Tracer.load("smoke", "gpt5")
-
-
-def test_a_tracer_refuses_what_there_is_not_too(tracer):
-    with pytest.raises(UserError, match="expected some text, found none"):
-        tracer.freeze("  ")
-    for target, message in (
-        ("logit[ ]@-1", "' ' is 0 tokens"),
-        ("tc0[top]@0", "most active: none; no transcoder was trained on token 0"),
-    ):
-        with pytest.raises(UserError, match=message):
-            tracer.trace(PROMPT, target)
 
 
 def test_a_prompt_of_one_token_has_a_circuit(tracer):

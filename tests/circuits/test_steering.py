@@ -1,14 +1,17 @@
-"""Steering moves a linear model as attribution says, and by a factor of 1 nothing."""
+"""Steering moves a linear model as attribution says."""
 
 from collections.abc import Callable
 from contextlib import ExitStack, contextmanager
+from math import isnan
 
+import pandas as pd
 import pytest
 import torch
 from torch import Tensor
 
-from transcoders.circuits.ablation import ablation_effects, changes_when_scaled
-from transcoders.circuits.steering import FACTORS, steering
+from helpers_circuits import number_of
+from transcoders.circuits.ablation import changes_when_scaled
+from transcoders.circuits.steering import FACTORS, ablation_effects, rank_correlation, steering
 from transcoders.circuits.verify import TotalAttributions
 from transcoders.models import interventions, mlp_interventions
 
@@ -48,15 +51,10 @@ def frozen(local, shape):
         yield
 
 
-def test_a_factor_of_1_changes_nothing(mixed, target, nodes):
-    changes = changes_when_scaled(mixed, target, nodes, 1)
-    assert changes == pytest.approx([0] * len(nodes), abs=1e-4)
-
-
 @pytest.mark.parametrize("factor", [2, -1])
 def test_a_linear_model_moves_exactly_as_predicted(mixed, target, nodes, factor):
     totals = TotalAttributions(mixed, target)
-    predicted = torch.tensor([totals[n.kind, n.layer][n.place].item() for n in nodes])
+    predicted = torch.tensor([number_of(totals, node) for node in nodes])
     changes = []
     for node in nodes:  # one at a time: what is frozen has one row
         with frozen(mixed, (1, mixed.n_tokens)):
@@ -67,13 +65,21 @@ def test_a_linear_model_moves_exactly_as_predicted(mixed, target, nodes, factor)
     assert (found - expected).abs().max() < 1e-4 * max(scale, 1)
 
 
-def test_the_table_has_every_node_and_factor_and_agrees_with_ablation(mixed, target, nodes):
-    effects = ablation_effects(mixed, target, TotalAttributions(mixed, target), nodes)
-    table = steering(mixed, target, nodes, effects)
+def test_the_tables_have_every_node_and_factor(mixed, logits, nodes):
+    totals = TotalAttributions(mixed, logits)
+    table = steering(mixed, logits, totals, nodes)
+    effects = ablation_effects(table)
     assert list(table) == ["node", "kind", "factor", "predicted", "change"]
     assert table["factor"].tolist() == [f for f in FACTORS for _ in nodes]
-    removed, doubled, turned = (table[table["factor"] == factor] for factor in FACTORS)
-    assert removed["change"].tolist() == (-effects["effect"]).tolist()
-    assert removed["predicted"].tolist() == (-effects["attribution"]).tolist()
+    _, doubled, turned = (table[table["factor"] == factor] for factor in FACTORS)
+    assert effects["attribution"].tolist() == [number_of(totals, node) for node in nodes]
+    removed = changes_when_scaled(mixed, logits, nodes, 0)
+    assert effects["effect"].tolist() == [-change for change in removed]
     assert doubled["predicted"].tolist() == effects["attribution"].tolist()
-    assert turned["change"].tolist() == changes_when_scaled(mixed, target, nodes, -1)
+    assert turned["change"].tolist() == changes_when_scaled(mixed, logits, nodes, -1)
+
+
+def test_rank_correlation_is_of_ranks_and_needs_three_nodes():
+    effects = pd.DataFrame({"attribution": [1.0, 2.0, 30.0], "effect": [0.1, 0.2, 0.3]})
+    assert rank_correlation(effects) == pytest.approx(1.0)
+    assert isnan(rank_correlation(effects.head(2)))

@@ -9,10 +9,10 @@ import torch
 from helpers_circuits import active_units, make_circuit, write_files
 from transcoders.circuits import Search, Tracer
 from transcoders.circuits.export import feature_number, load_circuit
+from transcoders.circuits.features import look_at_features
 from transcoders.circuits.graph import build_graph
 from transcoders.circuits.invariant import de_embeddings, direct_logits
 from transcoders.circuits.notation import Node
-from transcoders.circuits.panels import write_panels
 from transcoders.circuits.replacement import ReplacementModel
 from transcoders.models import mlp_activations
 
@@ -35,39 +35,31 @@ def test_the_top_feature_is_the_most_active_one(tracer, token):
     assert target.value == tracer.target(local, f"tc2[{best}]@{position}").value
 
 
-def test_the_table_has_the_strongest_paths_first(tracer):
-    circuit = tracer.trace(PROMPT, "logit[w5]@-1", Search(10, 3, sign="both"))
-    lines = circuit.table(8).splitlines()
-    assert len(lines) == 8
-    sizes = [abs(float(line.split()[0])) for line in lines]
-    assert sizes == sorted(sizes, reverse=True)
-    best = max(circuit.paths[1:], key=lambda path: abs(path.attribution))
-    assert lines[0] == f"{best.attribution:+9.3f}  {best}"
+def z_on(tracer, rows, layer, unit):
+    """How active a feature is on the rows, after BOS."""
+    mlp_in = mlp_activations(tracer.replacement.model, rows, [layer])[layer].mlp_in
+    return tracer.replacement.transcoders[layer].encode(mlp_in)[:, 1:, unit]
 
 
-def test_notes_list_where_each_feature_is_active_and_what_it_reads_and_writes(tracer, rows):
+def test_lists_say_where_a_feature_is_active_and_what_it_reads_and_writes(tracer, rows):
     nodes = [
-        Node("feature", 2, 5, 3),
-        Node("feature", 2, 5, 4),
-        Node("feature", 0, 9, 3),
-        Node("head", 1, 0, 3, 2),
-        Node("target", 3, -1, 3),
-    ]
-    notes = tracer.notes(tracer.activations_on(rows, nodes), rows, k=4)
-    assert list(notes) == ["tc0[9]", "tc2[5]"]
-    for name, layer, unit in (("tc0[9]", 0, 9), ("tc2[5]", 2, 5)):
-        (_, examples), (_, drivers), (_, raised) = notes[name]
+        Node("feature", 2, 5, 3), Node("feature", 2, 5, 4), Node("feature", 0, 9, 3),
+        Node("head", 1, 0, 3, 2), Node("target", 3, -1, 3),
+    ]  # fmt: skip
+    known = look_at_features(tracer, nodes, rows)
+    assert list(known) == ["tc0[9]", "tc2[5]"]
+    for layer, unit, lists, _ in known.values():
+        (_, examples), (_, drivers), (_, raised) = lists
         one = torch.tensor([unit])
-        transcoder = tracer.replacement.transcoders[layer]
         reads = tracer.replacement.encoder_vectors(layer, one)
+        writes = tracer.replacement.transcoders[layer].W_dec[one]
         for shown, best in (
-            (drivers, de_embeddings(tracer.replacement, reads, 4)),
-            (raised, direct_logits(tracer.replacement, transcoder.W_dec[one], 4)),
+            (drivers, de_embeddings(tracer.replacement, reads, 6)),
+            (raised, direct_logits(tracer.replacement, writes, 6)),
         ):
             assert [word for word, _ in shown] == tracer.tokenizer.batch_decode(best.indices.T)
-        mlp_in = mlp_activations(tracer.replacement.model, rows, [layer])[layer].mlp_in
-        z = transcoder.encode(mlp_in)[:, 1:, unit]
-        strongest = z.flatten().topk(4).values.tolist()
+        z = z_on(tracer, rows, layer, unit)
+        strongest = z.flatten().topk(6).values.tolist()
         assert [value for _, value in examples] == [f"{value:.2f}" for value in strongest]
         row, position = divmod(int(z.argmax()), 11)
         text = tracer.tokenizer.decode(rows[row, max(position - 4, 1) : position + 2])
@@ -79,21 +71,14 @@ def test_a_feature_that_never_fires_has_no_examples(random_dictionary, tracer, r
     dictionary.b_enc[5] = -1e6
     circuit = ReplacementModel(tracer.replacement.model, {0: dictionary}, first_position=1)
     other = Tracer(circuit, tracer.tokenizer, 0)
-    notes = other.notes(other.activations_on(rows, [Node("feature", 0, 5, 3)]), rows)
-    assert notes["tc0[5]"][0][1] == []
-    assert len(notes["tc0[5]"][1][1]) == 6
+    (known,) = look_at_features(other, [Node("feature", 0, 5, 3)], rows).values()
+    assert known.lists[0][1] == known.panel["examples_quantiles"][0]["examples"] == []
+    assert len(known.lists[1][1]) == 6
 
 
-def test_a_features_file_holds_its_activations_around_its_peaks(tracer, rows, tmp_path):
-    folder = tmp_path / "features"
-    activations = tracer.activations_on(rows, [Node("feature", 2, 5, 3)])
-    write_panels(tracer, activations, rows, {"tc2[5]"}, folder, model="tiny")
-    (path,) = folder.iterdir()
-    assert path.name == f"{feature_number(2, 5)}.json"
-    panel = json.loads(path.read_text())
-    transcoder = tracer.replacement.transcoders[2]
-    mlp_in = mlp_activations(tracer.replacement.model, rows, [2])[2].mlp_in
-    z = transcoder.encode(mlp_in)[:, 1:, 5]
+def test_a_features_file_holds_its_activations_around_its_peaks(tracer, rows):
+    panel = look_at_features(tracer, [Node("feature", 2, 5, 3)], rows)["tc2[5]"].panel
+    z = z_on(tracer, rows, 2, 5)
     peaks = z.max(dim=1)
     best = peaks.values.topk(6).indices.tolist()
     (quantile,) = panel["examples_quantiles"]
@@ -106,7 +91,8 @@ def test_a_features_file_holds_its_activations_around_its_peaks(tracer, rows, tm
     assert sum(panel["histogram"]) == int((z > 0).sum())
     assert panel["quantile_values"][-1] == pytest.approx(panel["act_max"], rel=0.01)
     assert panel["activation_frequency"] == pytest.approx((z > 0).float().mean().item())
-    effects = tracer.replacement.centre(transcoder.W_dec[5]) @ tracer.replacement.model.W_U
+    writes = tracer.replacement.transcoders[2].W_dec[5]
+    effects = tracer.replacement.centre(writes) @ tracer.replacement.model.W_U
     assert panel["top_logits"][0] == tracer.tokenizer.decode([int(effects.argmax())])
     assert panel["bottom_logits"][0] == tracer.tokenizer.decode([int(effects.argmin())])
 
@@ -136,8 +122,10 @@ def test_a_circuit_is_written_and_then_its_page(tracer, rows, tmp_path, target, 
     assert record["tokens"] == TOKENS
     assert record["search"]["n_paths"] == 15
     assert record["target"]["value"] == circuit.target.value
-    features = {str(node).partition("@")[0] for node in circuit.graph if node.kind == "feature"}
-    assert set(record["notes"]) == features
+    features = {node for node in circuit.graph if node.kind == "feature"}
+    assert set(record["notes"]) == {node.name for node in features}
+    files = {path.name for path in (tmp_path / "circuit/features").iterdir()}
+    assert files == {f"{feature_number(node.layer, node.unit)}.json" for node in features}
     answers = {answer["token"]: answer["weight"] for answer in record["target"]["logits"]}
     assert answers == weights
     prefers_first = circuit.target.value > 0 if -1 in weights.values() else None

@@ -1,25 +1,23 @@
 """Parts of a circuit against the real model, where attention, scales and active features are free.
 
-:func:`ablation_effects` removes the output of one node at a time. How far does the target fall, and
-does its attribution predict that? Whole sets of parts are the matter of
-:mod:`~transcoders.circuits.faithfulness`. It, :mod:`~transcoders.circuits.controls` and
-:mod:`transcoders.greater_than` make their runs of the real model with what is here.
+:func:`changes_when_scaled` scales the output of one node at a time, or removes it
+(:mod:`~transcoders.circuits.steering` compares the target's changes with attributions). Whole sets
+of parts are the matter of :mod:`~transcoders.circuits.faithfulness`. It,
+:mod:`~transcoders.circuits.controls` and :mod:`transcoders.greater_than` make their runs of the
+real model with what is here.
 """
 
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TypeVar
 
-import pandas as pd
 import torch
 from jaxtyping import Float, Int
-from scipy import stats
 from torch import Tensor
 
 from transcoders.circuits.notation import Node, NodeKind
 from transcoders.circuits.replacement import LocalReplacementModel, ReplacementModel
 from transcoders.circuits.vectors import Target
-from transcoders.circuits.verify import NodeValues
 from transcoders.models import (
     interventions,
     mlp_activations,
@@ -85,42 +83,6 @@ def changes_when_scaled(
         with interventions(local.replacement.model, hooks, tokens.shape):
             changes += (target_values(local.replacement, target, tokens) - whole).tolist()
     return changes
-
-
-def ablation_effects(
-    local: LocalReplacementModel, target: Target, totals: NodeValues, nodes: Sequence[Node]
-) -> pd.DataFrame:
-    """What the target loses without each node's output, beside the node's attribution.
-
-    Args:
-        local: of the prompt.
-        target: what is explained.
-        totals: its attributions over all paths.
-        nodes: features, heads and MLPs.
-
-    Returns:
-        Columns ``node``, ``kind``, ``attribution`` (over all paths) and ``effect``.
-    """
-    attributions: dict[Node, float] = {}
-    for kind, layer in dict.fromkeys((node.kind, node.layer) for node in nodes):
-        values = totals[kind, layer]  # asked for once: those of a long prompt are made anew
-        here = [node for node in nodes if (node.kind, node.layer) == (kind, layer)]
-        attributions |= {node: values[node.place].item() for node in here}
-    return pd.DataFrame(
-        {
-            "node": [str(node) for node in nodes],
-            "kind": [node.kind for node in nodes],
-            "attribution": [attributions[node] for node in nodes],
-            "effect": [-change for change in changes_when_scaled(local, target, nodes, 0)],
-        }
-    )
-
-
-def rank_correlation(effects: pd.DataFrame) -> float:
-    """Spearman's correlation of attribution with effect; NaN for fewer than three nodes."""
-    if len(effects) < 3:
-        return float("nan")
-    return float(stats.spearmanr(effects["attribution"], effects["effect"]).statistic)
 
 
 def _written(local: LocalReplacementModel, node: Node) -> tuple[str, Float[Tensor, " d_model"]]:

@@ -19,6 +19,7 @@ changes nothing. :attr:`AttentionScore.above_mean` is the score minus the mean o
 the head may read from the query. A soft cap (Gemma 2) comes after the score too.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import networkx as nx
@@ -28,8 +29,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from transcoders.circuits.graph import influence
-from transcoders.circuits.notation import Node, NodeKind
-from transcoders.circuits.questions import position
+from transcoders.circuits.notation import Node, NodeKind, position
 from transcoders.circuits.replacement import LocalReplacementModel
 from transcoders.errors import UserError
 from transcoders.models import captured, run_blocks
@@ -76,11 +76,11 @@ class AttentionScore:
         flat = self.pairs.flatten()
         order = flat.abs().topk(min(n, int(flat.count_nonzero()))).indices
         values = flat[order].tolist()
+        places = [divmod(place, len(self.key_parts)) for place in order.tolist()]
         rows = [
-            (str(self.query_parts[place // len(self.key_parts)]),
-             str(self.key_parts[place % len(self.key_parts)]), value)
-            for place, value in zip(order.tolist(), values, strict=True)
-        ]  # fmt: skip
+            (str(self.query_parts[query]), str(self.key_parts[key]), value)
+            for (query, key), value in zip(places, values, strict=True)
+        ]
         rows.append((REST, REST, float(flat.double().sum()) - sum(values)))
         same = (self.head, self.query, self.key, self.score, self.above_mean, self.probability)
         return pd.DataFrame([(*same, *row) for row in rows], columns=COLUMNS)
@@ -107,20 +107,19 @@ def attention_score(
     """
     local.replacement.check_head(layer, head)
     query, key = (position(token, local.n_tokens) for token in (query, key))
-    if key > query:
-        raise UserError(f"key {key}: expected a token from 0 to {query}, the query's")
     pattern = local.passed.patterns[layer][head, query]
     allowed = pattern.nonzero()[:, 0]
     if key not in allowed:
         raise UserError(
-            f"key {key}: attn{layer}[{head}] cannot read so far back from token {query}; expected "
-            f"a token from {int(allowed.min())} to {int(allowed.max())}"
+            f"key {key}: attn{layer}[{head}] cannot read it from token {query}; expected a token "
+            f"from {int(allowed.min())} to {int(allowed.max())}"
         )
     queries, keys = _readers(local, layer, head)
     query_parts, query_vectors = _parts(local, layer, query)
     key_parts, key_vectors = _parts(local, layer, key)
     # The same from the whole residual stream: what the model itself computes.
-    scores = keys.all()[allowed] @ queries.all()[query]
+    stream, everywhere = local.passed.before_attention[layer], slice(None)
+    scores = keys(stream, everywhere)[allowed] @ queries(stream, everywhere)[query]
     _check(local, scores, pattern[allowed])
     score = scores[allowed == key]
     return AttentionScore(
@@ -132,7 +131,7 @@ def attention_score(
         probability=pattern[key].item(),
         query_parts=query_parts,
         key_parts=key_parts,
-        pairs=queries.of_parts(query_vectors, query) @ keys.of_parts(key_vectors, key).T,
+        pairs=queries(query_vectors, query) @ keys(key_vectors, key).T,
     )
 
 
@@ -180,92 +179,75 @@ def _parts(
         heads,
         local.mlp_out[:layer, token] + local.error[:layer, token],  # one of the two is 0
     ]
-    layers = range(layer)
-    has_features = [
-        i in replacement.transcoders and token >= replacement.first_position for i in layers
-    ]
-    nodes = [
-        Node(NodeKind.BIAS, -1, -1, token),
-        Node(NodeKind.EMBED, -1, -1, token),
-        *(
-            Node(NodeKind.FEATURE, *place, token)
-            for place in zip(active.layer[here].tolist(), active.unit[here].tolist(), strict=True)
-        ),
-        *(Node(NodeKind.HEAD, i, h, token) for i in layers for h in range(replacement.n_heads)),
-        *(Node(NodeKind.ERROR if has_features[i] else NodeKind.MLP, i, -1, token) for i in layers),
-    ]
+    layers, n_heads = range(layer), replacement.n_heads
+    units = zip(active.layer[here].tolist(), active.unit[here].tolist(), strict=True)
+    nodes = [Node(NodeKind.BIAS, -1, -1, token), Node(NodeKind.EMBED, -1, -1, token)]
+    nodes += [Node(NodeKind.FEATURE, at, unit, token) for at, unit in units]
+    nodes += [Node(NodeKind.HEAD, at, head, token) for at in layers for head in range(n_heads)]
+    for at in layers:
+        has_features = at in replacement.transcoders and token >= replacement.first_position
+        nodes.append(Node(NodeKind.ERROR if has_features else NodeKind.MLP, at, -1, token))
     return nodes, torch.cat(vectors)
 
 
-@dataclass(frozen=True)
-class _Reader:
-    """The queries or the keys that a head makes of the residual stream, linear for each token."""
-
-    stream: Float[Tensor, "token d_model"]
-    scale: Float[Tensor, " token"]
-    """What the norm before attention divides by."""
-    weight: Float[Tensor, "d_model d_head"]
-    bias: Float[Tensor, " d_head"]
-    gain: Float[Tensor, "token d_head"]
-    """Of a norm of queries and keys, as the prompt makes it; times the factor of the scores."""
-    cos: Float[Tensor, "token rotary"]
-    sin: Float[Tensor, "token rotary"]
-    """Of the rotation, which turns the first dimensions; none where positions are learned."""
-
-    def all(self) -> Float[Tensor, "token d_head"]:
-        """Of the whole stream, at every token."""
-        read = self.stream @ self.weight / self.scale[:, None] + self.bias
-        return self._rotated(read * self.gain, self.cos, self.sin)
-
-    def of_parts(
-        self, vectors: Float[Tensor, "part d_model"], token: int
-    ) -> Float[Tensor, "part d_head"]:
-        """Of the parts of the stream at a token; the first part takes the bias."""
-        read = vectors @ self.weight / self.scale[token]
-        read[0] += self.bias
-        return self._rotated(read * self.gain[token], self.cos[token], self.sin[token])
-
-    @staticmethod
-    def _rotated(read: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        turned, rest = read.tensor_split([cos.shape[-1]], dim=-1)
-        first, second = turned.chunk(2, dim=-1)
-        return torch.cat([turned * cos + torch.cat([-second, first], dim=-1) * sin, rest], dim=-1)
+Reader = Callable[[Tensor, int | slice], Tensor]
+"""Makes queries or keys of the residual stream at all tokens, or of its parts at one, of which the
+first takes the bias."""
 
 
-def _readers(local: LocalReplacementModel, layer: int, head: int) -> tuple[_Reader, _Reader]:
+def _readers(local: LocalReplacementModel, layer: int, head: int) -> tuple[Reader, Reader]:
     """What makes the queries and the keys of a head."""
-    replacement, passed = local.replacement, local.passed
-    model, stream = replacement.model, passed.before_attention[layer]
-    attention, prefix = model.blocks[layer].attn, f"blocks.{layer}.attn."
+    model, stream = local.replacement.model, local.passed.before_attention[layer]
+    prefix = f"blocks.{layer}.attn."
     wanted = ("hook_cos", "hook_sin", "q_norm.hook_scale", "k_norm.hook_scale")
     names = [prefix + name for name in wanted if prefix + name in model.hook_dict]
     found: dict[str, Tensor] = {}
     if names:
         with captured(model, names, (1, local.n_tokens)) as found:
             run_blocks(model, residual=stream[None], start=layer, stop=layer + 1)
-    none = stream.new_zeros(local.n_tokens, 0)
-    rotation = [found[prefix + name][0] if prefix + name in found else none for name in wanted[:2]]
+    hooks = {name.removeprefix(prefix): values[0] for name, values in found.items()}
+    factor = model.blocks[layer].attn.original_component.scaling
+    queries = _reader(local, layer, head, "q", factor, hooks)
+    return queries, _reader(local, layer, head, "k", 1.0, hooks)
 
-    def reader(side: str, factor: float) -> _Reader:
-        weights = getattr(attention, f"W_{side.upper()}")
-        unit = head // (replacement.n_heads // len(weights))  # heads may share keys
-        bias = getattr(attention, f"b_{side.upper()}", None)
-        norm = getattr(attention, f"{side}_norm", None)
-        gain = stream.new_full((local.n_tokens, weights.shape[2]), factor)
-        if norm is not None:
-            gain = gain * (norm.weight + 1 if norm.uses_weight_offset else norm.weight)
-            gain = gain / found[f"{prefix}{side}_norm.hook_scale"][0, unit]
-        return _Reader(
-            stream=stream,
-            scale=passed.attention_scale[layer],
-            weight=replacement.centre(weights[unit], dim=0),
-            bias=stream.new_zeros(1) if bias is None else bias.reshape(len(weights), -1)[unit],
-            gain=gain,
-            cos=rotation[0],
-            sin=rotation[1],
-        )
 
-    return reader("q", attention.original_component.scaling), reader("k", 1.0)
+def _reader(
+    local: LocalReplacementModel,
+    layer: int,
+    head: int,
+    side: str,
+    factor: float,
+    hooks: dict[str, Tensor],
+) -> Reader:
+    """What makes the queries (``q``) or the keys (``k``), times a factor.
+
+    ``hooks`` holds the rotation, which turns the first dimensions (none where positions are
+    learned), and the scale of a norm of queries or keys, if there is one.
+    """
+    replacement, scale = local.replacement, local.passed.attention_scale[layer]
+    attention = replacement.model.blocks[layer].attn
+    weights = getattr(attention, f"W_{side.upper()}")
+    unit = head // (replacement.n_heads // len(weights))  # heads may share keys
+    weight = replacement.centre(weights[unit], dim=0)
+    biases = getattr(attention, f"b_{side.upper()}", None)
+    bias = 0.0 if biases is None else biases.reshape(len(weights), -1)[unit]
+    gain = scale.new_full((local.n_tokens, weights.shape[2]), factor)
+    if (norm := getattr(attention, f"{side}_norm", None)) is not None:
+        gain = gain * (norm.weight + 1 if norm.uses_weight_offset else norm.weight)
+        gain = gain / hooks[f"{side}_norm.hook_scale"][unit]
+    none = scale.new_zeros(local.n_tokens, 0)
+    cos, sin = hooks.get("hook_cos", none), hooks.get("hook_sin", none)
+
+    def read(vectors: Tensor, token: int | slice) -> Tensor:
+        made = vectors @ weight / scale[token, None]
+        made[0 if isinstance(token, int) else token] += bias
+        made = made * gain[token]
+        turned, rest = made.tensor_split([cos.shape[-1]], dim=-1)
+        first, second = turned.chunk(2, dim=-1)
+        rotated = turned * cos[token] + torch.cat([-second, first], dim=-1) * sin[token]
+        return torch.cat([rotated, rest], dim=-1)
+
+    return read
 
 
 def _check(

@@ -18,14 +18,14 @@ a p-value, and at least 1 / (draws + 1).
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from transcoders.circuits.faithfulness import Means, replaceable_parts, values_with
+from transcoders.circuits.faithfulness import Means, replaceable_parts, values_of_sets
 from transcoders.circuits.notation import Node, NodeKind
 from transcoders.circuits.replacement import LocalReplacementModel
 from transcoders.circuits.vectors import Target
@@ -38,7 +38,10 @@ MEASURES = ("necessity", "sufficiency")
 Stratum = Callable[[Node], tuple[Any, ...]]
 """What the members of a control share with the circuit's part that they stand for."""
 OF_LAYER: Stratum = attrgetter("kind", "layer")
-OF_TOKEN: Stratum = attrgetter("kind", "layer", "token")
+DRAWN: dict[str, Stratum] = {
+    RANDOM: OF_LAYER,
+    RANDOM_AT_TOKENS: attrgetter("kind", "layer", "token"),
+}
 
 
 def control_effects(
@@ -67,21 +70,21 @@ def control_effects(
     """
     sizes = part_sizes(local, target)
     circuit = [part for part in replaceable_parts(nodes) if part in sizes]
-    random = np.random.default_rng(seed)
-    sets = [(CIRCUIT, 0, circuit), (STRONGEST, 0, strongest_parts(circuit, sizes))]
-    for name, stratum in ((RANDOM, OF_LAYER), (RANDOM_AT_TOKENS, OF_TOKEN)):
-        drawn = (random_parts(circuit, list(sizes), stratum, random) for _ in range(draws))
-        sets += [(name, draw, parts) for draw, parts in enumerate(drawn)]
-    rows: list[tuple[str, str, int, float]] = []
-    chosen = [[], *(parts for *_, parts in sets)]
-    only, without = (
-        values_with(local, target, chosen, means, inside=inside) for inside in (True, False)
-    )
+    by_size = sorted(sizes, key=lambda part: -sizes[part])
+    shuffled = np.random.default_rng(seed).permutation
+    sets = [(CIRCUIT, 0, circuit), (STRONGEST, 0, parts_like(circuit, by_size, OF_LAYER))]
+    sets += [
+        (name, draw, parts_like(circuit, list(sizes), stratum, shuffled))
+        for name, stratum in DRAWN.items()
+        for draw in range(draws)
+    ]
+    only, without = values_of_sets(local, target, [[], *(parts for *_, parts in sets)], means)
     nothing, whole = only[0], without[0]
     effects = [whole - value for value in without[1:]], [value - nothing for value in only[1:]]
+    rows: list[tuple[str, str, int, float]] = []
     for measure, found in zip(MEASURES, effects, strict=True):
         rows.append((measure, EVERYTHING, 0, whole - nothing))
-        rows += [(measure, *named[:2], x) for named, x in zip(sets, found, strict=True)]
+        rows += [(measure, name, n, x) for (name, n, _), x in zip(sets, found, strict=True)]
     return pd.DataFrame(rows, columns=["measure", "set", "draw", "effect"])
 
 
@@ -93,52 +96,47 @@ def part_sizes(local: LocalReplacementModel, target: Target) -> dict[Node, float
     out, and so is the target itself.
     """
     replacement, active = local.replacement, local.active
-    sizes = {}
-    columns = (active.layer, active.unit, active.token, active.z)
-    for layer, unit, token, z in zip(*(column.tolist() for column in columns), strict=True):
-        sizes[Node(NodeKind.FEATURE, layer, unit, token)] = z
+    columns = (active.layer, active.token, active.unit, active.z)
+    sizes = {
+        Node.at(NodeKind.FEATURE, *place): z
+        for *place, z in zip(*(column.tolist() for column in columns), strict=True)
+    }
     for layer in range(replacement.n_layers):
         mixed = local.passed.attention(layer) @ local.values[layer]
-        norms = (mixed @ replacement.W_O[layer]).norm(dim=2).tolist()  # (head, token)
-        for head, by_token in enumerate(norms):
-            for token, norm in enumerate(by_token):
-                sizes[Node(NodeKind.HEAD, layer, head, token)] = norm
+        norms = {NodeKind.HEAD: (mixed @ replacement.W_O[layer]).norm(dim=2)}  # (head, token)
         if layer not in replacement.transcoders:
-            for token, norm in enumerate(local.mlp_out[layer].norm(dim=1).tolist()):
-                sizes[Node(NodeKind.MLP, layer, -1, token)] = norm
+            norms[NodeKind.MLP] = local.mlp_out[layer].norm(dim=1)
+        for kind, of_kind in norms.items():
+            for place, norm in np.ndenumerate(of_kind.cpu().numpy()):
+                sizes[Node.at(kind, layer, *place)] = float(norm)
     seen = range(replacement.first_position, target.node.token + 1)
     sizes.pop(target.node, None)
     return {part: sizes[part] for part in sorted(sizes) if part.token in seen}
 
 
-def random_parts(
-    circuit: Sequence[Node], among: Sequence[Node], stratum: Stratum, random: np.random.Generator
+def parts_like(
+    circuit: Sequence[Node],
+    among: Sequence[Node],
+    stratum: Stratum,
+    order: Callable[[int], Iterable[int]] = range,
 ) -> list[Node]:
-    """As many parts of each stratum as the circuit has, drawn without replacement.
+    """As many parts of each stratum as the circuit has; the circuit's own may be among them.
 
-    The circuit's own parts may be drawn too.
+    Args:
+        circuit: its parts.
+        among: all that may be chosen.
+        stratum: of a part.
+        order: of so many members of a stratum, in which they are chosen: as they come, or drawn
+            without replacement.
     """
-    members = _by_stratum(among, stratum)
-    wanted = Counter(map(stratum, circuit))
+    members: dict[tuple[Any, ...], list[Node]] = defaultdict(list)
+    for part in among:
+        members[stratum(part)].append(part)
     return [
         members[name][place]
-        for name, n in sorted(wanted.items())
-        for place in random.permutation(len(members[name]))[:n]
+        for name, n in sorted(Counter(map(stratum, circuit)).items())
+        for place in list(order(len(members[name])))[:n]
     ]
-
-
-def strongest_parts(circuit: Sequence[Node], sizes: dict[Node, float]) -> list[Node]:
-    """As many parts of each kind and layer as the circuit has, the strongest ones."""
-    members = _by_stratum(sorted(sizes, key=lambda part: -sizes[part]), OF_LAYER)
-    wanted = Counter(map(OF_LAYER, circuit))
-    return [part for name, n in sorted(wanted.items()) for part in members[name][:n]]
-
-
-def _by_stratum(parts: Sequence[Node], stratum: Stratum) -> dict[tuple[Any, ...], list[Node]]:
-    members: dict[tuple[Any, ...], list[Node]] = defaultdict(list)
-    for part in parts:
-        members[stratum(part)].append(part)
-    return members
 
 
 class Comparison(NamedTuple):
@@ -166,7 +164,7 @@ def comparisons(controls: pd.DataFrame) -> list[Comparison]:
     for measure in MEASURES:
         of_measure = controls[controls["measure"] == measure].groupby("set")["effect"]
         single = of_measure.first()
-        for control in (RANDOM, RANDOM_AT_TOKENS):
+        for control in DRAWN:
             drawn = of_measure.get_group(control)
             # Sets that are measured in other batches differ by rounding.
             margin = 1e-5 * abs(single[EVERYTHING])

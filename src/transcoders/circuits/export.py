@@ -5,7 +5,7 @@ model. ``graph.json`` has the data model of circuit-tracer 0.5
 (``circuit_tracer.frontend.graph_models``), which Neuronpedia reads too. A circuit's folder is what
 circuit-tracer's own server serves: beside the graph lie ``graph-metadata.json``, its list of
 graphs, and ``features/``, what is known of each feature
-(:mod:`transcoders.circuits.panels`).
+(:mod:`transcoders.circuits.features`).
 """
 
 import re

@@ -13,8 +13,9 @@ embeddings.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Int
@@ -82,26 +83,21 @@ def faithfulness(
         target: what is explained.
         ranked: nodes, the most important first. Only features, heads and MLPs count.
         means: what replaces a part.
-        sizes: numbers of parts; those above the number there is are left out.
+        sizes: numbers of parts, the first of them 0; those above the number there is are left out.
 
     Returns:
         Columns ``n_nodes``, ``faithfulness``, ``remaining``. The shares are NaN if no part makes
         any difference to the target.
     """
     parts = replaceable_parts(ranked)
-    measured = sorted({0, *(n for n in sizes if n <= len(parts))})
-    sets = [parts[:n] for n in measured]
-    only, without = (
-        values_with(local, target, sets, means, inside=inside) for inside in (True, False)
-    )
+    measured = [n for n in sizes if n <= len(parts)]
+    only, without = values_of_sets(local, target, [parts[:n] for n in measured], means)
     empty, whole = only[0], without[0]
     span = (whole - empty) or float("nan")
-    rows = [
-        (n, (alone - empty) / span, (rest - empty) / span)
-        for n, alone, rest in zip(measured, only, without, strict=True)
-        if n in sizes
-    ]
-    return pd.DataFrame(rows, columns=["n_nodes", "faithfulness", "remaining"])
+    shares = {"faithfulness": only, "remaining": without}
+    return pd.DataFrame(
+        {"n_nodes": measured, **{name: (np.array(x) - empty) / span for name, x in shares.items()}}
+    )
 
 
 def replaceable_parts(nodes: Sequence[Node]) -> list[Node]:
@@ -110,38 +106,26 @@ def replaceable_parts(nodes: Sequence[Node]) -> list[Node]:
     return list(dict.fromkeys(node._replace(source=-1) for node in parts))
 
 
-def parts_by_attribution(totals: NodeValues, n: int | None = None) -> list[Node]:
-    """The n parts of the model with the largest attributions over all paths, by size; else all."""
+def parts_by_attribution(totals: NodeValues, n: int) -> list[Node]:
+    """The n parts of the model with the largest attributions over all paths, by size."""
     ranked: list[tuple[float, Node]] = []
     for kind, layer in (place for place in totals if place[0] in REPLACEABLE):
         attributions = totals[kind, layer]
         values = (attributions.sum(dim=2) if kind == NodeKind.HEAD else attributions).abs()
         found = values != 0
-        if n is not None and n < values.numel():  # a long prompt has a million parts
+        if n < values.numel():  # a long prompt has a million parts
             found &= values >= values.flatten().topk(n).values[-1]
-        for place, size in zip(found.nonzero().tolist(), values[found].tolist(), strict=True):
-            match kind:
-                case "feature":
-                    token, unit = place
-                case "head":
-                    unit, token = place
-                case _:
-                    unit, [token] = -1, place
-            ranked.append((-size, Node(kind, layer, unit, token)))
+        for size, place in zip(values[found].tolist(), found.nonzero().tolist(), strict=True):
+            ranked.append((-size, Node.at(kind, layer, *place)))
         ranked = sorted(ranked)[:n]
     return [node for _, node in ranked]
 
 
 @torch.no_grad()
-def values_with(
-    local: LocalReplacementModel,
-    target: Target,
-    sets: Sequence[Sequence[Node]],
-    means: Means,
-    *,
-    inside: bool,
-) -> list[float]:
-    """The target for each set of parts: all others, or these alone, do what they do on average.
+def values_of_sets(
+    local: LocalReplacementModel, target: Target, sets: Sequence[Sequence[Node]], means: Means
+) -> tuple[list[float], list[float]]:
+    """The target with each set of parts alone, and without each: others do what they do on average.
 
     What is kept of an MLP with a transcoder is the transcoder's error.
 
@@ -150,19 +134,21 @@ def values_with(
         target: what is explained.
         sets: parts, as :func:`replaceable_parts` names them.
         means: what replaces a part.
-        inside: whether a set is what is kept, or what is replaced.
     """
-    values: list[float] = []
-    for batch in batches(local, sets):
-        tokens = local.passed.tokens.expand(len(batch), -1)
-        changes = _put_means(local, _kept(local, batch, inside=inside), means)
-        model, (on_heads, on_mlps) = local.replacement.model, changes
-        with (
-            interventions(model, on_heads, tokens.shape),
-            mlp_interventions(model, on_mlps, tokens.shape),
-        ):
-            values += target_values(local.replacement, target, tokens).tolist()
-    return values
+    model = local.replacement.model
+
+    def values(*, inside: bool) -> Iterator[float]:
+        for batch in batches(local, sets):
+            tokens = local.passed.tokens.expand(len(batch), -1)
+            on_heads, on_mlps = _put_means(local, _kept(local, batch, inside=inside), means)
+            with (
+                interventions(model, on_heads, tokens.shape),
+                mlp_interventions(model, on_mlps, tokens.shape),
+            ):
+                found = target_values(local.replacement, target, tokens)
+            yield from found.tolist()
+
+    return list(values(inside=True)), list(values(inside=False))
 
 
 def _kept(

@@ -94,6 +94,18 @@ class Node(NamedTuple):
         places = {"feature": (self.token, self.unit), "head": (self.unit, self.token, self.source)}
         return places.get(self.kind, (self.token,))
 
+    @classmethod
+    def at(cls, kind: NodeKind, layer: int, *place: int) -> "Node":
+        """The node at a place. A head's may leave out the source: then it counts with all."""
+        match kind:
+            case "feature":
+                token, unit = place
+                return cls(kind, layer, unit, token)
+            case "head":
+                return cls(kind, layer, *place)
+            case _:
+                return cls(kind, layer, -1, *place)
+
     @property
     def row(self) -> int:
         """Its row in a picture, from below: remainders, embeddings, layers, logits."""
@@ -125,6 +137,21 @@ class Node(NamedTuple):
                 return f"{self.kind}{self.layer}@{self.token}"
             case _:
                 return f"{self.kind}@{self.token}"
+
+
+def position(token: int, n_tokens: int) -> int:
+    """The position of a token that may be counted from the end.
+
+    Raises:
+        UserError: the prompt has no such token.
+    """
+    found = token + n_tokens if token < 0 else token
+    if not 0 <= found < n_tokens:
+        raise UserError(
+            f"token {token}: expected one from {-n_tokens} to {n_tokens - 1}, since the prompt has "
+            f"{n_tokens} tokens with BOS"
+        )
+    return found
 
 
 class FeatureName(NamedTuple):

@@ -2,20 +2,22 @@
 
 import json
 import math
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import networkx as nx
 from markupsafe import Markup
 
-from transcoders.circuits.graph import influence, prune_graph, without_remainders
+from transcoders.circuits.features import Lists
+from transcoders.circuits.graph import (
+    build_graph,
+    influence,
+    prune_graph,
+    without_remainders,
+)
 from transcoders.circuits.labels import Labels
-from transcoders.circuits.notation import Node
+from transcoders.circuits.notation import Node, layers_in_words
 from transcoders.circuits.paths import ComputationalPath, strongest
-from transcoders.circuits.trace import Notes
-from transcoders.contents import relative
 from transcoders.context import one_line
 from transcoders.templates import render, template
 
@@ -38,42 +40,32 @@ N_ROWS = 15
 
 
 def circuit_page(
-    graph: nx.DiGraph,
+    record: dict[str, Any],
+    paths: list[ComputationalPath],
+    labels: Labels,
     *,
-    title: str,
-    tokens: list[str],
-    summary: str,
-    notes: Notes,
-    target_name: str = "target",
-    paths: Sequence[ComputationalPath] = (),
-    labels: Labels | None = None,
-    links: Mapping[str, str] | None = None,
+    pages: Mapping[int, str],
     article: str = "",
 ) -> str:
     """The page of one circuit.
 
     Args:
-        graph: of one prompt, unpruned. The reader chooses how much of it to see.
-        title: heading.
-        tokens: of the prompt, as texts.
-        summary: a sentence or two below the heading.
-        notes: lists to show with features.
-        target_name: what a target that is no feature is called.
-        paths: that the graph is made of, for a table.
+        record: of ``paths.json``.
+        paths: that it holds. The reader chooses how much of their graph to see.
         labels: of features, by names such as ``tc20[1706]``.
-        links: addresses of features in the feature browser, relative to the page, by the same
-            names.
+        pages: by layer, the address of the page of the feature browser with all features that have
+            a label.
         article: the address of the article that the page belongs to, if it does.
     """
-    shares = influence(graph)
-    parts = without_remainders(graph)
+    graph, tokens = build_graph(paths), record["tokens"]
+    shares, parts = influence(graph), without_remainders(graph)
     held = graph if len(parts) <= LIGHT else prune_graph(graph, HELD)
     target = graph.graph["target"]
     nodes = sorted(held)
     place = {node: number for number, node in enumerate(nodes)}
     data = {
         "target": target.key,
-        "target_name": one_line(target_name),
+        "target_name": one_line(record["target"]["name"]),
         "tokens": [one_line(token) for token in tokens],
         "found": len(parts),
         "influence": sum(shares[node] for node in parts if node != target),
@@ -84,67 +76,57 @@ def circuit_page(
             for start, end, weight in sorted(held.edges(data="path_attribution"))
         ],
         "features": {
-            name: _feature(name, notes, labels or {}, links or {})
-            for name in sorted({node.name for node in nodes if node.kind == "feature"})
+            node.name: _feature(node, record["notes"], labels, pages)
+            for node in sorted(nodes, key=lambda node: node.name)
+            if node.kind == "feature"
         },
     }
-    ranked = [node for node in shares if node in parts and node in held]
+    ranked = [node for node in shares if node in parts and node in held][:N_ROWS]
     return render(
         "transcoders.circuits",
         "circuit.html.j2",
-        title=title,
-        summary=summary,
+        title=f"{record['name']}: why {record['target']['name']}?",
+        summary=_summary(record),
         article=article,
         tokens=data["tokens"],
         kinds=KINDS,
         style=Markup(template(__package__, "circuit.css")),
         script=Markup("\n".join(template(__package__, f"circuit_{name}.js") for name in SCRIPTS)),
-        strongest_nodes=[
-            _row(held, node, shares[node], tokens, labels or {}) for node in ranked[:N_ROWS]
-        ],
+        strongest_nodes=[_row(held, node, shares[node], tokens, labels) for node in ranked],
         strongest_paths=[
-            (f"{path.attribution:+.3f}", str(path)) for path in strongest(list(paths), N_ROWS)
+            (f"{path.attribution:+.3f}", str(path)) for path in strongest(paths, N_ROWS)
         ],
         # Only "<" could end the script element.
         data=Markup(json.dumps(data, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")),
     )
 
 
-def feature_links(
-    features: Iterable[str], pages: Mapping[int, Path], folder: Path
-) -> dict[str, str]:
-    """Addresses of features in the feature browser, relative to the folder of a circuit.
-
-    Args:
-        features: names such as ``tc20[1706]`` of features that are there.
-        pages: by layer, the page with its transcoder's features. A feature of any other layer gets
-            no address.
-        folder: of the circuit.
-    """
-    links = {}
-    for name in features:
-        layer, unit = map(int, re.findall(r"\d+", name))
-        if layer in pages:
-            links[name] = f"{relative(pages[layer], folder)}#{unit}"
-    return links
+def _summary(record: dict[str, Any]) -> str:
+    layers, correlation = layers_in_words(record["transcoders"]), record["rank_correlation"]
+    found = "undefined" if correlation is None else f"{correlation:.2f}"
+    return (
+        f"The target is {record['target']['value']:.3f}. Transcoders replace the MLPs of layers "
+        f"{layers}; every other MLP is a single node at each token. Spearman's rank correlation "
+        f"between attribution and the effect of ablating each node in the real model is {found}."
+    )
 
 
 def _node(graph: nx.DiGraph, node: Node, share: float) -> dict[str, Any]:
-    fields = ("kind", "layer", "unit", "token", "source", "attribution", "activation")
-    known = graph.nodes[node]
-    data = {"id": node.key, "row": node.row, "influence": share}
-    data |= {name: known[name] for name in fields if name in known}
+    data = {"id": node.key, "row": node.row, "influence": share, **graph.nodes[node]}
+    del data["name"]  # the page makes names of its own
     return data | ({"feature": node.name} if node.kind == "feature" else {})
 
 
-def _feature(name: str, notes: Notes, labels: Labels, links: Mapping[str, str]) -> dict[str, Any]:
+def _feature(
+    node: Node, notes: Mapping[str, Lists], labels: Labels, pages: Mapping[int, str]
+) -> dict[str, Any]:
     """What the panel says of a feature. Its parts are left out where nothing is known."""
-    data: dict[str, Any] = {"lists": notes.get(name, [])}
-    if (label := labels.get(name)) is not None:
+    data: dict[str, Any] = {"lists": notes.get(node.name, [])}
+    if (label := labels.get(node.name)) is not None:
         score = None if math.isnan(label.score) else label.score  # which JSON does not have
         data["label"] = label._asdict() | {"score": score, "trusted": label.is_trusted}
-    if name in links:
-        data["link"] = links[name]
+        if node.layer in pages:
+            data["link"] = f"{pages[node.layer]}#{node.unit}"
     return data
 
 

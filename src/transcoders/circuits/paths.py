@@ -22,8 +22,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from transcoders.circuits.notation import CONTRIBUTORS, Node, NodeKind
-from transcoders.circuits.questions import position
+from transcoders.circuits.notation import CONTRIBUTORS, Node, NodeKind, position
 from transcoders.circuits.replacement import LocalReplacementModel, ReplacementModel
 from transcoders.circuits.vectors import (
     Columns,

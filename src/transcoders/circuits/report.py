@@ -3,6 +3,7 @@
 The second two need no model: labels of features are made in between, for all circuits at once.
 """
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,10 +12,16 @@ from typing import Any, NamedTuple
 from jaxtyping import Int
 from torch import Tensor
 
-from transcoders.circuits.ablation import REPLACEABLE, ablation_effects, rank_correlation
+from transcoders.circuits.ablation import REPLACEABLE
 from transcoders.circuits.attention import attention_table
 from transcoders.circuits.controls import control_effects
-from transcoders.circuits.export import FEATURES, load_circuit, paths_record, write_graph
+from transcoders.circuits.export import (
+    FEATURES,
+    feature_number,
+    load_circuit,
+    paths_record,
+    write_graph,
+)
 from transcoders.circuits.faithfulness import (
     Means,
     faithfulness,
@@ -22,17 +29,16 @@ from transcoders.circuits.faithfulness import (
     parts_by_attribution,
     replaceable_parts,
 )
+from transcoders.circuits.features import KnownFeature, look_at_features
 from transcoders.circuits.graph import build_graph, influence
 from transcoders.circuits.labels import Labels
-from transcoders.circuits.notation import layers_in_words
-from transcoders.circuits.page import circuit_page, feature_links
-from transcoders.circuits.panels import write_panels
+from transcoders.circuits.page import circuit_page
 from transcoders.circuits.quality import origins
-from transcoders.circuits.steering import steering
-from transcoders.circuits.trace import Activations, Circuit, Notes, Tracer
+from transcoders.circuits.steering import ablation_effects, rank_correlation, steering
+from transcoders.circuits.trace import Circuit, Tracer
 from transcoders.circuits.verify import TotalAttributions, completeness
 from transcoders.contents import relative
-from transcoders.files import made_path, write_json, write_table
+from transcoders.files import made_folder, made_path, write_json, write_table
 from transcoders.models import logits_after
 
 SIZES = [0, *(2**power for power in range(14))]
@@ -42,9 +48,7 @@ SIZES = [0, *(2**power for power in range(14))]
 class OnText(NamedTuple):
     """What the parts of circuits do on a text. All circuits of a model share it."""
 
-    rows: Int[Tensor, "row token"]
-    activations: Activations
-    notes: Notes
+    features: dict[str, KnownFeature]
     means: Means
     """What replaces ablated parts."""
 
@@ -52,9 +56,8 @@ class OnText(NamedTuple):
 def look_up(tracer: Tracer, circuits: Sequence[Circuit], rows: Int[Tensor, "row token"]) -> OnText:
     """Run a text through the model, and look at all features of some circuits."""
     nodes = [node for circuit in circuits for node in circuit.graph]
-    activations = tracer.activations_on(rows, nodes)
-    means = mean_activations(tracer.replacement, rows)
-    return OnText(rows, activations, tracer.notes(activations, rows), means)
+    features = look_at_features(tracer, nodes, rows)
+    return OnText(features, mean_activations(tracer.replacement, rows))
 
 
 def write_circuit(
@@ -81,19 +84,21 @@ def write_circuit(
     local, target, graph = circuit.local, circuit.target, circuit.graph
     parts = [n for n in influence(graph) if n.kind in REPLACEABLE and n != target.node]
     totals = TotalAttributions(local, target)
-    effects, errors = ablation_effects(local, target, totals, parts), origins(target, totals)
+    steered, errors = steering(local, target, totals, parts), origins(target, totals)
     ranked = [*parts, *parts_by_attribution(totals, SIZES[-1])]
     del totals  # those of a long prompt are large
+    effects = ablation_effects(steered)
     correlation = rank_correlation(effects)
     tables = {
         "ablation": effects,
         "faithfulness": faithfulness(local, target, ranked, text.means, SIZES),
         "controls": control_effects(local, target, parts, text.means, seed=seed),
-        "steering": steering(local, target, parts, effects),
+        "steering": steered,
         "errors": errors,
         "attention": attention_table(local, graph),
     }
-    own = {node.name for node in [target.node, *parts]}
+    own = {node.name for node in graph}
+    known = {name: feature for name, feature in text.features.items() if name in own}
     record = {
         "name": name,
         "model": model,
@@ -103,10 +108,14 @@ def write_circuit(
         "completeness_error": float(completeness(local, target.vectors).error.max()),
         "rank_correlation": None if math.isnan(correlation) else correlation,
         "parts": len(replaceable_parts(parts)),
-        "notes": {feature: lists for feature, lists in text.notes.items() if feature in own},
+        "notes": {name: feature.lists for name, feature in known.items()},
         "paths": paths_record(circuit.paths),
     }
-    write_panels(tracer, text.activations, text.rows, own, folder / FEATURES, model=model)
+    with made_folder(folder / FEATURES) as temporary:
+        for layer, unit, _, panel in known.values():
+            written = json.dumps({"transcoder_id": f"{model} layer {layer}", **panel}) + "\n"
+            path = temporary / f"{feature_number(layer, unit)}.json"
+            path.write_text(written, encoding="utf-8")
     for table, content in tables.items():
         write_table(folder / f"{table}.csv", content)
     write_json(folder / "paths.json", record)
@@ -127,20 +136,14 @@ def write_circuit_page(
         UserError: the record is missing, or was changed since it was made.
     """
     record, paths = load_circuit(folder)
-    graph = build_graph(paths)
     page = circuit_page(
-        graph,
-        title=f"{record['name']}: why {record['target']['name']}?",
-        tokens=record["tokens"],
-        summary=_summary(record),
-        notes=record["notes"],
-        target_name=record["target"]["name"],
-        paths=paths,
-        labels=labels,
-        links=feature_links(labels, pages, folder),
+        record,
+        paths,
+        labels,
+        pages={layer: relative(page, folder) for layer, page in pages.items()},
         article=relative(article, folder) if article else "",
     )
-    write_graph(folder, graph, record, labels)
+    write_graph(folder, build_graph(paths), record, labels)
     with made_path(folder / "circuit.html") as temporary:
         temporary.write_text(page, encoding="utf-8")
 
@@ -174,13 +177,3 @@ def _question(tracer: Tracer, circuit: Circuit) -> dict[str, Any]:
             ],
         },
     }
-
-
-def _summary(record: dict[str, Any]) -> str:
-    layers, correlation = layers_in_words(record["transcoders"]), record["rank_correlation"]
-    found = "undefined" if correlation is None else f"{correlation:.2f}"
-    return (
-        f"The target is {record['target']['value']:.3f}. Transcoders replace the MLPs of layers "
-        f"{layers}; every other MLP is a single node at each token. Spearman's rank correlation "
-        f"between attribution and the effect of ablating each node in the real model is {found}."
-    )

@@ -12,39 +12,68 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from transcoders.circuits.ablation import changes_when_scaled
 from transcoders.circuits.notation import Node
 from transcoders.circuits.replacement import LocalReplacementModel
 from transcoders.circuits.vectors import Target
+from transcoders.circuits.verify import NodeValues
 
 FACTORS = (0, 2, -1)
 
 
 def steering(
-    local: LocalReplacementModel, target: Target, nodes: Sequence[Node], effects: pd.DataFrame
+    local: LocalReplacementModel, target: Target, totals: NodeValues, nodes: Sequence[Node]
 ) -> pd.DataFrame:
     """Predicted and real changes of the target with each node scaled by each of some factors.
 
     Args:
         local: of the prompt.
         target: what is explained.
+        totals: its attributions over all paths.
         nodes: features, heads and MLPs.
-        effects: of :func:`~transcoders.circuits.ablation.ablation_effects` for these nodes, which
-            are the changes for a factor of 0.
 
     Returns:
         Columns ``node``, ``kind``, ``factor``, ``predicted`` and ``change``.
     """
-    tables = []
-    for factor in FACTORS:
-        table = effects[["node", "kind"]].assign(factor=factor)
-        table["predicted"] = (factor - 1) * effects["attribution"]
-        table["change"] = (
-            changes_when_scaled(local, target, nodes, factor) if factor else -effects["effect"]
+    attributions: dict[Node, float] = {}
+    for kind, layer in dict.fromkeys((node.kind, node.layer) for node in nodes):
+        values = totals[kind, layer]  # asked for once: those of a long prompt are made anew
+        here = [node for node in nodes if (node.kind, node.layer) == (kind, layer)]
+        attributions |= {node: values[node.place].item() for node in here}
+    names = {"node": [str(node) for node in nodes], "kind": [node.kind for node in nodes]}
+    tables = (
+        pd.DataFrame(names).assign(
+            factor=factor,
+            predicted=[(factor - 1) * attributions[node] for node in nodes],
+            change=changes_when_scaled(local, target, nodes, factor),
         )
-        tables.append(table)
+        for factor in FACTORS
+    )
     return pd.concat(tables, ignore_index=True)
+
+
+def ablation_effects(steered: pd.DataFrame) -> pd.DataFrame:
+    """What the target loses without each node's output, beside the node's attribution.
+
+    Args:
+        steered: of :func:`steering`. Without its output, a node is scaled by 0.
+
+    Returns:
+        Columns ``node``, ``kind``, ``attribution`` (over all paths) and ``effect``.
+    """
+    removed = steered[steered["factor"] == 0]
+    return removed[["node", "kind"]].assign(
+        attribution=-removed["predicted"], effect=-removed["change"]
+    )
+
+
+def rank_correlation(effects: pd.DataFrame) -> float:
+    """Spearman's correlation of attribution with effect; NaN for fewer than three nodes."""
+    if len(effects) < 3:
+        return float("nan")
+    return float(stats.spearmanr(effects["attribution"], effects["effect"]).statistic)
 
 
 class Agreement(NamedTuple):

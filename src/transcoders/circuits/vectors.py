@@ -20,8 +20,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from transcoders.circuits.notation import CONTRIBUTORS, Node, NodeKind
-from transcoders.circuits.questions import position
+from transcoders.circuits.notation import Node, NodeKind, position
 from transcoders.circuits.replacement import LocalReplacementModel
 from transcoders.errors import UserError
 from transcoders.models import logits_after
@@ -243,20 +242,20 @@ def pull_back(
 
 def _columns(local: LocalReplacementModel, here: Int[Tensor, " here"]) -> Columns:
     """The columns for the active features ``here`` and everything else."""
-    active, device = local.active, here.device
-    sizes = local.replacement.n_layers, local.replacement.n_heads, local.n_tokens
-    layers, heads, tokens = (torch.arange(size, device=device) for size in sizes)
-    of_heads = torch.cartesian_prod(layers, heads, tokens).T
-    none, one = torch.full_like(layers, -1), layers.new_full((1,), -1)
-    n = len(layers)
-    counts = torch.tensor([len(here), of_heads.shape[1], n, n, 1], device=device)
-    codes = torch.tensor([kind.code for kind in CONTRIBUTORS], device=device)
-    kind = codes.repeat_interleave(counts)
-    z = active.z[here]
-    return Columns(
-        kind=kind,
-        layer=torch.cat([active.layer[here], of_heads[0], layers, layers, one]),
-        unit=torch.cat([active.unit[here], of_heads[1], none, none, one]),
-        source=torch.cat([active.token[here], of_heads[2], none, none, one]),
-        activation=torch.cat([z, z.new_zeros(len(kind) - len(z))]),
-    )
+    active, replacement = local.active, local.replacement
+    sizes = replacement.n_layers, replacement.n_heads, local.n_tokens
+    layers, heads, tokens = (torch.arange(size, device=here.device) for size in sizes)
+    none = torch.full_like(layers, -1)
+    parts: dict[NodeKind, tuple[Tensor, ...]] = {
+        NodeKind.FEATURE: (active.layer[here], active.unit[here], active.token[here]),
+        NodeKind.HEAD: tuple(torch.cartesian_prod(layers, heads, tokens).T),
+        NodeKind.MLP: (layers, none, none),
+        NodeKind.ERROR: (layers, none, none),
+        NodeKind.EMBED: (none[:1], none[:1], none[:1]),
+    }
+    layer, unit, source = (torch.cat(column) for column in zip(*parts.values(), strict=True))
+    codes = [torch.full_like(columns[0], part.code) for part, columns in parts.items()]
+    kind = torch.cat(codes)
+    activation = active.z.new_zeros(len(kind))
+    activation[: len(here)] = active.z[here]
+    return Columns(kind, layer, unit, source, activation)

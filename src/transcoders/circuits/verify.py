@@ -71,11 +71,6 @@ def unit_scales(local: LocalReplacementModel, layer: int) -> dict[tuple[NodeKind
     }
 
 
-def _last_layer(local: LocalReplacementModel, target: Target) -> int:
-    """The layer of a feature; for logits the last one."""
-    return min(target.node.layer, local.replacement.n_layers - 1)
-
-
 def _read(target: Target, stream: Float[Tensor, "token d_model"]) -> Float[Tensor, ""]:
     """What the target reads in the residual stream."""
     return target.vectors.vector[0] @ stream[int(target.vectors.token)] + target.vectors.bias[0]
@@ -122,7 +117,8 @@ class TotalAttributions(NodeValues):
     def __init__(self, local: LocalReplacementModel, target: Target) -> None:
         """Run the frozen model forwards, and back from the target."""
         self._local, self._target, self._shapes = local, target, node_shapes(local)
-        self._last = _last_layer(local, target)
+        self._last = min(target.node.layer, local.replacement.n_layers - 1)
+        """The layer of a feature; for logits the last one."""
         self._entering = [local.passed.before_attention[0]]
         """The stream before each layer."""
         for layer in range(self._last):
