@@ -245,7 +245,7 @@ def hours(settings: Scale, sites: dict[str, Any]) -> dict[str, float]:
         deepest = max(site.layer for site in settings.sites_of(model)) + 1
         seconds = tokens / of_site["pass"]["measuring_tokens_per_second"]
         total["measure_activations"] += seconds * deepest / depth[model]
-    for group in settings.main_groups:
+    for group in settings.all_groups:
         model = group.model
         took = measured[model]["milliseconds"]
         passes = settings.training.epochs * (group.deepest.layer + 1) / depth[model]

@@ -26,7 +26,7 @@ from workflow.running import REPOSITORY
 SMOKE = load_scale(REPOSITORY / "config/smoke.yaml")
 COMMANDS = [
     *((data.cache_activations, {"model": name}) for name in SMOKE.models),
-    *((dictionaries.train, {"group": group.name}) for group in SMOKE.main_groups),
+    *((dictionaries.train, {"group": group.name}) for group in SMOKE.all_groups),
     *((dictionaries.evaluate, {"site": site.name}) for site in SMOKE.all_sites),
     *((circuits.circuit, {"case": case.name}) for case in SMOKE.circuits.cases),
     (circuits.measure_replacement, {}),

@@ -67,7 +67,7 @@ def test_every_rule_that_trains_or_measures_is_counted(paper):
     plan = plan_of(paper)
     jobs = {work.rule: work.jobs for work in plan.works}
     assert jobs["fetch_model"] == jobs["tokenize"] == jobs["cache_activations"] == 3
-    assert jobs["train"] == len(paper.main_groups)
+    assert jobs["train"] == len(paper.all_groups)
     assert jobs["evaluate"] == len(paper.all_sites)
     assert jobs["find_circuits"] == jobs["measure_replacement"] == 1  # one model has cases
     assert all(work.flops for work in plan.works if work.rule in ("train", "evaluate"))
@@ -91,7 +91,7 @@ def test_streaming_costs_passes_of_the_model_and_caching_none(paper):
     saved = work(plan_of(paper), "train").flops - work(cached, "train").flops
     blocks = sum(
         2 * 12 * (group.deepest.layer + 1) * paper.models[group.model].d_model ** 2
-        for group in paper.main_groups
+        for group in paper.all_groups
     )
     assert saved == pytest.approx(60e6 * blocks)
 

@@ -172,7 +172,7 @@ def _works_that_train(scale: Scale) -> Iterator[Work]:
         disk=sizes.cache_bytes(),
         gpu_memory=max(map(sizes.memory_of_caching, deepest)),
     )
-    groups = scale.main_groups
+    groups = scale.all_groups
     entries = [entry for group in groups for entry in scale.dictionaries_in(group)]
     yield Work(
         "train",

@@ -26,7 +26,7 @@ def check_agreement(scale: "Scale") -> None:
     if scale.training and scale.training.precision == "tf32" and scale.device == "cpu":
         raise ValueError("training.precision: only a GPU has tf32; expected float32")
     _check_models_and_layers(scale)
-    for key in ("groups", "extensions", "learning_rates"):
+    for key in ("groups", "extensions"):
         for entry in getattr(scale, key):
             _check_sites_and_rows(scale, key, entry)
             _check_dictionaries(scale, key, entry)
@@ -62,7 +62,7 @@ def _check_names(scale: "Scale") -> None:
     for what, named in (
         ("sites, circuit_sites and imported", [*scale.all_sites, *imported]),
         ("groups", scale.all_groups),
-        ("dictionaries", [*scale.dictionaries, *scale.learning_rate_dictionaries]),
+        ("dictionaries", scale.dictionaries),
         ("circuits.cases", scale.circuits.cases),
     ):
         for name, times in Counter(one.name for one in named).items():
@@ -116,12 +116,7 @@ def _check_dictionaries(scale: "Scale", key: str, entry: GroupEntry) -> None:
             raise ValueError(
                 f"{where} with k = {dictionary.k}, expected at most its {n_features} features"
             )
-        if key == "learning_rates" and (dictionary.learning_rate is None or dictionary.headline):
-            raise ValueError(
-                f"{where} that is a headline or has no learning_rate; expected dictionaries that "
-                "differ in learning_rate"
-            )
-        if key != "learning_rates" and (dictionary.kind in KINDS) != (key == "groups"):
+        if (dictionary.kind in KINDS) != (key == "groups"):
             raise ValueError(
                 f"{where}; groups hold the paper's kinds ({', '.join(KINDS)}), extensions others"
             )
