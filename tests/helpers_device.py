@@ -28,7 +28,10 @@ COMMANDS = [
     *((data.cache_activations, {"model": name}) for name in SMOKE.models),
     *((dictionaries.train, {"group": group.name}) for group in SMOKE.all_groups),
     *((dictionaries.evaluate, {"site": site.name}) for site in SMOKE.all_sites),
-    *((circuits.circuit, {"case": case.name}) for case in SMOKE.circuits.cases),
+    *(
+        (circuits.find_circuits, {"model": name})
+        for name in dict.fromkeys(case.model for case in SMOKE.circuits.cases)
+    ),
     (circuits.measure_replacement, {}),
     (circuits.check_features, {}),
     (circuits.greater_than, {}),

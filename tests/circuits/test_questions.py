@@ -49,7 +49,6 @@ REFUSED: list[tuple[str, dict[str, str], str]] = [
     ("circuit", {"--head": "attn3[0]"}, r"head attn3\[0\]: expected a layer from 0 to 2"),
     ("circuit", {"--head": "tc0[2]"}, r"expected a layer and head such as attn9\[1\]"),
     ("circuit", {"--token": "5"}, "token 5: expected one from -5 to 4"),
-    ("circuit", {"--case": "tiny-feature"}, "--case, or --all-of .* none of the others"),
     ("attention", {"--head": "attn0[2]"}, r"head attn0\[2\]: expected a layer from 0 to 2"),
     ("attention", {"--key": "5"}, "token 5: expected one from -5 to 4"),
     ("attention", {"--query": "1"}, "key 2: expected a token from 0 to 1"),

@@ -31,7 +31,8 @@ def _trained(scale: Scale, name: str) -> Any:
         # The sizes of passes are read where passes are made again.
         "stream": made if scale.streams(group) else None,
         "dictionaries": [
-            (entry.kind, entry.l1_coefficient, entry.k) for entry in scale.dictionaries_in(group)
+            (entry.kind, entry.l1_coefficient, entry.k, entry.learning_rate)
+            for entry in scale.dictionaries_in(group)
         ],
     }
 

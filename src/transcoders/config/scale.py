@@ -41,10 +41,11 @@ class Dictionary(DictionaryEntry):
     def name(self) -> str:
         """``<site>_<kind>_l1-<coefficient>``, or ``_k-<k>``: unique, the name of its folder.
 
-        It ends with its variant.
+        With ``_lr-<rate>`` where it has a learning rate of its own, and its variant.
         """
         sparsity = f"l1-{self.l1_coefficient:g}" if self.k is None else f"k-{self.k}"
-        return f"{self.site.name}_{self.kind}_{sparsity}{self.variant}"
+        rate = "" if self.learning_rate is None else f"_lr-{self.learning_rate:g}"
+        return f"{self.site.name}_{self.kind}_{sparsity}{rate}{self.variant}"
 
 
 class Scale(Section):

@@ -186,6 +186,8 @@ class DictionaryEntry(Section):
     l1_coefficient: PositiveFloat | None = None
     k: PositiveInt | None = None
     """Features active for each token, in place of an L1 coefficient: for kinds with TopK."""
+    learning_rate: PositiveFloat | None = None
+    """In place of the group's; then part of the dictionary's name."""
     headline: bool = False
     """Whether this is the dictionary of its site and kind that the text and tables speak of."""
 

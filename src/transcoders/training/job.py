@@ -71,6 +71,8 @@ def train_group_of(scale: Scale, layout: Layout, group: Group, *, device: str = 
     by_site = {record["site"]: record for record in activations.records}
     for entry, result in zip(entries, trained, strict=True):
         own = {"l1_coefficient": entry.l1_coefficient, "k": entry.k}
+        if entry.learning_rate is not None:
+            own["learning_rate"] = entry.learning_rate
         result.dictionary.save_pretrained(
             layout.dictionary(entry.name),
             {

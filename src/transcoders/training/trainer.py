@@ -62,6 +62,8 @@ class Trainer:
         device: str,
     ) -> None:
         self.entry = entry
+        if entry.learning_rate is not None:
+            training = training.model_copy(update={"learning_rate": entry.learning_rate})
         self.training = training
         self.n_steps = n_steps
         d_model = len(statistics.mlp_in_mean)
