@@ -44,7 +44,7 @@ from transcoders.evaluation import evaluate_site
 from transcoders.files import write_json
 from transcoders.layout import Layout
 from transcoders.models import LanguageModel, MLPActivations, mlp_activations
-from transcoders.plan import measured_rate, wait_for
+from transcoders.plan import measured_rate
 from transcoders.process import prepare_process
 from transcoders.sizes import DENSE_SHARE_OF_STEPS, flops_of_evaluation
 from transcoders.training import Trainer, batches, steps_per_epoch
@@ -286,11 +286,17 @@ def _milliseconds(action: Callable[[], Any], device: str) -> float:
 
 
 def _seconds(action: Callable[[], Any], device: str) -> float:
-    wait_for(device)
+    _wait_for(device)
     began = time.perf_counter()
     action()
-    wait_for(device)
+    _wait_for(device)
     return time.perf_counter() - began
+
+
+def _wait_for(device: str) -> None:
+    """Until a GPU has done what it was given."""
+    if device == "cuda":
+        torch.cuda.synchronize()
 
 
 def _start_counting(device: str) -> None:

@@ -4,13 +4,13 @@ Sizes follow from the scale file (:mod:`transcoders.sizes`). Time is the number 
 operations over a rate.
 """
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
 import torch
+from torch.utils.benchmark import Timer
 
 from transcoders import sizes
 from transcoders.config import HubDataset, HubSource, ModelFolder, Resources, Scale, TextFiles
@@ -184,18 +184,9 @@ def describe(scale: Scale, works: list[Work], rate: float, source: str) -> str:
 def measured_rate(device: str) -> float:
     """Operations a second in a large float32 product, measured on ``cpu`` or ``cuda``."""
     size = 8192 if device == "cuda" else 2048
-    a = torch.randn(size, size, device=device)
-    times = []
-    for _ in range(4):  # the first warms up
-        wait_for(device)
-        began = time.perf_counter()
-        a @ a
-        wait_for(device)
-        times.append(time.perf_counter() - began)
-    return 2 * size**3 / min(times[1:])
-
-
-def wait_for(device: str) -> None:
-    """Wait until a GPU has done what it was given."""
-    if device == "cuda":
-        torch.cuda.synchronize()
+    product = Timer(
+        "a @ a",
+        globals={"a": torch.randn(size, size, device=device)},
+        num_threads=torch.get_num_threads(),
+    )
+    return 2 * size**3 / product.timeit(3).mean

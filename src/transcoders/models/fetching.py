@@ -6,7 +6,7 @@ from typing import Any
 
 from transcoders.checksums import sha256
 from transcoders.config import HubSource, Model, ModelFolder, SyntheticModel, WheelSource
-from transcoders.files import check_disk, made_folder, safetensors_errors, write_json
+from transcoders.files import check_disk, made_folder, write_json
 from transcoders.models.checks import Candidate, check_context, check_model
 from transcoders.models.forward import LanguageModel
 from transcoders.models.loading import load_hugging_face, read_tokenizer, to_bridge
@@ -36,9 +36,8 @@ def fetch_model(model: Model, destination: Path, *, seed: int) -> None:
     with made_folder(destination) as folder, tempfile.TemporaryDirectory() as download:
         candidate = _load_from_source(model, Path(download), seed)
         check_model(candidate)
-        with safetensors_errors(destination):
-            candidate.hf.save_pretrained(folder)
-            candidate.tokenizer.save_pretrained(folder)
+        candidate.hf.save_pretrained(folder)
+        candidate.tokenizer.save_pretrained(folder)
         to_bridge(candidate.hf, folder)
         hashes = {path.name: sha256(path) for path in sorted(folder.iterdir())}
         write_json(folder / "source.json", {**model.source.model_dump(), "files": hashes})
