@@ -158,7 +158,7 @@ def attention(
     pairs: Annotated[int, typer.Option(min=1, help="Pairs to list.")] = 20,
 ) -> None:
     """Say why a head reads a token: its score before the softmax, split over pairs of parts."""
-    device = start(JOBS["circuit"], scale, None).device
+    device = start(JOBS["find-circuits"], scale, None).device
     from transcoders.circuits import Tracer, attention_score, parse_head
 
     at, unit = parse_head(head)
