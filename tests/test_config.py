@@ -121,6 +121,12 @@ REFUSED = [
     ({"interpretability/rated_site/model": "tiny-gpt2"},
      "a transcoder at layer 0 of tiny-gpt2"),
     ({"extensions/0/dictionaries": TOPK}, "k = 129, expected at most its 128"),
+    *(
+        ({"extensions/0/dictionaries": [{"kind": kind, **dict.fromkeys(keys, 9)}]},
+         f"extensions.0.dictionaries.0: a {kind} takes {wanted} and no ")
+        for kind, wanted in (("topk_sae", "k"), ("skip_transcoder", "l1_coefficient"))
+        for keys in ((), ("k", "l1_coefficient"))
+    ),
     ({"corpus/source": HUB | {"eval_data_files": ["b.parquet"]}},
      "eval_data_files: name the files to train on too"),
     ({"corpus/source": HUB | {"data_files": ["a.parquet"], "split": "test"}},
@@ -140,22 +146,6 @@ def test_what_cannot_be_is_refused_by_key(tmp_path, changes, expected):
     assert expected in refusal(tmp_path, smoke(**changes))
 
 
-@pytest.mark.parametrize(
-    ("kind", "key", "other"),
-    [("topk_sae", "k", "l1_coefficient"), ("skip_transcoder", "l1_coefficient", "k")],
-)
-def test_topk_takes_k_and_every_other_kind_an_l1_coefficient(tmp_path, kind, key, other):
-    def scale(*keys):
-        entry = {"kind": kind, **dict.fromkeys(keys, 9)}
-        return smoke(**{"extensions/0/dictionaries": [entry]})
-
-    last = load(tmp_path, scale(key)).dictionaries[-1]
-    assert (last.kind, getattr(last, key), getattr(last, other)) == (kind, 9, None)
-    for keys in ((), (other,), (key, other)):
-        expected = f"extensions.0.dictionaries.0: a {kind} takes {key} and no {other}"
-        assert expected in refusal(tmp_path, scale(*keys))
-
-
 def test_extensions_are_groups_after_those_of_the_paper(tmp_path):
     scale = load(tmp_path, smoke())
     added = ["skip_transcoder_l1-0.5", "topk_transcoder_k-8", "topk_sae_k-8"]
@@ -172,6 +162,11 @@ def test_a_number_is_read_however_it_is_written(tmp_path, written):
     entry = load(tmp_path, text.replace("NUMBER", written)).dictionaries[0]
     assert entry.l1_coefficient == 0.004
     assert entry.name == "tiny-gpt2_layer1_transcoder_l1-0.004"
+
+
+def test_a_dictionary_with_a_learning_rate_of_its_own_is_named_by_it(tmp_path):
+    entry = load(tmp_path, smoke(**{f"{FIRST}/learning_rate": 2.5e-3})).dictionaries[0]
+    assert entry.name == "tiny-gpt2_layer1_transcoder_l1-0.5_lr-0.0025"
 
 
 def test_the_name_of_a_scale_is_that_of_its_file(tmp_path):
