@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from transcoders.config.agreement import check_agreement
 from transcoders.config.fields import FileName, Section
-from transcoders.config.groups import Group, GroupEntry
+from transcoders.config.groups import Group, GroupEntry, OwnTraining
 from transcoders.config.kinds import RATED_KINDS, Kind
 from transcoders.config.sections import (
     Activations,
@@ -178,7 +178,8 @@ class Scale(Section):
     def training_of(self, group: Group) -> Training:
         """The settings of a scale's training, with what a group has of its own."""
         assert self.training is not None  # there is a group
-        return group.entry.in_place_of(self.training)
+        own = group.entry.model_dump(include=set(OwnTraining.model_fields), exclude_none=True)
+        return self.training.model_copy(update=own)
 
     def seed_of(self, group: Group) -> int:
         """The seed of a group's initial weights and order of batches."""
