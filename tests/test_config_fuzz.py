@@ -58,18 +58,24 @@ def edited(draw, name):
         # The top level is drawn first. Otherwise long lists would get nearly every edit.
         top = draw(st.sampled_from(list(scale) or [None]))
         parent, key = draw(st.sampled_from([(scale, top), *places(scale.get(top))]))
-        match draw(st.sampled_from(["set", "move", "delete", "repeat"])):
-            case "set":
-                parent[key] = draw(VALUES)
-            case "move":
-                other, place = draw(st.sampled_from(list(places(scale))))
-                other[place] = copy.deepcopy(parent[key])
-            case "delete":
-                del parent[key]
-            case "repeat" if isinstance(parent, list):
-                parent.append(copy.deepcopy(parent[key]))
-            case "repeat":
-                parent[draw(st.sampled_from([*KEYS, f"{key}s"]))] = copy.deepcopy(parent[key])
+        kind = draw(st.sampled_from(["set", "vary", "delete", "rename", "repeat", "swap"]))
+        value = parent.pop(key)
+        if kind == "set":
+            value = draw(VALUES)
+        elif kind == "vary":
+            value = draw(
+                SCALARS.filter(lambda other, old=value: type(other) is type(old)) | SCALARS
+            )
+        elif kind == "swap" and (others := list(places(scale))):
+            other, place = draw(st.sampled_from(others))
+            value, other[place] = copy.deepcopy(other[place]), value
+        elif kind == "rename":
+            key = draw(st.sampled_from([*KEYS, f"{key}s"]))
+        if isinstance(parent, dict):
+            parent |= {} if kind == "delete" else {key: value}
+        else:
+            place = key if isinstance(key, int) else 0
+            parent[place:place] = [copy.deepcopy(value)] * {"delete": 0, "repeat": 2}.get(kind, 1)
     return scale
 
 
