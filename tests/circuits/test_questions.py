@@ -81,6 +81,13 @@ def test_an_unknown_model_is_refused_before_any_file_is_read(monkeypatch):
         Tracer.load("smoke", "gpt5")
 
 
+@pytest.mark.usefixtures("own_settings")
+def test_a_model_of_which_the_scale_asks_no_circuit_is_refused(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(UserError, match=r"circuits\.cases: expected one of tiny-gpt2, found none"):
+        app(["find-circuits", "--scale", "smoke", "tiny-gpt2"], standalone_mode=False)
+
+
 def test_a_tracer_refuses_what_there_is_not_too(tracer):
     with pytest.raises(UserError, match="expected some text, found none"):
         tracer.freeze("  ")
