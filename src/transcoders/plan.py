@@ -101,14 +101,14 @@ def _works_that_train(scale: Scale) -> Iterator[Work]:
         flops=sum(sizes.flops_of_caching(scale, site) for site in deepest),
         disk=sizes.bytes_of_caches(scale),
     )
-    weights = sum(sizes.bytes_of_dictionary(scale, entry) for entry in scale.dictionaries)
+    weights = [sizes.bytes_of_group(scale, group) for group in groups]
     yield Work(
         "train",
         len(groups),
         given.train,
         flops=sum(sizes.flops_of_group(scale, group) for group in groups),
-        # Every dictionary, and the largest checkpoint while its job runs.
-        disk=weights + max(sizes.bytes_of_checkpoint(scale, group) for group in groups),
+        # Every dictionary, and the largest checkpoint while its job runs: with Adam's two moments.
+        disk=sum(weights) + 3 * max(weights),
     )
     flops = sum(sizes.flops_of_evaluation(scale, site) for site in sites)
     yield Work("evaluate", len(sites), given.evaluate, flops=flops)

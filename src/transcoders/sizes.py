@@ -11,7 +11,7 @@ at small ones.
 - Evaluating a dictionary runs the layers after its site again, and two products of its size.
 """
 
-from transcoders.config import Dictionary, Group, Model, Scale, Site, cache_bytes
+from transcoders.config import Group, Model, Scale, Site, cache_bytes
 from transcoders.config.sections import TYPICAL_VOCABULARY
 
 FLOAT = 4
@@ -36,16 +36,15 @@ def bytes_of_all_caches(scale: Scale) -> int:
     return cache_bytes(scale.corpus.train_tokens, widths)
 
 
-def bytes_of_dictionary(scale: Scale, entry: Dictionary) -> int:
-    """Bytes on disk of the weights of one dictionary."""
-    d_model = scale.models[entry.site.model].d_model
-    expansion = scale.training_of(scale.group(entry.group)).expansion
-    return 2 * FLOAT * d_model * expansion * d_model
+def bytes_of_dictionary(scale: Scale, group: Group) -> int:
+    """Bytes on disk of the weights of one dictionary of a group."""
+    d_model = scale.models[group.model].d_model
+    return 2 * FLOAT * d_model * scale.training_of(group).expansion * d_model
 
 
-def bytes_of_checkpoint(scale: Scale, group: Group) -> int:
-    """Bytes on disk of a checkpoint of a group: weights and Adam's two moments."""
-    return 3 * sum(bytes_of_dictionary(scale, entry) for entry in scale.dictionaries_in(group))
+def bytes_of_group(scale: Scale, group: Group) -> int:
+    """Bytes on disk of the weights of a group's dictionaries."""
+    return len(scale.dictionaries_in(group)) * bytes_of_dictionary(scale, group)
 
 
 def flops_of_caching(scale: Scale, deepest: Site) -> int:
@@ -70,7 +69,7 @@ def flops_of_evaluation(scale: Scale, site: Site) -> int:
     model, entries = scale.models[site.model], scale.dictionaries_of(site)
     whole = through_blocks(model, model.n_layers) + 2 * TYPICAL_VOCABULARY * model.d_model
     after = whole - through_blocks(model, site.layer + 1)
-    products = sum(bytes_of_dictionary(scale, entry) for entry in entries) // 2
+    products = sum(bytes_of_dictionary(scale, scale.group(entry.group)) for entry in entries) // 2
     most = scale.corpus.eval_contexts
     rows = min(scale.rows_of_evaluation(site) or most, most)
     return rows * scale.corpus.context_length * (whole + (2 + len(entries)) * after + products)
