@@ -11,7 +11,7 @@ step      time of one dictionary's step: with all features; with the active ones
           L0 (one bias for all features sets it); with products in TF32; the encoder's product
           alone; dense autograd with a fused Adam
 evaluate  tokens per second with all dictionaries of the site
-memory    the most that PyTorch held in tensors at a time in such a job, against the bound of `plan`
+memory    the most that PyTorch held in tensors at a time in such a job
 
 `hours` adds these up for all of the scale's groups and sites, with the share of dense steps that
 `plan` assumes. Writes benchmarks/gpu.json. `--quick` tries everything at tiny sizes, on any device,
@@ -44,9 +44,9 @@ from transcoders.evaluation import evaluate_site
 from transcoders.files import write_json
 from transcoders.layout import Layout
 from transcoders.models import LanguageModel, MLPActivations, mlp_activations
-from transcoders.plan import measured_rate, wait_for
+from transcoders.plan import measured_rate
 from transcoders.process import prepare_process
-from transcoders.sizes import DENSE_SHARE_OF_STEPS, Sizes
+from transcoders.sizes import DENSE_SHARE_OF_STEPS, flops_of_evaluation
 from transcoders.training import Trainer, batches, steps_per_epoch
 
 OUTPUT = Path(__file__).parent / "gpu.json"
@@ -149,7 +149,7 @@ def training(
     batch = MLPActivations(*(tensor.to(device, torch.float32) for tensor in next(coming)))
     for trainer in trainers:  # in memory, with Adam's moments and the buffer
         trainer.step(0, batch)
-    memory = {"group": group.name, **_memory(Sizes(settings).memory_of_group(group), device)}
+    memory = {"group": group.name, **_memory(device)}
     trainer = trainers[0]
     del trainers[1:]
 
@@ -229,7 +229,7 @@ def evaluation(settings: Scale, model: LanguageModel, site: Site, device: str) -
     return {
         "dictionaries": len(entries),
         "tokens_per_second": round(rows.tokens.numel() / seconds),
-        "memory": _memory(Sizes(settings).memory_of_evaluation(site), device),
+        "memory": _memory(device),
     }
 
 
@@ -245,7 +245,7 @@ def hours(settings: Scale, sites: dict[str, Any]) -> dict[str, float]:
         deepest = max(site.layer for site in settings.sites_of(model)) + 1
         seconds = tokens / of_site["pass"]["measuring_tokens_per_second"]
         total["measure_activations"] += seconds * deepest / depth[model]
-    for group in settings.main_groups:
+    for group in settings.all_groups:
         model = group.model
         took = measured[model]["milliseconds"]
         passes = settings.training.epochs * (group.deepest.layer + 1) / depth[model]
@@ -256,11 +256,10 @@ def hours(settings: Scale, sites: dict[str, Any]) -> dict[str, float]:
         mixed = DENSE_SHARE_OF_STEPS * dense + (1 - DENSE_SHARE_OF_STEPS) * sparse
         total["train"] += filling + n_steps * mixed
         total["train_dense"] += filling + n_steps * dense
-    operations = Sizes(settings).flops_of_evaluation
-    flops = {site.model: operations(site) for site in settings.sites}
+    flops = {site.model: flops_of_evaluation(settings, site) for site in settings.sites}
     for site in settings.all_sites:
         seconds = held_out / measured[site.model]["evaluate"]["tokens_per_second"]
-        total["evaluate"] += seconds * operations(site) / flops[site.model]
+        total["evaluate"] += seconds * flops_of_evaluation(settings, site) / flops[site.model]
     return {rule: round(seconds / 3600, 3) for rule, seconds in total.items()}
 
 
@@ -287,11 +286,17 @@ def _milliseconds(action: Callable[[], Any], device: str) -> float:
 
 
 def _seconds(action: Callable[[], Any], device: str) -> float:
-    wait_for(device)
+    _wait_for(device)
     began = time.perf_counter()
     action()
-    wait_for(device)
+    _wait_for(device)
     return time.perf_counter() - began
+
+
+def _wait_for(device: str) -> None:
+    """Until a GPU has done what it was given."""
+    if device == "cuda":
+        torch.cuda.synchronize()
 
 
 def _start_counting(device: str) -> None:
@@ -299,9 +304,9 @@ def _start_counting(device: str) -> None:
         torch.cuda.reset_peak_memory_stats()
 
 
-def _memory(bound: int, device: str) -> dict[str, float]:
+def _memory(device: str) -> dict[str, float]:
     held = torch.cuda.max_memory_allocated() if device == "cuda" else 0
-    return {"gb": round(held / 1e9, 2), "bound_gb": round(bound / 1e9, 2)}
+    return {"gb": round(held / 1e9, 2)}
 
 
 if __name__ == "__main__":

@@ -26,9 +26,12 @@ from workflow.running import REPOSITORY
 SMOKE = load_scale(REPOSITORY / "config/smoke.yaml")
 COMMANDS = [
     *((data.cache_activations, {"model": name}) for name in SMOKE.models),
-    *((dictionaries.train, {"group": group.name}) for group in SMOKE.main_groups),
+    *((dictionaries.train, {"group": group.name}) for group in SMOKE.all_groups),
     *((dictionaries.evaluate, {"site": site.name}) for site in SMOKE.all_sites),
-    *((circuits.circuit, {"case": case.name}) for case in SMOKE.circuits.cases),
+    *(
+        (circuits.find_circuits, {"model": name})
+        for name in dict.fromkeys(case.model for case in SMOKE.circuits.cases)
+    ),
     (circuits.measure_replacement, {}),
     (circuits.check_features, {}),
     (circuits.greater_than, {}),

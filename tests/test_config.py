@@ -15,7 +15,6 @@ CONFIG = Path(__file__).resolve().parents[1] / "config"
 SCALES = sorted(path for path in CONFIG.glob("*.yaml") if path.name != "claims.yaml")
 SMOKE = yaml.safe_load((CONFIG / "smoke.yaml").read_text())
 FIRST = "groups/0/dictionaries/0"
-RATES = "learning_rates/0/dictionaries/0"
 MISSING = object()
 """Stands for a key that is left out."""
 
@@ -111,19 +110,23 @@ REFUSED = [
     ({f"{FIRST}/headline": False}, "groups: tiny-gpt2_layer1 has 0 headline dictionaries of"),
     ({"groups/0/dictionaries": [*SMOKE["groups"][0]["dictionaries"], AGAIN]},
      "dictionaries: tiny-gpt2_layer1_transcoder_l1-0.5 is listed 2 times"),
-    ({f"{RATES}/learning_rate": 5e-3}, "_lr-0.005 is listed 2 times"),
     ({"corpus/eval_contexts": 1}, "expected at least eval_documents"),
     ({"training/batch_tokens": 10**6}, "training.batch_tokens is 1000000, expected at most"),
     ({"greater_than/kept": [0, 8, 2]}, "greater_than: kept: expected different numbers, ascen"),
     ({"greater_than/templates": ["from 17 to 17"]}, "templates: expected {YY} once, found 'fr"),
     ({"extensions/0/dictionaries/0/kind": "transcoder"}, "extensions: "),
-    ({f"{RATES}/learning_rate": MISSING}, "has no learning_rate"),
     ({"training/precision": "tf32"}, "training.precision: only a GPU has tf32"),
     ({"greater_than/model": "tiny-gpt2"}, "expected transcoders of tiny-gpt2 at layer 0 and"),
     ({"interpretability/rated_site/layer": 0}, "expected one of sites (tiny-gpt2_layer1, "),
     ({"interpretability/rated_site/model": "tiny-gpt2"},
      "a transcoder at layer 0 of tiny-gpt2"),
     ({"extensions/0/dictionaries": TOPK}, "k = 129, expected at most its 128"),
+    *(
+        ({"extensions/0/dictionaries": [{"kind": kind, **dict.fromkeys(keys, 9)}]},
+         f"extensions.0.dictionaries.0: a {kind} takes {wanted} and no ")
+        for kind, wanted in (("topk_sae", "k"), ("skip_transcoder", "l1_coefficient"))
+        for keys in ((), ("k", "l1_coefficient"))
+    ),
     ({"corpus/source": HUB | {"eval_data_files": ["b.parquet"]}},
      "eval_data_files: name the files to train on too"),
     ({"corpus/source": HUB | {"data_files": ["a.parquet"], "split": "test"}},
@@ -143,22 +146,6 @@ def test_what_cannot_be_is_refused_by_key(tmp_path, changes, expected):
     assert expected in refusal(tmp_path, smoke(**changes))
 
 
-@pytest.mark.parametrize(
-    ("kind", "key", "other"),
-    [("topk_sae", "k", "l1_coefficient"), ("skip_transcoder", "l1_coefficient", "k")],
-)
-def test_topk_takes_k_and_every_other_kind_an_l1_coefficient(tmp_path, kind, key, other):
-    def scale(*keys):
-        entry = {"kind": kind, **dict.fromkeys(keys, 9)}
-        return smoke(**{"extensions/0/dictionaries": [entry]})
-
-    last = load(tmp_path, scale(key)).dictionaries[-1]
-    assert (last.kind, getattr(last, key), getattr(last, other)) == (kind, 9, None)
-    for keys in ((), (other,), (key, other)):
-        expected = f"extensions.0.dictionaries.0: a {kind} takes {key} and no {other}"
-        assert expected in refusal(tmp_path, scale(*keys))
-
-
 def test_extensions_are_groups_after_those_of_the_paper(tmp_path):
     scale = load(tmp_path, smoke())
     added = ["skip_transcoder_l1-0.5", "topk_transcoder_k-8", "topk_sae_k-8"]
@@ -169,19 +156,17 @@ def test_extensions_are_groups_after_those_of_the_paper(tmp_path):
     }
 
 
-def test_dictionaries_that_compare_learning_rates_are_not_among_the_others(tmp_path):
-    scale = load(tmp_path, smoke())
-    names = [entry.name for entry in scale.learning_rate_dictionaries]
-    assert names == [f"tiny-gpt2_layer1_transcoder_l1-0.5_lr-{rate}" for rate in (0.001, 0.005)]
-    assert not set(names) & {entry.name for entry in scale.dictionaries}
-
-
 @pytest.mark.parametrize("written", ["4e-3", "0.004"])  # to YAML, a string and a number
 def test_a_number_is_read_however_it_is_written(tmp_path, written):
     text = yaml.safe_dump(smoke(**{f"{FIRST}/l1_coefficient": "NUMBER"}))
     entry = load(tmp_path, text.replace("NUMBER", written)).dictionaries[0]
     assert entry.l1_coefficient == 0.004
     assert entry.name == "tiny-gpt2_layer1_transcoder_l1-0.004"
+
+
+def test_a_dictionary_with_a_learning_rate_of_its_own_is_named_by_it(tmp_path):
+    entry = load(tmp_path, smoke(**{f"{FIRST}/learning_rate": 2.5e-3})).dictionaries[0]
+    assert entry.name == "tiny-gpt2_layer1_transcoder_l1-0.5_lr-0.0025"
 
 
 def test_the_name_of_a_scale_is_that_of_its_file(tmp_path):
@@ -212,7 +197,7 @@ def test_asking_for_something_that_is_not_in_the_scale_lists_what_is(what):
 def imported_only(*layers):
     """A scale that trains nothing and uses transcoders of others."""
     trained = ("sites", "circuit_sites", "groups", "extensions", "activations", "training",
-               "learning_rates", "evaluation", "interpretability")  # fmt: skip
+               "evaluation", "interpretability")  # fmt: skip
     source = {"type": "hub", "repo": "org/name", "revision": "a" * 40, "license": "MIT"}
     entry = {"model": "tiny-llama", "layers": list(layers), "n_features": 64, "source": source}
     return smoke(**dict.fromkeys(trained, MISSING)) | {

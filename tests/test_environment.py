@@ -32,8 +32,6 @@ def git(folder, *arguments):
 
 
 def test_the_commit_is_the_one_checked_out_and_changed_code_is_said(tmp_path, monkeypatch):
-    for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
-        monkeypatch.delenv(name, raising=False)
     for name in ("src/code.py", "results/table.csv", "copy/src/code.py"):
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).write_text("first\n")
@@ -51,8 +49,6 @@ def test_the_commit_is_the_one_checked_out_and_changed_code_is_said(tmp_path, mo
     if os.getuid() == 0:  # a checkout that belongs to somebody else
         os.chown(tmp_path, 54321, 54321)
         os.chown(tmp_path / ".git", 54321, 54321)
-    for name in ("GIT_DIR", "GIT_WORK_TREE"):  # as in a hook
-        monkeypatch.setenv(name, "/nowhere")
     assert commit(tmp_path) == f"{head} with uncommitted changes"
     monkeypatch.setenv("PATH", "")  # no Git
     assert commit(tmp_path) == "unknown: not a Git checkout"

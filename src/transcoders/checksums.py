@@ -76,11 +76,9 @@ def check_made(path: Path) -> None:
     if record is None or not record.is_file() or not path.is_file():
         return
     expected = record.read_text(errors="replace").partition(" ")[0].strip()
-    if (found := sha256(path)) != expected:
-        raise UserError(
-            f"{path}: expected SHA-256 {expected}, as when it was made, found {found}; delete it "
-            f"and run again (if you or git changed it on purpose, delete {record} instead)"
-        )
+    instead = f"(if you or git changed it on purpose, delete {record} instead)"
+    changed = f"it was changed after it was made: delete it and run again {instead}"
+    check_sha256(path, expected, changed)
 
 
 def check_folders(folders: Iterable[Path], *, largest: int | None = None) -> int:

@@ -3,6 +3,7 @@
 import os
 import platform
 import re
+import shutil
 import subprocess
 from collections import Counter
 from importlib.metadata import PackageNotFoundError, version
@@ -53,21 +54,16 @@ def commit(folder: Path) -> str:
     """
 
     def git(*arguments: str) -> str:
-        # Of this folder, whoever owns it and wherever the user's variables point.
-        command = ["git", "-c", "safe.directory=*", *arguments]
-        own = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
-        done = subprocess.run(
-            command, cwd=folder, capture_output=True, text=True, check=False, env=own
-        )
+        command = ["git", "-c", "safe.directory=*", *arguments]  # whoever owns the folder
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
         return done.stdout.strip()
 
-    try:
-        head = git("rev-parse", "HEAD") if (folder / ".git").exists() else ""
-        status = git("status", "--porcelain", "--untracked-files=normal", "--", *CODE)
-        changed = " with uncommitted changes" if status else ""
-    except FileNotFoundError:  # Git is not installed
-        head = ""
-    return head + changed if head else "unknown: not a Git checkout"
+    has_history = (folder / ".git").exists() and shutil.which("git") is not None
+    head = git("rev-parse", "HEAD") if has_history else ""
+    if not head:
+        return "unknown: not a Git checkout"
+    changed = git("status", "--porcelain", "--untracked-files=normal", "--", *CODE)
+    return f"{head} with uncommitted changes" if changed else head
 
 
 def package_versions(*packages: str) -> dict[str, str]:

@@ -237,19 +237,6 @@ def evaluate_dictionaries(
     )
 
 
-def compare_learning_rates(scale: Scale, layout: Layout, *, device: str = "cpu") -> pd.DataFrame:
-    """Measure the dictionaries that compare learning rates, one row each."""
-    entries = scale.learning_rate_dictionaries
-    tables = []
-    for site in dict.fromkeys(entry.site for entry in entries):
-        of_site = [entry for entry in entries if entry.site == site]
-        tables.append(evaluate_dictionaries(scale, layout, site, of_site, device=device)[0])
-    table = pd.concat(tables, ignore_index=True)
-    rates = {entry.name: entry.learning_rate for entry in entries}
-    table.insert(1, "learning_rate", table["dictionary"].map(rates))
-    return table
-
-
 def join_tables(paths: Iterable[Path]) -> pd.DataFrame:
     """Join CSV tables as text, so that no digit changes."""
     return pd.concat(read_table(path, dtype=str) for path in paths)

@@ -36,6 +36,9 @@ def atomic_path(path: Path) -> AbstractContextManager[Path]:
     The temporary name is hidden and keeps the suffix, since some writers choose a format by it. If
     the block fails, what it wrote is removed. If it is killed, the next attempt removes that. The
     file is not recorded: use this for a file whose hash stands elsewhere.
+
+    Raises:
+        UserError: tensors cannot be written.
     """
     return _replacing(path, nullcontext())
 
@@ -56,6 +59,11 @@ def _replacing(path: Path, recording: AbstractContextManager[None]) -> Iterator[
             if temporary.is_dir():
                 _remove(path)
             temporary.replace(path)
+    except SafetensorError as error:  # the library does not name the file
+        raise UserError(
+            f"{path}: could not be written ({error}); free some space, or see whether "
+            "you may write there, and run again"
+        ) from None
     finally:
         _remove(temporary)
 
@@ -83,27 +91,10 @@ def write_table(path: Path, table: "pd.DataFrame") -> None:
 def save_tensors(
     path: Path, tensors: "dict[str, Tensor]", metadata: dict[str, str] | None = None
 ) -> None:
-    """Write tensors in the format of safetensors, to a temporary path or folder.
-
-    Raises:
-        UserError: it cannot be written.
-    """
+    """Write tensors in the format of safetensors, to a temporary path or folder."""
     from safetensors.torch import save_file
 
-    with safetensors_errors(path):
-        save_file(tensors, path, metadata)
-
-
-@contextmanager
-def safetensors_errors(path: Path) -> Iterator[None]:
-    """Name the file when safetensors fails to write it; the library's own errors do not."""
-    try:
-        yield
-    except SafetensorError as error:
-        raise UserError(
-            f"{path}: could not be written ({error}); free some space, or see whether "
-            "you may write there, and run again"
-        ) from None
+    save_file(tensors, path, metadata)
 
 
 def read_json(path: Path) -> Any:

@@ -9,7 +9,6 @@ from transcoders.errors import UserError
 
 ARTICLE = Path("docs/index.html")
 """The page that a reader opens first: the landing page of the scale with the most evidence."""
-"""Where a reader looks first, and where pages that stand by themselves lead back to."""
 
 
 class _File:
@@ -52,7 +51,6 @@ class Layout:
     why = _File("why.csv")
     claims = _File("claims.csv")
     environment = _File("environment.json")
-    learning_rates = _File("learning_rates.csv")
     feature_checks = _File("circuits/feature_checks.csv")
     replacement = _File("circuits/replacement.csv")
     greater_than = _File("greater_than")

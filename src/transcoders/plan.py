@@ -4,31 +4,21 @@ Sizes follow from the scale file (:mod:`transcoders.sizes`). Time is the number 
 operations over a rate.
 """
 
-import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
 import torch
+from torch.utils.benchmark import Timer
 
-from transcoders.config import (
-    HubDataset,
-    HubSource,
-    ModelFolder,
-    Resources,
-    Scale,
-    TextFiles,
-)
-from transcoders.environment import memory_bytes
+from transcoders import sizes
+from transcoders.config import HubDataset, HubSource, ModelFolder, Resources, Scale, TextFiles
 from transcoders.files import free_bytes
-from transcoders.sizes import Sizes
-from transcoders.training.memory import FLOAT
+from transcoders.sizes import FLOAT
 
 SHARD_BYTES = 302_848_326
 """Of OpenWebText's first shard on the hub. The other shards are about as large."""
-TYPICAL_GPU_GB = 80.0
 
 
 class Work(NamedTuple):
@@ -41,20 +31,8 @@ class Work(NamedTuple):
     """Of all jobs together. It is 0 for a rule that takes minutes, which is not modelled."""
     disk: int = 0
     """Bytes that all jobs together keep."""
-    gpu_memory: int = 0
-    """Bytes that the largest job needs, at most."""
     download: int = 0
     """Bytes that come over the network."""
-
-
-class Plan(NamedTuple):
-    """What a scale takes."""
-
-    works: list[Work]
-    does_not_fit: list[str]
-    """One sentence for each thing that does not fit."""
-    remarks: list[str]
-    has_gpu: bool
 
 
 def check_local(scale: Scale) -> None:
@@ -82,51 +60,13 @@ def check_local(scale: Scale) -> None:
                 check_task(found)
 
 
-def make_plan(
-    scale: Scale, *, results: Path, gpu_memory_gb: float | None, memory_gb: float
-) -> Plan:
-    """Count what every rule takes, and compare it with what there is.
-
-    Args:
-        scale: which scale.
-        results: the folder whose disk will hold the results.
-        gpu_memory_gb: of one GPU; None if there is no GPU.
-        memory_gb: of the machine that runs the largest job.
-    """
-    works = [work for work in _works(scale) if work.jobs]
-    too_much, remarks = [], []
-    needed, free = sum(work.disk for work in works), free_bytes(results)
-    if needed > free:
-        too_much.append(f"disk: {needed / 1e9:.1f} GB, free on {results}: {free / 1e9:.1f} GB")
-    for work in works:
-        if gpu_memory_gb is not None and work.gpu_memory > gpu_memory_gb * 1e9:
-            lower = "its groups or batch_tokens" if work.rule == "train" else "its batch_contexts"
-            too_much.append(
-                f"GPU memory: {work.rule} up to {work.gpu_memory / 1e9:.1f} GB of "
-                f"{gpu_memory_gb:.0f}; lower {lower}"
-            )
-        if work.resources.mem_mb > memory_gb * 1000:
-            too_much.append(
-                f"memory: {work.rule} {work.resources.mem_mb / 1000:g} GB of {memory_gb:.0f}"
-            )
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    most = max(works, key=lambda work: work.resources.threads)
-    if cores and most.resources.threads > cores:
-        remarks.append(
-            f"This machine has {cores} cores and {most.rule} must run on {most.resources.threads} "
-            "threads, so it would refuse here; lower `threads` under resources (results then "
-            "differ by rounding), or run on another machine."
-        )
-    if scale.groups:
-        sizes = Sizes(scale)
-        remarks.append(
-            f"Cached activations take {sizes.cache_bytes() / 1e9:,.1f} GB of disk; all would take "
-            f"{sizes.all_cached_bytes() / 1e9:,.1f} GB."
-        )
-    return Plan(works, too_much, remarks, gpu_memory_gb is not None)
+def make_plan(scale: Scale) -> list[Work]:
+    """Count what every rule takes that has jobs at this scale."""
+    works = [*_works_that_fetch(scale), *_works_that_train(scale), *_works_that_study(scale)]
+    return [work for work in works if work.jobs]
 
 
-def _works(scale: Scale) -> Iterator[Work]:
+def _works_that_fetch(scale: Scale) -> Iterator[Work]:
     given, models = scale.resources, list(scale.models.values())
     weights = sum(FLOAT * model.n_parameters() for model in models)
     on_hub = [model for model in models if isinstance(model.source, HubSource)]
@@ -136,8 +76,7 @@ def _works(scale: Scale) -> Iterator[Work]:
     yield Work("fetch_model", len(models), given.fetch_model, download=download, disk=disk)
     # Of a dataset without named files, only the hub knows the size.
     texts = [text for text in scale.corpus.source if isinstance(text, HubDataset)]
-    files = [file for text in texts for file in (*text.data_files, *text.eval_data_files)]
-    shards = SHARD_BYTES * len(files)
+    shards = SHARD_BYTES * sum(len(text.data_files + text.eval_data_files) for text in texts)
     yield Work("fetch_corpus", 1, given.fetch_corpus, download=shards, disk=2 * shards)
     rows = scale.corpus.train_contexts + scale.corpus.eval_contexts
     row_bytes = (scale.corpus.context_length + 1) * FLOAT
@@ -148,115 +87,106 @@ def _works(scale: Scale) -> Iterator[Work]:
     )
     disk = 2 * download
     yield Work("import_transcoder", len(imported), given.fetch_model, download=download, disk=disk)
-    if scale.groups:
-        yield from _works_that_train(scale)
-    asked = len({case.model for case in scale.circuits.cases})
-    yield Work("find_circuits", asked, given.circuit)
-    yield Work("measure_replacement", min(asked, 1), given.circuit)
-    if scale.greater_than is not None:
-        yield Work("study_greater_than", 1, given.greater_than)
-    if scale.interpretability is not None:
-        memory = Sizes(scale).memory_of_gathering() if scale.groups else 0
-        yield Work("gather_examples", 1, given.gather_examples, gpu_memory=memory)
-        yield Work("study_features", 1, given.study_features)
 
 
 def _works_that_train(scale: Scale) -> Iterator[Work]:
-    sizes, given = Sizes(scale), scale.resources
-    deepest = [sites[-1] for name in scale.models if (sites := scale.sites_of(name))]
+    if not scale.groups:
+        return
+    given, groups, sites = scale.resources, scale.all_groups, scale.all_sites
+    deepest = [found[-1] for name in scale.models if (found := scale.sites_of(name))]
     yield Work(
         "cache_activations",
         len(deepest),
         given.cache_activations,
-        flops=sum(map(sizes.flops_of_caching, deepest)),
-        disk=sizes.cache_bytes(),
-        gpu_memory=max(map(sizes.memory_of_caching, deepest)),
+        flops=sum(sizes.flops_of_caching(scale, site) for site in deepest),
+        disk=sizes.bytes_of_caches(scale),
     )
-    groups = scale.main_groups
-    entries = [entry for group in groups for entry in scale.dictionaries_in(group)]
+    weights = [sizes.bytes_of_group(scale, group) for group in groups]
     yield Work(
         "train",
         len(groups),
         given.train,
-        flops=sum(map(sizes.flops_of_group, groups)),
-        # Every dictionary, and the largest checkpoint while its job runs.
-        disk=sum(map(sizes.dictionary_file, entries)) + max(map(sizes.kept_by_group, groups)),
-        gpu_memory=max(map(sizes.memory_of_group, groups)),
+        flops=sum(sizes.flops_of_group(scale, group) for group in groups),
+        # Every dictionary, and the largest checkpoint while its job runs: with Adam's two moments.
+        disk=sum(weights) + 3 * max(weights),
     )
-    yield Work(
-        "evaluate",
-        len(scale.all_sites),
-        given.evaluate,
-        flops=sum(map(sizes.flops_of_evaluation, scale.all_sites)),
-        gpu_memory=max(map(sizes.memory_of_evaluation, scale.all_sites)),
-    )
+    flops = sum(sizes.flops_of_evaluation(scale, site) for site in sites)
+    yield Work("evaluate", len(sites), given.evaluate, flops=flops)
 
 
-def describe(plan: Plan, rate: float, source: str) -> str:
-    """A plan as text: a line a rule, the sums, remarks, and what does not fit.
+def _works_that_study(scale: Scale) -> Iterator[Work]:
+    given, asked = scale.resources, len({case.model for case in scale.circuits.cases})
+    yield Work("find_circuits", asked, given.circuit)
+    yield Work("measure_replacement", min(asked, 1), given.circuit)
+    yield Work("study_greater_than", int(scale.greater_than is not None), given.greater_than)
+    studied = int(scale.interpretability is not None)
+    yield Work("gather_examples", studied, given.gather_examples)
+    yield Work("study_features", studied, given.study_features)
+
+
+def does_not_fit(works: list[Work], results: Path, memory_gb: float) -> list[str]:
+    """One sentence for each thing that does not fit.
 
     Args:
-        plan: what the scale takes.
+        works: what the scale takes.
+        results: the folder whose disk will hold the results.
+        memory_gb: of the machine that runs the largest job.
+    """
+    needed, free = sum(work.disk for work in works), free_bytes(results)
+    problems = [
+        f"memory: {work.rule} {work.resources.mem_mb / 1000:g} GB of {memory_gb:.0f}"
+        for work in works
+        if work.resources.mem_mb > memory_gb * 1000
+    ]
+    if needed > free:
+        problems.append(f"disk: {needed / 1e9:.1f} GB, free on {results}: {free / 1e9:.1f} GB")
+    return problems
+
+
+def describe(scale: Scale, works: list[Work], rate: float, source: str) -> str:
+    """What a scale takes, as text: a line a rule, and the sums.
+
+    Args:
+        scale: which scale.
+        works: what it takes.
         rate: operations a second.
         source: where the rate comes from.
     """
-    table = pd.DataFrame(
+    takes = pd.DataFrame(
         {
             "rule": work.rule,
             "jobs": work.jobs,
-            "hours": f"{work.flops / rate / 3600:.2f}" if work.flops else "",
-            "GPU GB": f"{work.gpu_memory / 1e9:.1f}" if plan.has_gpu and work.gpu_memory else "",
-            "RAM GB": f"{work.resources.mem_mb / 1000:g}",
-            "disk GB": f"{work.disk / 1e9:.2f}" if work.disk else "",
-            "download GB": f"{work.download / 1e9:.2f}" if work.download else "",
+            "hours": work.flops / rate / 3600,
+            "RAM GB": work.resources.mem_mb / 1000,
+            "disk GB": work.disk / 1e9,
+            "download GB": work.download / 1e9,
         }
-        for work in plan.works
+        for work in works
     )
-    hours = sum(work.flops for work in plan.works) / rate / 3600
-    disk = sum(work.disk for work in plan.works) / 1e9
-    download = sum(work.download for work in plan.works) / 1e9
-    return "\n".join(
-        [
-            table.to_string(index=False),
-            f"\nIn all: {hours:.1f} hours on one device, {disk:.1f} GB of disk, {download:.1f} GB "
-            "of download. RAM is what the scale file allots to one job; GPU memory is a bound on "
-            "the largest job.",
-            f"Hours are a prediction: operations of the large products at {rate / 1e12:.3g}e12 a "
-            f"second, {source}. Rules without hours take minutes.",
-            *plan.remarks,
-            *(f"DOES NOT FIT: {sentence}" for sentence in plan.does_not_fit),
-        ]
-    )
-
-
-def this_machine(scale: Scale) -> tuple[str, float | None, float]:
-    """Where the scale would compute here, and how much memory there is.
-
-    Returns:
-        ``cpu`` or ``cuda``; GB of one GPU, or None without one; GB of the machine. Where the scale
-        insists on a GPU and there is none here, the GPU is a typical one.
-    """
-    memory_gb = memory_bytes() / 1e9
-    if scale.device != "cpu" and torch.cuda.is_available():
-        return "cuda", torch.cuda.get_device_properties(0).total_memory / 1e9, memory_gb
-    return "cpu", TYPICAL_GPU_GB if scale.device == "cuda" else None, memory_gb
+    modelled = ["hours", "disk GB", "download GB"]
+    hours, disk, download = takes[modelled].sum()
+    shown = dict.fromkeys(modelled, lambda value: f"{value:.2f}" if value else "")
+    lines = [
+        takes.to_string(index=False, formatters=shown | {"RAM GB": "{:g}".format}),
+        f"\nIn all: {hours:.1f} hours on one device, {disk:.1f} GB of disk, {download:.1f} GB "
+        "of download. RAM is what the scale file allots to one job.",
+        f"Hours are a prediction: operations of the large products at {rate / 1e12:.3g}e12 a "
+        f"second, {source}. Rules without hours take minutes.",
+    ]
+    if scale.groups:
+        lines.append(
+            f"Cached activations take {sizes.bytes_of_caches(scale) / 1e9:,.1f} GB of disk; all "
+            f"would take {sizes.bytes_of_all_caches(scale) / 1e9:,.1f} GB."
+        )
+    return "\n".join(lines)
 
 
 def measured_rate(device: str) -> float:
     """Operations a second in a large float32 product, measured on ``cpu`` or ``cuda``."""
     size = 8192 if device == "cuda" else 2048
-    a = torch.randn(size, size, device=device)
-    times = []
-    for _ in range(4):  # the first warms up
-        wait_for(device)
-        began = time.perf_counter()
-        a @ a
-        wait_for(device)
-        times.append(time.perf_counter() - began)
-    return 2 * size**3 / min(times[1:])
-
-
-def wait_for(device: str) -> None:
-    """Wait until a GPU has done what it was given."""
-    if device == "cuda":
-        torch.cuda.synchronize()
+    product = Timer(
+        "a @ a",
+        globals={"a": torch.randn(size, size, device=device)},
+        num_threads=torch.get_num_threads(),
+    )
+    return 2 * size**3 / product.timeit(3).mean

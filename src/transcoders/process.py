@@ -3,10 +3,7 @@
 import ctypes
 import os
 import pwd
-import tempfile
 from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 from transcoders.config import Resources
 from transcoders.errors import UserError
@@ -37,8 +34,6 @@ NEVER = (
 )  # fmt: skip
 HOME = Path(".snakemake/home")
 """Of users who have none that they can write to. Libraries keep caches and settings there."""
-_claims: list[FileLock] = []
-"""Locks on the GPUs of this process. The system releases them when the process ends."""
 
 
 def set_environment(instruction_set: str) -> None:
@@ -85,8 +80,8 @@ def prepare_process(
         granted: cores that the caller has; None if nobody counted.
         resources: what the scale file allots to the job.
         device: ``cpu``; ``cuda`` for a GPU if the job is allotted one, and the CPU otherwise; or
-            ``auto`` for a GPU if the machine has one, allotted or not. Only one that is allotted
-            is claimed.
+            ``auto`` for a GPU if the machine has one, allotted or not. It is the first that this
+            process sees: a scheduler shows each job its own.
         keep_freed_memory: whether to reuse large blocks. This is faster in training, where the
             same sizes come again and again, and wasteful where sizes vary.
         tf32: whether a GPU may round what it multiplies to TF32.
@@ -125,35 +120,7 @@ def prepare_process(
         return "cpu"
     # Without a workspace of its own, cuBLAS may add up in another order from call to call.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    if granted is not None and resources.gpus:
-        gpus = map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
-        torch.cuda.set_device(claim_gpu([str(gpu.uuid) for gpu in gpus]))
     return "cuda"
-
-
-def claim_gpu(uuids: list[str]) -> int:
-    """Claim a GPU that no other job on this machine has, and return its number.
-
-    A scheduler such as Slurm shows each job its own GPU only, as number 0. On a machine without
-    one, jobs find out among themselves.
-
-    Args:
-        uuids: the unique identifiers of the GPUs that this process sees, by number.
-
-    Raises:
-        UserError: all are taken.
-    """
-    for number, uuid in enumerate(uuids):
-        path = Path(tempfile.gettempdir()) / f"transcoders-{os.getuid()}-gpu-{uuid}.lock"
-        try:
-            _claims.append(FileLock(path, blocking=False).acquire().lock)
-        except Timeout:
-            continue
-        return number
-    raise UserError(
-        f"resources: all {len(uuids)} GPUs that this job can see are in use by other jobs; run "
-        f"snakemake with --resources gpu={len(uuids)}, so that it starts no more of them at a time"
-    )
 
 
 def _settle_elementwise_functions() -> None:

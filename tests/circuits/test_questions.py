@@ -51,7 +51,6 @@ REFUSED: list[tuple[str, dict[str, str], str]] = [
     ("circuit", {"--head": "attn3[0]"}, r"head attn3\[0\]: expected a layer from 0 to 2"),
     ("circuit", {"--head": "tc0[2]"}, r"expected a layer and head such as attn9\[1\]"),
     ("circuit", {"--token": "5"}, "token 5: expected one from -5 to 4"),
-    ("circuit", {"--case": "tiny-feature"}, "--case, or --all-of .* none of the others"),
     ("attention", {"--head": "attn0[2]"}, r"head attn0\[2\]: expected a layer from 0 to 2"),
     ("attention", {"--key": "5"}, "token 5: expected one from -5 to 4"),
     ("attention", {"--query": "1"}, "cannot read it from token 1; expected a token from 0 to 1"),
@@ -85,6 +84,13 @@ def test_an_unknown_model_is_refused_before_any_file_is_read(monkeypatch):
     monkeypatch.chdir(ROOT)
     with pytest.raises(UserError, match="no model named 'gpt5'"):
         Tracer.load("smoke", "gpt5")
+
+
+@pytest.mark.usefixtures("own_settings")
+def test_a_model_of_which_the_scale_asks_no_circuit_is_refused(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(UserError, match=r"circuits\.cases: expected one of tiny-gpt2, found none"):
+        app(["find-circuits", "--scale", "smoke", "tiny-gpt2"], standalone_mode=False)
 
 
 def test_a_prompt_of_one_token_has_a_circuit(tracer):

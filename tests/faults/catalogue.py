@@ -30,7 +30,7 @@ CACHED = "activations/tiny-gpt2_layer1"
 EVALUATE = "evaluate tiny-gpt2_layer1"
 LINES = """
 fetch-model tiny-gpt2; fetch-corpus; tokenize tiny-gpt2; manifest; cache-activations tiny-gpt2
-train tiny-gpt2; evaluate tiny-gpt2_layer1; collect-tables; circuit --case tiny-feature
+train tiny-gpt2; evaluate tiny-gpt2_layer1; collect-tables; find-circuits tiny-llama
 check-features; greater-than; gather-examples; measure-features; study-features
 gather-activity tiny-llama; label-features; circuit-page tiny-feature
 feature-browser; table1; case-studies; judge-claims

@@ -106,7 +106,7 @@ def sweeps(*trained):
     scale = SimpleNamespace(
         sites=SITES,
         training=SimpleNamespace(epochs=1),
-        main_groups=[
+        all_groups=[
             SimpleNamespace(
                 sites=[SITES[site]],
                 contexts=rows,

@@ -36,7 +36,7 @@ def checkout(folder):
     workspace(folder)
     shutil.copyfile(REPOSITORY / "Makefile", folder / "Makefile")
     scale = yaml.safe_load((folder / "config/smoke.yaml").read_text())
-    for key in ("extensions", "learning_rates", "greater_than", "interpretability"):
+    for key in ("extensions", "greater_than", "interpretability"):
         del scale[key]
     scale["models"] = {"tiny-gpt2": scale["models"]["tiny-gpt2"]}
     scale["sites"], scale["circuit_sites"], scale["groups"] = [SITE], [], scale["groups"][:1]

@@ -123,9 +123,8 @@ def read_by(run, tmp_path_factory):
     folder = tmp_path_factory.mktemp("declared") / "run"
     shutil.copytree(run, folder, symlinks=True)
     planned = snakemake(
-        folder, "all", "learning_rates", "--forceall", "--dry-run", "--printshellcmds",
-        "--config", "scale=smoke",
-    )  # fmt: skip
+        folder, "all", "--forceall", "--dry-run", "--printshellcmds", "--config", "scale=smoke"
+    )
     lines = re.findall(r"python -m transcoders (.*) > ", planned.stdout + planned.stderr)
     found = {}
     with pytest.MonkeyPatch.context() as patch:
@@ -136,8 +135,7 @@ def read_by(run, tmp_path_factory):
         save_record(layout.ratings, finished(study, layout.ratings))
         patch.setattr(nbclient.NotebookClient, "execute", in_process)
         reader = Reader(patch)
-        # What compares learning rates is not part of a whole run: it is trained first.
-        for line in sorted(lines, key=lambda line: not line.startswith("train")):
+        for line in lines:
             words = shlex.split(line)
             rest = words[words.index("smoke") + 1 : words.index("--threads")]
             reader.read = set()

@@ -12,7 +12,7 @@ from helpers_hub import add_model, add_to_hub, shard
 from transcoders.config import load_scale
 from transcoders.files import read_json
 from transcoders.layout import Layout
-from workflow.running import REPOSITORY, run_offline, snakemake, workspace
+from workflow.running import REPOSITORY, run_offline, workspace
 
 pytestmark = pytest.mark.full
 PAPER = ("--config", "scale=paper")
@@ -119,14 +119,3 @@ def test_the_studies_are_made_and_the_paper_stands_beside_greater_than(run):
     for expected in ("0.88294", "0.7978", "attn9[1]"):
         assert expected in page
     assert ">bad feature<" not in page  # whose number is one of the authors' weights
-
-
-def test_learning_rates_are_compared_when_asked_for(run, scale):
-    assert not (run / LAYOUT.learning_rates).exists()
-    snakemake(run, *PAPER, "--", "learning_rates")
-    table = pd.read_csv(run / LAYOUT.learning_rates)
-    assert list(table["dictionary"]) == [e.name for e in scale.learning_rate_dictionaries]
-    assert list(table["learning_rate"]) == [2e-5, 2e-4, 4e-4] * 2
-    for _, of_kind in table.groupby("kind"):  # with so few steps, the slowest has learned least
-        assert of_kind["fvu"].iloc[0] > of_kind["fvu"].iloc[-1]
-    assert len(pd.read_csv(run / LAYOUT.evaluation)) == len(scale.dictionaries)

@@ -34,7 +34,7 @@ ASKED = list(dict.fromkeys(case.model for case in SCALE.circuits.cases))
 for model in ASKED:
     job(
         f"find_circuits_{model}",
-        f"circuit --all-of {model}",
+        f"find-circuits {model}",
         message=f"Finding the circuits of {model}",
         input=[*traced(model), LAYOUT.tokens(model) / "train.safetensors"],
         output=[

@@ -71,20 +71,16 @@ def weights(dictionaries):
 WEIGHTS = weights([*SCALE.dictionaries, *SCALE.imported_transcoders])
 
 
-def evaluated(site, dictionaries):
-    """What it takes to evaluate dictionaries of a site."""
+def evaluated_site(wildcards):
+    """What it takes to evaluate the dictionaries of a site."""
+    site = SCALE.site(wildcards.site)
     return [
-        *weights(dictionaries),
+        *weights(SCALE.dictionaries_of(site)),
         LAYOUT.model(site.model) / "model.safetensors",
         LAYOUT.tokens(site.model) / "eval.safetensors",
         LAYOUT.documents,
         LAYOUT.activations(site.name) / "statistics.safetensors",
     ]
-
-
-def evaluated_site(wildcards):
-    site = SCALE.site(wildcards.site)
-    return evaluated(site, SCALE.dictionaries_of(site))
 
 
 def states_of_files(*sources):

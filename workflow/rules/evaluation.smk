@@ -43,20 +43,3 @@ if SCALE.sweeps_data:
         input=[LAYOUT.evaluation, LAYOUT.evaluation_by_document, LAYOUT.listed_claims],
         output=GAPS,
     )
-
-
-if SCALE.learning_rates:
-    # Optional: no other rule asks for these dictionaries.
-    job(
-        "learning_rates",
-        "compare-learning-rates",
-        message="Comparing learning rates",
-        input=sorted(
-            {
-                file
-                for entry in SCALE.learning_rate_dictionaries
-                for file in evaluated(entry.site, [entry])
-            }
-        ),
-        output=LAYOUT.learning_rates,
-    )

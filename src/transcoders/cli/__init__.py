@@ -30,8 +30,14 @@ def main() -> None:
         sys.exit(f"error: {error}")
     except OSError as error:
         sys.exit(f"error: {describe_os_error(error)}")
-    except MemoryError as error:
+    except _too_little_memory() as error:
         sys.exit(
             f"error: too little memory ({error}); end other programs, or lower the sizes in "
             "the scale file"
         )
+
+
+def _too_little_memory() -> tuple[type[Exception], ...]:
+    """What Python raises, and what PyTorch raises on a GPU if it has been imported."""
+    torch = sys.modules.get("torch")
+    return (MemoryError, torch.OutOfMemoryError) if torch else (MemoryError,)

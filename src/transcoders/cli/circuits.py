@@ -1,16 +1,19 @@
 """Circuits, checks of features, greater-than."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from transcoders.cli.app import JOBS, Run, ScaleName, app, job, section, start
 from transcoders.config import Scale
-from transcoders.config.studies import CircuitCase
 from transcoders.errors import UserError
 from transcoders.files import write_table
-from transcoders.layout import ARTICLE, Layout
+from transcoders.layout import ARTICLE
+
+if TYPE_CHECKING:
+    from transcoders.circuits import Tracer
+    from transcoders.circuits.trace import Circuit
 
 
 def _cases_of(scale: Scale, model: str) -> Any:
@@ -19,57 +22,41 @@ def _cases_of(scale: Scale, model: str) -> Any:
     return asked, scale.model(model).bos_token
 
 
-def _asked(
-    scale: Scale,
-    *,
-    case: str | None,
-    all_of: str | None,
-    prompt: str | None,
-    target: str | None,
-    model: str | None,
-    out: Path | None,
-) -> list[CircuitCase]:
-    """The cases that are asked for: that of a name, those of a model, or the user's own.
-
-    Raises:
-        UserError: what is given asks for none of the three, or for more than one.
-    """
-    own = (prompt, target, model) != (None, None, None)
-    if case is not None and all_of is None and not own:
-        return [scale.circuit_case(case)]
-    if all_of is not None and case is None and not own and out is None:
-        if found := [entry for entry in scale.circuits.cases if entry.model == all_of]:
-            return found
-        raise UserError(
-            f"config/{scale.name}.yaml: circuits.cases: expected one of {all_of}, found none"
-        )
-    if prompt is None or target is None or case is not None or all_of is not None:
-        raise UserError(
-            "circuit: expected --prompt and --target, or --case, or --all-of without --out, and "
-            "none of the others; see --help"
-        )
-    name, model = out.name if out else "", model or next(iter(scale.models))
-    return [CircuitCase.model_construct(name=name, model=model, prompt=prompt, target=target)]
-
-
 @job(
     "seed corpus.train_positions circuits.n_paths circuits.iterations circuits.sign "
     "circuits.text_contexts device",
     resources="circuit",
     part=_cases_of,
 )
+def find_circuits(run: Run, model: str) -> None:
+    """Find all circuits that the scale file asks of a model."""
+    from transcoders.circuits import Search, Tracer
+
+    asked = run.scale.circuits
+    cases = [case for case in asked.cases if case.model == model]
+    if not cases:
+        raise UserError(f"{run.layout.config}: circuits.cases: expected one of {model}, found none")
+    tracer, circuits = Tracer.load(run.scale.name, model, device=run.device), {}
+    for case in cases:
+        search = Search(
+            n_paths=asked.n_paths,
+            iterations=asked.iterations,
+            components=tuple(case.components),
+            exclude_bos=case.exclude_bos,
+            sign=asked.sign,
+        )
+        found = tracer.trace(case.prompt, case.target, search)
+        circuits[run.layout.circuit(case.name)] = _printed(found)
+    _write(run, tracer, model, circuits)
+
+
+@app.command()
 def circuit(
-    run: Run,
-    case: Annotated[
-        str | None, typer.Option(help="A circuit of the scale file; its record goes to results/.")
-    ] = None,
-    all_of: Annotated[
-        str | None, typer.Option(help="A model: all circuits that the scale file asks of it.")
-    ] = None,
-    prompt: Annotated[str | None, typer.Option(help="Any text, in place of a case.")] = None,
+    scale: ScaleName,
+    prompt: Annotated[str, typer.Option(help="Any text.")],
     target: Annotated[
-        str | None, typer.Option(help="tc24\\[123]@-1, tc24\\[top]@-1 or logit\\[a]-logit\\[b]@-1.")
-    ] = None,
+        str, typer.Option(help="tc24\\[123]@-1, tc24\\[top]@-1 or logit\\[a]-logit\\[b]@-1.")
+    ],
     model: Annotated[str | None, typer.Option(help="A model of the scale; else the first.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the files of the circuit.")] = None,
     paths: Annotated[int | None, typer.Option(help="Paths kept in each round.")] = None,
@@ -88,62 +75,57 @@ def circuit(
     ] = None,
 ) -> None:
     """Find the circuit of a feature or logit on a prompt, and print its strongest paths."""
-    scale, layout, device = run
-    cases = _asked(
-        scale, case=case, all_of=all_of, prompt=prompt, target=target, model=model, out=out
-    )
-
+    run = start(JOBS["find-circuits"], scale, None)
     from transcoders.circuits import Search, Tracer, parse_head
+
+    usual, model = run.scale.circuits, model or next(iter(run.scale.models))
+    search = Search(
+        n_paths=usual.n_paths if paths is None else paths,
+        iterations=usual.iterations if iterations is None else iterations,
+        components=tuple(components or Search.components),
+        layers=layers,
+        heads=None if heads is None else [parse_head(head) for head in heads],
+        tokens=tokens,
+        exclude_bos=exclude_bos,
+        sign=sign or usual.sign,  # type: ignore[arg-type]  # Search refuses others
+    )
+    tracer = Tracer.load(scale, model, device=run.device)
+    found = _printed(tracer.trace(prompt, target, search))
+    if out:
+        _write(run, tracer, model, {out: found})
+        _write_page(run, model, out)
+
+
+def _printed(found: "Circuit") -> "Circuit":
+    typer.echo(f"{found.target.name} = {found.target.value:.3f} on {found.tokens}")
+    typer.echo(found.table())
+    return found
+
+
+def _write(run: Run, tracer: "Tracer", model: str, circuits: "dict[Path, Circuit]") -> None:
+    """Write circuits of a model, each named as its folder, with what is known of their features."""
     from transcoders.circuits.report import look_up, write_circuit
     from transcoders.corpus import load_rows
 
-    model = cases[0].model
-    searches = [
-        Search(
-            n_paths=scale.circuits.n_paths if paths is None else paths,
-            iterations=scale.circuits.iterations if iterations is None else iterations,
-            components=tuple(components or entry.components),
-            layers=layers,
-            heads=None if heads is None else [parse_head(head) for head in heads],
-            tokens=tokens,
-            exclude_bos=exclude_bos or entry.exclude_bos,
-            sign=sign or scale.circuits.sign,  # type: ignore[arg-type]  # Search refuses others
-        )
-        for entry in cases
-    ]
-    tracer, circuits = Tracer.load(scale.name, model, device=device), []
-    for entry, search in zip(cases, searches, strict=True):
-        found = tracer.trace(entry.prompt, entry.target, search)
-        typer.echo(f"{found.target.name} = {found.target.value:.3f} on {found.tokens}")
-        typer.echo(found.table())
-        circuits.append(found)
-    if out or prompt is None:
-        text = load_rows(layout.tokens(model), "train").tokens[: scale.circuits.text_contexts]
-        known = look_up(tracer, circuits, text.to(device))
-        for entry, found in zip(cases, circuits, strict=True):
-            folder = out or layout.circuit(entry.name)
-            write_circuit(
-                tracer, found, known, folder, name=entry.name, model=model, seed=scale.seed
-            )
-            if out:  # the workflow writes pages of cases when all features have names
-                _write_page(scale, layout, model, folder)
+    rows = load_rows(run.layout.tokens(model), "train").tokens[: run.scale.circuits.text_contexts]
+    known = look_up(tracer, list(circuits.values()), rows.to(run.device))
+    for folder, found in circuits.items():
+        name, seed = folder.name, run.scale.seed
+        write_circuit(tracer, found, known, folder, name=name, model=model, seed=seed)
 
 
 @job("", resources="notebook")
 def circuit_page(run: Run, case: str) -> None:
     """Write the page and the viewers' graph of a circuit of the scale file."""
-    model = run.scale.circuit_case(case).model
-    _write_page(run.scale, run.layout, model, run.layout.circuit(case), ARTICLE)
+    _write_page(run, run.scale.circuit_case(case).model, run.layout.circuit(case), ARTICLE)
 
 
-def _write_page(
-    scale: Scale, layout: Layout, model: str, folder: Path, article: Path | None = None
-) -> None:
+def _write_page(run: Run, model: str, folder: Path, article: Path | None = None) -> None:
     from transcoders.circuits.labels import browser_pages, labels_of
     from transcoders.circuits.report import write_circuit_page
 
-    labels, pages = labels_of(scale, layout, model), browser_pages(scale, layout, model)
-    write_circuit_page(folder, labels, pages, article)
+    labels = labels_of(run.scale, run.layout, model)
+    write_circuit_page(folder, labels, browser_pages(run.scale, run.layout, model), article)
 
 
 def _of_replacement(scale: Scale, _: str) -> Any:
@@ -176,7 +158,7 @@ def attention(
     pairs: Annotated[int, typer.Option(min=1, help="Pairs to list.")] = 20,
 ) -> None:
     """Say why a head reads a token: its score before the softmax, split over pairs of parts."""
-    device = start(JOBS["circuit"], scale, None).device
+    device = start(JOBS["find-circuits"], scale, None).device
     from transcoders.circuits import Tracer, attention_score, parse_head
 
     at, unit = parse_head(head)

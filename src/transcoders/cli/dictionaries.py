@@ -3,7 +3,7 @@
 from typing import Any
 
 from transcoders.cli.app import Run, job, section
-from transcoders.config import Dictionary, Scale
+from transcoders.config import Scale
 from transcoders.files import read_table, write_table
 
 
@@ -51,14 +51,15 @@ def train(run: Run, group: str) -> None:
     train_group_of(run.scale, run.layout, run.scale.group(group), device=run.device)
 
 
-def _measured(entries: list[Dictionary]) -> Any:
+def _measured(scale: Scale, site: str) -> Any:
+    entries = scale.dictionaries_of(scale.site(site))
     return [(e.kind, e.l1_coefficient, e.headline) for e in entries]
 
 
 @job(
     "seed corpus.metric_positions evaluation device",
     resources="evaluate",
-    part=lambda scale, site: _measured(scale.dictionaries_of(scale.site(site))),
+    part=_measured,
 )
 def evaluate(run: Run, site: str) -> None:
     """Measure all dictionaries of one site on the held-out documents."""
@@ -71,23 +72,6 @@ def evaluate(run: Run, site: str) -> None:
     )
     write_table(layout.site_evaluation(site), table)
     write_table(layout.site_evaluation_by_document(site), by_document)
-
-
-@job(
-    "seed corpus.metric_positions evaluation device",
-    resources="evaluate",
-    part=lambda scale, _: [
-        *_measured(scale.learning_rate_dictionaries),
-        *(entry.learning_rate for entry in scale.learning_rate_dictionaries),
-    ],
-)
-def compare_learning_rates(run: Run) -> None:
-    """Measure the dictionaries that differ in learning rate, as all others are measured."""
-    from transcoders.evaluation import compare_learning_rates
-
-    write_table(
-        run.layout.learning_rates, compare_learning_rates(run.scale, run.layout, device=run.device)
-    )
 
 
 @job("", resources="notebook")

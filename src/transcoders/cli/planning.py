@@ -15,10 +15,6 @@ def plan(
         float | None,
         typer.Option(help="10^12 float32 operations a second. Default: measured here.", min=1e-3),
     ] = None,
-    gpu_memory: Annotated[
-        float | None,
-        typer.Option(help="GB of one GPU. Default: this machine's, or 80 if it has none.", min=1),
-    ] = None,
     memory: Annotated[
         float | None,
         typer.Option(help="GB of the largest machine. Default: this machine's.", min=1),
@@ -28,22 +24,23 @@ def plan(
 
     Models and texts on this machine are checked as the jobs that read them would check them.
     """
-    from transcoders.plan import check_local, describe, make_plan, measured_rate, this_machine
+    import torch
+
+    from transcoders.environment import memory_bytes
+    from transcoders.plan import check_local, describe, does_not_fit, make_plan, measured_rate
 
     settings, layout = open_scale(scale)
     check_local(settings)
-    device, found_gpu, found_memory = this_machine(settings)
-    made = make_plan(
-        settings,
-        results=layout.results,
-        gpu_memory_gb=None if settings.device == "cpu" else gpu_memory or found_gpu,
-        memory_gb=memory or found_memory,
-    )
+    works = make_plan(settings)
+    device = "cuda" if settings.device != "cpu" and torch.cuda.is_available() else "cpu"
     rate = tflops * 1e12 if tflops else measured_rate(device)
     processor = "GPU" if device == "cuda" else "CPU"
     source = "as given" if tflops else f"measured on this machine's {processor}"
-    typer.echo(describe(made, rate, source))
-    if made.does_not_fit:
+    typer.echo(describe(settings, works, rate, source))
+    problems = does_not_fit(works, layout.results, memory or memory_bytes() / 1e9)
+    for problem in problems:
+        typer.echo(f"DOES NOT FIT: {problem}")
+    if problems:
         raise typer.Exit(code=1)
 
 

@@ -13,7 +13,7 @@ from transcoders.config.fields import (
     PositiveInt,
     Section,
 )
-from transcoders.config.sections import DictionaryEntry, Site, Training
+from transcoders.config.sections import DictionaryEntry, Site
 
 
 class OwnTraining(Section):
@@ -26,11 +26,6 @@ class OwnTraining(Section):
     epochs: PositiveInt | None = None
     expansion: PositiveInt | None = None
     buffer_tokens: PositiveInt | None = None
-
-    def in_place_of(self, training: Training) -> Training:
-        """The scale's settings, but for those that the group has of its own."""
-        own = self.model_dump(include=set(OwnTraining.model_fields), exclude_none=True)
-        return training.model_copy(update=own)
 
 
 class GroupEntry(OwnTraining):

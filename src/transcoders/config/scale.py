@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from transcoders.config.agreement import check_agreement
 from transcoders.config.fields import FileName, Section
-from transcoders.config.groups import Group, GroupEntry
+from transcoders.config.groups import Group, GroupEntry, OwnTraining
 from transcoders.config.kinds import RATED_KINDS, Kind
 from transcoders.config.sections import (
     Activations,
@@ -71,8 +71,6 @@ class Scale(Section):
     groups: tuple[GroupEntry, ...] = Field(default=(), strict=False)
     extensions: tuple[GroupEntry, ...] = Field(default=(), strict=False)
     """Groups of kinds that the paper does not have; everything works without them."""
-    learning_rates: tuple[GroupEntry, ...] = Field(default=(), strict=False)
-    """Groups that compare learning rates. Only the target of that name asks for them."""
     imported: tuple[Imported, ...] = Field(default=(), strict=False)
     """Transcoders that others trained: used in circuits, not trained or evaluated here."""
     evaluation: Evaluation | None = None
@@ -112,24 +110,14 @@ class Scale(Section):
         return fewer if site in self.circuit_sites else None
 
     @property
-    def main_groups(self) -> list[Group]:
-        """What is trained but to compare learning rates: the paper's groups, then extensions."""
-        return [group for entry in (*self.groups, *self.extensions) for group in entry.groups]
-
-    @property
-    def learning_rate_groups(self) -> list[Group]:
-        """What is trained to compare learning rates."""
-        return [group for entry in self.learning_rates for group in entry.groups]
-
-    @property
     def all_groups(self) -> list[Group]:
-        """All that is trained, by a whole run or to compare learning rates."""
-        return [*self.main_groups, *self.learning_rate_groups]
+        """What is trained, job by job: the paper's groups, then extensions."""
+        return [group for entry in (*self.groups, *self.extensions) for group in entry.groups]
 
     @cached_property
     def dictionaries(self) -> list[Dictionary]:
-        """Every dictionary but those that compare learning rates, in the order of the groups."""
-        return [entry for group in self.main_groups for entry in self.dictionaries_in(group)]
+        """Every dictionary that is trained, in the order of the groups."""
+        return [entry for group in self.all_groups for entry in self.dictionaries_in(group)]
 
     def dictionaries_in(self, group: Group) -> list[Dictionary]:
         """What one job trains, site by site."""
@@ -159,18 +147,13 @@ class Scale(Section):
         )
 
     @property
-    def learning_rate_dictionaries(self) -> list[Dictionary]:
-        """Those that compare learning rates."""
-        return [e for group in self.learning_rate_groups for e in self.dictionaries_in(group)]
-
-    @property
     def sweeps_data(self) -> bool:
         """Whether both kinds of Figure 3 see several amounts of data at a site, in one pass each.
 
         Then the gap between them is compared by amount of data and by other controls.
         """
         amounts: dict[tuple[Site, Kind], set[int]] = defaultdict(set)
-        for group in self.main_groups:
+        for group in self.all_groups:
             assert self.training is not None  # there is a group
             if (group.entry.epochs or self.training.epochs) == 1:
                 for site, entry in product(group.sites, group.entry.dictionaries):
@@ -195,7 +178,8 @@ class Scale(Section):
     def training_of(self, group: Group) -> Training:
         """The settings of a scale's training, with what a group has of its own."""
         assert self.training is not None  # there is a group
-        return group.entry.in_place_of(self.training)
+        own = group.entry.model_dump(include=set(OwnTraining.model_fields), exclude_none=True)
+        return self.training.model_copy(update=own)
 
     def seed_of(self, group: Group) -> int:
         """The seed of a group's initial weights and order of batches."""

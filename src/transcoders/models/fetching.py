@@ -6,7 +6,7 @@ from typing import Any
 
 from transcoders.checksums import sha256
 from transcoders.config import HubSource, Model, ModelFolder, SyntheticModel, WheelSource
-from transcoders.files import check_disk, made_folder, safetensors_errors, write_json
+from transcoders.files import check_disk, made_folder, write_json
 from transcoders.models.checks import check_context, check_model
 from transcoders.models.forward import LanguageModel
 from transcoders.models.loading import load_hugging_face, read_tokenizer, to_bridge
@@ -35,9 +35,8 @@ def fetch_model(model: Model, destination: Path, *, seed: int) -> None:
     check_disk(destination.parent, 4 * model.n_parameters(), "a model in fp32")
     with made_folder(destination) as folder, tempfile.TemporaryDirectory() as download:
         _, hf, tokenizer = _load_and_check(model, Path(download), seed)
-        with safetensors_errors(destination):
-            hf.save_pretrained(folder)
-            tokenizer.save_pretrained(folder)
+        hf.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
         to_bridge(hf, folder)
         hashes = {path.name: sha256(path) for path in sorted(folder.iterdir())}
         write_json(folder / "source.json", {**model.source.model_dump(), "files": hashes})
