@@ -34,9 +34,9 @@ def circuit_of(local, target, search):
     return Circuit("w0 w1", search, local, target, TOKENS, paths, build_graph(paths))
 
 
-@pytest.fixture(scope="module", params=["logits", "feature"])
+@pytest.fixture(scope="module", params=[0, 1, -1], ids=["logit", "difference", "feature"])
 def circuit(request, mixed):
-    target = some_targets(mixed)[0 if request.param == "logits" else -1]
+    target = some_targets(mixed)[request.param]
     return circuit_of(mixed, target, Search(30, 4, sign="both"))
 
 
@@ -74,6 +74,7 @@ def test_the_viewers_graph_has_every_node_and_edge_once(circuit):
 
 def test_the_viewers_nodes_say_what_ours_are(circuit):
     ids = circuit.local.passed.tokens.tolist()
+    d_vocab = circuit.local.replacement.model.cfg.d_vocab
     nodes = circuit.graph.nodes(data=True)
     labelled = exported(circuit, labels_for(circuit.graph))["nodes"]
     for shown, (node, data) in zip(labelled, nodes, strict=False):
@@ -91,7 +92,10 @@ def test_the_viewers_nodes_say_what_ours_are(circuit):
             name = "one of" if node.unit % 2 else f"“{node.unit}”"
             assert shown["clerp"] == f"{node}: {name}"
         elif node.kind == "target":
-            assert (shown["clerp"], shown["feature"]) == ('Output "7" (p=0.250)', 7)
+            is_one_logit = len(circuit.target.logits) == 1
+            name, p = ("7", 0.25) if is_one_logit else (circuit.target.name, 0)
+            assert shown["clerp"] == f'Output "{name}" (p={p:.3f})'
+            assert shown["feature"] == (7 if is_one_logit else d_vocab)
         else:
             assert shown["clerp"] == str(node)
     if circuit.target.node.kind == "feature":

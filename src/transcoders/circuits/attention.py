@@ -191,8 +191,8 @@ def _parts(
 
 
 Reader = Callable[[Tensor, int | slice], Tensor]
-"""Makes queries or keys of the residual stream at all tokens, or of its parts at one, of which the
-first takes the bias."""
+"""Makes queries or keys of the residual stream at all tokens, or of its parts at one. The first
+part takes the bias."""
 
 
 def _readers(local: LocalReplacementModel, layer: int, head: int) -> tuple[Reader, Reader]:

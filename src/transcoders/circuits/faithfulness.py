@@ -13,7 +13,7 @@ embeddings.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -137,7 +137,8 @@ def values_of_sets(
     """
     model = local.replacement.model
 
-    def values(*, inside: bool) -> Iterator[float]:
+    def values(*, inside: bool) -> list[float]:
+        found: list[float] = []
         for batch in batches(local, sets):
             tokens = local.passed.tokens.expand(len(batch), -1)
             on_heads, on_mlps = _put_means(local, _kept(local, batch, inside=inside), means)
@@ -145,10 +146,10 @@ def values_of_sets(
                 interventions(model, on_heads, tokens.shape),
                 mlp_interventions(model, on_mlps, tokens.shape),
             ):
-                found = target_values(local.replacement, target, tokens)
-            yield from found.tolist()
+                found += target_values(local.replacement, target, tokens).tolist()
+        return found
 
-    return list(values(inside=True)), list(values(inside=False))
+    return values(inside=True), values(inside=False)
 
 
 def _kept(

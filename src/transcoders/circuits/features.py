@@ -45,7 +45,7 @@ class KnownFeature(NamedTuple):
     lists: Lists
     """For the page."""
     panel: dict[str, Any]
-    """For the viewer."""
+    """For the viewer, but for the name of the model."""
 
 
 def look_at_features(

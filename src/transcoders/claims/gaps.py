@@ -47,6 +47,8 @@ def gap_per_doubling(_: Scale, fits: pd.DataFrame, *, site: Site) -> Found:
 
 
 def _gap(pairs: Pairs, site: Site) -> FrontGap:
+    if site.name not in pairs.sites:
+        raise Untestable(f"no dictionary of {site.name} was evaluated")
     gap = pairs.gap(pairs.like_headlines(site.name))
     if gap is None:
         raise Untestable(f"at {site.name} the two fronts share no range of L0")

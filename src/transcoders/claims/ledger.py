@@ -14,11 +14,12 @@ draws its line) in 80% of cases. ``tests/claims`` shows by simulation that it do
 many, and that without an effect at most 5% of data sets are called reproduced.
 """
 
+from inspect import signature
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import pandas as pd
-from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, model_validator
 
 from transcoders.claims.measures import MEASURES, TABLES, Found, Untestable
 from transcoders.config import Scale, Site
@@ -81,25 +82,41 @@ class Claim(Section):
     page: str
     """The notebook that shows it."""
 
+    @model_validator(mode="after")
+    def _is_of_a_site(self) -> Self:
+        of_site = "site" in signature(MEASURES[self.measure]).parameters
+        if self.each_site != of_site:
+            expected = str(of_site).lower()
+            raise ValueError(f"each_site: expected {expected}, as {self.measure} is measured")
+        return self
+
 
 def load_claims(path: Path) -> list[Claim]:
     """Read the list.
 
     Raises:
         UserError: the file is missing or not YAML; or a claim lacks a key, or has a measure that
-            does not exist. The claim is named.
+            does not exist or is not of a site; or two claims have one name. The claim is named.
     """
     try:
         content = read_yaml(path)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; it lists the claims that are judged") from None
     try:
-        return TypeAdapter(list[Claim]).validate_python(content)
+        claims = TypeAdapter(list[Claim]).validate_python(content)
     except ValidationError as error:
-        problems = [f"  {_place(e['loc'], content)}: {e['msg']}" for e in error.errors()]
+        problems = [
+            f"  {_place(e['loc'], content)}: {e['msg'].removeprefix('Value error, ')}"
+            for e in error.errors()
+        ]
         raise UserError(
             "\n".join([f"{path}: the list of claims is not valid", *problems])
         ) from None
+    ids = [claim.id for claim in claims]
+    for id in ids:
+        if ids.count(id) > 1:
+            raise UserError(f"{path}: {id}: listed {ids.count(id)} times, expected once")
+    return claims
 
 
 def _place(location: tuple[int | str, ...], content: Any) -> str:

@@ -197,7 +197,7 @@ def _levels(pairs: Pairs, pair: Pair) -> Iterator[dict[str, Any]]:
 
 
 def _in_words(before: Pair, after: Pair) -> str:
-    """What differs between two pairs, and what they share; of a pair and itself, what it is."""
+    """What differs between two pairs, and what they share; or what a pair is, given twice."""
     if before.kinds != after.kinds:
         return f"plain → {after.kinds[0].partition('_')[0]}, {_in_words(after, after)}"
     passes = "pass" if before.passes == after.passes == 1 else "passes"

@@ -45,8 +45,8 @@ def answer(why: pd.DataFrame) -> str:
         found = "do worse than SAEs on the MLP's output even with the most data"
         rest = f", which is {_causes(why)}"
     else:
-        do_better = "do better" if gap["low"] > 0 else "are not measurably worse"
-        found = f"{do_better} than SAEs on the MLP's output"
+        compared = "do better" if gap["low"] > 0 else "are not measurably worse"
+        found = f"{compared} than SAEs on the MLP's output"
         rest = _what_training_did(why)
     return f"At {_place(gap['site'])} and at equal sparsity, transcoders {found} ({number}){rest}."
 

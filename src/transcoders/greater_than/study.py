@@ -127,8 +127,8 @@ def _keep_few(
             f"at layer {mlp.layer}; lower it"
         )
     # The transcoder's features are added one by one, so that the harm of each is known.
-    numbers = dict.fromkeys(mlp.units, kept) | {"transcoder": range(kept[-1] + 1)}
-    curves = {kind: mlp.curve(kind, numbers[kind]) for kind in mlp.units}
+    at = dict.fromkeys(mlp.units, kept) | {"transcoder": range(kept[-1] + 1)}
+    curves = {kind: mlp.curve(kind, at[kind]) for kind in mlp.units}
     at_kept = {kind: {n: curve[n] for n in kept} for kind, curve in curves.items()}
     neurons = at_kept.pop("neurons")
     compared = {

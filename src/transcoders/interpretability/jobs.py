@@ -77,10 +77,8 @@ def study_features_of(scale: Scale, layout: Layout, *, device: str) -> None:
     """
     wanted = scale.studied
     tracer = Tracer.load(scale.name, wanted.rated_site.model, device=device)
-    vocabulary, text = (
-        predictions.read_vocabulary(tracer.replacement),
-        gather.load_text(layout.observed),
-    )
+    vocabulary = predictions.read_vocabulary(tracer.replacement)
+    text = gather.load_text(layout.observed)
     entries = [
         entry
         for entry in scale.observed_dictionaries

@@ -108,6 +108,10 @@ def test_a_lead_is_over_the_best_of_all_others():
     ahead, behind = estimates.lead_of(losses, 2, seed=0), estimates.lead_of(losses, 0, seed=0)
     assert ahead == pytest.approx(0.1)
     assert estimates.joint_lead([ahead, behind])[:3] == pytest.approx([-0.1] * 3)
+    # Each resample counts the smaller of its own leads, so the two together are less sure of it.
+    one, other = np.random.default_rng(0).normal(size=(2, 2000))
+    alone = [estimates.joint_lead([lead]).low for lead in (one, other)]
+    assert estimates.joint_lead([one, other]).low < min(alone)
     # Two others that are ahead in half of the decades each: in every resample one of them is.
     losses[0, :49], losses[0, 49:], losses[1, :49], losses[1, 49:] = 0.6, 0.0, 0.0, 0.6
     assert estimates.joint_lead([estimates.lead_of(losses, 2, seed=0)]).high < 0.01
