@@ -7,6 +7,7 @@
 import os
 import sys
 import time
+from pathlib import Path
 
 from snakemake.utils import min_version
 
@@ -34,6 +35,11 @@ from transcoders.process import set_environment
 try:
     LAYOUT = Layout(config.get("scale", "laptop"))
     SCALE = load_scale(LAYOUT.config)
+    if {*"{}"} & {*str(Path.cwd())}:
+        raise UserError(
+            f"{Path.cwd()}: expected a path without braces, which Snakemake takes for "
+            "wildcards; move the checkout"
+        )
     set_environment(SCALE.instruction_set)  # of all jobs
     if workflow.is_main_process:  # jobs check what they read
         date_back([LAYOUT.results, LAYOUT.config.parent, LAYOUT.study_scripts])

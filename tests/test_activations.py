@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
+from helpers_damage import EVERY_DAMAGE
 from transcoders.activations import ActivationCache, cache_activations
 from transcoders.config import Activations, Site, cache_bytes
 from transcoders.corpus import Rows
@@ -142,6 +143,15 @@ def test_an_unfinished_cache_of_something_else_is_not_continued(write, passes, t
         write(tmp_path / "killed")
     after_kill = write(tmp_path / "killed", **change)
     assert same_files(after_kill, write(tmp_path / "fresh", **change))
+
+
+@EVERY_DAMAGE
+@pytest.mark.parametrize("name", ["shard-00002.safetensors", "statistics.safetensors"])
+def test_a_damaged_file_is_named(written, tmp_path, name, damage):
+    copied = shutil.copytree(written[2], tmp_path / "copied")
+    damage(copied / name)
+    with pytest.raises(UserError, match=str(copied / name)):
+        ActivationCache(copied)
 
 
 def test_an_activation_too_large_for_float16_is_refused(write, passes, tmp_path):

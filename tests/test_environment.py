@@ -39,6 +39,7 @@ def test_the_commit_is_the_one_checked_out_and_changed_code_is_said(tmp_path, mo
     git(tmp_path, "add", ".")
     git(tmp_path, "commit", "--quiet", "-m", "all")
     head = git(tmp_path, "rev-parse", "HEAD")
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "elsewhere"))  # as in a hook
     assert commit(tmp_path) == head
     (tmp_path / "results/table.csv").write_text("second\n")  # as during a run
     assert commit(tmp_path) == head

@@ -192,7 +192,7 @@ def test_a_family_that_transformer_lens_does_not_know_is_refused(tiny_models, mo
 @EVERY_DAMAGE
 def test_missing_or_damaged_files_of_a_model_are_named_at_loading(tiny_models, tmp_path, damage):
     folder = Path(shutil.copytree(tiny_models["gpt2"], tmp_path / "damaged"))
-    for load, name in ((load_tokenizer, "tokenizer.json"), (load_model, "model.safetensors")):
+    for load, name in ((load_model, "model.safetensors"), (load_tokenizer, "tokenizer.json")):
         load(folder)
         damage(folder / name)
         with pytest.raises(UserError, match=f"{folder / name}: expected SHA-256"):

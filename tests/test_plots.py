@@ -22,6 +22,8 @@ from transcoders.config import KINDS, TRAITS
 from transcoders.plots import style
 
 ROOT = Path(__file__).parents[1]
+ALL_TOKENS = 2_096_896
+"""Of the overnight scale's training rows, once."""
 LAYERS = (12, 20)
 EXTENSIONS = [kind for kind in TRAITS if kind not in KINDS]
 CIRCUITS = ("tiny-feature", "tiny-logits")
@@ -55,7 +57,7 @@ def drawn(evaluation):
 def evaluation():
     """Two sites of the overnight scale: at one, kinds beside the paper's, and three seeds."""
     table = pd.read_csv(ROOT / "results/overnight/evaluation.csv")
-    compared = (table["tokens_trained"] == 2_096_896) | table["kind"].isin(EXTENSIONS)
+    compared = (table["tokens_trained"] == ALL_TOKENS) | table["kind"].isin(EXTENSIONS)
     return table[table["layer"].isin(LAYERS) & compared]
 
 

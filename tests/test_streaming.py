@@ -129,6 +129,7 @@ def test_a_prefix_has_the_bytes_of_the_whole_and_its_statistics(made, tmp_path):
     ("changes", "expected"),
     [
         ({"sources": SOURCES | {"model": "other"}}, "expected sources"),
+        ({"expected": {"tokens": N_TOKENS + 7}}, f"expected tokens {N_TOKENS + 7}"),
         ({"activations": CACHE.model_copy(update={"batch_contexts": 4})}, "batch_contexts 4"),
     ],
 )

@@ -20,6 +20,8 @@ from transcoders.plots import LABELS
 from transcoders.tables import greater_than
 
 ROOT = Path(__file__).parents[1]
+ALL_TOKENS = 2_096_896
+"""Of the overnight scale's training rows, once."""
 
 
 def cells(page):
@@ -37,7 +39,7 @@ def bold_rows(page):
 def test_dictionaries_are_listed_and_those_trained_in_another_way_folded_in():
     rows = pd.read_csv(ROOT / "results/overnight/evaluation.csv")
     rows = rows[rows["layer"] == 20]
-    alike = rows["tokens_trained"] == 2_096_896
+    alike = rows["tokens_trained"] == ALL_TOKENS
     page = tables.evaluation_table(rows)
     assert f"<details><summary>{(~alike).sum()} dictionaries of another width" in page
     shown = re.findall("<table.*?</table>", page, re.DOTALL)

@@ -54,8 +54,12 @@ def commit(folder: Path) -> str:
     """
 
     def git(*arguments: str) -> str:
-        command = ["git", "-c", "safe.directory=*", *arguments]  # whoever owns the folder
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        # Of this folder, whoever owns it and wherever the user's variables point.
+        command = ["git", "-c", "safe.directory=*", *arguments]
+        own = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+        done = subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, check=False, env=own
+        )
         return done.stdout.strip()
 
     has_history = (folder / ".git").exists() and shutil.which("git") is not None

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from transcoders.checksums import sha256
 from transcoders.config import ImportedTranscoder, Model
@@ -81,13 +82,20 @@ def load_released(
             tensors have other names, shapes or types, or values that are not finite.
     """
     content = _read(path)
-    try:
-        released, state = content["cfg"], content["state_dict"]
-        tensors = {name: tensor for name, tensor in state.items() if tensor.is_floating_point()}
-    except (KeyError, TypeError, AttributeError):
+    if not isinstance(content, dict) or not {"cfg", "state_dict"} <= set(content):
+        found = list(content) if isinstance(content, dict) else content
         raise UserError(
-            f"{path}: expected a mapping with cfg and state_dict, found {short_repr(content)}"
-        ) from None
+            f"{path}: expected a mapping with cfg and state_dict, found {short_repr(found)}"
+        )
+    released, state = content["cfg"], content["state_dict"]
+    tensors = {
+        str(name): tensor
+        for name, tensor in (state.items() if isinstance(state, dict) else ())
+        if isinstance(tensor, Tensor)
+        and tensor.is_floating_point()
+        and tensor.layout == torch.strided
+        and tensor.device.type == "cpu"
+    }
     expected = {
         "W_enc": (d_model, n_features),
         "b_enc": (n_features,),

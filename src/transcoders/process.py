@@ -104,7 +104,7 @@ def prepare_process(
         _keep_freed_memory()
     torch.set_num_threads(resources.threads)
     _settle_elementwise_functions()
-    # Sets what `use_deterministic_algorithms(True)` does. That imports a compiler: a second a job.
+    # As `use_deterministic_algorithms(True)`, which would also import a compiler: a second a job.
     torch.set_deterministic_debug_mode("error")
     if tf32:
         torch.backends.cuda.matmul.fp32_precision = "tf32"

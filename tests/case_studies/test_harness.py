@@ -208,6 +208,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "vector of a prompt": ("de_embedding", {"vector": "tc1[3]@4"}, "by its name alone"),
     "vector and row": ("de_embedding", {"vector": "tc1[3]", "row": 0}, "row: Unexpected keyword"),
     "own layer": ("connections", {"vector": "tc1[3]", "layer": 1}, "writes nothing"),
+    "later part": ("pull_back", {"vector": "tc0[3]", "through": "attn1[0]"}, "writes nothing"),
     "head beyond": ("pull_back", {"vector": "tc1[3]", "through": "attn1[2]"}, "a head from 0 to 1"),
     "blank hypothesis": ("reveal", {"hypothesis": " --\n"}, "expected a hypothesis in words"),
 }  # fmt: skip

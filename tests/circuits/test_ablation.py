@@ -107,7 +107,9 @@ def value_with_means(local, target, rows, nodes):
     first, blocks = replacement.first_position, plain(replacement.model).blocks
 
     def kept(kind, layer):
-        return [node for node in nodes if (node.kind, node.layer) == (kind, layer)]
+        # What stands before the first position stays as it is in any case.
+        after = [node for node in nodes if node.token >= first]
+        return [node for node in after if (node.kind, node.layer) == (kind, layer)]
 
     def mlp(layer):
         def stand_in(read, real):

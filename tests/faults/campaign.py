@@ -58,7 +58,8 @@ def write(endings):
     of_family = pd.crosstab(tried["fault"], tried["ending"]).reindex(
         index=tried["fault"].unique(), columns=ENDINGS, fill_value=0
     )
-    of_family.loc["**in all**"] = total = of_family.sum()
+    total = of_family.sum()
+    of_family.loc["**in all**"] = total
     write_json(
         RECORD,
         {

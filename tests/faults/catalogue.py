@@ -154,8 +154,8 @@ def spoil(folder, path, other, how):
 def _found_at_start(path, prepared, folder):
     prepared.copy(folder)
     spoil(folder, path, "", "one bit")
-    run = snakemake(folder, "--dry-run", "--config", "scale=smoke", expect_success=False)
-    ended = Ended(run.returncode, run.stderr + run.stdout)
+    done = snakemake(folder, "--dry-run", "--config", "scale=smoke", expect_success=False)
+    ended = Ended(done.returncode, done.stderr + done.stdout)
     return judged(prepared, folder, ended, names=[path], damaged=[path])
 
 

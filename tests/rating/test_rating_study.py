@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from collections import Counter
 
 import numpy as np
@@ -226,12 +227,19 @@ def test_names_that_cannot_be_a_files_and_damaged_files_are_refused(tmp_path):
     for rater in ("", "../anna", "a" * 41, "anna\n"):
         with pytest.raises(UserError, match="rater: expected 1 to 40"):
             begin(make_study(), tmp_path / "ratings", rater)
+    for model in ("", "person"):
+        with pytest.raises(UserError, match="--language-model: expected a name"):
+            begin(make_study(), tmp_path / "ratings", "anna", model)
     assert not (tmp_path / "ratings").exists()
     damaged = json.dumps(begin(make_study(), tmp_path, "anna").model_dump() | {"finished": "so"})
     (tmp_path / "anna.json").write_text(damaged)
     with pytest.raises(UserError, match=r"anna\.json: expected ratings"):
         begin(make_study(), tmp_path, "anna")
     assert (tmp_path / "anna.json").read_text() == damaged
+    begin(make_study(), tmp_path, "bob")
+    shutil.copy(tmp_path / "bob.json", tmp_path / "eve.json")
+    with pytest.raises(UserError, match=r"eve\.json: expected ratings by eve, found some by bob"):
+        load_record(tmp_path, "eve")
 
 
 def test_what_is_written_is_read_and_is_in_the_order_of_items(tmp_path):

@@ -1,5 +1,6 @@
 """What the page gives away (nothing), what it keeps (every click), and whom it answers."""
 
+import html
 import http.client
 import re
 import socket
@@ -156,6 +157,16 @@ def test_what_makes_no_sense_is_refused_and_changes_nothing(anna, tmp_path):
         assert anna.post(path, **fields).status_code == status, (path, fields)
     assert (tmp_path / "anna.json").read_bytes() == before
     assert files_in(tmp_path) == ["anna.json"]
+
+
+def test_a_tab_that_is_out_of_date_overwrites_nothing(anna, tmp_path):
+    [old] = re.findall(r'name="seen" value="([^"]*)"', anna.page("/item/1"))
+    anna.rate(1, "maybe", note="said in the other tab", seen=html.unescape(old))
+    answer = anna.post("/item/1", verdict="uninterpretable", seen=html.unescape(old))
+    assert answer.status_code == 409
+    assert "changed in another tab. Reload it." in answer.text
+    kept = Rating(verdict="maybe", note="said in the other tab")
+    assert load_record(tmp_path, "anna").ratings == {1: kept}
 
 
 def test_clicks_at_the_same_time_are_all_kept(study, tmp_path):

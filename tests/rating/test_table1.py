@@ -202,5 +202,11 @@ def test_agreement_that_is_undefined_is_null(study):
         save_record(LAYOUT.ratings, finished(study, LAYOUT.ratings, rater))
     found = written(study).record
     assert found["agreement"]["mean_kappa"]["person"] == {"verdict": None, "context_free": None}
+    for rater in ("anna", "ben"):  # who agree on verdicts, and never say context-free
+        record = finished(study, LAYOUT.ratings, rater)
+        ratings = record.ratings | {1: Rating(verdict="interpretable")}
+        save_record(LAYOUT.ratings, record.model_copy(update={"ratings": ratings}))
+    found = written(study).record
+    assert found["agreement"]["mean_kappa"]["person"] == {"verdict": 1.0, "context_free": None}
     test = found["raters"]["anna"]["tests"]["interpretable"]
     assert test == {"odds_ratio": None, "p_value": 1.0}

@@ -1,5 +1,7 @@
 """The file of a checkpoint: what is read is what was written, or a message that names the file."""
 
+import shutil
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -88,3 +90,10 @@ def test_damage_anywhere_is_refused_or_means_nothing(path):
 def test_a_safetensors_file_that_is_no_checkpoint_is_refused(path, header):
     save_file({"x": torch.ones(3)}, path, None if header is None else {"checkpoint": header})
     refusal(path)
+
+
+def test_too_little_disk_is_refused_before_anything_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=100))
+    with pytest.raises(UserError, match="a training checkpoint needs"):
+        save_checkpoint(tmp_path / "new" / "group.safetensors", [TRAINED], 3, IDENTITY)
+    assert list(tmp_path.iterdir()) == []

@@ -35,8 +35,10 @@ class InChunks:
         statistics: over all training tokens, which may be more.
     """
 
-    def __init__(self, folders: Iterable[Path], expected: dict[str, Any], device: Any) -> None:
-        """Read the records and statistics of sites; the kinds below add the chunks.
+    def __init__(
+        self, folders: Iterable[Path], expected: dict[str, Any], device: str | torch.device
+    ) -> None:
+        """Read the records and statistics of sites; subclasses say what the chunks are.
 
         Args:
             folders: of the sites.
@@ -136,6 +138,7 @@ class ActivationStream(InChunks):
         *,
         sources: dict[str, str],
         n_tokens: int | None = None,
+        expected: dict[str, Any] | None = None,
     ) -> None:
         """Open the stream.
 
@@ -148,11 +151,12 @@ class ActivationStream(InChunks):
             corpus: says which positions train dictionaries.
             sources: SHA-256 of tokens and weights, to compare with those that were measured.
             n_tokens: how many to read, from the first; None is all.
+            expected: what else the records of the sites must say.
 
         Raises:
             UserError: the statistics are missing, damaged, or of other rows, weights or settings.
         """
-        identity = identity_of(activations, corpus, sources)
+        identity = identity_of(activations, corpus, sources) | (expected or {})
         super().__init__(folders.values(), identity, model.cfg.device)
         self._model, self._layers = model, [site.layer for site in folders]
         self._first = corpus.first_train_position
@@ -193,8 +197,8 @@ def open_activations(
     """
     folders = {site: layout.activations(site.name) for site in group.sites}
     n_tokens = scale.contexts_of(group) * scale.corpus.trained_positions
+    made_of = {"tokens": scale.corpus.train_tokens}
     if not scale.streams(group):
-        made_of = {"tokens": scale.corpus.train_tokens}
         return ActivationCache(folders[group.sites[0]], n_tokens, made_of)
     assert scale.activations is not None  # there is a group
     return ActivationStream(
@@ -205,6 +209,7 @@ def open_activations(
         scale.corpus,
         sources=sources_of_activations(layout, group.model),
         n_tokens=n_tokens,
+        expected=made_of,
     )
 
 

@@ -31,13 +31,16 @@ def write_study_page(name: str, scale: Scale, layout: Layout) -> None:
         UserError: there is no such study, or a file is missing or damaged.
     """
     source, page = layout.study_scripts / f"{name}.yaml", f"{STUDY}{name}"
-    script, notebook = load_script(source), layout.notebook(page)
+    script, destination = load_script(source), layout.notebook(page)
     layer, unit = re.findall(r"\d+", script.feature)
-    rated, browser = scale.rated("transcoder"), None
+    rated = scale.rated("transcoder")
+    browser = None
     if int(layer) == rated.site.layer:
-        browser = f"{relative(layout.features_of(rated.name), notebook.parent)}#{unit}"
-    cells = study_notebook(source, script, layout.carried_out(name), layout.table4, browser=browser)
-    execute_notebook(cells, str(source), notebook, place_of(page, scale, layout))
+        browser = f"{relative(layout.features_of(rated.name), destination.parent)}#{unit}"
+    notebook = study_notebook(
+        source, script, layout.carried_out(name), layout.table4, browser=browser
+    )
+    execute_notebook(notebook, str(source), destination, place_of(page, scale, layout))
 
 
 def study_notebook(

@@ -65,7 +65,7 @@ def digest(record: Any) -> str:
 
 def is_sealed(entries: list[Entry]) -> bool:
     """Whether a hypothesis was accepted. Nothing is answered or recorded after that."""
-    return bool(entries) and entries[-1]["question"] == REVEALED and not entries[-1]["refused"]
+    return bool(entries) and entries[-1]["question"] == REVEALED and entries[-1]["refused"] is None
 
 
 def verify_transcript(path: Path) -> list[Entry]:
@@ -87,9 +87,9 @@ def verify_transcript(path: Path) -> list[Entry]:
                 "change in it or before it; restore the file, or carry the study out again"
             )
         previous = entry["digest"]
-    if not is_sealed(entries):
+    if [number for number, entry in enumerate(entries, 1) if is_sealed([entry])] != [len(entries)]:
         raise UserError(
-            f"{path}: expected an accepted hypothesis at the end; the study was not finished, or "
-            "the file was cut"
+            f"{path}: expected an accepted hypothesis at the end, and only there; the study was "
+            "not finished, or the file was cut"
         )
     return entries

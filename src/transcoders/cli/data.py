@@ -1,6 +1,7 @@
 """From sources to activations: models, text, tokens, caches."""
 
 from transcoders.cli.app import Run, job, section
+from transcoders.errors import UserError
 
 
 @job("seed", resources="fetch_model", part=lambda scale, model: scale.model(model))
@@ -75,6 +76,10 @@ def cache_activations(run: Run, model: str) -> None:
     scale, layout, device = run
     scale.model(model)  # refuses a name that is not there
     sites = scale.sites_of(model)
+    if not sites:
+        raise UserError(
+            f"{layout.config}: sites: expected one of {model}, found none; it needs no activations"
+        )
     cache_activations(
         load_model(layout.model(model), device=device),
         load_rows(layout.tokens(model), "train"),

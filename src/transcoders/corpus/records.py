@@ -55,6 +55,8 @@ def records_of_file(path: Path, name: str) -> Iterator[dict[str, Any]]:
     Raises:
         UserError: the file cannot be read as the type that its suffix names.
     """
+    if not path.is_file():
+        raise UserError(f"{name}: expected a file, found none; correct its path in the scale file")
     if not path.stat().st_size:
         return
     kind, options = FORMATS[path.suffix.lower()]

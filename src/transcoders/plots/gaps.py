@@ -18,7 +18,7 @@ LINES: dict[str, style.Look] = {
 }  # fmt: skip
 """The look of each line. The colours are those of no kind."""
 BAND: style.Look = {"color": style.BOUND_COLOUR, "alpha": 0.15, "linewidth": 0}
-"""Of gaps below 0 that are within the margin."""
+"""The look of the band of gaps below 0 that are within the margin."""
 AHEAD = 4
 """Times the most tokens: as far as the fitted line is drawn."""
 

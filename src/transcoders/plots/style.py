@@ -34,14 +34,14 @@ LOOKS: dict[str, Look] = {
     "topk_transcoder": {"color": "#E69F00", "marker": "v"},
     "topk_sae": {"color": "#56B4E9", "marker": "P"},
 }
-"""Of kinds."""
+"""The look of each kind."""
 COLOURS = {kind: look["color"] for kind, look in LOOKS.items()}
 MARKERS = {kind: look["marker"] for kind, look in LOOKS.items()}
 LABELS = {kind: traits.label for kind, traits in TRAITS.items()}
 BOUND_COLOUR = "#555555"
 """The colour of lines that belong to no kind, such as the unmodified model."""
 THIN: Look = {"color": BOUND_COLOUR, "linewidth": 0.8}
-"""A line that belongs to no kind and stays behind the others."""
+"""A thin line that belongs to no kind."""
 WIDTH = 5.5
 """The width of every figure in inches, that of a page of text. Where a screen has 400 pixels, ten
 points become nine pixels."""

@@ -67,14 +67,8 @@ def _tradeoff_panel(panel: Axes, site: pd.DataFrame, remark: str) -> None:
         panel.plot(again["l0"], again["ce"], linestyle="none", **faint)
         points = site[first_run & (site["kind"] == kind)].sort_values("l0")
         reach = style.error_bars(points, "ce", "ce_low", "ce_high")
-        panel.errorbar(
-            points["l0"],
-            points["ce"],
-            reach,
-            label=style.LABELS[kind],
-            elinewidth=0.8,
-            **style.LOOKS[kind],
-        )
+        look: style.Look = {**style.LOOKS[kind], "label": style.LABELS[kind], "elinewidth": 0.8}
+        panel.errorbar(points["l0"], points["ce"], reach, **look)
         for _, point in points.iterrows():
             panel.text(
                 point["l0"], (row + 0.3) * FOOT, style.sparsity_label(point), fontsize=9,

@@ -82,12 +82,18 @@ def load_record(folder: Path, rater: str) -> Record:
     """Read a rater's file.
 
     Raises:
-        UserError: it is missing or damaged.
+        UserError: it is missing or damaged, or another rater's.
     """
     path = record_path(folder, rater)
     try:
-        return Record.model_validate(read_json(path))
+        record = Record.model_validate(read_json(path))
     except ValidationError as error:
         raise UserError(
             f"{path}: expected ratings as the page writes them, found {error}; restore the file"
         ) from None
+    if record.rater != rater:
+        raise UserError(
+            f"{path}: expected ratings by {rater}, found some by {record.rater}; name the file "
+            "after who rated"
+        )
+    return record

@@ -138,6 +138,8 @@ def _add_pages(app: Flask, items: Sequence[Item], folder: Path, rater: str) -> N
         with writing:
             record = load(number)
             old = record.rating(number)
+            if form.get("seen", old.model_dump_json()) != old.model_dump_json():
+                abort(409, "Nothing was saved: this item was changed in another tab. Reload it.")
             said = {
                 "verdict": form.get("verdict", old.verdict),
                 "context_free": "context_free" in form,

@@ -37,7 +37,7 @@ from transcoders.interpretability.automatic import live_features
 from transcoders.interpretability.gather import Observed, Text, load_observed, load_text
 from transcoders.layout import Layout
 from transcoders.models import load_tokenizer
-from transcoders.rating.records import Record, load_record, record_path, save_record
+from transcoders.rating.records import PERSON, Record, load_record, record_path, save_record
 
 N_TOP = 12
 N_SAMPLED = 6
@@ -231,6 +231,11 @@ def begin(study: Study, folder: Path, rater: str, language_model: str | None = N
     Raises:
         UserError: a bad name, or the file is damaged, of another study or of another kind of rater.
     """
+    if language_model in ("", PERSON):
+        raise UserError(
+            f"--language-model: expected a name, found {language_model!r}; leave it out if a "
+            "person rates"
+        )
     if not record_path(folder, rater).exists():
         nonce = secrets.token_hex(32)
         new = Record(

@@ -40,7 +40,7 @@ NO_RATINGS = "no ratings yet"
 SAID = ["verdict", "context_free"]
 """What raters say of a feature, and may agree on."""
 COLUMNS = ["rater", "by", "kind", "feature", *SAID]
-"""Of what all raters said, with a row for each rater and feature."""
+"""The columns of what all raters said: a row for each rater and feature."""
 
 
 def write_table1(study: Callable[[], Study], layout: Layout) -> None:
@@ -147,7 +147,10 @@ def _share(count: int, total: int) -> dict[str, float]:
 def _agreement(said: pd.DataFrame) -> dict[str, Any] | None:
     """Cohen's kappa of each pair of raters; means over people, and over each language model."""
     means = {
-        by: pd.DataFrame(alike)[SAID].astype(float).mean().map(_finite).to_dict()
+        by: {
+            about: _finite(mean)
+            for about, mean in pd.DataFrame(alike)[SAID].astype(float).mean().items()
+        }
         for by, its in said.groupby("by", sort=False)
         if (alike := _pairs(its))
     }
