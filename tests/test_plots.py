@@ -68,7 +68,8 @@ def _close_figures():
 
 
 def test_colours_and_markers_of_kinds_differ():
-    for by_kind in (style.COLOURS, style.MARKERS, style.LABELS):
+    markers = {kind: look["marker"] for kind, look in style.LOOKS.items()}
+    for by_kind in (style.COLOURS, markers, style.LABELS):
         assert list(by_kind) == list(TRAITS)
         assert len(set(by_kind.values())) == len(TRAITS)
 
@@ -90,7 +91,7 @@ def test_points_bars_bounds_and_labels_are_the_tables_rows_in_the_order_of_their
             ends = [segment[:, 1] for segment in bars.get_segments()]
             np.testing.assert_allclose(ends, rows[["ce_low", "ce_high"]], rtol=1e-12)
             look = to_hex(line.get_color()), line.get_marker()
-            assert look == (style.COLOURS[kind].lower(), style.MARKERS[kind])
+            assert look == (style.COLOURS[kind].lower(), style.LOOKS[kind]["marker"])
             # Runs with other seeds are faint points without a line.
             again = site[(site["kind"] == kind) & (site["seed"] != 42)]
             faint = [

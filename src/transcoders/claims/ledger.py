@@ -14,6 +14,7 @@ draws its line) in 80% of cases. ``tests/claims`` shows by simulation that it do
 many, and that without an effect at most 5% of data sets are called reproduced.
 """
 
+from collections import Counter
 from inspect import signature
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
@@ -112,10 +113,9 @@ def load_claims(path: Path) -> list[Claim]:
         raise UserError(
             "\n".join([f"{path}: the list of claims is not valid", *problems])
         ) from None
-    ids = [claim.id for claim in claims]
-    for id in ids:
-        if ids.count(id) > 1:
-            raise UserError(f"{path}: {id}: listed {ids.count(id)} times, expected once")
+    for name, times in Counter(claim.id for claim in claims).items():
+        if times > 1:
+            raise UserError(f"{path}: {name}: listed {times} times, expected once")
     return claims
 
 

@@ -36,7 +36,6 @@ LOOKS: dict[str, Look] = {
 }
 """The look of each kind."""
 COLOURS = {kind: look["color"] for kind, look in LOOKS.items()}
-MARKERS = {kind: look["marker"] for kind, look in LOOKS.items()}
 LABELS = {kind: traits.label for kind, traits in TRAITS.items()}
 BOUND_COLOUR = "#555555"
 """The colour of lines that belong to no kind, such as the unmodified model."""
