@@ -237,7 +237,7 @@ def test_a_scale_without_a_table_cannot_test_its_claims(tmp_path, monkeypatch):
         ({"margin": 0}, "margin"),
         ({"because": None}, "because"),
         ({"measure": "by_eye"}, "measure: no measure named 'by_eye'; expected one of"),
-        ({"each_site": True}, "each_site: expected false, as "),
+        ({"by_hand": True}, "by_hand: "),
     ],
 )
 def test_a_claim_that_is_not_valid_is_refused_by_its_name(tmp_path, change, key):

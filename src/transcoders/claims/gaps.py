@@ -19,7 +19,9 @@ def front_gap(
     """What a transcoder recovers of an MLP's worth at equal L0, minus what an SAE does."""
     pairs = Pairs(evaluation, by_document, seed=scale.seed)
     gap = _gap(pairs, site)
-    return Found(pairs.level(gap), f"L0 from {gap.l0_low:.0f} to {gap.l0_high:.0f}")
+    runs = gap.draws.shape[1]
+    trained = "one training run" if runs == 1 else f"mean of {runs} training runs"
+    return Found(pairs.level(gap), f"{trained}; L0 from {gap.l0_low:.0f} to {gap.l0_high:.0f}")
 
 
 @reads("evaluation.csv", "evaluation_by_document.csv")

@@ -17,10 +17,10 @@ many, and that without an effect at most 5% of data sets are called reproduced.
 from collections import Counter
 from inspect import signature
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple
 
 import pandas as pd
-from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
 from transcoders.claims.measures import MEASURES, TABLES, Found, Untestable
 from transcoders.config import Scale, Site
@@ -78,18 +78,13 @@ class Claim(Section):
     """The reason for the margin."""
     needs: PositiveInt
     """How many clusters the rule needs."""
-    each_site: bool = False
-    """Whether every site gets a verdict of its own."""
     page: str
     """The notebook that shows it."""
 
-    @model_validator(mode="after")
-    def _is_of_a_site(self) -> Self:
-        of_site = "site" in signature(MEASURES[self.measure]).parameters
-        if self.each_site != of_site:
-            expected = str(of_site).lower()
-            raise ValueError(f"each_site: expected {expected}, as {self.measure} is measured")
-        return self
+    @property
+    def of_a_site(self) -> bool:
+        """Whether every site gets a verdict of its own: its measure takes a site."""
+        return "site" in signature(MEASURES[self.measure]).parameters
 
 
 def load_claims(path: Path) -> list[Claim]:
@@ -97,7 +92,7 @@ def load_claims(path: Path) -> list[Claim]:
 
     Raises:
         UserError: the file is missing or not YAML; or a claim lacks a key, or has a measure that
-            does not exist or is not of a site; or two claims have one name. The claim is named.
+            does not exist; or two claims have one name. The claim is named.
     """
     try:
         content = read_yaml(path)
@@ -135,7 +130,7 @@ def judge_claims(claims: list[Claim], evidence: Evidence) -> pd.DataFrame:
     rows = [
         _row(claim, evidence, site)
         for claim in claims
-        for site in (evidence.scale.sites if claim.each_site else (None,))
+        for site in (evidence.scale.sites if claim.of_a_site else (None,))
     ]
     return pd.DataFrame(rows, columns=COLUMNS).astype({"n": "Int64"})
 

@@ -76,12 +76,8 @@ def study_greater_than(
         **about_curves,
         "own_above_others": own_above_others,
     }
-    tables |= {
-        "metric": _metric_table(metrics),
-        "curves": curves,
-        "features": features,
-        "features_by_year": by_year,
-    }
+    tables |= {"metric": _metric_table(metrics), "curves": curves}
+    tables |= {"features": features, "features_by_year": by_year}
     with made_folder(destination) as folder:
         for name, table in tables.items():
             write_table(folder / f"{name}.csv", table)

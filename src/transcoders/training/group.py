@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from tqdm import tqdm
 
 from transcoders.activations import Statistics
 from transcoders.config import Dictionary, Kind, Site, Training
@@ -37,8 +38,8 @@ def train_group(
         training: everything that the dictionaries share.
         seed: of initialisation and order of the data.
         device: ``cpu`` or ``cuda``.
-        checkpoint: where the job saves its state, and goes on from if the file is there. None
-            saves nothing. The caller deletes it after saving the result.
+        checkpoint: where the job saves its state, and from where it goes on. The caller deletes
+            the file after saving the result. None saves nothing.
         inputs: what identifies the activations; a checkpoint made with others is refused.
 
     Returns:
@@ -48,14 +49,8 @@ def train_group(
         UserError: fewer activations than a batch, a loss is no longer finite, or the checkpoint is
             damaged or of other settings.
     """
-    n_steps = steps_per_epoch(source.n_tokens, training) * training.epochs
-    if not n_steps:
-        raise UserError(
-            f"training.batch_tokens is {training.batch_tokens}, expected at most the "
-            f"{source.n_tokens} tokens of activations that there are"
-        )
     sites = list(dict.fromkeys(entry.site for entry in entries))
-    statistics = _by_site(source.statistics, len(sites))
+    statistics, n_steps = _by_site(source.statistics, len(sites)), _total_steps(source, training)
     trainers = [
         Trainer(entry, statistics[sites.index(entry.site)], training, n_steps, seed, device)
         for entry in entries
@@ -73,18 +68,38 @@ def train_group(
     with progress_bar(n_steps * size, "training", initial=done * size) as bar:
         stream = batches(source, training, seed=seed, first_step=done)
         for step, halves in enumerate(stream, start=done):
-            last_checkpoint = f"{checkpoint} after step {done}" if checkpoint and done else "none"
+            saved = f"{checkpoint} after step {done}" if checkpoint and done else "none"
             for own, of_site in zip(by_site, _by_site(halves, len(sites)), strict=True):
                 batch = MLPActivations(*(tensor.to(device, torch.float32) for tensor in of_site))
                 for trainer in own:
-                    trainer.step(step, batch, last_checkpoint=last_checkpoint)
+                    trainer.step(step, batch, last_checkpoint=saved)
             bar.update(size)
-            if (log := trainers[0].log) and (row := log[-1])["step"] == step + 1:
-                numbers = {"loss": row["loss"], "L0": row["l0"], "dead": row["dead_fraction"]}
-                bar.set_postfix(numbers, refresh=False)
+            _show(bar, trainers[0], step)
             if checkpoint and (step + 1) % training.checkpoint_every_steps == 0:
                 done = step + 1
                 save_checkpoint(checkpoint, trainers, done, identity)
+    _warn_of_dead(trainers)
+    return [trainer.result() for trainer in trainers]
+
+
+def _total_steps(source: SiteActivations, training: Training) -> int:
+    n_steps = steps_per_epoch(source.n_tokens, training) * training.epochs
+    if not n_steps:
+        raise UserError(
+            f"training.batch_tokens is {training.batch_tokens}, expected at most the "
+            f"{source.n_tokens} tokens of activations that there are"
+        )
+    return n_steps
+
+
+def _show(bar: "tqdm[Any]", trainer: Trainer, step: int) -> None:
+    """Put the numbers of a step beside the bar, if they were logged."""
+    if trainer.log and (row := trainer.log[-1])["step"] == step + 1:
+        numbers = {"loss": row["loss"], "L0": row["l0"], "dead": row["dead_fraction"]}
+        bar.set_postfix(numbers, refresh=False)
+
+
+def _warn_of_dead(trainers: list[Trainer]) -> None:
     for trainer in trainers:
         if (l0 := trainer.log[-1]["l0"]) < 1:
             print(
@@ -92,7 +107,6 @@ def train_group(
                 "lower its l1_coefficient, or training.learning_rate",
                 file=sys.stderr,
             )
-    return [trainer.result() for trainer in trainers]
 
 
 def _by_site(tensors: SideBySide, n_sites: int) -> list[SideBySide]:

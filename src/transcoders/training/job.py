@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from transcoders.activations import open_activations
+from transcoders.activations import ActivationCache, ActivationStream, open_activations
 from transcoders.config import Dictionary, Group, Scale
 from transcoders.environment import device_name, package_versions
 from transcoders.files import made_sha256
@@ -20,46 +20,26 @@ def train_group_of(scale: Scale, layout: Layout, group: Group, *, device: str = 
         UserError: the activations are missing, damaged or of another number of tokens, or the
             training fails.
     """
-    training = scale.training_of(group)
-    seed, contexts = scale.seed_of(group), scale.contexts_of(group)
-    activations = open_activations(scale, layout, group, device)
     entries = scale.dictionaries_in(group)
+    activations = open_activations(scale, layout, group, device)
     checkpoint = layout.checkpoint(group.name)
-    threads = scale.resources.train.threads
     trained = train_group(
         entries,
         activations,
-        training,
-        seed=seed,
+        scale.training_of(group),
+        seed=scale.seed_of(group),
         device=device,
         checkpoint=checkpoint,
         inputs={
             "activations": [
                 {key: record[key] for key in ("sources", "files")} for record in activations.records
             ],
-            "train_contexts": contexts,
+            "train_contexts": scale.contexts_of(group),
             "instruction_set": scale.instruction_set,
-            "threads": threads,
+            "threads": scale.resources.train.threads,
         },
     )
-    tokens_different = steps_per_epoch(activations.n_tokens, training) * training.batch_tokens
-    assert scale.activations is not None
-    shared = {
-        "scale": scale.name,
-        "seed": seed,
-        "train_contexts": contexts,
-        "tokens_trained": tokens_different * training.epochs,
-        "tokens_different": tokens_different,
-        **training.model_dump(mode="json", exclude_none=True),
-        "train_positions": scale.corpus.train_positions,
-        "activations_dtype": scale.activations.dtype,
-        "activations_of_sha256": activations.records[0]["sources"],
-        "corpus_manifest_sha256": made_sha256(layout.corpus_manifest),
-        "instruction_set": scale.instruction_set,
-        "threads": threads,
-        "device": device_name(device),
-        "versions": package_versions("torch", "numpy", "numba", "safetensors"),
-    }
+    shared = _shared_record(scale, layout, group, activations, device)
     by_site = {record["site"]: record for record in activations.records}
     for entry, result in zip(entries, trained, strict=True):
         own = {"l1_coefficient": entry.l1_coefficient, "k": entry.k}
@@ -74,6 +54,35 @@ def train_group_of(scale: Scale, layout: Layout, group: Group, *, device: str = 
             training_csv=result.training_csv,
         )
     checkpoint.unlink(missing_ok=True)
+
+
+def _shared_record(
+    scale: Scale,
+    layout: Layout,
+    group: Group,
+    activations: ActivationCache | ActivationStream,
+    device: str,
+) -> dict[str, Any]:
+    """How all dictionaries of a group were trained."""
+    training = scale.training_of(group)
+    tokens_different = steps_per_epoch(activations.n_tokens, training) * training.batch_tokens
+    assert scale.activations is not None
+    return {
+        "scale": scale.name,
+        "seed": scale.seed_of(group),
+        "train_contexts": scale.contexts_of(group),
+        "tokens_trained": tokens_different * training.epochs,
+        "tokens_different": tokens_different,
+        **training.model_dump(mode="json", exclude_none=True),
+        "train_positions": scale.corpus.train_positions,
+        "activations_dtype": scale.activations.dtype,
+        "activations_of_sha256": activations.records[0]["sources"],
+        "corpus_manifest_sha256": made_sha256(layout.corpus_manifest),
+        "instruction_set": scale.instruction_set,
+        "threads": scale.resources.train.threads,
+        "device": device_name(device),
+        "versions": package_versions("torch", "numpy", "numba", "safetensors"),
+    }
 
 
 def _metadata(
