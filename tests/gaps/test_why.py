@@ -16,8 +16,9 @@ PLAIN = [Made(-0.10, MOST), Made(-0.10, MOST, seed=1), Made(-0.10, MOST, seed=2)
 
 
 def asked(pairs, *, noise=0.01, documents=60):
-    """The table, with a row a factor."""
-    return found_in(tables(pairs, noise=noise, documents=documents), resamples=400)
+    """The table, with a row a factor; of widths, the widest."""
+    table = found_in(tables(pairs, noise=noise, documents=documents), resamples=400)
+    return table[~table.index.duplicated(keep="last")]
 
 
 def found_in(made, *, resamples=100):
@@ -49,8 +50,17 @@ def test_every_factor_is_the_change_that_was_made():
     parts = table.loc[["steps", "data at equal steps"], "change"].sum()
     assert table.loc["data", "change"] == pytest.approx(parts)
     assert table.loc["gap", "change"] == pytest.approx(-0.10, abs=0.01)
-    assert "64 → 256 features" in table.loc["width", "comparison"]
     assert set(table["site"]) == {SITE}
+
+
+def test_every_width_is_compared_with_the_narrowest():
+    made = controls(0.05, 0.02, 0.04, 0.10, -0.03)
+    rows = found_in(tables(made, noise=0.01)).loc["width"]
+    assert [words.partition(",")[0] for words in rows["comparison"]] == [
+        "64 → 128 features", "64 → 256 features",
+    ]  # fmt: skip
+    assert rows["change"].tolist() == pytest.approx([0.02, 0.04], abs=0.01)
+    assert answer(found_in(tables(made)).reset_index()).count("too few features") == 1
 
 
 def test_each_factor_gets_its_answer_and_the_sentence_names_it_under_what_was_found():

@@ -55,7 +55,7 @@ class Control(NamedTuple):
 
 
 def why(pairs: Pairs, *, margin: float, needs: int) -> pd.DataFrame:
-    """One row a factor, at the site with the most controls.
+    """One row a factor, and a width, at the site with the most controls.
 
     Args:
         pairs: of an evaluation.
@@ -111,13 +111,11 @@ def _controls(pairs: Pairs, site: str) -> Iterator[Control]:
                 yield Control("steps", fewest, pair)
             yield Control("data at equal steps", pair, most)
     plain = {pair.setup: pair for pair in pairs.of(site)}
-    widths = [
-        Control("width", narrow, wide)
-        for narrow in plain.values()
-        for wide in plain.values()
-        if narrow.setup[1:] == wide.setup[1:] and narrow.setup < wide.setup
-    ]
-    yield from sorted(widths, key=lambda each: each.after.setup[0] / each.before.setup[0])[-1:]
+    for wide in plain.values():
+        alike = [pair for pair in plain.values() if pair.setup[1:] == wide.setup[1:]]
+        narrowest = min(alike, key=lambda pair: pair.setup.n_features)
+        if narrowest != wide:
+            yield Control("width", narrowest, wide)
     for factor, kinds in (("shrinkage", TOPK), ("affine part", SKIP)):
         both = [pair for pair in pairs.of(site, kinds) if pair.setup in plain]
         for pair in both[-1:]:

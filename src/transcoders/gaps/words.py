@@ -52,7 +52,8 @@ def answer(why: pd.DataFrame) -> str:
 
 
 def _causes(why: pd.DataFrame) -> str:
-    """Which factors explain the gap, in part, not at all, or perhaps."""
+    """Which factors explain the gap, in part, not at all, or perhaps. Of widths, the widest."""
+    why = why.drop_duplicates("factor", keep="last")
     parts = []
     for answered, opening, joint in (
         ("yes", "explained by", "and"),
