@@ -39,9 +39,20 @@ def texts(items):
     return [item.get_text() for item in items]
 
 
+def panels_of(figure):
+    """The panels of a figure, without the place that is free for the legend."""
+    return [axes for axes in figure.axes if axes.axison]
+
+
+def legend_of(figure):
+    """The only legend of a figure."""
+    [found] = [*figure.legends, *filter(None, (axes.get_legend() for axes in figure.axes))]
+    return found
+
+
 def legend(figure):
-    """What a figure's only legend names."""
-    return texts(figure.legends[0].get_texts())
+    """What it names."""
+    return [text.replace("\n", " ") for text in texts(legend_of(figure).get_texts())]
 
 
 def marks(panel):
@@ -75,7 +86,7 @@ def test_colours_and_markers_of_kinds_differ():
 
 
 def test_points_bars_bounds_and_labels_are_the_tables_rows_in_the_order_of_their_l0(evaluation):
-    panels = drawn(evaluation).axes
+    panels = panels_of(drawn(evaluation))
     shown = [(12, KINDS), (20, KINDS), (20, ["transcoder", *EXTENSIONS])]
     titles = ["layer 12", "layer 20", "layer 20:\nextensions"]
     assert [panel.get_title().partition(", ")[2] for panel in panels] == titles
@@ -120,7 +131,7 @@ def test_numbers_stand_below_all_marks_and_never_on_each_other(evaluation):
     crowded = [first.assign(l0=first["l0"] * (1 + i / 50)) for i in range(4)]
     figure = drawn(pd.concat([evaluation, *crowded], ignore_index=True))
     hidden = 0
-    for panel in figure.axes:
+    for panel in panels_of(figure):
         boxes = boxes_of(panel.texts, figure)
         lowest = min(panel.transData.transform(line.get_xydata())[:, 1].min()
                      for line in panel.lines if len(line.get_xydata()) > 2)  # fmt: skip
@@ -136,8 +147,12 @@ def test_the_legend_names_every_kind_once_and_k_where_there_is_one(evaluation):
         figure = drawn(table)
         levels = ["MLP output replaced by its mean", "unmodified model"]
         assert sorted(legend(figure)) == sorted([*levels, *(style.LABELS[kind] for kind in kinds)])
-        title = figure.legends[0].get_title().get_text()
+        title = legend_of(figure).get_title().get_text().replace("\n", " ")
         assert "34 documents" in title and ("TopK" in title) == (table is evaluation)
+        [box] = boxes_of([legend_of(figure)], figure)
+        assert figure.bbox.containsx(box.x0) and figure.bbox.containsx(box.x1)
+        assert figure.bbox.containsy(box.y0) and figure.bbox.containsy(box.y1)
+        assert not any(box.overlaps(panel.get_tightbbox()) for panel in panels_of(figure))
 
 
 def test_training_curves_are_drawn_for_every_dictionary_of_every_kind(evaluation):
@@ -201,7 +216,7 @@ def test_steering_has_a_panel_a_factor_with_every_node_and_the_slope():
     steered = {name: golden(f"circuits/{name}/steering") for name in CIRCUITS}
     everything = pd.concat(steered.values())
     figure = plots.steering_figure(steered)
-    for panel, factor in zip(figure.axes, (-1, 0, 2), strict=True):
+    for panel, factor in zip(panels_of(figure), (-1, 0, 2), strict=True):
         rows = everything[everything["factor"] == factor]
         x, y = rows["predicted"], rows["change"]
         said = f"r = {np.corrcoef(x, y)[0, 1]:.2f}, slope {x @ y / (x @ x):.2f}"

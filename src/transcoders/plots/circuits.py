@@ -50,7 +50,7 @@ def verification_figure(circuits: dict[str, tuple[pd.DataFrame, pd.DataFrame, in
         right.xaxis.set_minor_locator(NullLocator())
         right.set(xlabel="parts, most influential first", ylabel="share of the target left")
         right.set_title(f"{name}\ncircuit of {n_parts} parts")
-    style.legend_below(figure, axes[0])
+    style.shared_legend(figure, axes[0])
     return figure
 
 
@@ -96,7 +96,7 @@ def replacement_figure(quality: pd.DataFrame, errors: dict[str, pd.DataFrame]) -
         panel.set(title=model, xlabel="MLPs replaced, the last first", ylabel="CE (nats a token)")
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     _draw_shares(axes[-1], shares)
-    style.legend_below(figure, axes[:1], "bars: 95% intervals over documents")
+    style.shared_legend(figure, axes[:1], "bars: 95% intervals over documents")
     return figure
 
 
@@ -162,7 +162,7 @@ def controls_figure(controls: dict[str, pd.DataFrame]) -> Figure:
         panel.set(title=measure, xlabel="effect (share of all parts')")
         panel.set_yticks(range(len(controls)), list(controls))
     panels[0].invert_yaxis()
-    style.legend_below(figure, panels[:1], f"{len(drawn)} random sets of each sort")
+    style.shared_legend(figure, panels[:1], f"{len(drawn)} random sets of each sort")
     return figure
 
 
@@ -195,5 +195,5 @@ def steering_figure(steered: dict[str, pd.DataFrame]) -> Figure:
         _tick(panel.yaxis, CHANGE_TICKS)
     for panel in panels[::2]:
         panel.set_ylabel("change in the real model")
-    style.legend_below(figure, panels, "changes of the target (in its own unit)")
+    style.shared_legend(figure, panels, "changes of the target (in its own unit)")
     return figure

@@ -52,7 +52,7 @@ def front_gap_figure(judged: pd.DataFrame) -> Figure:
     panel.set_title("← SAE better", loc="left")
     panel.set_title("transcoder better →", loc="right")
     panel.set_xlabel("gap at equal L0, transcoder − SAE on MLP output\n(share of the MLP's worth)")
-    style.legend_below(figure, [panel])
+    style.shared_legend(figure, [panel])
     return figure
 
 
@@ -74,7 +74,7 @@ def gap_by_tokens_figure(points: pd.DataFrame, fits: pd.DataFrame, *, margin: fl
     for panel in panels[::2]:
         panel.set_ylabel("gap, transcoder − SAE\n(share of the MLP's worth)")
     bars = f"bars: 95% intervals over {points['n'].iloc[0]} {points['resampled'].iloc[0]}"
-    style.legend_below(figure, panels, f"below 0 transcoders are worse, at equal L0\n{bars}")
+    style.shared_legend(figure, panels, f"below 0 transcoders are worse, at equal L0\n{bars}")
     return figure
 
 

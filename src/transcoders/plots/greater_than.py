@@ -77,7 +77,7 @@ def where_figure(where: pd.DataFrame, layer: int, head: str) -> Figure:
         panel.set_ylim(low, high + 0.3 * (high - low))  # room for two names
         _name(panel, where, f"mlp{layer}", measure, 0.95)
         _name(panel, where, head, measure, 0.84)
-    style.legend_below(figure, axes[:1])
+    style.shared_legend(figure, axes[:1])
     axes[-1].set_xlabel("layer")
     axes[-1].xaxis.set_major_locator(MultipleLocator(max(1, round(last / 15))))
     return figure

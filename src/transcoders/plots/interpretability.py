@@ -81,7 +81,7 @@ def studies_figure(summary: pd.DataFrame) -> Figure:
         panel.set_title(title)
     for panel in axes[-1]:
         panel.set_xlabel("gain over the control")
-    style.legend_below(figure, axes[0], "in brackets: features; bars: 95% intervals over them")
+    style.shared_legend(figure, axes[0], "in brackets: features; bars: 95% intervals over them")
     return figure
 
 

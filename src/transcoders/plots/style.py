@@ -4,6 +4,7 @@ A kind has the same colour and marker in every figure. The colours are those of 
 colour-blind readers can tell apart, also in greyscale.
 """
 
+import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -51,17 +52,19 @@ def columns_of_two(n: int, *, height: float, **options: Any) -> tuple[Figure, li
 
     Args:
         n: how many.
-        height: of a row, in inches. The legend below them has an inch of its own.
+        height: of a row, in inches. The legend has an inch of its own, or the place of a panel
+            where the last row is short.
         options: of :func:`matplotlib.pyplot.subplots`.
     """
     n_rows, n_columns = (n + 1) // 2, min(n, 2)
+    legend = 1 if n == n_rows * n_columns else 0
     figure, grid = plt.subplots(
-        n_rows, n_columns, figsize=(WIDTH, height * n_rows + 1), squeeze=False, **options
+        n_rows, n_columns, figsize=(WIDTH, height * n_rows + legend), squeeze=False, **options
     )
     for panel in grid.flat[:n]:
         panel.tick_params(labelbottom=True)  # even if an axis is shared: the last row may be short
     for unused in grid.flat[n:]:
-        unused.remove()
+        unused.set_axis_off()
     return figure, list(grid.flat[:n])
 
 
@@ -96,12 +99,19 @@ def sparsity_label(dictionary: "pd.Series[Any]") -> str:
     return str(dictionary["dictionary"]).rpartition("_k-")[2].partition("_")[0]
 
 
-def legend_below(figure: Figure, panels: Iterable[Axes], title: str = "") -> Legend:
-    """One legend below all panels, so that it hides nothing: every label that they use, once."""
+def shared_legend(figure: Figure, panels: Iterable[Axes], title: str = "") -> Legend:
+    """One legend that hides nothing: every label that the panels use, once.
+
+    It stands where a panel is missing from the last row, or else below all panels.
+    """
     shown: dict[str, Any] = {}
     for panel in panels:
         handles, labels = panel.get_legend_handles_labels()
         shown |= dict(zip(labels, handles, strict=True))
+    if free := [axes for axes in figure.axes if not axes.axison]:
+        title = "\n".join(textwrap.fill(line, 32) for line in title.splitlines())
+        names = [textwrap.fill(label, 30) for label in shown]
+        return free[0].legend(list(shown.values()), names, loc="center", title=title)
     return figure.legend(
         list(shown.values()), list(shown), loc="outside lower center", ncols=2, title=title
     )

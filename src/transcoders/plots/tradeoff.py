@@ -48,7 +48,7 @@ def tradeoff_figure(evaluation: pd.DataFrame, *, n_documents: int) -> Figure:
         panel.set_ylabel("cross entropy (nats a token)")
     or_k = ", or $k$ for TopK" if evaluation["l1_coefficient"].isna().any() else ""
     bars = f"bars: 95% intervals over {n_documents} documents"
-    style.legend_below(figure, panels, f"numbers at the foot: $\\lambda_1${or_k}\n{bars}")
+    style.shared_legend(figure, panels, f"numbers at the foot: $\\lambda_1${or_k}\n{bars}")
     figure.draw_without_rendering()  # only now is it known how wide texts are
     for panel in panels:
         _hide_crowded(panel)

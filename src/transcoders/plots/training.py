@@ -43,7 +43,7 @@ def training_figure(curves: pd.DataFrame) -> Figure:
         panels[0].set_ylabel(str(site), fontweight="bold")
         panels[0].set_xlabel("tokens seen")
         panels[2].set_xlabel("tokens seen")
-    legend = style.legend_below(
+    legend = style.shared_legend(
         figure, [panels[0] for panels in groups], "thick: the headline dictionary of its kind"
     )
     for line in legend.get_lines():
