@@ -97,8 +97,8 @@ include: "workflow/rules/notebooks.smk"
 
 
 # `all` asks for the weights, which no commit holds, so that it really runs in a fresh clone.
-# It asks for tables, too: a job that fails has removed its own, and pages made from them before
-# would be taken for new. The other targets rebuild figures and pages from the committed tables.
+# It asks for tables, too: a job that fails removes its own, and pages that were made from them
+# earlier would pass for new. The other targets rebuild figures and pages from the committed tables.
 rule all:
     default_target: True
     input:

@@ -1,5 +1,5 @@
-# Inputs and outputs of MLPs. One job a model: a single pass serves all of its sites. It writes their
-# means and, of sites where training does not stream them, a cache.
+# Inputs and outputs of MLPs. One job a model: a single pass serves all of its sites. It writes the
+# means of their activations and, unless training streams a site's activations, a cache of them.
 
 for cached in SCALE.models:
     job(

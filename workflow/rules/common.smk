@@ -16,12 +16,12 @@ LOGS = LAYOUT.results / "logs"
 def job(log, command, message, input, output, *, name=None, contents=()):
     """Make a rule. Its job is one command of `python -m transcoders`.
 
-    log: the name of its log and its benchmark, and without the wildcard, of the rule.
+    log: names the log and the benchmark and, without the wildcard, the rule.
     command: with its argument; `{wildcards.model}` is filled in.
     input: files, or a function of the wildcards that gives them.
-    name: of the rule, where it is not that of the log.
-    contents: hashes of files that are no inputs, because their times say nothing, or a function of
-        the wildcards that gives them.
+    name: names the rule, if the log's name does not.
+    contents: hashes of files that are not inputs because their times say nothing, or a function
+        of the wildcards that gives the hashes.
     """
     subcommand, *arguments = command.split()
     declared = JOBS[subcommand]
@@ -84,7 +84,7 @@ def evaluated_site(wildcards):
 
 
 def states_of_files(*sources):
-    """What tells of changes of files on this machine, for the sources that are such files."""
+    """The states of the sources that are files on this machine; a state changes with its files."""
     return [state_of_files(source) for source in sources if source.type == "files"]
 
 
@@ -106,17 +106,17 @@ class Page(NamedTuple):
 
     @property
     def sources(self):
-        """The notebook to execute, where a file has it."""
+        """The file of the notebook to execute, if there is one."""
         path = SOURCES / f"{self.notebook}.ipynb"
         return [path] if path.exists() else []
 
     @property
     def chapter(self):
-        """Where in the report it stands, with a caption in workflow/report/."""
+        """The chapter of the report that it belongs to; workflow/report/ has its caption."""
         return "case_studies" if self.notebook.startswith("case_") else self.notebook
 
     def in_report(self, path):
-        """The file, to be shown in the report if a browser can show it."""
+        """Mark a file of the page for the report, if a browser can show it."""
         if path.suffix not in (".png", ".html"):
             return path
         return report(

@@ -67,7 +67,7 @@ if SCALE.interpretability is not None:
         ]
 
     def read_for_activity(wildcards):
-        """The circuits say which features, and so do the features that are observed."""
+        """What the job reads. Circuits and observed features say which features to look at."""
         model = wildcards.model
         return [
             *weights(LABELLED[model]),
@@ -148,7 +148,7 @@ if SCALE.interpretability is not None:
         job(
             "table4",
             "case-studies",
-            message="Table 4: worked case studies again",
+            message="Table 4: carrying out the case studies again",
             input=[*OBSERVED, *LOADED, *map(ancient, STUDY_FILES)],
             output=[
                 *TABLE4,

@@ -133,8 +133,9 @@ job(
     output=LAYOUT.claims,
 )
 
-# After the weights, so that it tells of the run that made them. The manifest is committed, and in a
-# fresh clone times mean nothing: a manifest that happens to be newer must not ask for all weights.
+# This comes after the weights, so that it describes the run that made them. The manifest is
+# committed, and in a fresh clone times mean nothing: a manifest that happens to be newer must not
+# ask for all weights.
 job(
     "record_environment",
     "record-environment",

@@ -2,7 +2,7 @@
 
 
 def activations_of(group):
-    """What a training job reads: a cache, or all that the model makes the activations from."""
+    """What a training job reads: a cache, or what the model needs to make the activations."""
     folders = [LAYOUT.activations(site.name) for site in group.sites]
     records = [folder / "activations.json" for folder in folders]
     if not SCALE.streams(group):
