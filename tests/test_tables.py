@@ -183,7 +183,7 @@ def test_circuits_that_stand_out_are_counted():
     )  # fmt: skip
     necessary, sufficient, replaced = tables.summarise_circuits(controls, replacement)
     assert necessary.startswith("In 1 of 2 circuits, removing") and "any of 3 random" in necessary
-    assert "In 2, it does more than a set that removes" in necessary
+    assert "In 2, it lowers the target more than removing as many" in necessary
     assert sufficient.startswith("In 1 of 2 circuits, keeping")
     assert "9 MLPs of m at once, the cross entropy rises from 3.16 to 4.38 nats" in replaced
 

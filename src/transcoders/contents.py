@@ -19,7 +19,7 @@ PAGES: dict[str, dict[str, str]] = STORY["pages"]
 STUDY = "case_study_"
 """Before a study's name in the name of its page."""
 BRIEF = "_brief"
-"""After the name of a figure's part that can be read in a narrow column."""
+"""After the name of a figure, the name of its part that fits a narrow column."""
 
 
 class Link(NamedTuple):
@@ -75,7 +75,7 @@ def title_of(page: str) -> str:
 def page_of(evidence: str) -> str:
     """The page that shows a row of ``claims.csv``, by the row's column ``evidence``.
 
-    That reads ``note; note; notebooks/PAGE.html, TABLE, TABLE``, often without notes.
+    The column reads ``note; note; notebooks/PAGE.html, TABLE, TABLE``, often without notes.
     """
     return evidence.rpartition("; ")[2].partition(".html")[0].removeprefix("notebooks/")
 

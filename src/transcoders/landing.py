@@ -1,4 +1,7 @@
-"""The article to begin with. It opens from a folder, without a network, and knows no result."""
+"""The article to begin with, which opens from a folder, without a network.
+
+No result is written here: all come from tables.
+"""
 
 from collections.abc import Hashable, Iterable
 from pathlib import Path
@@ -24,7 +27,7 @@ REHEARSAL = "smoke"
 
 
 def documents_of(layout: Layout) -> list[Path]:
-    """The documents that have a page: those beside the article. Other scales' lead there too."""
+    """The documents that have a page beside the article. Other scales' articles link to these."""
     if layout.landing_page != ARTICLE:
         return []
     named = map(Path, contents.STORY["documents"])

@@ -32,9 +32,9 @@ KINDS = {
 SCRIPTS = ("graph", "view", "texts", "map", "panel", "actions")
 """The page's scripts, in their order."""
 LIGHT = 300
-"""Nodes that a page holds in any case."""
+"""A page holds all nodes of a graph with up to this many."""
 HELD = 0.98
-"""Share of the influence that it holds of a larger graph."""
+"""Of a larger graph, it holds the nodes with this share of the influence."""
 N_ROWS = 15
 """Rows of the tables for paper, and for readers without a script."""
 

@@ -43,8 +43,8 @@ Measure = Callable[..., Found]
 """Of a scale and tables; and of a ``site``, if every site gets a verdict of its own."""
 MEASURES: dict[str, Measure] = {}
 TABLES: dict[str, tuple[str, ...]] = {}
-"""What each measure is given of ``results/<scale>/``: CSV tables, and JSON records. A name with a
-star stands for the list of all such files."""
+"""The files of ``results/<scale>/`` that each measure is given: CSV tables and JSON records. A name
+with a star stands for the list of all such files."""
 
 
 def reads(*tables: str) -> Callable[[Measure], Measure]:

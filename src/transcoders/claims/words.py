@@ -22,7 +22,7 @@ OURS = {"reproduced": "holds here", "not reproduced": "does not hold here"}
 
 
 def verdict_in_words(row: Row) -> str:
-    """The verdict of a row of ``claims.csv``; it says so where one run or no person decided."""
+    """The verdict of a row of ``claims.csv``, with a remark if one run or no person decided."""
     verdict = str(row["verdict"])
     words = f"{SIGNS[verdict]} {verdict if row['kind'] == 'claim' else OURS.get(verdict, verdict)}"
     if row["kind"] == "check" or pd.isna(row["value"]):

@@ -21,7 +21,7 @@ CAUSES = {
     "dead features": "dead features",
     "training seeds": "chance between training runs",
 }
-"""Each factor as the reason that it would be."""
+"""Each factor, worded as the reason for a gap."""
 
 
 def why_in_words(why: pd.DataFrame) -> str:
@@ -36,9 +36,7 @@ def answer(why: pd.DataFrame) -> str:
         why: ``why.csv``.
     """
     if not (why["factor"] == GAP).any():
-        return (
-            "Here no two dictionaries tell why one kind is better: no fronts share a range of L0."
-        )
+        return "Nothing here tells why one kind is better: no fronts share a range of L0."
     gap = why[why["factor"] == GAP].iloc[0].to_dict()
     number = f"the gap is {_change(gap)} of what the MLP is worth"
     if gap["high"] < 0:
@@ -52,7 +50,7 @@ def answer(why: pd.DataFrame) -> str:
 
 
 def _causes(why: pd.DataFrame) -> str:
-    """Which factors explain the gap, in part, not at all, or perhaps. Of widths, the widest."""
+    """Which factors explain the gap, in part, not at all, or perhaps. The widest width counts."""
     why = why.drop_duplicates("factor", keep="last")
     parts = []
     for answered, opening, joint in (

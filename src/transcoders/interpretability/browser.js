@@ -144,7 +144,7 @@ function ways(at) {
 function nameOf(at) {
     const score = index.score[at], name = make("strong", {}, index.name[at]);
     if (index.name[at] !== "") return [name, score === null ? "" : ` (score ${score.toFixed(3)})`];
-    return [score === null ? "No name was looked for." : `It has no name: no rule predicts it (the best has score ${score.toFixed(3)}).`];
+    return [score === null ? "No name was looked for." : `It has no name: no rule predicts it (the best scores ${score.toFixed(3)}).`];
 }
 
 function parts(at, data, texts) {

@@ -1,7 +1,7 @@
-"""A browser of features: a page for each dictionary, which opens at once and loads what is asked.
+"""A browser of features: a page for each dictionary, which opens at once and loads on demand.
 
 A page holds a table of its features. What is known of a feature lies in files beside the page, many
-features in each, and the text in files that all dictionaries of a model share::
+features in each. The text lies in files that all dictionaries of a model share::
 
     index.html                    the dictionaries
     <dictionary>/index.html       one of them; #12 at the end of the address opens feature 12
@@ -131,7 +131,7 @@ def write_text(rows: Int[Tensor, "row position"], tokenizer: Any, folder: Path) 
 
 
 def write_list(pages: list[Page], folder: Path, *, article: str) -> None:
-    """Write the page that leads to all dictionaries, and back to the article at an address."""
+    """Write the page that links to all dictionaries, and to the article by its address."""
     page = render(
         __package__, "browsers.html.j2", pages=pages, article=article,
         style=Markup(stylesheet()), script=Markup(script()),

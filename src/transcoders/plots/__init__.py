@@ -1,4 +1,4 @@
-"""Figures from tables: a module a figure. Nothing here reads a model or activations."""
+"""Figures, made from tables alone. Nothing here reads a model or activations."""
 
 from transcoders.plots.circuits import controls_figure as controls_figure
 from transcoders.plots.circuits import replacement_figure as replacement_figure

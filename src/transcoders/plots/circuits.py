@@ -55,7 +55,7 @@ def verification_figure(circuits: dict[str, tuple[pd.DataFrame, pd.DataFrame, in
 
 
 def _scatter(panel: Axes, nodes: pd.DataFrame, x: str, y: str, **look: Any) -> None:
-    """Two columns of nodes against each other, a marker for each kind, and where they are equal."""
+    """Two columns of nodes against each other, a marker for each kind; dashed where equal."""
     for kind, of_all in NODE_LOOKS.items():
         of_kind = nodes[nodes["kind"] == kind]
         panel.scatter(of_kind[x], of_kind[y], linewidth=0, **of_all, **look)
@@ -136,9 +136,9 @@ SINGLE_SETS: dict[str, style.Look] = {
 
 @style.styled
 def controls_figure(controls: dict[str, pd.DataFrame]) -> Figure:
-    """Circuits against random sets of as many parts: a panel for each measure, a row a circuit.
+    """Circuits against random sets of as many parts: a panel for each measure, a row for each.
 
-    Effects are in units of what there is to explain: of all parts together.
+    Effects are shares of the effect of all parts together.
 
     Args:
         controls: ``controls.csv`` by circuit.
@@ -167,7 +167,7 @@ def controls_figure(controls: dict[str, pd.DataFrame]) -> Figure:
 
 
 def _tick(axis: Axis, places: list[float]) -> None:
-    """Ticks at some places, of which those beyond the ends of the axis are not drawn."""
+    """Ticks at some places; those beyond the ends of the axis are not drawn."""
     axis.set_major_locator(FixedLocator(places))
     axis.set_major_formatter("{x:g}")
     axis.set_minor_locator(NullLocator())

@@ -20,7 +20,7 @@ LINES: dict[str, style.Look] = {
 BAND: style.Look = {"color": style.BOUND_COLOUR, "alpha": 0.15, "linewidth": 0}
 """The look of the band of gaps below 0 that are within the margin."""
 AHEAD = 4
-"""Times the most tokens: as far as the fitted line is drawn."""
+"""How far the fitted line is drawn, in multiples of the most tokens."""
 
 
 @style.styled
@@ -58,7 +58,7 @@ def front_gap_figure(judged: pd.DataFrame) -> Figure:
 
 @style.styled
 def gap_by_tokens_figure(points: pd.DataFrame, fits: pd.DataFrame, *, margin: float) -> Figure:
-    """The gap by different tokens, a panel a site.
+    """The gap by different tokens, a panel for each site.
 
     Args:
         points: ``gap_by_tokens.csv``. Bars go from ``low`` to ``high``.

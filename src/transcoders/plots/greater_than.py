@@ -150,7 +150,7 @@ def _marked(kept: "pd.Series[int]") -> list[int]:
 
 @style.styled
 def years_figure(features: pd.DataFrame, by_year: pd.DataFrame, numbers: str) -> Figure:
-    """Figure 5, three panels a feature: when it is active, what it says, and what drives it.
+    """Figure 5: for each feature, when it is active, what it says, and what drives it.
 
     Args:
         features: ``features.csv``.

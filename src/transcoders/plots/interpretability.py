@@ -28,7 +28,7 @@ SCORES = {"precision": "precision", "correlation": "rank correlation"}
 
 @style.styled
 def measures_figure(summary: pd.DataFrame, kinds: dict[str, str]) -> Figure:
-    """Means of the automatic measures with 95% intervals, a panel a measure.
+    """Means of the automatic measures with 95% intervals, a panel for each measure.
 
     Args:
         summary: ``automatic_summary.csv``.

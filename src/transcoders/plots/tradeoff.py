@@ -21,7 +21,7 @@ L0_TICKS = [subs * 10**power for power in range(5) for subs in (1, 2, 5)]
 
 @style.styled
 def tradeoff_figure(evaluation: pd.DataFrame, *, n_documents: int) -> Figure:
-    """Figure 3: sparsity against faithfulness, a panel a site.
+    """Figure 3: sparsity against faithfulness, a panel for each site.
 
     Kinds that the paper does not have come in extra panels, beside the transcoders of their site.
 

@@ -17,7 +17,7 @@ CURVES = {
 
 @style.styled
 def training_figure(curves: pd.DataFrame) -> Figure:
-    """Training curves: three panels a site, one for each quantity; a line a dictionary.
+    """Training curves: at each site a panel for each quantity, with a line for each dictionary.
 
     Args:
         curves: the rows of every ``training.csv``, with columns ``dictionary``, ``site``, ``kind``

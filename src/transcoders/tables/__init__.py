@@ -1,4 +1,4 @@
-"""Tables and sentences of the pages, from the tables of results: a module a page."""
+"""Tables and sentences of the pages, made from the tables of results: a module for each page."""
 
 from transcoders.tables.circuits import checks_table as checks_table
 from transcoders.tables.circuits import describe_circuit as describe_circuit

@@ -89,12 +89,12 @@ def evaluation_table(rows: pd.DataFrame) -> str:
 
 
 def _scrolling(table: str) -> str:
-    """A table that scrolls by itself. A page sees to that only where a table stands alone."""
+    """A table that scrolls by itself. Pages do this only for a table that stands alone."""
     return f"{SCROLLING}{table}</div>"
 
 
 def by_source_table(evaluation: pd.DataFrame, by_document: pd.DataFrame) -> str:
-    """What headline dictionaries cost on text of each source, as HTML; empty if there is one.
+    """What headline dictionaries cost on text of each source, as HTML; empty for a single source.
 
     Args:
         evaluation: rows of ``evaluation.csv``.

@@ -26,17 +26,18 @@ def summarise_circuits(controls: dict[str, pd.DataFrame], replacement: pd.DataFr
     """
     found = [comparisons(table) for table in controls.values()]
     sentences = []
-    for measure, does, keeping in (
-        ("necessity", "removing the circuit lowers the target", "removes"),
-        ("sufficiency", "keeping only the circuit raises the target", "keeps"),
+    for measure, doing, only, moves in (
+        ("necessity", "removing", "", "lowers"),
+        ("sufficiency", "keeping", "only ", "raises"),
     ):
         own = [[each for each in one if each.measure == measure] for one in found]
         first = sum(all(each.rank == 1 for each in one) for one in own)
         strongest = sum(one[0].effect > one[0].strongest for one in own)
         sentences.append(
-            f"In {first} of {len(own)} circuits, {does} more than any of {own[0][0].of - 1} random "
-            f"sets of as many parts does, at the same tokens or not. In {strongest}, it does more "
-            f"than a set that {keeping} as many of the strongest parts."
+            f"In {first} of {len(own)} circuits, {doing} {only}the circuit {moves} the target "
+            f"more than {doing} any of {own[0][0].of - 1} random sets of as many parts, at the "
+            f"same tokens or not. In {strongest}, it {moves} the target more than {doing} as many "
+            "of the strongest parts."
         )
     for model, rows in replacement.groupby("model", sort=False):
         all_at_once = rows.sort_values("n_replaced").iloc[-1]
@@ -81,7 +82,7 @@ def _preference(record: dict[str, Any]) -> str:
     listed = " and ".join(
         f"“{in_markdown(answer['token'])}” is number {answer['rank']:,}" for answer in answers
     )
-    ranks = f"Among all next tokens, {listed} for the model."
+    ranks = f"In the model's ranking of all next tokens, {listed}."
     if (prefers_first := record["target"]["prefers_first"]) is None:
         return ranks
     if prefers_first:
@@ -125,7 +126,7 @@ def _carried(errors: pd.DataFrame) -> str:
     by_layer = zip(of_errors["layer"], of_errors["attribution"], strict=True)
     layer, largest = max(by_layer, key=lambda pair: abs(pair[1]))
     return (
-        f"{said} What errors put in, no feature explains; most comes from layer {layer} "
+        f"{said} No feature explains what errors put in; most of it comes from layer {layer} "
         f"({largest:+.2f})."
     )
 

@@ -33,7 +33,7 @@ def describe_task(summary: dict[str, Any]) -> str:
 
 
 def describe_where(summary: dict[str, Any], where: pd.DataFrame) -> str:
-    """What the rule chooses, and whether ablation agrees, which the rule does not look at."""
+    """What the rule chooses, and whether ablation, which the rule does not use, agrees."""
     mlp, head = f"mlp{summary['layer']}", summary["head"]
     layers = layers_in_words(summary["layers_with_transcoder"])
     lines = [
@@ -68,7 +68,7 @@ def parts_table(where: pd.DataFrame, n: int = 8) -> str:
         "mean": "lost by mean ablation",
         "zero": "lost by zero ablation",
         "attribution": "attribution (logits)",
-        "into_chosen_mlp": "of which from the year, through the chosen MLP's features",
+        "into_chosen_mlp": "part of it from the year, through the chosen MLP's features",
     }
     best = where.sort_values("mean", ascending=False).head(n)[list(headings)]
     formats = dict.fromkeys(best.columns[1:], "{:+.3f}")
@@ -76,7 +76,7 @@ def parts_table(where: pd.DataFrame, n: int = 8) -> str:
 
 
 def describe_years(features: pd.DataFrame) -> str:
-    """How many of the features do what Figure 5 shows: of those that the claims are about."""
+    """How many of the features that the claims are about do what Figure 5 shows."""
     known = features.dropna(subset=["step", "agreement"])
     step, agreement = (
         features[name].iloc[first_known(features[name].to_numpy())]
@@ -86,7 +86,7 @@ def describe_years(features: pd.DataFrame) -> str:
     has_all = features[["step", "agreement"]].head(LOOKED_AT).notna().all(axis=None)
     return (
         f"Of the {len(step)} features with the largest variance, {(step > 0).sum()} "
-        "raise later years more than others, on the years on which they are active (*step* above "
+        "raise the years after those on which they are active more than other years (*step* above "
         f"0; median {step.median():+.3f} logits for an activation of 1). For "
         f"{(agreement > 0).sum()}{of}, the de-embedding, which comes from weights alone, "
         "correlates with the activations over the numbers (*agreement* above 0; Spearman's, median "
@@ -98,7 +98,7 @@ def describe_years(features: pd.DataFrame) -> str:
 
 
 def describe_kept(summary: dict[str, Any]) -> str:
-    """From which number of units on features are no longer ahead, and what the MLP is worth."""
+    """At how many units neurons catch up with features, and what the MLP is worth."""
     lines, metric = [], summary["metric"]
     for kind, caught in summary["neurons_catch_up"].items():
         ahead = f"ahead from the first unit until neurons catch up at {caught['value'] or 0:.0f}"
