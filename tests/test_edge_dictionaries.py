@@ -116,7 +116,7 @@ def test_an_mlp_that_does_not_vary_is_refused_when_it_is_measured():
         check_varies(Statistics(*means, *norms), "m_layer1", "float16")
 
     check(varies)
-    message = "m_layer1: expected an MLP that writes other vectors at other tokens.*float16"
+    message = "m_layer1: expected an MLP that writes different vectors at different tokens.*float16"
     for constant in (torch.zeros(9, 4), torch.ones(9, 4)):
         with pytest.raises(UserError, match=message):
             check(constant)

@@ -71,7 +71,7 @@ class HubDataset(HubSource, Named):
     them."""
     text_column: str = "text"
     documents: PositiveInt | None = None
-    """Only so many documents, from the start. Without ``data_files``, no more than these is
+    """Only this many documents, from the start. Without ``data_files``, no more than these are
     downloaded."""
 
     @model_validator(mode="after")
@@ -79,7 +79,9 @@ class HubDataset(HubSource, Named):
         if self.eval_data_files and not self.data_files:
             raise ValueError("eval_data_files: name the files to train on too, in data_files")
         if self.data_files and (self.config or self.split != "train"):
-            raise ValueError("data_files: leave it out, or config and split, which it stands for")
+            raise ValueError(
+                "data_files: leave it out, or leave out config and split, which it replaces"
+            )
         return self
 
 
