@@ -10,8 +10,8 @@ features, have textbook intervals instead.
 
 Training runs are a second level. There are only a few, and resampling three runs would make
 intervals too short. Therefore an error from Student's distribution, with as few degrees of freedom
-as there are, is added to what the resampled clusters give (:class:`RunNoise`). Numbers of which
-only some come from several runs are all taken to vary from run to run as those do.
+as there are, is added to what the resampled clusters give (:class:`RunNoise`). If only some numbers
+come from several runs, all are taken to vary from run to run as those do.
 """
 
 from collections.abc import Iterable, Sequence
@@ -96,12 +96,12 @@ def estimate(
 
 
 class RunNoise(NamedTuple):
-    """How far a number is from one training run to the next."""
+    """How much a number varies from one training run to the next."""
 
     sd: float
     """Its standard deviation."""
     df: int
-    """The degrees of freedom by which that is known."""
+    """The degrees of freedom of this estimate."""
 
     @classmethod
     def pooled(cls, groups: Iterable[Float[np.ndarray, " run"]]) -> "RunNoise | None":
@@ -134,7 +134,7 @@ def with_run_noise(
 
     Args:
         draws: numbers in the data (the first row) and in resamples of clusters.
-        n_runs: of how many training runs each number is the mean.
+        n_runs: how many training runs each number is the mean of.
         noise: of one run; None adds nothing.
         seed: of the errors.
 

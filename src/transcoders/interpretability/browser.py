@@ -1,4 +1,4 @@
-"""A browser of features: a page for each dictionary, which opens at once and loads what is asked.
+"""A browser of features: a page for each dictionary, which opens at once and loads on demand.
 
 A page holds a table of its features. What is known of a feature lies in files beside the page, many
 features in each, and the text in files that all dictionaries of a model share::

@@ -91,8 +91,8 @@ class Examples:
     def listed(self) -> list[list[tuple[int, int, int, int, str]]]:
         """Feature by feature, each example's group, row and position, and its shades.
 
-        These are a digit for each token from the first to the last active one of those shown, after
-        the number of tokens that come before the peak.
+        The shades are the number of tokens that come before the peak, and a digit for each token
+        from the first to the last active one of those shown.
         """
         found: dict[int, list[tuple[int, int, int, int, str]]] = {f: [] for f in self.features}
         for feature, group, row, position in self.chosen.itertuples(index=False):

@@ -48,8 +48,8 @@ from transcoders.interpretability.grammar import (
 )
 
 SHARE, AT_LEAST, FEWEST = 0.1, 40, 5
-"""Share of active tokens that are positives, how many at least, and how many positives and silent
-tokens a half must have."""
+"""The share of active tokens that are positives, the smallest number of positives, and how many
+positives and silent tokens a half must have."""
 MOST_SILENT = 1000
 BEFORE = 8
 """Tokens of an example before the one where the feature is active."""
@@ -105,7 +105,7 @@ class Rule(NamedTuple):
 
     @property
     def order(self) -> tuple[float, int, str]:
-        """The better, the simpler, the first in the alphabet."""
+        """The better rule comes first, then the simpler, then the first in the alphabet."""
         cost = sum(condition.cost for condition in self.conditions)
         return -round(self.value, 9), cost, in_english(self.conditions)
 
