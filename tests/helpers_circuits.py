@@ -349,7 +349,7 @@ def divisor(norm, residual):
 
 
 def without_weight(norm, residual):
-    """What a norm gives, but for its weight and bias: what a dictionary reads."""
+    """What a norm gives without its weight and bias: what a dictionary reads."""
     return centred(norm, residual) / divisor(norm, residual)[..., None]
 
 

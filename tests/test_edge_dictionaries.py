@@ -35,7 +35,7 @@ def model(tiny_models):
 
 @pytest.fixture(scope="module")
 def observe(model, random_dictionary, random_tokens, scale, tmp_path_factory):
-    """Dictionaries of which no feature, one feature or every feature is active on every token."""
+    """Dictionaries in which no feature, one feature or every feature is active on every token."""
     rows, folder = random_tokens(30, 12, seed=5), tmp_path_factory.mktemp("edge") / "observed"
     placed = {}
     for kind, first, others in (("dead", -1e6, -1e6), ("one", 1e3, -1e6), ("all", 1e3, 1e3)):

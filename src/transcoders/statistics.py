@@ -80,9 +80,10 @@ def estimate(
         resampled: what they are.
 
     Returns:
-        The expanded percentile interval (Hesterberg 2015): plain percentiles are too close together
-        where there are few clusters, by as much as Student's distribution with n - 1 degrees of
-        freedom is wider than the normal one, and by the bias of a standard deviation. The ends are
+        The expanded percentile interval (Hesterberg 2015). Plain percentiles are too close together
+        where there are few clusters. They fall short by as much as Student's distribution with
+        n - 1 degrees of freedom is wider than the normal one, and by the bias of a standard
+        deviation. The ends are
         values of the statistic, which may be infinite. Resamples without a value (NaN) are left
         out.
     """
@@ -206,8 +207,8 @@ def difference_of_shares(
 ) -> Estimate:
     """The mean of values from 0 to 1 in one group minus that in another, by Agresti and Caffo.
 
-    A 0 and a 1 are added to each group before Welch's interval is taken, so that a group of equal
-    values is not taken for certain (Agresti and Caffo 2000).
+    A 0 and a 1 are added to each group before Welch's interval is computed (Agresti and Caffo
+    2000). So a group of equal values does not count as certain.
     """
     padded = [np.concatenate([group, [0.0, 1.0]]) for group in (first, second)]
     interval = scipy.stats.ttest_ind(*padded, equal_var=False).confidence_interval(LEVEL)

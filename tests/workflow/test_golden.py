@@ -3,7 +3,7 @@
 The kept tables are in ``tests/golden``, from a run with AVX-512. Another processor rounds
 differently, and training carries that further. So the same run was made with PyTorch's and the
 BLAS's plainest instructions (``ATEN_CPU_CAPABILITY=default``, ``MKL_ENABLE_INSTRUCTIONS=SSE4_2``,
-``OPENBLAS_CORETYPE=Nehalem``), and a tolerance is some four times what differed between the two, at
+``OPENBLAS_CORETYPE=Nehalem``). A tolerance is some four times what differed between the two, at
 least 1%, relative to the largest value of the column. Tolerances above 5% are exceptions, named
 below. Runs with AVX2 on processors of AMD and Intel, and on a GPU (``test_on_a_gpu.py``), came
 later; where they needed more, that is named too.

@@ -10,7 +10,7 @@ see:
 - ``random``: drawn at random;
 - ``random at tokens``: drawn at random, as many at each token as the circuit has there. A circuit
   may stand out from the sets above by its tokens alone, but from these only by its features and
-  heads (an MLP without a transcoder has no other to be exchanged for);
+  heads. (An MLP without a transcoder has no other to be exchanged for.)
 - ``strongest``: the most active features, and the heads and MLPs that write the longest vectors.
 
 If the circuit were one of the random sets, its effect would be equally likely to have any rank

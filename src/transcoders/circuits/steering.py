@@ -2,7 +2,7 @@
 
 A node's output is scaled in the real model: ``(factor - 1)`` times its output (for a feature, its
 activation times its decoder row) is added to the residual stream, at its token. Attribution is the
-derivative of the target with respect to that factor in the frozen model, so it predicts a change of
+derivative of the target with respect to that factor in the frozen model. So it predicts a change of
 ``(factor - 1)`` times the node's attribution over all paths. In the real model, attention,
 normalisation and the set of active features change too.
 """

@@ -110,8 +110,8 @@ class TotalAttributions(NodeValues):
     """Input times gradient of every node on the frozen model: its attribution over all paths.
 
     Gradients go back through one layer at a time, so that the tensors of all layers are never held
-    together. On a long prompt, attributions of heads, which have a number for each pair of tokens,
-    and of features are not kept but made anew each time they are asked for.
+    together. On a long prompt, the attributions of features and of heads (a number for each pair of
+    tokens) are not kept, but made anew each time they are asked for.
     """
 
     def __init__(self, local: LocalReplacementModel, target: Target) -> None:

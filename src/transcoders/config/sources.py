@@ -131,8 +131,8 @@ class WheelText(WheelSource, Named):
 
     format: Literal["mediawiki", "records", "texts"]
     """``mediawiki``: a MediaWiki XML dump (bz2), whose articles become plain text. ``records``: a
-    JSON object with one record a document, by its identifier. ``texts``: a folder with one ``.txt``
-    file a document."""
+    JSON object with one record for each document, by its identifier. ``texts``: a folder with one
+    ``.txt`` file for each document."""
     text_column: str = "text"
     """Of ``records``."""
 

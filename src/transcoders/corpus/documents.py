@@ -24,7 +24,7 @@ each token that is wanted of it has enough tokens."""
 LONGEST_RUN = 500_000
 """The most characters in a row that are all white space, or all something else. On five million
 spaces, the pattern with which Qwen 2 and Llama 3 split a text gives up after ten million steps and
-begins again one character further on, which never ends. It splits half a million characters of any
+begins again one character further on. This never ends. It splits half a million characters of any
 kind in one go. Other patterns take more steps for a character."""
 
 
@@ -77,7 +77,7 @@ def assign_splits(table: pd.DataFrame, corpus: Corpus, *, seed: int) -> pd.Serie
     is not used (None).
 
     Args:
-        table: columns ``id, source, characters, eval_only``, one row a document.
+        table: columns ``id, source, characters, eval_only``, one row for each document.
         corpus: how many to hold out, and what they must give.
         seed: of the choice.
 

@@ -1,9 +1,9 @@
 """Whether a model is the one that its files and the scale file describe.
 
-The libraries underneath are lenient. They leave out tensors that a model has no place for, take a
-tokenizer's class in place of its file, and run on beyond the positions that a model was trained
-for. In each case, the results are those of another model, without a warning. So every model is
-checked when it is fetched, and ``plan`` does the same for models on this machine.
+The libraries underneath are lenient. They leave out tensors that a model has no place for, and take
+a tokenizer's class in place of its file. They also run on beyond the positions that a model was
+trained for. In each case, the results are those of another model, without a warning. So every model
+is checked when it is fetched, and ``plan`` does the same for models on this machine.
 """
 
 from collections.abc import Iterable, Iterator
