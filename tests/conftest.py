@@ -46,7 +46,7 @@ class ByFileAndRun(LoadScopeScheduling):
 
 
 def pytest_addoption(parser):
-    """Tests of what a run has made need not wait for one."""
+    """Let tests look at a run that was made before, so that they need not wait for one."""
     parser.addoption(
         "--run", type=Path, help="a folder where `snakemake --config scale=smoke` has run"
     )
@@ -128,7 +128,7 @@ def tiny_model(tiny_model_folder):
 
 @pytest.fixture
 def passes(monkeypatch):
-    """Those of models over text, from here on."""
+    """The passes of models over text, from here on."""
     passes = Passes()
     for module in (cache, reading):
         monkeypatch.setattr(module, "mlp_activations", passes)

@@ -229,7 +229,7 @@ def sees(local, reader, node):
         return False
     if node.kind == "embed" or reader.kind == "target" or node.layer < reader.layer:
         return True
-    # Within a layer, an MLP reads what the heads wrote, but for a parallel block.
+    # Within a layer, an MLP reads what the heads wrote, except in a parallel block.
     is_parallel = getattr(plain(local.replacement.model).hf.config, "use_parallel_residual", False)
     in_layer = node.kind == "head" and reader.kind == "feature" and not is_parallel
     return in_layer and node.layer == reader.layer
@@ -349,7 +349,7 @@ def divisor(norm, residual):
 
 
 def without_weight(norm, residual):
-    """What a norm gives, but for its weight and bias: what a dictionary reads."""
+    """What a norm gives without its weight and bias: what a dictionary reads."""
     return centred(norm, residual) / divisor(norm, residual)[..., None]
 
 

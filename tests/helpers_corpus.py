@@ -4,7 +4,7 @@ from transcoders.config import Corpus
 
 
 def corpus_of(source, **changes):
-    """Rows of 8 tokens, two of them held out, unless ``changes`` say otherwise."""
+    """Rows of 8 tokens, with two documents held out, unless ``changes`` say otherwise."""
     values = {
         "source": source, "context_length": 8, "pack_documents": "all", "train_positions": "all",
         "metric_positions": "all", "train_contexts": 10, "eval_documents": 2, "eval_contexts": 2,

@@ -1,10 +1,11 @@
 """The commands that may use a GPU, and a pretended one for machines without.
 
 The pretended GPU keeps track of which tensors are on it: those that code sends to ``cuda``, which
-stay where they are, and results of such. Their ``device`` says ``cuda``. Operations that fail on a
-real GPU fail here: those whose arguments are on two devices, and those that PyTorch refuses because
-their order of summation is not fixed. Not pretended are kernels, rounding, memory and speed:
-``workflow/test_on_a_gpu.py`` and ``benchmarks/gpu.py`` look at those where there is a GPU.
+stay where they are, and what is computed from them. Their ``device`` says ``cuda``. Operations that
+fail on a real GPU fail here: those whose arguments are on two devices, and those that PyTorch
+refuses because their order of summation is not fixed. Kernels, rounding, memory and speed are not
+pretended: ``workflow/test_on_a_gpu.py`` and ``benchmarks/gpu.py`` look at those where there is a
+GPU.
 """
 
 import inspect

@@ -72,7 +72,7 @@ def only(prompts: Prompts, years: Sequence[int]) -> Prompts:
 
 
 def trap_tokenizer() -> PreTrainedTokenizerFast:
-    """As GPT-2's: byte pairs in which " 17" and all pairs of digits are tokens, and " 1700" is."""
+    """Like GPT-2's: byte pairs, in which " 17", " 1700" and all pairs of digits are tokens."""
     pairs = [f"{number:02d}" for number in range(100)]
     # The earliest merge wins: of " 1732" first 17, then " 17", then 32, and never 73.
     merges = [("1", "7"), ("Ġ", "17")]
@@ -88,7 +88,7 @@ def trap_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def dummy_prefix_tokenizer() -> PreTrainedTokenizerFast:
-    """As Llama's: digits, and a token of its own for the space put before the first word."""
+    """Like Llama's: digits, and a token of its own for the space put before the first word."""
     vocabulary = {token: index for index, token in enumerate(["<s>", "▁", *"0123456789"])}
     tokenizer = Tokenizer(tokenizer_models.BPE(vocabulary, []))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
@@ -178,7 +178,7 @@ WIDTH = 32
 WIDTH_OF_HEAD = 16
 THRESHOLDS = (-12, 0, 12, 24, 36, 48, 60, 72)
 AHEAD = 24
-"""A feature is active from one of the thresholds on, and raises years this much after it."""
+"""Each feature is active from its threshold on, and raises the years this far beyond it."""
 # Directions of the residual stream in the planted model, and what is written there.
 CONSTANT, AT_YEAR, AT_END, YEAR, COPIED, AT_WORD, WORD, DIRECT = range(8)
 LATER = 8

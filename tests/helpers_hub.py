@@ -42,7 +42,7 @@ def add_model(cache, section, architecture, folder):
 
 
 def shard(first, n_documents, n_words=200):
-    """Documents of known words as a Parquet file, each document another one."""
+    """Documents of known words as a Parquet file, each document a different one."""
     texts = [
         " ".join(f"w{(7 * number + j * j) % 200}" for j in range(n_words))
         for number in range(first, first + n_documents)

@@ -60,7 +60,7 @@ class HubServer:
     endpoint: str = ""
 
     def cut(self, *sizes):
-        """Break the next answers to GET off after so many bytes each."""
+        """Break the next answers to GET off, each after one of these numbers of bytes."""
         self.cuts = chain(sizes, repeat(None))
 
     def gets(self):

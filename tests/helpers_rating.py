@@ -123,7 +123,7 @@ class Rater:
         return response
 
     def rate_all(self, n_items):
-        """Rate by turns, which is as good as any."""
+        """Give the verdicts in turn, which is as good as any order."""
         for number in range(1, n_items + 1):
             self.rate(number, VERDICTS[number % 3])
 

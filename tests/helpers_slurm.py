@@ -1,4 +1,4 @@
-"""A Slurm cluster of one node on this machine's loopback, without accounting, for a test's time."""
+"""A Slurm cluster of one node on this machine's loopback, without accounting, while a test runs."""
 
 import os
 import re
@@ -20,7 +20,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 ENVIRONMENT = REPOSITORY / ".venv-slurm"
 LOCK = REPOSITORY / "requirements-slurm.lock"
 DAEMONS = ("munged", "slurmctld", "slurmd")
-PATIENCE = 300  # seconds after which something that must happen is taken not to
+PATIENCE = 300  # seconds to wait for something that must happen
 # proctrack/pgid and task/none ask nothing of cgroups, which a container may lack. The GPU has no
 # device: Slurm counts it and hands it out like any other.
 CONFIGURATION = """
@@ -64,7 +64,7 @@ def missing():
 
 
 def python():
-    """The interpreter of an environment that has the executor besides all that this one has.
+    """The interpreter of an environment that has the executor and everything that this one has.
 
     Jobs are new processes that inherit only the interpreter, so it must find the executor itself.
     """
@@ -88,7 +88,7 @@ def _packages():
 
 
 def requirements():
-    """What the executor needs of packages that are not in its lock file, with versions."""
+    """The packages that the executor needs and its lock file lacks, with versions."""
     python()
     pinned = {Requirement(line).name for line in LOCK.read_text().splitlines() if "==" in line}
     found = {each.name: each for each in distributions(path=[str(_packages())])}

@@ -90,7 +90,7 @@ def settings(**changes: object) -> Training:
 
 
 def entry(kind: Kind, l1_coefficient: float = 0.1, k: int = 4) -> Dictionary:
-    """A dictionary to train; of both numbers, the one that its kind takes."""
+    """A dictionary to train, with whichever of the two numbers its kind takes."""
     sparsity = {"k": k} if TRAITS[kind].is_topk else {"l1_coefficient": l1_coefficient}
     return Dictionary(site=SITE, kind=kind, headline=True, group="group", **sparsity)
 
@@ -133,7 +133,7 @@ class KilledError(Exception):
 
 
 class Passes:
-    """Counts passes of models, of which one may be killed, or exaggerates what they give."""
+    """Counts the passes of models. It can kill one of them, or exaggerate what they give."""
 
     def __init__(self) -> None:
         self.done, self.last, self.factor = 0, 0, 1.0
@@ -161,7 +161,7 @@ class Passes:
 
 
 def count_steps(monkeypatch: pytest.MonkeyPatch, killed_after: int | None = None) -> list[int]:
-    """The steps of runs from here on, by their numbers; after so many, the run is killed."""
+    """The numbers of the steps of runs from here on; after ``killed_after``, the run is killed."""
     steps: list[int] = []
 
     def counted(*arguments: Any, first_step: int, **options: Any) -> Iterator[MLPActivations]:

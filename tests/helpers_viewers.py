@@ -145,6 +145,6 @@ def click(browser, x, y):
 
 
 def complaints(browser):
-    """What the page wrote to the console but for plain remarks."""
+    """What the page wrote to the console, without plain remarks."""
     bad = ("error", "warning", "assert")
     return [each for each in browser.said() if each["params"].get("type", "error") in bad]

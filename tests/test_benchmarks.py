@@ -52,7 +52,7 @@ def test_parts_in_this_process(training, capsys):
 
 
 def test_dense_autograd_has_the_gradients_of_our_step(training):
-    """What is compared does the same work."""
+    """Both do the same work, so their times can be compared."""
     ours = training.Ours(training.QUICK_SIZES["gpt2_small"])
     dictionary = ours.trainer.dictionary
     dense = training.DenseAutograd(dictionary)

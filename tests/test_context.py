@@ -29,5 +29,5 @@ def test_a_part_of_a_character_is_shown_by_itself(tokenizer):
     assert in_context(tokenizer, tokens, 1, before=1, after=2) == ("a", "�", "�b")
 
 
-def test_line_ends_are_shown_as_signs():
+def test_line_ends_are_shown_as_symbols():
     assert one_line("a\nb\n") == "a⏎b⏎"

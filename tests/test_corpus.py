@@ -78,7 +78,7 @@ def tokenize(corpus, model_folder, folder, seed=0):
 
 
 def documents_of(lengths):
-    """A table of so many documents of these lengths."""
+    """A table of documents of these lengths."""
     ids = [f"id{number}" for number in range(len(lengths))]
     return pd.DataFrame({"id": ids, "characters": lengths, "eval_only": False, "source": "text"})
 
@@ -94,7 +94,7 @@ def test_long_enough_documents_are_held_out_whatever_their_order(seed, order):
     held_out = DOCUMENTS[splits == "eval"]
     assert len(held_out) == 4
     assert held_out["characters"].min() >= 3 * CONTEXT_LENGTH
-    # Neither the order nor one that is not held out changes who is.
+    # Neither the order nor a document that is not held out changes which ones are.
     others = DOCUMENTS.loc[order].drop(splits.tolist().index("train"))
     assert assign_splits(others, corpus, seed=seed).equals(splits[others.index])
 
@@ -355,9 +355,7 @@ def test_a_special_token_in_a_text_is_text_like_any_other(tmp_path):
 
 
 @pytest.mark.parametrize(("sign", "found"), [("\n", "spaces"), ("a", "characters without a space")])
-def test_a_text_that_tokenizers_would_not_come_to_the_end_of_is_refused_by_name(
-    texts, tmp_path, sign, found
-):
+def test_a_text_that_tokenizers_would_never_finish_is_refused_by_name(texts, tmp_path, sign, found):
     folder = tmp_path / "texts"
     shutil.copytree(texts, folder)
     start, end = ("A table:", "end") if sign.isspace() else ("A line: ", " end")
@@ -366,16 +364,16 @@ def test_a_text_that_tokenizers_would_not_come_to_the_end_of_is_refused_by_name(
     with pytest.raises(UserError) as caught:
         fetch_corpus(of_files(folder), tmp_path / "documents.parquet", seed=0)
     assert str(caught.value) == (
-        f"document Zahlen (2) of the source text: expected at most 500,000 {found} in a row, which "
-        "tokenizers can take in, found 500,001 from character 8 on; shorten them in the text, or "
-        "leave the document out"
+        f"document Zahlen (2) of the source text: expected at most 500,000 {found} in a row, the "
+        "most that tokenizers take in, found 500,001 from character 8 on; shorten them in the "
+        "text, or leave the document out"
     )
     assert not (tmp_path / "documents.parquet").exists()
     endless.write_text(start + sign * LONGEST_RUN + end)
     fetch_corpus(of_files(folder), tmp_path / "documents.parquet", seed=0)
 
 
-def test_rows_at_even_distances():
+def test_rows_can_be_taken_at_even_distances():
     rows = Rows(torch.arange(14).view(7, 2), torch.arange(7))
     assert rows.spread(3).document.tolist() == [0, 2, 4]
     assert torch.equal(rows.spread(3).tokens, rows.tokens[[0, 2, 4]])

@@ -35,7 +35,7 @@ def model(tiny_models):
 
 @pytest.fixture(scope="module")
 def observe(model, random_dictionary, random_tokens, scale, tmp_path_factory):
-    """Dictionaries of which no feature, one feature or every feature is active on every token."""
+    """Dictionaries in which no feature, one feature or every feature is active on every token."""
     rows, folder = random_tokens(30, 12, seed=5), tmp_path_factory.mktemp("edge") / "observed"
     placed = {}
     for kind, first, others in (("dead", -1e6, -1e6), ("one", 1e3, -1e6), ("all", 1e3, 1e3)):
@@ -116,7 +116,7 @@ def test_an_mlp_that_does_not_vary_is_refused_when_it_is_measured():
         check_varies(Statistics(*means, *norms), "m_layer1", "float16")
 
     check(varies)
-    message = "m_layer1: expected an MLP that writes other vectors at other tokens.*float16"
+    message = "m_layer1: expected an MLP that writes different vectors at different tokens.*float16"
     for constant in (torch.zeros(9, 4), torch.ones(9, 4)):
         with pytest.raises(UserError, match=message):
             check(constant)

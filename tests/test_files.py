@@ -145,8 +145,8 @@ def test_too_little_disk_is_refused_with_what_is_needed_and_what_is_free(tmp_pat
 @pytest.mark.parametrize(
     ("written", "found"),
     [
-        (b"seed: 1\nother: 2\nseed: 3\n", "the key 'seed' stands there twice"),
-        (b"- {deep: {a: 1, 'a': 2}}", "the key 'a' stands there twice"),
+        (b"seed: 1\nother: 2\nseed: 3\n", "the key 'seed' is there twice"),
+        (b"- {deep: {a: 1, 'a': 2}}", "the key 'a' is there twice"),
         (b"seed: 2024-13-45", "ValueError"),  # YAML takes it for a date, which it is not
         (b"a: \xff", "UnicodeDecodeError"),
     ],

@@ -95,7 +95,7 @@ def test_a_damaged_or_other_file_is_refused_and_the_advice_repairs_it(server):
             Refusal(404, "RepoNotFound"),
             "no model of that name on .*, or a private one; correct `repo` in",
         ),
-        ("list", Refusal(200), "an answer that is not of http.*; log in to the network, or check"),
+        ("list", Refusal(200), "an answer that is not from http.*; log in to the network, or"),
         ("list", Refusal(401, "GatedRepo"), f"gated .* accept its terms on http.*/{REPO} and set"),
         ("HEAD", Refusal(403, "GatedRepo"), "found a gated repository"),
         *(

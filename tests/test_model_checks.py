@@ -192,7 +192,7 @@ def test_the_file_of_a_tokenizer_counts_and_not_the_class_that_is_named_beside_i
     # transformers alone reads digits, spaces and words by the class's rules.
     settings("tokenizer_config.json", tokenizer_class=declared)(given)
     fetch_model(model_in(given), tmp_path / "fetched", seed=0)
-    assert f"tokenizer.json: {declared} writes text otherwise; the file is used" in (
+    assert f"tokenizer.json: {declared} tokenizes text differently; the file is used" in (
         capsys.readouterr().err
     )
     text = "w1 1732 w5"

@@ -82,7 +82,7 @@ def test_what_does_not_fit_is_named_with_both_numbers(paper):
     assert disk.startswith("disk: ") and "memory: train 64 GB of 40" in memory
 
 
-def test_the_command_prints_a_line_a_rule_and_fails_if_something_does_not_fit():
+def test_the_command_prints_a_line_for_each_rule_and_fails_if_something_does_not_fit():
     given = cli(ROOT, "plan", "--scale", "paper", "--tflops", "15", "--memory", "128").stdout
     assert "DOES NOT FIT: memory" not in given
     assert all(f" {rule} " in given for rule in ("fetch_model", "train", "evaluate"))

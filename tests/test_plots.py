@@ -179,7 +179,7 @@ def verified(name, n_parts):
     return golden(f"{folder}/ablation"), golden(f"{folder}/faithfulness"), n_parts
 
 
-def test_verification_has_a_row_a_circuit_and_every_node_and_size_in_it():
+def test_verification_has_a_row_for_each_circuit_with_every_node_and_size():
     circuits = {name: verified(name, len(name)) for name in CIRCUITS}
     figure = plots.verification_figure(circuits)
     panels = iter(figure.axes)
@@ -212,7 +212,7 @@ def test_controls_show_every_set_of_every_circuit_as_a_share_of_all_parts():
     assert figure.legends[0].get_title().get_text() == "3 random sets of each sort"
 
 
-def test_steering_has_a_panel_a_factor_with_every_node_and_the_slope():
+def test_steering_has_a_panel_for_each_factor_with_every_node_and_the_slope():
     steered = {name: golden(f"circuits/{name}/steering") for name in CIRCUITS}
     everything = pd.concat(steered.values())
     figure = plots.steering_figure(steered)
@@ -270,7 +270,7 @@ def test_kept_has_a_panel_for_all_and_for_each_of_several_templates(templates):
     assert set(lines) == set(legend(figure))
 
 
-def test_years_has_a_row_a_feature_and_a_column_a_quantity():
+def test_years_has_a_row_for_each_feature_and_a_column_for_each_quantity():
     described, by_year = golden("greater_than/features"), golden("greater_than/features_by_year")
     figure = plots.years_figure(described, by_year, "digits")
     axes, bad = figure.axes, described["bad"].head(3)

@@ -43,7 +43,7 @@ def claims_in_markdown():
 
 
 def _cell(rows):
-    """The signs of a scale's verdicts on a claim, with values; of one site, the interval too."""
+    """The signs of a scale's verdicts on a claim, with values; for one site, the interval too."""
     found = [(SIGNS[row["verdict"]], row) for row in rows.to_dict("records")]
     if set(rows["verdict"]) == {NOT_TESTABLE}:
         return SIGNS[NOT_TESTABLE]

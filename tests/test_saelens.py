@@ -21,8 +21,8 @@ REPOSITORY = Path(__file__).parents[1]
 ENVIRONMENT = REPOSITORY / ".venv-saelens"
 CLASSES: dict[Kind, str] = {"transcoder": "Transcoder", "skip_transcoder": "SkipTranscoder"}
 NOT_IN_SAELENS: Kind = "skip_sae"
-# A skip needs the input beside the features, which only the forward pass has; it is the same as
-# encode and decode where there is none.
+# A skip needs the input as well as the features, and only the forward pass has both. Without a
+# skip, the forward pass is the same as encode and decode.
 LOAD_AND_RUN = """
 import sys
 import sae_lens

@@ -26,7 +26,7 @@ def pins(name):
     parts = [re.fullmatch(r"([A-Za-z0-9._-]+)==(\S+)", line) for line in lines if line[:1] != "#"]
     assert all(parts), f"{name}: every line must be name==version"
     found = {canonicalize_name(part[1]): part[2] for part in parts}
-    assert len(found) == len(parts), f"{name}: a package stands there twice"
+    assert len(found) == len(parts), f"{name}: a package is listed twice"
     return found
 
 

@@ -74,7 +74,7 @@ TOKENS = [
     "__x__", "~~x~~", "$x$", "\\(x\\)", "[x](javascript:alert(1))", "![x](http://example.org/x.png)",
     "<http://example.org>", "\n\n# x", " \tx ", "é",
 ]  # fmt: skip
-"""No two are alike when all is taken for text, and none is left as it is when it is not."""
+"""Shown as text, no two are alike. Taken for markup, none would stay as it is."""
 ON_ONE_LINE = [token.replace("\n", "⏎") for token in TOKENS]
 
 

@@ -2,8 +2,8 @@
 
     from transcoders import load_model, ActivationsInMemory, train_dictionary
 
-What ``examples/`` use can be imported from here; all else from its room. The rooms, in the order in
-which data flows:
+Everything that ``examples/`` uses can be imported from here, and everything else from its own
+module. The modules, in the order in which data flows:
 
     config            a scale file, typed, checked and frozen; the kinds of dictionary
     sources           files from a package wheel or a hub, checked by SHA-256
@@ -37,7 +37,7 @@ models and texts), ``statistics`` (estimates with intervals), ``process``, ``pro
 from importlib import import_module
 from typing import Any
 
-_ROOMS = {
+_NAMES = {
     "activations": ["ActivationsInMemory"],
     "circuits": ["ReplacementModel", "Search", "Tracer", "draw_graph"],
     "config": ["load_scale"],
@@ -50,13 +50,13 @@ _ROOMS = {
     "splicing": ["splice"],
     "training": ["train_dictionary"],
 }  # fmt: skip
-_ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
+_MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
 
-__all__ = sorted(_ROOM_OF)  # noqa: PLE0605  (a list, but ruff cannot know)
+__all__ = sorted(_MODULE_OF)  # noqa: PLE0605  (a list, but ruff cannot know)
 
 
 def __getattr__(name: str) -> Any:
-    """Import a name from its room when it is first asked for: PyTorch takes seconds to import."""
-    if name not in _ROOM_OF:
+    """Import a name from its module when it is first asked for: PyTorch takes seconds to import."""
+    if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_ROOM_OF[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)

@@ -40,5 +40,5 @@ def in_context(
 
 
 def one_line(text: str) -> str:
-    """The text with a sign in place of each line end."""
+    """The text with a symbol in place of each line end."""
     return text.replace("\n", "⏎")

@@ -1,6 +1,6 @@
-"""Documents in Markdown as pages beside them, for those who read the article from a folder or site.
+"""Pages made from Markdown documents, for those who read the article from a folder or site.
 
-A code host shows Markdown as it is, and a browser does not.
+A code host renders Markdown, and a browser does not.
 """
 
 import re

@@ -25,7 +25,8 @@ def environment_record(scale: Scale, layout: Layout) -> dict[str, Any]:
     """Describe this machine and this checkout, without anything of the moment.
 
     The same machine and checkout give the same record: no time, no path, no name of host or user.
-    ``trained_on`` is collected from the dictionaries, which on a cluster other machines trained.
+    ``trained_on`` is collected from the dictionaries, which other machines may have trained on a
+    cluster.
 
     Raises:
         UserError: a dictionary or the corpus has not been made yet.
@@ -90,7 +91,7 @@ def differing(lock: Path) -> dict[str, str]:
 
 
 def hardware() -> dict[str, Any]:
-    """The processor, the instructions of it that PyTorch uses, memory, and GPUs."""
+    """The processor, those of its instructions that PyTorch uses, memory, and GPUs."""
     import torch
 
     described = Path("/proc/cpuinfo")  # Linux alone has one

@@ -2,8 +2,8 @@
 
 All dictionaries of a site are measured on the same held-out rows in one process. The model runs
 once for each batch; for every dictionary and both bounds, only the layers after the site run again.
-A dictionary after layer 20 of 30 takes a quarter of the time of the model and both bounds. So jobs
-of three dictionaries each would take twice as long in all.
+A dictionary after layer 20 of 30 takes a quarter of the time of the model and both bounds. So the
+same work in jobs of three dictionaries each would take twice as long in all.
 
 Cross entropy (CE, in nats) is that of the next token, and L0 the number of active features, both
 averaged over the metric positions of all rows. The interval of CE is that of the *paired*

@@ -35,7 +35,7 @@ def atomic_path(path: Path) -> AbstractContextManager[Path]:
 
     The temporary name is hidden and keeps the suffix, since some writers choose a format by it. If
     the block fails, what it wrote is removed. If it is killed, the next attempt removes that. The
-    file is not recorded: use this for a file whose hash stands elsewhere.
+    file is not recorded: use this for a file whose hash is kept elsewhere.
 
     Raises:
         UserError: tensors cannot be written.
@@ -44,7 +44,7 @@ def atomic_path(path: Path) -> AbstractContextManager[Path]:
 
 
 def made_path(path: Path) -> AbstractContextManager[Path]:
-    """As :func:`atomic_path`, and the file is recorded."""
+    """Like :func:`atomic_path`, but the file is recorded."""
     return _replacing(path, checksums.recorded(path))
 
 
@@ -70,7 +70,7 @@ def _replacing(path: Path, recording: AbstractContextManager[None]) -> Iterator[
 
 @contextmanager
 def made_folder(path: Path) -> Iterator[Path]:
-    """As :func:`made_path`, for a folder. A folder already at ``path`` is replaced."""
+    """Like :func:`made_path`, for a folder. A folder already at ``path`` is replaced."""
     with made_path(path) as temporary:
         temporary.mkdir()
         yield temporary
@@ -118,7 +118,7 @@ def read_table(path: Path, **options: Any) -> "pd.DataFrame":
         options: of pandas' function.
 
     Raises:
-        UserError: the file is missing, was changed since it was made, or is no such table.
+        UserError: the file is missing, was changed since it was made, or is not such a table.
     """
     import pandas as pd
 
@@ -190,7 +190,7 @@ class _UniqueKeys(yaml.SafeLoader):
         first: dict[tuple[str, str], Any] = {}
         for key, _ in node.value:
             if first.setdefault((key.tag, str(key.value)), key) is not key:
-                problem = f"the key {short_repr(key.value)} stands there twice"
+                problem = f"the key {short_repr(key.value)} is there twice"
                 raise ConstructorError(problem=problem, problem_mark=key.start_mark)
         return node
 

@@ -51,10 +51,10 @@ class FrontGap(NamedTuple):
 
 
 def like_headline(evaluation: pd.DataFrame, *columns: str) -> "pd.Series[bool]":
-    """Which dictionaries have the same in some columns as the headline dictionaries of their site.
+    """Which dictionaries agree in some columns with the headline dictionaries of their site.
 
-    Those with the same :class:`Setup` can be compared with these. Among them, those with another
-    seed are the same dictionaries, trained again.
+    Those with the same :class:`Setup` can be compared with the headline dictionaries. Those of them
+    with another seed are the headline dictionaries, trained again.
 
     Args:
         evaluation: ``evaluation.csv``. The headline dictionaries of a site are trained alike.
@@ -83,9 +83,9 @@ def front_gap(
         evaluation: ``evaluation.csv``.
         by_document: ``evaluation_by_document.csv``.
         site: name of the site.
-        kinds: the first kind, and that which it is compared with.
+        kinds: the first kind, and the one that it is compared with.
         setup: how both were trained.
-        within: the range of L0 to stay in, besides that which both fronts cover.
+        within: the range of L0 to stay in, besides the one that both fronts cover.
         resamples: of documents. All dictionaries share each resample, in CE and in L0.
         seed: of the resampling.
 
@@ -96,7 +96,7 @@ def front_gap(
     if set(at_site["kind"]) != set(kinds):
         return None
     documents = by_document[by_document["dictionary"].isin(at_site["dictionary"])]
-    # The order decides, with the seed, what is drawn. Documents named by numbers go by these.
+    # Order and seed decide what is drawn. Documents named by numbers are in numerical order.
     in_order = documents["document"].drop_duplicates().sort_values()
     numbers = pd.to_numeric(in_order, errors="coerce").to_numpy()
     in_order = in_order.iloc[numbers.argsort(kind="stable")]
@@ -203,8 +203,8 @@ def _at_equal_l0(
 ) -> Iterator[_Grid]:
     """The fronts of two kinds over the range of L0 that both cover, in each training run.
 
-    Runs in which there is no such range are left out. L0 and values have a row a document and a
-    column a dictionary.
+    Runs in which there is no such range are left out. ``l0`` and ``values`` have a row for each
+    document and a column for each dictionary.
     """
     for _, of_run in dictionaries.groupby("seed"):
         names = [of_run.loc[of_run["kind"] == kind, "dictionary"] for kind in kinds]
@@ -226,7 +226,7 @@ def _at_equal_l0(
 def interpolate(grid: Draws, x: Draws, y: Draws) -> Draws:
     """Linear interpolation in each row: of ``y``, given at ascending ``x``, at ``grid``.
 
-    Beyond both ends, the line through the last two points goes on.
+    Beyond each end, the line through the last two points goes on.
     """
     right = (x[:, None, :] < grid[:, :, None]).sum(axis=2).clip(1, x.shape[1] - 1)
     (x0, x1), (y0, y1) = (

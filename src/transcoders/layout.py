@@ -39,7 +39,7 @@ class Layout:
     scale: str
 
     def __post_init__(self) -> None:
-        # Snakemake makes a number of `--config scale=135`.
+        # Snakemake turns `--config scale=135` into a number.
         object.__setattr__(self, "scale", plain(str(self.scale)))
 
     documents = _File("corpus/documents.parquet")
@@ -132,11 +132,11 @@ def plain(name: str) -> str:
     """A name that is one part of a path and one word of a command, or a wildcard for one.
 
     Raises:
-        UserError: it is a path, or has signs that would mean something in a command.
+        UserError: it is a path, or has characters with a meaning in a command.
     """
     if re.fullmatch(r"\w[\w.-]*|\{\w+\}", name) is None:
         raise UserError(
-            f"{name!r}: expected a name of letters, digits and `_ . -`, found other signs or none; "
-            "leave out folders and suffix, or rename the file"
+            f"{name!r}: expected a name of letters, digits and `_ . -`, found other characters or "
+            "none; leave out folders and suffix, or rename the file"
         )
     return name

@@ -18,7 +18,7 @@ from transcoders.files import free_bytes
 from transcoders.sizes import FLOAT
 
 SHARD_BYTES = 302_848_326
-"""Of OpenWebText's first shard on the hub. The other shards are about as large."""
+"""Bytes of OpenWebText's first shard on the hub. The other shards are about as large."""
 
 
 class Work(NamedTuple):
@@ -144,7 +144,7 @@ def does_not_fit(works: list[Work], results: Path, memory_gb: float) -> list[str
 
 
 def describe(scale: Scale, works: list[Work], rate: float, source: str) -> str:
-    """What a scale takes, as text: a line a rule, and the sums.
+    """What a scale takes, as text: a line for each rule, and the sums.
 
     Args:
         scale: which scale.

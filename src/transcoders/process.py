@@ -33,7 +33,7 @@ NEVER = (
     "PYTHONIOENCODING", "PYTHONOPTIMIZE", "PYTHONWARNINGS",
 )  # fmt: skip
 HOME = Path(".snakemake/home")
-"""Of users who have none that they can write to. Libraries keep caches and settings there."""
+"""For users without a home that they can write to. Libraries keep caches and settings there."""
 
 
 def set_environment(instruction_set: str) -> None:
@@ -80,8 +80,8 @@ def prepare_process(
         granted: cores that the caller has; None if nobody counted.
         resources: what the scale file allots to the job.
         device: ``cpu``; ``cuda`` for a GPU if the job is allotted one, and the CPU otherwise; or
-            ``auto`` for a GPU if the machine has one, allotted or not. It is the first that this
-            process sees: a scheduler shows each job its own.
+            ``auto`` for a GPU if the machine has one, allotted or not. The GPU is the first that
+            this process sees: a scheduler shows each job its own.
         keep_freed_memory: whether to reuse large blocks. This is faster in training, where the
             same sizes come again and again, and wasteful where sizes vary.
         tf32: whether a GPU may round what it multiplies to TF32.
@@ -104,11 +104,11 @@ def prepare_process(
         _keep_freed_memory()
     torch.set_num_threads(resources.threads)
     _settle_elementwise_functions()
-    # As `use_deterministic_algorithms(True)`, which would also import a compiler: a second a job.
+    # Like `use_deterministic_algorithms(True)`, which would also import a compiler: a second a job.
     torch.set_deterministic_debug_mode("error")
     if tf32:
         torch.backends.cuda.matmul.fp32_precision = "tf32"
-    # A help for debugging that writes to every new tensor; nothing here reads what it did not set.
+    # An aid to debugging that writes to every new tensor; nothing here reads what it did not set.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # not in stubs
     wants_gpu = (resources.gpus > 0 and device == "cuda") or device == "auto"
     if not (wants_gpu and torch.cuda.is_available()):
@@ -127,7 +127,7 @@ def _settle_elementwise_functions() -> None:
     """Call the functions that models apply to numbers one by one, on a single thread.
 
     The mathematical library decides at the first call of such a function how to compute it. If
-    several threads made that call together, one of them might get a coarser way.
+    several threads made that call together, one of them might get a less exact one.
     """
     import torch
 

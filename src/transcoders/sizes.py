@@ -6,7 +6,7 @@ at small ones.
 - A forward pass costs 2 operations a parameter and token. Attention patterns are left out.
 - A training step with all features takes as long as 5.8 products of the encoder's size. A step with
   the active features only takes as long as 2.1. Both were measured on an H100 at the paper's sizes
-  (benchmarks/gpu.json; a CPU takes 1.55). That the first fifth of a training is dense was seen at
+  (benchmarks/gpu.json; a CPU takes 1.55). That the first fifth of training is dense was seen at
   the laptop scale, on a CPU.
 - Evaluating a dictionary runs the layers after its site again, and two products of its size.
 """

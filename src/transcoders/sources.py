@@ -232,7 +232,7 @@ def _explained(error: BaseException, source: HubSource) -> tuple[str, str] | Non
         case errors.HfHubHTTPError():
             found, advice = "an error (REASON)", NETWORK_ADVICE
         case json.JSONDecodeError():
-            found = f"an answer that is not of {hub}, such as a page of the network's own"
+            found = f"an answer that is not from {hub}, such as a page of the network's own"
             advice = "log in to the network, or check the proxy and HF_ENDPOINT"
         case errors.HTTPError() | ConnectionError() | TimeoutError():
             found = f"no working connection to {hub} (REASON)"

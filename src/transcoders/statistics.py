@@ -10,8 +10,8 @@ features, have textbook intervals instead.
 
 Training runs are a second level. There are only a few, and resampling three runs would make
 intervals too short. Therefore an error from Student's distribution, with as few degrees of freedom
-as there are, is added to what the resampled clusters give (:class:`RunNoise`). Numbers of which
-only some come from several runs are all taken to vary from run to run as those do.
+as there are, is added to what the resampled clusters give (:class:`RunNoise`). If only some numbers
+come from several runs, all are taken to vary from run to run as those do.
 """
 
 from collections.abc import Iterable, Sequence
@@ -80,9 +80,10 @@ def estimate(
         resampled: what they are.
 
     Returns:
-        The expanded percentile interval (Hesterberg 2015): plain percentiles are too close together
-        where there are few clusters, by as much as Student's distribution with n - 1 degrees of
-        freedom is wider than the normal one, and by the bias of a standard deviation. The ends are
+        The expanded percentile interval (Hesterberg 2015). Plain percentiles are too close together
+        where there are few clusters. They fall short by as much as Student's distribution with
+        n - 1 degrees of freedom is wider than the normal one, and by the bias of a standard
+        deviation. The ends are
         values of the statistic, which may be infinite. Resamples without a value (NaN) are left
         out.
     """
@@ -96,12 +97,12 @@ def estimate(
 
 
 class RunNoise(NamedTuple):
-    """How far a number is from one training run to the next."""
+    """How much a number varies from one training run to the next."""
 
     sd: float
     """Its standard deviation."""
     df: int
-    """The degrees of freedom by which that is known."""
+    """The degrees of freedom of this estimate."""
 
     @classmethod
     def pooled(cls, groups: Iterable[Float[np.ndarray, " run"]]) -> "RunNoise | None":
@@ -134,7 +135,7 @@ def with_run_noise(
 
     Args:
         draws: numbers in the data (the first row) and in resamples of clusters.
-        n_runs: of how many training runs each number is the mean.
+        n_runs: how many training runs each number is the mean of.
         noise: of one run; None adds nothing.
         seed: of the errors.
 
@@ -206,8 +207,8 @@ def difference_of_shares(
 ) -> Estimate:
     """The mean of values from 0 to 1 in one group minus that in another, by Agresti and Caffo.
 
-    A 0 and a 1 are added to each group before Welch's interval is taken, so that a group of equal
-    values is not taken for certain (Agresti and Caffo 2000).
+    A 0 and a 1 are added to each group before Welch's interval is computed (Agresti and Caffo
+    2000). So a group of equal values does not count as certain.
     """
     padded = [np.concatenate([group, [0.0, 1.0]]) for group in (first, second)]
     interval = scipy.stats.ttest_ind(*padded, equal_var=False).confidence_interval(LEVEL)

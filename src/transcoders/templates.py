@@ -6,7 +6,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 SCROLLING = '<div class="scroll" role="group" aria-label="Table" tabindex="0">'
-"""What stands before a wide table, and ``</div>`` after it: it scrolls by itself, so it has to be
+"""Goes before a wide table, and ``</div>`` after it. The table scrolls by itself, so it has to be
 within reach of the keyboard."""
 
 

@@ -75,7 +75,7 @@ def direct(repository):
 
 @pytest.fixture(scope="module")
 def studies(direct, tmp_path_factory):
-    """A study for each answer to the question whether it is restricted."""
+    """An unrestricted study and a restricted one, by whether it is restricted."""
     folder = tmp_path_factory.mktemp("studies")
     return {
         restricted: direct.study(folder / f"{restricted}.json", restricted=restricted)
@@ -250,7 +250,7 @@ def test_restricted_circuits_hide_the_features_of_layer_0(studies, direct):
             assert not restricted or ("mlp", 0) in kinds
 
 
-def test_restricted_circuits_add_the_features_of_layer_0_up(studies, direct):
+def test_restricted_circuits_add_up_the_features_of_layer_0(studies, direct):
     local = direct.local()
     target = feature_target(local, 1, direct.unit, direct.place["position"])
     parts = contributions(local, target.vectors)

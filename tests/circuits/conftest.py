@@ -111,7 +111,7 @@ def of_family(folder, freeze):
 
 @pytest.fixture(scope="session")
 def gpt2_replacement(tiny_models, random_dictionary):
-    """A single model, for what does not depend on it."""
+    """A single model, for tests that do not depend on the architecture."""
     model = load_model(tiny_models["gpt2"])
     return make_circuit(model, random_dictionary, MIXES["layers 0 and 2"], first=1)
 

@@ -1,4 +1,4 @@
-"""Ablating in the real model, and keeping parts of it, is what hooks written by hand do."""
+"""Ablating parts of the real model, and keeping parts, gives what hooks written by hand give."""
 
 from contextlib import ExitStack
 
@@ -46,7 +46,7 @@ def value_by_hand(local, target, hooks, stand_ins=None):
 
 
 def writer(local, node):
-    """The module in whose output a node's is a part."""
+    """The module whose output includes a node's."""
     blocks = plain(local.replacement.model).blocks
     return blocks[node.layer].attention_out if node.kind == "head" else blocks[node.layer].mlp
 
@@ -167,7 +167,7 @@ def test_parts_count_heads_once_and_only_what_can_be_replaced(mixed, means, logi
     assert curve["n_nodes"].tolist() == [0, 1, 2]
 
 
-def test_parts_by_attribution_are_all_parts_with_one_from_the_largest_on(local):
+def test_parts_by_attribution_are_all_that_have_one_the_largest_first(local):
     target = some_targets(local)[-1]
     totals = TotalAttributions(local, target)
     sizes: dict[Node, float] = {}

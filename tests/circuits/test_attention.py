@@ -86,7 +86,7 @@ def test_the_table_has_the_largest_pairs_of_both_signs_and_adds_up(mixed):
     assert table["contribution"].sum() == pytest.approx(found.score, abs=1e-6 * size)
 
 
-def test_the_heads_of_a_circuit_with_most_influence_are_explained(mixed):
+def test_the_most_influential_heads_of_a_circuit_are_explained(mixed):
     graph = build_graph(find_paths(mixed, some_targets(mixed)[0], Search(40, 3)))
     table = attention_table(mixed, graph, heads=3, pairs=4)
     heads = [node for node in influence(graph) if node.kind == "head"][:3]
@@ -106,7 +106,7 @@ def test_keys_that_a_head_cannot_read_so_far_back_are_refused(mixed):
         attention_score(short, 1, 0, 7, 4)
 
 
-def test_a_model_whose_scores_are_made_otherwise_is_refused(mixed):
+def test_a_model_whose_scores_are_computed_in_another_way_is_refused(mixed):
     flat = [torch.full_like(pattern, 1 / 8) for pattern in mixed.passed.patterns]
     other = replace(mixed, passed=mixed.passed._replace(patterns=flat))
     with pytest.raises(UserError, match=r"attention scores: .* computes them in another way"):

@@ -52,7 +52,7 @@ def test_a_check_reports_the_token_where_the_feature_is_most_active(tracer):
     assert table["feature"][1] == f"tc2[{int(z[-1].argmax())}]"  # top: at the last token
 
 
-def test_a_feature_that_is_nowhere_active_has_no_token(tracer):
+def test_a_feature_that_is_active_nowhere_has_no_token(tracer):
     unit = int((activations(tracer, 0).sum(dim=0) == 0).nonzero()[0])
     row = check_features(tracer, [check(f"tc0[{unit}]")]).iloc[0]
     assert (row["token"], row["activation"]) == ("", 0)

@@ -17,7 +17,7 @@ from transcoders.circuits.verify import TotalAttributions, completeness
 from transcoders.models import interventions, logits_after, passes
 
 N_TOKENS = 11
-"""Unlike any other size of the tiny models, so that a shape tells what a tensor is of."""
+"""Unlike any other size of the tiny models, so that a tensor's shape tells what it holds."""
 SEARCH = Search(n_paths=5, iterations=3)
 
 

@@ -41,7 +41,7 @@ SOME = pytest.mark.parametrize(
 
 
 @SOME
-def test_of_either_sign_or_after_one_round_they_are_those_of_plain_loops(small):
+def test_paths_of_one_sign_or_after_one_round_are_those_of_plain_loops(small):
     for n, iterations, sign in ((3, 1, "both"), (4, 3, "positive"), (4, 3, "negative")):
         assert_as_plain_loops(small, n, iterations, sign)
 

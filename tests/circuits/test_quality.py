@@ -88,7 +88,7 @@ def test_origins_are_sums_over_nodes_and_add_up_to_the_target(small):
                 sums[node.kind, node.layer] += number_of(totals, node)
         found = table.set_index(["origin", "layer"])["attribution"]
         scale = max(map(abs, sums.values()))
-        for origin, total in sums.items():  # those of which nothing reaches the target are left out
+        for origin, total in sums.items():  # origins that add nothing are left out
             assert found.get(origin, 0.0) == pytest.approx(total, rel=1e-3, abs=1e-4 * scale)
-        if target.logits:  # of a feature, no earlier layer need have a transcoder
+        if target.logits:  # before a feature, there may be no transcoder
             assert (table["origin"] == "error").any() == bool(small.replacement.transcoders)

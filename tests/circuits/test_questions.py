@@ -59,7 +59,7 @@ REFUSED: list[tuple[str, dict[str, str], str]] = [
 
 
 @pytest.mark.parametrize(("command", "changes", "message"), REFUSED)
-def test_the_command_line_refuses_what_there_is_not(ask, command, changes, message):
+def test_the_command_line_refuses_what_does_not_exist(ask, command, changes, message):
     with pytest.raises(UserError, match=message) as refused:
         ask(command, changes)
     assert "\n" not in str(refused.value)
@@ -87,9 +87,9 @@ def test_an_unknown_model_is_refused_before_any_file_is_read(monkeypatch):
 
 
 @pytest.mark.usefixtures("own_settings")
-def test_a_model_of_which_the_scale_asks_no_circuit_is_refused(monkeypatch):
+def test_a_model_without_a_circuit_in_the_scale_is_refused(monkeypatch):
     monkeypatch.chdir(ROOT)
-    with pytest.raises(UserError, match=r"circuits\.cases: expected one of tiny-gpt2, found none"):
+    with pytest.raises(UserError, match=r"circuits\.cases: expected a case of tiny-gpt2, found"):
         app(["find-circuits", "--scale", "smoke", "tiny-gpt2"], standalone_mode=False)
 
 

@@ -81,7 +81,7 @@ def test_a_graph_is_one_of_circuit_tracer(folder):
     record = read_json(folder / "graph.json")
     model = Model.model_validate(record, strict=True)
     assert len({node.node_id for node in model.nodes}) == len(model.nodes)
-    # What the viewer takes for one node: it would draw only some of them, or none.
+    # The viewer takes nodes that share these for one: it would draw only some of them, or none.
     assert len({(n.layer, n.feature, n.ctx_idx) for n in model.nodes}) == len(model.nodes)
     (listed,) = read_json(folder / "graph-metadata.json")["graphs"]
     assert Metadata(**listed) == model.metadata.model_copy(update={"slug": "graph"})

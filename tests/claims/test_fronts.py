@@ -120,7 +120,7 @@ def above(first, second):
 
 
 def test_another_model_makes_no_difference():
-    # Its tokenizer splits the same documents into other numbers of tokens, and one is not its own.
+    # Its tokenizer splits the same documents into other numbers of tokens. One document differs.
     here = noisy_tables()
     there = tables(site="neox_layer2", tokens=TOKENS[::-1], transcoder=SAES, mlp_out_sae=SAES)
     there[1]["document"] = there[1]["document"].replace({"d3": "d4"})

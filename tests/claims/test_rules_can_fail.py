@@ -9,8 +9,8 @@ for non-inferiority.
 - **With an effect** the truth is two margins from that line, in the direction of the claim. At
   least 80% must come out as reproduced.
 
-A share of 1,000 data sets that is 5% in truth comes out above 6.1% in one of twenty tests, and one
-that is 80% below 77.9%. These are the bounds.
+If the true share is 5%, the share of 1,000 data sets comes out above 6.1% in one of twenty tests.
+If it is 80%, the share comes out below 77.9% as often. These are the bounds.
 """
 
 from collections.abc import Callable
@@ -67,8 +67,8 @@ def documents(id, truth):
     """As few documents as the rule allows, to see that it is rarely wrong even then.
 
     What matters must be found with those that the overnight scale holds out. At layer 12, where an
-    MLP's worth is small, fewer do not suffice: of 50, an effect of twice the margin is found in 6
-    of 10 data sets, of 80 in 8.
+    MLP's worth is small, fewer do not suffice: with 50, an effect of twice the margin is found in
+    6 of 10 data sets, with 80 in 8.
     """
     claim = CLAIMS[id]
     line = -claim.margin if claim.test == "non-inferiority" else 0.0
@@ -166,7 +166,7 @@ def precision(id):
         found = pd.concat([features[i].assign(feature=n) for n, i in enumerate(drawn)])
         if id == "weights-more-than-chance":
             values = found["precision"] - found["precision_control"] - gain.mean() + truth
-        else:  # some features are foretold as well as the others are badly
+        else:  # some features are predicted as well as they were badly
             average = real["precision"].mean()
             well = random.random(len(drawn)) < (0.5 + truth - average) / (1 - 2 * average)
             values = found["precision"].where(~well[found["feature"]], 1 - found["precision"])
@@ -243,8 +243,9 @@ def studies(random, truth):
 def real_features():
     """The laptop's features: a row each, by dictionary.
 
-    Shares that are no twelfths are of features with fewer than twelve examples. These are rare,
-    which the laptop's table does not say, and so cannot be matched on here: they are rounded.
+    Shares that are no whole twelfths are of features with fewer than twelve examples. These are
+    rare, but the laptop's table does not say so. So rarity cannot be matched on here, and the
+    shares are rounded.
     """
     real = pd.read_csv(LAPTOP / "interpretability/automatic.csv")
     real = real.pivot(index=["dictionary", "feature"], columns="measure", values="value").dropna()
@@ -257,7 +258,7 @@ def features_of(random, dictionary, n):
 
     The accuracy of a feature is that of a random feature of the laptop with the same share. Rare
     features are easier to tell, and more often about one token. So a dictionary that has more of
-    them looks better, although no feature of it is.
+    them looks better, although none of its features is.
     """
     real = real_features()
     by_share = {
@@ -327,7 +328,7 @@ def test_every_claim_is_simulated():
 
 
 def reproduced(id, simulate, effect):
-    """In which share of data sets a claim is called reproduced if the truth is an effect."""
+    """The share of data sets in which a claim is called reproduced if the truth is ``effect``."""
     claim = CLAIMS[id]
     truth = effect if claim.better == "larger" else -effect
     random = np.random.default_rng(0)

@@ -199,7 +199,7 @@ def _mount(folder, options):
 
 
 def all_faults():
-    """What tries each fault, by the family and the name of the fault.
+    """A function that tries each fault, by the family and the name of the fault.
 
     It takes the run without faults and a folder for a copy, and says ``resumed`` or ``refused``.
     """

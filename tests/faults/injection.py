@@ -1,4 +1,4 @@
-"""How faults are put into a prepared run, and how what comes of them is judged.
+"""How faults are put into a prepared run, and how their outcome is judged.
 
 A fault ends in one of two good ways. *Resumed*: the same command again succeeds, and every file is
 byte for byte that of the run without faults. *Refused*: one message names the file or folder at
@@ -85,9 +85,9 @@ class Prepared:
         return self.written[command]
 
     def differences(self, folder, *, but=()):
-        """Files that are not as in the clean run: changed, missing, or there too much.
+        """Files that are not as in the clean run: changed, missing, or extra.
 
-        ``but`` leaves out paths that begin so.
+        Paths that begin with one of ``but`` are left out.
         """
         found = hashes(folder)
         return sorted(
@@ -98,7 +98,7 @@ class Prepared:
 
 
 def hashes(folder):
-    """SHA-256 of all that a run made, logs left out, half-written files not."""
+    """SHA-256 of all that a run made, half-written files included, but no logs."""
     return {
         f"{top}/{name}": digest
         for top in ("results", "figures")
@@ -150,7 +150,7 @@ def resumes(prepared, folder, command):
     """Run the command, which must succeed and leave all as it is in the clean run."""
     succeeds(folder, command)
     if differences := prepared.differences(folder):
-        raise WrongResultError(f"after {command}, other than in a clean run: {differences}")
+        raise WrongResultError(f"after {command}, not as in a clean run: {differences}")
     return "resumed"
 
 

@@ -52,7 +52,7 @@ def main():
 
 
 def run_under_kills(folder):
-    """How often it took a kill until the run ended by itself, well."""
+    """How many kills there were before the run ended by itself, without an error."""
     chosen = random.Random(0)
     for kills in count():
         with (folder / "snakemake.log").open("ab") as log:
@@ -79,7 +79,7 @@ def compare(results, other):
         for path in sorted(results.rglob("*"))
         if path.suffix in COMPARED
         and "logs" not in path.parts
-        and path.name != "environment.json"  # tells of the commit, so that it may differ
+        and path.name != "environment.json"  # names the commit, so it may differ
         and (other / path.relative_to(results)).exists()
     ]
     return len(both), [str(p) for p in both if sha256(results / p) != sha256(other / p)]

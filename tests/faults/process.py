@@ -2,9 +2,9 @@
 
 Moments are counted in the interpreter's own audit events: every opening for writing, renaming,
 making or removing of a path below the folders WATCHED. Nothing in the code under test knows of it.
-A moment is a number (SIGKILL just before that event), the same with ``torn`` behind it (half of the
-file that is about to take its final name, or of the largest in such a folder, is cut off first), or
-0 (never). The log gets a line an event.
+A moment is the number of an event: SIGKILL comes just before it, and 0 is never. With ``torn``
+behind the number, half of a file is cut off first: of the file that is about to take its final
+name, or of the largest in such a folder. The log gets a line for each event.
 """
 
 import os

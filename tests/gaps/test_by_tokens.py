@@ -1,4 +1,4 @@
-"""The gap by tokens: lines that are known are found, with intervals that are neither too short."""
+"""The gap by tokens: known lines are found, with intervals that are not too short either."""
 
 import numpy as np
 import pytest

@@ -39,7 +39,7 @@ def drawn(pairs):
     return gap_by_tokens(Pairs(*made, seed=0, resamples=100), margin=MARGIN)
 
 
-def test_the_figure_has_a_panel_a_site_with_both_lines_their_bars_and_the_margin():
+def test_the_figure_has_a_panel_for_each_site_with_both_lines_bars_and_the_margin():
     points, fits = drawn([*sweep(), *sweep("tiny_layer2")])
     figure = gap_by_tokens_figure(points, fits, margin=MARGIN)
     assert [panel.get_title() for panel in figure.axes] == ["tiny, layer 1", "tiny, layer 2"]
@@ -102,7 +102,7 @@ SITES = [Site(model="m", layer=layer) for layer in (1, 2)]
 
 
 def sweeps(*trained):
-    """Whether a scale does that trains dictionaries of (site, kind, rows, epochs)."""
+    """Whether a scale that trains dictionaries of (site, kind, rows, epochs) sweeps its data."""
     scale = SimpleNamespace(
         sites=SITES,
         training=SimpleNamespace(epochs=1),

@@ -16,7 +16,7 @@ PLAIN = [Made(-0.10, MOST), Made(-0.10, MOST, seed=1), Made(-0.10, MOST, seed=2)
 
 
 def asked(pairs, *, noise=0.01, documents=60):
-    """The table, with a row a factor; of widths, the widest."""
+    """The table, with one row for each factor; of the widths, the widest."""
     table = found_in(tables(pairs, noise=noise, documents=documents), resamples=400)
     return table[~table.index.duplicated(keep="last")]
 
@@ -79,7 +79,7 @@ def test_each_factor_gets_its_answer_and_the_sentence_names_it_under_what_was_fo
     assert all("nan" not in line for line in lines)
 
 
-def test_nothing_is_explained_where_nothing_is_to_be_or_documents_are_few():
+def test_nothing_is_explained_without_a_deficit_or_with_few_documents():
     better = [pair._replace(gap=pair.gap + 0.2) for pair in controls(0.05, 0, 0.05, 0.05, 0)]
     for table in (asked(better), asked(controls(0.05, 0, 0.1, 0.1, 0.1), documents=49)):
         rows = table[(table["measure"] == "gap") & (table.index != "gap")]

@@ -49,7 +49,7 @@ def test_a_curve_is_measured_at_the_numbers_asked_for_along_the_ranking():
 
 @given(st.integers(0, 2**31))
 @settings(max_examples=20)
-def test_estimates_are_of_templates_and_years_but_the_first_and_last(seed):
+def test_estimates_are_over_templates_and_all_years_but_the_first_and_last(seed):
     values = random_values(seed)
     expected = sum(x for row in values.tolist() for x in row[1:99]) / (3 * 98)
     values[:, [0, 99]] = torch.nan
@@ -57,7 +57,7 @@ def test_estimates_are_of_templates_and_years_but_the_first_and_last(seed):
     assert found.value == pytest.approx(expected, abs=1e-6)
     assert found.low < found.value < found.high
     assert (found.n, found.resampled) == (10, "decades")
-    # Of the mean of 3 x 98 standard normal numbers, whose spread ten decades tell only roughly.
+    # The width for a mean of 3 x 98 standard normal numbers; ten decades tell it only roughly.
     assert 0.3 < (found.high - found.low) / (2 * 2.26 / (3 * 98) ** 0.5) < 2.2
 
 

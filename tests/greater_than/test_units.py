@@ -107,7 +107,7 @@ def at_last_by_hand(setting, dictionary):
 
 
 def ranked_by_hand(at_last):
-    """By variance within templates, averaged; of equal ones the first first."""
+    """By variance within templates, averaged; equal ones stay in order."""
     variances = [
         sum(column.var(dim=0).item() for column in at_last[:, :, unit]) / len(at_last)
         for unit in range(at_last.shape[2])

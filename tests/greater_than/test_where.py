@@ -26,7 +26,7 @@ from transcoders.greater_than.ablations import ablate, leads
 from transcoders.greater_than.where import COMPONENTS, Attributions, attribute, choose
 
 YEARS = (4, 23, 60, 99)
-"""With digits, the first and the last have nothing to tell apart; with pairs, the last."""
+"""With digits, the first and the last year have nothing to tell apart; with pairs, the last."""
 SEARCH = Search(12, 3, COMPONENTS)
 
 

@@ -44,7 +44,7 @@ def made(request, model, random_dictionary, gathered, dictionaries):
 
 @pytest.fixture(scope="module")
 def features(made):
-    """All live ones but one, which a link may ask for all the same."""
+    """All live features but one, which a link may still ask for."""
     return live_features(made[1].observed)["feature"].tolist()[1:]
 
 

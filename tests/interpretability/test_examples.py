@@ -109,5 +109,5 @@ def test_memory_does_not_grow_with_the_text():
     for rows in torch.arange(ROWS).split(5):
         found.add(z[rows], rows, first_position=FIRST)
         sizes.add(found.n_bytes)
-    # Four numbers an example; a count, a sum and a histogram a feature: eight bytes at most.
+    # Four numbers for each example; a count, a sum and a histogram for each feature; 8 bytes each.
     assert len(sizes) == 1 and sizes.pop() <= 8 * FEATURES * (4 * (5 + 6) + 2 + N_BINS)

@@ -21,7 +21,7 @@ IDENTITY: dict[str, Any] = {
 
 
 def trainer(n_steps=0):
-    """A small one after some steps, with a sum and a row of the log."""
+    """A small trainer after some steps, with a sum and a row of the log."""
     cache = random_cache(n_tokens=96, d_model=2)
     made = trainer_of("transcoder", cache, settings(expansion=1, log_every_steps=2))
     for step in range(n_steps):

@@ -19,7 +19,7 @@ from transcoders.errors import UserError
 from transcoders.models import MLPActivations
 from transcoders.training import train_group
 
-# Two epochs of 6 batches in buffers of 3. Nothing falls together: checkpoints after steps 5 and
+# Two epochs of 6 batches in buffers of 3. Nothing coincides: checkpoints after steps 5 and
 # 10, rows of training.csv after 4, 8 and 12, buffers after 3, 6, 9 and 12.
 N_STEPS, EVERY = 12, 5
 ENTRIES = [entry(kind, 0.3) for kind in ALL_KINDS]
@@ -77,7 +77,7 @@ def killed(checkpoint, monkeypatch):
 def test_the_job_takes_both_ways_to_the_gradients(monkeypatch):
     ways = watch_ways(monkeypatch)
     train(entries=[entry("transcoder", 0.3)])
-    # A run that starts does so dense; one that resumes must know the density of a batch before.
+    # A new run starts dense; one that resumes must know the density of the batch before.
     assert (ways[0], ways[EVERY], ways[2 * EVERY]) == ("dense", "sparse", "sparse")
 
 

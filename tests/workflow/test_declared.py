@@ -30,11 +30,11 @@ FIXED = {
     "headline", "type", "k", "l1_coefficient", "imported", "published", "site", "sites",
     "train_contexts", "epochs", "expansion", "precision",
 }  # fmt: skip
-"""Keys of which another value alone may make a scale that is not valid."""
+"""Keys that cannot always be changed alone: the scale might not be valid."""
 
 
 def leaves(part, place=""):
-    """Every value of a scale that is no section: its section, its field and its place."""
+    """Every value of a scale that is not a section: its section, its field and its place."""
     if isinstance(part, Section):
         for field in type(part).model_fields:
             value = object.__getattribute__(part, field)
@@ -49,7 +49,7 @@ def leaves(part, place=""):
 
 
 RESOLVING = {"seed_of", "contexts_of", "rows_of_evaluation", "rows_for_circuits", "streams"}
-"""What a group has of its own, or of the scale."""
+"""Methods for what a group has of its own or takes from the scale."""
 
 
 class Reader:

@@ -99,7 +99,7 @@ def test_longer_pages_are_made_again_from_the_committed_tables(tmp_path):
 
 
 def redrawn(folder, target, name):
-    """What Snakemake prints that draws a figure which was removed."""
+    """What Snakemake prints as it draws a figure that was removed."""
     figure = folder / f"figures/laptop/{name}.pdf"
     figure.unlink()
     run = snakemake(folder, target)

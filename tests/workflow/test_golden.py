@@ -3,13 +3,13 @@
 The kept tables are in ``tests/golden``, from a run with AVX-512. Another processor rounds
 differently, and training carries that further. So the same run was made with PyTorch's and the
 BLAS's plainest instructions (``ATEN_CPU_CAPABILITY=default``, ``MKL_ENABLE_INSTRUCTIONS=SSE4_2``,
-``OPENBLAS_CORETYPE=Nehalem``), and a tolerance is some four times what differed between the two, at
-least 1%, relative to the largest value of the column. It is an exception above 5%, and named. Runs
-with AVX2 on processors of AMD and Intel, and on a GPU (``test_on_a_gpu.py``), came later; what they
-needed more is named too.
+``OPENBLAS_CORETYPE=Nehalem``). A tolerance is some four times what differed between the two, at
+least 1%, relative to the largest value of the column. Tolerances above 5% are exceptions, named
+below. Runs with AVX2 on processors of AMD and Intel, and on a GPU (``test_on_a_gpu.py``), came
+later; where they needed more, that is named too.
 
-After a change that is meant to change numbers: ``python tests/workflow/test_golden.py FOLDER``,
-with a folder where ``snakemake --config scale=smoke`` has run, and a look at the diff.
+After a change that is meant to change numbers, run ``python tests/workflow/test_golden.py FOLDER``,
+with a folder where ``snakemake --config scale=smoke`` has run, and look at the diff.
 """
 
 import shutil
@@ -23,24 +23,24 @@ import pytest
 GOLDEN = Path(__file__).parents[1] / "golden"
 RESULTS = Path("results/smoke")
 TOLERANCE = 0.01
-# Rows of these stand where a rank puts them, and near ties fall otherwise elsewhere: what is
-# compared are the sorted values of each column.
+# Rows of these are in the order of a rank, and near ties fall differently on other machines. So the
+# sorted values of each column are compared.
 RANKED = {
     "circuits/feature_checks.csv", "greater_than/features.csv", "greater_than/paths.csv",
     "case_studies/systematic.csv", "interpretability/automatic.csv", "labels.csv",
     "circuits/tiny-feature/attention.csv", "circuits/tiny-logits/attention.csv",
 }  # fmt: skip
-# What has no row counts as 0: whether a part is ever on a path may hang by a hair, as on the GPU.
+# What has no row counts as 0: rounding may decide whether a part is ever on a path, as on the GPU.
 KEYS = {"greater_than/recurring.csv": ["part", "token"]}
 LEFT_OUT = {
-    # Random sets are others where one part more may be drawn.
+    # Random sets differ where there is one more part to draw from.
     "controls.csv": ("set", {"random", "random at tokens"}),
-    # Through the strongest head, which was another on an Intel processor.
+    # These go through the strongest head, which was another one on an Intel processor.
     "features_by_year.csv": ("quantity", {"de_embedding"}),
 }
 """Rows that are not compared: tables, a column and its values."""
 EXCEPTIONS = {
-    # What differed between the two runs, relative to the largest value, and why it is much.
+    # How much the two runs differed, relative to the largest value, and why so much.
     "ce_recovered": 0.5,  # 0.12: a small difference of cross entropies over another
     "faithfulness": 0.8,  # 0.21: of ten parts, chosen by rank
     "remaining": 0.1,  # 0.02

@@ -31,7 +31,7 @@ NOT_COMPUTED = {
     "claims.csv", "case_studies/table4.csv", "interpretability/automatic.csv",
     "interpretability/automatic_summary.csv", "interpretability/table1.csv",
 }  # fmt: skip
-"""Tables that no command makes that may use a GPU."""
+"""Tables made by commands that may not use a GPU."""
 
 
 @pytest.fixture(scope="module")

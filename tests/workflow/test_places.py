@@ -1,4 +1,4 @@
-"""A checkout, a text and a user as they may be: Snakemake runs all the same."""
+"""Snakemake runs however unusual the checkout, the text and the user are."""
 
 import os
 import time
@@ -18,7 +18,7 @@ OF_135 = [str(LAYOUT.documents), "--config", "scale=135"]
 
 @pytest.fixture
 def folder(tmp_path):
-    """A checkout in a folder with signs in its name, whose scale is named by a number."""
+    """A checkout in a folder with special characters in its name; a number names its scale."""
     folder = workspace(tmp_path / "a folder, größer (2)")
     scale = yaml.safe_load((folder / "config/smoke.yaml").read_text())
     source = {"type": "files", "path": "texts", "license": "none"}

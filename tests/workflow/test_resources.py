@@ -28,7 +28,7 @@ def test_no_job_takes_more_memory_or_cores_than_it_asks_for(run, scale):
     assert {"figure3", "judge_claims", "table4", "landing_page"} <= jobs and len(jobs) > 35
     for path in measured:
         took, given = pd.read_csv(path, sep="\t", na_values="-").iloc[0], allotted(path.stem, scale)
-        # Of a job that is too short nothing is measured. One thread imports the libraries.
+        # Nothing is measured of a job that is too short. One thread imports the libraries.
         assert not took["max_rss"] > given.mem_mb, path.stem
         assert not took["cpu_time"] / took["s"] > given.threads + 0.25, path.stem
 

@@ -22,7 +22,7 @@ SMOKE = ("--config", "scale=smoke")
 LAYOUT = Layout("smoke")
 
 
-def test_greater_than_is_averaged_over_the_years_that_have_some_on_both_sides(run):
+def test_greater_than_is_averaged_over_all_years_but_the_first_and_last(run):
     summary = read_json(run / LAYOUT.greater_than / "summary.json")
     metric = pd.read_csv(run / LAYOUT.greater_than / "metric.csv")
     averaged = metric[metric["year"].between(1, 98)]["original"].mean()
@@ -129,7 +129,7 @@ def test_a_changed_setting_reruns_what_depends_on_it(run):
         before, _, after = original.partition("evaluation:\n  batch_contexts: 8")
         path.write_text(f"{before}evaluation:\n  batch_contexts: 4{after}")
         planned = planned_rules(run, *SMOKE)
-        # Those that show what was evaluated.
+        # These show what was evaluated.
         pages = {"figure3", "compare_gaps", "gap_by_tokens", "interpretability_page"}
         judged = {"judge_claims", "record_environment", "claims_page", "landing_page"}
         assert set(planned) == {"evaluate", "collect_tables", *pages, *judged, "all"}

@@ -8,7 +8,7 @@ complete folder of a site holds:
     activations.json              sizes, dtype, hash of the tokens, SHA-256 of every file; what
                                   the MLP reads, if one norm serves attention and MLP
 
-A site has shards of as many rows as its groups read from them, to the end of a shard, and perhaps
+The shards of a site hold as many rows as its groups read, rounded up to whole shards. There may be
 none. The means are over all rows. Positions that do not train dictionaries are left out. During a
 pass, ``begun.json`` in the first site's folder says what it makes, which shards are complete, and
 the sums so far. A pass that was killed goes on from there. ``activations.json`` is written last: a
@@ -155,7 +155,7 @@ class _Site:
             self._filled = filled
 
     def end_shard(self, number: int) -> None:
-        """Write what was added since the shard before, if it is written."""
+        """Write the tokens added since the shard before, if shard ``number`` is written."""
         if number < self.n_shards:
             path = self.folder / f"shard-{number:05d}.safetensors"
             mlp_in, mlp_out = self._shard[:, : self._filled]

@@ -32,7 +32,7 @@ class InChunks:
     Attributes:
         n_tokens: how many are read, from the first.
         records: what ``activations.json`` holds, of each site.
-        statistics: over all training tokens, which may be more.
+        statistics: over all training tokens, which may be more than are read.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class InChunks:
         self._device = device
 
     def _set_sizes(self, sizes: Iterable[int], n_tokens: int | None) -> None:
-        """Say how many tokens each chunk has, and how many of all are read (None: all)."""
+        """Note how many tokens each chunk has, and how many of them all are read (None: all)."""
         self._starts = list(accumulate(sizes, initial=0))
         self.n_tokens = self._starts[-1] if n_tokens is None else n_tokens
 

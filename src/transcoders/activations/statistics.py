@@ -24,7 +24,7 @@ class Statistics(NamedTuple):
 
 
 SAME = 1e-6
-"""Vectors are all one if their mean is as long as they are on average, up to this share."""
+"""Vectors count as one if their mean is as long as they are on average, up to this share."""
 
 
 def check_varies(statistics: Statistics, site: str, dtype: str) -> None:
@@ -44,9 +44,10 @@ def check_varies(statistics: Statistics, site: str, dtype: str) -> None:
         mean, norm = (getattr(statistics, f"{side}_{what}") for what in ("mean", "norm"))
         if norm <= mean.norm() * (1 + SAME):
             raise UserError(
-                f"{site}: expected an MLP that {does} other vectors at other tokens, found the "
-                f"same at all of them (of norm {norm.item():g}, in {dtype}); choose another layer "
-                "in sites, or if they are only too small, bfloat16 for activations.dtype"
+                f"{site}: expected an MLP that {does} different vectors at different tokens, "
+                f"found the same one at all of them (of norm {norm.item():g}, in {dtype}); choose "
+                "another layer in sites, or if the vectors are only too small, set "
+                "activations.dtype to bfloat16"
             )
 
 

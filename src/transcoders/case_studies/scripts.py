@@ -80,7 +80,7 @@ def write_draft(path: Path, scale: str, feature: str, *, drawn: bool, restricted
 
     A machine can fill in the feature, the hash of its weights, the questions that studies begin
     with, and how the hypothesis will be scored. The analyst, the hypothesis, its pattern and what
-    is said afterwards are left empty, and a study without them is not valid, so no draft gets into
+    is said afterwards are left empty. A study without them is not valid, so no draft gets into
     Table 4 by mistake. Nothing that a draft holds depends on the words of a text.
 
     Args:

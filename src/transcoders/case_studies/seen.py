@@ -10,7 +10,7 @@ from transcoders.case_studies.harness import BlindCircuit
 from transcoders.tables.html import html_table
 
 FIRST = 6
-"""So many tokens, features or examples are shown before the fold."""
+"""How many tokens, features or examples are shown before the fold."""
 HEADINGS = {
     "examples": "Where is it active?",
     "activations": "How active is it along row {row}?",
@@ -32,7 +32,7 @@ def heading(question: str, arguments: dict[str, Any]) -> str:
     words = arguments | {"end": "most" if arguments.get("largest", True) else "least"}
     try:
         return HEADINGS[question].format(**words)
-    except KeyError:  # a question that there is not, or one without what it needs: it was refused
+    except KeyError:  # no such question, or an argument is missing: it was refused
         return question
 
 
@@ -73,7 +73,7 @@ def seen(answer: Any) -> str:
 
 
 def shaded(examples: pd.DataFrame, pattern: str) -> str:
-    """What is written where a feature is active, as HTML: peaks are the darker, the stronger.
+    """What is written where a feature is active, as HTML: the stronger a peak, the darker it is.
 
     Args:
         examples: of :class:`~transcoders.case_studies.harness.Revealed`.

@@ -2,9 +2,9 @@
 
 :func:`changes_when_scaled` scales the output of one node at a time, or removes it
 (:mod:`~transcoders.circuits.steering` compares the target's changes with attributions). Whole sets
-of parts are the matter of :mod:`~transcoders.circuits.faithfulness`. It,
-:mod:`~transcoders.circuits.controls` and :mod:`transcoders.greater_than` make their runs of the
-real model with what is here.
+of parts are ablated in :mod:`~transcoders.circuits.faithfulness`. That module,
+:mod:`~transcoders.circuits.controls` and :mod:`transcoders.greater_than` run the real model with
+the functions here.
 """
 
 from collections.abc import Iterator, Sequence
@@ -29,7 +29,7 @@ T = TypeVar("T")
 BATCH = 16
 """Prompts run together, unless they are long."""
 BATCH_TOKENS = 2048
-"""Tokens run together, at most: attention that is watched holds a pattern for each pair of them."""
+"""The most tokens run together: watched attention holds a pattern for each pair of them."""
 REPLACEABLE = (NodeKind.FEATURE, NodeKind.HEAD, NodeKind.MLP)
 """Kinds of nodes that can be ablated."""
 
@@ -61,8 +61,8 @@ def changes_when_scaled(
 ) -> list[float]:
     """How far the target moves when one node's output is scaled, for each of several nodes.
 
-    A node adds ``(factor - 1)`` times its output once more to the residual stream, at its token:
-    0 removes it, 1 changes nothing.
+    ``(factor - 1)`` times the node's output is added to the residual stream, at its token. So a
+    factor of 0 removes the node, and 1 changes nothing.
 
     Args:
         local: of the prompt.

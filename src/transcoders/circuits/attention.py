@@ -44,7 +44,7 @@ COLUMNS = [
 
 
 class OtherScoresError(UserError):
-    """A model makes the scores of its attention in another way than this module."""
+    """A model computes its attention scores in another way than this module."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def attention_score(
 def attention_table(
     local: LocalReplacementModel, graph: nx.DiGraph, *, heads: int = 5, pairs: int = 20
 ) -> pd.DataFrame:
-    """``attention.csv``: why the heads of a circuit with most influence read what they read.
+    """``attention.csv``: why the most influential heads of a circuit read what they read.
 
     Args:
         local: of the prompt.
@@ -147,7 +147,7 @@ def attention_table(
         pairs: the largest contributions listed for each.
 
     Returns:
-        The tables of these heads in one. Empty if the model makes its scores in another way than
+        The tables of these heads in one. Empty if the model computes its scores in another way than
         :func:`attention_score`, which says so when it is asked.
     """
     found = [node for node in influence(graph) if node.kind == NodeKind.HEAD]
@@ -191,8 +191,8 @@ def _parts(
 
 
 Reader = Callable[[Tensor, int | slice], Tensor]
-"""Makes queries or keys of the residual stream at all tokens, or of its parts at one. The first
-part takes the bias."""
+"""Makes queries or keys from the residual stream at all tokens, or from its parts at one token. The
+first part takes the bias."""
 
 
 def _readers(local: LocalReplacementModel, layer: int, head: int) -> tuple[Reader, Reader]:
@@ -258,7 +258,7 @@ def _check(
     """Compare scores with the model's own attention pattern.
 
     Raises:
-        OtherScoresError: they do not lead to it.
+        OtherScoresError: the scores do not give that pattern.
     """
     config = local.replacement.model.cfg
     cap = config.attn_scores_soft_cap or 0

@@ -2,19 +2,20 @@
 
 A circuit is measured twice. **Necessity**: how far the target falls when the circuit's parts are
 replaced by their means, and all else is kept. **Sufficiency**: how far the target rises above that
-of the model without any part, when the circuit's parts alone are kept. Of a large enough set, both
-are large. So both are measured for sets of as many parts of the same kinds and layers too, among
-the parts that are active on the prompt at tokens that the target can see:
+of the model without any part, when the circuit's parts alone are kept. Both are large for any set
+that is large enough. So both are also measured for other sets. These have as many parts of the same
+kinds and layers, chosen among the parts that are active on the prompt at tokens that the target can
+see:
 
 - ``random``: drawn at random;
 - ``random at tokens``: drawn at random, as many at each token as the circuit has there. A circuit
-  may stand out from the first sets by its tokens alone, from these by its features and heads only
-  (an MLP without a transcoder has no other to be exchanged for);
+  may stand out from the sets above by its tokens alone, but from these only by its features and
+  heads. (An MLP without a transcoder has no other to be exchanged for.)
 - ``strongest``: the most active features, and the heads and MLPs that write the longest vectors.
 
-If the circuit were one of the random sets, its effect would be as likely to have any rank among
-them. So the share of the sets, with the circuit's own among them, that have at least its effect is
-a p-value, and at least 1 / (draws + 1).
+If the circuit were one of the random sets, its effect would be equally likely to have any rank
+among theirs. So the share of the sets, with the circuit's own among them, that have at least its
+effect is a p-value, and at least 1 / (draws + 1).
 """
 
 from collections import Counter, defaultdict
@@ -36,7 +37,7 @@ CIRCUIT, EVERYTHING, STRONGEST = "circuit", "everything", "strongest"
 RANDOM, RANDOM_AT_TOKENS = "random", "random at tokens"
 MEASURES = ("necessity", "sufficiency")
 Stratum = Callable[[Node], tuple[Any, ...]]
-"""What the members of a control share with the circuit's part that they stand for."""
+"""What a member of a control shares with the part of the circuit that it stands for."""
 OF_LAYER: Stratum = attrgetter("kind", "layer")
 DRAWN: dict[str, Stratum] = {
     RANDOM: OF_LAYER,
@@ -91,9 +92,9 @@ def control_effects(
 def part_sizes(local: LocalReplacementModel, target: Target) -> dict[Node, float]:
     """The parts that are active on the prompt, in a fixed order, and how strong each is.
 
-    Of a feature this is its activation, of a head (at a token, from all sources) and of an MLP the
-    norm of what it writes. Parts at tokens that are always kept, or after the target's, are left
-    out, and so is the target itself.
+    The strength of a feature is its activation. That of a head (at a token, from all sources) or of
+    an MLP is the norm of what it writes. Parts at tokens that are always kept, or after the
+    target's, are left out, and so is the target itself.
     """
     replacement, active = local.replacement, local.active
     columns = (active.layer, active.token, active.unit, active.z)
@@ -126,8 +127,8 @@ def parts_like(
         circuit: its parts.
         among: all that may be chosen.
         stratum: of a part.
-        order: of so many members of a stratum, in which they are chosen: as they come, or drawn
-            without replacement.
+        order: given the number of a stratum's members, the order in which they are chosen: as they
+            come, or drawn without replacement.
     """
     members: dict[tuple[Any, ...], list[Node]] = defaultdict(list)
     for part in among:
@@ -166,7 +167,7 @@ def comparisons(controls: pd.DataFrame) -> list[Comparison]:
         single = of_measure.first()
         for control in DRAWN:
             drawn = of_measure.get_group(control)
-            # Sets that are measured in other batches differ by rounding.
+            # Sets that are measured in different batches differ by rounding.
             margin = 1e-5 * abs(single[EVERYTHING])
             rank = 1 + int((drawn >= single[CIRCUIT] - margin).sum())
             found.append(

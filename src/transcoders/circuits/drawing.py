@@ -29,14 +29,14 @@ FILLS = {
 }
 POSITIVE, NEGATIVE = "#0072B2", "#D55E00"
 CREATION_DATE = re.compile(rb"/CreationDate \(D:[^)]*\)")
-"""Graphviz writes it into every PDF. Everything else is the same each time."""
+"""Graphviz writes the time into every PDF. Everything else is the same each time."""
 FONT_SETTINGS = "<fontconfig><dir>{fonts}</dir><cachedir>{cache}</cachedir></fontconfig>"
 LINE, SHORT_LINE = 28, 18
-"""Characters of a line of a name; in a brief picture there is less room."""
+"""The most characters in a line of a name; a brief picture has less room."""
 PAGE_WIDTH = 5.5
 """The widest brief picture in inches: as wide as other figures, so that its type is as large."""
 POINTS = 72
-"""Of an inch."""
+"""Points in an inch."""
 WIDEST = 5.0
 """Width of the strongest edge, in points."""
 
@@ -131,7 +131,7 @@ def _write(picture: Any, destination: Path) -> None:
             picture.draw(str(temporary), format=suffix[1:], args=options)
             if suffix == ".pdf":
                 content = temporary.read_bytes()
-                # As many blanks: a PDF counts its bytes.
+                # Replaced by as many blanks, since a PDF counts its bytes.
                 dateless = CREATION_DATE.sub(lambda date: b" " * len(date[0]), content)
                 temporary.write_bytes(dateless)
             else:

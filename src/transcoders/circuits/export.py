@@ -32,10 +32,10 @@ FEATURE_TYPES = {
     NodeKind.PRUNED: "pruning error",
     NodeKind.TARGET: "logit",
 }
-"""What the viewers call our nodes. They show the name of what has ``error`` in its type. An MLP
-without a transcoder is all error: no feature explains any of it."""
+"""What the viewers call our nodes. They show the name of any node with ``error`` in its type. An
+MLP without a transcoder is all error: no feature explains any of it."""
 BEYOND_FEATURES = 10_000_000
-"""From here on, numbers are none of features. The viewers tell nodes apart by layer, number and
+"""From here on, no number is that of a feature. The viewers tell nodes apart by layer, number and
 token alone, so a head needs a number that no feature of its layer has."""
 BY_HEAD = 100_000
 """A head's number also holds the token that it reads, which is below this."""
@@ -120,7 +120,7 @@ def attribution_graph(graph: nx.DiGraph, record: dict[str, Any], labels: Labels)
     return {
         "metadata": {
             "slug": re.sub(r"[^A-Za-z0-9.-]+", "-", record["name"]),
-            # Features of a scan of this name are looked up in the list, by layer.
+            # With this name, the viewers look up features in the list, by layer.
             "scan": f"custom-{record['model']}",
             "transcoder_list": [
                 f"./data/{FEATURES}" if layer in record["transcoders"] else ""
@@ -174,10 +174,10 @@ def _with_an_output(graph: nx.DiGraph, record: dict[str, Any]) -> nx.DiGraph:
 
 
 def _cumulative_influence(graph: nx.DiGraph) -> dict[Node, float]:
-    """What all nodes with at least a node's influence have together, as a share of all influence.
+    """For each node, the share of all influence that nodes with at least as much have together.
 
     So the viewers' slider at 0.8 shows the strongest nodes that have 80% of it. The target itself
-    does not count, and has none.
+    does not count, and has no share.
     """
     shares = influence(graph)
     del shares[graph.graph["target"]]
@@ -221,14 +221,14 @@ def _place(node: Node, record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _vocabulary_index(record: dict[str, Any]) -> int:
-    """The token whose logit is the target; beyond the vocabulary for what is no single logit."""
+    """The token whose logit is the target; the size of the vocabulary if it is no single logit."""
     logits = record["target"]["logits"]
     is_single = len(logits) == 1 and logits[0]["weight"] == 1
     return int(logits[0]["token_id"] if is_single else record["d_vocab"])
 
 
 def _probability(record: dict[str, Any]) -> float:
-    """The target's sum, of probabilities in place of logits; 1 for a feature, which has none."""
+    """The target's sum with probabilities in place of logits; 1 for a feature, which has none."""
     logits = record["target"]["logits"]
     return sum(each["weight"] * each["probability"] for each in logits) if logits else 1.0
 

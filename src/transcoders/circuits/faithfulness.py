@@ -83,7 +83,7 @@ def faithfulness(
         target: what is explained.
         ranked: nodes, the most important first. Only features, heads and MLPs count.
         means: what replaces a part.
-        sizes: numbers of parts, the first of them 0; those above the number there is are left out.
+        sizes: numbers of parts, the first of them 0; those above the number of parts are left out.
 
     Returns:
         Columns ``n_nodes``, ``faithfulness``, ``remaining``. The shares are NaN if no part makes
@@ -125,7 +125,7 @@ def parts_by_attribution(totals: NodeValues, n: int) -> list[Node]:
 def values_of_sets(
     local: LocalReplacementModel, target: Target, sets: Sequence[Sequence[Node]], means: Means
 ) -> tuple[list[float], list[float]]:
-    """The target with each set of parts alone, and without each: others do what they do on average.
+    """The target with each set of parts alone, and without each; other parts are at their means.
 
     What is kept of an MLP with a transcoder is the transcoder's error.
 

@@ -45,7 +45,7 @@ class KnownFeature(NamedTuple):
     lists: Lists
     """For the page."""
     panel: dict[str, Any]
-    """For the viewer, but for the name of the model."""
+    """For the viewer, without the name of the model."""
 
 
 def look_at_features(
@@ -55,7 +55,7 @@ def look_at_features(
 
     Args:
         tracer: of the features.
-        nodes: others than features do not count.
+        nodes: those that are not features do not count.
         rows: of a text.
     """
     replacement = tracer.replacement
@@ -126,7 +126,7 @@ def _strongest(
 def _examples(
     tracer: Tracer, z: Float[Tensor, "row position"], rows: Int[Tensor, "row token"]
 ) -> list[dict[str, Any]]:
-    """The places where a feature is most active, one in a row, with what is around them."""
+    """The places where a feature is most active, one in each row, with what is around them."""
     peaks = z.max(dim=1)
     best = peaks.values.topk(min(N_LISTED, len(rows)))
     examples = []
@@ -160,5 +160,5 @@ def _distribution(z: Float[Tensor, "row position"]) -> dict[str, Any]:
 
 
 def _rounded(values: Float[Tensor, " value"]) -> list[float]:
-    """Numbers that a picture needs no more digits of."""
+    """Numbers with as many digits as a picture needs."""
     return [float(f"{value:.3g}") for value in values.tolist()]

@@ -1,8 +1,8 @@
 """From paths to a graph (the paper's Algorithm 2), completed by remainders, pruned.
 
 Every path extends a shorter one that was also found. The attribution of a node is the sum over the
-paths that end there; that of an edge is the sum over the paths of which it is the last step. The
-rest of what a node reads comes from remainder nodes:
+paths that end there; that of an edge is the sum over the paths that end with this step. The rest of
+what a node reads comes from remainder nodes:
 
 - ``bias``: biases of the node and of the parts before it,
 - ``error``: what the transcoders before it fail to reconstruct,
@@ -10,7 +10,7 @@ rest of what a node reads comes from remainder nodes:
 
 So every node's attribution is the sum over its incoming edges. Edges run from causes to effects.
 Their ``path_attribution`` is what flows along them to the target, over the paths found. It has a
-sign; influence goes by its size.
+sign; influence depends on its size.
 """
 
 import networkx as nx

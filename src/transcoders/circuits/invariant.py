@@ -49,7 +49,7 @@ def de_embeddings(
 ) -> Best:
     """The tokens whose embeddings drive each vector most (or least)."""
     model = replacement.model
-    rows = model.W_E[: model.cfg.n_tokens]  # further rows only fill the embedding up
+    rows = model.W_E[: model.cfg.n_tokens]  # further rows are padding
     return best_products(replacement.centre(vectors), rows, k, largest=largest)
 
 

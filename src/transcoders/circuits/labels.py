@@ -96,14 +96,14 @@ def write_labels(path: Path, labels: Mapping[str, Labels]) -> None:
 
 
 def read_labels(path: Path, dictionaries: Collection[str]) -> Labels:
-    """The labels of some dictionaries, of which no two are at one layer.
+    """The labels of some dictionaries, no two of them at the same layer.
 
     Args:
         path: that :func:`write_labels` wrote.
         dictionaries: their names, as those of the transcoders of one model.
 
     Raises:
-        UserError: the file is missing, or is no such table.
+        UserError: the file is missing, or is not such a table.
     """
     table = _table(path, COLUMNS, "delete it and run again")
     return {
@@ -127,7 +127,7 @@ def with_edits(labels: Mapping[str, Labels], path: Path) -> dict[str, Labels]:
         path: a CSV table ``dictionary, feature, label, who, why``, which need not exist.
 
     Raises:
-        UserError: a row names no feature that has a label, or leaves out something, or comes twice.
+        UserError: a row names no feature that has a label, leaves something out, or comes twice.
     """
     edited = {dictionary: dict(own) for dictionary, own in labels.items()}
     if not path.exists():
@@ -146,7 +146,7 @@ def with_edits(labels: Mapping[str, Labels], path: Path) -> dict[str, Labels]:
         if (dictionary, feature) in done:
             raise UserError(f"{path}, line {line}: {feature} is there twice; keep one line")
         if values["who"] == RULE:
-            raise UserError(f"{path}, line {line}: who is {RULE}; expected who wrote the label")
+            raise UserError(f"{path}, line {line}: who is {RULE}; expected the author's name")
         done.add((dictionary, feature))
         edited[dictionary][feature] = edited[dictionary][feature]._replace(
             text=values["label"], score=nan, rule="", by=values["who"], why=values["why"]
@@ -169,7 +169,7 @@ def labels_of(scale: Scale, layout: Layout, model: str) -> Labels:
     """The labels of the features of a model's circuits; none if nobody has made any yet.
 
     Raises:
-        UserError: the table is no such table.
+        UserError: the file is not such a table.
     """
     names = [entry.name for entry in scale.circuit_transcoders(model)]
     return read_labels(layout.labels, names) if layout.labels.exists() else {}

@@ -96,7 +96,7 @@ class Node(NamedTuple):
 
     @classmethod
     def at(cls, kind: NodeKind, layer: int, *place: int) -> "Node":
-        """The node at a place. A head's may leave out the source: then it counts with all."""
+        """The node at a place. Without a source in its place, a head counts with all sources."""
         match kind:
             case "feature":
                 token, unit = place

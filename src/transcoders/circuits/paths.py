@@ -44,7 +44,7 @@ class Search:
     n_paths: int = 25
     """N: paths kept in each round."""
     iterations: int = 5
-    """Rounds, so the largest number of nodes of a path besides its target."""
+    """Rounds, which is also the largest number of nodes of a path besides its target."""
     components: Collection[str] = ("feature", "head", "mlp", "embed")
     """Some of ``feature``, ``head``, ``mlp`` (without a transcoder), ``embed``, ``error``."""
     layers: Collection[int] | None = None

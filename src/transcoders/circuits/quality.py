@@ -5,7 +5,7 @@ with more and more MLPs replaced at once, each reading what the replaced ones be
 
 :func:`origins` says where a target comes from in the end. Features and heads only pass on what they
 read. So the target is the sum of what embeddings, errors of transcoders, MLPs without a transcoder
-and biases contribute over all paths. What errors contribute, no circuit explains.
+and biases contribute over all paths. No circuit explains what errors contribute.
 """
 
 from collections.abc import Callable, Sequence
@@ -42,7 +42,7 @@ def origins(target: Target, totals: NodeValues) -> pd.DataFrame:
     Returns:
         Columns ``origin`` (``embed``, ``mlp``, ``error``, ``bias``), ``layer`` (-1 for what belongs
         to none), ``attribution`` and ``share`` of the target. The attributions add up to the
-        target; shares above 1 or below 0 mean that origins cancel each other. Layers of which
+        target; shares above 1 or below 0 mean that origins cancel each other. Layers from which
         nothing reaches the target are left out.
     """
     ends = (NodeKind.EMBED, NodeKind.MLP, NodeKind.ERROR)
@@ -61,8 +61,8 @@ def replaced_layers(layers: Sequence[int]) -> list[list[int]]:
     """Sets of layers to replace: the last one, two, four and so on, and all.
 
     From the last down, since the model then runs only once up to the first that is replaced. Each
-    set holds the one before, so the cost can only be that of more transcoders. Doubling keeps the
-    number of sets small where there are 30.
+    set holds the one before, so any rise in cost comes from the added transcoders. Doubling keeps
+    the number of sets small where there are 30.
     """
     doubling = [2**power for power in range(len(layers).bit_length()) if 2**power < len(layers)]
     return [sorted(layers)[-n:] for n in (*doubling, len(layers)) if layers]
@@ -81,14 +81,14 @@ def replacement_quality(
 
     Args:
         replacement: the model with its transcoders.
-        rows: of held-out text, each of another document.
+        rows: of held-out text, each of a different document.
         mean_mlp_out: by layer.
         first_metric_position: the first position that counts.
         seed: of the resampling of documents.
 
     Returns:
-        A row for each set of :func:`replaced_layers`, and first one for none: ``n_replaced``,
-        ``layers``, ``ce``, ``ce_low``, ``ce_high``, the same of ``ce_mean_ablated``,
+        A row for no replaced MLP, then one for each set of :func:`replaced_layers`: ``n_replaced``,
+        ``layers``, ``ce``, ``ce_low``, ``ce_high``, the same for ``ce_mean_ablated``,
         ``ce_original``, ``documents``, ``tokens``. Intervals are those of the paired difference to
         the original, as in ``evaluation.csv``.
     """
@@ -128,7 +128,7 @@ def replacement_quality(
 
 
 def one_row_a_document(rows: Rows) -> Int[Tensor, "document token"]:
-    """The first row of each document. Further rows of one say less than those of another."""
+    """The first row of each document. More rows of a document say less than rows of another one."""
     return rows.tokens[~pd.Series(rows.document.numpy()).duplicated().to_numpy()]
 
 

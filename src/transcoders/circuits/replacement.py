@@ -67,7 +67,7 @@ class ReplacementModel:
                 raise UserError(
                     f"circuits: expected a transcoder at layer {layer}, found a "
                     f"{dictionary.traits.label}; circuits run through features that read an MLP's "
-                    "input and are all that replaces its output"
+                    "input and alone replace its output"
                 )
         self.model = model
         self.transcoders = dict(sorted(transcoders.items()))

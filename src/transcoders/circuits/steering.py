@@ -2,9 +2,9 @@
 
 A node's output is scaled in the real model: ``(factor - 1)`` times its output (for a feature, its
 activation times its decoder row) is added to the residual stream, at its token. Attribution is the
-derivative of the target by that factor in the frozen model, so it predicts a change of ``(factor -
-1)`` times the node's attribution over all paths. In the real model, attention, normalisation and
-the set of active features follow.
+derivative of the target with respect to that factor in the frozen model. So it predicts a change of
+``(factor - 1)`` times the node's attribution over all paths. In the real model, attention,
+normalisation and the set of active features change too.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ FACTORS = (0, 2, -1)
 def steering(
     local: LocalReplacementModel, target: Target, totals: NodeValues, nodes: Sequence[Node]
 ) -> pd.DataFrame:
-    """Predicted and real changes of the target with each node scaled by each of some factors.
+    """Predicted and real changes of the target when each node is scaled by each of several factors.
 
     Args:
         local: of the prompt.
@@ -58,7 +58,7 @@ def ablation_effects(steered: pd.DataFrame) -> pd.DataFrame:
     """What the target loses without each node's output, beside the node's attribution.
 
     Args:
-        steered: of :func:`steering`. Without its output, a node is scaled by 0.
+        steered: of :func:`steering`. The rows with factor 0 count: there, a node has no output.
 
     Returns:
         Columns ``node``, ``kind``, ``attribution`` (over all paths) and ``effect``.

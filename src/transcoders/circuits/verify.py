@@ -2,8 +2,8 @@
 
 - :func:`completeness`: the contributions of all parts to a vector add up to its value.
 - :class:`TotalAttributions`: in the local replacement model, every node has a factor on what it
-  writes. The target's derivative by a factor, where all are 1, is input times gradient: the node's
-  attribution over all paths.
+  writes. The target's derivative with respect to a factor, with all factors at 1, is input times
+  gradient: the node's attribution over all paths.
 
 :mod:`transcoders.circuits.ablation` measures what attribution is worth where nothing is frozen.
 """
@@ -110,8 +110,8 @@ class TotalAttributions(NodeValues):
     """Input times gradient of every node on the frozen model: its attribution over all paths.
 
     Gradients go back through one layer at a time, so that the tensors of all layers are never held
-    together. On a long prompt, attributions of heads, which have a number for each pair of tokens,
-    and of features are not kept but made anew each time they are asked for.
+    together. On a long prompt, the attributions of features and of heads (a number for each pair of
+    tokens) are not kept, but made anew each time they are asked for.
     """
 
     def __init__(self, local: LocalReplacementModel, target: Target) -> None:
@@ -126,7 +126,7 @@ class TotalAttributions(NodeValues):
             with torch.no_grad():
                 self._entering.append(_through_layer(local, target, layer, stream, ones))
         self._gradients: dict[int, Tensor] = {}
-        """The target's, by the stream after each layer but the one in which it is read."""
+        """The target's gradient with respect to the stream after each layer but the target's."""
         self._kept: dict[tuple[NodeKind, int], Tensor] = {}
         keeps = keeps_patterns(local.replacement.model, local.n_tokens)
         large = (NodeKind.HEAD, NodeKind.FEATURE)
@@ -137,7 +137,7 @@ class TotalAttributions(NodeValues):
         self._kept[NodeKind.EMBED, -1] = embed.sum(dim=1)
 
     def _of_layer(self, layer: int) -> tuple[Tensor, dict[tuple[NodeKind, int], Tensor]]:
-        """The gradient by the stream before a layer, and the attributions of its nodes."""
+        """The gradient with respect to the stream before a layer, and its nodes' attributions."""
         scales, gradient = unit_scales(self._local, layer), self._gradients.get(layer)
         with torch.enable_grad():
             before = self._entering[layer].detach().requires_grad_()
@@ -149,7 +149,7 @@ class TotalAttributions(NodeValues):
         return found[0], dict(zip(scales, found[1:], strict=True))
 
     def __getitem__(self, place: tuple[NodeKind, int]) -> Tensor:
-        """Those of a kind and layer."""
+        """The attributions of a kind and layer."""
         if place in self._kept:
             return self._kept[place]
         if place[1] > self._last:

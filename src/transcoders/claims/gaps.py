@@ -58,5 +58,5 @@ def _gap(pairs: Pairs, site: Site) -> FrontGap:
 
 
 def rule_of_gaps(listed_claims: Path) -> Claim:
-    """What explains a gap is judged as the claim that transcoders are no worse."""
+    """The claim that transcoders are no worse, whose rule also judges what explains a gap."""
     return next(claim for claim in load_claims(listed_claims) if claim.id == "pareto")

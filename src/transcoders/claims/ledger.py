@@ -9,9 +9,9 @@ that would matter. Values are counted from ``against`` (0 unless said otherwise)
 
 In every other case the verdict is inconclusive. Superiority is judged without the margin, which
 only says how small an effect its rule can find. A verdict is also inconclusive if there are fewer
-clusters than the rule **needs** to find an effect of twice the margin (counted from where the rule
-draws its line) in 80% of cases. ``tests/claims`` shows by simulation that it does so with that
-many, and that without an effect at most 5% of data sets are called reproduced.
+clusters than the rule **needs** to find an effect of twice the margin in 80% of cases. (The effect
+is counted from where the rule draws its line.) ``tests/claims`` shows by simulation that the rule
+does so with that many, and that without an effect at most 5% of data sets are called reproduced.
 """
 
 from collections import Counter

@@ -84,8 +84,8 @@ def job(
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Register a function as the subcommand of its name, and note what it reads of a scale.
 
-    The function takes a :class:`Run` and its own arguments. Of the subcommand, ``--scale`` and
-    ``--threads`` are options in place of the first.
+    The function takes a :class:`Run` and its own arguments. The subcommand has
+    the options ``--scale`` and ``--threads`` in place of the first.
 
     Args:
         keys: the keys that the command always reads, dotted, with spaces between them.

@@ -35,7 +35,9 @@ def find_circuits(run: Run, model: str) -> None:
     asked = run.scale.circuits
     cases = [case for case in asked.cases if case.model == model]
     if not cases:
-        raise UserError(f"{run.layout.config}: circuits.cases: expected one of {model}, found none")
+        raise UserError(
+            f"{run.layout.config}: circuits.cases: expected a case of {model}, found none"
+        )
     tracer, circuits = Tracer.load(run.scale.name, model, device=run.device), {}
     for case in cases:
         search = Search(

@@ -67,7 +67,7 @@ def manifest(run: Run) -> None:
 def cache_activations(run: Run, model: str) -> None:
     """Measure the inputs and outputs of the MLPs at all sites of one model, and cache them.
 
-    Training starts from their means. Those of sites that are only streamed are not cached.
+    Training starts from their means. Sites that are only streamed are not cached.
     """
     from transcoders.activations import cache_activations, sources_of_activations
     from transcoders.corpus import load_rows
@@ -78,7 +78,8 @@ def cache_activations(run: Run, model: str) -> None:
     sites = scale.sites_of(model)
     if not sites:
         raise UserError(
-            f"{layout.config}: sites: expected one of {model}, found none; it needs no activations"
+            f"{layout.config}: sites: expected a site of {model}, found none; "
+            "it needs no activations"
         )
     cache_activations(
         load_model(layout.model(model), device=device),

@@ -178,4 +178,4 @@ def new(
     name = feature.replace("[", "-").removesuffix("]")
     path = out or Path(f"{plain(name)}.yaml")
     write_draft(path, scale, feature, drawn=drawn, restricted=restricted)
-    typer.echo(f"Wrote {path}: open it, its first lines say what to do.")
+    typer.echo(f"Wrote {path}: open it; its first lines say what to do.")

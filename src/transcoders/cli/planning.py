@@ -20,7 +20,7 @@ def plan(
         typer.Option(help="GB of the largest machine. Default: this machine's.", min=1),
     ] = None,
 ) -> None:
-    """Say what a scale takes, rule by rule, and what would not fit. Fails if something does not.
+    """Say what a scale takes, rule by rule, and what would not fit. Fails if anything does not.
 
     Models and texts on this machine are checked as the jobs that read them would check them.
     """

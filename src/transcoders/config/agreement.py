@@ -23,7 +23,7 @@ def check_agreement(scale: "Scale") -> None:
 
 
 def _problems(scale: "Scale") -> Iterator[str]:
-    """Sentences on what does not fit. Only the first counts: each check relies on those before."""
+    """Sentences on what does not fit. Only the first counts: each check relies on earlier ones."""
     if not scale.imported and not scale.groups:
         yield "groups: this key is missing; a scale trains groups, or has `imported`"
     for key in ("activations", "training", "evaluation", "sites"):

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 LIMIT = 2**63
-"""Of what is counted, so that a float can hold what follows from such numbers."""
+"""Counts stay below this, so that a float can hold whatever is computed from them."""
 
 
 def _number(value: Any) -> Any:
@@ -23,7 +23,7 @@ PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False), Number]
 Fraction = Annotated[float, Field(ge=0, lt=1), Number]
 Share = Annotated[float, Field(ge=0, le=1), Number]
 PackageWord = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+!-]*$")]
-"""A package's name or version. Of other words, pip could take some for options or addresses."""
+"""A package's name or version. Pip could take other words for options or addresses."""
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]*$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 GitRevision = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]

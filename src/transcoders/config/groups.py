@@ -39,10 +39,10 @@ class GroupEntry(OwnTraining):
     """One job for all sites, whatever ``activations.mode`` is: a stream of the model feeds the
     dictionaries of all of them."""
     seeds: Annotated[list[NonNegativeInt], Field(min_length=1)] | None = None
-    """A job for each, in place of one with the scale's seed. It gives the initial weights and the
-    order of batches."""
+    """A job for each, in place of one with the scale's seed. A seed decides the initial weights
+    and the order of batches."""
     train_contexts: Annotated[list[PositiveInt], Field(min_length=1)] | None = None
-    """A job for each, on so many of the training rows from the first. They are in random order."""
+    """A job for each, on the first so many training rows, which are in random order."""
     dictionaries: Annotated[list[DictionaryEntry], Field(min_length=1)]
 
     @model_validator(mode="after")

@@ -29,7 +29,7 @@ Positions = Literal["all", "without_bos"]
 
 
 TYPICAL_VOCABULARY = 50_000
-"""Tokens of GPT-2, Pythia and SmolLM2, about."""
+"""About as many tokens as GPT-2, Pythia and SmolLM2 have."""
 
 
 class Model(Section):
@@ -61,7 +61,7 @@ class Corpus(Section):
     """The text, how it becomes rows of tokens, and how it is split."""
 
     source: Sources
-    """One, or a list of several. Documents keep the name of theirs."""
+    """One source, or a list of several. Documents keep the name of their source."""
     context_length: Annotated[int, Field(ge=4, lt=LIMIT)]
     """Tokens in a row, the BOS token included."""
     pack_documents: Literal["all", "train", "none"]
@@ -125,7 +125,7 @@ class Activations(Section):
     batch_contexts: PositiveInt
     """Rows in one forward pass."""
     shard_contexts: PositiveInt
-    """Rows in one file. A forward pass does not reach from one into the next, in either mode."""
+    """Rows in one file. In either mode, no forward pass reaches from one into the next."""
 
 
 def cache_bytes(n_tokens: int, d_model: int, n_sites: int = 1) -> int:
@@ -169,8 +169,8 @@ class Training(Section):
     precision: Literal["float32", "tf32"]
     """Of the large matrix products. Weights, gradients and Adam's state are always float32."""
     sparse_below_density: Share
-    """The share of active features below which a step computes with the active ones only. What
-    counts is the batch before, so that a resumed run chooses alike. Training starts dense."""
+    """The share of active features below which a step computes with the active ones only. It is
+    taken from the batch before, so that a resumed run chooses alike. Training starts dense."""
     normalize_activations: Literal["none", "mean_norm"]
     """``mean_norm``: inputs and targets are each scaled so that their mean norm is the square root
     of their dimension. The scaling is folded into the weights that are saved."""

@@ -71,7 +71,7 @@ class HubDataset(HubSource, Named):
     them."""
     text_column: str = "text"
     documents: PositiveInt | None = None
-    """Only so many documents, from the start. Without ``data_files``, no more than these is
+    """Only this many documents, from the start. Without ``data_files``, no more than these are
     downloaded."""
 
     @model_validator(mode="after")
@@ -79,7 +79,9 @@ class HubDataset(HubSource, Named):
         if self.eval_data_files and not self.data_files:
             raise ValueError("eval_data_files: name the files to train on too, in data_files")
         if self.data_files and (self.config or self.split != "train"):
-            raise ValueError("data_files: leave it out, or config and split, which it stands for")
+            raise ValueError(
+                "data_files: leave it out, or leave out config and split, which it replaces"
+            )
         return self
 
 
@@ -129,8 +131,8 @@ class WheelText(WheelSource, Named):
 
     format: Literal["mediawiki", "records", "texts"]
     """``mediawiki``: a MediaWiki XML dump (bz2), whose articles become plain text. ``records``: a
-    JSON object with one record a document, by its identifier. ``texts``: a folder with one ``.txt``
-    file a document."""
+    JSON object with one record for each document, by its identifier. ``texts``: a folder with one
+    ``.txt`` file for each document."""
     text_column: str = "text"
     """Of ``records``."""
 

@@ -58,10 +58,11 @@ class PublishedGreaterThan(Section):
     layer: int
     head: str
     top_features: list[int] = Field(default=[])
-    """These two only where the transcoders are the authors': of others, numbers mean nothing."""
+    """This and ``bad_feature`` are for the authors' transcoders alone: in others, a feature's
+    number means nothing."""
     bad_feature: int | None = None
     original: float
-    """The metric of the model as it is; of the MLP replaced by the transcoder; and so on."""
+    """The metric of the model as it is. The next two are those with the MLP replaced."""
     transcoder: float
     transcoder_without_bad: float
     neurons_catch_up: int
@@ -100,7 +101,7 @@ class Interpretability(Section):
     """What features are about: examples, measures, blind studies."""
 
     text_contexts: PositiveInt
-    """Held-out rows over which features are looked at; at most so many as there are."""
+    """Held-out rows over which features are looked at; at most as many as there are."""
     batch_contexts: PositiveInt
     top_examples: PositiveInt
     """Rows kept of each feature: those in which it is most active."""
@@ -111,7 +112,7 @@ class Interpretability(Section):
     rated_site: Site
     """Whose headline transcoder and MLP-in SAE are compared."""
     rated_features: PositiveInt
-    """Of each of the two, for people to rate. As many, drawn at random, get names."""
+    """Of each of the two, for people to rate. The same number, drawn at random, get names."""
     random_directions: PositiveInt
     """Directions of the baseline."""
     studied_features: PositiveInt

@@ -22,10 +22,10 @@ CHARACTERS_PER_TOKEN = 6
 each token that is wanted of it has enough tokens."""
 
 LONGEST_RUN = 500_000
-"""Characters in a row that are all white space, or none of which is. On five million spaces, the
-pattern with which Qwen 2 and Llama 3 split a text gives up after ten million steps and begins again
-one character further on, which never ends. Half a million signs of any kind it splits in one go.
-Other patterns take more steps for a character."""
+"""The most characters in a row that are all white space, or all something else. On five million
+spaces, the pattern with which Qwen 2 and Llama 3 split a text gives up after ten million steps and
+begins again one character further on. This never ends. It splits half a million characters of any
+kind in one go. Other patterns take more steps for a character."""
 
 
 def fetch_corpus(corpus: Corpus, destination: Path, *, seed: int) -> None:
@@ -35,8 +35,8 @@ def fetch_corpus(corpus: Corpus, destination: Path, *, seed: int) -> None:
 
     Raises:
         UserError: the source cannot be reached or read, or differs from what is pinned; two
-            documents have the same identifier; one has no end of spaces or none at all; or too few
-            are long enough to be held out.
+            documents have the same identifier; one has too many spaces in a row, or too many
+            characters without a space; or too few are long enough to be held out.
     """
     table = read_sources(corpus.source, seed=seed)
     table["characters"] = table["text"].str.len()
@@ -49,11 +49,11 @@ def fetch_corpus(corpus: Corpus, destination: Path, *, seed: int) -> None:
 
 
 def check_runs(table: pd.DataFrame) -> None:
-    """Check that a tokenizer will come to the end of all documents.
+    """Check that a tokenizer will reach the end of every document.
 
     Raises:
         UserError: one has more than :data:`LONGEST_RUN` characters in a row that are all white
-            space, or none of which is.
+            space, or all something else.
     """
     long = table[table["characters"] > LONGEST_RUN]
     for _, identifier, source, text in long[["id", "source", "text"]].itertuples(name=None):
@@ -62,7 +62,7 @@ def check_runs(table: pd.DataFrame) -> None:
                 found = "spaces" if run[0].isspace() else "characters without a space"
                 raise UserError(
                     f"document {identifier} of the source {source}: expected at most "
-                    f"{LONGEST_RUN:,} {found} in a row, which tokenizers can take in, found "
+                    f"{LONGEST_RUN:,} {found} in a row, the most that tokenizers take in, found "
                     f"{len(run[0]):,} from character {run.start():,} on; shorten them in the "
                     "text, or leave the document out"
                 )
@@ -71,13 +71,13 @@ def check_runs(table: pd.DataFrame) -> None:
 def assign_splits(table: pd.DataFrame, corpus: Corpus, *, seed: int) -> pd.Series:
     """Hold out ``corpus.eval_documents`` whole documents, the same number of each source.
 
-    If the number cannot be divided, the first sources give one more. Documents too short to give
-    their share of ``corpus.eval_contexts`` are never held out. Where some documents of a source are
-    for evaluation only, the held-out ones are chosen among these, and the rest of these is not used
-    (None).
+    If the number cannot be divided evenly, the first sources give one more. Documents too short to
+    give their share of ``corpus.eval_contexts`` are never held out. Where some documents of a
+    source are for evaluation only, the held-out ones are chosen among these, and the rest of these
+    is not used (None).
 
     Args:
-        table: columns ``id, source, characters, eval_only``, one row a document.
+        table: columns ``id, source, characters, eval_only``, one row for each document.
         corpus: how many to hold out, and what they must give.
         seed: of the choice.
 

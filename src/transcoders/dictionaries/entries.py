@@ -77,7 +77,7 @@ def _topk_entries(dictionary: SparseDictionary, read: Tensor, k: int) -> Entries
 def _positive_entries(
     products: Float[Tensor, "features batch"], b_enc: Float[Tensor, " features"]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Of some features: how many entries are active, and their tokens and values.
+    """For some features: how many entries are active, and their tokens and values.
 
     NaN counts as active, so that the loss shows it.
     """

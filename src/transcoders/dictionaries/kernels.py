@@ -78,7 +78,7 @@ def add_decoded(first, last, start, token, value, W_dec, y):
 
 @compiled
 def gradient_of_z(first, last, start, token, W_dec, r, l1, dz, b_enc):
-    """Of features first to last: dz = r · (row of W_dec) + l1 of each entry; b_enc is its sums."""
+    """For features first to last: dz = r · (row of W_dec) + l1 of each entry; b_enc is its sums."""
     partial = np.empty(LANES, W_dec.dtype)
     for i in range(first, last):
         for entry in range(start[i], start[i + 1]):

@@ -1,15 +1,15 @@
 """The gap by amount of data, and where a line through it leads.
 
-Two lines at each site. **One pass**: every dictionary saw each of its tokens once, so more tokens
-are also more steps. **Equal steps**: fewer tokens were repeated until there were as many steps as
-with the most tokens. So only how many different tokens there were differs along this line.
+There are two lines at each site. **One pass**: every dictionary saw each of its tokens once, so
+more tokens are also more steps. **Equal steps**: fewer tokens were repeated until there were as
+many steps as with the most tokens. So along this line, only the number of different tokens varies.
 
 The gap depends on L0. So all points of a site are compared over the range of L0 that all their
 fronts cover. If there is none, each point has the range of its own two fronts.
 
-A straight line in log2 tokens is fitted to the first. That the gap is such a line is an assumption,
-and beyond the largest amount of data nothing here can test it. Therefore no crossing is reported
-that is further than :data:`HORIZON` times the largest.
+A straight line in log2 tokens is fitted to the points of one pass. That the gap follows such a line
+is an assumption, and beyond the largest amount of data nothing here can test it. Therefore no
+crossing is reported beyond :data:`HORIZON` times the largest amount.
 """
 
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ from transcoders.fronts import ANY_L0, FrontGap
 from transcoders.gaps.pairs import Pair, Pairs, shared_range
 
 HORIZON = 100
-"""Times the largest amount of data: what lies beyond is as good as infinite."""
+"""Times the largest amount of data. Whatever lies beyond counts as infinite."""
 ONE_PASS, EQUAL_STEPS = "one pass", "equal steps"
 POINT_COLUMNS = [
     "site", "model", "layer", "line", "tokens_different", "tokens_trained",
@@ -40,11 +40,12 @@ def gap_by_tokens(pairs: Pairs, *, margin: float) -> tuple[pd.DataFrame, pd.Data
         margin: the smallest gap that matters, as a positive number.
 
     Returns:
-        A row a point, with columns :data:`POINT_COLUMNS`. And a row a site and quantity, with
-        columns :data:`FIT_COLUMNS`. Quantities are ``slope`` (gap a doubling of tokens), ``level``
-        (the fitted gap at the most tokens), ``curvature`` (the quadratic term, where there are
-        three points: 0 on a line), ``tokens_to_margin`` and ``tokens_to_equal`` (where the line
-        reaches minus the margin, and 0; infinite if never or beyond the horizon).
+        A row for each point, with columns :data:`POINT_COLUMNS`; and a row for each site and
+        quantity, with columns :data:`FIT_COLUMNS`. Quantities are ``slope`` (change of the gap with
+        each doubling of tokens), ``level`` (the fitted gap at the most tokens), ``curvature`` (the
+        quadratic term, where there are three points: 0 on a line), ``tokens_to_margin`` and
+        ``tokens_to_equal`` (where the line reaches minus the margin, and 0; infinite if never or
+        beyond the horizon).
     """
     points: list[dict[str, Any]] = []
     fits: list[dict[str, Any]] = []

@@ -28,12 +28,12 @@ class Pair(NamedTuple):
         return round(self.setup.tokens_trained / self.setup.tokens_different)
 
     def same_steps(self, tokens: int) -> bool:
-        """Whether it was trained on so many tokens, repetitions counted."""
+        """Whether it was trained on that many tokens, repetitions counted."""
         return abs(self.setup.tokens_trained - tokens) < SAME_STEPS * tokens
 
 
 def shared_range(gaps: Collection[FrontGap]) -> tuple[float, float]:
-    """The lowest and highest L0 that the fronts of all gaps cover; the first is larger if none."""
+    """The lowest and highest L0 that all fronts cover. If there is none, the first is larger."""
     return max(gap.l0_low for gap in gaps), min(gap.l0_high for gap in gaps)
 
 
@@ -91,14 +91,14 @@ class Pairs:
 
     @cached_property
     def noise(self) -> RunNoise | None:
-        """How far gaps are from one training run to the next, by all pairs with several runs."""
+        """How much gaps vary from one training run to the next, by all pairs with several runs."""
         gaps = self.gaps(pair for site in self.sites for pair in self.of(site))
         return RunNoise.pooled(gap.draws[0] for gap in gaps.values())
 
     def draws(self, gaps: Sequence[FrontGap]) -> Float[np.ndarray, "draw gap"]:
         """Gaps in the data and in the same resamples, with what other training runs would change.
 
-        A pair that was trained once is taken to vary from run to run as those do that were trained
+        A pair that was trained once is taken to vary from run to run like those that were trained
         several times.
         """
         means = np.stack([gap.draws.mean(axis=1) for gap in gaps], axis=1)

@@ -15,8 +15,8 @@ transcoders are no worse.
 4. Otherwise **cannot tell**.
 
 A level is said not to explain the gap if transcoders are worse in it by less than
-:data:`LEVEL_MARGIN`, even at the far end. Chance between training runs is said not to if the gap is
-below 0 with training runs counted in.
+:data:`LEVEL_MARGIN`, even at the far end. Chance between training runs is said not to explain it
+if the gap is below 0 even with the variation between training runs counted in.
 """
 
 from collections.abc import Iterator
@@ -55,7 +55,7 @@ class Control(NamedTuple):
 
 
 def why(pairs: Pairs, *, margin: float, needs: int) -> pd.DataFrame:
-    """One row a factor, and a width, at the site with the most controls.
+    """One row for each factor, or for each width, at the site with the most controls.
 
     Args:
         pairs: of an evaluation.
@@ -65,8 +65,9 @@ def why(pairs: Pairs, *, margin: float, needs: int) -> pd.DataFrame:
     Returns:
         Columns :data:`WHY_COLUMNS`, no row if no site has a control. The first row is the gap that
         is to be explained: that of the most tokens, one pass. ``before`` and ``after`` are in the
-        unit of the ``measure``; of a level they are the SAE's and the transcoder's.
-        ``share_of_gap`` is how much of the gap before the change undoes, where that gap is below 0.
+        unit of the ``measure``; for a level, they are the SAE's and the transcoder's.
+        ``share_of_gap`` is the share of ``before`` that the change undoes, where ``before`` is
+        below 0.
     """
     controls = {site: list(_controls(pairs, site)) for site in pairs.sites}
     site = max(controls, key=lambda each: len(controls[each]))

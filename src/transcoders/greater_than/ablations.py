@@ -3,8 +3,8 @@
 Ablation removes what one MLP or head writes at the last position of the prompt. The loss is how far
 the probability difference of the next token falls. **Zero** ablation removes everything (of a head,
 all but the bias of its values, which does not depend on what the head reads). **Mean** ablation,
-over the prompts of a template that have equally many tokens, removes only what depends on the year.
-So a part that always gives an answer that is right for most years loses little by it.
+over those prompts of a template that have the same number of tokens, removes only what depends on
+the year. So a part that always gives an answer that is right for most years loses little by it.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -97,8 +97,9 @@ def leads(
         seed: of the resampling.
 
     Returns:
-        Fit for JSON: the ``lead`` that both have over the best of the others; and of each of the
-        ``parts``, in which share of resamples it ranks ``first`` among how many ``candidates``.
+        Fit for JSON: the ``lead`` that both have over the best of the others; and for each of the
+        ``parts``, the share of resamples in which it ranks ``first``, and the number of
+        ``candidates``.
     """
     found, parts = [], []
     for kind, part in (("mlp", part_name(layer)), ("head", part_name(*head))):

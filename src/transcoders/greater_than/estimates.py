@@ -48,7 +48,7 @@ def few_above(first: Curve, second: Curve, *, seed: int) -> Estimate:
     """How far one curve is above another where few units are kept.
 
     This is the mean difference over 1 to 23 units. Straight lines join the numbers that were
-    measured. A curve that ends earlier is compared to its end.
+    measured. A curve that ends earlier is compared up to its end.
     """
     grid = np.arange(1, min(FEW, max(first), max(second)) + 1)
     heights = [_on_grid(curve, grid).mean(axis=0) for curve in (first, second)]
@@ -87,7 +87,7 @@ def lead_of(
 
 
 def joint_lead(leads: Sequence[Float[np.ndarray, " draw"]]) -> Estimate:
-    """How far all of some parts are ahead: the smallest lead, in every resample of its own."""
+    """How far several parts are all ahead: in every resample, the smallest of their leads."""
     return estimate(np.min(leads, axis=0), N_DECADES, "decades")
 
 

@@ -93,7 +93,7 @@ class Numbers:
 
 
 class Prompts(NamedTuple):
-    """Prompts of one template that have equally many tokens."""
+    """Prompts of one template that have the same number of tokens."""
 
     template: int
     """The number of the template."""

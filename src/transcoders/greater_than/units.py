@@ -45,7 +45,7 @@ class Units:
 
 
 class ChosenMLP:
-    """The prompts, run up to one MLP and ready to go on with another output of it.
+    """The prompts, run up to one MLP and ready to go on with another output in its place.
 
     Attributes:
         units: by kind: ``transcoder``, ``mlp_out_sae`` if there is one, and ``neurons``.

@@ -49,7 +49,7 @@ class Attributions:
     into_mlps: dict[int, Float[Tensor, "layer head"]]
     """For each transcoder, what heads carry to its features, reading the year's token."""
     recurring: pd.DataFrame
-    """Rows ``part, token, prompts, share, attribution``, those of most prompts first."""
+    """Rows ``part, token, prompts, share, attribution``, those on most prompts first."""
     examples: pd.DataFrame
     """Rows ``template, year, rank, attribution, path`` of a few prompts."""
 

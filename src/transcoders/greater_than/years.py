@@ -23,9 +23,9 @@ from transcoders.greater_than.estimates import own_above_others
 from transcoders.greater_than.task import Numbers
 
 FIRST_FEATURES = 20
-"""How many features of Figure 5 count, by variance. The paper shows three."""
+"""How many features count for Figure 5, by variance. The paper shows three."""
 LOOKED_AT = 2 * FIRST_FEATURES
-"""How many of the first may be one of them: some have no value."""
+"""How many features are searched for these, by variance: some have no value."""
 
 
 def year_logits(
@@ -73,7 +73,7 @@ def step(
 
     This is the mean DLA of next numbers that make a later year minus that of those that do not,
     averaged over years with the feature's activation as weight. It is in logits for an activation
-    of 1. It is NaN if the feature is only active in years without a later or another next number.
+    of 1. It is NaN if the feature is only active in years for which there are not both.
     """
     years = torch.arange(len(activation))
     signs = numbers.signs(years)
@@ -100,7 +100,7 @@ def agreement(
 
 
 def first_known(values: Float[np.ndarray, " feature"]) -> Int[np.ndarray, " first"]:
-    """The places of the features that count, of some that stand by variance; NaN has no value."""
+    """The places of the features that count, of features in order of variance; NaN is no value."""
     return np.flatnonzero(~np.isnan(values[:LOOKED_AT]))[:FIRST_FEATURES]
 
 
@@ -115,7 +115,7 @@ def above_others(
         seed: of the dealing.
 
     Returns:
-        Fit for JSON: the ``gain`` with its interval, and the means of which it is the difference,
+        Fit for JSON: the ``gain`` with its interval, and the two means whose difference it is,
         ``own`` and ``others``. None for fewer than two features.
     """
     known = first_known(of_pairs.diagonal())

@@ -148,7 +148,7 @@ def observed_of(
     first_position: int,
     seed: int,
 ) -> Observed:
-    """What is known of chosen features, in the form that pages take: as if nothing else were.
+    """What is known of chosen features, in the form that pages take, as if there were no others.
 
     Args:
         z: their activations.

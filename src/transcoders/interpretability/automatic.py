@@ -74,7 +74,7 @@ def measure_features(observed: Observed, text: Text, *, seed: int) -> pd.DataFra
             accuracy = _rule_accuracy(windows(tokens, places), silent_places, random)
             rows.append((feature, "rule_accuracy", accuracy))
     table = pd.DataFrame(rows, columns=["feature", "measure", "value"])
-    return table.astype({"feature": int, "value": float})  # which no rows would not say
+    return table.astype({"feature": int, "value": float})  # an empty table has no types
 
 
 def _rule_accuracy(

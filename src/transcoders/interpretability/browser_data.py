@@ -1,8 +1,8 @@
 """What the feature browser holds of each feature, as small as it can be.
 
 Only the places of examples are kept from the pass over the text. The activations about them are
-computed again, from the rows of the text that hold the examples, and kept as one digit a token. The
-text is kept once for all features (:mod:`~transcoders.interpretability.browser`).
+computed again, from the rows of the text that hold the examples, and kept as one digit for each
+token. The text is kept once for all features (:mod:`~transcoders.interpretability.browser`).
 """
 
 from collections.abc import Callable, Iterable, Sequence

@@ -51,7 +51,7 @@ OF_NEIGHBOURS = (
 )  # fmt: skip
 """Forms of the token before and of the next one; the others would read badly there."""
 N_ENDINGS, LONGEST_ENDING, WORDS_OF_ENDING = 6, 4, 3
-"""Endings tried for a feature, letters in each, and different words it must occur in."""
+"""Endings tried for a feature, letters in each, and different words that it must occur in."""
 
 
 class Condition(NamedTuple):
@@ -141,12 +141,12 @@ class Text:
 
         shapes = [self.forms[form] for form in OF_NEIGHBOURS]
         self.shapes: Int[np.ndarray, "row position"] = np.argmax([*shapes, ~np.any(shapes, 0)], 0)
-        """Of each token the first of the neighbours' forms that it has, or none: a number."""
+        """A number for each token: the first of the neighbours' forms that it has, or none."""
         tails = [name[-3:] if name.strip("-").isalpha() else "" for name in self.names]
         known = {tail: place for place, tail in enumerate(sorted({*tails} - {""}))}
         places = np.array([*(known.get(tail, NOTHING) for tail in tails), NOTHING])
         self.tails: Int[np.ndarray, "row position"] = places[self.words]
-        """Of each word its last three letters: a number."""
+        """A number for each token: the last three letters of its word."""
 
     def is_shown(self, word: int) -> bool:
         """Whether a reader would see the word: it is more than blanks and line breaks."""

@@ -70,7 +70,7 @@ def measure_features_of(scale: Scale, layout: Layout) -> None:
 
 
 def study_features_of(scale: Scale, layout: Layout, *, device: str) -> None:
-    """Study features of every observed transcoder above layer 0 blind, and score the predictions.
+    """Make blind studies of every observed transcoder above layer 0, and score the predictions.
 
     Raises:
         UserError: a file is missing or damaged.
@@ -178,7 +178,7 @@ def write_browser_of(scale: Scale, layout: Layout, *, device: str) -> None:
 def _examples_of(
     scale: Scale, layout: Layout, entry: gather.Entry, known: activity.Activity, device: str
 ) -> tuple[Examples, str]:
-    """The examples of a dictionary's features, and a word on which features these are.
+    """The examples of a dictionary's features, and words that say which features these are.
 
     They are shaded if the dictionary's activations were kept: those of a rated one were not.
     """
@@ -206,6 +206,6 @@ def _examples_of(
 
 
 def _described(scale: Scale, n_rows: int) -> str:
-    """What the text is that features were looked at on, and its licence."""
+    """What text the features were looked at on, and its licence."""
     sources = ", ".join(f"{source.name} ({source.license})" for source in scale.corpus.source)
     return f"{n_rows} rows of documents that training never saw. Sources: {sources}."

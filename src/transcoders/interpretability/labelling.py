@@ -7,14 +7,14 @@ The other two came after a trial, in which “a capitalised word” passed for f
 them, or all if there are fewer. **Silent** tokens are those where it is 0; weakly active tokens are
 neither. Documents are dealt to two halves in turn, those with the most positives first. In each
 half, n is the number of tokens where the feature is active, at most 1,000. The silent tokens of a
-half are n/2 drawn at random and six kinds of **hard** ones, up to n of each: those that share with
-some positive the token, the token before, the next token, or the last three letters, those of the
-form that most positives have, and those up to 16 tokens from a positive.
+half are n/2 drawn at random and six kinds of **hard** ones, up to n of each. Four kinds share
+something with a positive: the token, the token before, the next token, or the last three letters.
+The others have the form that most positives have, or are up to 16 tokens from a positive.
 
 The **score** of a rule on a half is the smallest of six balanced accuracies. Each compares the
 positives with the random silent tokens and one kind of hard ones. So a rule that only names a token
-reaches 0.75 where the feature is active on at least two thirds of the tokens so named, and a rule
-that only names the token before, or the next one, is held to the same.
+reaches 0.75 where the feature is active on at least two thirds of the tokens so named. A rule that
+only names the token before, or the next one, is held to the same.
 
 1. On one half, each slot of the grammar (:mod:`~transcoders.interpretability.grammar`) proposes its
    forms and grows a set of words, the best first. A word must occur with two positives.
@@ -48,8 +48,8 @@ from transcoders.interpretability.grammar import (
 )
 
 SHARE, AT_LEAST, FEWEST = 0.1, 40, 5
-"""Share of active tokens that are positives, how many at least, and how many positives and silent
-tokens a half must have."""
+"""The share of active tokens that are positives, the smallest number of positives, and how many
+positives and silent tokens a half must have."""
 MOST_SILENT = 1000
 BEFORE = 8
 """Tokens of an example before the one where the feature is active."""
@@ -105,7 +105,7 @@ class Rule(NamedTuple):
 
     @property
     def order(self) -> tuple[float, int, str]:
-        """The better, the simpler, the first in the alphabet."""
+        """The better rule comes first, then the simpler, then the first in the alphabet."""
         cost = sum(condition.cost for condition in self.conditions)
         return -round(self.value, 9), cost, in_english(self.conditions)
 

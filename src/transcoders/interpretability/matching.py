@@ -1,9 +1,9 @@
 """Features of two dictionaries compared among those that are alike in other ways.
 
 A rule tells rare features and features of a single token most easily. A dictionary that has more of
-these would look more interpretable, although no feature of it is.
+these would look more interpretable, although none of its features is.
 
-A module of its own, since whoever judges claims need not load a model.
+This is a module of its own, so that claims can be judged without loading a model.
 """
 
 import numpy as np
@@ -15,7 +15,7 @@ BINS_PER_DECADE = 8
 """Features are alike in frequency if they are in the same eighth of a power of ten."""
 SHARE_BINS = 12
 """They are alike in the share of their most common token if they are in the same twelfth of 0 to 1;
-a share of 1 is alike with nothing else."""
+a share of 1 is like no other."""
 
 
 def matched_accuracy(first: pd.DataFrame, second: pd.DataFrame) -> Estimate | None:

@@ -33,7 +33,7 @@ BLOCK = 4096
 
 
 class Vocabulary(NamedTuple):
-    """The embeddings of all tokens, each as a prompt of its own would have it."""
+    """The embeddings of all tokens, each as it would be in a prompt of its own."""
 
     embedding: Float[Tensor, "token d_model"]
     z: list[Float[Tensor, "block n_features"]]

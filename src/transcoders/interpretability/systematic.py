@@ -9,8 +9,8 @@ scores are taken:
 - **correlation**: Spearman's, of score with activation, over the tokens of all its examples and of
   the background, where it is mostly silent.
 
-The **control** is the same with the prediction of another feature of the same dictionary: what
-would be scored by knowing what features are like, but not which one it is.
+The **control** is the same with the prediction of another feature of the same dictionary. It is the
+score of someone who knows what features are like, but not which one this is.
 """
 
 from typing import Any
@@ -96,7 +96,7 @@ def study_features(
     Args:
         replacement: the model, with a transcoder at layer 0.
         vocabulary: the embeddings of the model's tokens.
-        subject: a transcoder above layer 0, and what its features do on the text. Before all
+        subject: a transcoder above layer 0, and what its features do on the text. Until all
             predictions are made, only which features are live is looked at.
         text: the text.
         tokenizer: the model's tokenizer.

@@ -1,9 +1,9 @@
 """Whether a model is the one that its files and the scale file describe.
 
-The libraries underneath are lenient. They leave out tensors that a model has no place for, take a
-tokenizer's class in place of its file, and run on beyond the positions that a model was trained
-for. Each gives results of another model without a word. So every model is checked when it is
-fetched, and ``plan`` does the same for models on this machine.
+The libraries underneath are lenient. They leave out tensors that a model has no place for, and take
+a tokenizer's class in place of its file. They also run on beyond the positions that a model was
+trained for. In each case, the results are those of another model, without a warning. So every model
+is checked when it is fetched, and ``plan`` does the same for models on this machine.
 """
 
 from collections.abc import Iterable, Iterator
@@ -88,7 +88,7 @@ def check_tensors(report: dict[str, Any], folder: Path, remedy: str) -> None:
         name, found, expected = min(mismatched)
         raise UserError(
             f"{folder}: expected {name} of shape {tuple(expected)}, as config.json says, found "
-            f"{tuple(found)}; put the config.json beside the weights that belongs to them"
+            f"{tuple(found)}; put the config.json that belongs to the weights beside them"
         )
     if missing := report["missing_keys"]:
         raise UserError(f"{folder}: the weights lack {_some(missing)}; {remedy}")
@@ -123,7 +123,7 @@ def n_positions(config: Any) -> int | None:
 
 
 def n_tokens(tokenizer: Any) -> int:
-    """How many rows of the embedding are tokens. Further rows only fill it up to a round size."""
+    """How many rows of the embedding are tokens. Further rows only pad it to a round size."""
     return int(max(tokenizer.get_vocab().values())) + 1
 
 

@@ -86,7 +86,7 @@ def load_hugging_face(folder: Path, *, remedy: str = FETCH_AGAIN) -> Any:
 
     Raises:
         UserError: the folder is missing or unreadable, its tensors are not those of its model, or
-            the model is no language model of this kind.
+            the model is not a language model of this kind.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -123,7 +123,7 @@ def load_tokenizer(folder: Path) -> Any:
 def read_tokenizer(folder: Path, *, gguf_file: str | None = None, remedy: str = FETCH_AGAIN) -> Any:
     """The tokenizer of a folder, or of a GGUF file in it, whose hashes need no check.
 
-    Where ``tokenizer.json`` and the class that the folder names differ, the file counts.
+    Where ``tokenizer.json`` and the class that the folder names differ, the file is used.
 
     Raises:
         UserError: it is missing or unreadable; the message ends with ``remedy``.
@@ -139,7 +139,7 @@ def read_tokenizer(folder: Path, *, gguf_file: str | None = None, remedy: str = 
         # transformers builds the tokenizer of the class that tokenizer_config.json names, and keeps
         # only the vocabulary of the file.
         name = type(tokenizer).__name__
-        print(f"{file}: {name} writes text otherwise; the file is used", file=sys.stderr)
+        print(f"{file}: {name} tokenizes text differently; the file is used", file=sys.stderr)
         return PreTrainedTokenizerFast.from_pretrained(folder, **options)
     except Exception as error:  # whatever a damaged file makes the libraries raise
         raise _not_loaded(folder, "tokenizer", error, remedy) from error

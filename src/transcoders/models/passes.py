@@ -18,8 +18,8 @@ from transcoders.models.forward import (
 )
 
 PATTERNS_KEPT = 2**27
-"""Numbers of all attention patterns of a prompt (heads times the square of its tokens; half a GB)
-up to which they are kept. Those of longer prompts are made anew when they are asked for."""
+"""The attention patterns of a prompt are kept if they have at most this many numbers (heads times
+the square of its tokens; half a GB). Those of longer prompts are made anew when asked for."""
 LOGIT_ROWS = 512
 """Tokens whose logits are computed together."""
 
@@ -165,7 +165,7 @@ def logits_after(
 ) -> Float[Tensor, " vocabulary"]:
     """The logits after a token of a prompt, before the soft cap, in models that have one.
 
-    They are computed for a block of tokens, since a product with one row rounds otherwise.
+    They are computed for a block of tokens, since a product with one row rounds differently.
     """
     start = token - token % LOGIT_ROWS
     return model.unembed(passed.normalized[None, start : start + LOGIT_ROWS])[0, token - start]
@@ -191,13 +191,13 @@ def run_prompt(model: LanguageModel, tokens: Int[Tensor, " token"]) -> PromptPas
         if keeps:
             kept.append(pattern[0])
 
-    # Patterns that are not kept are watched too: attention that no hook watches rounds otherwise.
+    # Patterns that are not kept are watched too: unwatched attention rounds differently.
     watching = {f"blocks.{layer}.attn.hook_pattern": keep for layer in layers}
     shape = 1, len(tokens)
     with captured(model, [*wanted, *final], shape) as found, interventions(model, watching, shape):
         normalized = run_blocks(model, tokens=tokens[None])
 
-    # It lets go of what it stacks, so that a name can be asked for once. Where one norm serves
+    # It lets go of what it stacks, so a name can be asked for only once. Where one norm serves
     # attention and MLP, its scale is asked for here and given to both.
     def stacked(name: str) -> Tensor:
         return torch.stack([found.pop(f"blocks.{layer}.{name}")[0] for layer in layers])

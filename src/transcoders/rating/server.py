@@ -2,9 +2,9 @@
 
 The server knows the items of a study and nothing else about it. It writes one file, the rater's,
 after every click. It listens on 127.0.0.1, and no other site that is open in the browser can read
-or write. For this, a request must name this machine, or the proxy that the rater names (any other
-name might resolve to 127.0.0.1), and a form must come from the page's own site. Ports may differ: a
-tunnel has another one. All links are relative, since a proxy may put a folder before them.
+or write. For this, a request must name this machine, or the proxy that the rater names: any other
+name might resolve to 127.0.0.1. Also, a form must come from the page's own site. Ports may differ:
+a tunnel has another one. All links are relative, since a proxy may put a folder before them.
 """
 
 import logging

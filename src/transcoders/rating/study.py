@@ -7,10 +7,10 @@ activations rescaled, every item stays the same and in the same place.
 
 1. From each dictionary, n live features are drawn: those with the smallest hashes of seed and
    examples. (A random generator would have to be told which dictionary comes first.)
-2. Each feature of one dictionary is paired with a feature of the other. Both of a pair show equally
-   many examples, as many as the rarer feature has. Otherwise a short list would give away an SAE
-   wherever SAEs have rarer features. Rare features are not left out, since that would be another
-   population.
+2. Each feature of one dictionary is paired with a feature of the other. Both features of a pair
+   show the same number of examples, as many as the rarer one has. Otherwise a short list would give
+   away an SAE wherever SAEs have rarer features. Rare features are not left out, since that would
+   be another population.
 3. All items are sorted by a hash of the seed and of what they show.
 4. A rater's file records the SHA-256 of a nonce, the key and the items before the first rating, so
    that neither key nor items can be exchanged later. The key is not on disk. It is computed again
@@ -219,7 +219,7 @@ def _examples(
 
 
 def visible(text: str) -> str:
-    """A text with signs in place of line ends and of what would not show."""
+    """A text with symbols in place of line ends and of what would not show."""
     return "".join(
         sign if sign.isprintable() else SIGNS.get(sign, f"⟨U+{ord(sign):04X}⟩") for sign in text
     )

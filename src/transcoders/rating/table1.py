@@ -3,8 +3,8 @@
 Each rater is counted separately. The counts of two raters are never added up, since two ratings of
 one feature are not two features. A column says whether a person rated, or which language model.
 Only raters who have finished are counted, and only if the dictionaries have the weights that they
-rated: other processors round otherwise, and train others. If nobody is counted, the result says so
-and holds the paper's numbers alone. Reported are:
+rated: other processors round differently, so they train other ones. If nobody is counted, the
+result says so and holds the paper's numbers alone. Reported are:
 
 - for each count, its share with a Wilson interval (95%);
 - for the two kinds, Fisher's exact test of interpretable against not, and of context-free against
