@@ -6,7 +6,7 @@ import pytest
 from helpers_gaps import SITE, Made, tables
 from transcoders.gaps import Pairs, why
 from transcoders.gaps.why import explains
-from transcoders.gaps.words import answer, why_in_words
+from transcoders.gaps.words import answers, why_in_words
 from transcoders.statistics import Estimate
 
 RULE = {"margin": 0.027, "needs": 50}
@@ -16,9 +16,16 @@ PLAIN = [Made(-0.10, MOST), Made(-0.10, MOST, seed=1), Made(-0.10, MOST, seed=2)
 
 
 def asked(pairs, *, noise=0.01, documents=60):
-    """The table, with one row for each factor; of the widths, the widest."""
+    """The table of the first site, with a row for each factor; of widths, the widest."""
     table = found_in(tables(pairs, noise=noise, documents=documents), resamples=400)
+    table = table[table["site"] == table["site"].head(1).squeeze()]
     return table[~table.index.duplicated(keep="last")]
+
+
+def answer(table):
+    """The sentence for the only site."""
+    [said] = answers(table.reset_index())
+    return said
 
 
 def found_in(made, *, resamples=100):
@@ -60,7 +67,7 @@ def test_every_width_is_compared_with_the_narrowest():
         "64 → 128 features", "64 → 256 features",
     ]  # fmt: skip
     assert rows["change"].tolist() == pytest.approx([0.02, 0.04], abs=0.01)
-    assert answer(found_in(tables(made)).reset_index()).count("too few features") == 1
+    assert answer(found_in(tables(made))).count("too few features") == 1
 
 
 def test_each_factor_gets_its_answer_and_the_sentence_names_it_under_what_was_found():
@@ -68,14 +75,14 @@ def test_each_factor_gets_its_answer_and_the_sentence_names_it_under_what_was_fo
     answers = {"data": "partly", "steps": "no", "width": "yes", "shrinkage": "no",
                "affine part": "partly"}  # fmt: skip
     assert table.loc[list(answers), "explains"].to_dict() == answers
-    start, _, causes = answer(table.reset_index()).partition(", which is ")
+    start, _, causes = answer(table).partition(", which is ")
     assert start.startswith("At layer 1 of tiny and at equal sparsity, transcoders do worse than")
     explained, in_part, not_at_all, *_ = causes.split("; ")
     assert explained == "explained by too few features"
     assert "by too little data" in in_part and "the affine part of the MLP" in in_part
     assert "the shrinkage" in not_at_all and "too few training steps" in not_at_all
-    lines = why_in_words(table.reset_index()).splitlines()
-    assert len(lines) == len(table)
+    heading, *lines = filter(None, why_in_words(table.reset_index()).splitlines())
+    assert heading == "**Layer 1 of tiny**" and len(lines) == len(table)
     assert all("nan" not in line for line in lines)
 
 
@@ -165,11 +172,21 @@ def test_a_change_is_measured_where_all_fronts_are():
     assert row["change"] == pytest.approx(0, abs=1e-9)
 
 
-def test_the_site_is_the_one_with_most_controls_and_without_any_there_is_no_row():
+def test_every_site_with_a_control_has_rows_and_the_site_with_most_controls_comes_first():
     elsewhere = [Made(-0.3, site="tiny_layer2"), Made(-0.4, FEW, site="tiny_layer2")]
-    assert set(asked([*elsewhere, *controls(0, 0, 0, 0, 0)])["site"]) == {SITE}
+    alone = Made(-0.2, site="tiny_layer3")
+    made = tables([*elsewhere, alone, *controls(0, 0, 0, 0, 0)], noise=0.01)
+    table = found_in(made).reset_index()
+    assert list(table["site"].unique()) == [SITE, "tiny_layer2"]
+    of_site = table[table["site"] == "tiny_layer2"].set_index("factor")
+    assert of_site.loc["data", "change"] == pytest.approx(0.1, abs=0.01)
+    starts = [sentence.partition(" and ")[0] for sentence in answers(table)]
+    assert starts == ["At layer 1 of tiny", "At layer 2 of tiny"]
+
+
+def test_without_any_control_there_is_no_row():
     assert asked([Made(-0.3), Made(-0.3, seed=1)]).empty
-    assert "no fronts" in answer(asked([Made(-0.3)]).reset_index())
+    assert "no fronts" in answer(asked([Made(-0.3)]))
 
 
 def test_chance_is_said_where_runs_differ_as_much_as_the_gap():
@@ -186,10 +203,10 @@ def test_chance_is_said_where_runs_differ_as_much_as_the_gap():
 
 def test_the_answer_claims_no_deficit_where_there_is_none():
     gone = [*(pair._replace(gap=0.0) for pair in PLAIN), Made(-0.1, FEW)]
-    said = answer(asked(gone).reset_index())
+    said = answer(asked(gone))
     assert "not measurably worse" in said and "with the least data it was −0.1" in said
-    repeated = answer(asked([*gone, Made(-0.03, FEW, passes=16)]).reset_index())
+    repeated = answer(asked([*gone, Made(-0.03, FEW, passes=16)]))
     assert "the same few tokens change that by +0.07" in repeated
     assert "more different tokens, at equal steps, change it by +0.03" in repeated
-    better = answer(asked([pair._replace(gap=0.1) for pair in gone]).reset_index())
+    better = answer(asked([pair._replace(gap=0.1) for pair in gone]))
     assert "do better than" in better and "explained" not in better

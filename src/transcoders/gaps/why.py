@@ -1,4 +1,4 @@
-"""Why transcoders lose: one factor at a time, at the site that has the controls.
+"""Why transcoders lose: one factor at a time, at every site that has controls.
 
 Most factors are **changed**: the gap of two pairs that differ in nothing else is compared, over the
 range of L0 that all four fronts cover, with every document drawn alike for both. Others can only be
@@ -55,7 +55,7 @@ class Control(NamedTuple):
 
 
 def why(pairs: Pairs, *, margin: float, needs: int) -> pd.DataFrame:
-    """One row for each factor, or for each width, at the site with the most controls.
+    """One row for each factor, or each width, at each site, the one with most controls first.
 
     Args:
         pairs: of an evaluation.
@@ -63,24 +63,32 @@ def why(pairs: Pairs, *, margin: float, needs: int) -> pd.DataFrame:
         needs: how many documents it takes to find one.
 
     Returns:
-        Columns :data:`WHY_COLUMNS`, no row if no site has a control. The first row is the gap that
-        is to be explained: that of the most tokens, one pass. ``before`` and ``after`` are in the
-        unit of the ``measure``; for a level, they are the SAE's and the transcoder's.
+        Columns :data:`WHY_COLUMNS`, no row if no site has a control. The first row of a site is the
+        gap that is to be explained: that of the most tokens, one pass. ``before`` and ``after`` are
+        in the unit of the ``measure``; for a level, they are the SAE's and the transcoder's.
         ``share_of_gap`` is the share of ``before`` that the change undoes, where ``before`` is
         below 0.
     """
     controls = {site: list(_controls(pairs, site)) for site in pairs.sites}
-    site = max(controls, key=lambda each: len(controls[each]))
-    rows: list[dict[str, Any]] = []
-    if controls[site]:
-        # The pair that is to be explained: of the most tokens, one pass if there is one.
-        by_data = pairs.by_data(site)
-        pair = ([pair for pair in by_data if pair.passes == 1] or by_data)[-1]
-        rows += _the_gap(pairs, pair)
-        for control in controls[site]:
-            rows += _changed(pairs, control, margin, needs)
-        rows += _levels(pairs, pair)
-    return pd.DataFrame([{"site": site} | row for row in rows], columns=WHY_COLUMNS)
+    rows = [
+        {"site": site} | row
+        for site in sorted(controls, key=lambda each: -len(controls[each]))
+        if controls[site]
+        for row in _of_site(pairs, site, controls[site], margin, needs)
+    ]
+    return pd.DataFrame(rows, columns=WHY_COLUMNS)
+
+
+def _of_site(
+    pairs: Pairs, site: str, controls: list[Control], margin: float, needs: int
+) -> Iterator[dict[str, Any]]:
+    # The pair that is to be explained: of the most tokens, one pass if there is one.
+    by_data = pairs.by_data(site)
+    pair = ([pair for pair in by_data if pair.passes == 1] or by_data)[-1]
+    yield from _the_gap(pairs, pair)
+    for control in controls:
+        yield from _changed(pairs, control, margin, needs)
+    yield from _levels(pairs, pair)
 
 
 def explains(

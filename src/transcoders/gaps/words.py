@@ -25,18 +25,30 @@ CAUSES = {
 
 
 def why_in_words(why: pd.DataFrame) -> str:
-    """Markdown: a line for each row of ``why.csv``."""
-    return "\n".join(f"- {_line(row)}" for row in why.to_dict("records"))
+    """Markdown: for each site of ``why.csv``, a line for each row."""
+    return "\n".join(
+        f"\n**{_place(site).capitalize()}**\n\n"
+        + "\n".join(f"- {_line(row)}" for row in rows.to_dict("records"))
+        for site, rows in why.groupby("site", sort=False)
+    )
 
 
-def answer(why: pd.DataFrame) -> str:
-    """The one sentence that says why, in plain words, with the gap that it is about.
+def answers(why: pd.DataFrame) -> list[str]:
+    """One sentence for each site that says why, in plain words, with the gap that it is about.
 
     Args:
         why: ``why.csv``.
     """
-    if not (why["factor"] == GAP).any():
-        return "Nothing here tells why one kind is better: no fronts share a range of L0."
+    found = [
+        _answer(rows)
+        for _, rows in why.groupby("site", sort=False)
+        if (rows["factor"] == GAP).any()
+    ]
+    return found or ["Nothing here tells why one kind is better: no fronts share a range of L0."]
+
+
+def _answer(why: pd.DataFrame) -> str:
+    """The sentence for one site."""
     gap = why[why["factor"] == GAP].iloc[0].to_dict()
     number = f"the gap is {_change(gap)} of what the MLP is worth"
     if gap["high"] < 0:

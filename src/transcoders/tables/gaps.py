@@ -14,7 +14,7 @@ def why_table(why: pd.DataFrame) -> str:
         "explains": "explains it",
     }
     formats = signed | {"share_of_gap": "{:.0%}"}
-    return html_table(why.drop(columns=["site", "n"]), formats, headings=headings, name="why")
+    return html_table(why.drop(columns="n"), formats, headings=headings, name="why")
 
 
 def points_table(points: pd.DataFrame) -> str:
