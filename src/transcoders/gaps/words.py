@@ -27,7 +27,7 @@ CAUSES = {
 def why_in_words(why: pd.DataFrame) -> str:
     """Markdown: for each site of ``why.csv``, a line for each row."""
     return "\n".join(
-        f"\n**{_place(site).capitalize()}**\n\n"
+        f"\n**{_place(str(site)).capitalize()}**\n\n"
         + "\n".join(f"- {_line(row)}" for row in rows.to_dict("records"))
         for site, rows in why.groupby("site", sort=False)
     )
