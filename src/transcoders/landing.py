@@ -247,10 +247,14 @@ def _judged(layout: Layout) -> dict[str, Judged]:
                 (place, words.verdict_in_words(row), words.value_in_words(row))
                 for place, row in zip(places, records, strict=True)
             ],
-            # A note that is not about all sites begins with those that it is about.
+            # Notes about all sites come first. The others begin with the sites that they are about.
             "notes": [
-                note if len(sites) == len(rows) else f"{', '.join(sites)}: {note}"
-                for note, sites in notes.items()
+                *(note for note, sites in notes.items() if len(sites) == len(rows)),
+                *(
+                    f"{_listed(sites)}: {note}"
+                    for note, sites in notes.items()
+                    if len(sites) < len(rows)
+                ),
             ],
         }
     return found
