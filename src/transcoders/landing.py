@@ -15,7 +15,7 @@ from transcoders.claims import words
 from transcoders.config import Scale
 from transcoders.documents import has_page, page_beside
 from transcoders.files import read_table
-from transcoders.gaps.words import answers
+from transcoders.gaps.words import in_short
 from transcoders.layout import ARTICLE, Layout
 from transcoders.rating.records import NO_PERSON
 from transcoders.templates import render, script, stylesheet
@@ -68,7 +68,7 @@ def landing_page(scale: Scale, layout: Layout, destination: Path) -> str:
             if other.landing_page.exists()
         ],
         trained_once=not claims["resampled"].str.contains("training runs").any(),
-        why=answers(read_table(layout.why)) if layout.why.exists() else [],
+        why=in_short(read_table(layout.why)) if layout.why.exists() else None,
         chapters=[chapter for chapter in chapters if chapter is not None],
         signs=words.SIGNS,
         scales=list(judged),

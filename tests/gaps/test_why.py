@@ -1,12 +1,14 @@
 """One factor at a time: what explains a gap, what does not, and what nobody can tell."""
 
+import re
+
 import numpy as np
 import pytest
 
 from helpers_gaps import SITE, Made, tables
 from transcoders.gaps import Pairs, why
 from transcoders.gaps.why import explains
-from transcoders.gaps.words import answers, why_in_words
+from transcoders.gaps.words import answers, in_short, why_in_words
 from transcoders.statistics import Estimate
 
 RULE = {"margin": 0.027, "needs": 50}
@@ -172,16 +174,37 @@ def test_a_change_is_measured_where_all_fronts_are():
     assert row["change"] == pytest.approx(0, abs=1e-9)
 
 
-def test_every_site_with_a_control_has_rows_and_the_site_with_most_controls_comes_first():
+def test_every_site_with_a_control_has_rows_and_a_sentence():
     elsewhere = [Made(-0.3, site="tiny_layer2"), Made(-0.4, FEW, site="tiny_layer2")]
     alone = Made(-0.2, site="tiny_layer3")
     made = tables([*elsewhere, alone, *controls(0, 0, 0, 0, 0)], noise=0.01)
     table = found_in(made).reset_index()
-    assert list(table["site"].unique()) == [SITE, "tiny_layer2"]
+    assert set(table["site"]) == {SITE, "tiny_layer2"}
     of_site = table[table["site"] == "tiny_layer2"].set_index("factor")
     assert of_site.loc["data", "change"] == pytest.approx(0.1, abs=0.01)
-    starts = [sentence.partition(" and ")[0] for sentence in answers(table)]
-    assert starts == ["At layer 1 of tiny", "At layer 2 of tiny"]
+    starts = {sentence.partition(" and ")[0] for sentence in answers(table)}
+    assert starts == {"At layer 1 of tiny", "At layer 2 of tiny"}
+
+
+def test_in_short_sites_are_sorted_by_what_steps_and_tokens_changed_there():
+    def site(layer, steps, tokens):
+        name = f"tiny_layer{layer}"
+        few = Made(-0.1, FEW, site=name)
+        repeated = few._replace(gap=-0.1 + steps, passes=16)
+        return [few, repeated, Made(-0.1 + steps + tokens, MOST, site=name)]
+
+    made = [*site(1, 0.2, 0.0), *site(2, 0.3, 0.0), *site(10, 0.0, -0.2)]
+    said = in_short(found_in(tables(made, noise=0.02)).reset_index())
+    steps, tokens = said.removesuffix(".").split(". ")
+    assert steps.startswith("More training steps on the same few tokens help transcoders at layers")
+    assert re.search(r"at layers 1 and 2 \(the gap changes by \+0\.\d+ and \+0\.\d+\)", steps)
+    assert " and make no measurable difference at layer 10 of tiny (" in steps
+    assert tokens.startswith(
+        "More different tokens, for as many steps, harm transcoders at layer 10"
+    )
+    assert "no measurable difference at layers 1 and 2 (" in tokens
+    alone = found_in(tables([*PLAIN, Made(-0.2, FEW)])).reset_index()
+    assert [in_short(alone)] == answers(alone)
 
 
 def test_without_any_control_there_is_no_row():

@@ -55,7 +55,7 @@ class Control(NamedTuple):
 
 
 def why(pairs: Pairs, *, margin: float, needs: int) -> pd.DataFrame:
-    """One row for each factor, or each width, at each site, the one with most controls first.
+    """One row for each factor, or for each width, at each site that has controls.
 
     Args:
         pairs: of an evaluation.
@@ -69,12 +69,11 @@ def why(pairs: Pairs, *, margin: float, needs: int) -> pd.DataFrame:
         ``share_of_gap`` is the share of ``before`` that the change undoes, where ``before`` is
         below 0.
     """
-    controls = {site: list(_controls(pairs, site)) for site in pairs.sites}
     rows = [
         {"site": site} | row
-        for site in sorted(controls, key=lambda each: -len(controls[each]))
-        if controls[site]
-        for row in _of_site(pairs, site, controls[site], margin, needs)
+        for site in pairs.sites
+        if (controls := list(_controls(pairs, site)))
+        for row in _of_site(pairs, site, controls, margin, needs)
     ]
     return pd.DataFrame(rows, columns=WHY_COLUMNS)
 

@@ -33,6 +33,39 @@ def why_in_words(why: pd.DataFrame) -> str:
     )
 
 
+CHANGES = {
+    "steps": "More training steps on the same few tokens",
+    "data at equal steps": "More different tokens, for as many steps,",
+}
+"""What :func:`in_short` tells apart."""
+
+
+def in_short(why: pd.DataFrame) -> str:
+    """What more steps and more tokens change at all sites; or why one kind is better at the first.
+
+    Args:
+        why: ``why.csv``.
+    """
+    if not set(CHANGES) <= set(why["factor"]):
+        return answers(why)[0]
+    sentences = []
+    for factor, opening in CHANGES.items():
+        rows = why[why["factor"] == factor]
+        better, worse = rows["low"] > 0, rows["high"] < 0
+        parts = [
+            f"{effect} at {_places(list(rows.loc[chosen, 'site']))} (the gap changes by "
+            f"{_listed([_number(change) for change in rows.loc[chosen, 'change']], 'and')})"
+            for effect, chosen in (
+                ("help transcoders", better),
+                ("harm transcoders", worse),
+                ("make no measurable difference", ~(better | worse)),
+            )
+            if chosen.any()
+        ]
+        sentences.append(f"{opening} {_listed(parts, 'and')}.")
+    return " ".join(sentences)
+
+
 def answers(why: pd.DataFrame) -> list[str]:
     """One sentence for each site that says why, in plain words, with the gap that it is about.
 
@@ -147,6 +180,14 @@ def _place(site: str) -> str:
     """A site as a reader names it: ``layer 20 of gpt2``."""
     model, _, layer = site.rpartition("_layer")
     return f"layer {layer} of {model}"
+
+
+def _places(sites: Sequence[str]) -> str:
+    """Sites of one model as ``layers 12 and 20``, others each with its model."""
+    models, layers = zip(*(site.split("_layer") for site in sites), strict=True)
+    if len(sites) > 1 and len(set(models)) == 1:
+        return f"layers {_listed(layers, 'and')}"
+    return _listed([_place(site) for site in sites], "and")
 
 
 def _change(row: Row) -> str:
