@@ -14,6 +14,7 @@ EVERYDAY = (
     "killed: collect-tables: end",
     "damaged: results/smoke/models/tiny-gpt2/model.safetensors: one bit",
     "damaged: results/smoke/corpus/tiny-gpt2/train.safetensors: exchanged",
+    "damaged: results/smoke/corpus/manifest.json: half",
     "damaged: results/smoke/evaluation/tiny-gpt2_layer1.csv: one bit",
     "damaged: results/smoke/greater_than/where.csv: half",
     "damaged, all done: results/smoke/claims.csv",

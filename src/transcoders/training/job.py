@@ -22,6 +22,8 @@ def train_group_of(scale: Scale, layout: Layout, group: Group, *, device: str = 
     """
     entries = scale.dictionaries_in(group)
     activations = open_activations(scale, layout, group, device)
+    # Before the training, so that a damaged manifest is refused in the first second.
+    shared = _shared_record(scale, layout, group, activations, device)
     checkpoint = layout.checkpoint(group.name)
     trained = train_group(
         entries,
@@ -39,7 +41,6 @@ def train_group_of(scale: Scale, layout: Layout, group: Group, *, device: str = 
             "threads": scale.resources.train.threads,
         },
     )
-    shared = _shared_record(scale, layout, group, activations, device)
     by_site = {record["site"]: record for record in activations.records}
     for entry, result in zip(entries, trained, strict=True):
         own = {"l1_coefficient": entry.l1_coefficient, "k": entry.k}
