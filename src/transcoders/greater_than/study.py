@@ -181,8 +181,7 @@ def _describe_features(
 ) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]]:
     """``features.csv``: all that are ever kept; ``features_by_year.csv``: the first and the bad.
 
-    The third result is how much more the first features agree with their own weights than with
-    those of other features.
+    Third, how much more the first features agree with their own weights than with others'.
     """
     replacement, numbers, layer = tracer.replacement, mlp.numbers, mlp.layer
     variance, ranking = mlp.variance("transcoder"), mlp.ranking("transcoder")[: max(settings.kept)]
