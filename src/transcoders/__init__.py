@@ -31,7 +31,7 @@ Below them, used by all: ``errors`` (the one exception that a user is meant to r
 place where files are read and written), ``checksums`` (what was made, and by which command),
 ``layout`` (where the files of a scale live), ``context`` (tokens as text), ``synthetic`` (tiny
 models and texts), ``statistics`` (estimates with intervals), ``process``, ``progress``,
-``environment``, ``plan``, ``sizes`` and ``short_repr``.
+``environment``, ``plan``, ``sizes``, ``words`` (lists in sentences) and ``short_repr``.
 """
 
 from importlib import import_module

@@ -19,6 +19,7 @@ from transcoders.gaps.words import in_short
 from transcoders.layout import ARTICLE, Layout
 from transcoders.rating.records import NO_PERSON
 from transcoders.templates import render, script, stylesheet
+from transcoders.words import listed, listed_layers
 
 Judged = dict[Hashable, Any]
 """A claim with its verdicts: its first row of ``claims.csv``, and what :func:`_judged` adds."""
@@ -113,11 +114,10 @@ def _places(rows: pd.DataFrame) -> pd.Series:
 
 
 def _listed(places: list[str]) -> str:
-    """Sites one after another: ``layers 12, 20 and 24``."""
-    if len(places) > 1 and all(place.startswith("layer ") for place in places):
-        places = ["layers " + places[0].split()[1], *(place.split()[1] for place in places[1:])]
-    *most, last = places
-    return f"{', '.join(most)} and {last}" if most else last
+    """Sites one after another, as :func:`_places` names them."""
+    if all(place.startswith("layer ") for place in places):
+        return listed_layers([place.split()[1] for place in places])
+    return listed(places)
 
 
 def _tokens_trained(layout: Layout) -> str | None:
@@ -249,12 +249,8 @@ def _judged(layout: Layout) -> dict[str, Judged]:
             ],
             # Notes about all sites come first. The others begin with the sites that they are about.
             "notes": [
-                *(note for note, sites in notes.items() if len(sites) == len(rows)),
-                *(
-                    f"{_listed(sites)}: {note}"
-                    for note, sites in notes.items()
-                    if len(sites) < len(rows)
-                ),
+                note if len(sites) == len(rows) else f"{_listed(sites)}: {note}"
+                for note, sites in sorted(notes.items(), key=lambda each: len(each[1]) < len(rows))
             ],
         }
     return found

@@ -8,6 +8,7 @@ import pandas as pd
 
 from transcoders.gaps.by_tokens import HORIZON
 from transcoders.gaps.why import GAP, LEVELS
+from transcoders.words import listed, listed_layers
 
 Row = dict[Hashable, Any]
 CAUSES = {
@@ -22,6 +23,11 @@ CAUSES = {
     "training seeds": "chance between training runs",
 }
 """Each factor, worded as the reason for a gap."""
+CHANGES = {
+    "steps": "More training steps on the same few tokens",
+    "data at equal steps": "More different tokens, for as many steps,",
+}
+"""What :func:`in_short` tells apart."""
 
 
 def why_in_words(why: pd.DataFrame) -> str:
@@ -31,13 +37,6 @@ def why_in_words(why: pd.DataFrame) -> str:
         + "\n".join(f"- {_line(row)}" for row in rows.to_dict("records"))
         for site, rows in why.groupby("site", sort=False)
     )
-
-
-CHANGES = {
-    "steps": "More training steps on the same few tokens",
-    "data at equal steps": "More different tokens, for as many steps,",
-}
-"""What :func:`in_short` tells apart."""
 
 
 def in_short(why: pd.DataFrame) -> str:
@@ -54,7 +53,7 @@ def in_short(why: pd.DataFrame) -> str:
         better, worse = rows["low"] > 0, rows["high"] < 0
         parts = [
             f"{effect} at {_places(list(rows.loc[chosen, 'site']))} (the gap changes by "
-            f"{_listed([_number(change) for change in rows.loc[chosen, 'change']], 'and')})"
+            f"{listed([_number(change) for change in rows.loc[chosen, 'change']])})"
             for effect, chosen in (
                 ("help transcoders", better),
                 ("harm transcoders", worse),
@@ -62,7 +61,7 @@ def in_short(why: pd.DataFrame) -> str:
             )
             if chosen.any()
         ]
-        sentences.append(f"{opening} {_listed(parts, 'and')}.")
+        sentences.append(f"{opening} {listed(parts)}.")
     return " ".join(sentences)
 
 
@@ -106,7 +105,7 @@ def _causes(why: pd.DataFrame) -> str:
     ):
         causes = [CAUSES[factor] for factor in why.loc[why["explains"] == answered, "factor"]]
         if causes:
-            parts.append(f"{opening} {_listed(causes, joint)}")
+            parts.append(f"{opening} {listed(causes, joint)}")
     return "; ".join(parts)
 
 
@@ -186,8 +185,8 @@ def _places(sites: Sequence[str]) -> str:
     """Sites of one model as ``layers 12 and 20``, others each with its model."""
     models, layers = zip(*(site.split("_layer") for site in sites), strict=True)
     if len(sites) > 1 and len(set(models)) == 1:
-        return f"layers {_listed(layers, 'and')}"
-    return _listed([_place(site) for site in sites], "and")
+        return listed_layers(layers)
+    return listed([_place(site) for site in sites])
 
 
 def _change(row: Row) -> str:
@@ -212,8 +211,3 @@ def _tokens(number: float) -> str:
         if number >= size:
             return f"{float(f'{number / size:.2g}'):g} {unit}"
     return "under 1 k"
-
-
-def _listed(names: Sequence[str], joint: str) -> str:
-    *most, last = names
-    return f"{', '.join(most)} {joint} {last}" if most else last
