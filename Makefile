@@ -27,9 +27,8 @@ setup: $(VENV)/.installed ## Make the virtual environment
 
 $(VENV)/.installed: requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --no-compile -r requirements.lock
+	$(BIN)/pip install --quiet -r requirements.lock
 	$(BIN)/pip install --quiet --no-deps --editable .
-	$(BIN)/python -m compileall -q -j 0 $(VENV)/lib > $(VENV)/compiled.txt || true  # pip uses one core
 	touch $@
 
 slurm: setup ## Add what a Slurm cluster needs to .venv
