@@ -3,6 +3,7 @@
 import getpass
 import json
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -58,6 +59,9 @@ def show(run: Run) -> None:
 app(["show", "--scale", "smoke", "--threads", "1"])
 """
 
+DIGEST = "c8dae5cb3cf0287701dd56e8a16a8d40c0d8932bd5aa78c4e13fbb226312e60f"
+"""What the job computes on every x86-64 processor with AVX2, made by whom it may be."""
+
 
 def python(code, environment):
     """What Python prints, with these of a user's settings and no others."""
@@ -71,10 +75,19 @@ def python(code, environment):
 def test_a_job_computes_the_same_whatever_the_users_environment_says():
     plain, other = (json.loads(python(A_JOB, settings)) for settings in ({}, USERS))
     assert plain["digest"] == other["digest"]
+    if platform.machine() == "x86_64" and plain["capability"] == "AVX2":
+        assert plain["digest"] == DIGEST
     for job in (plain, other):
         assert job["capability"] != "AVX512"
         assert job["child"].items() >= (AVX2 | ALWAYS).items()  # as kernels of notebooks
         assert not set(NEVER) & job["child"].keys()
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="MKL is for x86-64")
+def test_mkl_is_told_that_the_processor_is_intels():
+    asked = "import ctypes; print(ctypes.CDLL(None).mkl_serv_intel_cpu_true())"
+    prepared = "from transcoders.process import set_environment; set_environment('avx2')"
+    assert python(f"{prepared}; {asked}", {}) == "1\n"
 
 
 def test_auto_is_whatever_the_processor_has_and_not_what_the_user_says(monkeypatch):

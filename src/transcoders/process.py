@@ -7,12 +7,13 @@ from pathlib import Path
 
 from transcoders.config import Resources
 from transcoders.errors import UserError
+from transcoders.mkl import answer_as_intel
 
 ELEMENTWISE = ("cos", "erf", "exp", "log", "sin", "sqrt", "tanh")
 AVX2 = {
     "ATEN_CPU_CAPABILITY": "avx2",  # PyTorch's loops
     "ONEDNN_MAX_CPU_ISA": "AVX2",  # PyTorch's GELU
-    "MKL_ENABLE_INSTRUCTIONS": "AVX2",  # PyTorch's products, on Intel's processors
+    "MKL_ENABLE_INSTRUCTIONS": "AVX2",  # PyTorch's products, with `answer_as_intel`
     "OPENBLAS_CORETYPE": "Haswell",  # NumPy's and SciPy's products
     "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",  # NumPy's loops
 }
@@ -48,7 +49,10 @@ def set_environment(instruction_set: str) -> None:
     """
     for name in (*AVX2, *NEVER):
         os.environ.pop(name, None)
-    os.environ.update(ALWAYS | (AVX2 if instruction_set == "avx2" else {}))
+    os.environ.update(ALWAYS)
+    if instruction_set == "avx2":
+        os.environ.update(AVX2)
+        answer_as_intel()
     _name_and_home()
 
 
