@@ -45,9 +45,10 @@ from transcoders.cli.app import Run, job
 @job("", resources="notebook")
 def show(run: Run) -> None:
     import numpy, torch
-    numbers = numpy.random.default_rng(0).standard_normal((100, 77))
+    numbers = numpy.random.default_rng(0).standard_normal((256, 576))
     single = torch.from_numpy(numbers).float()
-    computed = [single.softmax(1).numpy(), (single @ single.T).numpy()]
+    encoder = torch.from_numpy(numpy.random.default_rng(1).standard_normal((576, 4608))).float()
+    computed = [single.softmax(1).numpy(), (single @ encoder).numpy()]
     computed += [numpy.exp(numbers), numbers @ numbers.T]
     child = "import json, os; print(json.dumps(dict(os.environ)))"
     print(json.dumps({
@@ -59,7 +60,7 @@ def show(run: Run) -> None:
 app(["show", "--scale", "smoke", "--threads", "1"])
 """
 
-DIGEST = "c8dae5cb3cf0287701dd56e8a16a8d40c0d8932bd5aa78c4e13fbb226312e60f"
+DIGEST = "84ec9c1a52ad4cee6dd7638d918a5d7f81fa4e5558d1804dee59921de7a9b37b"
 """What the job computes on every x86-64 processor with AVX2, made by whom it may be."""
 
 
