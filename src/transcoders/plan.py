@@ -134,12 +134,16 @@ def does_not_fit(works: list[Work], results: Path, memory_gb: float) -> list[str
     """
     needed, free = sum(work.disk for work in works), free_bytes(results)
     problems = [
-        f"memory: {work.rule} {work.resources.mem_mb / 1000:g} GB of {memory_gb:.0f}"
+        f"memory: {work.rule} {work.resources.mem_mb / 1000:g} GB of {memory_gb:.0f}; use a larger "
+        "machine, or smaller batches or fewer dictionaries a group in the scale file"
         for work in works
         if work.resources.mem_mb > memory_gb * 1000
     ]
     if needed > free:
-        problems.append(f"disk: {needed / 1e9:.1f} GB, free on {results}: {free / 1e9:.1f} GB")
+        problems.append(
+            f"disk: {needed / 1e9:.1f} GB, free on {results}: {free / 1e9:.1f} GB; free some, or "
+            "clone the project on a larger disk"
+        )
     return problems
 
 

@@ -186,7 +186,9 @@ def steering_figure(steered: dict[str, pd.DataFrame]) -> Figure:
         _scatter(panel, rows, "predicted", "change", s=14, alpha=0.7)
         _, correlation, slope = agreement(rows)
         panel.set_title(
-            f"× {factor:g}: {len(rows)} nodes\nr = {correlation:.2f}, slope {slope:.2f}"
+            f"× {factor:g}: {len(rows)} nodes\nr = {correlation:.2f}, slope {slope:.2f}".replace(
+                "-", "−"
+            )
         )
         panel.set(xlabel="predicted change")
         panel.set_xscale("symlog", linthresh=0.1)
