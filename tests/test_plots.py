@@ -220,7 +220,8 @@ def test_steering_has_a_panel_for_each_factor_with_every_node_and_the_slope():
         rows = everything[everything["factor"] == factor]
         x, y = rows["predicted"], rows["change"]
         said = f"r = {np.corrcoef(x, y)[0, 1]:.2f}, slope {x @ y / (x @ x):.2f}"
-        assert panel.get_title() == f"× {factor}: {len(rows)} nodes\n{said}"
+        title = f"× {factor}: {len(rows)} nodes\n{said}".replace("-", "−")
+        assert panel.get_title() == title
         for part, kind in zip(panel.collections, ("feature", "head", "mlp"), strict=True):
             of_kind = rows.loc[rows["kind"] == kind, ["predicted", "change"]]
             np.testing.assert_array_equal(part.get_offsets(), of_kind)

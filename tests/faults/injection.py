@@ -20,7 +20,7 @@ from workflow.running import hashes_below
 LAYOUT = Layout("smoke")
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
-    ["torch", "transformers", "pandas", "numba", "scipy.stats", "sklearn.tree",
+    ["as_a_job", "torch", "transformers", "pandas", "numba", "scipy.stats", "sklearn.tree",
      "matplotlib.pyplot", "nbclient", "nbconvert"]
 )  # fmt: skip
 # A forked job finds the libraries loaded, so they must have read what a job of this scale sets.

@@ -45,7 +45,7 @@ def front_gap_figure(judged: pd.DataFrame) -> Figure:
         panel.text(0.01, place - 0.2, f"{site}: {row['verdict']}", **above)
         if pd.notna(row["value"]):
             n = f"{row['n']:.0f} {row['resampled']}"
-            look: style.Look = {"ha": "right", "size": "small", "color": style.BOUND_COLOUR}
+            look: style.Look = {"ha": "right", "size": 9, "color": style.BOUND_COLOUR}
             panel.text(0.99, place - 0.2, n, **look, **above)
     panel.set_ylim(len(judged) - 0.6, -0.8)
     panel.set_yticks([])
