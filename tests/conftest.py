@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-import as_a_job  # noqa: F401  # isort: skip  # before PyTorch, so that tests compute what jobs do
+import transcoders.as_a_job  # noqa: F401  # isort: skip  # before PyTorch: tests compute as jobs do
 import pytest
 import torch
 from huggingface_hub import constants

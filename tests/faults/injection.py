@@ -14,17 +14,15 @@ from typing import NamedTuple
 
 from faults import process
 from transcoders.layout import Layout
-from transcoders.process import set_environment
 from workflow.running import hashes_below
 
 LAYOUT = Layout("smoke")
 FORKS = multiprocessing.get_context("forkserver")
+# A forked job finds the libraries loaded, so they must have read what a job sets: this comes first.
 FORKS.set_forkserver_preload(
-    ["as_a_job", "torch", "transformers", "pandas", "numba", "scipy.stats", "sklearn.tree",
-     "matplotlib.pyplot", "nbclient", "nbconvert"]
+    ["transcoders.as_a_job", "torch", "transformers", "pandas", "numba", "scipy.stats",
+     "sklearn.tree", "matplotlib.pyplot", "nbclient", "nbconvert"]
 )  # fmt: skip
-# A forked job finds the libraries loaded, so they must have read what a job of this scale sets.
-set_environment("avx2")
 SECONDS = 300
 """After which a command counts as hanging."""
 
