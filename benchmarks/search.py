@@ -1,14 +1,15 @@
 """A search for the settings that each kind of dictionary trains best with.
 
-    python benchmarks/search.py             after caching; over three hours on two cores
+    python benchmarks/search.py             after caching; about four hours on two cores
 
 For every kind: learning rate × length of λ₁'s warm-up × λ₁, at two sites and with two amounts of
 data, one pass each. The larger amount is tried only with the warm-up that did better with the
 smaller one, on average over learning rates and sites; and, at three sites, also with a learning
 rate that decays over nearly all of training instead of the last fifth. The best of all these are
-tried once more on about a million tokens, at one site. All dictionaries of a site and amount of
-data see the same batches. They are measured on training documents, on rows after those that they
-were trained on. The held-out documents of the evaluation are not touched.
+tried once more on about a million tokens, at one site, and wider dictionaries on half of that. All
+dictionaries of a site and amount of data see the same batches. They are measured on training
+documents, on rows after those that they were trained on. The held-out documents of the evaluation
+are not touched.
 
 The two or three λ₁ of a setting trace a front on the plane of L0 and FVU. Settings are compared by
 the mean FVU of their fronts over one range of L0, interpolated in log L0. A front that does not
@@ -42,6 +43,8 @@ CONTEXTS = (1032, 2580)
 """Rows to train on: 131 and 328 thousand tokens."""
 MOST_CONTEXTS, MOST_LAYER = 8256, 20
 """Rows and site for the best settings: 1.05 million tokens."""
+WIDE_CONTEXTS = 4128
+"""Rows for wider dictionaries, at the same site: 524 thousand tokens."""
 MEASURED_CONTEXTS = 224
 L0 = (20.0, 60.0)
 """The range over which fronts are compared."""
@@ -79,8 +82,29 @@ BEST: dict[Kind, dict[tuple[float, float, float], tuple[float, ...]]] = {
     },
 }  # fmt: skip
 """Learning rate, warm-up and decay that are tried with most data, and their λ₁."""
+WIDE: dict[Kind, dict[int, dict[float, tuple[float, ...]]]] = {
+    "transcoder": {
+        32: {3e-3: (3.0, 6.0), 6e-3: (2.0, 4.0), 12e-3: (1.0, 2.0), 24e-3: (1.2, 2.4)},
+        16: {6e-3: (2.0, 4.0), 12e-3: (1.0, 2.0), 24e-3: (0.6, 1.2)},
+        8: {12e-3: (1.0, 2.0), 24e-3: (0.6, 1.2)},
+    },
+    "mlp_out_sae": {
+        32: {1.5e-3: (1.8, 2.5), 3e-3: (1.8, 2.5)},
+        16: {1.5e-3: (1.8, 2.5), 3e-3: (1.8, 2.5)},
+    },
+}  # fmt: skip
+"""Expansion, learning rate and λ₁ of the wider dictionaries."""
+WIDE_WARMUP_AND_DECAY: dict[Kind, tuple[float, float]] = {
+    "transcoder": (0.8, 0.9),
+    "mlp_out_sae": (0.1, 0.2),
+}
+"""The best of their kind at the usual width."""
+EXPANSION = 8
+"""That of all others."""
 SETTING = ["learning_rate", "l1_warmup_fraction", "decay_fraction"]
-COLUMNS = ["kind", "layer", "contexts", *SETTING, "l1_coefficient"]
+FRONT = ["kind", "layer", "contexts", "expansion", *SETTING]
+"""What the points of a front have in common."""
+COLUMNS = [*FRONT, "l1_coefficient"]
 SEARCH, SETTINGS = Path("benchmarks/search.csv"), Path("benchmarks/settings.csv")
 
 
@@ -90,6 +114,7 @@ class Run(NamedTuple):
     kind: Kind
     layer: int
     contexts: int
+    expansion: int
     learning_rate: float
     l1_warmup_fraction: float
     decay_fraction: float
@@ -109,7 +134,7 @@ def main(
     later = [*_runs(many), *_slowly_decaying(many)]
     later = [run for run in later if run.l1_warmup_fraction == warmups[run.kind]]
     _train_missing(later, scale, folder)
-    settings = compare(_train_missing(_with_most_data(), scale, folder))
+    settings = compare(_train_missing([*_with_most_data(), *_wider()], scale, folder))
     _write(SETTINGS, settings)
     print(settings.to_string(index=False))
 
@@ -120,7 +145,7 @@ def _runs(contexts: int) -> Iterator[Run]:
         for rate, warmup, l1 in product(LEARNING_RATES[kind], L1_WARMUPS, L1_COEFFICIENTS[kind]):
             # The larger the rate, the smaller is L0 at the same λ₁.
             suited = l1 / 2 if rate > 6e-3 else l1
-            yield Run(kind, layer, contexts, rate, warmup, DECAYS[0], suited)
+            yield Run(kind, layer, contexts, EXPANSION, rate, warmup, DECAYS[0], suited)
 
 
 def _slowly_decaying(contexts: int) -> Iterator[Run]:
@@ -128,7 +153,7 @@ def _slowly_decaying(contexts: int) -> Iterator[Run]:
     for (kind, rates), layer, warmup in product(SLOWLY_DECAYING.items(), MORE_LAYERS, L1_WARMUPS):
         for rate, coefficients in rates.items():
             for l1 in coefficients:
-                yield Run(kind, layer, contexts, rate, warmup, DECAYS[1], l1)
+                yield Run(kind, layer, contexts, EXPANSION, rate, warmup, DECAYS[1], l1)
 
 
 def _with_most_data() -> Iterator[Run]:
@@ -136,7 +161,17 @@ def _with_most_data() -> Iterator[Run]:
     for kind, settings in BEST.items():
         for setting, coefficients in settings.items():
             for l1 in coefficients:
-                yield Run(kind, MOST_LAYER, MOST_CONTEXTS, *setting, l1)
+                yield Run(kind, MOST_LAYER, MOST_CONTEXTS, EXPANSION, *setting, l1)
+
+
+def _wider() -> Iterator[Run]:
+    """Wider dictionaries of the kinds that are compared, with several learning rates."""
+    for kind, widths in WIDE.items():
+        for expansion, rates in widths.items():
+            for rate, coefficients in rates.items():
+                for l1 in coefficients:
+                    setting = (rate, *WIDE_WARMUP_AND_DECAY[kind])
+                    yield Run(kind, MOST_LAYER, WIDE_CONTEXTS, expansion, *setting, l1)
 
 
 def _train_missing(runs: Iterable[Run], scale: str, folder: Path) -> pd.DataFrame:
@@ -165,7 +200,7 @@ def _train(task: tuple[Run, str, Path]) -> dict[str, object]:
     activations.n_tokens = run.contexts * row  # what training reads, from the first
 
     entry = Dictionary(site=site, kind=run.kind, l1_coefficient=run.l1_coefficient, group="search")
-    changes = {key: getattr(run, key) for key in SETTING} | {"epochs": 1}
+    changes = {key: getattr(run, key) for key in ("expansion", *SETTING)} | {"epochs": 1}
     training = Training.model_validate({**settings.training.model_dump(), **changes})
     dictionary = train_group([entry], activations, training, seed=settings.seed)[0].dictionary
     x = getattr(measured, entry.traits.reads).float()
@@ -193,7 +228,7 @@ def compare(runs: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     grid = np.linspace(*np.log(L0), 21)[None]
-    for key, points in runs.groupby(COLUMNS[:-1]):
+    for key, points in runs.groupby(FRONT):
         front = points.sort_values("l0")
         log_l0 = np.log(front["l0"].clip(lower=0.1).to_numpy())[None]
         means = {
@@ -201,15 +236,15 @@ def compare(runs: pd.DataFrame) -> pd.DataFrame:
             for column in ("fvu", "never_active")
         }
         ends = {"l0_low": front["l0"].min(), "l0_high": front["l0"].max()}
-        rows.append(dict(zip(COLUMNS, key, strict=False)) | ends | means)
+        rows.append(dict(zip(FRONT, key, strict=True)) | ends | means)
     table = pd.DataFrame(rows)
-    best = table.groupby(["kind", "layer", "contexts"])["fvu"].transform("min")
+    best = table.groupby(["kind", "layer", "contexts", "expansion"])["fvu"].transform("min")
     table["fvu_above_best"] = table["fvu"] / best - 1
     ranked = table[table["layer"].isin(LAYERS) & (table["contexts"] == CONTEXTS[-1])]
     mean = ranked.groupby(["kind", *SETTING])["fvu_above_best"].mean()
     rank = mean.groupby("kind").rank(method="dense").astype("Int64").rename("rank")
     table = table.join(rank, on=["kind", *SETTING])
-    return table.sort_values(["kind", "rank", "layer", "contexts"]).round(4)
+    return table.sort_values(["kind", "rank", "layer", "contexts", "expansion"]).round(4)
 
 
 def _write(path: Path, table: pd.DataFrame) -> None:
