@@ -18,16 +18,14 @@ from transcoders.config import TRAITS, load_scale
 from transcoders.dictionaries import SparseDictionary
 from transcoders.models import load_model
 from transcoders.synthetic import SYNTHETIC_VOCABULARY
-from workflow.running import snakemake, workspace
+from workflow.running import REPOSITORY, snakemake, workspace
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 # The files whose tests ask for the fixture `run` below.
 OF_THE_RUN = [
-    "test_smoke.py", "test_golden.py", "test_resources.py", "test_faults.py",
-    "test_declared.py", "test_determinism.py", "test_on_a_device.py", "test_on_a_gpu.py",
-    "test_settings.py", "test_accessibility.py",
+    "test_smoke.py", "test_golden.py", "test_faults.py", "test_declared.py",
+    "test_devices.py", "test_on_a_gpu.py", "test_accessibility.py",
 ]  # fmt: skip
-FIRST = [*OF_THE_RUN, "test_slurm.py", "test_paper.py", "test_published.py"]
+FIRST = [*OF_THE_RUN, "test_slurm.py", "test_paper.py"]
 
 torch.set_num_threads(1)
 # No deadline: a busy machine is not a bug. The same examples every time, so a failure is news.
@@ -107,12 +105,8 @@ def scale():
 @pytest.fixture(scope="session")
 def tiny_models(tmp_path_factory):
     """The folder of a tiny model with random weights, by architecture."""
-    return {
-        architecture: make_tiny_model(
-            architecture, tmp_path_factory.mktemp("models") / architecture
-        )
-        for architecture in ("gpt2", "gpt_neox", "llama")
-    }
+    folder = tmp_path_factory.mktemp("models")
+    return {name: make_tiny_model(name, folder / name) for name in ("gpt2", "gpt_neox", "llama")}
 
 
 @pytest.fixture(scope="session", params=["gpt2", "gpt_neox", "llama"])
@@ -178,27 +172,6 @@ def random_dictionary():
             b_dec=normal(d_out),
             W_skip=normal(d_out, d_in) / d_in**0.5 if TRAITS[kind].has_skip else None,
             k=8 if TRAITS[kind].is_topk else None,
-        )
-
-    return make
-
-
-@pytest.fixture(scope="session")
-def identity_dictionary():
-    """Make a dictionary that gives back its input: each sign of each dimension is a feature.
-
-    Every product is with 1, -1 or 0, so the reconstruction is exact to the bit.
-    """
-
-    def make(kind, d_model=TINY_WIDTH):
-        both_signs = torch.cat([torch.eye(d_model), -torch.eye(d_model)])
-        zeros = torch.zeros(2 * d_model)
-        return SparseDictionary(
-            kind,
-            W_enc=both_signs.T.contiguous(),
-            b_enc=zeros,
-            W_dec=both_signs,
-            b_dec=zeros[:d_model].clone(),
         )
 
     return make

@@ -18,6 +18,11 @@ from transcoders.circuits.report import look_up, write_circuit, write_circuit_pa
 from transcoders.circuits.vectors import feature_target, logit_target
 
 N_TOKENS = 8
+PROMPT = "w1 w2 w3 w4"
+TARGETS = {
+    "logit": "logit[w5]@-1", "difference": "logit[w5]-logit[w9]@-1", "feature": "tc2[top]@-1",
+}  # fmt: skip
+"""Of this prompt: one of each kind."""
 
 MIXES = {
     "layers 0 and 2": {0: "transcoder", 2: "transcoder"},
@@ -95,29 +100,24 @@ def _plain(folder):
         return rows.unflatten(0, (n_heads, -1))
 
     blocks = []
-    match hf.config.model_type:
-        case "gpt2":
-            for block in base.h:
-                norms, out = (block.ln_1, block.ln_2), block.attn.c_proj
-                W_V = by_head(block.attn.c_attn.weight.T[-hf.config.n_embd :]).mT
-                blocks.append(PlainBlock(*norms, out, block.mlp, W_V, by_head(out.weight)))
-            return PlainModel(hf, blocks, base.ln_f)
-        case "gpt_neox":
-            for block in base.layers:
-                norms = (block.input_layernorm, block.post_attention_layernorm)
-                out = block.attention.dense
-                rows = by_head(block.attention.query_key_value.weight)
-                W_V = rows.unflatten(1, (3, -1))[:, 2].mT
-                blocks.append(PlainBlock(*norms, out, block.mlp, W_V, by_head(out.weight.T)))
-            return PlainModel(hf, blocks, base.final_layer_norm)
+    if hf.config.model_type == "gpt2":
+        for block in base.h:
+            norms, out = (block.ln_1, block.ln_2), block.attn.c_proj
+            W_V = by_head(block.attn.c_attn.weight.T[-hf.config.n_embd :]).mT
+            blocks.append(PlainBlock(*norms, out, block.mlp, W_V, by_head(out.weight)))
+        return PlainModel(hf, blocks, base.ln_f)
+    is_neox = hf.config.model_type == "gpt_neox"
     for block in base.layers:
         norms = (block.input_layernorm, block.post_attention_layernorm)
-        out, rows = block.self_attn.o_proj, block.self_attn.v_proj.weight
-        shared = rows.unflatten(0, (hf.config.num_key_value_heads, -1)).mT
-        n_sharing = n_heads // len(shared)
-        W_V = torch.stack([shared[head // n_sharing] for head in range(n_heads)])
+        if is_neox:
+            out, rows = block.attention.dense, block.attention.query_key_value.weight
+            W_V = by_head(rows).unflatten(1, (3, -1))[:, 2].mT
+        else:
+            out, rows = block.self_attn.o_proj, block.self_attn.v_proj.weight
+            shared = rows.unflatten(0, (hf.config.num_key_value_heads, -1)).mT
+            W_V = shared.repeat_interleave(n_heads // len(shared), dim=0)
         blocks.append(PlainBlock(*norms, out, block.mlp, W_V, by_head(out.weight.T)))
-    return PlainModel(hf, blocks, base.norm)
+    return PlainModel(hf, blocks, base.final_layer_norm if is_neox else base.norm)
 
 
 class PlainPass(NamedTuple):
@@ -275,50 +275,40 @@ class Found(NamedTuple):
     attribution: float
 
 
-def extensions(local, path, reader, written):
-    """A path with each node that its end reads."""
-    for node, output in written.items():
-        if sees(local, reader, node):
-            yield Found((*path.nodes, node), (reader.vector @ output).item())
-
-
-def greedy_paths(local, target, *, n, iterations, score, allowed=lambda node: node.kind != "error"):
-    """Algorithm 1: in each round the ``n`` best extensions with a positive score."""
-    written = outputs(local)
-    found = [Found((target.node,), target.value)]
-    ends = [(found[0], target_reader(target))]
-    for _ in range(iterations):
-        candidates = [
-            (path, reader)
-            for end, reader in ends
-            for path in extensions(local, end, reader, written)
-            if allowed(path.nodes[-1]) and score(path.attribution) > 0
+def all_paths(local, target):
+    """Every path there is, by the nodes of the path that it goes on from."""
+    written, found = outputs(local), {}
+    todo = [((target.node,), target_reader(target))]
+    while todo:
+        nodes, reader = todo.pop()
+        found[nodes] = [
+            Found((*nodes, node), (reader.vector @ output).item())
+            for node, output in written.items()
+            if sees(local, reader, node)
         ]
-        candidates.sort(key=lambda each: -score(each[0].attribution))
-        found += [path for path, _ in candidates[:n]]
-        ends = [
-            (path, reader_of(local, path.nodes[-1], reader.vector))
-            for path, reader in candidates[:n]
-            if path.nodes[-1].kind in ("feature", "head") and not is_first_head(path.nodes[-1])
-        ]
+        for path in found[nodes]:
+            if (node := path.nodes[-1]).kind in ("feature", "head"):
+                todo.append((path.nodes, reader_of(local, node, reader.vector)))
     return found
 
 
-def is_first_head(node):
-    """Whether a node is a head of layer 0, after which no path goes on."""
-    return node.kind == "head" and node.layer == 0
+def greedy_paths(every, target, search, score, allowed=lambda node: node.kind != "error"):
+    """Algorithm 1: in each round the best extensions with a positive score, among all paths.
 
-
-def all_paths(local, target):
-    """Every path there is, the target's own left out."""
-    written = outputs(local)
-    todo = [(Found((target.node,), target.value), target_reader(target))]
-    while todo:
-        end, reader = todo.pop()
-        for path in extensions(local, end, reader, written):
-            yield path
-            if (node := path.nodes[-1]).kind in ("feature", "head"):
-                todo.append((path, reader_of(local, node, reader.vector)))
+    No path goes on after a head of layer 0.
+    """
+    found = ends = [Found((target.node,), target.value)]
+    for _ in range(search.iterations):
+        extended = [
+            path
+            for end in ends
+            if end.nodes[-1][:2] != ("head", 0)
+            for path in every.get(end.nodes, [])
+            if allowed(path.nodes[-1]) and score(path.attribution) > 0
+        ]
+        ends = sorted(extended, key=lambda path: -score(path.attribution))[: search.n_paths]
+        found = [*found, *ends]
+    return found
 
 
 def write_files(tracer, circuit, rows, folder):
@@ -358,13 +348,6 @@ def assert_close(found, expected, tolerance=1e-5):
     assert found.shape == expected.shape
     scale = expected.abs().max().clamp_min(1e-30)
     assert ((found - expected).abs().max() / scale).item() <= tolerance
-
-
-def hooks_of_ours(model):
-    """Hooks that this project left on a model, and blocks that it left out."""
-    left = [name for name, point in model.hook_dict.items() if point.fwd_hooks]
-    kinds = {type(block) for block in model.blocks}
-    return left + ([] if len(kinds) == 1 else [f"blocks: {kinds}"])
 
 
 def prompt(random_tokens, length=N_TOKENS, seed=3):

@@ -8,7 +8,6 @@ pretended: ``workflow/test_on_a_gpu.py`` and ``benchmarks/gpu.py`` look at those
 GPU.
 """
 
-import inspect
 import shutil
 import weakref
 from contextlib import contextmanager
@@ -20,26 +19,19 @@ from torch.utils._device import _device_constructors
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from transcoders.cli import circuits, data, dictionaries, interpretability
+from transcoders.cli import app
 from transcoders.config import load_scale
 from workflow.running import REPOSITORY
 
 SMOKE = load_scale(REPOSITORY / "config/smoke.yaml")
 COMMANDS = [
-    *((data.cache_activations, {"model": name}) for name in SMOKE.models),
-    *((dictionaries.train, {"group": group.name}) for group in SMOKE.all_groups),
-    *((dictionaries.evaluate, {"site": site.name}) for site in SMOKE.all_sites),
-    *(
-        (circuits.find_circuits, {"model": name})
-        for name in dict.fromkeys(case.model for case in SMOKE.circuits.cases)
-    ),
-    (circuits.measure_replacement, {}),
-    (circuits.check_features, {}),
-    (circuits.greater_than, {}),
-    (interpretability.gather_examples, {}),
-    (interpretability.study_features, {}),
-    *((interpretability.gather_activity, {"model": name}) for name in SMOKE.labelled_models),
-    (interpretability.feature_browser, {}),
+    *(f"cache-activations {name}" for name in SMOKE.models),
+    *(f"train {group.name}" for group in SMOKE.all_groups),
+    *(f"evaluate {site.name}" for site in SMOKE.all_sites),
+    *dict.fromkeys(f"find-circuits {case.model}" for case in SMOKE.circuits.cases),
+    *["measure-replacement", "check-features", "greater-than", "gather-examples", "study-features"],
+    *(f"gather-activity {name}" for name in SMOKE.labelled_models),
+    "feature-browser",
 ]
 """What the smoke run computes on whatever device there is, in an order that works."""
 
@@ -48,18 +40,14 @@ FACTORIES = ("arange", "empty", "full", "ones", "randn", "tensor", "zeros")
 MAY_MIX = ("copy_", "_copy_from", "index", "index_put", "_index_put_impl_")
 # What PyTorch refuses to do on a GPU once algorithms must be deterministic; of its list, what might
 # be used here.
-NOT_DETERMINISTIC = ("histc", "kthvalue", "median", "put_", "cumsum", "bincount")
+SUMS = ("cumsum", "bincount")
+NOT_DETERMINISTIC = ("histc", "kthvalue", "median", "put_", *SUMS)
 
 
-def call(command, arguments):
+def call(command):
     """Call a command of the command line at the smoke scale, in this process."""
-    parameters = inspect.signature(command).parameters
-    given = dict.fromkeys(parameters) | {
-        name: parameter.default
-        for name, parameter in parameters.items()
-        if parameter.default is not inspect.Parameter.empty
-    }
-    command(**given | {"scale": "smoke"} | arguments)
+    name, *arguments = command.split()
+    app([name, "--scale", "smoke", *arguments], standalone_mode=False)
 
 
 def copy_for_a_gpu(run, folder, *left_out):
@@ -98,7 +86,9 @@ class PretendedGpu(TorchDispatchMode):
         if marked and elsewhere and name not in MAY_MIX:
             shapes = [tuple(tensor.shape) for tensor in elsewhere]
             raise AssertionError(f"{func}: tensors of {shapes} are on the CPU, others on the GPU")
-        if marked and name in NOT_DETERMINISTIC and not _only_counts(name, given):
+        # Sums of integers come out the same in any order.
+        counts = name in SUMS and not any(tensor.is_floating_point() for tensor in given)
+        if marked and name in NOT_DETERMINISTIC and not counts:
             raise AssertionError(f"{func}: not deterministic on a GPU")
         made = func(*args, **(kwargs or {}))
         if marked and not (name == "copy_" and not self.has(given[0])):
@@ -130,8 +120,7 @@ def pretended_gpu():
                 del kwargs["device"]
             wanted = [a for a in (*args, named) if _is_device(a)]
             wanted += [a.device for a in args if isinstance(a, Tensor)]
-            rest = [a for a in args if isinstance(a, torch.dtype | torch.device | Tensor)]
-            rest = [a for a in rest if not _is_device(a)]
+            rest = [a for a in args if isinstance(a, torch.dtype | Tensor)]
             moved = to(tensor, *rest, **kwargs) if rest or kwargs else tensor
             if not wanted:
                 return moved
@@ -166,13 +155,6 @@ def pretended_gpu():
         with gpu:
             yield gpu
     assert torch.Tensor.device is real_device
-
-
-def _only_counts(name, given):
-    """Sums of integers come out the same in any order."""
-    return (name == "cumsum" and not given[0].is_floating_point()) or (
-        name == "bincount" and len(given) == 1
-    )
 
 
 def _storage(tensor):

@@ -1,6 +1,6 @@
 """Tokenizers with traps, the task done the long way, and a model with a circuit planted in it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,9 +20,6 @@ TEMPLATES = ["w1 w2 17{YY} w3 17", "w4 17{YY} w5 w6 17"]
 """For the synthetic tokenizers. In both the year comes before the end; they are equally long."""
 TRAP_TEMPLATES = ["from 17{YY} to 17", "it was 17{YY} or 17"]
 """For :func:`trap_tokenizer`."""
-Inside = Callable[[Tensor, Tensor], Tensor]
-"""What an MLP is to give from some position on, from what a dictionary reads there: the MLP's input
-and its output."""
 
 
 class Setting(NamedTuple):
@@ -34,16 +31,6 @@ class Setting(NamedTuple):
     tokenizer: Any
     numbers: Numbers
     prompts: list[Prompts]
-
-    @property
-    def architecture(self) -> str:
-        """Its family."""
-        return str(self.hf.config.model_type)
-
-    @property
-    def mlps(self) -> list[nn.Module]:
-        """Those of the plain model."""
-        return [block.mlp for block in plain(self.model).blocks]
 
 
 def load_setting(folder: Path, hf: Any = None) -> Setting:
@@ -87,23 +74,6 @@ def trap_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<|endoftext|>")
 
 
-def dummy_prefix_tokenizer() -> PreTrainedTokenizerFast:
-    """Like Llama's: digits, and a token of its own for the space put before the first word."""
-    vocabulary = {token: index for index, token in enumerate(["<s>", "▁", *"0123456789"])}
-    tokenizer = Tokenizer(tokenizer_models.BPE(vocabulary, []))
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
-    tokenizer.decoder = decoders.Metaspace(prepend_scheme="always")
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>")
-
-
-def word_tokenizer(tokens: Sequence[str]) -> PreTrainedTokenizerFast:
-    """Whole words; others are unknown."""
-    vocabulary = {token: index for index, token in enumerate(["<s>", "<unk>", *tokens])}
-    tokenizer = Tokenizer(tokenizer_models.WordLevel(vocabulary, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", unk_token="<unk>")
-
-
 def sign(numbers: Numbers, year: int, candidate: int) -> int:
     """Whether a next token makes a later year (1), does not (-1) or leaves it open (0)."""
     if numbers.style == "pairs":
@@ -131,15 +101,14 @@ def probabilities_by_hand(hf: Any, numbers: Numbers, rows: Tensor) -> Tensor:
     return torch.cat(parts, dim=1)
 
 
-def metrics_with(
-    setting: Setting, layer: int, inside: Inside | None, first_position: int | None
-) -> Tensor:
+def metrics_with(setting, layer, inside, first_position):
     """(template, 100): the metric in the whole plain model, an MLP's output changed by a hook.
 
     Args:
         setting: the model and its prompts.
         layer: of the MLP.
-        inside: gives its output, from what a dictionary reads; None leaves it as it is.
+        inside: gives its output from what a dictionary reads there, the MLP's input and its output;
+            None leaves it as it is.
         first_position: from which on; None for the last of the prompt and what follows.
     """
     result = torch.full((1 + max(group.template for group in setting.prompts), 100), torch.nan)
@@ -151,14 +120,6 @@ def metrics_with(
         for row, year in zip(p, group.years.tolist(), strict=True):
             result[group.template, year] = metric_by_hand(row, year)
     return result
-
-
-def neurons_out(setting: Setting, layer: int) -> Any:
-    """The plain model's map from neurons to the residual stream."""
-    mlp = setting.mlps[layer]
-    names = ("c_proj", "dense_4h_to_h", "down_proj")
-    [module] = [getattr(mlp, name) for name in names if hasattr(mlp, name)]
-    return module
 
 
 class Plant(NamedTuple):
@@ -192,9 +153,7 @@ def direction(number: int) -> Tensor:
 
 
 @torch.no_grad()
-def plant_circuit(
-    folder: Path, plant: Plant
-) -> tuple[ReplacementModel, Numbers, Prompts, LanguageModel]:
+def plant_circuit(folder: Path, plant: Plant) -> tuple[ReplacementModel, Numbers, Prompts]:
     """Overwrite a tiny GPT-2 so that what computes greater-than in it is known.
 
     The head attends from the last token to the year's and copies it; features of the MLP (a ReLU,
@@ -217,10 +176,9 @@ def plant_circuit(
     body.wpe.weight[prompts.rows.shape[1] - 1] += direction(AT_END)
     body.wpe.weight[1] += direction(AT_WORD) + 2 * direction(WORD)
     _plant_head(body.h, plant.head, AT_YEAR, YEAR, COPIED)
-    shift = 0.0
     if plant.from_elsewhere is not None:
         _plant_head(body.h, plant.from_elsewhere, AT_WORD, WORD, COPIED)
-        shift = 1.75  # about what it adds
+    shift = 1.75 if plant.from_elsewhere else 0.0  # about what it adds
     if plant.to_logits is not None:
         _plant_head(body.h, plant.to_logits, AT_YEAR, YEAR, DIRECT, strength=2)
     for block in body.h:
@@ -236,38 +194,23 @@ def plant_circuit(
         unembedding[token] -= 0.05 * (year - 49.5) * direction(CONSTANT)
         unembedding[token] += 6 * (year - 49.5) * direction(DIRECT)
         for neuron, threshold in enumerate(THRESHOLDS):
-            unembedding[token] += (8 if year > threshold + AHEAD else -8) * direction(
-                LATER + neuron
-            )
-    model = handed_over(hf, folder, unembedding)
+            strength = 8 if year > threshold + AHEAD else -8
+            unembedding[token] += strength * direction(LATER + neuron)
+    # The unembedding is no longer the embedding.
+    hf.config.tie_word_embeddings = False
+    hf.lm_head.weight = nn.Parameter(unembedding, requires_grad=False)
+    model = to_bridge(hf, folder)
+    parts = {"W_enc": model.W_in, "b_enc": model.b_in, "W_dec": model.W_out, "b_dec": model.b_out}
     transcoders = {
         layer: SparseDictionary(
-            "transcoder",
-            W_enc=model.W_in[layer].clone(),
-            b_enc=model.b_in[layer].clone(),
-            W_dec=model.W_out[layer].clone(),
-            b_dec=model.b_out[layer].clone(),
+            "transcoder", **{name: of[layer].clone() for name, of in parts.items()}
         )
         for layer in range(len(body.h))
     }
-    return ReplacementModel(model, transcoders, first_position=1), numbers, prompts, model
+    return ReplacementModel(model, transcoders, first_position=1), numbers, prompts
 
 
-def handed_over(hf: Any, folder: Path, unembedding: Tensor) -> LanguageModel:
-    """A bridge to an overwritten model whose unembedding is no longer its embedding."""
-    hf.config.tie_word_embeddings = False
-    hf.lm_head.weight = nn.Parameter(unembedding, requires_grad=False)
-    return to_bridge(hf, folder)
-
-
-def _plant_head(
-    blocks: Any,
-    head: tuple[int, int],
-    key: int,
-    read: int,
-    written: int,
-    strength: float = 1.0,
-) -> None:
+def _plant_head(blocks, head, key, read, written, strength=1.0):
     """Attend from the last token to where ``key`` is, and take what is in one direction."""
     attention = blocks[head[0]].attn
     first = head[1] * WIDTH_OF_HEAD

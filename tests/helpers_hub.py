@@ -74,10 +74,8 @@ def released_file(tensors, **saving):
     configuration = runner_config()
     configuration.l1_coefficient = 8e-5
     configuration.is_transcoder = True
-    configuration.hook_point = "blocks.8.ln2.hook_normalized"
     configuration.dtype = torch.float32
     configuration.device = torch.device("cuda")
-    configuration.n_checkpoints = [1, 2, 3]
     stream = io.BytesIO()
     with mock.patch.dict(sys.modules, {"sae_training": package, "sae_training.config": module}):
         torch.save({"cfg": configuration, "state_dict": tensors}, stream, **saving)

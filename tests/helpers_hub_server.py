@@ -1,11 +1,9 @@
 """A hub of one repository at one revision on loopback, which fails in every way asked of it."""
 
 import json
-from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from itertools import chain, repeat
 from pathlib import PurePosixPath
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -36,14 +34,6 @@ class Refusal(NamedTuple):
     """What the hub writes into ``X-Error-Code``."""
 
 
-class Request(NamedTuple):
-    """What a client asked for."""
-
-    method: str
-    what: str
-    """``list`` for the list of files, otherwise a file's name."""
-
-
 @dataclass
 class HubServer:
     """What is on the hub, how it fails, and what was asked of it."""
@@ -54,18 +44,11 @@ class HubServer:
     kind: str = "model"
     refusals: dict[str, Refusal] = field(default_factory=dict)
     """By what is asked for: ``list``, ``HEAD`` or ``GET``."""
-    cuts: Iterator[int | None] = field(default_factory=lambda: repeat(None))
-    """After how many bytes each answer to GET breaks off; None for one that is whole."""
-    requests: list[Request] = field(default_factory=list)
+    cuts: list[int] = field(default_factory=list)
+    """After how many bytes the next answers to GET break off."""
+    requests: list[tuple[str, str]] = field(default_factory=list)
+    """Method and name of a file; in place of a name, ``list`` for the list of files."""
     endpoint: str = ""
-
-    def cut(self, *sizes):
-        """Break the next answers to GET off, each after one of these numbers of bytes."""
-        self.cuts = chain(sizes, repeat(None))
-
-    def gets(self):
-        """The requests for the contents of files."""
-        return [one for one in self.requests if one.method == "GET" and one.what != "list"]
 
     @contextmanager
     def running(self):
@@ -82,11 +65,6 @@ class _Handler(BaseHTTPRequestHandler):
     hub: HubServer
     protocol_version = "HTTP/1.1"
 
-    def do_GET(self):
-        self._answer()
-
-    do_HEAD = do_GET  # noqa: N815  (http.server looks for this name)
-
     def do_POST(self):  # only the files of a dataset that is streamed are asked about so
         self.rfile.read(int(self.headers["Content-Length"]))
         self._send_json([])
@@ -94,7 +72,7 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *_):
         pass  # what was asked is in `requests`; standard error is for the tests' own output
 
-    def _answer(self):
+    def do_GET(self):
         hub = self.hub
         path = urlsplit(self.path).path
         prefix = "" if hub.kind == "model" else f"{hub.kind}s/"
@@ -110,7 +88,7 @@ class _Handler(BaseHTTPRequestHandler):
             refusal = Refusal(404, "RevisionNotFound")
         elif refusal is None and start == resolve and name not in hub.files:
             refusal = Refusal(404, "EntryNotFound")
-        hub.requests.append(Request(self.command, what))
+        hub.requests.append((self.command, what))
         if refusal:
             self._send(refusal.status, {"X-Error-Code": refusal.code} if refusal.code else {}, b"")
         elif what == "info":
@@ -120,22 +98,21 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._send_file(hub.files[name])
 
+    do_HEAD = do_GET  # noqa: N815  (http.server looks for this name)
+
     def _listing(self, folder):
         """Files and folders in a folder, and in those below it if that was asked for."""
-        start = f"{folder}/" if folder else ""
-        files = {path: c for path, c in self.hub.files.items() if path.startswith(start)}
-        folders = {str(parent) for path in files for parent in PurePosixPath(path).parents}
+        start, files = f"{folder}/" if folder else "", self.hub.files
+        folders = {str(parent) for path in files for parent in PurePosixPath(path).parents} - {"."}
         below = "recursive=true" in self.path.lower()
-        paths = [("file", path) for path in files]
-        paths += [("directory", path) for path in sorted(folders - {".", folder})]
         return [
             {
-                "type": kind,
+                "type": "file" if path in files else "directory",
                 "path": path,
                 "size": len(files.get(path, b"")),
                 "oid": digest(files.get(path, path.encode()))[:40],
             }
-            for kind, path in paths
+            for path in [*files, *sorted(folders)]
             if path.startswith(start) and (below or "/" not in path.removeprefix(start))
         ]
 
@@ -151,7 +128,7 @@ class _Handler(BaseHTTPRequestHandler):
         if asked:
             end = int(first) + len(body) - 1
             headers["Content-Range"] = f"bytes {first}-{end}/{len(content)}"
-        cut = next(hub.cuts) if self.command == "GET" else None
+        cut = hub.cuts.pop(0) if hub.cuts and self.command == "GET" else None
         self._send(206 if asked else 200, headers, body, cut)
 
     def _send_json(self, content):

@@ -43,8 +43,8 @@ def make_observed(seed, *, rarest):
         rarest: in how many rows the rarest live feature is active.
     """
     random = np.random.default_rng(seed)
-    parts, features = [], []
-    for feature in range(FIRST_FEATURE, FIRST_FEATURE + N_LIVE + N_DEAD):
+    parts, numbers = [], range(FIRST_FEATURE, FIRST_FEATURE + N_LIVE + N_DEAD)
+    for feature in numbers:
         live = feature < FIRST_FEATURE + N_LIVE
         n_rows = int(random.integers(rarest, 60)) if live else 2
         row = random.permutation(N_ROWS)[:n_rows]
@@ -55,12 +55,9 @@ def make_observed(seed, *, rarest):
             values = {"row": row[kept], "position": position[kept], "activation": activation[kept]}
             rank = np.arange(len(kept)) + 1
             parts.append(pd.DataFrame({"feature": feature, "kind": kind, "rank": rank, **values}))
-        frequency = random.uniform(2e-4, 9e-4)
-        features.append(
-            (feature, n_rows, frequency, activation.mean(), activation[0], np.arange(40))
-        )
-    columns = ["feature", "n_active", "frequency", "mean", "largest", "histogram"]
-    return Observed(pd.DataFrame(features, columns=columns), pd.concat(parts), torch.zeros(0, 0))
+    frequency = random.uniform(2e-4, 9e-4, len(numbers))
+    features = pd.DataFrame({"feature": numbers, "frequency": frequency})
+    return Observed(features, pd.concat(parts), torch.zeros(0, 0))
 
 
 TRANSCODER = make_observed(1, rarest=20)
@@ -87,13 +84,8 @@ def disguise(observed):
     random = np.random.default_rng(9)
     numbers = observed.features["feature"].to_numpy()
     renumbered = pd.Series(random.permutation(numbers) - 30_000, index=numbers)
-    features = observed.features.assign(
-        feature=renumbered[numbers].to_numpy(),
-        frequency=observed.features["frequency"] * 40,
-        n_active=observed.features["n_active"] * 40,
-        mean=observed.features["mean"] * 11.7,
-        largest=observed.features["largest"] * 11.7,
-    ).sort_values("feature")
+    features = observed.features * 40
+    features = features.assign(feature=renumbered[numbers].to_numpy()).sort_values("feature")
     examples = observed.examples.assign(
         feature=renumbered[observed.examples["feature"].to_numpy()].to_numpy(),
         activation=observed.examples["activation"] * 11.7,
@@ -123,10 +115,6 @@ class Rater:
         return response
 
     def rate_all(self, n_items):
-        """Give the verdicts in turn, which is as good as any order."""
+        """Give the verdicts in turn."""
         for number in range(1, n_items + 1):
             self.rate(number, VERDICTS[number % 3])
-
-
-def files_in(folder):
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))

@@ -9,18 +9,13 @@ import subprocess
 import sys
 import sysconfig
 import time
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from importlib.metadata import distributions
 from pathlib import Path
-
-from packaging.requirements import Requirement
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 ENVIRONMENT = REPOSITORY / ".venv-slurm"
 LOCK = REPOSITORY / "requirements-slurm.lock"
-DAEMONS = ("munged", "slurmctld", "slurmd")
-PATIENCE = 300  # seconds to wait for something that must happen
 # proctrack/pgid and task/none ask nothing of cgroups, which a container may lack. The GPU has no
 # device: Slurm counts it and hands it out like any other.
 CONFIGURATION = """
@@ -28,24 +23,17 @@ ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={controller_port}
 SlurmdPort={node_port}
-SlurmUser=root
-AuthType=auth/munge
 AuthInfo=socket={folder}/munge.socket
-CredType=cred/munge
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool
 SlurmctldPidFile={folder}/slurmctld.pid
 SlurmdPidFile={folder}/slurmd.pid
 ProctrackType=proctrack/pgid
 TaskPlugin=task/none
-SwitchType=switch/none
-MpiDefault=none
 MailProg=/bin/true
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU_Memory
 SlurmdParameters=config_overrides
-AccountingStorageType=accounting_storage/none
-JobAcctGatherType=jobacct_gather/none
 ReturnToService=2
 MinJobAge=3600
 KillWait=2
@@ -57,9 +45,9 @@ PartitionName=all Nodes={host} Default=YES MaxTime=INFINITE State=UP
 
 def missing():
     """Why no cluster can be started here, or None."""
-    programs = [name for name in (*DAEMONS, "sbatch", "srun") if shutil.which(name) is None]
-    if programs:
-        return f"not installed: {', '.join(programs)} (`make system-deps`)"
+    needed = ("munged", "slurmctld", "slurmd", "sbatch", "srun")
+    if lacking := [name for name in needed if shutil.which(name) is None]:
+        return f"not installed: {', '.join(lacking)} (`make system-deps`)"
     return None if os.geteuid() == 0 else "Slurm's daemons must be started as root"
 
 
@@ -72,31 +60,17 @@ def python():
     done = ENVIRONMENT / ".installed"
     if not done.exists() or done.read_text() != LOCK.read_text():
         subprocess.run([sys.executable, "-m", "venv", "--clear", ENVIRONMENT], check=True)
-        subprocess.run(
-            [interpreter, "-m", "pip", "install", "--quiet", "--no-deps", "-r", LOCK], check=True
-        )
-        (_packages() / "base.pth").write_text(sysconfig.get_path("purelib") + "\n")
+        pip = [interpreter, "-m", "pip", "install", "--quiet", "--no-deps"]
+        subprocess.run([*pip, "-r", LOCK], check=True)
+        (packages,) = ENVIRONMENT.glob("lib/python*/site-packages")
+        (packages / "base.pth").write_text(sysconfig.get_path("purelib") + "\n")
         # Where pages find their templates.
         (ENVIRONMENT / "share").symlink_to(Path(sysconfig.get_path("data"), "share"))
         done.write_text(LOCK.read_text())
     return interpreter
 
 
-def _packages():
-    (packages,) = ENVIRONMENT.glob("lib/python*/site-packages")
-    return packages
-
-
-def requirements():
-    """The packages that the executor needs and its lock file lacks, with versions."""
-    python()
-    pinned = {Requirement(line).name for line in LOCK.read_text().splitlines() if "==" in line}
-    found = {each.name: each for each in distributions(path=[str(_packages())])}
-    needed = [Requirement(text) for name in pinned for text in found[name].requires or []]
-    return [(each.name, each.specifier) for each in needed if each.name not in pinned]
-
-
-def wait_for(what, met, seconds=PATIENCE):
+def wait_for(what, met, seconds):
     """Look again and again until ``met()`` is true."""
     deadline = time.monotonic() + seconds
     while not met():
@@ -110,16 +84,12 @@ class Cluster:
     """A running cluster."""
 
     folder: Path
-    node: str
 
     @property
     def environment(self):
         """The environment in which Slurm's commands speak with this cluster."""
-        kept = {
-            key: value
-            for key, value in os.environ.items()
-            if not key.startswith(("SNAKEMAKE", "PYTEST", "SLURM", "SBATCH", "PYTHONPATH"))
-        }
+        others = ("SNAKEMAKE", "PYTEST", "SLURM", "SBATCH", "PYTHONPATH")
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(others)}
         path = f"{self.folder / 'bin'}{os.pathsep}{kept['PATH']}"
         return kept | {"SLURM_CONF": str(self.folder / "slurm.conf"), "PATH": path}
 
@@ -157,37 +127,18 @@ class Cluster:
                 run.wait()
 
 
-def end_well(run, folder, seconds=PATIENCE):
-    """Wait for a run, which must succeed, and return what it printed."""
-    try:
-        run.wait(seconds)
-    finally:
-        printed = (folder / "snakemake.log").read_text()
-    assert run.returncode == 0, printed
-    return printed
-
-
-def free_ports(number):
-    """Ports that nobody listens on."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-
-
 @contextmanager
 def cluster(folder):
     """Start munge, a controller and a node in ``folder``; end them and all jobs afterwards."""
     host = socket.gethostname().split(".")[0]
     for name in ("state", "spool"):
         (folder / name).mkdir()
-    controller_port, node_port = free_ports(2)
-    (folder / "slurm.conf").write_text(
-        CONFIGURATION.format(
-            host=host, folder=folder, controller_port=controller_port, node_port=node_port
-        ).lstrip()
-    )
+    with socket.socket() as one, socket.socket() as other:  # ports that nobody listens on
+        for each in (one, other):
+            each.bind(("127.0.0.1", 0))
+        ports = {"controller_port": one.getsockname()[1], "node_port": other.getsockname()[1]}
+    configuration = CONFIGURATION.format(host=host, folder=folder, **ports).lstrip()
+    (folder / "slurm.conf").write_text(configuration)
     # The executor takes SLURM_CONF away from the command that starts a job's process.
     wrapper = folder / "bin/srun"
     wrapper.parent.mkdir()
@@ -200,7 +151,7 @@ def cluster(folder):
     key.write_bytes(os.urandom(128))
     key.chmod(0o400)
     started: list[subprocess.Popen[bytes]] = []
-    running = Cluster(folder, host)
+    running = Cluster(folder)
 
     def start(name, *arguments):
         with (folder / f"{name}.out").open("wb") as log:
@@ -210,11 +161,8 @@ def cluster(folder):
             ))  # fmt: skip
 
     def answers():
-        shown = subprocess.run(
-            ["sinfo", "--noheader", "--format", "%T"],
-            env=running.environment, capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        return shown.stdout.strip() == "idle"
+        with suppress(AssertionError):
+            return running.ask("sinfo", "--noheader", "--format", "%T").strip() == "idle"
 
     try:
         # --force: the folder is closed to other users, of whom there are none.
@@ -233,10 +181,5 @@ def cluster(folder):
             running.ask("scancel", "--user=root")
             wait_for("an empty queue", lambda: not running.ask("squeue", "--noheader"), 60)
         for daemon in reversed(started):
-            daemon.terminate()
-        for daemon in reversed(started):
-            try:
-                daemon.wait(20)
-            except subprocess.TimeoutExpired:
-                os.killpg(daemon.pid, signal.SIGKILL)
-                daemon.wait()
+            os.killpg(daemon.pid, signal.SIGKILL)
+            daemon.wait()

@@ -6,13 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
-from torch.nn import functional
 
 from transcoders.activations import ActivationsInMemory
 from transcoders.config import TRAITS, Dictionary, Kind, Site, Training
 from transcoders.dictionaries.loss import Loss, loss_and_gradients
-from transcoders.models import LanguageModel, MLPActivations, mlp_activations
+from transcoders.models import MLPActivations, mlp_activations
 from transcoders.training import batches
 from transcoders.training import group as group_module
 from transcoders.training import trainer as trainer_module
@@ -20,8 +18,6 @@ from transcoders.training.trainer import TrainedDictionary, Trainer
 
 SITE = Site(model="tiny", layer=1)
 ALL_KINDS: tuple[Kind, ...] = tuple(TRAITS)
-ONE_OF_EACH: tuple[Kind, ...] = ("transcoder", "mlp_in_sae", "topk_sae", "skip_sae")
-"""Kinds that have every trait between them."""
 
 
 class CacheInMemory(ActivationsInMemory):
@@ -42,29 +38,6 @@ def numbered_cache(n_tokens: int) -> CacheInMemory:
     """Activations from which a token's position in the cache can be read back."""
     numbers = torch.arange(n_tokens, dtype=torch.float32)[:, None].repeat(1, 2)
     return CacheInMemory(numbers, -numbers)
-
-
-def sparse_problem(
-    n_tokens: int, d_model: int, n_directions: int, n_active: int, seed: int
-) -> tuple[CacheInMemory, Tensor, Tensor]:
-    """Inputs and outputs that are the same sparse combination of two sets of unit vectors.
-
-    Returns:
-        The activations, and the true directions of the inputs and of the outputs, both
-        (n_directions, d_model).
-    """
-    generator = torch.Generator().manual_seed(seed)
-
-    def unit_vectors() -> Tensor:
-        vectors = torch.randn(n_directions, d_model, generator=generator)
-        return functional.normalize(vectors, dim=1)
-
-    directions_in, directions_out = unit_vectors(), unit_vectors()
-    order = torch.rand(n_tokens, n_directions, generator=generator).argsort(dim=1)
-    strength = 0.5 + torch.rand(n_tokens, n_directions, generator=generator)
-    combination = torch.where(order < n_active, strength, 0.0)
-    cache = CacheInMemory(combination @ directions_in, combination @ directions_out)
-    return cache, directions_in, directions_out
 
 
 def settings(**changes: object) -> Training:
@@ -95,25 +68,15 @@ def entry(kind: Kind, l1_coefficient: float = 0.1, k: int = 4) -> Dictionary:
     return Dictionary(site=SITE, kind=kind, headline=True, group="group", **sparsity)
 
 
-def trainer_of(
-    kind: Kind,
-    cache: CacheInMemory,
-    training: Training,
-    *,
-    n_steps: int = 10,
-    l1_coefficient: float = 0.1,
-    seed: int = 0,
-) -> Trainer:
-    of = entry(kind, l1_coefficient)
-    return Trainer(of, cache.statistics, training, n_steps, seed, "cpu")
+def trainer_of(kind: Kind, cache: CacheInMemory, training: Training) -> Trainer:
+    """To be trained for ten steps."""
+    return Trainer(entry(kind), cache.statistics, training, n_steps=10, seed=0, device="cpu")
 
 
 def saved(trained: TrainedDictionary) -> tuple[dict[str, bytes], str]:
     """Every byte of a result."""
-    tensors = trained.dictionary.state_dict()
-    return {
-        name: tensor.numpy().tobytes() for name, tensor in tensors.items()
-    }, trained.training_csv
+    tensors = trained.dictionary.state_dict().items()
+    return {name: tensor.numpy().tobytes() for name, tensor in tensors}, trained.training_csv
 
 
 def watch_ways(monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -138,18 +101,13 @@ class Passes:
     def __init__(self) -> None:
         self.done, self.last, self.factor = 0, 0, 1.0
 
-    def __call__(
-        self, model: LanguageModel, tokens: Tensor, layers: list[int]
-    ) -> dict[int, MLPActivations]:
+    def __call__(self, *arguments: Any) -> dict[int, MLPActivations]:
         """In place of ``mlp_activations``."""
         self.done += 1
         if self.done == self.last:
             raise KilledError
-        passed = mlp_activations(model, tokens, layers)
-        return {
-            layer: MLPActivations(mlp_in, mlp_out * self.factor)
-            for layer, (mlp_in, mlp_out) in passed.items()
-        }
+        passed = mlp_activations(*arguments).items()
+        return {n: MLPActivations(both.mlp_in, both.mlp_out * self.factor) for n, both in passed}
 
     @contextmanager
     def killed_at(self, number: int) -> Iterator[None]:

@@ -89,11 +89,9 @@ def make_frontend(folder):
         tags.append(f"<script src='./{name}.js'></script>\n")
     (folder / "favicon.ico").touch()  # a browser asks for it
     page = folder / "index.html"
-    text = page.read_text()
-    first = TAG.search(text)
-    assert first
-    before, after = text[: first.start()], TAG.sub("", text[first.start() :])
-    page.write_text(before + "".join(tags) + after)
+    text = TAG.sub(lambda _: "".join(tags), page.read_text(), count=1)
+    page.write_text(TAG.sub("", text))
+    return folder
 
 
 @contextmanager
@@ -111,29 +109,20 @@ def show(browser, url):
     browser.open("about:blank", width=1500, height=1000)
     browser.events.clear()
     browser.command("Page.navigate", url=url)  # the page rewrites its address at once
-    try:
-        browser.wait(lambda: browser.run(f"{DRAWN}.length > 0"))
-    except AssertionError as error:
-        raise AssertionError(complaints(browser)) from error
+    browser.wait(lambda: browser.run(f"{DRAWN}.length > 0"))
 
 
 def drawn(browser):
     """The nodes that the viewer shows, and where each is, in CSS pixels."""
-    return browser.run(
-        f"""{DRAWN}.map((each) => {{
-            const box = each.getBoundingClientRect();
-            return {{id: each.__data__.node_id, name: each.__data__.ppClerp,
-                    x: box.x + box.width / 2, y: box.y + box.height / 2}};
-        }})"""
-    )
+    return browser.run(f"{DRAWN}.map({NODE})")
 
 
+NODE = """(each) => {
+    const box = each.getBoundingClientRect();
+    const x = box.x + box.width / 2, y = box.y + box.height / 2;
+    return { id: each.__data__.node_id, name: each.__data__.ppClerp, x, y };
+}"""
 DRAWN = "[...document.querySelectorAll('.link-graph text.node')]"
-
-
-def text_of(selector):
-    """JavaScript for the text of an element; empty where there is none yet."""
-    return f"(document.querySelector({selector!r})?.innerText ?? '')"
 
 
 def click(browser, x, y):

@@ -4,13 +4,11 @@ What runs in SAELens's environment is left out.
 """
 
 import importlib.util
-import json
 from pathlib import Path
 
 import pytest
 import torch
 
-from helpers_training import entry, random_cache, settings
 from transcoders.dictionaries.loss import loss_and_gradients
 from transcoders.files import read_json
 
@@ -21,7 +19,6 @@ def _load(name, monkeypatch):
     # Under a name of its own: there may be another module `training`.
     monkeypatch.syspath_prepend(BENCHMARKS)
     spec = importlib.util.spec_from_file_location(f"benchmarks_{name}", BENCHMARKS / f"{name}.py")
-    assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -40,14 +37,10 @@ def test_parts_in_this_process(training, capsys):
     for size in ("gpt2_small", "laptop"):
         assert record[size]["step_over_encoder"] > 0 < record[size]["times_dense_autograd"]
     assert [row["expansion"] for row in record["by_width"]] == list(training.EXPANSIONS)
-    assert record["by_width"][0]["time_per_token"] == 1
-    assert {row["path"] for row in record["by_width"]} == {"dense", "sparse"}
     assert record["by_l0"][0]["time"] == record["by_l0_laptop"][0]["time"] == 1
     for shares in record["share_of_step"].values():
         # Every part is found, so every function that the stopwatch is put around is called.
-        assert len(shares) == 8
-        assert sum(shares.values()) == pytest.approx(1, abs=0.01)
-    json.dumps(record)
+        assert len(shares) == 8 and sum(shares.values()) == pytest.approx(1, abs=0.01)
     assert len(capsys.readouterr().out.splitlines()) == 2 + 6 + 2 * 3 + 2
 
 
@@ -66,49 +59,16 @@ def test_dense_autograd_has_the_gradients_of_our_step(training):
         torch.testing.assert_close(parameter.grad, gradients[name], rtol=1e-4, atol=1e-4)
 
 
-def test_curves_of_dense_and_sparse_training(monkeypatch):
-    curves_module = _load("training_curves", monkeypatch)
-    monkeypatch.setattr(curves_module, "LOG_EVERY_STEPS", 4)
-    curves = curves_module.train_both(
-        entry("transcoder"), random_cache(), settings(epochs=2, sparse_below_density=1.0), seed=0
-    )
-    assert list(curves.columns) == ["run", "step", "tokens", "seconds", "loss", "l0"]
-    dense, sparse = (curves[curves["run"] == run] for run in ("dense", "sparse"))
-    assert list(dense["step"]) == list(sparse["step"]) == [4, 8, 12, 16]
-    assert list(dense["loss"]) == pytest.approx(list(sparse["loss"]), rel=1e-4)
-    assert dense["seconds"].is_monotonic_increasing
-    figure = curves_module.curves_figure(curves)
-    assert [panel.get_xlabel() for panel in figure.axes] == ["tokens seen", "time of training (s)"]
-
-
 def test_the_search_for_paths(monkeypatch, tmp_path):
     circuits = _load("circuits", monkeypatch)
     monkeypatch.setattr(circuits, "ROUNDS", 1)
     monkeypatch.setattr(circuits, "TARGETS", {})  # they hold for whole models
     monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
     circuits.main(layers=2, width=256, out=tmp_path / "circuits.json")
-    record = json.loads((tmp_path / "circuits.json").read_text())
+    record = read_json(tmp_path / "circuits.json")
     for size in circuits.SIZES:
-        found = record[size]
-        assert found["forwards"] > 0 and found["attention_forwards"] > 0
-        # a tiny search may fit into memory that earlier tests gave back
-        assert found["extra_memory_mb"] >= 0
-        assert found["l0"] == pytest.approx(50, rel=0.05)
-        assert 25 < found["paths"] <= 25 * 5
-
-
-@pytest.mark.full
-def test_waiting(monkeypatch, tmp_path):
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    waiting = importlib.import_module("waiting")  # its processes find it by this name
-    settings = dict(list(waiting.SETTINGS.items())[:2])
-    monkeypatch.setattr(waiting, "SETTINGS", settings)
-    monkeypatch.setattr(waiting.os, "sched_setaffinity", lambda *_: None)
-    waiting.main(rounds=1, layers=1, rows=1, out=tmp_path / "waiting.json")
-    found = json.loads((tmp_path / "waiting.json").read_text())["settings"]
-    assert found.keys() == settings.keys()
-    assert max(setting["speed_alone"] for setting in found.values()) == 1
-    assert all(setting["share"] > 0 for setting in found.values())
+        assert record[size]["l0"] == pytest.approx(50, rel=0.05)
+        assert 25 < record[size]["paths"] <= 25 * 5
 
 
 @pytest.mark.full

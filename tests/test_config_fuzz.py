@@ -16,29 +16,20 @@ from transcoders.errors import UserError
 from transcoders.plan import describe, make_plan
 
 CONFIG = Path(__file__).resolve().parents[1] / "config"
-EXAMPLES = {"laptop": 40, "paper": 20, "published": 80, "smoke": 80}
-"""Edited files of each scale. Long files take longer."""
 SCHEMA = Scale.model_json_schema()
 KEYS = sorted({key for part in SCHEMA["$defs"].values() for key in part["properties"]})
 TEXTS = [
-    "", " ", "../../x", "/etc/passwd", "..", "~", "a: b", "- a", "{a: [", "&a", "*a", "<<",
-    "!!python/object:os.system", "\u202e", "\0", "4e-3", "1e999", "nan", "yes", "null", "1_000",
-    "2024-13-45", "hub", "files", "transcoder", "topk_sae", "{layer}", "{YY}", "tc1[top]",
-    "a" * 1000, "--index-url=http://x", "<script>", "gpt2-small", "tiny-llama", "stream", "cpu",
+    "", "../../x", "a: b", "&a", "!!python/object:os.system", "\u202e", "\0", "4e-3", "1e999",
+    "nan", "2024-13-45", "hub", "transcoder", "topk_sae", "{layer}", "tc1[top]", "a" * 1000,
+    "gpt2-small", "tiny-llama", "stream",
 ]  # fmt: skip
-NUMBERS = [
-    0, 1, -1, 2, 8, 100, 10**4, 10**9, 2**40, 2**63 - 1, 2**63, 10**330, 0.25, -0.5, 1.5, 1e-320,
-    1e-5, 1e308, math.inf, math.nan,
-]  # fmt: skip
+NUMBERS = [0, 1, -1, 8, 10**4, 2**40, 2**63, 10**330, 0.25, -0.5, 1e-320, 1e308, math.inf, math.nan]
 SCALARS = st.none() | st.booleans() | st.sampled_from(NUMBERS) | st.sampled_from(TEXTS) | st.dates()
 VALUES = st.recursive(
     SCALARS,
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from(KEYS), inner, max_size=3)
-    ),
+    lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=3),
     max_leaves=5,
-)  # fmt: skip
+)
 
 
 def places(part):
@@ -58,14 +49,10 @@ def edited(draw, name):
         # The top level is drawn first. Otherwise long lists would get nearly every edit.
         top = draw(st.sampled_from(list(scale) or [None]))
         parent, key = draw(st.sampled_from([(scale, top), *places(scale.get(top))]))
-        kind = draw(st.sampled_from(["set", "vary", "delete", "rename", "repeat", "swap"]))
+        kind = draw(st.sampled_from(["set", "delete", "rename", "repeat", "swap"]))
         value = parent.pop(key)
         if kind == "set":
             value = draw(VALUES)
-        elif kind == "vary":
-            value = draw(
-                SCALARS.filter(lambda other, old=value: type(other) is type(old)) | SCALARS
-            )
         elif kind == "swap" and (others := list(places(scale))):
             other, place = draw(st.sampled_from(others))
             value, other[place] = copy.deepcopy(other[place]), value
@@ -81,18 +68,18 @@ def edited(draw, name):
 
 def check_plan(scale):
     works = make_plan(scale)
-    numbers = [(work.jobs, work.disk, work.download, work.flops) for work in works]
-    assert numbers and all(math.isfinite(n) and n >= 0 for each in numbers for n in each)
-    assert not re.search(r"\b(nan|inf)\b", describe(scale, works, 1e12, "as given"))
+    for work in works:
+        assert all(0 <= n < math.inf for n in (work.jobs, work.disk, work.download, work.flops))
+    assert works and not re.search(r"\b(nan|inf)\b", describe(scale, works, 1e12, "as given"))
 
 
-@pytest.mark.parametrize(("name", "n"), EXAMPLES.items())
-def test_an_edited_scale_has_a_plan_or_is_refused_by_key(name, n, tmp_path):
+@pytest.mark.parametrize("name", ["laptop", "published", "smoke"])
+def test_an_edited_scale_has_a_plan_or_is_refused_by_key(name, tmp_path):
     path = tmp_path / "edited.yaml"
     loaded = []
 
     @given(edited(name))
-    @settings(max_examples=n, database=None, phases=[Phase.generate])  # to shrink one takes minutes
+    @settings(max_examples=70, database=None, phases=[Phase.generate])  # shrinking takes minutes
     def check(content):
         path.write_text(yaml.dump(content, Dumper=yaml.CSafeDumper), encoding="utf-8")
         try:

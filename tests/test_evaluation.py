@@ -6,64 +6,50 @@ import pytest
 import torch
 
 from helpers_circuits import plain, replaced_mlps
-from transcoders.config import TRAITS, Dictionary, Site
+from helpers_training import entry
+from transcoders.config import TRAITS
 from transcoders.corpus import Rows
 from transcoders.dictionaries import SparseDictionary
 from transcoders.evaluation import evaluate_site
-from transcoders.models import mlp_activations
+from transcoders.models import mlp_activations, mlp_out_for, run_through_site
+from transcoders.splicing import splice
 
 LAYER, WIDTH, LENGTH = 1, 32, 12
-DOCUMENT_OF_ROW = [2, 2, 0, 4, 4, 4, 0]
 DOCUMENTS = pd.DataFrame(
     {"id": ["zero", "one", "two", "three", "four"], "source": ["a", "a", "b", "b", "b"]}
 )
 # CE is about 6 nats; fp32 log probabilities are off by some 1e-6 each, and their mean by less.
 NATS = 1e-6
 
-# The columns of evaluation.csv and evaluation_by_document.csv as DESIGN.md, "Contract", lists them.
 COLUMNS = (
     "dictionary site model layer kind headline seed l1_coefficient n_features tokens_trained "
     "tokens_different tokens_evaluated l0 ce ce_low ce_high ce_original ce_mean_ablated "
     "ce_zero_ablated ce_recovered kl fvu dead_fraction l2_ratio"
 )
-BY_DOCUMENT_COLUMNS = "dictionary document source tokens ce ce_original l0"
+MEAN_MLP_OUT = torch.linspace(-0.5, 0.5, WIDTH)
+FROM_EACH_POSITION = pytest.mark.parametrize("first", [0, 1])
+"""The first metric position."""
 
 
 @pytest.fixture(scope="module")
 def rows(random_tokens):
-    return Rows(random_tokens(len(DOCUMENT_OF_ROW), LENGTH), torch.tensor(DOCUMENT_OF_ROW).int())
-
-
-@pytest.fixture(params=[0, 1], ids=["from position 0", "from position 1"])
-def first(request):
-    """The first metric position."""
-    return int(request.param)
+    return Rows(random_tokens(7, LENGTH), torch.tensor([2, 2, 0, 4, 4, 4, 0]).int())
 
 
 @pytest.fixture(scope="module")
-def mean_mlp_out():
-    return torch.linspace(-0.5, 0.5, WIDTH)
-
-
-@pytest.fixture(scope="module")
-def measure(tiny_model, rows, mean_mlp_out, scale):
+def measure(tiny_model, rows, scale):
     """Evaluate dictionaries, listed by any unique number, at one site of a tiny model."""
 
-    def run(*dictionaries, first=1, mean=mean_mlp_out, batch_contexts=3, **changes):
+    def run(*dictionaries, first=1, batch_contexts=3):
         positions = "all" if first == 0 else "without_bos"
         entries = [
-            (entry_of(dictionary.kind, number), dictionary, trained(number))
+            (entry(dictionary.kind, 0.5 + number, k=32 + number), dictionary, trained(number))
             for number, dictionary in enumerate(dictionaries)
         ]
+        corpus = scale.corpus.model_copy(update={"metric_positions": positions})
+        evaluation = scale.evaluation.model_copy(update={"batch_contexts": batch_contexts})
         return evaluate_site(
-            tiny_model,
-            changes.get("rows", rows),
-            DOCUMENTS,
-            entries,
-            mean,
-            scale.corpus.model_copy(update={"metric_positions": positions}),
-            scale.evaluation.model_copy(update={"batch_contexts": batch_contexts}),
-            seed=0,
+            tiny_model, rows, DOCUMENTS, entries, MEAN_MLP_OUT, corpus, evaluation, seed=0
         )
 
     return run
@@ -72,23 +58,6 @@ def measure(tiny_model, rows, mean_mlp_out, scale):
 def trained(number):
     """What the evaluation reads of a training record."""
     return {"seed": number, "tokens_trained": 4000 + number, "tokens_different": 1000 + number}
-
-
-def entry_of(kind, number):
-    site = Site(model="tiny", layer=LAYER)
-    sparsity = {"k": 32 + number} if TRAITS[kind].is_topk else {"l1_coefficient": 0.5 + number}
-    return Dictionary(site=site, kind=kind, headline=True, group="tiny", **sparsity)
-
-
-def constant_transcoder(output):
-    """No feature is ever active: the output is ``b_dec``."""
-    return SparseDictionary(
-        "transcoder",
-        W_enc=torch.zeros(WIDTH, 8),
-        b_enc=torch.full((8,), -100.0),
-        W_dec=torch.zeros(8, WIDTH),
-        b_dec=output.clone(),
-    )
 
 
 @torch.no_grad()
@@ -109,8 +78,9 @@ def plain_ce(model, rows, first, replacement=None):
     return float(torch.nn.functional.nll_loss(log_probs.flatten(0, 1), labels.flatten()))
 
 
+@FROM_EACH_POSITION
 def test_ce_and_kl_and_bounds_are_those_of_hooks_on_the_untouched_model(
-    measure, random_dictionary, tiny_model, rows, mean_mlp_out, first
+    measure, random_dictionary, tiny_model, rows, first
 ):
     transcoder = random_dictionary("transcoder")
     mlp_in = mlp_activations(tiny_model, rows.tokens, [LAYER])[LAYER].mlp_in[:, first:]
@@ -120,24 +90,31 @@ def test_ce_and_kl_and_bounds_are_those_of_hooks_on_the_untouched_model(
         for mlp_out in (None, replacement)
     )
     kl = (original.exp() * (original - spliced)).sum(dim=-1).mean().item()
-    row = measure(transcoder, first=first)[0].iloc[0]
+    table, by_document = measure(transcoder, first=first)
+    row = table.iloc[0]
     assert row.kl == pytest.approx(kl, abs=NATS) and kl > 0.1
-    ablated = {"ce_mean_ablated": mean_mlp_out, "ce_zero_ablated": torch.zeros(WIDTH)}
+    ablated = {"ce_mean_ablated": MEAN_MLP_OUT, "ce_zero_ablated": torch.zeros(WIDTH)}
     expected = {
         name: plain_ce(tiny_model, rows, first, mlp_out)
         for name, mlp_out in {"ce": replacement, "ce_original": None, **ablated}.items()
     }
     assert row[list(expected)].to_dict() == pytest.approx(expected, abs=NATS)
     assert len({round(ce, 3) for ce in expected.values()}) == 4
+    chosen = rows.document == 4
+    of_four = Rows(rows.tokens[chosen], rows.document[chosen])
+    ce = plain_ce(tiny_model, of_four, first, replacement[chosen])
+    assert by_document.set_index("document").ce["four"] == pytest.approx(ce, abs=NATS)
 
 
+@FROM_EACH_POSITION
 @pytest.mark.parametrize("kind", ["mlp_out_sae", "mlp_in_sae"])
-def test_a_perfect_sae_costs_nothing(measure, identity_dictionary, *, kind, first):
-    table, _ = measure(identity_dictionary(kind), first=first)
-    row = table.iloc[0]
-    assert row[["ce", "ce_low", "ce_high"]].tolist() == pytest.approx(
-        [row.ce_original] * 3, abs=NATS
-    )
+def test_a_perfect_sae_costs_nothing(measure, kind, first):
+    # Each sign of each dimension is a feature. Every product is with 1, -1 or 0, so exact.
+    signs = torch.cat([torch.eye(WIDTH), -torch.eye(WIDTH)])
+    weights = {"W_enc": signs.T.contiguous(), "W_dec": signs}
+    biases = {"b_enc": torch.zeros(2 * WIDTH), "b_dec": torch.zeros(WIDTH)}
+    row = measure(SparseDictionary(kind, **weights, **biases), first=first)[0].iloc[0]
+    assert [row.ce, row.ce_low, row.ce_high] == pytest.approx([row.ce_original] * 3, abs=NATS)
     # Exact but for the rounding of the MLP, which runs again after a reconstruction of its input.
     assert row.kl == pytest.approx(0, abs=NATS)
     assert row.fvu == pytest.approx(0, abs=1e-12)
@@ -145,46 +122,44 @@ def test_a_perfect_sae_costs_nothing(measure, identity_dictionary, *, kind, firs
     assert row.ce_recovered == pytest.approx(1, abs=1e-4)  # NATS over a difference of 0.01 and more
 
 
-def test_transcoders_that_give_the_mean_or_zero_are_the_ablations(measure, mean_mlp_out, first):
-    constants = (constant_transcoder(output) for output in (mean_mlp_out, torch.zeros(WIDTH)))
-    mean, zero = measure(*constants, first=first)[0].itertuples()
+def test_transcoders_that_give_the_mean_or_zero_are_the_ablations(measure, random_dictionary):
+    constants = [random_dictionary("transcoder") for _ in range(2)]
+    for constant, output in zip(constants, (MEAN_MLP_OUT, torch.zeros(WIDTH)), strict=True):
+        constant.b_enc.data.fill_(-100)  # no feature is ever active
+        constant.b_dec.data = output
+    mean, zero = measure(*constants)[0].itertuples()
     assert mean.ce == mean.ce_mean_ablated
-    assert mean.ce_recovered == 0
-    assert mean.l0 == 0
-    assert mean.dead_fraction == 1
-    assert zero.ce == zero.ce_zero_ablated
-    assert zero.l2_ratio == 0
+    assert (mean.ce_recovered, mean.l0, mean.dead_fraction) == (0, 0, 1)
+    assert zero.ce == zero.ce_zero_ablated and zero.l2_ratio == 0
 
 
+@FROM_EACH_POSITION
 @pytest.mark.parametrize("kind", TRAITS)
 def test_fvu_and_l2_ratio_and_l0_are_those_of_the_own_target(
     measure, tiny_model, rows, random_dictionary, *, kind, first
 ):
     dictionary = random_dictionary(kind)
     mlp_in, mlp_out = mlp_activations(tiny_model, rows.tokens, [LAYER])[LAYER]
-    source = (mlp_in if TRAITS[kind].reads == "mlp_in" else mlp_out)[:, first:].flatten(0, 1)
-    target = (mlp_in if TRAITS[kind].imitates == "mlp_in" else mlp_out)[:, first:].flatten(0, 1)
-    z = dictionary.encode(source)
-    reconstruction = dictionary.decode(z, mlp_in[:, first:].flatten(0, 1))
-    x, y = target.double().numpy(), reconstruction.double().numpy()
-    table, _ = measure(dictionary, first=first)
-    row = table.iloc[0]
-    fvu = np.square(x - y).sum() / np.square(x - x.mean(axis=0)).sum()
-    norms = [np.linalg.norm(vectors, axis=1).mean() for vectors in (y, x)]
+    mlp_in, mlp_out = (each[:, first:].flatten(0, 1) for each in (mlp_in, mlp_out))
+    z = dictionary.encode(mlp_in if TRAITS[kind].reads == "mlp_in" else mlp_out)
+    x = (mlp_in if TRAITS[kind].imitates == "mlp_in" else mlp_out).double()
+    y = dictionary.decode(z, mlp_in).double()
+    row = measure(dictionary, first=first)[0].iloc[0]
+    fvu = (x - y).square().sum() / (x - x.mean(dim=0)).square().sum()
+    l2_ratio = y.norm(dim=1).mean() / x.norm(dim=1).mean()
     # Reconstructions of another batch shape differ in the last bits of fp32.
-    assert row.fvu == pytest.approx(fvu, rel=1e-5)
-    assert row.l2_ratio == pytest.approx(norms[0] / norms[1], rel=1e-5)
+    assert row.fvu == pytest.approx(fvu.item(), rel=1e-5)
+    assert row.l2_ratio == pytest.approx(l2_ratio.item(), rel=1e-5)
     assert row.l0 == pytest.approx((z > 0).sum(dim=1).double().mean().item())
-    assert not TRAITS[kind].is_topk or row.l0 <= 8
     assert row.dead_fraction == pytest.approx(1 - (z > 0).any(dim=0).double().mean().item())
 
 
+@FROM_EACH_POSITION
 def test_columns_are_those_of_the_contract_and_documents_average_to_the_totals(
     measure, random_dictionary, first
 ):
     table, by_document = measure(*map(random_dictionary, TRAITS), first=first)
     assert list(table.columns) == COLUMNS.split()
-    assert list(by_document.columns) == BY_DOCUMENT_COLUMNS.split()
     assert table[list(trained(0))].to_dict("records") == [*map(trained, range(len(TRAITS)))]
     predictions = LENGTH - 1 - first
     for row in table.itertuples():
@@ -204,36 +179,37 @@ def test_columns_are_those_of_the_contract_and_documents_average_to_the_totals(
         assert row.ce_low < row.ce_high
 
 
-def test_a_documents_numbers_are_those_of_its_rows_alone(measure, random_dictionary, rows):
-    dictionary = random_dictionary("transcoder")
-    _, together = measure(dictionary)
-    chosen = rows.document == 4
-    # The bootstrap needs two documents: the same rows stand for another one.
-    halves = [Rows(rows.tokens[chosen], torch.full((3,), number)) for number in (1, 4)]
-    alone = measure(dictionary, rows=Rows(*map(torch.cat, zip(*halves, strict=True))))[1]
-    numbers = ["tokens", "ce", "ce_original", "l0"]
-    expected = together.set_index("document").loc["four", numbers].tolist()
-    for name in ("one", "four"):
-        found = alone.set_index("document").loc[name, numbers].tolist()
-        assert found == pytest.approx(expected, abs=NATS)
-
-
-@pytest.mark.parametrize("batch_contexts", [1, 7])
-def test_the_batch_size_does_not_change_the_results(measure, random_dictionary, batch_contexts):
+def test_neither_other_dictionaries_nor_the_batch_size_change_a_number(measure, random_dictionary):
     dictionaries = [random_dictionary(kind) for kind in TRAITS]
-    for both in zip(
-        measure(*dictionaries, batch_contexts=batch_contexts), measure(*dictionaries), strict=True
-    ):
+    together, by_document = measure(*dictionaries)
+    numbers = COLUMNS.split()[11:]
+    for number, dictionary in enumerate(dictionaries):
+        alone, _ = measure(dictionary)
+        assert alone.loc[0, numbers].tolist() == together.loc[number, numbers].tolist()
+    others = measure(*dictionaries, batch_contexts=1)
+    for both in zip(others, (together, by_document), strict=True):
         # Rounding of fp32 may differ with the shape of a matrix product, nothing else. The share
         # that is recovered divides it by a small difference.
         found, expected = (each.drop(columns="ce_recovered", errors="ignore") for each in both)
         pd.testing.assert_frame_equal(found, expected, rtol=0, atol=NATS)
 
 
-def test_each_dictionary_is_measured_as_if_it_were_alone(measure, random_dictionary):
-    dictionaries = [random_dictionary(kind) for kind in TRAITS]
-    together, _ = measure(*dictionaries)
-    numbers = COLUMNS.split()[11:]
-    for number, dictionary in enumerate(dictionaries):
-        alone, _ = measure(dictionary)
-        assert alone.loc[0, numbers].tolist() == together.loc[number, numbers].tolist()
+@pytest.mark.parametrize("kind", TRAITS)
+@pytest.mark.parametrize("first", [1, 3])
+def test_a_dictionary_reads_and_replaces_what_its_kind_says_from_the_first_position_on(
+    tiny_model, rows, random_dictionary, *, kind, first
+):
+    passed, dictionary = run_through_site(tiny_model, rows.tokens, LAYER), random_dictionary(kind)
+    spliced = splice(dictionary, passed, tiny_model, LAYER, first_position=first)
+    mlp_in, mlp_out = passed.activations
+    source = mlp_in if dictionary.traits.is_transcoder or kind == "mlp_in_sae" else mlp_out
+    assert torch.equal(spliced.z, dictionary.encode(source[:, first:]))
+    expected = dictionary(source[:, first:], mlp_in[:, first:])
+    assert torch.equal(spliced.reconstruction, expected)
+    if kind == "mlp_in_sae":  # the MLP runs on the reconstruction
+        read = torch.cat([mlp_in[:, :first], expected], dim=1)
+        expected = mlp_out_for(tiny_model, passed, LAYER, read)[:, first:]
+    assert torch.equal(spliced.target, (mlp_in if kind == "mlp_in_sae" else mlp_out)[:, first:])
+    assert torch.equal(spliced.mlp_out[:, :first], mlp_out[:, :first])
+    assert torch.equal(spliced.mlp_out[:, first:], expected)
+    assert (expected != mlp_out[:, first:]).any(dim=-1).all()

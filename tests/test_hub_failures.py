@@ -41,13 +41,6 @@ def message_of(patterns=NAMES, **changes):
 
 
 @pytest.fixture
-def gone():
-    """The address of a server that has closed."""
-    with HubServer(REPO, REVISION, {}).running() as server:
-        return server.endpoint
-
-
-@pytest.fixture
 def server(hub, monkeypatch):  # noqa: ARG001  (hub is set up first)
     """A hub on loopback with ``FILES``, and the library connected to it, its cache empty."""
     waits = SimpleNamespace(sleep=lambda _: None)
@@ -61,11 +54,12 @@ def server(hub, monkeypatch):  # noqa: ARG001  (hub is set up first)
     close_session()
 
 
-@pytest.mark.parametrize("kind", [HubSource, HubDataset])
-@pytest.mark.parametrize("patterns", [NAMES, [*GLOBS, "merges*"]])
+@pytest.mark.parametrize(
+    ("kind", "patterns"), [(HubSource, NAMES), (HubDataset, [*GLOBS, "merges*"])]
+)
 def test_wanted_files_arrive_whole_and_are_fetched_once(server, kind, patterns):
     server.kind = "model" if kind is HubSource else "dataset"
-    server.cut(len(WEIGHTS) // 2)
+    server.cuts = [len(WEIGHTS) // 2]
     pinned = source(kind, sha256={"sub/weights.bin": digest(WEIGHTS)})
     snapshot = fetch_from_hub(pinned, patterns)
     found = {str(path.relative_to(snapshot)) for path in snapshot.rglob("*") if path.is_file()}
@@ -90,19 +84,11 @@ def test_a_damaged_or_other_file_is_refused_and_the_advice_repairs_it(server):
 @pytest.mark.parametrize(
     ("step", "refusal", "expected"),
     [
-        (
-            "list",
-            Refusal(404, "RepoNotFound"),
-            "no model of that name on .*, or a private one; correct `repo` in",
-        ),
+        ("list", Refusal(404, "RepoNotFound"), "no model of that name on .* correct `repo` in"),
         ("list", Refusal(200), "an answer that is not from http.*; log in to the network, or"),
-        ("list", Refusal(401, "GatedRepo"), f"gated .* accept its terms on http.*/{REPO} and set"),
-        ("HEAD", Refusal(403, "GatedRepo"), "found a gated repository"),
-        *(
-            (step, Refusal(status), rf"found an error \(.*{status}.*; check the network, HF_HUB_OF")
-            for step in ("list", "HEAD", "GET")
-            for status in (403, 500)
-        ),
+        ("HEAD", Refusal(401, "GatedRepo"), f"gated .* accept its terms on http.*/{REPO} and set"),
+        ("list", Refusal(500), r"found an error \(.*500.*; check the network, HF_HUB_OF"),
+        ("GET", Refusal(403), r"found an error \(.*403.*; check the network, HF_HUB_OF"),
     ],
 )
 def test_what_the_hub_refuses_is_said_with_what_to_do(server, step, refusal, expected):
@@ -113,29 +99,13 @@ def test_what_the_hub_refuses_is_said_with_what_to_do(server, step, refusal, exp
 @pytest.mark.usefixtures("server")
 def test_what_the_hub_does_not_have_is_said():
     assert "found no dataset of that name" in message_of(kind=HubDataset)
-    message = message_of(revision="b" * 40)
-    assert "found no such revision in the repository; correct `revision`" in message
-    assert "found an error (" in message_of(repo="org/na--me")  # that no repository can have
-    assert re.search(
-        r"expected a file more\.bin, found none; correct its name", message_of([*NAMES, "more.bin"])
-    )
-    assert len(message_of([f"{number}.bin" for number in range(80)], revision="b" * 40)) < 600
+    assert "found no such revision in the repository; correct" in message_of(revision="b" * 40)
+    assert "expected a file more.bin, found none; correct its name" in message_of(["more.bin"])
 
 
 @pytest.mark.usefixtures("server")
-def test_a_server_that_is_gone(gone, monkeypatch):
-    connect(monkeypatch, gone)
-    message = message_of()
-    assert f"expected {', '.join(NAMES)}, found no working connection to {gone} (" in message
-    assert "check the network, the proxy and HF_ENDPOINT, then run again" in message
-
-
-@pytest.mark.parametrize("failure", ["disk", "rust"])
-@pytest.mark.usefixtures("server")
-def test_a_disk_that_is_full(hub, monkeypatch, failure):
+def test_a_disk_that_is_full(hub, monkeypatch):
     def write_to_a_full_disk(url, _, **options):
-        if failure == "rust":
-            raise RuntimeError("Data processing error: No space left on device (os error 28)")
         with Path("/dev/full").open("wb") as full:  # the kernel says that there is no room
             http_get(url, full, **options)
 
@@ -144,23 +114,18 @@ def test_a_disk_that_is_full(hub, monkeypatch, failure):
     assert re.search(rf"found no room left in {hub} \(.*; free some space, then", message_of())
 
 
-@pytest.mark.parametrize("failure", ["offline", "gone", "500"])
-def test_what_the_cache_holds_whole_needs_no_hub(hub, server, gone, monkeypatch, failure):
-    snapshot = add_to_hub(hub, REPO, REVISION, {name: FILES[name] for name in NAMES}, "model")
-    if failure == "offline":
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    elif failure == "gone":
-        connect(monkeypatch, gone)
-    else:
-        server.refusals["list"] = Refusal(500)
-    for patterns in (NAMES, GLOBS):
-        assert fetch_from_hub(source(), patterns) == snapshot
-
-
-def test_offline_with_nothing_or_a_part_of_the_files(hub):
-    message = message_of()
-    assert f"found no copy in the hub's cache ({hub}) while offline mode is on; unset" in message
-    add_to_hub(hub, REPO, REVISION, {"config.json": CONFIG}, "model")
-    message = message_of()
-    assert "expected a file sub/weights.bin, found none" in message
-    assert "or unset HF_HUB_OFFLINE and check the network" in message
+@pytest.mark.usefixtures("server")
+def test_without_a_hub_what_the_cache_holds_whole_is_taken_and_what_lacks_is_said(hub, monkeypatch):
+    with HubServer(REPO, REVISION, {}).running() as gone:
+        connect(monkeypatch, gone.endpoint)
+    assert f"{', '.join(NAMES)}, found no working connection to {gone.endpoint} (" in message_of()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    expected = f"found no copy in the hub's cache ({hub}) while offline mode is on; unset"
+    assert expected in message_of()
+    snapshot = add_to_hub(hub, REPO, REVISION, {"config.json": CONFIG}, "model")
+    assert "expected a file sub/weights.bin, found none" in message_of()
+    (snapshot / "sub").mkdir()
+    (snapshot / "sub/weights.bin").write_bytes(WEIGHTS)
+    for offline in (True, False):
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
+        assert fetch_from_hub(source(), NAMES) == fetch_from_hub(source(), GLOBS) == snapshot

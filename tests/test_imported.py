@@ -1,6 +1,5 @@
 """Released transcoders: exactly the authors' function, and nothing from their file is executed."""
 
-import io
 import json
 import os
 import re
@@ -9,12 +8,14 @@ import pytest
 import torch
 
 from helpers_hub import add_to_hub, digest, released_file, released_tensors
-from transcoders.config import HubSource, ImportedTranscoder, Model, Site, SyntheticModel
+from helpers_models import TINY_WIDTH as D_MODEL
+from helpers_models import tiny_section
+from transcoders.config import HubSource, ImportedTranscoder, Site
 from transcoders.dictionaries import SparseDictionary
 from transcoders.errors import UserError
 from transcoders.imported import import_transcoder, load_released
 
-D_MODEL, N_FEATURES = 32, 64
+N_FEATURES = 64
 REPO, REVISION = "pchlenski/gpt2-transcoders", "4f3ca345572ce2d75018a60d10b4dca8bd899e99"
 FILE = "final_sparse_autoencoder_gpt2-small_blocks.8.ln2.hook_normalized_24576.pt"
 FORMATS = pytest.mark.parametrize("zipped", [True, False], ids=["zip", "older format"])
@@ -23,11 +24,10 @@ FORMATS = pytest.mark.parametrize("zipped", [True, False], ids=["zip", "older fo
 def write(folder, content, *, zipped=True):
     """A file of these bytes, or what ``torch.save`` makes of something else."""
     path = folder / "released.pt"
-    if not isinstance(content, bytes):
-        stream = io.BytesIO()
-        torch.save(content, stream, _use_new_zipfile_serialization=zipped)
-        content = stream.getvalue()
-    path.write_bytes(content)
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.save(content, path, _use_new_zipfile_serialization=zipped)
     return path
 
 
@@ -60,21 +60,12 @@ def test_the_folded_transcoder_computes_what_the_authors_does(tmp_path, zipped):
     json.dumps(configuration)
 
 
-class Runs:
-    """Pickled, it is a call of a function that the file names."""
-
-    def __init__(self, function, *arguments):
-        self.call = function, arguments
-
-    def __reduce__(self):
-        return self.call
-
-
 @FORMATS
 def test_a_malicious_file_is_refused_and_nothing_in_it_runs(tmp_path, zipped):
     canary = tmp_path / "executed"
-    content = {"cfg": Runs(os.system, f"touch {canary}"), "state_dict": released_tensors()}
-    path = write(tmp_path, content, zipped=zipped)
+    # Pickled, it is a call of a function that the file names.
+    call = type("Call", (), {"__reduce__": lambda _: (os.system, (f"touch {canary}",))})()
+    path = write(tmp_path, {"cfg": call, "state_dict": released_tensors()}, zipped=zipped)
     assert "refused, since it holds more than tensors and plain values: it names" in refusal(path)
     assert not canary.exists()
     torch.load(path, weights_only=False)
@@ -86,10 +77,9 @@ def test_a_malicious_file_is_refused_and_nothing_in_it_runs(tmp_path, zipped):
     [
         (lambda w: w.new_zeros(7, 5), r"found \{.*\(7, 5\)"),
         (lambda w: w.long(), "expected floating-point tensors"),
-        (lambda w: w.index_fill(0, torch.tensor([3]), float("nan")), "finite numbers in float32"),
         (lambda w: w.double() * 1e300, "expected finite numbers in float32, found others in"),
     ],
-    ids=["shape", "integers", "nan", "huge"],
+    ids=["shape", "integers", "huge"],
 )
 def test_wrong_tensors_are_refused(tmp_path, change, expected):
     tensors = released_tensors()
@@ -98,37 +88,20 @@ def test_wrong_tensors_are_refused(tmp_path, change, expected):
     assert re.search(expected, refusal(path))
 
 
-@pytest.mark.parametrize("content", [{"state_dict": {}}, [1]])
-def test_a_file_of_something_else_is_refused(tmp_path, content):
-    assert "expected a mapping with cfg and state_dict" in refusal(write(tmp_path, content))
-
-
-@pytest.mark.parametrize("share", [0.3, 0.999])
-def test_a_truncated_file_is_refused_in_one_sentence(tmp_path, share):
+def test_a_truncated_file_or_one_of_something_else_is_refused_in_one_sentence(tmp_path):
+    assert "expected a mapping with cfg and state_dict" in refusal(write(tmp_path, [1]))
     whole = released_file(released_tensors())
-    assert "cannot be read" in refusal(write(tmp_path, whole[: int(share * len(whole))]))
-
-
-ENTRY = ImportedTranscoder(
-    Site(model="gpt2-small", layer=8),
-    HubSource(type="hub", repo=REPO, revision=REVISION, license="MIT"),
-    FILE,
-    N_FEATURES,
-)
-MODEL = Model(
-    source=SyntheticModel(type="synthetic", architecture="gpt2", license="none"),
-    n_layers=12, d_model=D_MODEL, bos_token="<|endoftext|>",
-)  # fmt: skip
+    assert "cannot be read" in refusal(write(tmp_path, whole[: len(whole) // 3]))
 
 
 def test_a_released_transcoder_is_fetched_and_saved_in_this_format(tmp_path, hub):
     content = released_file(released_tensors())
     add_to_hub(hub, REPO, REVISION, {FILE: content}, "model")
-    destination = tmp_path / "dictionary"
-    import_transcoder(ENTRY, MODEL, destination)
+    destination, site = tmp_path / "dictionary", Site(model="gpt2-small", layer=8)
+    source = HubSource(type="hub", repo=REPO, revision=REVISION, license="MIT")
+    model = tiny_section({"n_layers": 12}, type="synthetic", architecture="gpt2")
+    import_transcoder(ImportedTranscoder(site, source, FILE, N_FEATURES), model, destination)
     config = json.loads((destination / "cfg.json").read_text())
-    assert config["architecture"] == "transcoder"
-    assert config["apply_b_dec_to_input"] is False
     assert config["metadata"]["hook_name"] == "blocks.8.ln2.hook_normalized"
     assert config["imported"]["revision"] == REVISION
     assert config["imported"]["sha256"] == digest(content)

@@ -24,12 +24,6 @@ def shown(monkeypatch):
     return Layout("overnight")
 
 
-@pytest.fixture
-def page(shown):
-    """As the committed tables give it."""
-    return landing_page(load_scale(shown.config), shown, shown.landing_page)
-
-
 @pytest.mark.parametrize("scale", ["laptop", "overnight"])
 def test_the_committed_page_is_the_one_that_the_tables_give(monkeypatch, scale):
     monkeypatch.chdir(ROOT)
@@ -45,26 +39,14 @@ def test_documents_have_pages_whose_links_lead_to_pages(shown):
         page = document_page(document, documents)
         assert page_beside(document).read_text() == page
         assert not re.search(r'href="\w+/?(findings|running)\.md', page)
-    assert 'id="sparsity-against-faithfulness-section-32-figure-3"' in page_of("findings")
-    assert 'href="your_own_questions.html#rate-features"' in page_of("findings")
-    assert 'href="../results/overnight/notebooks/circuits.html"' in page_of("findings")
+    assert 'href="your_own_questions.html#rate-features"' in Path("docs/findings.html").read_text()
 
 
-def page_of(document: str) -> str:
-    return (ROOT / f"docs/{document}.html").read_text()
+FOLDERS = "docs", "results/overnight/notebooks", "results/overnight/interpretability/features"
+PAGES_WITH_LINKS = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.html"))]
 
 
-RESULTS = ROOT / "results/overnight"
-PAGES_WITH_LINKS = [
-    *sorted((ROOT / "docs").glob("*.html")),
-    *sorted((RESULTS / "notebooks").glob("*.html")),
-    *sorted((RESULTS / "interpretability/features").glob("**/index.html")),
-]
-
-
-@pytest.mark.parametrize(
-    "path", PAGES_WITH_LINKS, ids=lambda path: f"{path.parent.name}/{path.stem}"
-)
+@pytest.mark.parametrize("path", PAGES_WITH_LINKS, ids=str)
 def test_every_link_of_a_page_leads_to_a_file_or_a_heading(path):
     text = path.read_text()
     links = set(re.findall(r'<(?:a|img) [^>]*?(?:href|src)="([^"]+)"', text))
@@ -73,17 +55,13 @@ def test_every_link_of_a_page_leads_to_a_file_or_a_heading(path):
     assert {link for link in links if link[0] == "#" and f'id="{link[1:]}"' not in text} == set()
 
 
-def test_every_page_and_document_and_a_picture_for_each_chapter_is_shown(page):
+def test_every_page_and_document_and_a_light_picture_for_each_chapter_is_shown(shown):
+    page = shown.landing_page.read_text()
     documents = [page_beside(Path(name)).name for name in STORY["documents"]]
     for name in (*(f"{name}.html" for name in PAGES), *documents):
         assert name in page
-    sections = page.split("<section")[1:]
-    assert len(sections) == len(STORY["chapters"]) + 3
-    assert all("<figure>" in section for section in sections[: len(STORY["chapters"])])
-    assert re.findall(r'<img [^>]*alt="([^"]+)"', page)
-
-
-def test_the_page_and_its_pictures_are_light(shown, page):
+    chapters = page.split("<section")[1 : 1 + len(STORY["chapters"])]
+    assert all("<figure>" in chapter for chapter in chapters)
     pictures = set(re.findall(r'<img src="([^"]+)"', page))
     sizes = [(shown.landing_page.parent / picture).stat().st_size for picture in pictures]
     assert len(page.encode()) + sum(sizes) <= HEAVIEST
@@ -98,9 +76,8 @@ def test_what_a_scale_does_not_have_is_left_out(tmp_path, monkeypatch, shown):
     scale = load_scale(ROOT / "config/smoke.yaml")
     monkeypatch.chdir(tmp_path)
     page = landing_page(scale, layout, layout.landing_page)
-    assert "<img" not in page
+    assert "<img" not in page and "training.html" not in page
     assert '<li><a href="notebooks/claims.html">All claims</a>: ' in page
-    assert "training.html" not in page
 
 
 def test_every_scale_with_verdicts_has_a_column_but_a_rehearsal(tmp_path, monkeypatch, shown):
@@ -112,6 +89,4 @@ def test_every_scale_with_verdicts_has_a_column_but_a_rehearsal(tmp_path, monkey
     page = landing_page(scale, shown, shown.landing_page)
     headings = re.findall(r'<th scope="col">(.*?)</th>', page)
     assert headings == ["claim (section)", "overnight", "far", "the paper"]
-    rows = re.findall(r'<tr data-verdicts="(.*?)">', page)
-    assert len(rows) == claims.query("kind == 'claim'")["claim"].str.split(":").str[0].nunique()
-    assert set(rows) == {"inconclusive|reproduced"}
+    assert set(re.findall(r'<tr data-verdicts="(.*?)">', page)) == {"inconclusive|reproduced"}

@@ -36,7 +36,6 @@ OUTPUT = {
     "gpt2": "mlp.c_proj", "gpt_neox": "mlp.dense_4h_to_h", "opt": "fc2", "phi": "mlp.fc2",
     "gemma2": "post_feedforward_layernorm", "gemma3_text": "post_feedforward_layernorm",
 }  # fmt: skip
-LAYERS = [0, 1, 2]
 OUTER = pytest.mark.parametrize("layer", [0, 2])
 
 
@@ -64,14 +63,17 @@ def plain(folder):
 
 
 @torch.inference_mode()
-def test_logits_are_those_of_hugging_face(model, plain, tokens):
-    assert_close(unembed(model, run_blocks(model, tokens=tokens)), plain(tokens).logits)
+def test_logits_are_those_of_hugging_face_also_those_of_some_tokens(model, plain, tokens):
+    end, expected = run_blocks(model, tokens=tokens), plain(tokens).logits
+    assert_close(unembed(model, end), expected)
+    some = torch.tensor([7, 3, 200])
+    assert_close(unembed(model, end, some), expected[..., some])
 
 
 @torch.inference_mode()
 def test_activations_are_what_transformer_lens_gives_under_the_papers_names(model, tokens):
     _, cache = model.run_with_cache(tokens)
-    for layer, (mlp_in, mlp_out) in mlp_activations(model, tokens, LAYERS).items():
+    for layer, (mlp_in, mlp_out) in mlp_activations(model, tokens, [0, 1, 2]).items():
         assert_close(mlp_in, cache[mlp_input(model, layer)].view_as(mlp_in))
         assert_close(mlp_out, cache[f"blocks.{layer}.hook_mlp_out"].view_as(mlp_out))
         if f"blocks.{layer}.ln2.hook_normalized" in model.hook_dict:
@@ -85,7 +87,6 @@ def test_replacing_an_output_equals_a_hook_on_the_plain_model(model, plain, toke
     own = site.activations.mlp_out
     # Mostly not zero-mean: what is put in need not be in the image of the centred MLP.
     replacement = own.roll(1, dims=1) + torch.linspace(-1, 2, own.shape[-1])
-
     family = plain.config.model_type
     block = plain.get_submodule(BLOCKS.get(family, "model.layers"))[layer]
     output = block.get_submodule(OUTPUT.get(family, "mlp.down_proj"))
@@ -101,30 +102,15 @@ def test_replacing_an_output_equals_a_hook_on_the_plain_model(model, plain, toke
 
 @torch.inference_mode()
 @OUTER
-def test_running_only_some_blocks_gives_the_same_tensors(model, tokens, layer):
+def test_parts_of_a_pass_give_what_the_whole_gave(model, tokens, layer):
     site = run_through_site(model, tokens, layer)
-    continued = continue_with_mlp_out(model, site, layer, site.activations.mlp_out)
-    assert torch.equal(continued, site.normalized)
+    mlp_in, mlp_out = site.activations
+    assert torch.equal(continue_with_mlp_out(model, site, layer, mlp_out), site.normalized)
     by_the_bridge = model(site.residual_before, start_at_layer=layer)
     blocks_alone = run_blocks(model, residual=site.residual_before, start=layer)
     assert_close(unembed(model, blocks_alone), by_the_bridge)
-
-
-@torch.inference_mode()
-@OUTER
-def test_the_mlp_given_its_own_input_writes_what_it_wrote(model, tokens, layer):
-    site = run_through_site(model, tokens, layer)
-    again = mlp_out_for(model, site, layer, site.activations.mlp_in)
-    assert_close(again, site.activations.mlp_out)
-    other = mlp_out_for(model, site, layer, site.activations.mlp_in.roll(1, dims=0))
-    assert_close(other, site.activations.mlp_out.roll(1, dims=0))
-
-
-@torch.inference_mode()
-def test_logits_of_some_tokens_are_those_of_all(model, tokens):
-    end = run_blocks(model, tokens=tokens)
-    some = torch.tensor([7, 3, 200])
-    assert_close(unembed(model, end, some), unembed(model, end)[..., some])
+    assert_close(mlp_out_for(model, site, layer, mlp_in), mlp_out)
+    assert_close(mlp_out_for(model, site, layer, mlp_in.roll(1, dims=0)), mlp_out.roll(1, dims=0))
 
 
 @torch.inference_mode()
@@ -176,17 +162,6 @@ def test_a_model_that_scales_what_it_adds_is_found_out(tiny_models):
     assert probe(model) == (None, False)
     with interventions(model, {"blocks.1.hook_resid_post": lambda x: 2 * x}, (1, 4)):
         assert "layer 1 scales" in str(probe(model)[0])
-
-
-def test_a_family_that_transformer_lens_does_not_know_is_refused(tiny_models, monkeypatch):
-    from transformer_lens.model_bridge import TransformerBridge
-
-    def boot(*_, **__):
-        raise ValueError("Could not determine supported architecture from config. Available: many")
-
-    monkeypatch.setattr(TransformerBridge, "boot_transformers", boot)
-    with pytest.raises(UserError, match="'gpt2' cannot be used here: TransformerLens says: Could"):
-        load_model(tiny_models["gpt2"])
 
 
 @EVERY_DAMAGE

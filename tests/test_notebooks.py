@@ -1,7 +1,6 @@
 """Notebooks run to the same bytes everywhere, and their pages need neither network nor scripts."""
 
 import re
-from base64 import b64decode
 from pathlib import Path
 
 import nbformat
@@ -9,7 +8,7 @@ import pytest
 
 from transcoders import notebooks
 from transcoders.config import load_scale
-from transcoders.contents import PAGES, Link, Place, caption_of, pages_of, place_of
+from transcoders.contents import PAGES, pages_of, place_of
 from transcoders.errors import UserError
 from transcoders.layout import Layout
 from transcoders.notebooks import maths_to_mathml, render_page, run_notebook
@@ -33,10 +32,8 @@ def sources(tmp_path, monkeypatch):
 
 
 def write_notebook(path, *code):
-    cells = [nbformat.v4.new_markdown_cell("# A title & more\n\nThe loss is $x^2$.")]
-    parameters = nbformat.v4.new_code_cell('SCALE = "laptop"')
-    parameters.metadata["tags"] = ["parameters"]
-    cells += [parameters, *(nbformat.v4.new_code_cell(source) for source in code)]
+    cells = [nbformat.v4.new_code_cell(source) for source in ('SCALE = "laptop"', *code)]
+    cells[0].metadata["tags"] = ["parameters"]
     for number, cell in enumerate(cells):
         cell["id"] = f"cell{number}"
     nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
@@ -45,80 +42,35 @@ def write_notebook(path, *code):
 def executed_notebook():
     """A notebook with the outputs that a figure's notebook has."""
     code = nbformat.v4.new_code_cell("table")
-    code.outputs = [
-        nbformat.v4.new_output("execute_result", {"text/html": "<table><td>3.5</td></table>"}),
-        nbformat.v4.new_output("display_data", {"image/png": PICTURE}),
-        nbformat.v4.new_output(
-            "display_data", {"text/html": '<SCRIPT src="https://cdn.example/x.js"></SCRIPT>'}
-        ),
-    ]
-    markdown = nbformat.v4.new_markdown_cell(
-        "# Figure 3 <of> 5\n\nThe loss $\\lambda_1 \\|z\\|_1$ and $$z = \\mathrm{ReLU}(x)$$\n\n"
-        "[the paper](https://arxiv.org/abs/2406.11944)"
-    )
+    shown = (
+        {"text/html": "<table><td>3.5</td></table>"}, {"image/png": PICTURE},
+        {"text/html": '<SCRIPT src="https://cdn.example/x.js"></SCRIPT>'},
+    )  # fmt: skip
+    code.outputs = [nbformat.v4.new_output("display_data", each) for each in shown]
+    markdown = nbformat.v4.new_markdown_cell("# Figure 3 <of> 5")
     return nbformat.v4.new_notebook(cells=[markdown, code])
 
 
-@pytest.mark.parametrize(
-    ("markdown", "display"),
-    [("inline $x^2$ maths", "inline"), ("over\n$$\nx^2\n$$\nlines", "block")],
-)
-def test_maths_becomes_mathml(markdown, display):
-    converted = maths_to_mathml(markdown)
-    assert converted.count("<math") == converted.count(f'display="{display}"') == 1
-    assert "$" not in converted
+def test_maths_becomes_mathml_and_prices_and_code_stay_as_they_are():
+    for maths, display in (("inline $x^2$ maths", "inline"), ("over\n$$\nx^2\n$$\n", "block")):
+        converted = maths_to_mathml(maths)
+        assert converted.count("<math") == converted.count(f'display="{display}"') == 1
+        assert "$" not in converted
+    other = "It costs $5 and not $6.\nA \\$5 fee and \\$6. `echo $HOME$PATH`\n```\n$x$\n```"
+    assert maths_to_mathml(other) == other
 
 
-def test_prices_and_code_stay_as_they_are():
-    markdown = "It costs $5 and not $6.\nA \\$5 fee and \\$6. `echo $HOME$PATH`\n```\n$x$\n```"
-    assert maths_to_mathml(markdown) == markdown
-
-
-def test_a_page_runs_no_script_but_its_own_and_loads_nothing_from_a_network():
-    page = render_page(executed_notebook())
-    assert re.findall(r"<script.*?>", page, re.IGNORECASE) == ["<script>"]
-    assert f"<script>\n{script()}\n</script>" in page
-    assert not re.search(r"""(?:src|srcset|data)\s*=\s*["']?(?:https?:)?//""", page, re.IGNORECASE)
-    assert not re.search(r"<link\b|@import|url\(\s*[\"']?(?:https?:)?//", page, re.IGNORECASE)
-
-
-def test_a_page_keeps_what_the_notebook_shows_and_leaves_it_as_it_was():
+def test_a_page_shows_its_notebook_and_runs_no_script_but_its_own_without_a_network():
     notebook = executed_notebook()
     before = nbformat.writes(notebook)
     page = render_page(notebook)
     assert nbformat.writes(notebook) == before
-    assert page.count("<math") == 2
-    for part in ("3.5", PICTURE, 'href="https://arxiv.org/abs/2406.11944"'):
+    for part in ("3.5", PICTURE, "<title>Figure 3 &lt;of&gt; 5</title>", "<details class"):
         assert part in page
-    assert "<title>Figure 3 &lt;of&gt; 5</title>" in page
-
-
-def test_code_is_folded_and_headings_are_listed():
-    cells = [nbformat.v4.new_markdown_cell("# A\n\n## So it was"), nbformat.v4.new_code_cell("1")]
-    page = render_page(nbformat.v4.new_notebook(cells=cells))
-    assert '<details class="code"><summary>Code</summary>' in page
-    assert '<a href="#So-it-was">So it was</a>' in page
-
-
-def test_a_page_says_where_it_is_and_what_its_pictures_show(tmp_path):
-    (tmp_path / "fig4_greater_than.png").write_bytes(b64decode(PICTURE))
-    before, after = Link("circuits.html", "Circuits"), Link("claims.html", "All claims")
-    here = Link("greater_than.html", "Greater-than")
-    links = [before, here, after]
-    place = Place("../index.html", links, here.href, before, after, tmp_path, "../f")
-    page = render_page(executed_notebook(), place)
-    for part in (
-        '<a href="../index.html">← The article</a>',
-        '<a href="greater_than.html" aria-current="true">Greater-than</a>',
-        '<a rel="prev" href="circuits.html">← Circuits</a>',
-        '<a rel="next" href="claims.html">All claims →</a>',
-        f'alt="{caption_of("fig4_greater_than")}"',
-        'href="../f/fig4_greater_than.png"',
-        'href="../f/fig4_greater_than.pdf"',
-    ):
-        assert part in page
-    alone = render_page(executed_notebook())
-    assert 'alt="Picture: Figure 3 &lt;of&gt; 5"' in alone and "<nav" not in alone
+    assert re.findall(r"<script.*?>", page, re.IGNORECASE) == ["<script>"]
+    assert f"<script>\n{script()}\n</script>" in page
+    assert not re.search(r"""(?:src|srcset|data)\s*=\s*["']?(?:https?:)?//""", page, re.IGNORECASE)
+    assert not re.search(r"<link\b|@import|url\(\s*[\"']?(?:https?:)?//", page, re.IGNORECASE)
 
 
 def test_every_notebook_that_a_scale_has_is_among_its_pages():
@@ -126,10 +78,6 @@ def test_every_notebook_that_a_scale_has_is_among_its_pages():
     settings = load_scale(ROOT / layout.config)
     rules = re.findall(r'notebook="(\w+)"', (ROOT / "workflow/rules/notebooks.smk").read_text())
     assert set(pages_of(settings)) <= set(PAGES) == set(rules)
-    place = place_of("circuits", settings, layout)
-    neighbours = [link.href for link in (place.before, place.after)]
-    hrefs = [page.href for page in place.pages]
-    assert neighbours == [hrefs[hrefs.index(place.here) + step] for step in (-1, 1)]
 
 
 @pytest.mark.parametrize("name", ["figure3", "case_studies", "case_study_tc12-532"])
@@ -141,8 +89,8 @@ def test_a_committed_page_is_the_one_that_its_notebook_gives(monkeypatch, name):
     assert layout.notebook(name).with_suffix(".html").read_text() == page
 
 
-def test_a_missing_notebook_is_refused_with_those_that_exist(sources, tmp_path):
-    write_notebook(sources / "figure3.ipynb")
+def test_a_missing_notebook_is_refused_with_those_that_exist(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
     with pytest.raises(UserError, match=r"figure9\.ipynb: no such notebook.* figure3"):
         run_notebook("figure9", "smoke", tmp_path / "out" / "figure9.ipynb")
 
@@ -153,14 +101,7 @@ def test_a_missing_notebook_is_refused_with_those_that_exist(sources, tmp_path):
         ("1 / 0", r"a cell failed\n(.|\n)*ZeroDivisionError"),
         ("import os; os._exit(9)", r"a cell failed\n.*died"),
         # What a user can put right is a sentence without the cell.
-        (
-            "from transcoders.errors import UserError\nraise UserError('a.csv: expected, found')",
-            "a.csv: expected, found$",
-        ),
-        (
-            "raise PermissionError(13, 'Permission denied', 'a.csv')",
-            "[^\n]*denied: 'a.csv'; see whether[^\n]*$",
-        ),
+        ("raise PermissionError(13, 'Denied', 'a.csv')", "[^\n]*'a.csv'; see whether[^\n]*$"),
     ],
 )
 def test_a_failing_cell_is_shown_and_nothing_is_written(sources, tmp_path, code, said):
@@ -195,6 +136,5 @@ def test_a_notebook_runs_for_the_scale_asked_for_and_leaves_no_trace_of_machine_
     notebook, page = (content.decode() for content in written[0])
     assert "over ipc" in notebook  # two kernels could be given the same network port
     assert "scale: smoke" in page and "42" in page
-    assert str(tmp_path) not in notebook + page
-    assert "somebody" not in notebook
-    assert "iopub" not in notebook  # where nbclient records times
+    for trace in (str(tmp_path), "somebody", "iopub"):  # iopub: where nbclient records times
+        assert trace not in notebook + page

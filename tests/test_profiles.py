@@ -10,7 +10,6 @@ from snakemake.cli import get_argument_parser
 REPOSITORY = Path(__file__).parents[1]
 PROFILES = {path.parent.name: path for path in (REPOSITORY / "profiles").glob("*/config.yaml")}
 SCHEMA = yaml.safe_load((REPOSITORY / "tests/profile.schema.yaml").read_text())
-SCALE_FILE = ("mem_mb", "runtime", "threads", "gpu")  # what a job is given is decided there
 
 
 def load(content, folder):
@@ -21,31 +20,19 @@ def load(content, folder):
     return get_argument_parser(profiles=[str(folder)]).parse_args([])
 
 
-def content(name):
-    return yaml.safe_load(PROFILES[name].read_text())
-
-
-def test_these_are_the_profiles():
-    assert sorted(PROFILES) == ["default", "kubernetes", "slurm"]
-    text = (REPOSITORY / "profiles/README.md").read_text()
-    assert all(f"`{name}`" in text for name in PROFILES)
-
-
 @pytest.mark.parametrize("name", sorted(PROFILES))
-def test_a_profile_is_read_without_complaint(name, tmp_path):
-    options = load(content(name), tmp_path)
+def test_a_profile_is_read_without_complaint_and_a_cluster_gets_resources_from_the_scale_file(
+    name, tmp_path
+):
+    profile = yaml.safe_load(PROFILES[name].read_text())
+    assert f"`{name}`" in (REPOSITORY / "profiles/README.md").read_text()
+    options = load(profile, tmp_path)
     assert options.rerun_incomplete and options.show_failed_logs
     with pytest.raises(SystemExit):
-        load(content(name) | {"retrys": 2}, tmp_path)
-
-
-@pytest.mark.parametrize("name", ["kubernetes", "slurm"])
-def test_a_cluster_retries_and_leaves_resources_to_the_scale_file(name, tmp_path):
-    profile = content(name)
-    assert profile["executor"] == name
-    options = load(profile, tmp_path)
-    assert (options.retries, options.jobs) == (2, 100)
-    # A limit of the whole run would cut what a single job may ask for.
-    assert not {"resources", "cores", "max-threads", "set-resources"} & profile.keys()
-    given = [entry.split("=")[0] for entry in profile["default-resources"] or []]
-    assert not set(given) & set(SCALE_FILE)
+        load(profile | {"retrys": 2}, tmp_path)
+    if name != "default":
+        assert (profile["executor"], options.retries, options.jobs) == (name, 2, 100)
+        # A limit of the whole run would cut what a single job may ask for.
+        assert not {"resources", "cores", "max-threads", "set-resources"} & profile.keys()
+        given = [entry.split("=")[0] for entry in profile["default-resources"] or []]
+        assert not set(given) & {"mem_mb", "runtime", "threads", "gpu"}

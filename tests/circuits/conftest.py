@@ -5,32 +5,30 @@ import pytest
 from helpers_circuits import (
     MIXES,
     N_TOKENS,
+    PROMPT,
+    TARGETS,
     active_units,
     make_circuit,
     outputs,
     prompt,
+    write_files,
 )
 from helpers_models import FAMILIES, make_tiny_model
 from transcoders.circuits.ablation import BATCH, REPLACEABLE
 from transcoders.circuits.faithfulness import mean_activations
+from transcoders.circuits.notation import CONTRIBUTORS
+from transcoders.circuits.paths import Search
 from transcoders.circuits.trace import Tracer
 from transcoders.circuits.vectors import feature_target, logit_target
 from transcoders.models import load_model, load_tokenizer
-
-
-@pytest.fixture(scope="session", params=list(MIXES))
-def mix(request):
-    """Which layers have transcoders."""
-    return request.param
 
 
 @pytest.fixture(scope="session")
 def freeze(random_dictionary, random_tokens):
     """Freezes random tokens on a model with random transcoders, by default after BOS."""
 
-    def freeze(model, mix="layers 0 and 2", n_tokens=N_TOKENS, **options):
-        options = {"first": 1} | options
-        replacement = make_circuit(model, random_dictionary, MIXES[mix], **options)
+    def freeze(model, mix="layers 0 and 2", n_tokens=N_TOKENS, *, first=1, **options):
+        replacement = make_circuit(model, random_dictionary, MIXES[mix], first=first, **options)
         return replacement.freeze(prompt(random_tokens, n_tokens))
 
     return freeze
@@ -57,10 +55,10 @@ def mixed(tiny_model, freeze):
     return freeze(tiny_model)
 
 
-@pytest.fixture(scope="session")
-def small(tiny_model, freeze, mix):
+@pytest.fixture(scope="session", params=MIXES)
+def small(request, tiny_model, freeze):
     """Four tokens and five features a layer, for every architecture and mix: few paths."""
-    return freeze(tiny_model, mix, 4, n_features=5)
+    return freeze(tiny_model, request.param, 4, n_features=5)
 
 
 @pytest.fixture(scope="session")
@@ -84,9 +82,8 @@ def logits(mixed):
 @pytest.fixture(params=["logits", "feature"])
 def target(mixed, request, logits):
     """This difference, or the most active feature at the end."""
-    if request.param == "logits":
-        return logits
-    return feature_target(mixed, 2, active_units(mixed, 2, 7)[0], -1)
+    top = feature_target(mixed, 2, active_units(mixed, 2, 7)[0], -1)
+    return {"logits": logits, "feature": top}[request.param]
 
 
 @pytest.fixture(scope="session")
@@ -98,25 +95,38 @@ def nodes(mixed):
 
 
 @pytest.fixture(scope="session", params=FAMILIES)
-def folder(request, tmp_path_factory):
-    """A tiny model of a family."""
-    return make_tiny_model(request.param, tmp_path_factory.mktemp("families") / request.param)
+def of_family(request, tmp_path_factory, freeze):
+    """A prompt on a tiny model of a family, with transcoders at layers 0 and 2."""
+    folder = tmp_path_factory.mktemp("families") / request.param
+    return freeze(load_model(make_tiny_model(request.param, folder)))
 
 
 @pytest.fixture(scope="session")
-def of_family(folder, freeze):
-    """A prompt on it, with transcoders at layers 0 and 2."""
-    return freeze(load_model(folder))
-
-
-@pytest.fixture(scope="session")
-def gpt2_replacement(tiny_models, random_dictionary):
-    """A single model, for tests that do not depend on the architecture."""
+def tracer(tiny_models, random_dictionary):
+    """A single model, for tests that do not depend on the architecture. Tokens are w0, w1, ..."""
     model = load_model(tiny_models["gpt2"])
-    return make_circuit(model, random_dictionary, MIXES["layers 0 and 2"], first=1)
+    replacement = make_circuit(model, random_dictionary, MIXES["layers 0 and 2"], first=1)
+    return Tracer(replacement, load_tokenizer(tiny_models["gpt2"]), 0)
 
 
 @pytest.fixture(scope="session")
-def tracer(tiny_models, gpt2_replacement):
-    """The same with its tokenizer, whose tokens are w0, w1 and so on."""
-    return Tracer(gpt2_replacement, load_tokenizer(tiny_models["gpt2"]), 0)
+def rows(random_tokens):
+    """A text on which features are looked up."""
+    return random_tokens(10, 12, seed=8).long()
+
+
+@pytest.fixture(scope="session")
+def circuits(tracer, rows, tmp_path_factory):
+    """Circuits of all kinds of parts, and the folder with the files of each, by name."""
+    folder, made = tmp_path_factory.mktemp("circuits"), {}
+    for name, target in TARGETS.items():
+        circuit = tracer.trace(PROMPT, target, Search(40, 4, CONTRIBUTORS, sign="both"))
+        write_files(tracer, circuit, rows, folder / name)
+        made[name] = circuit, folder / name
+    return made
+
+
+@pytest.fixture(params=TARGETS)
+def written(request, circuits):
+    """One of them."""
+    return circuits[request.param]

@@ -5,23 +5,10 @@ from contextlib import ExitStack
 import pytest
 import torch
 
-from helpers_circuits import (
-    hooks_of_ours,
-    number_of,
-    outputs,
-    plain,
-    replaced_mlps,
-    some_targets,
-    watched,
-    without_weight,
-)
+from helpers_circuits import outputs, plain, replaced_mlps, watched, without_weight
 from transcoders.circuits import ablation
-from transcoders.circuits.ablation import BATCH, changes_when_scaled, target_values
-from transcoders.circuits.faithfulness import (
-    faithfulness,
-    parts_by_attribution,
-    replaceable_parts,
-)
+from transcoders.circuits.ablation import BATCH, changes_when_scaled
+from transcoders.circuits.faithfulness import faithfulness, parts_by_attribution, replaceable_parts
 from transcoders.circuits.notation import Node
 from transcoders.circuits.vectors import logit_target
 from transcoders.circuits.verify import TotalAttributions
@@ -45,15 +32,11 @@ def value_by_hand(local, target, hooks, stand_ins=None):
     return sum(weight * logits[i].item() for i, weight in target.logits.items())
 
 
-def writer(local, node):
-    """The module whose output includes a node's."""
-    blocks = plain(local.replacement.model).blocks
-    return blocks[node.layer].attention_out if node.kind == "head" else blocks[node.layer].mlp
-
-
-def test_changes_are_those_of_hooks_written_by_hand(mixed, target, nodes):
+@pytest.mark.parametrize("rows", [BATCH, 3], ids=["short prompt", "as if long"])
+def test_changes_are_those_of_hooks_written_by_hand(mixed, target, nodes, rows, monkeypatch):
+    monkeypatch.setattr(ablation, "BATCH_TOKENS", rows * mixed.n_tokens)
+    assert len(next(iter(ablation.batches(mixed, nodes)))) == rows < len(nodes)
     written = outputs(mixed)
-    assert len(nodes) > BATCH  # more than are run at a time
     changes = changes_when_scaled(mixed, target, nodes, 0)
     whole = value_by_hand(mixed, target, {})
     for node, change in zip(nodes, changes, strict=True):
@@ -63,25 +46,11 @@ def test_changes_are_those_of_hooks_written_by_hand(mixed, target, nodes):
             output[0, node.token] -= written[node]
             return output
 
-        value = value_by_hand(mixed, target, {writer(mixed, node): without})
+        block = plain(mixed.replacement.model).blocks[node.layer]
+        writer = block.attention_out if node.kind == "head" else block.mlp
+        value = value_by_hand(mixed, target, {writer: without})
         assert change == pytest.approx(value - whole, rel=1e-3, abs=1e-4)
     assert max(map(abs, changes)) > 0.1
-    assert hooks_of_ours(mixed.replacement.model) == []
-
-
-def test_a_long_prompt_is_ablated_in_smaller_batches(mixed, logits, nodes, monkeypatch):
-    expected = changes_when_scaled(mixed, logits, nodes, 0)
-    n_tokens, rows = len(mixed.passed.tokens), []
-
-    def counted(replacement, target, tokens):
-        rows.append(len(tokens))
-        return target_values(replacement, target, tokens)
-
-    monkeypatch.setattr(ablation, "target_values", counted)
-    monkeypatch.setattr(ablation, "BATCH_TOKENS", 3 * n_tokens)
-    found = changes_when_scaled(mixed, logits, nodes, 0)
-    assert (max(rows), sum(rows)) == (3, len(nodes) + 1)
-    assert found == pytest.approx(expected, rel=1e-3, abs=1e-4)
 
 
 @torch.no_grad()
@@ -108,8 +77,7 @@ def value_with_means(local, target, rows, nodes):
 
     def kept(kind, layer):
         # What stands before the first position stays as it is in any case.
-        after = [node for node in nodes if node.token >= first]
-        return [node for node in after if (node.kind, node.layer) == (kind, layer)]
+        return [node for node in nodes if node.token >= first and node[:2] == (kind, layer)]
 
     def mlp(layer):
         def stand_in(read, real):
@@ -154,32 +122,11 @@ def test_faithfulness_is_the_share_of_the_target_between_nothing_and_everything(
 
 
 def test_parts_count_heads_once_and_only_what_can_be_replaced(mixed, means, logits):
-    ranked = [
-        Node("head", 1, 0, 7, 2),
-        Node("error", 0, -1, 7),
-        Node("head", 1, 0, 7, 5),
-        Node("embed", -1, -1, 7),
-        Node("mlp", 1, -1, 7),
-        Node("bias", -1, -1, 7),
-    ]
+    heads = [Node("head", 1, 0, 7, source) for source in (2, 5)]
+    ranked = [*heads, Node("error", 0, -1, 7), Node("mlp", 1, -1, 7), Node("bias", -1, -1, 7)]
     assert replaceable_parts(ranked) == [Node("head", 1, 0, 7), Node("mlp", 1, -1, 7)]
     curve = faithfulness(mixed, logits, ranked, means, [0, 1, 2, 3, 100])
     assert curve["n_nodes"].tolist() == [0, 1, 2]
-
-
-def test_parts_by_attribution_are_all_that_have_one_the_largest_first(local):
-    target = some_targets(local)[-1]
-    totals = TotalAttributions(local, target)
-    sizes: dict[Node, float] = {}
-    for node in outputs(local):
-        if node.kind in ("feature", "head", "mlp"):
-            part = node._replace(source=-1)
-            sizes[part] = sizes.get(part, 0.0) + number_of(totals, node)
-    parts = parts_by_attribution(totals, 10**6)
-    assert set(parts) == {part for part, size in sizes.items() if size != 0}
-    found = [abs(sizes[part]) for part in parts]
-    assert found == pytest.approx(sorted(found, reverse=True), rel=1e-4, abs=1e-6)
-    assert all(parts_by_attribution(totals, n) == parts[:n] for n in (1, 5, 40))
 
 
 def test_a_target_that_no_part_moves_has_no_shares(mixed, means):

@@ -1,24 +1,16 @@
 """Features on texts: what the model makes of them, and a model whose MLPs are transcoders."""
 
-import pandas as pd
 import pytest
 import torch
 
-from helpers_circuits import plain, replaced_mlps, without_weight
+from helpers_circuits import PROMPT, plain, replaced_mlps, without_weight
 from transcoders.circuits.checks import activations_with_replaced, check_features
 from transcoders.config import FeatureCheck
-from transcoders.errors import UserError
-
-TEXT = "w1 w2 w3 w4"
-
-
-def check(feature, **values):
-    return FeatureCheck(model="tiny", feature=feature, text=TEXT, **values)
 
 
 @torch.no_grad()
 def test_replacing_equals_running_a_model_whose_mlps_are_the_transcoders(tracer):
-    replacement, tokens = tracer.replacement, tracer.freeze(TEXT).passed.tokens
+    replacement, tokens = tracer.replacement, tracer.freeze(PROMPT).passed.tokens
     (first, earlier), (last, transcoder) = replacement.transcoders.items()
     hf, blocks, _ = plain(replacement.model)
     norm = blocks[last].norm_2
@@ -31,7 +23,7 @@ def test_replacing_equals_running_a_model_whose_mlps_are_the_transcoders(tracer)
 
 def activations(tracer, layer):
     """(token, feature), without those of BOS."""
-    local = tracer.freeze(TEXT)
+    local = tracer.freeze(PROMPT)
     z = tracer.replacement.transcoders[layer].encode(local.passed.mlp.mlp_in[layer])
     z[0] = 0
     return z
@@ -40,24 +32,11 @@ def activations(tracer, layer):
 def test_a_check_reports_the_token_where_the_feature_is_most_active(tracer):
     z = activations(tracer, 2)
     unit = int(z.max(dim=0).values.argmax())
-    table = check_features(tracer, [check(f"tc2[{unit}]", published=1.5), check("tc2[top]")])
-    row = table.iloc[0]
-    assert list(table) == [
-        "feature", "text", "token", "activation", "activation_replaced",
-        "published", "published_replaced",
-    ]  # fmt: skip
-    assert row["activation"] == pytest.approx(z[:, unit].max().item())
-    assert row["token"] == ["<|endoftext|>", *TEXT.split()][int(z[:, unit].argmax())]
-    assert row["published"] == 1.5 and pd.isna(row["published_replaced"])
+    idle = int((activations(tracer, 0).sum(dim=0) == 0).nonzero()[0])
+    names = (f"tc2[{unit}]", "tc2[top]", f"tc0[{idle}]")
+    checks = [FeatureCheck(model="tiny", feature=name, text=PROMPT) for name in names]
+    table = check_features(tracer, checks)
+    assert table["activation"][0] == pytest.approx(z[:, unit].max().item())
+    assert table["token"][0] == ["<|endoftext|>", *PROMPT.split()][int(z[:, unit].argmax())]
     assert table["feature"][1] == f"tc2[{int(z[-1].argmax())}]"  # top: at the last token
-
-
-def test_a_feature_that_is_active_nowhere_has_no_token(tracer):
-    unit = int((activations(tracer, 0).sum(dim=0) == 0).nonzero()[0])
-    row = check_features(tracer, [check(f"tc0[{unit}]")]).iloc[0]
-    assert (row["token"], row["activation"]) == ("", 0)
-
-
-def test_a_feature_that_does_not_exist_is_refused(tracer):
-    with pytest.raises(UserError, match=r"circuits\.checks: tc.*layers with a transcoder: 0, 2"):
-        check_features(tracer, [check("tc1[3]")])
+    assert (table["token"][2], table["activation"][2]) == ("", 0)

@@ -4,16 +4,9 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from torch import Tensor
 
 from helpers_circuits import outputs
-from transcoders.circuits.controls import (
-    DRAWN,
-    OF_LAYER,
-    control_effects,
-    part_sizes,
-    parts_like,
-)
+from transcoders.circuits.controls import DRAWN, OF_LAYER, control_effects, part_sizes, parts_like
 from transcoders.circuits.faithfulness import parts_by_attribution, values_of_sets
 from transcoders.circuits.notation import Node
 from transcoders.circuits.vectors import logit_target
@@ -61,11 +54,10 @@ def test_parts_are_active_where_the_target_sees_them_and_as_large_as_what_they_w
     sizes = part_sizes(mixed, target)
     seen = range(1, target.node.token + 1)
     written = {node: out for node, out in outputs(mixed).items() if node.token in seen}
-    heads: dict[Node, Tensor] = {}
+    heads = Counter()
     for node, out in written.items():
         if node.kind == "head":
-            part = node._replace(source=-1)
-            heads[part] = heads.get(part, 0) + out
+            heads[node._replace(source=-1)] += out
     whole = {node for node in written if node.kind in ("feature", "mlp")}
     assert set(sizes) == whole | set(heads)
     centred = mixed.replacement.is_centred  # what is read, not all that is written

@@ -25,9 +25,7 @@ def frozen_value(local, target):
 
 @torch.no_grad()
 def test_circuits_are_complete(of_family):
-    targets = some_targets(of_family)
-    assert {target.node.kind for target in targets} == {"feature", "target"}
-    for target in targets:
+    for target in some_targets(of_family):
         found = completeness(of_family, target.vectors)
         assert found.error.item() < 1e-5
         size = found.magnitude.item()
@@ -38,6 +36,7 @@ def test_circuits_are_complete(of_family):
 
 @torch.no_grad()
 def test_pulled_back_vectors_read_the_contributions_they_were_pulled_from(of_family):
+    """And those of heads of layer 0 read the embedding alone: no path goes on after these."""
     for target in some_targets(of_family):
         found = contributions(of_family, target.vectors)
         kinds = torch.tensor([kind.code for kind in NodeKind if kind.reads])
@@ -49,6 +48,11 @@ def test_pulled_back_vectors_read_the_contributions_they_were_pulled_from(of_fam
         sums = completeness(of_family, pulled)
         assert sums.error.max() < 1e-5
         assert_close(sums.value, found.values[0, column])
+        kind, layer = found.columns.kind[column], found.columns.layer[column]
+        of_first_heads = (kind == NodeKind.HEAD.code) & (layer == 0)
+        read = contributions(of_family, pulled)
+        others = read.values[of_first_heads][:, read.columns.kind != NodeKind.EMBED.code]
+        assert others.numel() and not others.any() and not read.bias[of_first_heads].any()
 
 
 def test_attention_that_does_more_than_mix_values_is_refused(tiny_model, tiny_model_folder):

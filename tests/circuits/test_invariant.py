@@ -2,27 +2,15 @@
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
-from helpers_circuits import MIXES, assert_close, centred, make_circuit, plain
+from helpers_circuits import assert_close, centred, plain
 from transcoders.circuits import invariant
-from transcoders.circuits.invariant import (
-    best_products,
-    connections,
-    de_embeddings,
-    direct_logits,
-)
+from transcoders.circuits.invariant import best_products, connections, de_embeddings, direct_logits
 
 
-@pytest.fixture(scope="module")
-def replacement(tiny_model, random_dictionary):
-    return make_circuit(tiny_model, random_dictionary, MIXES["layers 0 and 2"], first=0)
-
-
-@pytest.fixture(scope="module")
-def vectors():
-    return torch.randn(5, 32, generator=torch.Generator().manual_seed(1))
+@pytest.fixture
+def replacement(mixed):
+    return mixed.replacement
 
 
 def assert_best(found, dense, k, *, largest=True):
@@ -32,35 +20,27 @@ def assert_best(found, dense, k, *, largest=True):
     assert torch.equal(found.indices, expected.indices)
 
 
-@given(
-    n_vectors=st.integers(1, 6), n_rows=st.integers(1, 6), k=st.integers(1, 8),
-    block_entries=st.integers(1, 40),
-)  # fmt: skip
-def test_any_shape_gives_the_best_of_the_whole(n_vectors, n_rows, k, block_entries):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(invariant, "BLOCK_ENTRIES", block_entries)
-        generator = torch.Generator().manual_seed(n_vectors + 10 * n_rows)
-        vectors = torch.randn(n_vectors, 3, generator=generator)
-        rows = torch.randn(n_rows, 3, generator=generator)
+@pytest.mark.parametrize("n_rows", [1, 6, 7])
+@pytest.mark.parametrize("block_entries", [1, 8, 40])
+def test_any_shape_gives_the_best_of_the_whole(n_rows, block_entries, monkeypatch):
+    monkeypatch.setattr(invariant, "BLOCK_ENTRIES", block_entries)
+    generator = torch.Generator().manual_seed(n_rows)
+    vectors, rows = (torch.randn(n, 3, generator=generator) for n in (4, n_rows))
+    for k in (1, 3, 8):
         assert_best(best_products(vectors, rows, k), vectors @ rows.T, min(k, n_rows))
 
 
-def test_de_embeddings_are_products_with_all_embeddings(replacement, vectors):
+@pytest.mark.parametrize("largest", [True, False])
+def test_vectors_are_multiplied_with_all_embeddings_and_with_how_logits_move(replacement, largest):
+    vectors = torch.randn(5, 32, generator=torch.Generator().manual_seed(1))
     hf, _, final_norm = plain(replacement.model)
-    # As the norm before does.
-    embedding = centred(final_norm, hf.get_input_embeddings().weight)
-    for largest in (True, False):
-        found = de_embeddings(replacement, vectors, 4, largest=largest)
-        assert_best(found, vectors @ embedding.T, 4, largest=largest)
-
-
-def test_direct_logits_are_how_logits_move(replacement, vectors):
-    hf, _, final_norm = plain(replacement.model)
+    embedding = centred(final_norm, hf.get_input_embeddings().weight)  # as the norm before does
+    found = de_embeddings(replacement, vectors, 4, largest=largest)
+    assert_best(found, vectors @ embedding.T, 4, largest=largest)
     written = centred(final_norm, vectors) * final_norm.weight
+    found = direct_logits(replacement, vectors, 4, largest=largest)
     dense = written @ hf.get_output_embeddings().weight.T
-    for largest in (True, False):
-        found = direct_logits(replacement, vectors, 4, largest=largest)
-        assert_best(found, dense, 4, largest=largest)
+    assert_best(found, dense, 4, largest=largest)
 
 
 @pytest.mark.parametrize("head", [None, (1, 0), (2, 1)])

@@ -1,61 +1,76 @@
-"""The greedy search finds what plain loops find, and its filters do what they say."""
+"""The greedy search finds what plain loops find, and all paths add up to the frozen model."""
 
+from collections import Counter
 from collections.abc import Callable
+from itertools import chain
 from typing import Any
 
 import pytest
 import torch
 
-from helpers_circuits import assert_close, greedy_paths, some_targets
-from transcoders.circuits.notation import CONTRIBUTORS, Node, NodeKind
+from helpers_circuits import all_paths, assert_close, greedy_paths, number_of, outputs, some_targets
+from transcoders.circuits.graph import build_graph
+from transcoders.circuits.notation import Node
 from transcoders.circuits.paths import Search, find_paths
-from transcoders.circuits.vectors import contributions, pull_back
-
-SIGNS: dict[str, Callable[[float], float]] = {
-    "positive": lambda attribution: attribution,
-    "negative": lambda attribution: -attribution,
-    "both": abs,
-}
+from transcoders.circuits.verify import TotalAttributions
 
 
-def assert_as_plain_loops(local, n, iterations, sign):
-    for target in (some_targets(local)[0], some_targets(local)[-1]):
-        found = find_paths(local, target, Search(n, iterations, sign=sign))
-        expected = greedy_paths(local, target, n=n, iterations=iterations, score=SIGNS[sign])
+@pytest.fixture(scope="module")
+def targets(small):
+    """A sum of logits and a feature, each with every path to it."""
+    some = some_targets(small)
+    return [(target, all_paths(small, target)) for target in (some[0], some[-1])]
+
+
+def test_input_times_gradient_is_the_sum_over_all_paths_that_end_in_a_node(small, targets):
+    for target, every in targets:
+        totals = TotalAttributions(small, target)
+        sums = dict.fromkeys(outputs(small), 0.0)
+        for path in chain.from_iterable(every.values()):
+            sums[path.nodes[-1]] += path.attribution
+        found = torch.tensor([number_of(totals, node) for node in sums])
+        assert_close(found, torch.tensor(list(sums.values())))
+
+
+def test_an_exhaustive_search_leaves_errors_to_the_remainders_and_nothing_else_out(small, targets):
+    target, every = targets[0]
+    graph = build_graph(find_paths(small, target, Search(10**9, 10)))
+    scale = max(abs(attribution) for _, attribution in graph.nodes(data="attribution"))
+    found = Counter()
+    for node, attribution in graph.nodes(data="attribution"):
+        found[node.kind] += attribution
+        if node.kind == "pruned":
+            assert attribution == pytest.approx(0, abs=1e-5 * scale)
+    paths = chain.from_iterable(every.values())
+    errors = sum(path.attribution for path in paths if path.nodes[-1].kind == "error")
+    assert found["error"] == pytest.approx(errors, abs=1e-5 * scale)
+    assert bool(found["error"]) == bool(small.replacement.transcoders)
+
+
+@pytest.mark.parametrize(
+    ("search", "score"),
+    [
+        (Search(4, 3, sign="both"), abs),
+        (Search(3, 1, sign="both"), abs),
+        (Search(4, 3, sign="positive"), lambda attribution: attribution),
+        (Search(4, 3, sign="negative"), lambda attribution: -attribution),
+    ],
+)
+def test_the_paths_are_those_of_plain_loops(small, targets, search, score):
+    for target, every in targets:
+        found = find_paths(small, target, search)
+        expected = greedy_paths(every, target, search, score)
         assert [path.nodes for path in found] == [path.nodes for path in expected]
         assert [path.attribution for path in found] == pytest.approx(
             [path.attribution for path in expected], rel=1e-3, abs=1e-5
         )
 
 
-def test_the_paths_are_those_of_plain_loops(small):
-    assert_as_plain_loops(small, 4, 3, "both")
-
-
-# What does not depend on the architecture.
-SOME = pytest.mark.parametrize(
-    ("tiny_model_folder", "mix"),
-    [("llama", "all layers"), ("gpt_neox", "layers 0 and 2")],
-    indirect=True,
-)
-
-
-@SOME
-def test_paths_of_one_sign_or_after_one_round_are_those_of_plain_loops(small):
-    for n, iterations, sign in ((3, 1, "both"), (4, 3, "positive"), (4, 3, "negative")):
-        assert_as_plain_loops(small, n, iterations, sign)
-
-
+KINDS, HEADS = ("head", "error", "embed"), [(0, 1), (1, 0)]
 FILTERS: dict[str, tuple[dict[str, Any], Callable[[Node], bool]]] = {
-    "components": (
-        {"components": ("head", "error", "embed")},
-        lambda node: node.kind in ("head", "error", "embed"),
-    ),
+    "components": ({"components": KINDS}, lambda node: node.kind in KINDS),
     "layers": ({"layers": (1,)}, lambda node: node.layer in (1, -1)),
-    "heads": (
-        {"heads": [(0, 1), (1, 0)]},
-        lambda node: node.kind != "head" or (node.layer, node.unit) in ((0, 1), (1, 0)),
-    ),
+    "heads": ({"heads": HEADS}, lambda node: node.kind != "head" or node[1:3] in HEADS),
     "tokens": ({"tokens": (1, -1)}, lambda node: where(node) in (1, 3)),
     "without BOS": ({"exclude_bos": True}, lambda node: where(node) != 0),
 }
@@ -66,17 +81,19 @@ def where(node):
     return node.source if node.kind == "head" else node.token
 
 
-@SOME
 @pytest.mark.parametrize("name", FILTERS)
-def test_filters_are_those_of_plain_loops(small, name):
+def test_filters_are_those_of_plain_loops(small, targets, name):
     settings, passes = FILTERS[name]
 
     def allowed(node):
         return passes(node) and (node.kind != "error" or "components" in settings)
 
-    target = some_targets(small)[0]
-    found = find_paths(small, target, Search(12, 3, sign="both", **settings))
-    expected = greedy_paths(small, target, n=12, iterations=3, score=abs, allowed=allowed)
+    target, every = targets[0]
+    search = Search(12, 3, sign="both", **settings)
+    found, expected = (
+        find_paths(small, target, search),
+        greedy_paths(every, target, search, abs, allowed),
+    )
     assert {path.nodes for path in found} == {path.nodes for path in expected}
 
 
@@ -87,29 +104,3 @@ def test_activations_are_those_of_the_features(mixed):
     for path in find_paths(mixed, some_targets(mixed)[-1], Search(30, 3))[1:]:
         key = (path.node.token, path.node.layer, path.node.unit)
         assert path.activation == (z[key] if path.node.kind == "feature" else 0.0)
-
-
-def test_bias_error_and_extensions_add_up_to_a_path(small):
-    target = some_targets(small)[0]
-    paths = find_paths(small, target, Search(10**9, 10, CONTRIBUTORS, sign="both"))
-    scale = max(abs(path.attribution) for path in paths)
-    for path in paths:
-        if path.expanded:
-            kept = sum(child.attribution for child in path.children)
-            assert kept + path.bias == pytest.approx(path.attribution, abs=1e-5 * scale)
-            errors = (c.attribution for c in path.children if c.node.kind == "error")
-            assert sum(errors) == pytest.approx(path.error, abs=1e-5 * scale)
-
-
-def test_a_head_of_layer_0_reads_the_embedding_alone(mixed):
-    """So no path goes on after it: the step would repeat its value. With GPT-2's positions too."""
-    vectors = some_targets(mixed)[0].vectors
-    found = contributions(mixed, vectors)
-    is_first = (found.columns.kind == NodeKind.HEAD.code) & (found.columns.layer == 0)
-    column = (is_first & (found.values[0] != 0)).nonzero()[:, 0]
-    assert len(column) == 2 * mixed.n_tokens
-    pulled = pull_back(mixed, vectors, found, torch.zeros_like(column), column)
-    read = contributions(mixed, pulled)
-    is_embedding = read.columns.kind == NodeKind.EMBED.code
-    assert not read.values[:, ~is_embedding].any() and not read.bias.any()
-    assert_close(read.values[:, is_embedding][:, 0], found.values[0, column])

@@ -4,14 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from transcoders.circuits import Search, Tracer, attention_score
+from helpers_circuits import PROMPT
+from transcoders.circuits import Tracer, attention_score
 from transcoders.cli import app
 from transcoders.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
-PROMPT = "w1 w2 w3 w4"
-
-
 OPTIONS = {
     "circuit": {"--target": "logit[w5]@-1"},
     "attention": {"--head": "attn1[0]", "--key": "2"},
@@ -35,34 +33,23 @@ def ask(tracer, own_settings, monkeypatch):  # noqa: ARG001  (so that none outla
 REFUSED: list[tuple[str, dict[str, str], str]] = [
     ("circuit", {"--target": "logit[w5]@9"}, "token 9: expected one from -5 to 4"),
     ("circuit", {"--target": "logit[w5 w6]@-1"}, "'w5 w6' is 2 tokens"),
-    ("circuit", {"--target": "logit[ ]@-1"}, "' ' is 0 tokens"),
     ("circuit", {"--target": "tc0[top]@0"}, "most active: none; no transcoder was trained on"),
-    ("circuit", {"--target": "tc1[top]@-6"}, "token -6: expected one from -5 to 4"),
     ("circuit", {"--target": "tc2[999]@-1"}, "layer 2 has 64 features"),
     ("circuit", {"--target": "tc1[top]@-1"}, "layer 1 has no transcoder; .*: 0, 2"),
-    ("circuit", {"--target": "w5"}, "expected a feature such as"),
     ("circuit", {"--prompt": "<|endoftext|> w1"}, r"expected text without <\|endoftext\|>"),
-    ("circuit", {"--prompt": ""}, "prompt: expected some text, found none"),
     ("circuit", {"--prompt": "w1 " * 256}, "at most the model's 256 positions, found 257"),
-    ("circuit", {"--paths": "0"}, "expected at least 1 of each, found 0 and 3"),
-    ("circuit", {"--component": "heads"}, "components: heads not known"),
     ("circuit", {"--sign": "any"}, "sign: expected one of positive, negative, both"),
-    ("circuit", {"--layer": "3"}, "layer 3: expected one from 0 to 2"),
-    ("circuit", {"--head": "attn3[0]"}, r"head attn3\[0\]: expected a layer from 0 to 2"),
     ("circuit", {"--head": "tc0[2]"}, r"expected a layer and head such as attn9\[1\]"),
-    ("circuit", {"--token": "5"}, "token 5: expected one from -5 to 4"),
     ("attention", {"--head": "attn0[2]"}, r"head attn0\[2\]: expected a layer from 0 to 2"),
-    ("attention", {"--key": "5"}, "token 5: expected one from -5 to 4"),
+    ("circuit", {"--prompt": ""}, "prompt: expected some text, found none"),
     ("attention", {"--query": "1"}, "cannot read it from token 1; expected a token from 0 to 1"),
-    ("attention", {"--prompt": ""}, "prompt: expected some text, found none"),
 ]
 
 
 @pytest.mark.parametrize(("command", "changes", "message"), REFUSED)
 def test_the_command_line_refuses_what_does_not_exist(ask, command, changes, message):
-    with pytest.raises(UserError, match=message) as refused:
+    with pytest.raises(UserError, match=message):
         ask(command, changes)
-    assert "\n" not in str(refused.value)
 
 
 def test_the_command_line_answers(ask, tracer, capsys):
@@ -76,26 +63,13 @@ def test_the_command_line_answers(ask, tracer, capsys):
         lines = capsys.readouterr().out.splitlines()[1:]
         attributions = [float(line.split()[0]) for line in lines]
         assert {attribution > 0 for attribution in attributions} == signs
-        sizes = [abs(attribution) for attribution in attributions]
-        assert sizes == sorted(sizes, reverse=True)
-
-
-def test_an_unknown_model_is_refused_before_any_file_is_read(monkeypatch):
-    monkeypatch.chdir(ROOT)
-    with pytest.raises(UserError, match="no model named 'gpt5'"):
-        Tracer.load("smoke", "gpt5")
+        assert attributions == sorted(attributions, key=abs, reverse=True)
 
 
 @pytest.mark.usefixtures("own_settings")
-def test_a_model_without_a_circuit_in_the_scale_is_refused(monkeypatch):
+def test_a_model_without_a_circuit_or_a_name_in_the_scale_is_refused(monkeypatch):
     monkeypatch.chdir(ROOT)
+    with pytest.raises(UserError, match="no model named 'gpt5'"):
+        Tracer.load("smoke", "gpt5")
     with pytest.raises(UserError, match=r"circuits\.cases: expected a case of tiny-gpt2, found"):
         app(["find-circuits", "--scale", "smoke", "tiny-gpt2"], standalone_mode=False)
-
-
-def test_a_prompt_of_one_token_has_a_circuit(tracer):
-    circuit = tracer.trace("w1", "logit[w5]@-1", Search(10, 3))
-    assert circuit.tokens == ["<|endoftext|>", "w1"]
-    reads = circuit.graph.in_edges(circuit.target.node, data="path_attribution")
-    total = sum(amount for *_, amount in reads)
-    assert total == pytest.approx(circuit.target.value, rel=1e-6)

@@ -2,27 +2,13 @@
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
 
-from helpers_circuits import (
-    active_units,
-    outputs,
-    plain,
-    sees,
-    some_targets,
-    target_reader,
-)
+from helpers_circuits import active_units, outputs, plain, sees, some_targets, target_reader
 from transcoders.circuits.notation import Node, NodeKind
 from transcoders.circuits.replacement import ReplacementModel
-from transcoders.circuits.vectors import (
-    FeatureVectors,
-    contributions,
-    feature_target,
-    logit_target,
-)
+from transcoders.circuits.vectors import FeatureVectors, contributions, feature_target, logit_target
 from transcoders.circuits.verify import completeness
 from transcoders.errors import UserError
-from transcoders.models import to_bridge
 
 # fp32: sums of a few hundred terms are off by about 1e-6 of the sum of their sizes.
 ROUNDING = 1e-5
@@ -69,33 +55,17 @@ def test_a_logit_target_is_worth_the_weighted_logits(local):
         target = logit_target(local, weights, token, name="mine")
         expected = sum(weight * logits[token, i].item() for i, weight in weights.items())
         assert target.value == pytest.approx(expected, rel=1e-4, abs=1e-4)
-        assert (target.name, target.logits) == ("mine", weights)
-        found = completeness(local, target.vectors)
-        assert found.value.item() == pytest.approx(target.value, rel=1e-4, abs=1e-4)
-
-
-def test_a_sequential_gpt_neox_is_attributed_in_its_own_order(tiny_models, freeze):
-    folder = tiny_models["gpt_neox"]
-    hf = AutoModelForCausalLM.from_pretrained(folder, use_parallel_residual=False)
-    local = freeze(to_bridge(hf, folder), "all layers")
-    assert not local.replacement.is_parallel
-    assert completeness(local, joined(some_targets(local))).error.max() < ROUNDING
 
 
 def test_an_inactive_feature_is_refused_with_the_most_active_ones(mixed):
     best = active_units(mixed, 2, 5)
     inactive = next(unit for unit in range(64) if unit not in best)
-    with pytest.raises(UserError, match="expected an active feature") as refused:
+    listed = rf"active: tc2\[{best[0]}\]@5 .*, tc2\[{best[1]}\]@5 "
+    with pytest.raises(UserError, match=f"expected an active feature.*{listed}"):
         feature_target(mixed, 2, inactive, -3)
-    listed = str(refused.value).partition("active: ")[2].split(", ")
-    names = [entry.split(" ")[0] for entry in listed]
-    assert names == [f"tc2[{unit}]@5" for unit in best[:10]]
-    feature_target(mixed, 2, best[0], 5)
 
 
-@pytest.mark.parametrize("kind", ["mlp_out_sae", "mlp_in_sae", "skip_transcoder"])
-def test_dictionaries_that_are_no_plain_transcoder_are_refused(
-    gpt2_replacement, random_dictionary, kind
-):
+@pytest.mark.parametrize("kind", ["mlp_out_sae", "skip_transcoder"])
+def test_dictionaries_that_are_no_plain_transcoder_are_refused(mixed, random_dictionary, kind):
     with pytest.raises(UserError, match="expected a transcoder at layer 1, found a"):
-        ReplacementModel(gpt2_replacement.model, {1: random_dictionary(kind)})
+        ReplacementModel(mixed.replacement.model, {1: random_dictionary(kind)})

@@ -20,8 +20,6 @@ from transcoders.files import write_json
 from workflow.running import REPOSITORY, snakemake, workspace
 
 MARKS = ("<!-- table: begin -->", "<!-- table: end -->")
-PAGE = REPOSITORY / "docs/faults.md"
-RECORD = REPOSITORY / "benchmarks/faults.json"
 WRONG = "wrong results kept"
 ENDINGS = ["resumed", "refused", WRONG]
 
@@ -32,7 +30,7 @@ def main():
     with tempfile.TemporaryDirectory(prefix="faults-") as folder:
         clean = workspace(Path(folder) / "clean")
         snakemake(clean, "--config", "scale=smoke")
-        prepared = Prepared.of(clean)
+        prepared = Prepared(clean)
 
         def attempt(name):
             own = Path(tempfile.mkdtemp(dir=folder))
@@ -60,23 +58,16 @@ def write(endings):
     )
     total = of_family.sum()
     of_family.loc["**in all**"] = total
-    write_json(
-        RECORD,
-        {
-            "command": "make faults",
-            "machine": platform.platform(),
-            "tried": len(endings),
-            **{ending.replace(" ", "_"): int(total[ending]) for ending in ENDINGS},
-            "faults": endings,
-        },
-    )
+    record = {"command": "make faults", "machine": platform.platform(), "tried": len(endings)}
+    totals = {ending.replace(" ", "_"): int(total[ending]) for ending in ENDINGS}
+    write_json(REPOSITORY / "benchmarks/faults.json", record | totals | {"faults": endings})
     of_family.insert(0, "tried", of_family.sum(axis=1))
     rows = [("fault", *of_family.columns), *of_family.itertuples()]
     lines = [f"| {' | '.join(map(str, row))} |" for row in rows]
-    table = "\n".join([lines[0], "|---|---|---|---|---|", *lines[1:]])
-    head, _, rest = PAGE.read_text().partition(MARKS[0])
-    _, _, tail = rest.partition(MARKS[1])
-    PAGE.write_text(f"{head}{MARKS[0]}\n{table}\n{MARKS[1]}{tail}")
+    table = "\n".join([MARKS[0], lines[0], "|---|---|---|---|---|", *lines[1:], MARKS[1]])
+    page = REPOSITORY / "docs/faults.md"
+    head, _, rest = page.read_text().partition(MARKS[0])
+    page.write_text(head + table + rest.partition(MARKS[1])[2])
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ import signal
 import subprocess
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 from faults.injection import (
     LAYOUT,
@@ -20,7 +19,6 @@ from faults.injection import (
 )
 from workflow.running import snakemake
 
-Command = tuple[str, ...]
 RESULTS = str(LAYOUT.results)
 TRANSCODER = "tiny-gpt2_layer1_transcoder_l1-0.5"
 SAE = "tiny-gpt2_layer1_mlp_out_sae_l1-0.5"
@@ -36,7 +34,7 @@ gather-activity tiny-llama; label-features; circuit-page tiny-feature
 feature-browser; table1; case-studies; judge-claims
 record-environment; landing-page; notebook figure3; notebook circuits; case-study-page first
 """
-COMMANDS: list[Command] = [tuple(each.split()) for each in re.split("[;\n]", LINES.strip())]
+COMMANDS = [tuple(each.split()) for each in re.split("[;\n]", LINES.strip())]
 """One of every kind that the workflow runs."""
 
 # ---- Killed ------------------------------------------------------------------------------------
@@ -51,7 +49,7 @@ def kills():
 
 def _kill(command, when, prepared, folder):
     written = prepared.writing(folder, command)
-    renamed = [number for number, event in enumerate(written, 1) if event.what == "os.rename"]
+    renamed = [number for number, (what, _) in enumerate(written, 1) if what == "os.rename"]
     moment = {
         "start": "1",
         "first third": str(1 + len(written) // 3),
@@ -101,39 +99,24 @@ environment.json | notebook claims | greater_than/summary.json
 """  # noqa: E501  (a row of a table cannot be broken)
 
 
-class Damaged(NamedTuple):
-    """A file to damage, the command that reads it, and a file to exchange it with."""
-
-    path: str
-    command: Command
-    other: str
-
-
-def _damaged(line):
-    path, command, other = line.split(" | ")
-    return Damaged(f"{RESULTS}/{path}", tuple(command.split()), f"{RESULTS}/{other}")
-
-
-READERS = [_damaged(line) for line in FILES.strip().splitlines()]
-
-
 def damage():
     """Files of every kind changed before what reads them runs, or after all is done."""
-    for file in READERS:
+    for line in FILES.strip().splitlines():
+        name, command, other = line.split(" | ")
+        path = f"{RESULTS}/{name}"
         for how in ("one bit", "half", "empty", "exchanged"):
-            yield f"damaged: {file.path}: {how}", partial(_damage, file, how)
-        if file.path.endswith((".csv", ".json")) and "/activ" not in file.path:
-            yield f"damaged, all done: {file.path}", partial(_found_at_start, file.path)
+            given = (path, command.split(), f"{RESULTS}/{other}", how)
+            yield f"damaged: {path}: {how}", partial(_damage, *given)
+        if path.endswith((".csv", ".json")) and "/activ" not in path:
+            yield f"damaged, all done: {path}", partial(_found_at_start, path)
 
 
-def _damage(file, how, prepared, folder):
+def _damage(path, command, other, how, prepared, folder):
     prepared.copy(folder)
-    spoil(folder, file.path, file.other, how)
-    return judged(
-        prepared, folder, run(folder, file.command),
-        names=[Path(file.path).name, str(Path(file.path).parent)],
-        damaged=[file.path, *([file.other] if how == "exchanged" else [])],
-    )  # fmt: skip
+    spoil(folder, path, other, how)
+    damaged = [path, other] if how == "exchanged" else [path]
+    names = [Path(path).name, str(Path(path).parent)]
+    return judged(prepared, folder, run(folder, command), names=names, damaged=damaged)
 
 
 def spoil(folder, path, other, how):
@@ -181,10 +164,8 @@ def _full_disk(command, prepared, folder):
         files = [path for path in mounted.rglob("*") if path.is_file()]
         used = sum(-(-path.stat().st_size // 4096) * 4 for path in files)
         _mount(mounted, f"remount,size={used + 4}k")
-        ended = run(folder, command)
-        ending = judged(
-            prepared, folder, ended, names=["No space left", "needs"], but=made_by(written)
-        )
+        ended, names = run(folder, command), ["No space left", "needs"]
+        ending = judged(prepared, folder, ended, names=names, but=made_by(written))
         if partial_files := list(mounted.rglob(".*.partial*")):
             raise WrongResultError(f"left behind: {partial_files}")
         _mount(mounted, "remount,size=200m")

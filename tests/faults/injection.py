@@ -8,8 +8,6 @@ fault and says what to do, and no result was made from it. Anything else is a wr
 import multiprocessing
 import re
 import shutil
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import NamedTuple
 
 from faults import process
@@ -38,27 +36,17 @@ class Ended(NamedTuple):
     said: str
 
 
-class Event(NamedTuple):
-    """Something written by a command."""
-
-    what: str
-    path: str
-
-
-@dataclass(frozen=True)
 class Prepared:
-    """A run of the smoke scale without faults, and copies of it to be damaged."""
+    """A run of the smoke scale without faults, and copies of it to be damaged.
 
-    clean: Path
-    hashes: dict[str, str]
-    """SHA-256 of every file that it made, by path."""
-    written: dict[tuple[str, ...], list[Event]] = field(default_factory=dict)
-    """What commands write, as far as it was asked for."""
+    Attributes:
+        hashes: SHA-256 of every file that it made, by path.
+        written: what commands write, as far as it was asked for.
+    """
 
-    @classmethod
-    def of(cls, clean):
-        """What is in a folder where the smoke scale has run."""
-        return cls(clean, hashes(clean))
+    def __init__(self, clean):
+        self.clean, self.hashes = clean, hashes(clean)
+        self.written = {}
 
     def copy(self, destination):
         """The whole run, to be damaged."""
@@ -67,18 +55,18 @@ class Prepared:
         return destination
 
     def writing(self, folder, command):
-        """All that a command writes without a fault, in order; found out in ``folder``, once.
+        """What a command does to which paths without a fault; found out in ``folder``, once.
 
         Its outputs are removed before, as Snakemake does.
         """
         if command not in self.written:
-            found: list[Event] = []
+            found = []
             for _ in range(2):  # to learn what the outputs are, and without them
                 self.copy(folder)
                 remove_outputs(folder, found)
                 succeeds(folder, command)
                 lines = (folder / "events.log").read_text().splitlines()
-                found = [Event(*line.split(" ", 1)) for line in lines]
+                found = [line.split(" ", 1) for line in lines]
             self.written[command] = found
         return self.written[command]
 
@@ -131,10 +119,8 @@ def succeeds(folder, command):
 
 def made_by(written):
     """The files and folders that a command brought under their final names."""
-    final = {event.path for event in written if event.what == "os.rename"}
-    return sorted(
-        path for path in final if not any(part.startswith(".") for part in Path(path).parts)
-    )
+    final = {path for what, path in written if what == "os.rename"}
+    return sorted(path for path in final if not re.search(r"(^|/)\.", path))
 
 
 def remove_outputs(folder, written):

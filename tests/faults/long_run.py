@@ -19,9 +19,8 @@ import time
 from itertools import count
 from pathlib import Path
 
-from transcoders.checksums import sha256
 from transcoders.files import write_json
-from workflow.running import REPOSITORY, workspace
+from workflow.running import REPOSITORY, hashes_below, workspace
 
 RESULTS = Path("results/laptop")
 COMPARED = (".csv", ".json", ".safetensors", ".parquet")
@@ -74,15 +73,9 @@ def run_under_kills(folder):
 
 def compare(results, other):
     """How many files both runs have, and which of them differ."""
-    both = [
-        path.relative_to(results)
-        for path in sorted(results.rglob("*"))
-        if path.suffix in COMPARED
-        and "logs" not in path.parts
-        and path.name != "environment.json"  # names the commit, so it may differ
-        and (other / path.relative_to(results)).exists()
-    ]
-    return len(both), [str(p) for p in both if sha256(results / p) != sha256(other / p)]
+    found, expected = (hashes_below(folder, *COMPARED) for folder in (results, other))
+    both = found.keys() & expected.keys() - {"environment.json"}  # names the commit
+    return len(both), sorted(name for name in both if found[name] != expected[name])
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ import signal
 import sys
 
 WATCHED = ("results", "figures", "docs", ".checksums")
-WRITING = os.O_WRONLY | os.O_RDWR
 
 
 class Watch:
@@ -28,7 +27,7 @@ class Watch:
     def __call__(self, event, arguments):
         if event == "open":
             flags = arguments[2]
-            writes = isinstance(flags, int) and flags & WRITING
+            writes = isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR)
         else:
             writes = event in ("os.rename", "os.remove", "os.mkdir", "os.rmdir")
         if not writes or not isinstance(arguments[0], str | os.PathLike):
@@ -41,15 +40,10 @@ class Watch:
         os.write(self.log, f"{event} {os.path.relpath(final)}\n".encode())
         if self.seen == self.fatal:
             if self.torn:
-                file = max(_files(path), key=os.path.getsize)
+                below = [os.path.join(top, n) for top, _, names in os.walk(path) for n in names]
+                file = max(below or [path], key=os.path.getsize)
                 os.truncate(file, os.path.getsize(file) // 2)
             os.kill(os.getpid(), signal.SIGKILL)
-
-
-def _files(path):
-    """The file, or the files below a folder."""
-    below = [os.path.join(top, name) for top, _, names in os.walk(path) for name in names]
-    return below or [path]
 
 
 def run_forked(folder, command, moment, log):

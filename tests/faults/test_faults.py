@@ -7,7 +7,7 @@ import pytest
 
 from faults import injection
 from faults.catalogue import all_faults
-from faults.injection import Prepared, WrongResultError, hashes, judged
+from faults.injection import Prepared, WrongResultError, judged
 
 EVERYDAY = (
     "killed: train tiny-gpt2: half a file",
@@ -16,28 +16,22 @@ EVERYDAY = (
     "damaged: results/smoke/corpus/tiny-gpt2/train.safetensors: exchanged",
     "damaged: results/smoke/corpus/manifest.json: half",
     "damaged: results/smoke/evaluation/tiny-gpt2_layer1.csv: one bit",
-    "damaged: results/smoke/greater_than/where.csv: half",
     "damaged, all done: results/smoke/claims.csv",
     "disk full: collect-tables: 4 kB left",
 )
-ALL = all_faults()
 
 
 @pytest.fixture(scope="session")
 def prepared(run):
-    return Prepared.of(run)
+    return Prepared(run)
 
 
 @pytest.mark.parametrize("name", EVERYDAY)
 def test_a_fault_is_resumed_from_or_refused(prepared, tmp_path, name):
     if name.startswith("disk full") and os.geteuid() != 0:
         pytest.skip("only root may mount a small disk")
-    ending = ALL[name](prepared, tmp_path / "run")
+    ending = all_faults()[name](prepared, tmp_path / "run")
     assert ending == ("resumed" if name.startswith("killed") else "refused")
-
-
-def test_the_campaign_tries_hundreds():
-    assert len(ALL) > 200
 
 
 def test_a_result_that_is_wrong_is_called_wrong(prepared, tmp_path):
@@ -55,4 +49,3 @@ def test_a_result_that_is_wrong_is_called_wrong(prepared, tmp_path):
         judged(prepared, folder, refused, names=["another file"])
     with pytest.raises(WrongResultError, match="something was made"):
         judged(prepared, folder, refused, names=["tiny-gpt2_layer1.csv"])
-    assert hashes(folder).keys() < prepared.hashes.keys()

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from helpers_gaps import SITE, Made, tables
+from helpers_gaps import Made, tables
 from transcoders.gaps import Pairs, why
 from transcoders.gaps.why import explains
 from transcoders.gaps.words import answers, in_short, why_in_words
@@ -48,7 +48,8 @@ def controls(data, steps, width, topk, skip):
 
 
 def test_every_factor_is_the_change_that_was_made():
-    table = asked(controls(0.05, 0.02, 0.04, 0.10, -0.03))
+    made = controls(0.05, 0.02, 0.04, 0.10, -0.03)
+    table = asked(made)
     truth = {"data": 0.05, "steps": 0.02, "data at equal steps": 0.03, "width": 0.04,
              "shrinkage": 0.10, "affine part": -0.03}  # fmt: skip
     for factor, change in truth.items():
@@ -59,17 +60,10 @@ def test_every_factor_is_the_change_that_was_made():
     parts = table.loc[["steps", "data at equal steps"], "change"].sum()
     assert table.loc["data", "change"] == pytest.approx(parts)
     assert table.loc["gap", "change"] == pytest.approx(-0.10, abs=0.01)
-    assert set(table["site"]) == {SITE}
-
-
-def test_every_width_is_compared_with_the_narrowest():
-    made = controls(0.05, 0.02, 0.04, 0.10, -0.03)
-    rows = found_in(tables(made, noise=0.01)).loc["width"]
-    assert [words.partition(",")[0] for words in rows["comparison"]] == [
-        "64 → 128 features", "64 → 256 features",
-    ]  # fmt: skip
-    assert rows["change"].tolist() == pytest.approx([0.02, 0.04], abs=0.01)
-    assert answer(found_in(tables(made))).count("too few features") == 1
+    both = found_in(tables(made, noise=0.01)).loc["width"]  # each is compared with the narrowest
+    widths = both["comparison"].str.partition(",")[0].tolist()
+    assert widths == ["64 → 128 features", "64 → 256 features"]
+    assert both["change"].tolist() == pytest.approx([0.02, 0.04], abs=0.01)
 
 
 def test_each_factor_gets_its_answer_and_the_sentence_names_it_under_what_was_found():
@@ -83,18 +77,8 @@ def test_each_factor_gets_its_answer_and_the_sentence_names_it_under_what_was_fo
     assert explained == "explained by too few features"
     assert "by too little data" in in_part and "the affine part of the MLP" in in_part
     assert "the shrinkage" in not_at_all and "too few training steps" in not_at_all
-    heading, *lines = filter(None, why_in_words(table.reset_index()).splitlines())
-    assert heading == "**Layer 1 of tiny**" and len(lines) == len(table)
-    assert all("nan" not in line for line in lines)
-
-
-def test_nothing_is_explained_without_a_deficit_or_with_few_documents():
-    better = [pair._replace(gap=pair.gap + 0.2) for pair in controls(0.05, 0, 0.05, 0.05, 0)]
-    for table in (asked(better), asked(controls(0.05, 0, 0.1, 0.1, 0.1), documents=49)):
-        rows = table[(table["measure"] == "gap") & (table.index != "gap")]
-        assert set(rows["explains"]) == {"cannot tell"}
-    rows = asked(better)
-    assert rows.loc[rows["measure"] == "gap", "share_of_gap"].isna().all()
+    said = why_in_words(table.reset_index())
+    assert said.count("\n- ") == len(table) and "nan" not in said
 
 
 def estimate(low, high, n=60):
@@ -110,10 +94,8 @@ BEFORE = estimate(-0.12, -0.08)
         (BEFORE, estimate(-0.02, 0.02), estimate(0.07, 0.13), "yes"),
         (BEFORE, estimate(-0.03, 0.02), estimate(0.07, 0.13), "partly"),
         (BEFORE, estimate(-0.12, -0.07), estimate(0.001, 0.026), "no"),  # too little to matter
-        (BEFORE, estimate(-0.3, -0.2), estimate(-0.2, -0.1), "no"),
         (BEFORE, estimate(-0.12, 0.05), estimate(-0.02, 0.13), "cannot tell"),
         (estimate(-0.12, 0.0), estimate(-0.02, 0.02), estimate(0.07, 0.13), "cannot tell"),
-        (estimate(np.nan, np.nan), BEFORE, estimate(0.07, 0.13), "cannot tell"),
         (BEFORE, estimate(-0.02, 0.02), estimate(0.07, 0.13, n=49), "cannot tell"),
     ],
 )
@@ -135,20 +117,17 @@ def test_a_control_without_effect_is_rarely_called_one():
 
 
 @pytest.mark.parametrize(
-    ("dead", "norm", "answered"),
-    [
-        ((0.3, 0.0), (0.5, 0.8), "cannot tell"),
-        ((0.04, 0.0), (0.9, 0.8), "no"),
-    ],
+    ("dead", "norm", "answered"), [(0.3, 0.5, "cannot tell"), (0.04, 0.9, "no")]
 )
 def test_levels_can_refute_a_cause_and_prove_none(dead, norm, answered):
     few = Made(-0.2, FEW)
-    plain = [pair._replace(dead=dead, norm=norm) for pair in PLAIN]
-    rows = asked([*plain, few]).loc[["dead features", "norm kept"]]
+    plain = [pair._replace(dead=(dead, 0.0), norm=(norm, 0.8)) for pair in PLAIN]
+    rows, alone = (
+        asked([*of, few]).loc[["dead features", "norm kept"]] for of in (plain, plain[:1])
+    )
     assert set(rows["explains"]) == {answered}
-    assert rows["after"].tolist() == pytest.approx([dead[0], norm[0]])
-    assert rows["before"].tolist() == pytest.approx([dead[1], norm[1]])
-    alone = asked([plain[0], few]).loc[["dead features", "norm kept"]]
+    assert rows["after"].tolist() == pytest.approx([dead, norm])
+    assert rows["before"].tolist() == pytest.approx([0.0, 0.8])
     assert set(alone["explains"]) == {"cannot tell"} and alone["low"].isna().all()
 
 
@@ -164,26 +143,13 @@ def test_levels_are_compared_at_equal_l0():
 
 def test_a_change_is_measured_where_all_fronts_are():
     # The gap is larger at high L0, which the other width does not reach.
-    evaluation, by_document = tables(
-        [Made(-0.1, MOST), Made(-0.1, MOST, n_features=128, l0=(8.0, 12.0, 30.0))]
-    )
+    wide = Made(-0.1, MOST, n_features=128, l0=(8.0, 12.0, 30.0))
+    evaluation, by_document = tables([Made(-0.1, MOST), wide])
     dense = evaluation.query("l0 == 90 and kind == 'transcoder'")["dictionary"]
     by_document.loc[by_document["dictionary"].isin(dense), "ce"] += 0.2
     row = found_in((evaluation, by_document)).loc["width"]
     assert row["comparison"].endswith("L0 8 to 30")
     assert row["change"] == pytest.approx(0, abs=1e-9)
-
-
-def test_every_site_with_a_control_has_rows_and_a_sentence():
-    elsewhere = [Made(-0.3, site="tiny_layer2"), Made(-0.4, FEW, site="tiny_layer2")]
-    alone = Made(-0.2, site="tiny_layer3")
-    made = tables([*elsewhere, alone, *controls(0, 0, 0, 0, 0)], noise=0.01)
-    table = found_in(made).reset_index()
-    assert set(table["site"]) == {SITE, "tiny_layer2"}
-    of_site = table[table["site"] == "tiny_layer2"].set_index("factor")
-    assert of_site.loc["data", "change"] == pytest.approx(0.1, abs=0.01)
-    starts = {sentence.partition(" and ")[0] for sentence in answers(table)}
-    assert starts == {"At layer 1 of tiny", "At layer 2 of tiny"}
 
 
 def test_in_short_sites_are_sorted_by_what_steps_and_tokens_changed_there():
@@ -194,17 +160,16 @@ def test_in_short_sites_are_sorted_by_what_steps_and_tokens_changed_there():
         return [few, repeated, Made(-0.1 + steps + tokens, MOST, site=name)]
 
     made = [*site(1, 0.2, 0.0), *site(2, 0.3, 0.0), *site(10, 0.0, -0.2)]
-    said = in_short(found_in(tables(made, noise=0.02)).reset_index())
-    steps, tokens = said.removesuffix(".").split(". ")
-    assert steps.startswith("More training steps on the same few tokens help transcoders at layers")
-    assert re.search(r"at layers 1 and 2 \(the gap changes by \+0\.\d+ and \+0\.\d+\)", steps)
-    assert " and make no measurable difference at layer 10 of tiny (" in steps
+    table = found_in(tables(made, noise=0.02)).reset_index()
+    steps, tokens = in_short(table).removesuffix(".").split(". ")
+    assert re.match(
+        r"More training steps .* help transcoders at layers 1 and 2 \(the gap changes by "
+        r"\+0\.\d+ and \+0\.\d+\) and make no measurable difference at layer 10 of tiny \(", steps,
+    )  # fmt: skip
     assert tokens.startswith(
         "More different tokens, for as many steps, harm transcoders at layer 10"
     )
     assert "no measurable difference at layers 1 and 2 (" in tokens
-    alone = found_in(tables([*PLAIN, Made(-0.2, FEW)])).reset_index()
-    assert [in_short(alone)] == answers(alone)
 
 
 def test_without_any_control_there_is_no_row():
@@ -221,7 +186,6 @@ def test_chance_is_said_where_runs_differ_as_much_as_the_gap():
     assert row["low"] < row["change"] < row["high"]
     assert row["change"] == pytest.approx(np.std([-0.1, 0.05, -0.15], ddof=1), rel=0.1)
     assert asked([*PLAIN, few]).loc["training seeds", "explains"] == "no"
-    assert "training seeds" not in asked([PLAIN[0], few]).index
 
 
 def test_the_answer_claims_no_deficit_where_there_is_none():
@@ -230,6 +194,5 @@ def test_the_answer_claims_no_deficit_where_there_is_none():
     assert "not measurably worse" in said and "with the least data it was −0.1" in said
     repeated = answer(asked([*gone, Made(-0.03, FEW, passes=16)]))
     assert "the same few tokens change that by +0.07" in repeated
-    assert "more different tokens, at equal steps, change it by +0.03" in repeated
     better = answer(asked([pair._replace(gap=0.1) for pair in gone]))
     assert "do better than" in better and "explained" not in better

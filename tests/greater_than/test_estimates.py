@@ -32,25 +32,20 @@ def made_up(heights):
     return {n_kept: torch.full((2, 100), height) for n_kept, height in heights.items()}
 
 
-def random_values(seed, templates=3):
-    return torch.randn(templates, 100, generator=torch.Generator().manual_seed(seed))
-
-
 def test_a_curve_is_measured_at_the_numbers_asked_for_along_the_ranking():
     mlp = KnownUnits([0.1, 0.2, 0.4, 0.8], [2, 0, 3, 1])
     found = mlp.curve("transcoder", [0, 1, 3, 4])
     assert mlp.asked == [[], [2], [2, 0, 3], [2, 0, 3, 1]]
     heights = {n_kept: values.mean().item() for n_kept, values in found.items()}
     assert heights == pytest.approx({0: 0, 1: 0.4, 3: 1.3, 4: 1.5})
-    mlp.asked.clear()
-    mlp.curve("transcoder", [0, 1, 2, 3], without=0)
-    assert mlp.asked == [[], [2], [2, 3], [2, 3, 1]]
+    mlp.curve("transcoder", [1, 2, 3], without=0)
+    assert mlp.asked[4:] == [[2], [2, 3], [2, 3, 1]]
 
 
 @given(st.integers(0, 2**31))
 @settings(max_examples=20)
 def test_estimates_are_over_templates_and_all_years_but_the_first_and_last(seed):
-    values = random_values(seed)
+    values = torch.randn(3, 100, generator=torch.Generator().manual_seed(seed))
     expected = sum(x for row in values.tolist() for x in row[1:99]) / (3 * 98)
     values[:, [0, 99]] = torch.nan
     found = estimates.over_years(values, seed=0)
@@ -63,20 +58,17 @@ def test_estimates_are_over_templates_and_all_years_but_the_first_and_last(seed)
 
 def test_all_templates_of_a_year_are_drawn_together():
     # Opposite templates cancel in every draw of years, and would not if drawn alone.
-    values = random_values(5, templates=1)
-    assert estimates.over_years(torch.cat([values, -values]), seed=0)[:3] == pytest.approx(
-        [0] * 3, abs=1e-7
-    )
+    values = torch.randn(1, 100, generator=torch.Generator().manual_seed(5))
+    found = estimates.over_years(torch.cat([values, -values]), seed=0)
+    assert found[:3] == pytest.approx([0] * 3, abs=1e-7)
 
 
-@pytest.mark.parametrize("place", [0, 4])
-def test_a_bad_unit_is_found_wherever_it_is(place):
-    ranking, effects = [3, 1, 4, 0, 2], [0.1] * 5
-    effects[ranking[place]] = -0.1
-    curve = KnownUnits(effects, ranking).curve("transcoder", range(6))
-    found, drop = estimates.most_harmful(estimates.drops_of(curve), seed=0)
-    assert found == place
-    assert drop[:3] == pytest.approx([0.1] * 3)
+def test_a_bad_unit_is_found_wherever_it_is():
+    for place in (0, 4):
+        heights = np.cumsum([0.0, *(-0.1 if unit == place else 0.1 for unit in range(5))])
+        drops = estimates.drops_of(made_up(dict(enumerate(heights))))
+        found, drop = estimates.most_harmful(drops, seed=0)
+        assert found == place and drop[:3] == pytest.approx([0.1] * 3)
 
 
 def test_harm_is_tested_on_years_and_templates_that_did_not_choose_the_unit():
@@ -88,18 +80,6 @@ def test_harm_is_tested_on_years_and_templates_that_did_not_choose_the_unit():
     assert drop.n == 5
     drops[1, 1] = 0.2
     assert estimates.most_harmful(drops, seed=0)[1][:3] == pytest.approx([0.2] * 3)
-
-
-def test_the_largest_of_many_harmless_drops_is_no_harm():
-    # Drops are alike within decades. On the decades that chose it, the worst of 100 harmless units
-    # would look harmful, and so it would on other years of the same decades.
-    found = []
-    for seed in range(40):
-        drops = np.random.default_rng(seed).normal(size=(100, 1, 10)).repeat(10, axis=2)[..., 1:99]
-        worst = drops.mean(axis=(1, 2)).argmax()
-        assert drops[worst, 0, ::2].mean() > 0.1 and drops[worst, 0, 1::2].mean() > 0.1
-        found.append(estimates.most_harmful(drops, seed=seed)[1].low > 0)
-    assert sum(found) <= 5
 
 
 def test_a_lead_is_over_the_best_of_all_others():
@@ -142,9 +122,8 @@ KEPT = (0, 1, 2, 4, 8)
 @pytest.mark.parametrize(
     ("first", "second", "expected"),
     [
-        ((0.0, 0.1, 0.2, 0.3, 0.4), (0.0, 0.2, 0.3, 0.4, 0.5), 1),  # never ahead
+        ((0.9, 0.1, 0.2, 0.3, 0.4), (0.0, 0.2, 0.3, 0.4, 0.5), 1),  # only with none: never ahead
         ((0.0, 0.2, 0.3, 0.4, 0.5), (0.0, 0.1, 0.2, 0.3, 0.4), np.inf),  # ahead to the end
-        ((0.9, 0.1, 0.2, 0.3, 0.4), (0.0, 0.1, 0.1, 0.1, 0.1), 1),  # with none ahead: not counted
         ((0.0, 0.3, 0.3, 0.4, 0.4), (0.0, 0.1, 0.3, 0.3, 0.3), 2),  # overtaken again later
         # From 4 to 8: 0.4 + 0.05 (k - 4) and 0.2 + 0.15 (k - 4), equal at 6.
         ((0.0, 0.4, 0.4, 0.4, 0.6), (0.0, 0.1, 0.2, 0.2 + 1e-6, 0.8), 6),

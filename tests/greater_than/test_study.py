@@ -1,7 +1,7 @@
 """The whole study on tiny models: every table, whatever the tokenizer, and all or nothing."""
 
-import copy
 import json
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,37 +19,22 @@ from transcoders.greater_than import study_greater_than
 from transcoders.greater_than.where import COMPONENTS
 from transcoders.models import load_model, load_tokenizer
 
-FILES = {
-    "where.csv", "metric.csv", "curves.csv", "features.csv", "features_by_year.csv",
-    "recurring.csv", "paths.csv", "summary.json",
-}  # fmt: skip
 KEPT = [0, 1, 2, 4, 8, 24]
 N_FEATURES = 24
 
 
 class Case(NamedTuple):
-    """What a study is made on."""
+    """What a study is made on, and where."""
 
     tracer: Tracer
     settings: GreaterThan
     saes: dict[int, SparseDictionary]
-
-    def run(self, destination, **changes):
-        study_greater_than(
-            self.tracer,
-            self.settings.model_copy(update=changes),
-            self.saes,
-            destination,
-            search=Search(6, 2, COMPONENTS),
-            seed=7,
-        )
-
-
-class Done(NamedTuple):
-    """A case with what was written."""
-
-    case: Case
     folder: Path
+
+    def run(self, **changes):
+        settings, search = self.settings.model_copy(update=changes), Search(6, 2, COMPONENTS)
+        study_greater_than(self.tracer, settings, self.saes, self.folder, search=search, seed=7)
+        return self
 
     def table(self, name):
         return pd.read_csv(self.folder / f"{name}.csv")
@@ -59,49 +44,46 @@ class Done(NamedTuple):
         return json.loads((self.folder / "summary.json").read_text())
 
 
-def make_case(name, tiny_models, make):
-    architecture, _, variant = name.partition(" ")
-    folder, trap = tiny_models[architecture], variant == "with a trap"
-    transcoders = {
-        layer: make("transcoder", n_features=N_FEATURES, seed=20 + layer) for layer in (0, 1)
-    }
-    settings = GreaterThan(
-        model="tiny",
-        templates=TRAP_TEMPLATES[:1] if trap else TEMPLATES,
-        positions="all" if variant == "everywhere" else "predicting",
-        kept=KEPT,
-        n_features=3,
-        n_upstream_features=5,
-    )
-    replacement = ReplacementModel(load_model(folder), transcoders, first_position=1)
-    tokenizer = trap_tokenizer() if trap else load_tokenizer(folder)
-    sae = {1: make("mlp_out_sae", n_features=N_FEATURES, seed=30)} if variant == "with SAE" else {}
-    return Case(Tracer(replacement, tokenizer, 0), settings, sae)
+@pytest.fixture(scope="module")
+def make_case(tiny_models, random_dictionary, tmp_path_factory):
+    def make(name):
+        architecture, _, variant = name.partition(" ")
+        trap = variant == "with a trap"
+        seeds = (("transcoder", 0, 20), ("transcoder", 1, 21), ("mlp_out_sae", 1, 30))
+        *transcoders, sae = (
+            (layer, random_dictionary(kind, n_features=N_FEATURES, seed=seed))
+            for kind, layer, seed in seeds
+        )
+        settings = GreaterThan(
+            model="tiny", templates=TRAP_TEMPLATES[:1] if trap else TEMPLATES,
+            positions="predicting", kept=KEPT, n_features=3, n_upstream_features=5,
+        )  # fmt: skip
+        folder = tiny_models[architecture]
+        replacement = ReplacementModel(load_model(folder), dict(transcoders), first_position=1)
+        tracer = Tracer(replacement, trap_tokenizer() if trap else load_tokenizer(folder), 0)
+        saes = dict([sae] if variant == "with SAE" else [])
+        return Case(tracer, settings, saes, tmp_path_factory.mktemp("study") / "greater_than")
+
+    return make
 
 
-@pytest.fixture(scope="module", params=["llama with SAE", "llama everywhere", "gpt2 with a trap"])
-def done(request, tmp_path_factory, tiny_models, random_dictionary):
-    case = make_case(request.param, tiny_models, random_dictionary)
-    folder = tmp_path_factory.mktemp("study") / "greater_than"
-    case.run(folder)
-    return Done(case, folder)
+@pytest.fixture(scope="module", params=["llama with SAE", "gpt2 with a trap"])
+def done(request, make_case):
+    return make_case(request.param).run()
 
 
 @pytest.fixture
-def short(tiny_models, random_dictionary):
+def short(make_case):
     """A case with a single template and a few units."""
-    case = make_case("llama with SAE", tiny_models, random_dictionary)
-    changes = {"templates": TEMPLATES[:1], "kept": [0, 1]}
-    return case._replace(settings=case.settings.model_copy(update=changes))
+    case, few = make_case("llama with SAE"), {"templates": TEMPLATES[:1], "kept": [0, 1]}
+    return case._replace(settings=case.settings.model_copy(update=few))
 
 
 def test_every_prompt_has_a_metric(done):
-    assert {path.name for path in done.folder.iterdir()} == FILES
     table, summary = done.table("metric"), done.summary
-    templates = range(1, 1 + len(done.case.settings.templates))
-    assert list(table[["template", "year"]].itertuples(index=False, name=None)) == [
-        (template, year) for template in templates for year in range(100)
-    ]
+    templates = range(1, 1 + len(done.settings.templates))
+    prompts = list(table[["template", "year"]].itertuples(index=False, name=None))
+    assert prompts == list(product(templates, range(100)))
     assert table[list(summary["metric"])].abs().max(axis=None) < 1.00001
     assert table.loc[table["year"] == 99, "original"].to_numpy() == pytest.approx(-1)
     if summary["numbers"] == "pairs":  # the next token is the whole answer
@@ -112,7 +94,7 @@ def test_every_prompt_has_a_metric(done):
 def test_curves_go_from_the_constant_to_all_units(done):
     table, metric = done.table("curves"), done.summary["metric"]
     curves = table[table["template"] == "all"].set_index(["curve", "kept"])["metric"]
-    kinds = {"transcoder", "neurons"} | ({"mlp_out_sae"} if done.case.saes else set())
+    kinds = {"transcoder", "neurons"} | ({"mlp_out_sae"} if done.saes else set())
     assert "transcoder_without_bad" in metric
     assert set(table["curve"]) == kinds | {"transcoder_without_bad"}
     assert curves["transcoder"].index.tolist() == list(range(KEPT[-1] + 1))
@@ -138,21 +120,15 @@ def test_shown_features_have_a_value_for_every_number(done):
     table, features = done.table("features_by_year"), done.table("features")
     shown = features[(features["rank"] <= 3) | features["bad"]]["feature"]
     n_numbers = 10 if done.summary["numbers"] == "digits" else 100
-    assert list(table[["feature", "quantity", "number"]].itertuples(index=False, name=None)) == [
-        (feature, quantity, number)
-        for feature in shown
-        for quantity, n in (("activation", 100), ("dla", n_numbers), ("de_embedding", n_numbers))
-        for number in range(n)
-    ]
-    assert table["value"].notna().all()
+    quantities = {"activation": 100, "dla": n_numbers, "de_embedding": n_numbers}
+    for (feature, quantity), rows in table.groupby(["feature", "quantity"]):
+        assert feature in set(shown) and rows["number"].tolist() == [*range(quantities[quantity])]
+    assert len(table) == len(shown) * sum(quantities.values()) and table["value"].notna().all()
 
 
 def test_what_a_study_concludes_is_in_its_summary(done):
     summary = done.summary
-    few, harmful, leads = (
-        summary[key] for key in ("few_above_neurons", "harmful_feature", "leads")
-    )
-    assert set(few) == {"transcoder"} | ({"mlp_out_sae"} if done.case.saes else set())
+    few, harmful, leads = map(summary.get, ("few_above_neurons", "harmful_feature", "leads"))
     bad = done.table("features").query("bad")
     assert bad["feature"].str.endswith(f"[{harmful['unit']}]").all()
     assert (bad["rank"] == harmful["rank"]).all()
@@ -164,25 +140,22 @@ def test_what_a_study_concludes_is_in_its_summary(done):
 
 
 def test_positions_decide_where_units_are_set_to_zero(tmp_path, short):
-    found = []
-    for positions in ("predicting", "all"):
-        short.run(tmp_path / positions, positions=positions)
-        found.append(Done(short, tmp_path / positions).table("metric"))
-    predicting, everywhere = found
+    predicting, everywhere = (
+        short._replace(folder=tmp_path / positions).run(positions=positions).table("metric")
+        for positions in ("predicting", "all")
+    )
     assert predicting["original"].tolist() == pytest.approx(everywhere["original"], abs=1e-5)
-    assert (predicting["transcoder"] - everywhere["transcoder"]).abs().max() > 1e-3
-    assert (predicting["removed"] - everywhere["removed"]).abs().max() > 1e-3
+    for changed in ("transcoder", "removed"):
+        assert (predicting[changed] - everywhere[changed]).abs().max() > 1e-3
 
 
-def test_a_transcoder_that_never_changes_with_the_year_is_refused(short, tmp_path):
-    dead = copy.deepcopy(short.tracer.replacement.transcoders[1])
-    dead.b_enc.fill_(-100)
-    short.tracer.replacement.transcoders[1] = dead
+def test_a_transcoder_that_never_changes_with_the_year_is_refused(short):
+    short.tracer.replacement.transcoders[1].b_enc.fill_(-100)
     with pytest.raises(UserError, match="no feature of the transcoder at layer 1 changes"):
-        short.run(tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+        short.run()
+    assert not short.folder.exists()
 
 
-def test_more_units_than_there_are_cannot_be_kept(short, tmp_path):
+def test_more_units_than_there_are_cannot_be_kept(short):
     with pytest.raises(UserError, match=r"greater_than\.kept: 10000 units, expected at most 24"):
-        short.run(tmp_path / "out", kept=[0, 8, 10_000])
+        short.run(kept=[0, 8, 10_000])

@@ -4,18 +4,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from helpers_greater_than import (
-    TEMPLATES,
-    TRAP_TEMPLATES,
-    dummy_prefix_tokenizer,
-    metric_by_hand,
-    sign,
-    trap_tokenizer,
-    word_tokenizer,
-)
+from helpers_greater_than import TEMPLATES, TRAP_TEMPLATES, metric_by_hand, sign, trap_tokenizer
 from transcoders.errors import UserError
 from transcoders.greater_than.task import Numbers, make_prompts, metric
 
@@ -40,26 +32,27 @@ def test_a_tokenizers_numbers_are_found(settings, architecture, style):
     assert texts == [f"{number:0{width}d}" for number in range(10**width)]
 
 
+def characters(*texts):
+    """A tokenizer without merges; what it does not know, it drops."""
+    vocabulary = {text: number for number, text in enumerate(texts)}
+    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE(vocabulary, [])))
+
+
 def test_a_space_that_a_tokenizer_puts_before_the_first_word_is_no_digit():
-    tokenizer = dummy_prefix_tokenizer()
+    # Like Llama's.
+    tokenizer = characters("▁", *"0123456789")
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    tokenizer.backend_tokenizer.decoder = decoders.Metaspace(prepend_scheme="always")
     assert tokenizer("5")["input_ids"] == tokenizer.convert_tokens_to_ids(["▁", "5"])
     numbers = Numbers.of(tokenizer)
     assert numbers.style == "digits"
     assert numbers.ids.tolist() == [tokenizer.convert_tokens_to_ids(d) for d in "0123456789"]
 
 
-@pytest.mark.parametrize(
-    "tokenizer",
-    [
-        word_tokenizer([f"w{number}" for number in range(100)]),
-        word_tokenizer([str(digit) for digit in range(9)]),  # one is missing
-        PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE({"a": 0, "b": 1}, []))),
-    ],
-    ids=["words", "nine digits", "drops digits"],
-)
-def test_a_tokenizer_with_neither_pairs_nor_digits_is_refused(tokenizer):
+@pytest.mark.parametrize("known", ["ab", "012345678"])
+def test_a_tokenizer_with_neither_pairs_nor_digits_is_refused(known):
     with pytest.raises(UserError, match=r"greater_than: expected a tok.*choose another model"):
-        Numbers.of(tokenizer)
+        Numbers.of(characters(*known))
 
 
 @given(st.sampled_from([PAIRS, DIGITS]), st.integers(0, 99))
@@ -69,13 +62,8 @@ def test_contrast_is_a_mean_less_a_mean(numbers, year):
     if weights is None:
         assert 1 not in signs or -1 not in signs
         return
-    later = [weights[7 + c] for c, s in enumerate(signs) if s == 1]
-    other = [weights[7 + c] for c, s in enumerate(signs) if s == -1]
-    assert sum(later) == pytest.approx(1, abs=1e-6)
-    assert sum(other) == pytest.approx(-1, abs=1e-6)
-    assert later == pytest.approx([later[0]] * len(later))
-    assert other == pytest.approx([other[0]] * len(other))
-    assert len(weights) == len(later) + len(other)
+    expected = {7 + c: s / signs.count(s) for c, s in enumerate(signs) if s}
+    assert weights == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.fixture(scope="module", params=["gpt2", "llama", "trap"])
@@ -89,6 +77,9 @@ def made(request, settings):
 
 def test_rows_are_bos_and_the_prompts_text_and_the_year_token_is_the_first_that_tells_it(made):
     tokenizer, templates, prompts = made
+    # A round year that is one token is alone in a shorter prompt.
+    sizes = [len(group.years) for group in prompts]
+    assert sizes == ([1, 99] * 2 if templates is TRAP_TEMPLATES else [100, 100])
     for group in prompts:
         for row, year in zip(group.rows.tolist(), group.years.tolist(), strict=True):
             text = templates[group.template].replace("{YY}", f"{year:02d}")
@@ -97,14 +88,3 @@ def test_rows_are_bos_and_the_prompts_text_and_the_year_token_is_the_first_that_
             assert token in (f"{year:02d}", str(year // 10), "1700")
             # All before it is the same for all years of the group.
             assert row[: group.year_token] == group.rows[0, : group.year_token].tolist()
-
-
-def test_a_round_year_that_is_one_token_is_alone_in_a_shorter_prompt():
-    tokenizer = trap_tokenizer()
-    alone, others = make_prompts(TRAP_TEMPLATES[:1], tokenizer, 0)
-    assert alone.years.tolist() == [0]
-    assert others.years.tolist() == list(range(1, 100))
-    assert alone.rows.shape[1] == others.rows.shape[1] - 1
-    assert tokenizer.decode([alone.rows[0, alone.year_token]]) == " 1700"
-    texts = [tokenizer.decode([token]) for token in others.rows[:, others.year_token].tolist()]
-    assert texts == [f"{year:02d}" for year in range(1, 100)]

@@ -3,14 +3,13 @@
 import pytest
 import torch
 
-from helpers_circuits import centred, plain, watched, without_weight
-from helpers_greater_than import TRAP_TEMPLATES, metrics_with, neurons_out, only, trap_tokenizer
+from helpers_circuits import plain, watched, without_weight
+from helpers_greater_than import TRAP_TEMPLATES, metrics_with, only, trap_tokenizer
 from transcoders.errors import UserError
 from transcoders.greater_than.task import Numbers, make_prompts
 from transcoders.greater_than.units import ChosenMLP
 
 LAYER = 1
-N_FEATURES = 40
 N_NEURONS = 128
 # The metric is from -1 to 1; in fp32 and in another order of summation.
 ROUNDING = 2e-5
@@ -26,10 +25,8 @@ def some_years(setting):
 @pytest.fixture(scope="module")
 def dictionaries(random_dictionary):
     """A third of the features are dead."""
-    made = {
-        "transcoder": random_dictionary("transcoder", n_features=N_FEATURES, seed=1),
-        "mlp_out_sae": random_dictionary("mlp_out_sae", n_features=N_FEATURES, seed=2),
-    }
+    kinds = enumerate(("transcoder", "mlp_out_sae"), start=1)
+    made = {kind: random_dictionary(kind, n_features=40, seed=seed) for seed, kind in kinds}
     for dictionary in made.values():
         dictionary.b_enc[::3] = -100
     return made
@@ -72,7 +69,9 @@ def metrics_with_neurons(setting, kept, first):
         changed[:, start:, gone] = 0
         return (changed,)
 
-    with neurons_out(setting, LAYER).register_forward_pre_hook(hook):
+    mlp = plain(setting.model).blocks[LAYER].mlp
+    names = {"gpt2": "c_proj", "gpt_neox": "dense_4h_to_h", "llama": "down_proj"}
+    with getattr(mlp, names[setting.hf.config.model_type]).register_forward_pre_hook(hook):
         return metrics_with(setting, LAYER, None, None)
 
 
@@ -92,27 +91,15 @@ def test_some_units_are_kept_and_the_others_set_to_zero(any_setting, dictionarie
 
 @torch.no_grad()
 def at_last_by_hand(setting, dictionary):
-    """(template, 100, feature) from the MLP's input and output at the end of whole prompts."""
+    """(template, 100, feature) of a transcoder, from the MLP's input at each prompt's end."""
     result = torch.zeros(2, 100, dictionary.n_features)
     block = plain(setting.model).blocks[LAYER]
     for group in setting.prompts:
-        with watched([block.norm_2, block.mlp]) as seen:
+        with watched([block.norm_2]) as seen:
             setting.hf(input_ids=group.rows, use_cache=False)
-        if dictionary.kind == "transcoder":
-            read = without_weight(block.norm_2, seen[block.norm_2][0])
-        else:
-            read = centred(block.norm_2, seen[block.mlp][1])
+        read = without_weight(block.norm_2, seen[block.norm_2][0])
         result[group.template, group.years] = dictionary.encode(read[:, -1])
     return result
-
-
-def ranked_by_hand(at_last):
-    """By variance within templates, averaged; equal ones stay in order."""
-    variances = [
-        sum(column.var(dim=0).item() for column in at_last[:, :, unit]) / len(at_last)
-        for unit in range(at_last.shape[2])
-    ]
-    return sorted(range(len(variances)), key=lambda unit: -variances[unit])
 
 
 @pytest.mark.parametrize("first", [None, 2])
@@ -125,18 +112,18 @@ def test_prompts_of_unequal_length_are_all_measured(settings, dictionaries, firs
     mlp = chosen(setting, dictionaries, first)
     assert not mlp.metrics().isnan().any()
     assert_same(mlp.metrics(), metrics_with(setting, LAYER, None, first))
-    kept = mlp.ranking("transcoder")[:5]
-    inside = with_features(dictionaries["transcoder"], kept)
-    expected = metrics_with(setting, LAYER, inside, first)
-    assert_same(mlp.metrics("transcoder", kept), expected)
-    by_hand = at_last_by_hand(setting, dictionaries["transcoder"])
-    at_last, ranking = mlp.at_last("transcoder"), mlp.ranking("transcoder").tolist()
-    assert_same(at_last, by_hand, 1e-4)
-    assert ranking == ranked_by_hand(at_last)
+    transcoder, ranking = dictionaries["transcoder"], mlp.ranking("transcoder")
+    expected = metrics_with(setting, LAYER, with_features(transcoder, ranking[:5]), first)
+    assert_same(mlp.metrics("transcoder", ranking[:5]), expected)
+    at_last = mlp.at_last("transcoder")
+    assert_same(at_last, at_last_by_hand(setting, transcoder), 1e-4)
+    # By variance within templates, averaged; equal ones stay in order.
+    variances = [sum(of.var().item() for of in unit) for unit in at_last.permute(2, 0, 1)]
+    assert ranking.tolist() == sorted(range(40), key=lambda unit: -variances[unit])
 
 
 def test_neurons_of_other_families_make_up_the_mlp_or_are_refused(other_setting):
-    if other_setting.architecture == "gemma2":
+    if other_setting.hf.config.model_type == "gemma2":
         with pytest.raises(UserError, match="found a norm after the MLP"):
             chosen(other_setting, {}, None)
         return

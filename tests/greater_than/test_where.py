@@ -1,29 +1,18 @@
 """Ablations are those of hooks on the whole model, and the rule finds a planted circuit."""
 
-from collections import Counter, defaultdict
+from itertools import product
 
 import pandas as pd
 import pytest
 import torch
 
-from helpers_circuits import (
-    Reader,
-    assert_close,
-    centred,
-    divisor,
-    make_circuit,
-    number_of,
-    outputs,
-    plain,
-    plain_pass,
-    sees,
-)
+import helpers_circuits as by_hand
 from helpers_greater_than import Plant, only, plant_circuit, sign
-from transcoders.circuits.paths import Search, find_paths
+from transcoders.circuits.paths import Search
 from transcoders.circuits.vectors import logit_target
 from transcoders.circuits.verify import TotalAttributions
 from transcoders.greater_than.ablations import ablate, leads
-from transcoders.greater_than.where import COMPONENTS, Attributions, attribute, choose
+from transcoders.greater_than.where import COMPONENTS, Attributions, _recurring, attribute, choose
 
 YEARS = (4, 23, 60, 99)
 """With digits, the first and the last year have nothing to tell apart; with pairs, the last."""
@@ -33,13 +22,13 @@ SEARCH = Search(12, 3, COMPONENTS)
 def replacement_of(setting, make, first=1):
     """Transcoders at layers 0 and 2, a TopK one among them."""
     mix = {0: "transcoder", 2: "topk_transcoder"}
-    return make_circuit(setting.model, make, mix, first=first)
+    return by_hand.make_circuit(setting.model, make, mix, first=first)
 
 
 @torch.no_grad()
 def ablated_by_hand(setting, layer, head, kind):
     """The next token's probability difference, a part ablated at the end of whole prompts."""
-    block = plain(setting.model).blocks[layer]
+    block = by_hand.plain(setting.model).blocks[layer]
     # A bias of a head's values is added whatever it reads, so it stays.
     constant = torch.zeros(()) if head < 0 else value_bias(setting, layer, head)
 
@@ -51,11 +40,11 @@ def ablated_by_hand(setting, layer, head, kind):
         return result
 
     differences = []
-    with (
-        block.mlp.register_forward_hook(lambda _, __, output: changed(output))
-        if head < 0
-        else block.attention_out.register_forward_pre_hook(lambda _, given: (changed(given[0]),))
-    ):
+    if head < 0:
+        hook = block.mlp.register_forward_hook(lambda _, __, output: changed(output))
+    else:
+        hook = block.attention_out.register_forward_pre_hook(lambda _, given: (changed(given[0]),))
+    with hook:
         for group in setting.prompts:
             logits = setting.hf(input_ids=group.rows, use_cache=False).logits[:, -1]
             p = logits[:, setting.numbers.ids].softmax(dim=1).tolist()
@@ -69,7 +58,7 @@ def ablated_by_hand(setting, layer, head, kind):
 
 def value_bias(setting, layer, head):
     """What a head's values are where its norm gives nothing but its bias."""
-    match setting.architecture:
+    match setting.hf.config.model_type:
         case "gpt2":
             own = setting.hf.transformer.h[layer].attn.c_attn.bias[64:].view(2, 16)[head]
         case "gpt_neox":
@@ -77,7 +66,7 @@ def value_bias(setting, layer, head):
             own = attention.query_key_value.bias.view(2, 3, 16)[head, 2]
         case _:
             return torch.zeros(16)
-    block = plain(setting.model).blocks[layer]
+    block = by_hand.plain(setting.model).blocks[layer]
     return own + block.norm_1.bias @ block.W_V[head]
 
 
@@ -99,14 +88,14 @@ def test_ablations_are_those_of_hooks_on_the_whole_model(any_setting, random_dic
 def through_heads_by_hand(local, written, feature, attribution, source):
     """What each head brings one feature from one token, times what the feature is worth."""
     model, weights = local.replacement.model, local.replacement.transcoders[feature.layer]
-    norm = plain(model).blocks[feature.layer].norm_2
-    stream = plain_pass(model, local.passed.tokens).before_mlp[feature.layer][feature.token]
-    read = centred(norm, weights.W_enc[:, feature.unit]) / divisor(norm, stream)
+    norm = by_hand.plain(model).blocks[feature.layer].norm_2
+    stream = by_hand.plain_pass(model, local.passed.tokens).before_mlp[feature.layer][feature.token]
+    read = by_hand.centred(norm, weights.W_enc[:, feature.unit]) / by_hand.divisor(norm, stream)
     worth = attribution / (read @ stream + weights.b_enc[feature.unit]).item()
-    reader = Reader(read, "feature", feature.layer, feature.token, 0.0)
+    reader = by_hand.Reader(read, "feature", feature.layer, feature.token, 0.0)
     found = torch.zeros(local.replacement.n_layers, local.replacement.n_heads)
     for node, output in written.items():
-        if node.kind == "head" and node.source == source and sees(local, reader, node):
+        if node.kind == "head" and node.source == source and by_hand.sees(local, reader, node):
             found[node.layer, node.unit] += worth * (read @ output)
     return found
 
@@ -114,7 +103,7 @@ def through_heads_by_hand(local, written, feature, attribution, source):
 def test_attributions_are_sums_over_nodes_averaged_over_prompts(any_setting, random_dictionary):
     replacement = replacement_of(any_setting, random_dictionary)
     groups = [only(group, YEARS) for group in any_setting.prompts]
-    values: list[float] = []
+    values = []
     mlps, heads = torch.zeros(3), torch.zeros(3, 2)
     into = {layer: torch.zeros(3, 2) for layer in replacement.transcoders}
     for group in groups:
@@ -123,11 +112,11 @@ def test_attributions_are_sums_over_nodes_averaged_over_prompts(any_setting, ran
                 continue
             local = replacement.freeze(row)
             totals = TotalAttributions(local, logit_target(local, weights, -1, name="later"))
-            logits = plain_pass(replacement.model, row).logits[-1]
+            logits = by_hand.plain_pass(replacement.model, row).logits[-1]
             values.append(sum(weight * logits[i].item() for i, weight in weights.items()))
-            written = outputs(local)
+            written = by_hand.outputs(local)
             for node in written:
-                attribution = number_of(totals, node)
+                attribution = by_hand.number_of(totals, node)
                 if node.kind in ("mlp", "feature"):
                     mlps[node.layer] += attribution
                 elif node.kind == "head":
@@ -140,12 +129,13 @@ def test_attributions_are_sums_over_nodes_averaged_over_prompts(any_setting, ran
     assert len(values) == n
     found = attribute(replacement, any_setting.numbers, groups, SEARCH)
     assert found.value == pytest.approx(sum(values) / n, rel=1e-4, abs=1e-5)
-    assert_close(found.mlps, mlps / n)
-    assert_close(found.heads, heads / n)
+    by_hand.assert_close(found.mlps, mlps / n)
+    by_hand.assert_close(found.heads, heads / n)
     assert list(found.into_mlps) == [0, 2]
     for layer, carried in found.into_mlps.items():
-        assert_close(carried, into[layer] / n, 1e-4)
+        by_hand.assert_close(carried, into[layer] / n, 1e-4)
     assert found.into_mlps[2].abs().min() > 0 or replacement.is_parallel
+    assert set(found.examples["year"]) == {60}
 
 
 NONE, EARLY = [[0.0, 0.0]] * 3, [[0.0, 9.0], [0.0, 0.0], [0.0, 0.0]]
@@ -165,48 +155,21 @@ LATE = [[1.0, 2.0], [4.0, -5.0], [3.0, 0.0]]
 def test_the_rule_takes_the_largest_attributions(
     setting, random_dictionary, *, mlps, into, layer, head
 ):
-    mix = dict.fromkeys(into, "transcoder")
+    mix, nothing = dict.fromkeys(into, "transcoder"), pd.DataFrame()
     heads = {at: torch.tensor(values) for at, values in into.items()}
-    nothing = pd.DataFrame()
     found = Attributions(1, 1.0, torch.tensor(mlps), torch.zeros(3, 2), heads, nothing, nothing)
-    replacement = make_circuit(setting.model, random_dictionary, mix, first=1, n_features=5)
+    replacement = by_hand.make_circuit(setting.model, random_dictionary, mix, first=1, n_features=5)
     assert choose(replacement, found) == (layer, head)
 
 
-def test_recurring_parts_are_those_of_a_recount(setting, random_dictionary):
-    mix = {0: "transcoder", 1: "transcoder"}
-    replacement = make_circuit(setting.model, random_dictionary, mix, first=1)
-    groups = [only(group, (11, 20, 47, 60, 85)) for group in setting.prompts]
-    attributed = attribute(replacement, setting.numbers, groups, SEARCH)
-    prompts: Counter[tuple[str, str]] = Counter()
-    attributions: dict[tuple[str, str], float] = defaultdict(float)
-    for group in groups:
-        for row, year in zip(group.rows, group.years.tolist(), strict=True):
-            local, weights = replacement.freeze(row), setting.numbers.contrast(year)
-            assert weights is not None
-            target = logit_target(local, weights, -1, name="later")
-            places = {group.year_token: "year", len(row) - 1: "last"}
-            on_a_path = set()
-            for path in find_paths(local, target, SEARCH)[1:]:
-                for node in path.nodes[1:]:
-                    if node.kind in ("feature", "head"):
-                        token = node.token if node.kind == "feature" else node.source
-                        part = node.name, places.get(token, "other")
-                        on_a_path.add(part)
-                        attributions[part] += path.attribution if node is path.node else 0.0
-            prompts.update(on_a_path)
-    n, table = attributed.n_prompts, attributed.recurring
-    assert n == 10
-    assert set(attributed.examples["year"]) == {20, 60}
-    assert list(table.columns) == ["part", "token", "prompts", "share", "attribution"]
-    found = {(row["part"], row["token"]): row for row in table.to_dict("records")}
-    assert set(found) == set(prompts) and len(found) == len(table)
-    for part, row in found.items():
-        assert (row["prompts"], row["share"]) == (prompts[part], prompts[part] / n)
-        assert row["attribution"] == pytest.approx(attributions[part] / n)
+def test_recurring_parts_are_counted_once_a_prompt():
+    ends = [(1, "attn0[1]", "year", 0.5), (1, "attn0[1]", "year", 0.25),
+            (1, "tc0[7]", "last", 3.0), (2, "attn0[1]", "year", 1.0)]  # fmt: skip
+    rows = [("attn0[1]", "year", 2, 0.5, 1.75 / 4), ("tc0[7]", "last", 1, 0.25, 0.75)]
+    assert list(_recurring(ends, 4).itertuples(index=False, name=None)) == rows
 
 
-ALONE = [Plant(1, (0, 0)), Plant(2, (0, 1)), Plant(2, (2, 1))]
+ALONE = [Plant(1, (0, 0)), Plant(2, (2, 1))]
 WITH_DECOYS = [
     Plant(2, (1, 0), from_elsewhere=(1, 1)),
     Plant(1, (1, 0), from_elsewhere=(0, 1), to_logits=(2, 0)),
@@ -219,7 +182,7 @@ def planted(request, tiny_models):
 
 
 def test_the_rule_finds_the_planted_mlp_and_head(planted):
-    plant, replacement, numbers, prompts, _ = planted
+    plant, replacement, numbers, prompts = planted
     found = attribute(replacement, numbers, [only(prompts, range(2, 100, 8))], SEARCH)
     assert choose(replacement, found) == (plant.layer, plant.head)
     # It stands out: the plant, and not what is small and random, decides.
@@ -229,20 +192,16 @@ def test_the_rule_finds_the_planted_mlp_and_head(planted):
 
 
 @pytest.mark.parametrize("planted", ALONE, ids=str, indirect=True)
-@pytest.mark.parametrize("ablation", ["zero", "mean"])
-def test_ablation_ranks_the_plant_first_too(planted, ablation):
-    plant, replacement, numbers, prompts, _ = planted
+def test_ablation_ranks_the_plant_first_too(planted):
+    plant, replacement, numbers, prompts = planted
     original, table, losses = ablate(replacement, numbers, [prompts])
     assert original > 0.5
     ahead = leads(table, losses, plant.layer, plant.head, seed=0)
     # The task is decided in some decades more than in others: few resamples have none of them.
     assert ahead["lead"]["value"] > 0.02
     assert all(part["first"] > 0.95 for part in ahead["parts"])
-    for kind, part in (
-        ("mlp", f"mlp{plant.layer}"),
-        ("head", f"attn{plant.head[0]}[{plant.head[1]}]"),
-    ):
+    chosen = ("mlp", f"mlp{plant.layer}"), ("head", "attn{}[{}]".format(*plant.head))
+    for (kind, part), ablation in product(chosen, ("zero", "mean")):
         lost = table[table["kind"] == kind].set_index("part")[ablation]
         first, second = lost.nlargest(2)
-        assert lost.idxmax() == part
-        assert first > max(0.05, 10 * second)
+        assert lost.idxmax() == part and first > max(0.05, 10 * second)

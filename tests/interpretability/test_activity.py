@@ -4,11 +4,7 @@ import pandas as pd
 import pytest
 import torch
 
-from transcoders.interpretability.activity import (
-    gather_activity,
-    load_activity,
-    observed_of,
-)
+from transcoders.interpretability.activity import gather_activity, load_activity, observed_of
 from transcoders.interpretability.gather import load_observed
 from transcoders.models import mlp_activations
 
@@ -38,13 +34,12 @@ def test_activations_are_those_of_the_chosen_features(activity, model, rows, dic
 def test_what_pages_show_of_them_is_what_the_pass_over_all_features_found(
     activity, gathered, scale
 ):
-    assert scale.interpretability is not None
     units = CHOSEN["sae"]
     few = observed_of(activity.of("sae"), units, scale.interpretability, first_position=1, seed=3)
     everything = load_observed(gathered, "sae")
     expected = everything.features[everything.features["feature"].isin(units)]
     for column in ("feature", "n_active", "frequency", "mean", "largest"):
         assert few.features[column].to_numpy() == pytest.approx(expected[column].to_numpy())
+    found = few.examples.query("kind == 'top'").reset_index(drop=True)
     top = everything.examples.query("kind == 'top' and feature in @units").reset_index(drop=True)
-    found = few.examples[few.examples["kind"] == "top"].reset_index(drop=True)
     pd.testing.assert_frame_equal(found, top, check_dtype=False, atol=1e-5)

@@ -37,31 +37,21 @@ def of(table, feature, kind):
 
 
 @given(st.integers(0, 10_000), st.sampled_from([0.002, 0.02, 0.3]))
-def test_top_examples_are_the_rows_with_the_largest_peaks(seed, share):
+def test_examples_are_the_rows_with_the_largest_peaks_and_others_each_once(seed, share):
     z = activations(seed, share)
     table = look(z).examples()
     for feature in range(FEATURES):
         peak, position = z[:, :, feature].max(dim=1)
-        order = [
-            row for row in peak.argsort(descending=True, stable=True).tolist() if peak[row] > 0
-        ]
+        best = peak.argsort(descending=True, stable=True)[:5]
+        best = best[peak[best] > 0]
         found = of(table, feature, "top")
-        assert found["row"].tolist() == order[:5]
-        assert found["position"].tolist() == [int(position[row]) + FIRST for row in order[:5]]
-        assert found["activation"].tolist() == [peak[row].item() for row in order[:5]]
-        assert found["rank"].tolist() == list(range(1, len(found) + 1))
-
-
-def test_samples_are_rows_in_which_the_feature_is_active_each_once():
-    z = activations()
-    table = look(z).examples()
-    for feature in range(FEATURES):
-        found = of(table, feature, "sampled")
-        peak = z[:, :, feature].max(dim=1).values
-        assert len(found) == min(6, int((peak > 0).sum()))
-        assert found["row"].is_unique
-        assert found["activation"].tolist() == [peak[row].item() for row in found["row"]]
-        assert found["activation"].is_monotonic_decreasing
+        assert found["row"].tolist() == best.tolist()
+        assert found["position"].tolist() == (position[best] + FIRST).tolist()
+        assert found["activation"].tolist() == peak[best].tolist()
+        sampled = of(table, feature, "sampled")
+        assert sampled["row"].is_unique and len(sampled) == min(6, int((peak > 0).sum()))
+        assert sampled["activation"].tolist() == peak[sampled["row"].tolist()].tolist()
+        assert sampled["activation"].is_monotonic_decreasing
 
 
 def test_every_active_row_is_drawn_as_often_as_any_other():
@@ -76,7 +66,7 @@ def test_every_active_row_is_drawn_as_often_as_any_other():
     assert abs(drawn[:75].sum() / drawn.sum() - 0.5) < 0.06
 
 
-@pytest.mark.parametrize("batch", [1, 7, 150])
+@pytest.mark.parametrize("batch", [1, 7])
 def test_nothing_depends_on_how_the_text_is_batched(batch):
     z = activations()
     whole, parts = look(z, batch=16), look(z, batch=batch)
@@ -87,19 +77,16 @@ def test_nothing_depends_on_how_the_text_is_batched(batch):
 def test_counts_means_and_histograms_are_those_of_all_tokens():
     z = activations()
     table = look(z).features()
-    flat = z.flatten(0, 1)
-    active = flat > 0
-    assert table["n_active"].tolist() == active.sum(dim=0).tolist()
-    assert table["frequency"].tolist() == pytest.approx((active.double().mean(dim=0)).tolist())
-    means = [
-        column[column > 0].mean().item() if (column > 0).any() else np.nan for column in flat.T
-    ]
-    assert table["mean"].tolist() == pytest.approx(means, nan_ok=True, rel=1e-6)
-    assert table["largest"].tolist() == flat.max(dim=0).values.tolist()
-    for histogram, column in zip(table["histogram"], flat.T, strict=True):
-        inside = column[column > 0].clamp(*bin_edges()[[0, -1]])
-        expected, _ = np.histogram(inside.numpy(), bins=bin_edges())
-        assert histogram.tolist() == expected.tolist()
+    flat = z.flatten(0, 1).T.numpy()
+    assert table["n_active"].tolist() == (flat > 0).sum(axis=1).tolist()
+    assert table["frequency"].tolist() == pytest.approx((flat > 0).mean(axis=1))
+    assert table["largest"].tolist() == flat.max(axis=1).tolist()
+    for row, values in zip(table.itertuples(), flat, strict=True):
+        active = values[values > 0]
+        mean = active.mean(dtype=float) if len(active) else np.nan
+        assert row.mean == pytest.approx(mean, nan_ok=True, rel=1e-6)
+        inside = active.clip(*bin_edges()[[0, -1]])
+        assert row.histogram.tolist() == np.histogram(inside, bins=bin_edges())[0].tolist()
 
 
 def test_memory_does_not_grow_with_the_text():

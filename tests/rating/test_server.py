@@ -1,26 +1,16 @@
 """What the page gives away (nothing), what it keeps (every click), and whom it answers."""
 
 import html
-import http.client
 import re
 import socket
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urljoin
+from urllib.request import urlopen
 
 import pytest
 from bs4 import BeautifulSoup
 
-from helpers_rating import (
-    PORT,
-    SAE,
-    SITE,
-    TRANSCODER,
-    Rater,
-    disguise,
-    files_in,
-    make_study,
-)
+from helpers_rating import PORT, SAE, SITE, TRANSCODER, Rater, disguise, make_study
 from helpers_serving import serving
 from transcoders.errors import UserError
 from transcoders.rating.records import Rating, load_record
@@ -63,8 +53,8 @@ def everything(study, folder):
 
 def whole(response):
     """An answer without what changes with time."""
-    headers = "".join(f"{name}: {value}\n" for name, value in response.headers if name != "Date")
-    return f"{response.status}\n{headers}\n{response.get_data(as_text=True)}"
+    headers = [header for header in response.headers if header[0] != "Date"]
+    return f"{response.status} {headers} {response.get_data(as_text=True)}"
 
 
 # Blindness.
@@ -83,7 +73,6 @@ def test_what_is_sent_names_no_source_and_is_the_same_wherever_examples_come_fro
         policy = answer.headers["Content-Security-Policy"]
         assert policy.startswith("default-src 'none'; "), what
         assert "unsafe" not in policy and "*" not in policy
-        assert answer.headers["Cache-Control"] == "no-store"
 
 
 def test_all_examples_are_on_the_page_and_tokens_are_only_text(study, anna):
@@ -96,7 +85,8 @@ def test_all_examples_are_on_the_page_and_tokens_are_only_text(study, anna):
         assert shown == [f"{before}[{peak}]{after}" for before, peak, after in examples]
         assert len(page("script")) == 1 and not page("img")
         seen += "".join(shown)
-    for token in ("<script>alert(1)</script>", "&amp;", "'\"><img src=x", "⏎", "{{ 7*7 }}", "⇥"):
+    for token in ("<script>alert(1)</script>", "&amp;", "'\"><img src=x", "⏎", "{{ 7*7 }}", "⇥",
+                  "[␣]", "⟨U+202E⟩"):  # fmt: skip
         assert token in seen
     assert "\u202e" not in seen
 
@@ -105,40 +95,25 @@ def test_all_examples_are_on_the_page_and_tokens_are_only_text(study, anna):
 
 
 def test_a_rating_is_saved_at_once_leads_on_and_can_be_changed(anna, tmp_path):
-    assert files_in(tmp_path) == ["anna.json"]
-    assert "0 of 40 rated" in anna.page("/item/3")
     answer = anna.rate(3, "maybe", context_free="yes", note=" after <b>\r\na comma \r\n")
     assert answer.location == "4"
     saved = load_record(tmp_path, "anna").ratings
     assert saved == {3: Rating(verdict="maybe", context_free=True, note="after <b>\na comma")}
     page = anna.page("/item/3").partition("<body>")[2]
-    assert "1 of 40 rated" in page
-    assert page.count('aria-pressed="true"') == 1
-    assert 'value="maybe" aria-pressed="true"' in page
+    assert "1 of 40 rated" in page and 'value="maybe" aria-pressed="true"' in page
     assert re.search(r'name="context_free"[^>]* checked>', page)
     assert ">\nafter &lt;b&gt;\na comma</textarea>" in page
     assert "Item 3 is rated maybe, context-free." in anna.page("/item/4")
-    anna.rate(3, "interpretable")
     anna.post("/item/3", go="stay", note="y")  # saving and moving keep the verdict
-    kept = {3: Rating(verdict="interpretable", note="y")}
-    assert load_record(tmp_path, "anna").ratings == kept
-    assert files_in(tmp_path) == ["anna.json"]
+    assert load_record(tmp_path, "anna").ratings == {3: Rating(verdict="maybe", note="y")}
 
 
-def test_buttons_lead_where_they_say_and_save(anna, tmp_path):
+def test_buttons_lead_where_they_say_and_a_later_program_goes_on_there(study, anna, tmp_path):
     anna.rate(1, "maybe")
     anna.rate(4, "maybe")
-    for number, go, to in (
-        (3, "next", 4), (1, "previous", 1), (3, "stay", 3), (N_ITEMS, "next", 2), (3, "unrated", 5),
-    ):  # fmt: skip
-        assert anna.post(f"/item/{number}", go=go, note=go).location == str(to)
-        assert load_record(tmp_path, "anna").ratings[number].note == go
-    assert len(load_record(tmp_path, "anna").unrated) == N_ITEMS - 2
-
-
-def test_a_rater_goes_on_where_it_ended(study, anna, tmp_path):
-    anna.rate(1, "maybe")
-    # A new program, with only the file between.
+    for number, go, to in ((3, "next", 4), (1, "previous", 1), (3, "stay", 3), (3, "unrated", 5),
+                           (N_ITEMS, "next", 2)):  # fmt: skip
+        assert anna.post(f"/item/{number}", go=go).location == str(to)
     later = Rater(make_app(study, tmp_path, "anna").test_client())
     assert later.client.get("/", base_url=SITE).location == "item/2"
 
@@ -146,57 +121,45 @@ def test_a_rater_goes_on_where_it_ended(study, anna, tmp_path):
 def test_what_makes_no_sense_is_refused_and_changes_nothing(anna, tmp_path):
     anna.rate(1, "maybe", note="x")
     before = (tmp_path / "anna.json").read_bytes()
-    for path, fields, status in (
-        ("/item/1", {"verdict": "good"}, 500),
-        ("/item/0", {"verdict": "maybe"}, 404),
-        ("/item/41", {"verdict": "maybe"}, 404),
-        ("/item/1/../../bob", {"verdict": "maybe"}, 404),
-        ("/", {"verdict": "maybe"}, 405),
-        ("/finish", {"sure": "yes"}, 409),
+    for path, verdict, status in (
+        ("/item/1", "good", 500),
+        ("/item/41", "maybe", 404),
+        ("/item/1/../../bob", "maybe", 404),
+        ("/finish", "maybe", 409),
     ):
-        assert anna.post(path, **fields).status_code == status, (path, fields)
+        assert anna.post(path, verdict=verdict, sure="yes").status_code == status, path
     assert (tmp_path / "anna.json").read_bytes() == before
-    assert files_in(tmp_path) == ["anna.json"]
+    assert [path.name for path in tmp_path.iterdir()] == ["anna.json"]
 
 
 def test_a_tab_that_is_out_of_date_overwrites_nothing(anna, tmp_path):
     [old] = re.findall(r'name="seen" value="([^"]*)"', anna.page("/item/1"))
     anna.rate(1, "maybe", note="said in the other tab", seen=html.unescape(old))
     answer = anna.post("/item/1", verdict="uninterpretable", seen=html.unescape(old))
-    assert answer.status_code == 409
-    assert "changed in another tab. Reload it." in answer.text
-    kept = Rating(verdict="maybe", note="said in the other tab")
-    assert load_record(tmp_path, "anna").ratings == {1: kept}
+    assert answer.status_code == 409 and "changed in another tab" in answer.text
+    assert load_record(tmp_path, "anna").ratings[1].note == "said in the other tab"
 
 
 def test_clicks_at_the_same_time_are_all_kept(study, tmp_path):
     app = make_app(study, tmp_path, "anna")
-    barrier = threading.Barrier(4)
 
-    def rate(first):
-        rater = Rater(app.test_client())
-        barrier.wait()
-        for number in range(first, N_ITEMS + 1, 4):
-            rater.rate(number, "maybe")
+    def rate(number):
+        Rater(app.test_client()).rate(number, "maybe")
 
     with ThreadPoolExecutor(4) as threads:
-        list(threads.map(rate, range(1, 5)))
+        list(threads.map(rate, range(1, N_ITEMS + 1)))
     assert load_record(tmp_path, "anna").unrated == []
 
 
 def test_finishing_takes_everything_and_is_final(study, anna, tmp_path):
     anna.rate_all(N_ITEMS)
     assert 'action="../finish"' in anna.page("/item/1")
-    with pytest.raises(UserError, match="press Finish"):
-        study.open(load_record(tmp_path, "anna"))
     assert anna.post("/finish").status_code == 409
     assert anna.post("/finish", sure="yes").status_code == 303
     assert len(study.open(load_record(tmp_path, "anna"))) == N_ITEMS
     before = (tmp_path / "anna.json").read_bytes()
     page = anna.page("/item/2")
-    assert "<form" not in page
-    assert "This item: uninterpretable" in page
-    assert all(f'href="{number}"' in page for number in (1, 3))
+    assert "<form" not in page and "This item: uninterpretable" in page
     for path in ("/item/2", "/finish"):
         assert anna.post(path, verdict="maybe", sure="yes").status_code == 409
     assert (tmp_path / "anna.json").read_bytes() == before
@@ -213,27 +176,20 @@ ADDRESS = f"{HUB}/user/anna/proxy/8765/"
 @pytest.mark.parametrize(
     ("address", "headers", "status"),
     [
-        *(
-            ("", {"Host": host, "Origin": f"http://{host}"}, 303)
-            for host in (f"127.0.0.1:{PORT}", "localhost:9000", "localhost", "[::1]:9000")
-        ),
+        ("", {"Host": "localhost:9000", "Origin": "http://localhost:9000"}, 303),
+        ("", {"Host": "[::1]", "Origin": "http://[::1]"}, 303),
         *(
             ("", {"Host": host, "Origin": f"http://{host}"}, 403)
-            for host in ("example.org:8765", "localhost.example.org:8765",
-                         "127.0.0.1:8765.example.org", "0.0.0.0", "")
+            for host in ("example.org:8765", "localhost.example.org", "127.0.0.1:8765.example.org")
         ),
         # A page of another site, or of another server on this machine.
         ("", {"Origin": "http://example.org", "Referer": f"{SITE}/item/1"}, 403),
-        ("", {"Origin": "http://localhost:3000"}, 403),
-        ("", {"Origin": "null"}, 403),
         ("", {"Origin": f"{SITE}0"}, 403),
         ("", {}, 403),
         # The proxy that is named, and no other.
         (ADDRESS, {"Host": "hub.example.org", "Origin": HUB}, 303),
         (ADDRESS, {"Host": "hub.example.org", "Origin": "https://example.org"}, 403),
-        (ADDRESS, {"Host": "other.example.org", "Origin": "https://other.example.org"}, 403),
         # Tunnels of editors rewrite the host. No page can write what browsers say of its site.
-        ("", {"Host": LOCAL, "Origin": TUNNEL}, 403),
         ("", {"Host": LOCAL, "Origin": TUNNEL, "Sec-Fetch-Site": "cross-site"}, 403),
         ("", {"Host": LOCAL, "Origin": TUNNEL, "Sec-Fetch-Site": "same-origin"}, 303),
     ],
@@ -245,33 +201,23 @@ def test_a_rating_is_taken_from_its_own_page_alone(study, tmp_path, address, hea
 
 
 def test_another_host_is_told_how_to_start_again_and_nothing_else(study, tmp_path):
-    rater = Rater(make_app(study, tmp_path, "anna", ADDRESS).test_client())
-
-    def read(path, host):
-        return rater.client.get(path, base_url=SITE, headers={"Host": host})
-
-    assert read("/item/1", "hub.example.org").status_code == 200
+    client = make_app(study, tmp_path, "anna", ADDRESS).test_client()
     for path in ("/", "/item/1", "/nothing"):
-        refused = read(path, "example.org")
+        refused = client.get(path, headers={"Host": "example.org"})
         assert refused.status_code == 403 and "token" not in refused.text
         assert "start again with --address https://example.org/" in refused.text
-    for wrong in ("hub.example.org", "ftp://hub.example.org/"):
-        with pytest.raises(UserError, match="--address: expected an address such as"):
-            make_app(study, tmp_path, "anna", wrong)
+    with pytest.raises(UserError, match="--address: expected an address such as"):
+        make_app(study, tmp_path, "anna", "hub.example.org")
 
 
 def test_all_links_stay_below_the_folder_that_a_proxy_puts_before_them(anna):
-    def below(page, link):
-        return urljoin(f"{ADDRESS}{page}", link).removeprefix(ADDRESS)
-
-    assert below("", anna.client.get("/", base_url=SITE).location) == "item/1"
-    assert below("item/1", anna.rate(1, "maybe").location) == "item/2"
+    assert anna.client.get("/", base_url=SITE).location == "item/1"
     anna.rate_all(N_ITEMS)
     unfinished = anna.page("/item/2")
-    assert below("finish", anna.post("/finish", sure="yes").location) == "item/1"
+    assert anna.post("/finish", sure="yes").location == "item/1"
     for page in (unfinished, anna.page("/item/2")):
         links = re.findall(r'(?:href|src|action)="([^"]*)"', page)
-        found = {below("item/2", link) for link in links}
+        found = {urljoin(f"{ADDRESS}item/2", link).removeprefix(ADDRESS) for link in links}
         assert {"static/page.css", "static/page.js"} < found
         assert all(re.fullmatch(r"static/page\.(css|js)|finish|item/[123]", link) for link in found)
 
@@ -282,9 +228,6 @@ def test_only_this_machine_is_listened_to_and_a_port_that_is_taken_is_named(stud
         # Another loopback address, which a server of all addresses would answer under.
         with socket.socket() as other, pytest.raises(ConnectionRefusedError):
             other.connect(("127.0.0.2", port))
-        for host, status in ((f"127.0.0.1:{port}", 200), ("example.org", 403)):
-            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
-            connection.request("GET", "/item/1", headers={"Host": host})
-            assert connection.getresponse().status == status
+        assert urlopen(f"http://127.0.0.1:{port}/item/1", timeout=20).status == 200
         with pytest.raises(UserError, match=r"--port \d+: could not be opened.* give another"):
             listen(app, port=port)

@@ -2,7 +2,7 @@
 
 import json
 import re
-from typing import Any, NamedTuple
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -12,7 +12,7 @@ from helpers_rating import finished, make_study
 from transcoders.errors import UserError
 from transcoders.layout import Layout
 from transcoders.rating.records import VERDICTS, Rating, save_record
-from transcoders.rating.study import Study, begin
+from transcoders.rating.study import begin
 from transcoders.rating.table1 import write_table1
 from transcoders.tables.interpretability import describe_ratings, ratings_table
 
@@ -26,14 +26,6 @@ PAPERS = ["41 / 38", "8 / 8", "1 / 4", "6 / 16", "50 / 50"]
 """The paper's row of Table 1."""
 
 
-class Written(NamedTuple):
-    """What was written of all ratings."""
-
-    table: pd.DataFrame
-    record: dict[str, Any]
-    features: pd.DataFrame
-
-
 @pytest.fixture(scope="module")
 def study():
     return make_study()
@@ -45,60 +37,54 @@ def inside(tmp_path, monkeypatch):
 
 
 def written(study):
+    """What was written of all ratings."""
     write_table1(lambda: study or pytest.fail("not needed"), LAYOUT)
     # What is infinite or undefined must not be in JSON.
-    record = LAYOUT.table1.with_suffix(".json").read_text()
-    said = json.loads(record, parse_constant=pytest.fail)
-    return Written(pd.read_csv(LAYOUT.table1), said, pd.read_csv(LAYOUT.rated_features))
+    text = LAYOUT.table1.with_suffix(".json").read_text()
+    record = json.loads(text, parse_constant=pytest.fail)
+    table, features = pd.read_csv(LAYOUT.table1), pd.read_csv(LAYOUT.rated_features)
+    return SimpleNamespace(table=table, record=record, features=features)
 
 
 def rate(study, rater):
     """Save finished ratings with as many of each as :data:`COUNTS` says."""
-    begun = finished(study, LAYOUT.ratings, rater)
-    key = study.open(begun)
+    key = study.open(finished(study, LAYOUT.ratings, rater))
     ratings = {}
     for kind, of_kind in COUNTS.items():
         verdicts = [verdict for verdict, count in of_kind.items() for _ in range(count)]
         items = key.loc[key["kind"] == kind, "item"]
-        for rank, (item, verdict) in enumerate(zip(items, verdicts, strict=True)):
+        for rank, (item, verdict) in enumerate(zip(items, verdicts, strict=True), start=1):
             # The last ones, which are not all interpretable.
-            context_free = rank >= len(verdicts) - CONTEXT_FREE[kind]
+            context_free = rank > len(verdicts) - CONTEXT_FREE[kind]
             ratings[item] = Rating(verdict=verdict, context_free=context_free)
-    record = begun.model_copy(update={"ratings": ratings})
+    return save(study, rater, ratings)
+
+
+def save(study, rater, ratings, **changes):
+    """Save some ratings in place of those of a rater who has finished."""
+    record = finished(study, LAYOUT.ratings, rater)
+    record = record.model_copy(update={"ratings": record.ratings | ratings, **changes})
     save_record(LAYOUT.ratings, record)
     return record
 
 
-def test_counts_beside_the_papers_and_what_each_rater_said_of_each_feature(study):
-    for rater in ("anna", "ben"):
-        rate(study, rater)
-    table, _, features = written(study)
-    assert table.pop("rater").tolist() == ["anna"] * 5 + ["ben"] * 5
-    assert set(table.pop("by")) == {"person"}
-    assert table[:5].equals(table[5:].reset_index(drop=True))
-    table = table[:5].set_index("rating")
-    assert list(table) == ["transcoder", "mlp_in_sae", "paper_transcoder", "paper_mlp_in_sae"]
-    for kind, counts in COUNTS.items():
-        expected = counts | {"context-free": CONTEXT_FREE[kind], "rated": 20}
-        assert table[kind].to_dict() == expected
+def test_counts_beside_the_papers_shares_tests_and_what_was_said_of_each_feature(study):
+    rate(study, "anna")
+    found = written(study)
+    table, record = found.table.set_index("rating"), found.record
+    assert (set(table["rater"]), set(table["by"])) == ({"anna"}, {"person"})
     assert table["paper_transcoder"].tolist() == [41, 8, 1, 6, 50]
     assert table["paper_mlp_in_sae"].tolist() == [38, 8, 4, 16, 50]
-    assert list(features) == ["rater", "by", "kind", "feature", "interpretable", "context_free"]
-    assert len(features) == 2 * 40
-    for (_, kind), said in features.groupby(["rater", "kind"]):
-        assert said["feature"].is_unique
-        assert said["interpretable"].sum() == COUNTS[kind]["interpretable"]
-        assert said["context_free"].sum() == CONTEXT_FREE[kind]
-
-
-def test_shares_and_tests(study):
-    rate(study, "anna")
-    found = written(study).record
-    assert (found["text"], found["agreement"]) == ("ratings by anna", None)
-    shares, tests = found["raters"]["anna"]["shares"], found["raters"]["anna"]["tests"]
-    first = shares["interpretable"]["transcoder"]
+    for kind, said in found.features.groupby("kind"):
+        counts = COUNTS[kind] | {"context-free": CONTEXT_FREE[kind], "rated": 20}
+        assert table[kind].to_dict() == counts
+        assert len(said) == 20 and said["feature"].is_unique
+        assert said["interpretable"].sum() == counts["interpretable"]
+        assert said["context_free"].sum() == counts["context-free"]
+    assert (record["text"], record["agreement"]) == ("ratings by anna", None)
+    shares, tests = record["raters"]["anna"]["shares"], record["raters"]["anna"]["tests"]
     wilson = stats.binomtest(12, 20).proportion_ci(method="wilson")
-    assert first == {
+    assert shares["interpretable"]["transcoder"] == {
         "count": 12, "of": 20, "share": 0.6,
         "low": pytest.approx(wilson.low), "high": pytest.approx(wilson.high),
     }  # fmt: skip
@@ -109,40 +95,25 @@ def test_shares_and_tests(study):
 
 def test_no_ratings_yet_and_no_study_is_needed():
     found = written(None)
-    assert LAYOUT.table1.read_text() == (
-        "rater,by,rating,transcoder,mlp_in_sae,paper_transcoder,paper_mlp_in_sae\n"
-        "no ratings yet,,interpretable,,,41,38\n"
-        "no ratings yet,,maybe,,,8,8\n"
-        "no ratings yet,,uninterpretable,,,1,4\n"
-        "no ratings yet,,context-free,,,6,16\n"
-        "no ratings yet,,rated,,,50,50\n"
-    )
-    assert found.record.pop("paper") and found.features.empty
-    expected = {"text": "no ratings yet", "under_way": {}, "raters": {}, "agreement": None}
-    assert found.record == expected | {"by": {}, "other_weights": []}
+    assert set(found.table["rater"]) == {"no ratings yet"}
+    assert found.record["text"] == "no ratings yet" and found.features.empty
     assert describe_ratings(found.record) == "**No person rated.**"
     # The paper's row stands alone.
-    assert re.findall(r"\d+ / \d+", shown(found.table)) == PAPERS
+    assert shown(found.table) == PAPERS
 
 
 def shown(table):
-    return ratings_table(table.astype(object).fillna("").astype(str))
+    table = ratings_table(table.astype(object).fillna("").astype(str))
+    return re.findall(r"\d+ / \d+", table)
 
 
 def test_people_and_language_models_are_told_apart(study):
-    for rater in ("anna", "ben", "parrot", "polly"):
-        changes: dict[str, Any] = {}
-        record = rate(study, rater)
-        if rater in ("parrot", "polly"):
-            changes["language_model"] = "a parrot"
-        if rater == "polly":
-            same = Rating(verdict="maybe", context_free=True)
-            changes["ratings"] = dict.fromkeys(record.ratings, same)
-        save_record(LAYOUT.ratings, record.model_copy(update=changes))
+    rate(study, "anna")
+    said = rate(study, "ben").ratings
+    save(study, "parrot", said, language_model="a parrot")
+    same = dict.fromkeys(said, Rating(verdict="maybe", context_free=True))
+    save(study, "polly", same, language_model="a parrot")
     found = written(study)
-    assert dict(zip(found.table["rater"], found.table["by"], strict=True)) == {
-        "anna": "person", "ben": "person", "parrot": "a parrot", "polly": "a parrot",
-    }  # fmt: skip
     said = describe_ratings(found.record)
     assert "People who rated: anna, ben." in said
     assert "Language models rated: parrot (a parrot), polly (a parrot)." in said
@@ -151,62 +122,43 @@ def test_people_and_language_models_are_told_apart(study):
     assert f"between runs of a parrot {agreed.format('0.00')}" in said
     ours = ["12 / 7", "5 / 9", "3 / 4", "2 / 6", "20 / 20"]
     polly = ["0 / 0", "20 / 20", "0 / 0", "20 / 20", "20 / 20"]
-    assert re.findall(r"\d+ / \d+", shown(found.table)) == [*ours, *ours, *ours, *polly, *PAPERS]
+    assert shown(found.table) == [*ours, *ours, *ours, *polly, *PAPERS]
     with pytest.raises(UserError, match=r"begun by person.*choose another name"):
         begin(study, LAYOUT.ratings, "anna", "a parrot")
 
 
-def test_who_has_not_finished_is_not_counted(study):
-    begun = begin(study, LAYOUT.ratings, "bob")
-    said = {3: Rating(verdict="interpretable")}
-    save_record(LAYOUT.ratings, begun.model_copy(update={"ratings": said}))
+def test_who_has_not_finished_or_rated_other_weights_is_not_counted(study):
+    save(study, "bob", {3: Rating()}, finished=False)
+    save(study, "cleo", {}, weights=["a", "c"])
     (LAYOUT.ratings / ".bob.partial.json").write_text("{")
-    for rater in ("no ratings yet", "anna"):
-        if rater == "anna":
-            rate(study, rater)
-        found = written(study)
-        assert set(found.table["rater"]) == {rater}
-        assert found.record["under_way"] == {"bob": {"rated": 1, "of": 40}}
-
-
-def test_ratings_of_other_weights_are_kept_and_not_counted(study):
     rate(study, "anna")
-    found = written(Study(study.items, ["a", "c"], study._key))
-    assert set(found.table["rater"]) == {"no ratings yet"} and found.features.empty
-    assert (found.record["other_weights"], found.record["under_way"]) == (["anna"], {})
-    assert "rated dictionaries with other weights: anna." in describe_ratings(found.record)
+    found = written(study)
+    assert set(found.table["rater"]) == {"anna"}
+    assert found.record["under_way"] == {"bob": {"rated": 39, "of": 40}}
+    assert found.record["other_weights"] == ["cleo"]
+    assert "rated dictionaries with other weights: cleo." in describe_ratings(found.record)
 
 
 def test_agreement_of_each_pair_and_on_average(study):
     said = rate(study, "anna").ratings
-    others = {n: Rating(verdict="uninterpretable") if n <= 10 else said[n] for n in said}
-    for rater, ratings in (("ben", said), ("cleo", others)):
-        record = finished(study, LAYOUT.ratings, rater)
-        save_record(LAYOUT.ratings, record.model_copy(update={"ratings": ratings}))
+    others = said | dict.fromkeys(range(1, 11), Rating(verdict="uninterpretable"))
+    save(study, "ben", said)
+    save(study, "cleo", others)
     # By hand (Cohen, 1960): agreement beyond what the habits of both would give by chance.
     both = [[by[n].verdict for n in range(1, 41)] for by in (said, others)]
     agreed = sum(one == other for one, other in zip(*both, strict=True)) / 40
     chance = sum(both[0].count(verdict) * both[1].count(verdict) for verdict in VERDICTS) / 40**2
     expected = (agreed - chance) / (1 - chance)
     found = written(study).record["agreement"]
-    assert [(pair["raters"], pair["items"], pair["verdict"]) for pair in found["pairs"]] == [
-        (["anna", "ben"], 40, 1),
-        (["anna", "cleo"], 40, pytest.approx(expected)),
-        (["ben", "cleo"], 40, pytest.approx(expected)),
-    ]
+    for pair, kappa in zip(found["pairs"], (1, expected, expected), strict=True):
+        assert pair["items"] == 40 and pair["verdict"] == pytest.approx(kappa)
     assert found["mean_kappa"]["person"]["verdict"] == pytest.approx((1 + 2 * expected) / 3)
 
 
 def test_agreement_that_is_undefined_is_null(study):
-    for rater in ("anna", "ben"):
-        save_record(LAYOUT.ratings, finished(study, LAYOUT.ratings, rater))
+    for rater in ("anna", "ben"):  # who say "maybe" of everything
+        save(study, rater, {})
     found = written(study).record
     assert found["agreement"]["mean_kappa"]["person"] == {"verdict": None, "context_free": None}
-    for rater in ("anna", "ben"):  # who agree on verdicts, and never say context-free
-        record = finished(study, LAYOUT.ratings, rater)
-        ratings = record.ratings | {1: Rating(verdict="interpretable")}
-        save_record(LAYOUT.ratings, record.model_copy(update={"ratings": ratings}))
-    found = written(study).record
-    assert found["agreement"]["mean_kappa"]["person"] == {"verdict": 1.0, "context_free": None}
     test = found["raters"]["anna"]["tests"]["interpretable"]
     assert test == {"odds_ratio": None, "p_value": 1.0}

@@ -1,10 +1,5 @@
 """The dictionary's Adam is Adam, with decoder rows of unit norm."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from torch.nn import functional
@@ -13,10 +8,11 @@ from helpers_gradients import problem
 from helpers_training import ALL_KINDS
 from transcoders.training import adam as module
 from transcoders.training.adam import DictionaryAdam
+from workflow.running import REPOSITORY, python
 
-ROOT = Path(__file__).parents[2]
 BETAS = (0.8, 0.99)
-OF_ALL_KINDS = pytest.mark.parametrize("kind", ALL_KINDS)
+BOTH_WAYS = pytest.mark.parametrize("way", ["dense", "rows"])
+"""``rows`` is the way that trains on a CPU: gradients that are not added up."""
 
 
 def unit_rows(kind):
@@ -26,23 +22,18 @@ def unit_rows(kind):
     functional.normalize(W_dec, dim=1, out=W_dec)
     W_dec[:2] = torch.eye(16)[:2]
     b_enc[:2] = -1e3
-    return p
+    return p, DictionaryAdam(p.dictionary, BETAS)
 
 
 def step(p, optimizer, way, number, rate=1e-2):
-    """``rows`` is the way that trains on a CPU: gradients that are not added up."""
-    if way == "rows":
-        found = p.loss("sparse")
-        optimizer.step(number, rate, found.gradients, found.rows)
-    else:
-        optimizer.step(number, rate, p.gradients(way))
+    found = p.loss("dense" if way == "dense" else "sparse")
+    optimizer.step(number, rate, found.gradients, found.rows)
 
 
-@pytest.mark.parametrize("way", ["dense", "sparse", "rows"])
-@OF_ALL_KINDS
+@BOTH_WAYS
+@pytest.mark.parametrize("kind", ALL_KINDS)
 def test_a_hundred_steps_are_those_of_torchs_plain_adam(kind, way):
-    p = unit_rows(kind)
-    optimizer = DictionaryAdam(p.dictionary, BETAS)
+    p, optimizer = unit_rows(kind)
     book = {name: tensor.double() for name, tensor in p.dictionary.state_dict().items()}
     plain = torch.optim.Adam(book.values(), betas=BETAS, foreach=False, fused=False)
     for number in range(100):
@@ -61,27 +52,24 @@ def test_a_hundred_steps_are_those_of_torchs_plain_adam(kind, way):
     assert torch.equal(p.dictionary.W_dec[:2], torch.eye(16)[:2])
 
 
-@pytest.mark.parametrize("way", ["dense", "rows"])
-def test_threads_and_blocks_change_no_byte(way):
+@BOTH_WAYS
+def test_threads_and_blocks_change_no_byte(way, monkeypatch):
     found = []
     for threads, block in ((1, 2**18), (3, 1)):
-        p = unit_rows("mlp_out_sae")
-        optimizer = DictionaryAdam(p.dictionary, BETAS)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
-            patch.setitem(module.BLOCK_ENTRIES, "cpu", block)
-            for number in range(10):
-                step(p, optimizer, way, number)
+        p, optimizer = unit_rows("mlp_out_sae")
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        monkeypatch.setitem(module.BLOCK_ENTRIES, "cpu", block)
+        for number in range(10):
+            step(p, optimizer, way, number)
         found.append([*optimizer.parameters.values(), *optimizer.second_moment.values()])
     assert all(map(torch.equal, *found))
 
 
 STEPS = """
 import hashlib, sys
-sys.path[:0] = ["src", "tests", "tests/training"]
-from test_adam import BETAS, DictionaryAdam, step, unit_rows
-p = unit_rows("mlp_out_sae")
-optimizer = DictionaryAdam(p.dictionary, BETAS)
+sys.path[:0] = ["tests", "tests/training"]
+from test_adam import step, unit_rows
+p, optimizer = unit_rows("mlp_out_sae")
 for number in range(5):
     step(p, optimizer, "rows", number)
 tensors = [*optimizer.parameters.values(), *optimizer.second_moment.values()]
@@ -90,14 +78,10 @@ print(hashlib.sha256(b"".join(tensor.numpy().tobytes() for tensor in tensors)).h
 
 
 @pytest.mark.full
-def test_the_width_of_the_processors_vectors_changes_no_byte():
-    found = set()
-    for processor in ("", "x86-64", "haswell"):  # this one, vectors of 4 numbers, of 8
-        environment = os.environ | {"NUMBA_CPU_NAME": processor} if processor else os.environ
-        command = [sys.executable, "-c", STEPS]
-        run = subprocess.run(
-            command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-        )
-        assert run.returncode == 0, run.stderr
-        found.add(run.stdout)
-    assert len(found) == 1
+def test_the_width_of_the_processors_vectors_changes_no_byte(monkeypatch):
+    runs = [python(REPOSITORY, "-c", STEPS)]
+    for processor in ("x86-64", "haswell"):  # vectors of 4 numbers, of 8
+        monkeypatch.setenv("NUMBA_CPU_NAME", processor)
+        runs.append(python(REPOSITORY, "-c", STEPS))
+    assert not any(run.returncode for run in runs), [run.stderr for run in runs]
+    assert len({run.stdout for run in runs}) == 1

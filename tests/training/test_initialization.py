@@ -2,17 +2,11 @@
 
 import pytest
 import torch
-from torch import Tensor
 
 from helpers_gradients import problem
 from helpers_training import ALL_KINDS, random_cache, settings, trainer_of
 from transcoders.config import TRAITS
-from transcoders.training.initialization import (
-    Scaling,
-    fold_scaling,
-    initial_dictionary,
-    scaling_of,
-)
+from transcoders.training.initialization import Scaling, fold_scaling, initial_dictionary
 
 OF_ALL_KINDS = pytest.mark.parametrize("kind", ALL_KINDS)
 
@@ -30,21 +24,6 @@ def test_folding_the_scaling_into_the_weights_is_exact(kind):
     trained = p.dictionary(scaled_x, scaled_mlp_in).detach()
     torch.testing.assert_close(raw(p.x, mlp_in), trained / 7.0)
     assert torch.equal(raw.W_dec, p.dictionary.W_dec)
-    assert (raw.kind, raw.k) == (kind, p.dictionary.k)
-    assert not any(parameter.requires_grad for parameter in raw.parameters())
-
-
-@OF_ALL_KINDS
-def test_scaled_targets_have_the_norm_of_the_root_of_their_dimension(kind):
-    cache = random_cache()
-    scaling = scaling_of(kind, cache.statistics, "mean_norm")
-    target = cache.mlp_in if kind == "mlp_in_sae" else cache.mlp_out
-    mean_norm = (target * scaling.target_scale).norm(dim=1).mean().item()
-    assert mean_norm == pytest.approx(8**0.5, rel=1e-5)  # float32
-    torch.testing.assert_close(scaling.mlp_in_mean, cache.mlp_in.mean(dim=0))
-    plain = scaling_of(kind, cache.statistics, "none")
-    assert (plain.mlp_in_scale, plain.target_scale) == (1.0, 1.0)
-    assert not plain.mlp_in_mean.any()
 
 
 @pytest.mark.parametrize("normalize", ["none", "mean_norm"])
@@ -56,8 +35,11 @@ def test_the_saved_dictionary_does_on_raw_activations_what_was_trained(kind, nor
         learning_rate=1e-12, batch_tokens=64, buffer_tokens=64, normalize_activations=normalize
     )
     trainer = trainer_of(kind, cache, training)
-    x: Tensor = getattr(cache, TRAITS[kind].reads)
-    y: Tensor = getattr(cache, TRAITS[kind].imitates)
+    x, y = getattr(cache, TRAITS[kind].reads), getattr(cache, TRAITS[kind].imitates)
+    if normalize == "mean_norm":  # the root of the dimension is the norm of a scaled target
+        mean_norm = (y * trainer.scaling.target_scale).norm(dim=1).mean().item()
+        assert mean_norm == pytest.approx(8**0.5, rel=1e-5)  # float32
+        torch.testing.assert_close(trainer.scaling.mlp_in_mean, cache.mlp_in.mean(dim=0))
     # At first, b_dec is the target's mean: float32, scaled back and forth.
     torch.testing.assert_close(trainer.result().dictionary.b_dec, y.mean(dim=0))
     if trainer.dictionary.W_skip is not None:  # zero at first, which no scaling changes
@@ -67,8 +49,6 @@ def test_the_saved_dictionary_does_on_raw_activations_what_was_trained(kind, nor
     dictionary = trainer.result().dictionary
     fvu = (y - dictionary(x, cache.mlp_in)).square().sum() / (y - y.mean(dim=0)).square().sum()
     assert trainer.log[0]["fvu"] == pytest.approx(fvu.item(), rel=1e-4)  # float32, other order
-    l0 = (dictionary.encode(x) > 0).sum(dim=1).float().mean().item()
-    assert trainer.log[0]["l0"] == pytest.approx(l0, rel=1e-2)  # rounding flips a feature near 0
 
 
 def test_dictionaries_of_all_kinds_start_from_the_same_matrices():
@@ -79,13 +59,8 @@ def test_dictionaries_of_all_kinds_start_from_the_same_matrices():
         for kind in ALL_KINDS
     )
     for other in others:
-        for name in ("W_enc", "b_enc", "W_dec", "b_dec"):
-            assert torch.equal(getattr(first, name), getattr(other, name))
+        assert torch.equal(first.W_enc, other.W_enc) and torch.equal(first.W_dec, other.W_dec)
     torch.testing.assert_close(first.W_dec.norm(dim=1), torch.ones(32))
-    assert not first.b_enc.any()
-    assert torch.equal(first.b_dec, b_dec)
-    assert first.W_enc.T.is_contiguous() and first.W_dec.is_contiguous()
-    skip = initial_dictionary("skip_transcoder", 32, b_dec, seed=1).W_skip
-    assert skip is not None and skip.shape == (8, 8) and not skip.any()
+    assert torch.equal(first.b_dec, b_dec) and not first.b_enc.any()
     other = initial_dictionary("transcoder", 32, b_dec, seed=2)
     assert not torch.equal(other.W_dec, first.W_dec)

@@ -1,18 +1,25 @@
-"""Every way to the gradients of a batch gives those of the paper's formula."""
+"""Every way to the gradients of a batch gives those of the paper's formula, in little memory."""
+
+import weakref
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from helpers_gradients import WAYS, distance, plain_loss, problem, problems
-from helpers_training import ALL_KINDS, ONE_OF_EACH
+from helpers_training import ALL_KINDS
 from transcoders.config import TRAITS
 from transcoders.dictionaries.entries import CHUNK_ENTRIES
 
 ALL_WAYS = pytest.mark.parametrize("way", WAYS)
 OF_ALL_KINDS = pytest.mark.parametrize("kind", ALL_KINDS)
-ONE_OF_EACH_TRAIT = pytest.mark.parametrize("kind", ONE_OF_EACH)
+ONE_OF_EACH_TRAIT = pytest.mark.parametrize(
+    "kind", ["transcoder", "mlp_in_sae", "topk_sae", "skip_sae"]
+)
 
 
 @ALL_WAYS
@@ -64,3 +71,46 @@ def test_what_is_not_a_number_reaches_the_loss(way, kind, where):
     p = problem(kind, 0.2)
     (p.x[3] if where == "a token" else p.dictionary.W_enc.data[:, 5]).fill_(float("nan"))
     assert p.loss(way).loss.isnan()
+
+
+class LiveBytes(TorchDispatchMode):
+    """Adds up the memory of all tensors that operations have made and that are still there."""
+
+    def __init__(self):
+        super().__init__()
+        self.now = self.peak = 0
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        for leaf in tree_leaves((args, kwargs)):  # views of what was there before are no news
+            if isinstance(leaf, Tensor):
+                self._known.add(leaf.untyped_storage()._cdata)
+        made = func(*args, **(kwargs or {}))
+        for tensor in made if isinstance(made, tuple | list) else [made]:
+            if isinstance(tensor, Tensor):
+                self._count(tensor.untyped_storage())
+        return made
+
+    def _count(self, storage):
+        key, size = storage._cdata, storage.nbytes()
+        if key in self._known:
+            return
+        self._known.add(key)
+        self.now += size
+        self.peak = max(self.peak, self.now)
+        weakref.finalize(storage, self._forget, key, size)
+
+    def _forget(self, key, size):
+        self._known.discard(key)
+        self.now -= size
+
+
+@pytest.mark.parametrize("way", WAYS[1:])
+@ONE_OF_EACH_TRAIT
+def test_the_sparse_way_never_holds_all_features_of_a_batch(kind, way, monkeypatch):
+    monkeypatch.setitem(CHUNK_ENTRIES, "cpu", 1024)
+    p = problem(kind, 0.02, n_tokens=256, d_in=4, d_out=4, n_features=512)
+    p.dictionary.k = 8 if TRAITS[kind].is_topk else None
+    with LiveBytes() as live:
+        p.gradients(way)
+    assert live.peak < 256 * 512 * 4 / 2

@@ -15,10 +15,8 @@ from transcoders.layout import Layout
 from workflow.running import REPOSITORY, run_offline, workspace
 
 pytestmark = pytest.mark.full
-PAPER = ("--config", "scale=paper")
 LAYOUT = Layout("paper")
 D_MODEL = 32
-CIRCUIT_LAYERS = (0, 4, 10)
 ARCHITECTURES = {"gpt2-small": "gpt2", "pythia-410m": "gpt_neox", "pythia-1.4b": "gpt_neox"}
 
 
@@ -31,16 +29,10 @@ def smaller(scale):
     scale["corpus"] |= {
         "context_length": 32, "train_contexts": 400, "eval_documents": 10, "eval_contexts": 20,
     }  # fmt: skip
-    scale["circuit_sites"] = [
-        site
-        for site in scale["circuit_sites"]
-        if site["model"] != "gpt2-small" or site["layer"] in CIRCUIT_LAYERS
-    ]
-    scale["groups"] = [
-        group
-        for group in scale["groups"]
-        if group["site"] in [*scale["sites"], *scale["circuit_sites"]]
-    ]
+    other_layers = [{"model": "gpt2-small", "layer": n} for n in range(12) if n not in (0, 4, 10)]
+    scale["circuit_sites"] = [s for s in scale["circuit_sites"] if s not in other_layers]
+    sites = [*scale["sites"], *scale["circuit_sites"]]
+    scale["groups"] = [group for group in scale["groups"] if group["site"] in sites]
     scale["activations"] |= {"batch_contexts": 16, "shard_contexts": 120}
     scale["training"] |= {
         "expansion": 4, "batch_tokens": 256, "buffer_tokens": 2048, "learning_rate": 5e-3,
@@ -59,8 +51,8 @@ def smaller(scale):
 
 
 @pytest.fixture(scope="module")
-def paper(tmp_path_factory):
-    """A workspace with the scale made smaller, and beside it the hub's cache."""
+def run(tmp_path_factory):
+    """A workspace after ``snakemake --config scale=paper``, without a network."""
     folder = workspace(tmp_path_factory.mktemp("paper") / "run")
     scale = smaller(yaml.safe_load((REPOSITORY / "config/paper.yaml").read_text()))
     (folder / "config/paper.yaml").write_text(yaml.safe_dump(scale, sort_keys=False))
@@ -70,22 +62,11 @@ def paper(tmp_path_factory):
     source = scale["corpus"]["source"]
     files = {source["data_files"][0]: shard(0, 100), source["eval_data_files"][0]: shard(1000, 30)}
     add_to_hub(hub, source["repo"], source["revision"], files, "dataset")
-    return folder
+    return run_offline(folder, "paper")
 
 
-@pytest.fixture(scope="module")
-def run(paper):
-    """The same after ``snakemake --config scale=paper``, without a network."""
-    return run_offline(paper, "paper")
-
-
-@pytest.fixture(scope="module")
-def scale(paper):
-    return load_scale(paper / LAYOUT.config)
-
-
-def test_every_dictionary_is_trained_and_measured(run, scale):
-    table = pd.read_csv(run / LAYOUT.evaluation)
+def test_every_dictionary_is_trained_on_streamed_activations_and_measured(run):
+    scale, table = load_scale(run / LAYOUT.config), pd.read_csv(run / LAYOUT.evaluation)
     assert set(table["dictionary"]) == {entry.name for entry in scale.dictionaries}
     compared = table["site"].isin([site.name for site in scale.sites])
     assert table[compared]["headline"].sum() == 9
@@ -93,14 +74,8 @@ def test_every_dictionary_is_trained_and_measured(run, scale):
     config = read_json(run / LAYOUT.dictionary(scale.dictionaries[0].name) / "cfg.json")
     assert config["training"]["loss_normalization"] == "released"
     assert config["metadata"]["hook_name"] == "blocks.8.ln2.hook_normalized"
-
-
-def test_activations_are_streamed_not_stored(run):
-    found = (run / LAYOUT.results / "activations").rglob("*")
-    assert {path.name for path in found if path.is_file()} == {
-        "activations.json",
-        "statistics.safetensors",
-    }
+    found = {path.name for path in (run / LAYOUT.results / "activations").glob("*/*")}
+    assert found == {"activations.json", "statistics.safetensors"}
 
 
 def test_training_never_reads_the_shards_of_evaluation(run):
@@ -116,6 +91,5 @@ def test_the_studies_are_made_and_the_paper_stands_beside_greater_than(run):
         for suffix in (".pdf", ".png"):
             assert (run / LAYOUT.figure(name)).with_suffix(suffix).stat().st_size > 10_000
     page = (run / LAYOUT.notebook("greater_than")).with_suffix(".html").read_text()
-    for expected in ("0.88294", "0.7978", "attn9[1]"):
-        assert expected in page
+    assert all(expected in page for expected in ("0.88294", "0.7978", "attn9[1]"))
     assert ">bad feature<" not in page  # whose number is one of the authors' weights

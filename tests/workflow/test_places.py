@@ -4,7 +4,6 @@ import os
 import time
 
 import pandas as pd
-import pytest
 import yaml
 
 from transcoders.layout import Layout
@@ -16,9 +15,8 @@ LAYOUT = Layout("135")
 OF_135 = [str(LAYOUT.documents), "--config", "scale=135"]
 
 
-@pytest.fixture
-def folder(tmp_path):
-    """A checkout in a folder with special characters in its name; a number names its scale."""
+def test_texts_from_the_future_with_any_names_are_read_without_a_home(tmp_path, monkeypatch):
+    # A checkout in a folder with special characters in its name; a number names its scale.
     folder = workspace(tmp_path / "a folder, größer (2)")
     scale = yaml.safe_load((folder / "config/smoke.yaml").read_text())
     source = {"type": "files", "path": "texts", "license": "none"}
@@ -27,12 +25,6 @@ def folder(tmp_path):
     (folder / "texts").mkdir()
     for name in NAMES:
         (folder / "texts" / name).write_text(TEXT)
-    return folder
-
-
-def test_texts_from_the_future_with_any_names_are_read_without_a_home(
-    folder, tmp_path, monkeypatch
-):
     results = tmp_path / "another disk"
     results.mkdir()
     (folder / "results").symlink_to(results)

@@ -198,7 +198,7 @@ function redraw(isFocused = false) {
 }
 
 function showControls() {
-  const shown = [...drawing.shown].filter((node) => node.row !== REST_ROW).length, all = parts.length + 1;
+  const shown = [...drawing.shown].filter((node) => !isRest(node)).length, all = parts.length + 1;
   control("keep").value = view.keep;
   control("keep").setAttribute("aria-valuetext", `${view.keep}% of influence, ${shown} of ${all} nodes`);
   const unheld = held.found - all;

@@ -8,6 +8,7 @@ const edges = held.edges.map(([from, to, weight]) => ({ from: nodes[from], to: n
 const KINDS = ["feature", "head", "mlp", "embed", "rest"];
 const REST = { bias: "biases", error: "errors", pruned: "left out" };
 const REST_ROW = -1;
+const isRest = (node) => node.kind in REST;
 const byInfluence = (a, b) => b.influence - a.influence || (a.id < b.id ? -1 : 1);
 
 for (const node of nodes) Object.assign(node, { into: [], out: [] });
@@ -16,9 +17,9 @@ for (const edge of edges) {
   edge.from.out.push(edge);
 }
 // Remainders complete the sums. They are never pruned, so they do not count as influence kept.
-const parts = nodes.filter((node) => node !== target && node.row !== REST_ROW).sort(byInfluence);
+const parts = nodes.filter((node) => node !== target && !isRest(node)).sort(byInfluence);
 
-const filterOf = (node) => (node.kind in REST ? "rest" : node.kind);
+const filterOf = (node) => (isRest(node) ? "rest" : node.kind);
 const sum = (values) => values.reduce((total, value) => total + value, 0);
 const signOf = (value) => (value < 0 ? "lowers" : "raises");
 
@@ -51,7 +52,7 @@ function reachingTarget(kept) {
 function shownNodes(view) {
   const passes = (node) => view.kinds.has(filterOf(node)) && view.signs.has(signOf(node.attribution));
   const shown = new Set([...mostInfluential(view.keep / 100)].filter((node) => node === target || passes(node)));
-  const rest = nodes.filter((node) => node.row === REST_ROW && passes(node));
+  const rest = nodes.filter((node) => isRest(node) && passes(node));
   const read = rest.filter((node) => node.out.some((edge) => shown.has(edge.to)));
   return new Set([...shown, ...read]);
 }
@@ -122,8 +123,8 @@ function readBy(box) {
   const entering = box.members.flatMap((node) => node.into).filter((edge) => !box.members.includes(edge.from));
   const drawn = new Set(box.into.flatMap((edge) => edge.from.members));
   const missing = entering.filter((edge) => !drawn.has(edge.from));
-  const rest = Object.keys(REST).map((kind) => [kind, missing.filter((edge) => edge.from.row === REST_ROW && edge.from.kind === kind)]);
-  return { entering, rest, hidden: missing.filter((edge) => edge.from.row !== REST_ROW) };
+  const rest = Object.keys(REST).map((kind) => [kind, missing.filter((edge) => edge.from.kind === kind)]);
+  return { entering, rest, hidden: missing.filter((edge) => !isRest(edge.from)) };
 }
 
 // How much of what raises or lowers the target enters it from nodes that are shown.

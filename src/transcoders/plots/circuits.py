@@ -121,7 +121,7 @@ def _draw_shares(panel: Axes, shares: pd.DataFrame) -> None:
         )  # fmt: skip
 
 
-CHANGE_TICKS: list[float] = [-100, -10, -1, -0.1, 0, 0.1, 1, 10, 100]
+CHANGE_TICKS: list[float] = [-10, -1, -0.1, 0, 0.1, 1, 10]
 SHARE_TICKS: list[float] = [-100, -10, -1, -0.5, 0, 0.5, 1, 10, 100]
 RANDOM_SETS: dict[str, tuple[float, style.Look]] = {
     "random": (0.16, {"label": "random: same kinds and layers", "color": "#999999"}),

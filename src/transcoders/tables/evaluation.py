@@ -34,6 +34,16 @@ EVALUATION_COLUMNS = {
     "l2_ratio": ("norm ratio", "{:.3f}"),
 }
 """The same for each other column of ``evaluation.csv`` that a page shows."""
+LAYER_COLUMNS = {
+    "model": ("model", "{}"),
+    "layer": ("layer", "{}"),
+    "tokens_trained": ("tokens", "{:,}"),
+    **{name: EVALUATION_COLUMNS[name] for name in ("l1_coefficient", "l0")},
+    "ce_original": ("CE unmodified", "{:.4f}"),
+    "ce_mean_ablated": ("CE, mean output", "{:.4f}"),
+    **{name: EVALUATION_COLUMNS[name] for name in ("ce", "ce_recovered", "fvu", "dead_fraction")},
+}
+"""The same for a table with one dictionary a site."""
 TRAINING_COLUMNS = {
     "kind": ("kind", "{}"),
     "l1_coefficient": ("λ₁ or k", "{}"),
@@ -86,6 +96,11 @@ def evaluation_table(rows: pd.DataFrame) -> str:
         f"{_scrolling(table)}<details><summary>{len(others)} dictionaries of another width, or "
         f"trained on another amount of data</summary>{_scrolling(folded)}</details>"
     )
+
+
+def circuit_sites_table(rows: pd.DataFrame) -> str:
+    """The transcoders of sites that only circuits use, one a site, as an HTML table."""
+    return _html_table(rows.assign(headline=False), LAYER_COLUMNS, name="circuit-sites")
 
 
 def _scrolling(table: str) -> str:
