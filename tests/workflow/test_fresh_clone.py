@@ -58,12 +58,6 @@ def test_all_asks_for_everything_and_pages_and_figures_for_nothing_heavy(clone):
     assert "gap_by_tokens" not in planned  # laptop trains with one amount of data
 
 
-def test_with_transcoders_of_others_nothing_is_trained(clone):
-    planned = planned_rules(clone, "--config", "scale=published")
-    assert {"import_transcoder", "study_greater_than", "check_features"} <= set(planned)
-    assert not any(rule.startswith(("train_", "cache", "evaluate")) for rule in planned)
-
-
 def test_a_figure_and_the_article_are_made_again_from_the_committed_tables(clone):
     figure = clone / "figures/laptop/fig3_tradeoff.pdf"
     figure.unlink()
