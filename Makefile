@@ -96,7 +96,7 @@ faults: setup ## Try hundreds of faults on a run of the smoke scale; writes benc
 	PYTHONPATH=src:tests $(BIN)/python -m faults.campaign
 
 long-run: setup ## Run the laptop scale under random kills and compare with this checkout's results
-	PYTHONPATH=src:tests $(BIN)/python -m faults.long_run
+	PYTHONPATH=src:tests $(BIN)/python benchmarks/long_run.py
 
 # No cache: its entries do not notice when a file that an import names appears or goes away.
 lint: setup ## Check style, types and the workflow

@@ -1,7 +1,4 @@
-"""The benchmarks run end to end, at tiny sizes; times are not looked at.
-
-What runs in SAELens's environment is left out.
-"""
+"""Benchmarks run, at tiny sizes; times are not looked at."""
 
 import importlib.util
 from pathlib import Path

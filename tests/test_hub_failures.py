@@ -115,7 +115,7 @@ def test_a_disk_that_is_full(hub, monkeypatch):
 
 
 @pytest.mark.usefixtures("server")
-def test_without_a_hub_what_the_cache_holds_whole_is_taken_and_what_lacks_is_said(hub, monkeypatch):
+def test_without_a_hub_the_cache_is_used_and_what_is_missing_is_named(hub, monkeypatch):
     with HubServer(REPO, REVISION, {}).running() as gone:
         connect(monkeypatch, gone.endpoint)
     assert f"{', '.join(NAMES)}, found no working connection to {gone.endpoint} (" in message_of()

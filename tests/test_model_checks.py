@@ -109,6 +109,13 @@ REFUSED = {
         lambda folder: (folder / "tokenizer.json").write_text(POINTER),
         r"tokenizer\.json: .* a pointer of Git LFS; run",
     ),
+    "an adapter": (
+        lambda folder: (folder / "adapter_config.json").write_text("{}"), "found an adapter",
+    ),
+    "other shapes": (
+        settings("config.json", intermediate_size=64),
+        r"down_proj\.weight of shape \(32, 64\), as config\.json says, found \(32, 128\)",
+    ),
     "more layers than config.json": (
         tensors(more_layers), r"none for model\.layers\.3\..* and 6 more; correct config\.json",
     ),

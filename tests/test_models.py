@@ -63,7 +63,7 @@ def plain(folder):
 
 
 @torch.inference_mode()
-def test_logits_are_those_of_hugging_face_also_those_of_some_tokens(model, plain, tokens):
+def test_logits_are_those_of_hugging_face_for_all_tokens_and_for_some(model, plain, tokens):
     end, expected = run_blocks(model, tokens=tokens), plain(tokens).logits
     assert_close(unembed(model, end), expected)
     some = torch.tensor([7, 3, 200])

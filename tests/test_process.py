@@ -27,7 +27,9 @@ pytestmark = pytest.mark.usefixtures("own_settings")
 USERS = {
     "ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_CBWR": "COMPATIBLE",
     "MKL_ENABLE_INSTRUCTIONS": "SSE4_2", "OPENBLAS_CORETYPE": "Nehalem", "OMP_THREAD_LIMIT": "1",
-    "NPY_DISABLE_CPU_FEATURES": "X86_V3 X86_V4", "MPLBACKEND": "TkAgg",
+    "NPY_DISABLE_CPU_FEATURES": "X86_V3 X86_V4", "MPLBACKEND": "TkAgg", "PYTHONOPTIMIZE": "2",
+    "NVIDIA_TF32_OVERRIDE": "1", "PYTHONWARNINGS": "default", "PYTHONIOENCODING": "ascii",
+    "JUPYTER_PATH": "/nonexistent",
 }  # fmt: skip
 """Settings of a user that change bytes."""
 A_JOB = """

@@ -192,7 +192,7 @@ def test_a_split_of_a_dataset_is_read_whole_or_only_its_start_downloaded(server,
     assert downloaded & both == (both if documents is None else {"data/train-00000"})
 
 
-def test_a_dataset_that_is_not_as_asked_for_or_refused_is_told_as_for_files(
+def test_a_dataset_that_is_not_as_asked_for_or_refused_is_reported_as_for_files(
     server, tmp_path, monkeypatch
 ):
     server.refusals["HEAD"] = Refusal(401, "GatedRepo")

@@ -25,7 +25,9 @@ def pins(name):
     lines = (ROOT / name).read_text().splitlines()
     parts = [re.fullmatch(r"([A-Za-z0-9._-]+)==(\S+)", line) for line in lines if line[:1] != "#"]
     assert all(parts), f"{name}: every line must be name==version"
-    return {canonicalize_name(part[1]): part[2] for part in parts}
+    found = {canonicalize_name(part[1]): part[2] for part in parts}
+    assert len(found) == len(parts), f"{name}: a package is listed twice"
+    return found
 
 
 LOCK, CUDA, SLURM = (pins(f"requirements{part}.lock") for part in ("", "-cuda", "-slurm"))

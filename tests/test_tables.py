@@ -51,6 +51,8 @@ def test_dictionaries_are_listed_and_those_trained_in_another_way_folded_in():
         assert bold_rows(table) == set(np.flatnonzero(listed["headline"]))
     assert list(found["tokens"]) == [f"{n:,}" for n in rows[~alike]["tokens_trained"]]
     assert "nan" not in page
+    of_circuits = cells(tables.circuit_sites_table(rows[alike]))
+    assert list(of_circuits["L0"]) == [f"{l0:.1f}" for l0 in rows[alike]["l0"]]
 
 
 def test_costs_are_shown_by_source_where_there_are_several():

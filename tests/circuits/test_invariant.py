@@ -31,7 +31,7 @@ def test_any_shape_gives_the_best_of_the_whole(n_rows, block_entries, monkeypatc
 
 
 @pytest.mark.parametrize("largest", [True, False])
-def test_vectors_are_multiplied_with_all_embeddings_and_with_how_logits_move(replacement, largest):
+def test_de_embeddings_and_direct_logits_are_dense_products(replacement, largest):
     vectors = torch.randn(5, 32, generator=torch.Generator().manual_seed(1))
     hf, _, final_norm = plain(replacement.model)
     embedding = centred(final_norm, hf.get_input_embeddings().weight)  # as the norm before does

@@ -180,6 +180,7 @@ def test_everything_fits_and_stands_below_its_token(reader, width):
 
 @NEEDS_CHROMIUM
 def test_the_slider_prunes_as_the_graph_does(reader, graph):
+    assert any(node.kind == "error" and node.row >= 0 for node in graph)  # they are no parts
     target = graph.graph["target"]
     flows = graph.in_edges(target, data="path_attribution")
     raising = {start: weight for start, _, weight in flows if weight > 0}

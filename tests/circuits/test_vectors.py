@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from helpers_circuits import active_units, outputs, plain, sees, some_targets, target_reader
 from transcoders.circuits.notation import Node, NodeKind
@@ -9,6 +10,7 @@ from transcoders.circuits.replacement import ReplacementModel
 from transcoders.circuits.vectors import FeatureVectors, contributions, feature_target, logit_target
 from transcoders.circuits.verify import completeness
 from transcoders.errors import UserError
+from transcoders.models import to_bridge
 
 # fp32: sums of a few hundred terms are off by about 1e-6 of the sum of their sizes.
 ROUNDING = 1e-5
@@ -55,6 +57,14 @@ def test_a_logit_target_is_worth_the_weighted_logits(local):
         target = logit_target(local, weights, token, name="mine")
         expected = sum(weight * logits[token, i].item() for i, weight in weights.items())
         assert target.value == pytest.approx(expected, rel=1e-4, abs=1e-4)
+
+
+def test_a_sequential_gpt_neox_is_attributed_in_its_own_order(tiny_models, freeze):
+    folder = tiny_models["gpt_neox"]
+    hf = AutoModelForCausalLM.from_pretrained(folder, use_parallel_residual=False)
+    local = freeze(to_bridge(hf, folder), "all layers")
+    assert not local.replacement.is_parallel
+    assert completeness(local, joined(some_targets(local))).error.max() < ROUNDING
 
 
 def test_an_inactive_feature_is_refused_with_the_most_active_ones(mixed):

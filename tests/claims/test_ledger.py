@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from transcoders.claims import count_verdicts, describe, judge_claims, load_claims, measures
 from transcoders.claims.ledger import COLUMNS, Evidence, _what_decides, verdict
 from transcoders.claims.measures import MEASURES, Untestable
-from transcoders.claims.words import SIGNS, numbers_in_words
+from transcoders.claims.words import OURS, SIGNS, numbers_in_words
 from transcoders.config import load_scale
 from transcoders.errors import UserError
 from transcoders.layout import Layout
@@ -235,3 +235,13 @@ def test_the_table_escapes_texts_links_pages_and_shows_every_verdict(rows):
     for page in {claim.page for claim in CLAIMS if claim.kind == "claim"}:
         assert f'<a href="{page}.html">{page}</a>' in shown
     assert claims_table(rows, kind="check").count("<tr>") == 2
+
+
+def test_no_other_module_or_page_says_a_verdict():
+    elsewhere = {
+        (path.name, words)
+        for path in (*ROOT.glob("src/**/*.py"), *ROOT.glob("workflow/notebooks/*.ipynb"))
+        for words in (*SIGNS, *OURS.values())
+        if "claims" not in (path.parent.name, path.stem) and words in path.read_text()
+    }
+    assert elsewhere == set()

@@ -87,7 +87,6 @@ def test_shares_have_wilsons_interval():
 
 
 def test_the_difference_of_shares_is_agresti_and_caffos():
-    # So it is not certain that groups are equal where each has but one value.
     first, second = np.repeat([1.0, 0], [56, 14]), np.repeat([1.0, 0], [48, 32])
     found = difference_of_shares(first, second, "features")
     p, q = 57 / 72, 49 / 82
@@ -95,6 +94,9 @@ def test_the_difference_of_shares_is_agresti_and_caffos():
     assert found.value == pytest.approx(0.2)
     # Welch's quantile of Student's distribution is 1% above 1.96.
     assert found[1:3] == pytest.approx((p - q - half, p - q + half), abs=3e-3)
+    # Groups with one value each are not certain to be equal.
+    alike = difference_of_shares(np.ones(50), np.ones(50), "features")
+    assert alike.low < -0.03 and alike.high > 0.03
 
 
 def matched(values, strata):

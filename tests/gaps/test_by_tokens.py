@@ -52,7 +52,7 @@ def test_a_bend_is_seen_in_the_quadratic_term():
     assert compared(bent)[1]["curvature"]["value"] == pytest.approx(0.01)
 
 
-def test_equal_steps_are_another_line_than_one_pass_and_nothing_else_is_on_either():
+def test_equal_steps_are_another_line_than_one_pass_and_other_pairs_are_on_neither():
     repeated = [Made(-0.05, amount, passes=2 ** (4 - n)) for n, amount in enumerate(AMOUNTS[:3])]
     others = [
         Made(9.0, AMOUNTS[0], passes=4), Made(9.0, AMOUNTS[1], n_features=128),

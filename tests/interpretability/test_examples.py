@@ -37,7 +37,7 @@ def of(table, feature, kind):
 
 
 @given(st.integers(0, 10_000), st.sampled_from([0.002, 0.02, 0.3]))
-def test_examples_are_the_rows_with_the_largest_peaks_and_others_each_once(seed, share):
+def test_examples_are_the_rows_with_the_largest_peaks_and_no_row_is_sampled_twice(seed, share):
     z = activations(seed, share)
     table = look(z).examples()
     for feature in range(FEATURES):

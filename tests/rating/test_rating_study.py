@@ -84,7 +84,7 @@ def test_how_many_examples_are_shown_says_nothing_of_the_kind(study, key):
     assert len(set(of_sae)) > 3, "the SAE's features were to be rarer"
 
 
-def test_every_live_feature_is_drawn_equally_often_and_stands_anywhere(tmp_path):
+def test_any_live_feature_may_be_drawn_and_stands_anywhere(tmp_path):
     places, first_of_alike, drawn = [], 0, Counter[int]()
     for seed in range(20):
         study = make_study(seed=seed)
@@ -100,9 +100,9 @@ def test_every_live_feature_is_drawn_equally_often_and_stands_anywhere(tmp_path)
     assert abs(np.mean(places) - 20.5) < 3 * 1.85 / 20**0.5
     assert np.std(places) > 1
     assert abs(first_of_alike - 100) < 3 * 50**0.5
-    # A third of 20 draws each, within four standard deviations.
+    # Equally often: a third of 20 draws each. Squared deviations have a mean of 40 / 9 then.
     assert len(drawn) == N_LIVE
-    assert all(abs(count - 20 / 3) < 4 * (20 * 2 / 9) ** 0.5 for count in drawn.values())
+    assert 2 < np.mean([(count - 20 / 3) ** 2 for count in drawn.values()]) < 8
 
 
 def test_sources_change_the_key_and_nothing_that_is_shown(study, key, tmp_path):

@@ -70,6 +70,7 @@ def test_what_is_sent_names_no_source_and_is_the_same_wherever_examples_come_fro
         assert (what, sent) == (same, whole(its))
         words = [word for word in hidden if word in sent.lower()]
         assert words == [] or "/static/" in what, what
+        assert answer.headers["Cache-Control"] == "no-store", what
         policy = answer.headers["Content-Security-Policy"]
         assert policy.startswith("default-src 'none'; "), what
         assert "unsafe" not in policy and "*" not in policy

@@ -63,7 +63,7 @@ def test_the_job_takes_both_ways_to_the_gradients(monkeypatch):
 
 
 @pytest.mark.parametrize("killed_after", [1, 4, 5, 6, 10, 11, N_STEPS])
-def test_a_job_killed_after_any_step_ends_with_the_same_bytes(
+def test_a_job_killed_after_a_step_ends_with_the_same_bytes(
     checkpoint, uninterrupted, monkeypatch, killed_after
 ):
     count_steps(monkeypatch, killed_after)

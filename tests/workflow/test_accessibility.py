@@ -33,6 +33,7 @@ def findings(browser, page):
         browser.run("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
         how = {"awaitPromise": True, "returnByValue": True}
         answer = browser.command("Runtime.evaluate", expression=GRAVE, **how)
+        assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         found[scheme] = answer["result"]["value"]
     return {scheme: violations for scheme, violations in found.items() if violations}
 
@@ -43,3 +44,9 @@ def test_no_page_keeps_anybody_out(with_axe, run):
     assert {"circuit", "index", "why", "case_study_first"} <= kinds  # not all are committed
     found = {str(page): findings(with_axe, page) for page in (*COMMITTED, *pages)}
     assert {page: grave for page, grave in found.items() if grave} == {}
+
+
+def test_axe_finds_what_is_wrong(with_axe, tmp_path):
+    page = tmp_path / "bad.html"
+    page.write_text('<html lang="en"><title>t</title><main><input style="color: #eee"></main>')
+    assert {each[0] for each in findings(with_axe, page)["light"]} == {"label"}

@@ -66,6 +66,9 @@ def test_a_figure_and_the_article_are_made_again_from_the_committed_tables(clone
     drawn = run.stdout + run.stderr
     assert rules_of(drawn) == ["figure3"]
     assert "\nDone.\n" in drawn  # no page to open was made
+    (clone / "figures/laptop/fig5_dla.pdf").unlink()
+    snakemake(clone, "figure5")
+    assert (clone / "figures/laptop/fig5_dla.pdf").stat().st_size > 10_000
     snakemake(clone, "notebooks", "--report", "report.html")
     report = (clone / "report.html").read_text()
     for shown in ("fig3_tradeoff.png", "fig5_dla.png", "claims.html", "Transcoders and SAEs"):

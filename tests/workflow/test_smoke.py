@@ -111,6 +111,17 @@ def test_a_second_run_does_nothing_and_a_changed_setting_reruns_what_depends_on_
         path.write_text(original)
 
 
+def test_tables_that_failed_jobs_removed_are_made_again(run):
+    removed = [run / LAYOUT.replacement, run / LAYOUT.site_evaluation("tiny-llama_layer1")]
+    for table in removed:
+        table.rename(table.with_suffix(".aside"))
+    try:
+        assert {"measure_replacement", "evaluate"} <= set(planned_rules(run, *SMOKE))
+    finally:
+        for table in removed:
+            table.with_suffix(".aside").rename(table)
+
+
 def test_no_job_takes_more_memory_or_cores_than_it_asks_for(run, scale):
     measured = sorted((run / LAYOUT.results / "logs").glob("*.tsv"))
     jobs = {path.stem for path in measured}

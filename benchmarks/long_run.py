@@ -38,7 +38,7 @@ def main():
         seconds = round(time.monotonic() - began)
         compared, different = compare(folder / RESULTS, REPOSITORY / RESULTS)
     record = {
-        "command": "python -m faults.long_run",
+        "command": "make long-run",
         "machine": platform.platform(),
         "kills": kills,
         "seconds": seconds,
