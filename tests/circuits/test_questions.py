@@ -31,6 +31,9 @@ def ask(tracer, own_settings, monkeypatch):  # noqa: ARG001  (so that none outla
 
 
 REFUSED: list[tuple[str, dict[str, str], str]] = [
+    ("circuit", {"--component": "heads"}, "components: heads not known"),
+    ("circuit", {"--layer": "3"}, "layer 3: expected one from 0 to 2"),
+    ("circuit", {"--token": "5"}, "token 5: expected one from -5 to 4"),
     ("circuit", {"--target": "logit[w5]@9"}, "token 9: expected one from -5 to 4"),
     ("circuit", {"--target": "logit[w5 w6]@-1"}, "'w5 w6' is 2 tokens"),
     ("circuit", {"--target": "tc0[top]@0"}, "most active: none; no transcoder was trained on"),
