@@ -71,7 +71,9 @@ SLOWLY_DECAYING: dict[Kind, dict[float, tuple[float, ...]]] = {
     "mlp_in_sae": {1.5e-3: (1.6, 3.2), 3e-3: (1.6, 3.2), 6e-3: (0.8, 1.6)},
 }  # fmt: skip
 """The λ₁ that were tried with each learning rate and the longer decay. L0 is larger with it."""
-BEST: dict[Kind, dict[tuple[float, float, float], tuple[float, ...]]] = {
+Settings = dict[Kind, dict[tuple[float, float, float], tuple[float, ...]]]
+"""The λ₁ that are tried with a learning rate, warm-up and decay."""
+BEST: Settings = {
     "transcoder": {
         (6e-3, 0.8, 0.9): (1.5, 3.0), (8e-3, 0.8, 0.9): (1.1, 2.2),
         (12e-3, 0.8, 0.9): (0.75, 1.5), (24e-3, 0.8, 0.9): (0.4, 0.8),
@@ -81,24 +83,26 @@ BEST: dict[Kind, dict[tuple[float, float, float], tuple[float, ...]]] = {
         (3e-3, 0.1, 0.2): (1.0, 2.0),
     },
 }  # fmt: skip
-"""Learning rate, warm-up and decay that are tried with most data, and their λ₁."""
-WIDE: dict[Kind, dict[int, dict[float, tuple[float, ...]]]] = {
-    "transcoder": {
-        32: {3e-3: (3.0, 6.0), 6e-3: (2.0, 4.0), 12e-3: (1.0, 2.0), 24e-3: (1.2, 2.4)},
-        16: {6e-3: (2.0, 4.0), 12e-3: (1.0, 2.0), 24e-3: (0.6, 1.2)},
-        8: {12e-3: (1.0, 2.0), 24e-3: (0.6, 1.2)},
-    },
-    "mlp_out_sae": {
-        32: {1.5e-3: (1.8, 2.5), 3e-3: (1.8, 2.5)},
-        16: {1.5e-3: (1.8, 2.5), 3e-3: (1.8, 2.5)},
-    },
-}  # fmt: skip
-"""Expansion, learning rate and λ₁ of the wider dictionaries."""
-WIDE_WARMUP_AND_DECAY: dict[Kind, tuple[float, float]] = {
-    "transcoder": (0.8, 0.9),
-    "mlp_out_sae": (0.1, 0.2),
+"""What is tried with most data."""
+WIDE_SAES: Settings = {
+    "mlp_out_sae": {(1.5e-3, 0.1, 0.2): (1.8, 2.5), (3e-3, 0.1, 0.2): (1.8, 2.5)}
 }
-"""The best of their kind at the usual width."""
+WIDE: dict[int, Settings] = {
+    32: WIDE_SAES | {
+        "transcoder": {
+            (3e-3, 0.8, 0.9): (3.0, 6.0), (6e-3, 0.8, 0.9): (2.0, 4.0),
+            (12e-3, 0.8, 0.9): (1.0, 2.0), (24e-3, 0.8, 0.9): (1.2, 2.4),
+        },
+    },
+    16: WIDE_SAES | {
+        "transcoder": {
+            (6e-3, 0.8, 0.9): (2.0, 4.0), (12e-3, 0.8, 0.9): (1.0, 2.0),
+            (24e-3, 0.8, 0.9): (0.6, 1.2),
+        },
+    },
+    8: {"transcoder": {(12e-3, 0.8, 0.9): (1.0, 2.0), (24e-3, 0.8, 0.9): (0.6, 1.2)}},
+}  # fmt: skip
+"""What is tried with wider dictionaries, by their expansion, and with narrow ones beside them."""
 EXPANSION = 8
 """That of all others."""
 SETTING = ["learning_rate", "l1_warmup_fraction", "decay_fraction"]
@@ -134,7 +138,10 @@ def main(
     later = [*_runs(many), *_slowly_decaying(many)]
     later = [run for run in later if run.l1_warmup_fraction == warmups[run.kind]]
     _train_missing(later, scale, folder)
-    settings = compare(_train_missing([*_with_most_data(), *_wider()], scale, folder))
+    last = [*_at_one_site(MOST_CONTEXTS, EXPANSION, BEST)]
+    for expansion, wide in WIDE.items():
+        last += _at_one_site(WIDE_CONTEXTS, expansion, wide)
+    settings = compare(_train_missing(last, scale, folder))
     _write(SETTINGS, settings)
     print(settings.to_string(index=False))
 
@@ -156,22 +163,12 @@ def _slowly_decaying(contexts: int) -> Iterator[Run]:
                 yield Run(kind, layer, contexts, EXPANSION, rate, warmup, DECAYS[1], l1)
 
 
-def _with_most_data() -> Iterator[Run]:
-    """The best settings of the kinds that are compared, on many more rows."""
-    for kind, settings in BEST.items():
-        for setting, coefficients in settings.items():
+def _at_one_site(contexts: int, expansion: int, settings: Settings) -> Iterator[Run]:
+    """Dictionaries of the kinds that are compared, on more rows."""
+    for kind, of_kind in settings.items():
+        for setting, coefficients in of_kind.items():
             for l1 in coefficients:
-                yield Run(kind, MOST_LAYER, MOST_CONTEXTS, EXPANSION, *setting, l1)
-
-
-def _wider() -> Iterator[Run]:
-    """Wider dictionaries of the kinds that are compared, with several learning rates."""
-    for kind, widths in WIDE.items():
-        for expansion, rates in widths.items():
-            for rate, coefficients in rates.items():
-                for l1 in coefficients:
-                    setting = (rate, *WIDE_WARMUP_AND_DECAY[kind])
-                    yield Run(kind, MOST_LAYER, WIDE_CONTEXTS, expansion, *setting, l1)
+                yield Run(kind, MOST_LAYER, contexts, expansion, *setting, l1)
 
 
 def _train_missing(runs: Iterable[Run], scale: str, folder: Path) -> pd.DataFrame:

@@ -25,7 +25,7 @@ OF_THE_RUN = [
     "test_smoke.py", "test_golden.py", "test_faults.py", "test_declared.py",
     "test_devices.py", "test_on_a_gpu.py", "test_accessibility.py",
 ]  # fmt: skip
-FIRST = [*OF_THE_RUN, "test_slurm.py", "test_paper.py"]
+FIRST = [*OF_THE_RUN, "test_slurm.py", "test_paper.py", "test_published.py"]
 
 torch.set_num_threads(1)
 # No deadline: a busy machine is not a bug. The same examples every time, so a failure is news.

@@ -43,7 +43,7 @@ LAYER_COLUMNS = {
     "ce_mean_ablated": ("CE, mean output", "{:.4f}"),
     **{name: EVALUATION_COLUMNS[name] for name in ("ce", "ce_recovered", "fvu", "dead_fraction")},
 }
-"""The same for a table with one dictionary a site."""
+"""The same for transcoders at sites that only circuits use."""
 TRAINING_COLUMNS = {
     "kind": ("kind", "{}"),
     "l1_coefficient": ("λ₁ or k", "{}"),
@@ -99,7 +99,7 @@ def evaluation_table(rows: pd.DataFrame) -> str:
 
 
 def circuit_sites_table(rows: pd.DataFrame) -> str:
-    """The transcoders of sites that only circuits use, one a site, as an HTML table."""
+    """The transcoders of sites that only circuits use, as one HTML table."""
     return _html_table(rows.assign(headline=False), LAYER_COLUMNS, name="circuit-sites")
 
 
